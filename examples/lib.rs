@@ -1,0 +1,1 @@
+//! Runnable examples of LogLine: `cargo run --example quickstart`.

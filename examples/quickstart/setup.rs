@@ -1,0 +1,87 @@
+//! What exists before the first request: keys, trust root, manifest, kernels, and the tenant's function.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use logline_core::ledger::LedgerExt as _;
+use logline_core::roles::Role;
+use logline_core::trust::{Manifest, RootSet, TrustError, TrustRoot};
+use logline_core::{Draft, Host, KeyPair, SYSTEM_TENANT, Scope, SignedSpan, Signer as _, SystemClock, Visibility, ids, json};
+use logline_sqlite::SqliteLedger;
+
+use crate::{Result, TENANT};
+
+/// The function's code, built from `logline-wasm/guests/score_payments`, and its rule table.
+const CODE: &[u8] = include_bytes!("../../logline-wasm/guests/score_payments.wasm");
+const RULES: &str = include_str!("../../logline-wasm/guests/score_payments/rules.json");
+
+pub(crate) struct Setup {
+    pub(crate) trust: TrustRoot,
+    pub(crate) host: KeyPair,
+    tenant_publisher: KeyPair,
+}
+
+impl Setup {
+    /// Loads or makes the four keys and the trust root beside `path`, and sees to it that a manifest is in force and the
+    /// kernels are installed.
+    pub(crate) async fn prepare(path: &Path, ledger: &SqliteLedger) -> Result<Self> {
+        let beside = |suffix: &str| {
+            let mut name = path.as_os_str().to_owned();
+            name.push(suffix);
+            PathBuf::from(name)
+        };
+        let key = |role: &str| KeyPair::load_or_create(beside(&format!(".{role}.key"))).map(|(key, _)| key);
+        let (root, system_publisher) = (key("root")?, key("system-publisher")?);
+        let (tenant_publisher, host) = (key("tenant-publisher")?, key("host")?);
+
+        // Pinned outside the ledger: whoever can write the ledger cannot change whom the host trusts.
+        let trust_file = beside(".trust.json");
+        if !trust_file.exists() {
+            let trust = TrustRoot::new([root.public_key()], 1);
+            fs::write(&trust_file, serde_json::to_vec_pretty(&trust)?)?;
+        }
+        let trust: TrustRoot = serde_json::from_slice(&fs::read(&trust_file)?)?;
+
+        match trust.resolve(ledger).await {
+            Ok(_) => {}
+            Err(TrustError::NoManifest { .. }) => {
+                let manifest = Manifest::first(RootSet::new([root.public_key()], 1))
+                    .allow("run_code", ids::RUN_CODE)
+                    .grant(system_publisher.public_key(), Role::Publisher, [SYSTEM_TENANT])
+                    .grant(tenant_publisher.public_key(), Role::Publisher, [TENANT])
+                    .grant(host.public_key(), Role::Runtime, [SYSTEM_TENANT, TENANT]);
+                trust.publish(ledger, &manifest, &root, &SystemClock).await?;
+            }
+            Err(e) => return Err(e.into()),
+        }
+        logline_kernels::install(ledger, &system_publisher, &SystemClock).await?;
+        Ok(Self { trust, host, tenant_publisher })
+    }
+
+    /// Publishes the scoring function, or its next version where code or rules differ from the last.
+    pub(crate) async fn publish_function(&self, host: &Host) -> Result<SignedSpan> {
+        let id = ids::derive("function", &[TENANT, "score_payments"]);
+        let code = logline_wasm::encode_binary(CODE);
+        let rules = json::parse(RULES.as_bytes())?;
+        let existing = host.ledger().find(&Scope::runtime(TENANT), TENANT, id).await?;
+        let draft = match existing {
+            Some(existing) if existing.code.as_ref() == Some(&code) && existing.input.as_ref() == Some(&rules) => {
+                return Ok(existing);
+            }
+            Some(existing) => Draft::next_version(&existing),
+            None => Draft::new("function").id(id).tenant(TENANT).owner("risk-team"),
+        };
+        let draft = draft
+            .who("publisher:risk-team")
+            .did("published")
+            .this("function.score_payments")
+            .name("score_payments")
+            .visibility(Visibility::Tenant)
+            .status("active")
+            .language("rust")
+            .runtime(logline_wasm::RUNTIME)
+            .code(code)
+            .input(rules);
+        Ok(host.publish(draft, &self.tenant_publisher).await?.into_signed())
+    }
+}

@@ -1,0 +1,360 @@
+//! The host: what an application composes and calls.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+use std::time::Duration;
+
+use serde_json::Value;
+use thiserror::Error;
+use uuid::Uuid;
+
+use crate::clock::{Clock, IdSource, SystemClock, SystemIds};
+use crate::draft::Draft;
+use crate::driver::{AdmitError, Driver};
+use crate::hex::Hash;
+use crate::ids;
+use crate::kernel::{Attempt, Context, Kernel, KernelError, Reader};
+use crate::keys::{Signer, Verifier};
+use crate::ledger::{AppendOptions, Ledger, LedgerError};
+use crate::request::{self, NotRunnable, Request};
+use crate::rules::Rules;
+use crate::sandbox::{Failure, Sandbox};
+use crate::scope::Scope;
+use crate::seal::{VerifiedSpan, VerifyError};
+use crate::stage0::{BootError, Booted, Stage0};
+use crate::trust::{NotAuthorised, TrustError, TrustRoot, Trusted};
+
+/// Runs functions of the ledger and records what happened. Cheap to clone; clones are one host.
+#[derive(Clone)]
+pub struct Host {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    ledger: Arc<dyn Ledger>,
+    trust: TrustRoot,
+    signer: Arc<dyn Signer>,
+    kernels: Vec<Arc<dyn Kernel>>,
+    sandboxes: Vec<Arc<dyn Sandbox>>,
+    clock: Arc<dyn Clock>,
+    ids: Arc<dyn IdSource>,
+    rules: Rules,
+    lease: Duration,
+    trusted: RwLock<Arc<Trusted>>,
+    /// Booted kernels; the hash is the manifest's under which each was booted.
+    booted: Mutex<HashMap<Uuid, (Hash, Booted)>>,
+}
+
+/// Composes a [`Host`]. Ledger, trust root and key are required.
+#[derive(Default)]
+pub struct HostBuilder {
+    ledger: Option<Arc<dyn Ledger>>,
+    trust: Option<TrustRoot>,
+    signer: Option<Arc<dyn Signer>>,
+    kernels: Vec<Arc<dyn Kernel>>,
+    sandboxes: Vec<Arc<dyn Sandbox>>,
+    clock: Option<Arc<dyn Clock>>,
+    ids: Option<Arc<dyn IdSource>>,
+    rules: Rules,
+    lease: Option<Duration>,
+}
+
+/// What a host could not do.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum HostError {
+    /// The builder lacks a part.
+    #[error("host has no {part}: set it on the builder")]
+    Incomplete {
+        /// Which.
+        part: &'static str,
+    },
+    /// No manifest to obey.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// A kernel was refused.
+    #[error(transparent)]
+    Boot(#[from] BootError),
+    /// Something could not be written.
+    #[error(transparent)]
+    Admit(#[from] AdmitError),
+    /// A kernel could not do its work.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The request cannot be run.
+    #[error(transparent)]
+    NotRunnable(#[from] NotRunnable),
+    /// The request's stored row does not verify.
+    #[error("request is not what was signed: {0}")]
+    NotVerified(#[from] VerifyError),
+    /// The request was signed by a key that may not ask for anything.
+    #[error("request is not authorised: {0}")]
+    NotAuthorised(#[from] NotAuthorised),
+    /// The ledger failed.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+/// A request that was carried out.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Execution {
+    /// The output, or why there is none.
+    pub result: Result<Value, Failure>,
+    /// The signed record of the attempt.
+    pub span: VerifiedSpan,
+    /// The request's closing version.
+    pub request: VerifiedSpan,
+}
+
+impl HostBuilder {
+    /// The ledger.
+    #[must_use]
+    pub fn ledger(mut self, ledger: impl Ledger) -> Self {
+        self.ledger = Some(Arc::new(ledger));
+        self
+    }
+
+    /// The keys this host trusts before it reads anything.
+    #[must_use]
+    pub fn trust(mut self, root: TrustRoot) -> Self {
+        self.trust = Some(root);
+        self
+    }
+
+    /// This host's own key. No two hosts share one.
+    #[must_use]
+    pub fn key(mut self, signer: impl Signer + 'static) -> Self {
+        self.signer = Some(Arc::new(signer));
+        self
+    }
+
+    /// Kernels this host has the code of.
+    #[must_use]
+    pub fn kernels(mut self, kernels: impl IntoIterator<Item = Arc<dyn Kernel>>) -> Self {
+        self.kernels.extend(kernels);
+        self
+    }
+
+    /// A sandbox for tenants' functions.
+    #[must_use]
+    pub fn sandbox(mut self, sandbox: impl Sandbox + 'static) -> Self {
+        self.sandboxes.push(Arc::new(sandbox));
+        self
+    }
+
+    /// Another clock than the machine's.
+    #[must_use]
+    pub fn clock(mut self, clock: impl Clock + 'static) -> Self {
+        self.clock = Some(Arc::new(clock));
+        self
+    }
+
+    /// Another source of ids than the machine's.
+    #[must_use]
+    pub fn ids(mut self, ids: impl IdSource + 'static) -> Self {
+        self.ids = Some(Arc::new(ids));
+        self
+    }
+
+    /// Other limits for spans than the default.
+    #[must_use]
+    pub fn rules(mut self, rules: Rules) -> Self {
+        self.rules = rules;
+        self
+    }
+
+    /// How long an attempt may take before another host may make the next. Default 60 seconds.
+    #[must_use]
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.lease = Some(lease);
+        self
+    }
+
+    /// Resolves the manifest and makes the host.
+    ///
+    /// # Errors
+    /// A missing part, or no manifest that counts.
+    pub async fn build(self) -> Result<Host, HostError> {
+        let ledger = self.ledger.ok_or(HostError::Incomplete { part: "ledger" })?;
+        let trust = self.trust.ok_or(HostError::Incomplete { part: "trust root" })?;
+        let signer = self.signer.ok_or(HostError::Incomplete { part: "key" })?;
+        let trusted = trust.resolve(&ledger).await?;
+        Ok(Host {
+            inner: Arc::new(Inner {
+                ledger,
+                trust,
+                signer,
+                kernels: self.kernels,
+                sandboxes: self.sandboxes,
+                clock: self.clock.unwrap_or_else(|| Arc::new(SystemClock)),
+                ids: self.ids.unwrap_or_else(|| Arc::new(SystemIds)),
+                rules: self.rules,
+                lease: self.lease.unwrap_or(Duration::from_secs(60)),
+                trusted: RwLock::new(Arc::new(trusted)),
+                booted: Mutex::default(),
+            }),
+        })
+    }
+}
+
+impl Host {
+    /// Starts composing one.
+    #[must_use]
+    pub fn builder() -> HostBuilder {
+        HostBuilder::default()
+    }
+
+    /// The ledger.
+    #[must_use]
+    pub fn ledger(&self) -> &Arc<dyn Ledger> {
+        &self.inner.ledger
+    }
+
+    /// The manifest in force and what it leads to.
+    #[must_use]
+    pub fn trusted(&self) -> Arc<Trusted> {
+        Arc::clone(&self.inner.trusted.read().unwrap_or_else(|poisoned| poisoned.into_inner()))
+    }
+
+    fn booted(&self) -> MutexGuard<'_, HashMap<Uuid, (Hash, Booted)>> {
+        self.inner.booted.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Reads the manifest again and forgets booted kernels, so that newer versions of both take effect.
+    ///
+    /// # Errors
+    /// Where no manifest counts any more, or it demands what this library cannot do; the old one then stays in force.
+    pub async fn refresh(&self) -> Result<(), HostError> {
+        let trusted = self.inner.trust.resolve(&self.inner.ledger).await?;
+        *self.inner.trusted.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = Arc::new(trusted);
+        self.booted().clear();
+        Ok(())
+    }
+
+    /// Boots a kernel through Stage-0, once per process and kernel version; the signed `boot_event` is in the ledger when this
+    /// returns.
+    ///
+    /// # Errors
+    /// Why it may not run. The refusal is recorded as well.
+    pub async fn boot(&self, id: Uuid) -> Result<Booted, HostError> {
+        let trusted = self.trusted();
+        let manifest = trusted.span.seal.curr_hash;
+        if let Some((_, booted)) = self.booted().get(&id).filter(|(under, _)| *under == manifest) {
+            return Ok(booted.clone());
+        }
+        let inner = &self.inner;
+        let stage0 = Stage0 {
+            ledger: &inner.ledger,
+            trusted: &trusted,
+            kernels: &inner.kernels,
+            signer: inner.signer.as_ref(),
+            clock: inner.clock.as_ref(),
+            ids: inner.ids.as_ref(),
+        };
+        let booted = stage0.boot(id).await?;
+        self.booted().insert(id, (manifest, booted.clone()));
+        Ok(booted)
+    }
+
+    /// Seals `draft` with `signer`, checks that it may sign such a span, and appends it: how a publisher publishes.
+    ///
+    /// # Errors
+    /// Where the signer lacks the role, the draft breaks a rule, or the ledger refuses.
+    pub async fn publish(&self, draft: Draft, signer: &dyn Signer) -> Result<VerifiedSpan, HostError> {
+        let scope = Scope::runtime(draft.columns().tenant_id.clone());
+        self.write_one(&scope, draft, signer, &AppendOptions::default()).await
+    }
+
+    /// Records a request; [`Host::run`] carries it out.
+    ///
+    /// # Errors
+    /// Where the ledger refuses it, or this host's key may not sign requests of the tenant.
+    pub async fn submit(&self, request: Request) -> Result<VerifiedSpan, HostError> {
+        let inner = &self.inner;
+        let scope = Scope::runtime(request.tenant.clone());
+        let draft = request.into_draft(inner.ids.next_id(inner.clock.now()));
+        self.write_one(&scope, draft, inner.signer.as_ref(), &AppendOptions::keep()).await
+    }
+
+    /// Submits a request and carries it out.
+    ///
+    /// # Errors
+    /// Reasons of the host. What the function did wrong is in [`Execution::result`].
+    pub async fn execute(&self, request: Request) -> Result<Execution, HostError> {
+        let request = self.submit(request).await?;
+        self.run(&request.tenant_id, request.id).await
+    }
+
+    /// Carries out a request that was submitted, here and now: claims it, runs it through `run_code`, and commits the execution,
+    /// everything it emitted and the request's closing version in one batch.
+    ///
+    /// Where another worker's lease has ended, its attempt is recorded as lost in the same batch as the new claim. If this
+    /// future is dropped or the host fails on the way, the request stays `running` until its lease ends and can be run again.
+    ///
+    /// # Errors
+    /// Reasons of the host. What the function did wrong is in [`Execution::result`].
+    #[tracing::instrument(skip(self), fields(trace_id, attempt), err)]
+    pub async fn run(&self, tenant: &str, request: Uuid) -> Result<Execution, HostError> {
+        let inner = &self.inner;
+        let booted = self.boot(ids::RUN_CODE).await?;
+        let trusted = self.trusted();
+        let scope = Scope::runtime(tenant);
+        let driver = self.driver(&trusted);
+        let stored = inner.ledger.get(&scope, tenant, request).await?.verify(&mut Verifier::new())?;
+        trusted.authorities.check(&stored)?;
+        let worker = inner.signer.public_key();
+        let started = inner.clock.now();
+        let claim = request::claim(&stored, &worker, started, inner.lease)?;
+        let span = tracing::Span::current();
+        span.record("trace_id", stored.trace_id.as_deref()).record("attempt", claim.attempt);
+        let signer = inner.signer.as_ref();
+        let (claimed, _) = driver.write(&scope, claim.drafts, signer, &AppendOptions::default()).await?;
+        // INVARIANT: the running version is the last draft of a claim.
+        let running = claimed.into_iter().last().ok_or(HostError::Incomplete { part: "claim" })?;
+        let execution_id = ids::execution(tenant, request, claim.attempt);
+        let context = Context {
+            runtime: Reader::new(&inner.ledger, scope.clone()),
+            owner: Reader::new(&inner.ledger, Scope::user(tenant, running.owner_id.clone())),
+            trusted: &trusted,
+            sandboxes: &inner.sandboxes,
+            clock: inner.clock.as_ref(),
+            attempt: Attempt { number: claim.attempt, started, execution_id, worker },
+            kernel: &booted.span,
+            rules: inner.rules,
+        };
+        let effects = booted.kernel.run(&running, &context).await?;
+        let mut drafts = effects.drafts;
+        drafts.push(request::close(&running, &effects.result, execution_id, inner.clock.now()));
+        let (mut written, _) = driver.write(&scope, drafts, signer, &AppendOptions::default()).await?;
+        let closing = written.pop().ok_or(HostError::Incomplete { part: "closing version" })?;
+        let execution = written.into_iter().find(|span| span.id == execution_id);
+        let span = execution.ok_or(HostError::Incomplete { part: "execution among the kernel's effects" })?;
+        tracing::debug!(execution = %execution_id, ok = effects.result.is_ok(), "request closed");
+        Ok(Execution { result: effects.result, span, request: closing })
+    }
+
+    fn driver<'a>(&'a self, trusted: &'a Trusted) -> Driver<'a> {
+        let inner = &self.inner;
+        Driver {
+            ledger: &inner.ledger,
+            authorities: &trusted.authorities,
+            clock: inner.clock.as_ref(),
+            ids: inner.ids.as_ref(),
+            rules: inner.rules,
+        }
+    }
+
+    async fn write_one(
+        &self,
+        scope: &Scope,
+        draft: Draft,
+        signer: &dyn Signer,
+        options: &AppendOptions,
+    ) -> Result<VerifiedSpan, HostError> {
+        let trusted = self.trusted();
+        let driver = self.driver(&trusted);
+        let (written, _) = driver.write(scope, vec![draft], signer, options).await?;
+        written.into_iter().next().ok_or(HostError::Incomplete { part: "span" })
+    }
+}

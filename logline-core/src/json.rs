@@ -1,0 +1,410 @@
+//! A strict JSON reader for what will be signed.
+//!
+//! Two parties that read one text must see one value, so everything on which JSON readers disagree is refused here, on the
+//! raw bytes: duplicate keys, numbers that a double cannot hold exactly, lone surrogates, `NUL`, endless nesting. The rules
+//! are in `docs/canonical-form.md`. Numbers come out normalised: whole ones as integers, whatever their notation was.
+
+use serde_json::map::Entry;
+use serde_json::{Map, Number, Value};
+use thiserror::Error;
+
+/// The largest magnitude a number may have: 2^53 − 1, the range in which every JSON reader agrees on integers.
+pub const MAX_NUMBER: u64 = (1 << 53) - 1;
+
+/// The deepest nesting of arrays and objects that is read, counting the outermost as 1.
+pub const MAX_DEPTH: usize = 64;
+
+/// A text that is not acceptable JSON, and where.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{kind} at byte {offset}")]
+#[non_exhaustive]
+pub struct JsonError {
+    /// What is wrong.
+    pub kind: JsonErrorKind,
+    /// Byte offset into the text, counted from 0.
+    pub offset: usize,
+}
+
+/// What is wrong with a text.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum JsonErrorKind {
+    /// Not JSON at all.
+    #[error("malformed json: expected {expected}")]
+    Syntax {
+        /// What would have been right.
+        expected: &'static str,
+    },
+    /// Bytes that are not UTF-8.
+    #[error("malformed utf-8")]
+    Utf8,
+    /// One object names a key twice; readers disagree on which value counts.
+    #[error("duplicate key `{key}`: every key may stand once in an object")]
+    DuplicateKey {
+        /// The key.
+        key: String,
+    },
+    /// A number beyond ±(2^53 − 1).
+    #[error("number `{number}` is beyond ±9007199254740991: send it as a string")]
+    NumberOutOfRange {
+        /// The number as written, cut after 40 characters.
+        number: String,
+    },
+    /// `NaN`, `Infinity` or their negatives.
+    #[error("number is not finite: json has no nan or infinity")]
+    NonFiniteNumber,
+    /// The character U+0000, which Postgres cannot store.
+    #[error("character U+0000 in a string: remove it or encode the bytes as base64")]
+    NulCharacter,
+    /// Half of a surrogate pair, which has no UTF-8 form.
+    #[error("lone surrogate in a string: `\\ud800`-`\\udfff` must come in pairs")]
+    LoneSurrogate,
+    /// Arrays and objects nested too deeply.
+    #[error("nested deeper than {MAX_DEPTH} levels")]
+    TooDeep,
+}
+
+/// Reads one JSON text under the input rules.
+///
+/// # Errors
+/// [`JsonError`] with the byte offset of the first fault. Trying again with the same text cannot help.
+pub fn parse(text: &[u8]) -> Result<Value, JsonError> {
+    let text = match std::str::from_utf8(text) {
+        Ok(text) => text,
+        Err(e) => return Err(JsonError { kind: JsonErrorKind::Utf8, offset: e.valid_up_to() }),
+    };
+    let mut reader = Reader { text, at: 0 };
+    reader.skip_space();
+    let value = reader.value(0)?;
+    reader.skip_space();
+    if reader.at < text.len() {
+        return Err(reader.syntax("nothing after the value"));
+    }
+    Ok(value)
+}
+
+/// A number as this project stores it, or `None` where the input rules refuse it. Whole doubles become integers.
+pub(crate) fn normal_number(number: &Number) -> Option<Number> {
+    if let Some(n) = number.as_i64() {
+        return (n.unsigned_abs() <= MAX_NUMBER).then(|| Number::from(n));
+    }
+    let float = number.as_f64()?;
+    let max = MAX_NUMBER as f64;
+    if !float.is_finite() || float.abs() > max {
+        return None;
+    }
+    if float.fract() == 0.0 {
+        // Exact: a whole double within ±(2^53 − 1) is an i64.
+        return Some(Number::from(float as i64));
+    }
+    Number::from_f64(float)
+}
+
+struct Reader<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn error(&self, kind: JsonErrorKind) -> JsonError {
+        JsonError { kind, offset: self.at }
+    }
+
+    fn syntax(&self, expected: &'static str) -> JsonError {
+        self.error(JsonErrorKind::Syntax { expected })
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    fn skip_space(&mut self) {
+        while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.peek() {
+            self.at += 1;
+        }
+    }
+
+    fn take(&mut self, byte: u8) -> bool {
+        let found = self.peek() == Some(byte);
+        self.at += usize::from(found);
+        found
+    }
+
+    fn rest(&self) -> &'a str {
+        self.text.get(self.at..).unwrap_or_default()
+    }
+
+    fn word(&mut self, word: &str) -> bool {
+        let found = self.rest().starts_with(word);
+        self.at += if found { word.len() } else { 0 };
+        found
+    }
+
+    fn value(&mut self, depth: usize) -> Result<Value, JsonError> {
+        match self.peek() {
+            Some(b'{') => self.object(depth + 1),
+            Some(b'[') => self.array(depth + 1),
+            Some(b'"') => self.string().map(Value::String),
+            Some(b't') if self.word("true") => Ok(Value::Bool(true)),
+            Some(b'f') if self.word("false") => Ok(Value::Bool(false)),
+            Some(b'n') if self.word("null") => Ok(Value::Null),
+            Some(b'-' | b'0'..=b'9') => self.number(),
+            Some(b'N') if self.word("NaN") => Err(self.error(JsonErrorKind::NonFiniteNumber)),
+            Some(b'I') if self.word("Infinity") => Err(self.error(JsonErrorKind::NonFiniteNumber)),
+            _ => Err(self.syntax("a value")),
+        }
+    }
+
+    fn object(&mut self, depth: usize) -> Result<Value, JsonError> {
+        if depth > MAX_DEPTH {
+            return Err(self.error(JsonErrorKind::TooDeep));
+        }
+        self.at += 1;
+        let mut map = Map::new();
+        self.skip_space();
+        if self.take(b'}') {
+            return Ok(Value::Object(map));
+        }
+        loop {
+            self.skip_space();
+            let key_at = self.at;
+            if self.peek() != Some(b'"') {
+                return Err(self.syntax("a key in double quotes"));
+            }
+            let key = self.string()?;
+            self.skip_space();
+            if !self.take(b':') {
+                return Err(self.syntax("`:` after the key"));
+            }
+            self.skip_space();
+            match map.entry(key) {
+                Entry::Occupied(entry) => {
+                    let key = entry.key().clone();
+                    return Err(JsonError { kind: JsonErrorKind::DuplicateKey { key }, offset: key_at });
+                }
+                Entry::Vacant(entry) => {
+                    entry.insert(self.value(depth)?);
+                }
+            }
+            self.skip_space();
+            if self.take(b'}') {
+                return Ok(Value::Object(map));
+            }
+            if !self.take(b',') {
+                return Err(self.syntax("`,` or `}`"));
+            }
+        }
+    }
+
+    fn array(&mut self, depth: usize) -> Result<Value, JsonError> {
+        if depth > MAX_DEPTH {
+            return Err(self.error(JsonErrorKind::TooDeep));
+        }
+        self.at += 1;
+        let mut items = Vec::new();
+        self.skip_space();
+        if self.take(b']') {
+            return Ok(Value::Array(items));
+        }
+        loop {
+            self.skip_space();
+            items.push(self.value(depth)?);
+            self.skip_space();
+            if self.take(b']') {
+                return Ok(Value::Array(items));
+            }
+            if !self.take(b',') {
+                return Err(self.syntax("`,` or `]`"));
+            }
+        }
+    }
+
+    fn string(&mut self) -> Result<String, JsonError> {
+        self.at += 1;
+        let mut out = String::new();
+        loop {
+            let rest = self.rest();
+            let plain = rest.bytes().position(|b| b == b'"' || b == b'\\' || b < 0x20).unwrap_or(rest.len());
+            out.push_str(rest.get(..plain).unwrap_or_default());
+            self.at += plain;
+            match self.peek() {
+                Some(b'"') => {
+                    self.at += 1;
+                    return Ok(out);
+                }
+                Some(b'\\') => out.push(self.escape()?),
+                Some(0) => return Err(self.error(JsonErrorKind::NulCharacter)),
+                Some(_) => return Err(self.syntax("control characters in a string to be escaped")),
+                None => return Err(self.syntax("`\"` at the end of the string")),
+            }
+        }
+    }
+
+    fn escape(&mut self) -> Result<char, JsonError> {
+        let start = self.at;
+        self.at += 1;
+        let byte = self.peek();
+        self.at += 1;
+        let character = match byte {
+            Some(b'"') => '"',
+            Some(b'\\') => '\\',
+            Some(b'/') => '/',
+            Some(b'b') => '\u{8}',
+            Some(b'f') => '\u{c}',
+            Some(b'n') => '\n',
+            Some(b'r') => '\r',
+            Some(b't') => '\t',
+            Some(b'u') => {
+                let lone = JsonError { kind: JsonErrorKind::LoneSurrogate, offset: start };
+                let code = match self.hex4()? {
+                    0 => return Err(JsonError { kind: JsonErrorKind::NulCharacter, offset: start }),
+                    high @ 0xd800..=0xdbff => {
+                        if !self.word("\\u") {
+                            return Err(lone);
+                        }
+                        match self.hex4()? {
+                            low @ 0xdc00..=0xdfff => 0x10000 + ((high - 0xd800) << 10) + (low - 0xdc00),
+                            _ => return Err(lone),
+                        }
+                    }
+                    code => code,
+                };
+                return char::from_u32(code).ok_or(lone);
+            }
+            _ => {
+                self.at = start;
+                return Err(self.syntax("one of the escapes \\\" \\\\ \\/ \\b \\f \\n \\r \\t \\u"));
+            }
+        };
+        Ok(character)
+    }
+
+    fn hex4(&mut self) -> Result<u32, JsonError> {
+        let digits = self.rest().get(..4).filter(|d| d.bytes().all(|b| b.is_ascii_hexdigit()));
+        match digits.and_then(|d| u32::from_str_radix(d, 16).ok()) {
+            Some(code) => {
+                self.at += 4;
+                Ok(code)
+            }
+            None => Err(self.syntax("four hex digits after `\\u`")),
+        }
+    }
+
+    fn number(&mut self) -> Result<Value, JsonError> {
+        let start = self.at;
+        let negative = self.take(b'-');
+        if negative && self.word("Infinity") {
+            self.at = start;
+            return Err(self.error(JsonErrorKind::NonFiniteNumber));
+        }
+        if self.take(b'0') {
+            if let Some(b'0'..=b'9') = self.peek() {
+                return Err(self.syntax("a number without leading zeros"));
+            }
+        } else if self.digits() == 0 {
+            return Err(self.syntax("a digit"));
+        }
+        if self.take(b'.') && self.digits() == 0 {
+            return Err(self.syntax("a digit after `.`"));
+        }
+        if self.take(b'e') || self.take(b'E') {
+            if !self.take(b'+') {
+                self.take(b'-');
+            }
+            if self.digits() == 0 {
+                return Err(self.syntax("a digit in the exponent"));
+            }
+        }
+        let token = self.text.get(start..self.at).unwrap_or_default();
+        let out_of_range =
+            || JsonError { kind: JsonErrorKind::NumberOutOfRange { number: token.chars().take(40).collect() }, offset: start };
+        if exceeds_max(token) {
+            return Err(out_of_range());
+        }
+        // Correctly rounded, whatever features serde_json was built with.
+        let float: f64 = token.parse().map_err(|_| out_of_range())?;
+        let number = if float.fract() == 0.0 { Some(Number::from(float as i64)) } else { Number::from_f64(float) };
+        number.map(Value::Number).ok_or_else(out_of_range)
+    }
+
+    fn digits(&mut self) -> usize {
+        let start = self.at;
+        while let Some(b'0'..=b'9') = self.peek() {
+            self.at += 1;
+        }
+        self.at - start
+    }
+}
+
+/// Whether the decimal number `token` is beyond ±(2^53 − 1), decided on its digits so that no rounding can hide it.
+fn exceeds_max(token: &str) -> bool {
+    let token = token.strip_prefix('-').unwrap_or(token);
+    let (mantissa, exponent) = match token.find(['e', 'E']) {
+        Some(at) => {
+            let digits = token.get(at + 1..).unwrap_or_default();
+            let huge = if digits.starts_with('-') { i64::MIN / 2 } else { i64::MAX / 2 };
+            (token.get(..at).unwrap_or_default(), digits.parse().unwrap_or(huge).clamp(i64::MIN / 2, i64::MAX / 2))
+        }
+        None => (token, 0),
+    };
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let mut digits = whole.bytes().chain(fraction.bytes()).skip_while(|d| *d == b'0').peekable();
+    if digits.peek().is_none() {
+        return false;
+    }
+    let leading_zeros = whole.bytes().chain(fraction.bytes()).take_while(|d| *d == b'0').count();
+    // The value is 0.d1d2d3… × 10^magnitude with d1 ≠ 0; lengths are far below i64's range.
+    let magnitude = exponent + whole.len() as i64 - leading_zeros as i64;
+    const MAX_DIGITS: &[u8; 16] = b"9007199254740991";
+    if magnitude != 16 {
+        return magnitude > 16;
+    }
+    for max in MAX_DIGITS {
+        let digit = digits.next().unwrap_or(b'0');
+        if digit != *max {
+            return digit > *max;
+        }
+    }
+    digits.any(|d| d != b'0')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind(text: &str) -> JsonErrorKind {
+        parse(text.as_bytes()).expect_err(text).kind
+    }
+
+    #[test]
+    fn numbers_beyond_the_safe_range_are_refused_in_any_notation() {
+        for text in [
+            "9007199254740992",
+            "-9007199254740992",
+            "9007199254740991.4",
+            "9.0071992547409911e15",
+            "1e300",
+            "1E999999999999999999999",
+            "0.00009007199254740992e20",
+        ] {
+            match kind(text) {
+                JsonErrorKind::NumberOutOfRange { .. } => {}
+                other => panic!("{text}: {other:?}"),
+            }
+        }
+        for (text, value) in [
+            ("9007199254740991", 9007199254740991_i64),
+            ("9.007199254740991e15", 9007199254740991),
+            ("1.0", 1),
+            ("-0", 0),
+            ("-0.0", 0),
+            ("0e99999999999999999999", 0),
+            ("90071992547409910e-1", 9007199254740991),
+            ("1e-0", 1),
+        ] {
+            assert_eq!(parse(text.as_bytes()), Ok(Value::from(value)), "{text}");
+        }
+        assert_eq!(parse(b"1e-400"), Ok(Value::from(0)));
+        assert_eq!(parse(b"0.1"), Ok(Value::from(0.1)));
+    }
+}

@@ -1,0 +1,136 @@
+//! The contract of a kernel: a behaviour that decides and writes nothing.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde_json::Value;
+use thiserror::Error;
+use uuid::Uuid;
+
+use crate::clock::Clock;
+use crate::draft::Draft;
+use crate::hex::PublicKey;
+use crate::ledger::{Cursor, Ledger, LedgerError, LedgerExt as _, Page, Query};
+use crate::rules::Rules;
+use crate::sandbox::{Failure, Sandbox};
+use crate::scope::Scope;
+use crate::seal::{SignedSpan, VerifiedSpan};
+use crate::timestamp::Timestamp;
+use crate::trust::Trusted;
+
+/// The value of a kernel's `runtime` column: code of this process, named by the span's `code` as `name@version`.
+pub const NATIVE_RUNTIME: &str = "native@1";
+
+/// A behaviour of the runtime, registered with a host and booted through its function span.
+///
+/// # Contract
+/// A kernel reads through its [`Context`] and returns [`Effects`]; the driver admits, seals and appends them in one batch with
+/// the end of the attempt. A kernel that fails for reasons of the request says so in [`Effects::result`]; an error is for
+/// reasons of the host, after which the attempt is not closed and may be made again.
+#[async_trait]
+pub trait Kernel: Send + Sync {
+    /// The name in the `code` of its function span, before the `@`.
+    fn name(&self) -> &'static str;
+
+    /// The version in the `code` of its function span, after the `@`.
+    fn version(&self) -> u32;
+
+    /// Carries out one attempt of `request`.
+    async fn run(&self, request: &VerifiedSpan, context: &Context<'_>) -> Result<Effects, KernelError>;
+}
+
+/// What a kernel wants written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Effects {
+    /// The output of the request, or why there is none; decides its closing status.
+    pub result: Result<Value, Failure>,
+    /// The spans to write, the execution first.
+    pub drafts: Vec<Draft>,
+}
+
+/// The host could not carry out the attempt.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum KernelError {
+    /// The ledger failed.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The kernel was given something else than what it runs on.
+    #[error("kernel cannot run on span {key}: {reason}")]
+    Subject {
+        /// The span.
+        key: crate::span::SpanKey,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What a kernel may look at.
+pub struct Context<'a> {
+    /// Reads every row of the request's tenant.
+    pub runtime: Reader<'a>,
+    /// Reads what the request's owner may read.
+    pub owner: Reader<'a>,
+    /// The manifest and its authorities.
+    pub trusted: &'a Trusted,
+    /// The host's sandboxes.
+    pub sandboxes: &'a [Arc<dyn Sandbox>],
+    /// Time, for durations.
+    pub clock: &'a dyn Clock,
+    /// This attempt.
+    pub attempt: Attempt,
+    /// The kernel's own span.
+    pub kernel: &'a SignedSpan,
+    /// The input rules in force.
+    pub rules: Rules,
+}
+
+/// One attempt of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attempt {
+    /// Counted from 1.
+    pub number: u32,
+    /// When it was claimed: what the code is told as `now`.
+    pub started: Timestamp,
+    /// The id of the execution that will record it.
+    pub execution_id: Uuid,
+    /// The host's key.
+    pub worker: PublicKey,
+}
+
+/// A ledger confined to one scope, for reading only.
+#[derive(Clone)]
+pub struct Reader<'a> {
+    ledger: &'a dyn Ledger,
+    scope: Scope,
+}
+
+impl<'a> Reader<'a> {
+    /// Confines `ledger` to `scope`.
+    #[must_use]
+    pub fn new(ledger: &'a dyn Ledger, scope: Scope) -> Self {
+        Self { ledger, scope }
+    }
+
+    /// As [`LedgerExt::find`](crate::ledger::LedgerExt::find).
+    ///
+    /// # Errors
+    /// The ledger's.
+    pub async fn find(&self, tenant: &str, id: Uuid) -> Result<Option<SignedSpan>, LedgerError> {
+        self.ledger.find(&self.scope, tenant, id).await
+    }
+
+    /// As [`Ledger::scan`].
+    ///
+    /// # Errors
+    /// The ledger's.
+    pub async fn scan(&self, query: &Query, cursor: Option<&Cursor>) -> Result<Page, LedgerError> {
+        self.ledger.scan(&self.scope, query, cursor).await
+    }
+
+    /// The scope it reads with.
+    #[must_use]
+    pub fn scope(&self) -> &Scope {
+        &self.scope
+    }
+}

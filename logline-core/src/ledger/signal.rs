@@ -1,0 +1,68 @@
+//! Waking those who wait for new rows, without any runtime.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Mutex, MutexGuard};
+use std::task::{Context, Poll, Waker};
+
+/// A counter of appends that futures can wait on.
+///
+/// Read [`Signal::seen`], look for rows, and only then wait with [`Signal::changed`]: an append between the two is not missed.
+#[derive(Debug, Default)]
+pub struct Signal {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    generation: u64,
+    wakers: Vec<Waker>,
+}
+
+impl Signal {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// The generation so far.
+    #[must_use]
+    pub fn seen(&self) -> u64 {
+        self.lock().generation
+    }
+
+    /// Starts a new generation and wakes everybody.
+    pub fn notify(&self) {
+        let wakers = {
+            let mut state = self.lock();
+            state.generation += 1;
+            std::mem::take(&mut state.wakers)
+        };
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Waits until the generation is another than `seen`.
+    pub fn changed(&self, seen: u64) -> impl Future<Output = ()> + Send + '_ {
+        Changed { signal: self, seen }
+    }
+}
+
+struct Changed<'a> {
+    signal: &'a Signal,
+    seen: u64,
+}
+
+impl Future for Changed<'_> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.signal.lock();
+        if state.generation != self.seen {
+            return Poll::Ready(());
+        }
+        // A waiter that is polled again replaces itself; one that was dropped costs one spurious wake.
+        if !state.wakers.iter().any(|w| w.will_wake(context.waker())) {
+            state.wakers.push(context.waker().clone());
+        }
+        Poll::Pending
+    }
+}

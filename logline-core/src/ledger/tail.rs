@@ -1,0 +1,66 @@
+//! Following a ledger by scanning from a cursor and waiting for a signal: the watch of every backend whose append order is
+//! final as soon as a row is visible.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use futures_util::stream;
+
+use crate::ledger::{Cursor, Ledger, LedgerError, Order, Query, Row, Signal, Versions, Watch, WatchFrom, Watched};
+use crate::scope::Scope;
+
+/// Rows fetched at a time.
+const PAGE: usize = 256;
+
+/// Follows `ledger`, which notifies `signal` after every append that others can see.
+///
+/// # Errors
+/// Where the starting point cannot be found.
+pub async fn tail<L: Ledger>(ledger: L, scope: Scope, from: WatchFrom, signal: Arc<Signal>) -> Result<Watch, LedgerError> {
+    let after = match from {
+        WatchFrom::Beginning => None,
+        WatchFrom::After(cursor) => {
+            // A bad cursor is refused here, not in the middle of the stream.
+            ledger.scan(&scope, &Query::timeline().limit(1), Some(&cursor)).await?;
+            Some(cursor)
+        }
+        WatchFrom::Now => end(&ledger).await?,
+    };
+    let state = Tail { ledger, scope, after, signal, buffer: VecDeque::new() };
+    Ok(Box::pin(stream::unfold(state, |mut tail| async move { Some((tail.next().await, tail)) })))
+}
+
+/// The position of the last row, whoever may see it: only the position is used, never the row.
+async fn end<L: Ledger>(ledger: &L) -> Result<Option<Cursor>, LedgerError> {
+    let newest = Query::new().versions(Versions::All).order(Order::Newest).limit(1);
+    let page = ledger.scan(&Scope::Operator, &newest, None).await?;
+    Ok(page.rows.into_iter().next().map(|row| row.cursor))
+}
+
+struct Tail<L> {
+    ledger: L,
+    scope: Scope,
+    after: Option<Cursor>,
+    signal: Arc<Signal>,
+    buffer: VecDeque<Row>,
+}
+
+impl<L: Ledger> Tail<L> {
+    async fn next(&mut self) -> Result<Watched, LedgerError> {
+        loop {
+            if let Some(Row { cursor, span }) = self.buffer.pop_front() {
+                self.after = Some(cursor.clone());
+                return Ok(Watched { span: span?, cursor });
+            }
+            let seen = self.signal.seen();
+            let page = self.ledger.scan(&self.scope, &Query::timeline().limit(PAGE), self.after.as_ref()).await?;
+            if let Some(next) = page.next.filter(|_| page.rows.is_empty()) {
+                self.after = Some(next);
+            } else if page.rows.is_empty() {
+                self.signal.changed(seen).await;
+            } else {
+                self.buffer.extend(page.rows);
+            }
+        }
+    }
+}

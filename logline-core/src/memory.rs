@@ -1,0 +1,247 @@
+//! The in-memory ledger: the model that every other backend is compared with, and a store for tests.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use crate::ledger::chain::{self, Decision, Head};
+use crate::ledger::{
+    AppendOptions, Capability, Cursor, Ledger, LedgerError, Order, Outcome, Page, Position, Query, Receipt, Row, Signal,
+    Versions, Watch, WatchFrom, tail,
+};
+use crate::scope::Scope;
+use crate::seal::{SignedSpan, VerifiedSpan};
+
+/// A ledger that lives as long as its handles. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct MemoryLedger {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    signal: Arc<Signal>,
+}
+
+/// Rows in append order; row number `n` stands at index `n - 1`.
+#[derive(Debug, Default, Clone)]
+struct State {
+    rows: Vec<Arc<SignedSpan>>,
+    /// INVARIANT: each chain lists the indexes of its versions in ascending, gapless `seq`.
+    chains: BTreeMap<(String, Uuid), Vec<usize>>,
+}
+
+const MAX_BATCH: usize = 10_000;
+const MAX_PAGE: usize = 1000;
+
+impl MemoryLedger {
+    /// An empty ledger.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing under the lock panics; were it to, readers still get whole rows.
+        self.shared.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl State {
+    fn chain(&self, tenant: &str, id: Uuid) -> &[usize] {
+        self.chains.get(&(tenant.to_owned(), id)).map_or(&[], Vec::as_slice)
+    }
+
+    fn row(&self, index: usize) -> Option<&Arc<SignedSpan>> {
+        self.rows.get(index)
+    }
+
+    fn head(&self, span: &SignedSpan) -> Option<&Arc<SignedSpan>> {
+        self.chain(&span.tenant_id, span.id).last().and_then(|index| self.row(*index))
+    }
+
+    fn version(&self, span: &SignedSpan) -> Option<&Arc<SignedSpan>> {
+        let chain = self.chain(&span.tenant_id, span.id);
+        chain.iter().filter_map(|index| self.row(*index)).find(|row| row.seq == span.seq)
+    }
+
+    fn append(&mut self, span: VerifiedSpan, options: &AppendOptions) -> Result<Receipt, LedgerError> {
+        let head = self.head(&span).cloned();
+        let view = head.as_deref().map(|h| Head {
+            seq: h.seq,
+            curr_hash: &h.seal.curr_hash,
+            owner_id: &h.owner_id,
+            entity_type: &h.entity_type,
+        });
+        match chain::decide(&span, view)? {
+            Decision::Insert => {
+                let receipt = Receipt::new(span.key(), span.seal.curr_hash, Outcome::Appended);
+                self.chains.entry((span.tenant_id.clone(), span.id)).or_default().push(self.rows.len());
+                self.rows.push(Arc::new(span.into_signed()));
+                Ok(receipt)
+            }
+            Decision::LookUp => {
+                let existing = self.version(&span).map(Arc::as_ref);
+                let outcome = chain::decide_existing(&span, head.map_or(0, |h| h.seq), existing, options)?;
+                let hash = existing.map_or(span.seal.curr_hash, |e| e.seal.curr_hash);
+                Ok(Receipt::new(span.key(), hash, outcome))
+            }
+        }
+    }
+
+    /// Takes back everything appended since there were `len` rows.
+    fn rollback(&mut self, len: usize) {
+        for row in self.rows.drain(len..) {
+            let key = (row.tenant_id.clone(), row.id);
+            if let Some(chain) = self.chains.get_mut(&key) {
+                chain.pop();
+                if chain.is_empty() {
+                    self.chains.remove(&key);
+                }
+            }
+        }
+    }
+
+    /// Whether `row` belongs to a scan's result, apart from its position.
+    fn shows(&self, row: &SignedSpan, scope: &Scope, query: &Query) -> bool {
+        if !query.matches(row) || !scope.may_read(row, query.tenant.as_deref()) {
+            return false;
+        }
+        match query.versions {
+            Versions::All => true,
+            Versions::Latest => !row.is_deleted && self.head(row).is_some_and(|head| head.seq == row.seq),
+        }
+    }
+
+    /// Row indexes in `order`, after `after`.
+    fn ordered(&self, order: Order, after: Option<&Position>) -> Box<dyn Iterator<Item = usize> + '_> {
+        match (order, after) {
+            (Order::Append, Some(Position::Append(number))) => Box::new(index_of(number.saturating_add(1))..self.rows.len()),
+            (Order::Newest, Some(Position::Append(number))) => Box::new((0..index_of(*number).min(self.rows.len())).rev()),
+            (Order::Newest, _) => Box::new((0..self.rows.len()).rev()),
+            (Order::Chain, after) => {
+                let after = match after {
+                    Some(Position::Chain { tenant_id, id, seq, .. }) => Some((tenant_id.clone(), id.clone(), *seq)),
+                    _ => None,
+                };
+                Box::new(self.chains.values().flatten().copied().filter(move |index| {
+                    let (Some(after), Some(row)) = (&after, self.row(*index)) else { return true };
+                    (row.tenant_id.as_str(), row.id.to_string().as_str(), i64::from(row.seq))
+                        > (after.0.as_str(), after.1.as_str(), after.2)
+                }))
+            }
+            (_, _) => Box::new(0..self.rows.len()),
+        }
+    }
+}
+
+/// The index of a row number; numbers start at 1 and may come from a hostile cursor.
+fn index_of(number: i64) -> usize {
+    usize::try_from(number.saturating_sub(1)).unwrap_or(0)
+}
+
+fn number_of(index: usize) -> i64 {
+    i64::try_from(index).unwrap_or(i64::MAX).saturating_add(1)
+}
+
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl Ledger for MemoryLedger {
+    async fn append(
+        &self,
+        scope: &Scope,
+        batch: Vec<VerifiedSpan>,
+        options: &AppendOptions,
+    ) -> Result<Vec<Receipt>, LedgerError> {
+        if batch.len() > MAX_BATCH {
+            return Err(LedgerError::BatchTooLarge { spans: batch.len(), max: MAX_BATCH });
+        }
+        for span in &batch {
+            scope.check_append(span)?;
+        }
+        let receipts = {
+            let mut state = self.state();
+            let rows_before = state.rows.len();
+            let mut receipts = Vec::with_capacity(batch.len());
+            for span in batch {
+                match state.append(span, options) {
+                    Ok(receipt) => receipts.push(receipt),
+                    Err(e) => {
+                        state.rollback(rows_before);
+                        return Err(e);
+                    }
+                }
+            }
+            receipts
+        };
+        self.shared.signal.notify();
+        Ok(receipts)
+    }
+
+    async fn get(&self, scope: &Scope, tenant: &str, id: Uuid) -> Result<SignedSpan, LedgerError> {
+        let state = self.state();
+        let head = state.chain(tenant, id).last().and_then(|index| state.row(*index));
+        head.filter(|row| !row.is_deleted && scope.may_read(row, Some(tenant)))
+            .map(|row| row.as_ref().clone())
+            .ok_or_else(|| LedgerError::NotFound { tenant: tenant.to_owned(), id })
+    }
+
+    async fn history(
+        &self,
+        scope: &Scope,
+        tenant: &str,
+        id: Uuid,
+        from_seq: u32,
+        limit: usize,
+    ) -> Result<Vec<SignedSpan>, LedgerError> {
+        let state = self.state();
+        let versions = state.chain(tenant, id).iter().filter_map(|index| state.row(*index));
+        Ok(versions
+            .filter(|row| row.seq >= from_seq && scope.may_read(row, Some(tenant)))
+            .take(limit.min(MAX_PAGE))
+            .map(|row| row.as_ref().clone())
+            .collect())
+    }
+
+    async fn scan(&self, scope: &Scope, query: &Query, cursor: Option<&Cursor>) -> Result<Page, LedgerError> {
+        let after = cursor.map(|c| Position::of(c, query.order)).transpose()?;
+        let until = match query.until.as_ref().map(|c| Position::of(c, Order::Append)).transpose()? {
+            Some(Position::Append(number)) => number,
+            _ => i64::MAX,
+        };
+        let size = query.page_size(MAX_PAGE);
+        let state = self.state();
+        let mut rows = Vec::new();
+        let mut matching = state
+            .ordered(query.order, after.as_ref())
+            .filter(|index| number_of(*index) <= until)
+            .filter_map(|index| state.row(index).map(|row| (index, row)))
+            .filter(|(_, row)| state.shows(row, scope, query));
+        for (index, row) in matching.by_ref().take(size) {
+            let position = match query.order {
+                Order::Append | Order::Newest => Position::Append(number_of(index)),
+                Order::Chain => Position::Chain {
+                    tenant_id: row.tenant_id.clone(),
+                    id: row.id.to_string(),
+                    seq: row.seq.into(),
+                    number: number_of(index),
+                },
+            };
+            rows.push(Row { cursor: position.to_cursor(), span: Ok(row.as_ref().clone()) });
+        }
+        let more = matching.next().is_some();
+        let next = rows.last().map(|row| row.cursor.clone()).filter(|_| more);
+        Ok(Page::new(rows, next))
+    }
+
+    async fn watch(&self, scope: &Scope, from: WatchFrom) -> Result<Watch, LedgerError> {
+        tail(self.clone(), scope.clone(), from, Arc::clone(&self.shared.signal)).await
+    }
+
+    fn capability(&self) -> Capability {
+        Capability::new("memory", "none: rows live as long as the process", MAX_BATCH, MAX_PAGE)
+    }
+}

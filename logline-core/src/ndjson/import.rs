@@ -1,0 +1,407 @@
+//! Reading lines into a ledger: good ones are kept, bad ones named, and nothing that was signed is altered.
+
+use std::collections::{HashMap, HashSet};
+use std::io::{self, BufRead};
+
+use serde_json::json;
+use thiserror::Error;
+use uuid::Uuid;
+
+use crate::clock::Clock;
+use crate::draft::Draft;
+use crate::keys::{Signer, Verifier};
+use crate::ledger::{AppendOptions, Ledger, LedgerError, Order, Outcome, Query, Receipt, Versions};
+use crate::ndjson::{Line, LineReader};
+use crate::parse::{ParsedSpan, parse_line, parse_unsealed};
+use crate::rules::{InvalidSpan, Rules};
+use crate::scope::Scope;
+use crate::seal::{SealError, SignedSpan, VerifiedSpan, VerifyError};
+use crate::trust::{Authorities, NotAuthorised};
+
+/// How to import.
+pub struct Import<'a> {
+    /// Seals unsigned lines; without it they are refused.
+    pub signer: Option<&'a dyn Signer>,
+    /// The time of lines that have none.
+    pub clock: &'a dyn Clock,
+    /// The tenant of unsigned lines that have none.
+    pub tenant: Option<String>,
+    /// The owner of unsigned lines that have none.
+    pub owner: Option<String>,
+    /// Seal lines anew whose own seal does not hold.
+    pub reseal: bool,
+    /// Who may sign what; without it signatures are checked and authority is not.
+    pub authorities: Option<&'a Authorities>,
+    /// The input rules.
+    pub rules: Rules,
+}
+
+/// What an import did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Imported {
+    /// Lines read, blank ones not counted.
+    pub lines: u64,
+    /// Spans appended.
+    pub appended: u64,
+    /// Spans that were there already.
+    pub existing: u64,
+    /// Lines refused.
+    pub refused: u64,
+    /// Of those appended or there, sealed by the importing key.
+    pub sealed: u64,
+    /// Whether authority was checked.
+    pub authority_checked: bool,
+}
+
+/// A line that was refused.
+#[derive(Debug, Error)]
+#[error("line {line}: {error}")]
+#[non_exhaustive]
+pub struct BadLine {
+    /// Counted from 1.
+    pub line: u64,
+    /// Why.
+    pub error: LineError,
+}
+
+/// Why a line was refused.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum LineError {
+    /// It breaks an input rule.
+    #[error(transparent)]
+    Invalid(#[from] InvalidSpan),
+    /// It is signed, and the seal does not hold.
+    #[error("{0}; `--reseal` would seal it anew by the importing key")]
+    Verify(#[from] VerifyError),
+    /// Its signer may not sign such a span.
+    #[error(transparent)]
+    NotAuthorised(#[from] NotAuthorised),
+    /// It is unsigned and there is no key to seal it.
+    #[error("it is unsigned and no key was given to seal it: pass --key")]
+    NoKey,
+    /// It has no tenant or owner.
+    #[error("column `{column}` is missing: add it to the line, or pass --{flag}")]
+    MissingScope {
+        /// The column.
+        column: &'static str,
+        /// The flag that fills it.
+        flag: &'static str,
+    },
+    /// An unsigned version that does not follow the last one.
+    #[error("unsigned seq {seq} does not follow seq {head}, the last version there: put the versions in order")]
+    Order {
+        /// The line's.
+        seq: u32,
+        /// The last version there.
+        head: u32,
+    },
+    /// A version before it was refused.
+    #[error("a version of this id before it was refused on line {line}")]
+    PredecessorRefused {
+        /// That line.
+        line: u64,
+    },
+    /// The ledger refused it.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The seal failed.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+}
+
+/// An import that had to stop. What it had appended stays; running it again goes on from there.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ImportError {
+    /// The source could not be read.
+    #[error("import could not be read: {0}")]
+    Io(#[from] io::Error),
+    /// The ledger failed for reasons of its own.
+    #[error("import stopped at line {line}: {source}")]
+    Ledger {
+        /// The first line that may not be stored.
+        line: u64,
+        /// Why.
+        source: LedgerError,
+    },
+    /// So many ids were refused that they cannot be remembered.
+    #[error("import stopped at line {line}: more than {MAX_REFUSED} ids were refused")]
+    TooManyRefused {
+        /// The line.
+        line: u64,
+    },
+}
+
+/// Spans and bytes appended at once.
+const BATCH: usize = 256;
+const BATCH_BYTES: usize = 4 << 20;
+
+/// Ids of refused lines that are remembered.
+const MAX_REFUSED: usize = 100_000;
+
+/// Imports `source`, one span per line. Each refused line goes to `on_bad`; `progress` is told the lines read after each batch.
+/// Memory does not grow with the source.
+///
+/// Importing the same lines again changes nothing.
+///
+/// # Errors
+/// Where the source or the ledger fails; a bad line is no error.
+pub async fn import(
+    ledger: &dyn Ledger,
+    source: &mut (dyn BufRead + Send),
+    import: &Import<'_>,
+    on_bad: &mut (dyn FnMut(BadLine) + Send),
+    progress: &mut (dyn FnMut(u64) + Send),
+) -> Result<Imported, ImportError> {
+    let mut importer = Importer {
+        ledger,
+        import,
+        verifier: Verifier::new(),
+        pending: Vec::new(),
+        pending_bytes: 0,
+        refused: HashMap::new(),
+        resealed: HashSet::new(),
+        report: Imported { authority_checked: import.authorities.is_some(), ..Imported::default() },
+        on_bad,
+    };
+    let mut lines = LineReader::new(source, import.rules.max_line_bytes());
+    while let Some(line) = lines.next_line()? {
+        match line {
+            Line::Whole(_, bytes) if bytes.iter().all(u8::is_ascii_whitespace) => {}
+            Line::Whole(number, bytes) => importer.line(number, bytes).await?,
+            Line::TooLong(number) => {
+                importer.report.lines += 1;
+                let max = import.rules.max_line_bytes();
+                importer.refuse(number, None, InvalidSpan::TooLarge { bytes: max + 1, max }.into())?;
+            }
+        }
+        if importer.pending.len() >= BATCH || importer.pending_bytes >= BATCH_BYTES {
+            importer.flush().await?;
+            progress(importer.report.lines);
+        }
+    }
+    importer.flush().await?;
+    progress(importer.report.lines);
+    Ok(importer.report)
+}
+
+type ChainKey = (String, Uuid);
+
+/// A line that can be appended.
+struct Pending {
+    line: u64,
+    span: VerifiedSpan,
+    /// Sealed here, not by whoever wrote the line.
+    sealed: bool,
+}
+
+struct Importer<'a> {
+    ledger: &'a dyn Ledger,
+    import: &'a Import<'a>,
+    verifier: Verifier,
+    pending: Vec<Pending>,
+    pending_bytes: usize,
+    /// Chains of refused lines, and the line: their later versions are refused too.
+    refused: HashMap<ChainKey, u64>,
+    /// Chains with a version that was sealed anew: its successors link to the old seal, so they are too.
+    resealed: HashSet<ChainKey>,
+    report: Imported,
+    on_bad: &'a mut (dyn FnMut(BadLine) + Send),
+}
+
+impl Importer<'_> {
+    fn refuse(&mut self, line: u64, chain: Option<ChainKey>, error: LineError) -> Result<(), ImportError> {
+        self.report.refused += 1;
+        if let Some(chain) = chain {
+            if self.refused.len() >= MAX_REFUSED {
+                return Err(ImportError::TooManyRefused { line });
+            }
+            self.refused.entry(chain).or_insert(line);
+        }
+        (self.on_bad)(BadLine { line, error });
+        Ok(())
+    }
+
+    async fn line(&mut self, number: u64, bytes: &[u8]) -> Result<(), ImportError> {
+        self.report.lines += 1;
+        let parsed = match parse_line(bytes, &self.import.rules) {
+            Ok(parsed) => parsed,
+            Err(_) if self.import.reseal => match parse_unsealed(bytes, &self.import.rules) {
+                Ok(draft) => return self.unsigned(number, draft, "resealed").await,
+                Err(e) => return self.refuse(number, None, e.into()),
+            },
+            Err(e) => return self.refuse(number, None, e.into()),
+        };
+        match parsed {
+            ParsedSpan::Unsigned(draft) => self.unsigned(number, *draft, "unsigned").await,
+            ParsedSpan::Signed(span) => {
+                let chain = (span.tenant_id.clone(), span.id);
+                let inherits = self.import.reseal && self.resealed.contains(&chain);
+                match span.check(&mut self.verifier) {
+                    Ok(()) if !inherits => self.signed(number, *span, bytes.len()).await,
+                    Err(e) if !self.import.reseal => self.refuse(number, Some(chain), e.into()),
+                    _ => {
+                        let mut columns = span.span;
+                        columns.prev_hash = None;
+                        self.unsigned(number, Draft::from_columns(columns), "resealed").await
+                    }
+                }
+            }
+        }
+    }
+
+    async fn signed(&mut self, line: u64, span: SignedSpan, bytes: usize) -> Result<(), ImportError> {
+        let chain = (span.tenant_id.clone(), span.id);
+        let span = match span.verify(&mut self.verifier) {
+            Ok(span) => span,
+            Err(e) => return self.refuse(line, Some(chain), e.into()),
+        };
+        self.queue(Pending { line, span, sealed: false }, bytes).await
+    }
+
+    async fn unsigned(&mut self, line: u64, draft: Draft, was: &str) -> Result<(), ImportError> {
+        let sealed = self.seal(line, draft, was).await?;
+        match sealed {
+            Ok(span) => {
+                if was == "resealed" {
+                    self.resealed.insert((span.tenant_id.clone(), span.id));
+                }
+                let bytes = 1024 + span.code.as_ref().map_or(0, String::len);
+                self.queue(Pending { line, span, sealed: true }, bytes).await
+            }
+            Err((chain, error)) => self.refuse(line, chain, error),
+        }
+    }
+
+    /// Completes and seals an unsigned line. The outer error stops the import, the inner one refuses the line.
+    async fn seal(
+        &mut self,
+        line: u64,
+        mut draft: Draft,
+        was: &str,
+    ) -> Result<Result<VerifiedSpan, (Option<ChainKey>, LineError)>, ImportError> {
+        let import = self.import;
+        let columns = draft.columns_mut();
+        for (column, flag, value, given) in [
+            ("tenant_id", "tenant", &mut columns.tenant_id, &import.tenant),
+            ("owner_id", "owner", &mut columns.owner_id, &import.owner),
+        ] {
+            if value.is_empty() {
+                match given {
+                    Some(given) => value.clone_from(given),
+                    None => return Ok(Err((None, LineError::MissingScope { column, flag }))),
+                }
+            }
+        }
+        if columns.id.is_nil() {
+            return Ok(Err((None, InvalidSpan::Missing { column: "id" }.into())));
+        }
+        let chain = (columns.tenant_id.clone(), columns.id);
+        let seq = columns.seq;
+        if let Some(refused) = self.refused.get(&chain) {
+            return Ok(Err((Some(chain), LineError::PredecessorRefused { line: *refused })));
+        }
+        let Some(signer) = import.signer else { return Ok(Err((Some(chain), LineError::NoKey))) };
+        let head = self.head(&chain).await.map_err(|source| ImportError::Ledger { line, source })?;
+        if let Some((head_seq, hash)) = head {
+            if seq == head_seq.saturating_add(1) {
+                draft = draft.follows(hash);
+            } else if seq > head_seq {
+                return Ok(Err((Some(chain), LineError::Order { seq, head: head_seq })));
+            }
+            // A version that is there already is compared by its digest when it is appended.
+        }
+        if draft.columns().seq == 0 {
+            draft.columns_mut().prev_hash = None;
+        }
+        let draft = draft.stamp(import.clock, &crate::clock::SystemIds).meta("origin", json!({"by": "import", "was": was}));
+        let sealed = draft.deterministic().seal_within(signer, &import.rules).await;
+        Ok(sealed.map_err(|e| (Some(chain), e.into())))
+    }
+
+    /// The last version of a chain, in what waits or in the ledger, tombstones included.
+    async fn head(&self, chain: &ChainKey) -> Result<Option<(u32, crate::hex::Hash)>, LedgerError> {
+        let waiting = self.pending.iter().rev().find(|p| p.span.id == chain.1 && p.span.tenant_id == chain.0);
+        if let Some(pending) = waiting {
+            return Ok(Some((pending.span.seq, pending.span.seal.curr_hash)));
+        }
+        let query = Query::new().tenant(chain.0.clone()).id(chain.1).versions(Versions::All).order(Order::Newest).limit(1);
+        let page = self.ledger.scan(&Scope::Operator, &query, None).await?;
+        Ok(page.into_spans()?.first().map(|span| (span.seq, span.seal.curr_hash)))
+    }
+
+    async fn queue(&mut self, pending: Pending, bytes: usize) -> Result<(), ImportError> {
+        if let Some(authorities) = self.import.authorities {
+            if let Err(e) = authorities.check(&pending.span) {
+                let chain = (pending.span.tenant_id.clone(), pending.span.id);
+                return self.refuse(pending.line, Some(chain), e.into());
+            }
+        }
+        // Lines sealed here are compared by digest, signed ones by their bytes: one batch has one rule.
+        if self.pending.last().is_some_and(|last| last.sealed != pending.sealed) {
+            self.flush().await?;
+        }
+        self.pending_bytes += bytes;
+        self.pending.push(pending);
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<(), ImportError> {
+        let pending = std::mem::take(&mut self.pending);
+        self.pending_bytes = 0;
+        let Some(first) = pending.first() else { return Ok(()) };
+        let (line, options) = (first.line, if first.sealed { AppendOptions::keep() } else { AppendOptions::default() });
+        let batch = pending.iter().map(|p| p.span.clone()).collect();
+        match self.ledger.append(&Scope::Operator, batch, &options).await {
+            Ok(receipts) => {
+                for (pending, receipt) in pending.iter().zip(&receipts) {
+                    self.count(pending.sealed, receipt);
+                }
+                Ok(())
+            }
+            // One of them is at fault: find it by appending them one by one.
+            Err(e) if is_verdict(&e) => self.one_by_one(pending, &options).await,
+            Err(source) => Err(ImportError::Ledger { line, source }),
+        }
+    }
+
+    async fn one_by_one(&mut self, pending: Vec<Pending>, options: &AppendOptions) -> Result<(), ImportError> {
+        for Pending { line, span, sealed } in pending {
+            let chain = (span.tenant_id.clone(), span.id);
+            match self.ledger.append(&Scope::Operator, vec![span], options).await {
+                Ok(receipts) => receipts.iter().for_each(|receipt| self.count(sealed, receipt)),
+                Err(e) if is_verdict(&e) => {
+                    let error = match self.refused.get(&chain) {
+                        Some(refused) => LineError::PredecessorRefused { line: *refused },
+                        None => e.into(),
+                    };
+                    self.refuse(line, Some(chain), error)?;
+                }
+                Err(source) => return Err(ImportError::Ledger { line, source }),
+            }
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, sealed: bool, receipt: &Receipt) {
+        match receipt.outcome {
+            Outcome::Appended => self.report.appended += 1,
+            Outcome::Existing | Outcome::Kept => self.report.existing += 1,
+        }
+        self.report.sealed += u64::from(sealed);
+    }
+}
+
+/// Whether the ledger judged the span, rather than failed.
+fn is_verdict(error: &LedgerError) -> bool {
+    matches!(
+        error,
+        LedgerError::Conflict(_)
+            | LedgerError::ChangedIdentity { .. }
+            | LedgerError::KeepMismatch { .. }
+            | LedgerError::Forbidden(_)
+            | LedgerError::InvalidSpan { .. }
+    )
+}

@@ -1,0 +1,179 @@
+//! The contract between a kernel that runs code from the ledger and whatever runs it.
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::hex::Hash;
+use crate::timestamp::Timestamp;
+
+/// Runs code that nobody trusts.
+///
+/// # Contract
+/// - No ambient authority: what the code can reach is `host` and nothing else. Nothing is left behind by a run.
+/// - Whatever the code does, `run` returns within the limits with a [`Report`]; it never panics and never hangs.
+/// - Dropping the future stops the code.
+#[async_trait]
+pub trait Sandbox: Send + Sync {
+    /// The value of a function's `runtime` column that this sandbox runs, interface version included: `wasm@1`.
+    fn runtime(&self) -> &'static str;
+
+    /// Runs `job` once.
+    async fn run(&self, job: Job<'_>, host: &mut dyn HostCalls) -> Report;
+}
+
+/// One run.
+#[derive(Debug, Clone, Copy)]
+pub struct Job<'a> {
+    /// The function's `code` column.
+    pub code: &'a str,
+    /// What the code is called with.
+    pub call: &'a Value,
+    /// What it may use.
+    pub limits: &'a Limits,
+}
+
+/// What became of a run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Report {
+    /// The code's output, or why there is none.
+    pub result: Result<Value, Failure>,
+    /// What was run and what it used.
+    pub receipt: Receipt,
+}
+
+/// What was run and what it used, for the execution's metadata.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Receipt {
+    /// BLAKE3 of the `code` column's text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code_hash: Option<Hash>,
+    /// The engine, its version and settings, as a name.
+    pub engine: String,
+    /// Deterministic units of work done.
+    pub fuel_used: u64,
+    /// The most memory the code held, bytes.
+    pub peak_memory_bytes: u64,
+}
+
+/// A run that failed, in terms of stable codes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{code}: {message}")]
+pub struct Failure {
+    /// For machines: `fuel_exhausted`, `timeout`, `trap`, …; a guest's own error keeps its code behind `guest:`.
+    pub code: String,
+    /// For people: what happened and what to do.
+    pub message: String,
+}
+
+/// The longest message of a failure that is stored, bytes.
+const MAX_MESSAGE: usize = 4096;
+
+impl Failure {
+    /// A failure; overlong texts are cut, so that the row that records it always fits.
+    pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
+        let cut = |text: String, max: usize| {
+            if text.len() <= max {
+                text
+            } else {
+                text.get(..text.floor_char_boundary(max)).unwrap_or_default().to_owned() + "…"
+            }
+        };
+        // U+0000 cannot be stored and may come from a guest.
+        Self {
+            code: cut(code.into().replace('\0', "\u{fffd}"), 128),
+            message: cut(message.into().replace('\0', "\u{fffd}"), MAX_MESSAGE),
+        }
+    }
+
+    /// The value of an `error` column.
+    #[must_use]
+    pub fn to_value(&self) -> Value {
+        json!({"code": self.code, "message": self.message})
+    }
+}
+
+/// What the code may ask of its host. A refusal is an answer to the code, never the end of it.
+#[async_trait]
+pub trait HostCalls: Send {
+    /// Records a line of the code's log.
+    fn log(&mut self, entry: Value) -> Result<(), Failure>;
+
+    /// The attempt's start: the same at every call.
+    fn now(&mut self) -> Timestamp;
+
+    /// Reads spans with the rights of the request's owner.
+    async fn query(&mut self, query: Value) -> Result<Value, Failure>;
+
+    /// Hands in a draft that is committed together with the execution, or not at all. Returns its id.
+    fn emit(&mut self, draft: Value) -> Result<Value, Failure>;
+}
+
+/// What one run may use. The defaults leave room for the row that records it in a span of 1 MiB.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Deterministic units of work; about one per WebAssembly instruction. Default 100 million.
+    pub fuel: u64,
+    /// Wall-clock time around everything, milliseconds; the manifest's `policy.timeout_ms` where that is less. Default 5,000.
+    pub timeout_ms: u64,
+    /// Linear memory, bytes. Default and ceiling 64 MiB.
+    pub memory_bytes: u64,
+    /// Canonical bytes of the request's input. Default 128 KiB.
+    pub input_bytes: usize,
+    /// Bytes of the output. Default 128 KiB.
+    pub output_bytes: usize,
+    /// Calls to the host. Default 1,000.
+    pub host_calls: u32,
+    /// Bytes in each direction of one call to the host. Default 1 MiB.
+    pub host_call_bytes: usize,
+    /// Emitted drafts. Default 64.
+    pub emitted: u32,
+    /// Bytes of all log entries together; what comes later is counted and dropped. Default 16 KiB.
+    pub log_bytes: usize,
+    /// Bytes of the decoded module. Default 1 MiB.
+    pub module_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            fuel: 100_000_000,
+            timeout_ms: 5_000,
+            memory_bytes: 64 << 20,
+            input_bytes: 128 << 10,
+            output_bytes: 128 << 10,
+            host_calls: 1000,
+            host_call_bytes: 1 << 20,
+            emitted: 64,
+            log_bytes: 16 << 10,
+            module_bytes: 1 << 20,
+        }
+    }
+}
+
+impl Limits {
+    /// What may be set: above these, the closing row might not fit or the sandbox could not keep its promise.
+    ///
+    /// # Errors
+    /// The first limit that is too high, as a text.
+    pub fn check(&self) -> Result<(), String> {
+        let ceilings: [(&str, u64, u64); 10] = [
+            ("fuel", self.fuel, 100_000_000_000),
+            ("timeout_ms", self.timeout_ms, 3_600_000),
+            ("memory_bytes", self.memory_bytes, 64 << 20),
+            ("input_bytes", self.input_bytes as u64, 256 << 10),
+            ("output_bytes", self.output_bytes as u64, 256 << 10),
+            ("host_calls", self.host_calls.into(), 100_000),
+            ("host_call_bytes", self.host_call_bytes as u64, 4 << 20),
+            ("emitted", self.emitted.into(), 1000),
+            ("log_bytes", self.log_bytes as u64, 64 << 10),
+            ("module_bytes", self.module_bytes as u64, 1 << 20),
+        ];
+        match ceilings.into_iter().find(|(_, value, ceiling)| value > ceiling) {
+            Some((name, value, ceiling)) => Err(format!("limits.{name} is {value}, the most is {ceiling}")),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! Stage-0: the only code outside the ledger. It boots a kernel from its span, or leaves a signed record of why not.
+
+use std::sync::Arc;
+
+use serde_json::json;
+use thiserror::Error;
+use uuid::Uuid;
+
+use crate::clock::{Clock, IdSource};
+use crate::draft::Draft;
+use crate::hex::PublicKey;
+use crate::ids;
+use crate::kernel::{Kernel, NATIVE_RUNTIME};
+use crate::keys::{Signer, Verifier};
+use crate::ledger::{Ledger, LedgerError, LedgerExt as _};
+use crate::roles::Role;
+use crate::sandbox::Failure;
+use crate::scope::Scope;
+use crate::seal::{SealError, VerifiedSpan, VerifyError};
+use crate::span::SYSTEM_TENANT;
+use crate::trust::{NotAuthorised, Trusted};
+
+/// A kernel that may run.
+#[derive(Clone)]
+pub struct Booted {
+    /// The code.
+    pub kernel: Arc<dyn Kernel>,
+    /// The span that names it.
+    pub span: VerifiedSpan,
+}
+
+/// Why a kernel was not booted. Everything but [`BootError::Ledger`] is decided before any of its code runs.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum BootError {
+    /// The manifest does not list it.
+    #[error("kernel {id} is not among the manifest's allowed_boot_ids: publish a manifest that allows it")]
+    NotAllowed {
+        /// The kernel.
+        id: Uuid,
+    },
+    /// Its span is not in the ledger.
+    #[error("kernel {id} is not in tenant `system`: install its seed")]
+    NotFound {
+        /// The kernel.
+        id: Uuid,
+    },
+    /// Its span is something else.
+    #[error("kernel {id} is a span of type `{entity_type}`, not a function")]
+    NotAFunction {
+        /// The kernel.
+        id: Uuid,
+        /// Its type.
+        entity_type: String,
+    },
+    /// Its hash or signature does not hold.
+    #[error("kernel {id} is not what was signed: {source}")]
+    NotVerified {
+        /// The kernel.
+        id: Uuid,
+        /// Why.
+        source: VerifyError,
+    },
+    /// Its signer is no publisher of `system`.
+    #[error("kernel {id} is not published by a publisher of `system`: {source}")]
+    NotAuthorised {
+        /// The kernel.
+        id: Uuid,
+        /// Why.
+        source: Box<NotAuthorised>,
+    },
+    /// Its runtime is not native.
+    #[error("kernel {id} has runtime `{runtime}`: this host boots `{NATIVE_RUNTIME}`")]
+    Runtime {
+        /// The kernel.
+        id: Uuid,
+        /// Its runtime.
+        runtime: String,
+    },
+    /// The host has no such code.
+    #[error(
+        "kernel {id} names `{code}`, which is not registered with this host ({registered}): upgrade the host or its kernels"
+    )]
+    NotRegistered {
+        /// The kernel.
+        id: Uuid,
+        /// Its `code`.
+        code: String,
+        /// What is registered.
+        registered: String,
+    },
+    /// This host's key may not record what it does.
+    #[error("key {key} is no runtime of tenant `system`: it cannot sign boot events; have the manifest name it")]
+    HostNotAuthorised {
+        /// The host's key.
+        key: PublicKey,
+    },
+    /// The boot event could not be sealed.
+    #[error("boot event: {0}")]
+    Seal(#[from] SealError),
+    /// The ledger failed.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+impl BootError {
+    /// The stable code in the boot event; `None` for what leaves no event.
+    fn code(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::NotAllowed { .. } => "not_allowed",
+            Self::NotFound { .. } => "not_found",
+            Self::NotAFunction { .. } => "not_a_function",
+            Self::NotVerified { .. } => "not_verified",
+            Self::NotAuthorised { .. } => "not_authorised",
+            Self::Runtime { .. } => "wrong_runtime",
+            Self::NotRegistered { .. } => "not_registered",
+            Self::HostNotAuthorised { .. } | Self::Seal(_) | Self::Ledger(_) => return None,
+        })
+    }
+}
+
+/// What Stage-0 works with.
+pub(crate) struct Stage0<'a> {
+    pub(crate) ledger: &'a dyn Ledger,
+    pub(crate) trusted: &'a Trusted,
+    pub(crate) kernels: &'a [Arc<dyn Kernel>],
+    pub(crate) signer: &'a dyn Signer,
+    pub(crate) clock: &'a dyn Clock,
+    pub(crate) ids: &'a dyn IdSource,
+}
+
+impl Stage0<'_> {
+    /// Boots `id` and records it.
+    pub(crate) async fn boot(&self, id: Uuid) -> Result<Booted, BootError> {
+        let key = self.signer.public_key();
+        if !self.trusted.authorities.has(&key, Role::Runtime, SYSTEM_TENANT) {
+            tracing::error!(kernel = %id, host = %key, "boot refused: this host is no runtime of tenant system");
+            return Err(BootError::HostNotAuthorised { key });
+        }
+        let resolved = self.resolve(id).await;
+        let event = match &resolved {
+            Ok(booted) => self.event(id).status("complete").meta(
+                "kernel",
+                json!({
+                    "seq": booted.span.seq,
+                    "curr_hash": booted.span.seal.curr_hash.to_string(),
+                    "code": booted.span.code,
+                }),
+            ),
+            Err(error) => {
+                tracing::error!(kernel = %id, %error, "boot refused");
+                let Some(code) = error.code() else { return resolved };
+                self.event(id).status("error").error(Failure::new(code, error.to_string()).to_value())
+            }
+        };
+        let event = event.seal(self.signer).await?;
+        self.ledger.append_one(&Scope::runtime(SYSTEM_TENANT), event).await?;
+        if let Ok(booted) = &resolved {
+            tracing::info!(kernel = %id, seq = booted.span.seq, code = booted.span.code, "kernel booted");
+        }
+        resolved
+    }
+
+    async fn resolve(&self, id: Uuid) -> Result<Booted, BootError> {
+        if !self.trusted.manifest.allowed_boot_ids.contains(&id) {
+            return Err(BootError::NotAllowed { id });
+        }
+        let span = self.ledger.find(&Scope::runtime(SYSTEM_TENANT), SYSTEM_TENANT, id).await?;
+        let span = span.ok_or(BootError::NotFound { id })?;
+        if span.entity_type != "function" {
+            return Err(BootError::NotAFunction { id, entity_type: span.span.entity_type });
+        }
+        let span = span.verify(&mut Verifier::new()).map_err(|source| BootError::NotVerified { id, source })?;
+        let checked = self.trusted.authorities.check(&span);
+        checked.map_err(|source| BootError::NotAuthorised { id, source: Box::new(source) })?;
+        if span.runtime.as_deref() != Some(NATIVE_RUNTIME) {
+            return Err(BootError::Runtime { id, runtime: span.runtime.clone().unwrap_or_default() });
+        }
+        let code = span.code.clone().unwrap_or_default();
+        let registered = |kernel: &Arc<dyn Kernel>| format!("{}@{}", kernel.name(), kernel.version());
+        match self.kernels.iter().find(|kernel| registered(kernel) == code.trim()) {
+            Some(kernel) => Ok(Booted { kernel: Arc::clone(kernel), span }),
+            None => {
+                let registered = self.kernels.iter().map(registered).collect::<Vec<_>>().join(", ");
+                Err(BootError::NotRegistered { id, code: code.chars().take(80).collect(), registered })
+            }
+        }
+    }
+
+    fn event(&self, id: Uuid) -> Draft {
+        let manifest = &self.trusted.span;
+        Draft::new("boot_event")
+            .tenant(SYSTEM_TENANT)
+            .owner(SYSTEM_TENANT)
+            .who("stage0")
+            .did("booted")
+            .this("stage0")
+            .parent(ids::STAGE0)
+            .related([id])
+            .input(json!({"boot_id": id.to_string()}))
+            .metadata(json!({
+                "manifest": {
+                    "version": self.trusted.manifest.version,
+                    "seq": manifest.seq,
+                    "curr_hash": manifest.seal.curr_hash.to_string(),
+                },
+                "library": concat!("logline-core ", env!("CARGO_PKG_VERSION")),
+            }))
+            .stamp(self.clock, self.ids)
+    }
+}

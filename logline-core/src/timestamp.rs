@@ -1,0 +1,152 @@
+//! Points in time as the ledger stores them: UTC, whole microseconds, years 0001 to 9999.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use chrono::{DateTime, Datelike, Timelike, Utc};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use thiserror::Error;
+
+/// A point in time with microsecond precision.
+///
+/// Finer input is truncated (towards the past) on construction, so that what is hashed is what every backend can store.
+/// The text form is canonical: RFC 3339, UTC, exactly six fraction digits and `Z`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp {
+    /// Microseconds since 1970-01-01T00:00:00Z; within years 0001 to 9999.
+    micros: i64,
+}
+
+/// Why a text or a date is not a timestamp of the ledger.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum TimestampError {
+    /// Not RFC 3339.
+    #[error("`{text}` is not an RFC 3339 time such as 2026-03-02T09:14:05.000000Z: {reason}")]
+    Malformed {
+        /// The text, cut after 40 characters.
+        text: String,
+        /// What the date parser says.
+        reason: String,
+    },
+    /// Outside years 0001 to 9999.
+    #[error("year {year} is outside 0001-9999")]
+    Year {
+        /// The year.
+        year: i32,
+    },
+    /// `23:59:60`: Postgres would move it to the next minute.
+    #[error("leap seconds cannot be stored: use the second before or after")]
+    LeapSecond,
+}
+
+impl Timestamp {
+    /// 1970-01-01T00:00:00Z.
+    pub const EPOCH: Self = Self { micros: 0 };
+
+    /// Truncates `time` to whole microseconds.
+    ///
+    /// # Errors
+    /// Years outside 0001–9999 and leap seconds.
+    pub fn new(time: DateTime<Utc>) -> Result<Self, TimestampError> {
+        if !(1..=9999).contains(&time.year()) {
+            return Err(TimestampError::Year { year: time.year() });
+        }
+        if time.nanosecond() >= 1_000_000_000 {
+            return Err(TimestampError::LeapSecond);
+        }
+        Ok(Self { micros: time.timestamp_micros() })
+    }
+
+    /// Microseconds since the Unix epoch.
+    #[must_use]
+    pub fn unix_micros(self) -> i64 {
+        self.micros
+    }
+
+    /// The same point in time for `chrono`.
+    #[must_use]
+    pub fn to_utc(self) -> DateTime<Utc> {
+        DateTime::from_timestamp_micros(self.micros).unwrap_or(DateTime::UNIX_EPOCH)
+    }
+
+    /// This time plus `duration`, stopping at the end of year 9999.
+    #[must_use]
+    pub fn saturating_add(self, duration: Duration) -> Self {
+        const LAST: i64 = 253_402_300_799_999_999;
+        let micros = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+        Self { micros: self.micros.saturating_add(micros).min(LAST) }
+    }
+
+    /// The time passed since `earlier`, zero if the clock went backwards.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_micros(self.micros.saturating_sub(earlier.micros).try_into().unwrap_or(0))
+    }
+
+    /// Appends the canonical text, 27 ASCII bytes.
+    pub(crate) fn push(self, out: &mut Vec<u8>) {
+        let time = self.to_utc();
+        let year = time.year().unsigned_abs();
+        out.extend([1000, 100, 10, 1].map(|place| b'0' + (year / place % 10) as u8));
+        let rest =
+            [(b'-', time.month()), (b'-', time.day()), (b'T', time.hour()), (b':', time.minute()), (b':', time.second())];
+        for (separator, value) in rest {
+            out.push(separator);
+            out.extend([10, 1].map(|place| b'0' + (value / place % 10) as u8));
+        }
+        out.push(b'.');
+        let micros = time.nanosecond() / 1000;
+        out.extend([100_000, 10_000, 1000, 100, 10, 1].map(|place| b'0' + (micros / place % 10) as u8));
+        out.push(b'Z');
+    }
+}
+
+impl TryFrom<DateTime<Utc>> for Timestamp {
+    type Error = TimestampError;
+
+    fn try_from(time: DateTime<Utc>) -> Result<Self, TimestampError> {
+        Self::new(time)
+    }
+}
+
+impl FromStr for Timestamp {
+    type Err = TimestampError;
+
+    /// Reads RFC 3339 with any offset; digits beyond microseconds are truncated.
+    fn from_str(text: &str) -> Result<Self, TimestampError> {
+        let malformed = |reason: String| TimestampError::Malformed { text: text.chars().take(40).collect(), reason };
+        if !text.is_ascii() {
+            return Err(malformed("it has characters outside ascii".to_owned()));
+        }
+        let time = DateTime::parse_from_rfc3339(text).map_err(|e| malformed(e.to_string()))?;
+        Self::new(time.with_timezone(&Utc))
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = Vec::with_capacity(27);
+        self.push(&mut out);
+        f.pad(std::str::from_utf8(&out).unwrap_or_default())
+    }
+}
+
+impl fmt::Debug for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}

@@ -1,0 +1,11 @@
+//! Who is trusted with what: the pinned root, the manifest it leads to, and the authorities the manifest names.
+//!
+//! `docs/trust.md` tells the whole story.
+
+mod authority;
+mod manifest;
+mod root;
+
+pub use authority::{Authorities, NotAuthorised};
+pub use manifest::{Authority, Manifest, ManifestError, Policy, RootSet, Throttle};
+pub use root::{SkipReason, Skipped, TrustError, TrustRoot, Trusted, approval};

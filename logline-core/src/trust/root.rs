@@ -1,0 +1,373 @@
+//! From the keys a host pins to the manifest it obeys.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use thiserror::Error;
+use uuid::Uuid;
+
+use crate::clock::Clock;
+use crate::draft::Draft;
+use crate::hex::{Hash, PublicKey};
+use crate::ids;
+use crate::keys::{self, SignatureError, Signer, Verifier};
+use crate::ledger::{Ledger, LedgerError, LedgerExt as _, Query, Versions};
+use crate::scope::Scope;
+use crate::seal::{SealError, SignedSpan, VerifiedSpan, VerifyError};
+use crate::span::{SYSTEM_TENANT, SpanKey};
+use crate::trust::{Authorities, Manifest, ManifestError, RootSet};
+
+/// What a host pins outside the ledger: which span the manifest is, and which keys may decide the first one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrustRoot {
+    /// The manifest's id, in tenant `system`.
+    pub manifest_id: Uuid,
+    /// The root keys.
+    pub keys: Vec<PublicKey>,
+    /// How many of them it takes.
+    pub threshold: u32,
+}
+
+/// What a trust root resolved to.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Trusted {
+    /// The newest manifest that counts.
+    pub manifest: Manifest,
+    /// Its span.
+    pub span: VerifiedSpan,
+    /// Who may sign what.
+    pub authorities: Authorities,
+    /// Versions of the manifest's id that do not count, and why. They are not obeyed and not fatal.
+    pub skipped: Vec<Skipped>,
+}
+
+/// A version of the manifest's id that does not count.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("manifest span {key} does not count: {reason}")]
+pub struct Skipped {
+    /// Which.
+    pub key: SpanKey,
+    /// Why.
+    pub reason: SkipReason,
+}
+
+/// Why a version of the manifest's id does not count.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum SkipReason {
+    /// Its hash or signature does not hold.
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
+    /// It is of another type, or a tombstone.
+    #[error("it is not an active span of type manifest")]
+    NotAManifest,
+    /// It cannot be read, or ends what was trusted.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// It is not the next version.
+    #[error("its version is {found}, the next is {next}")]
+    Version {
+        /// `metadata.version`.
+        found: u64,
+        /// What would count.
+        next: u64,
+    },
+    /// Its signer is no root key.
+    #[error("it is sealed by {signer}, which is no root key")]
+    Signer {
+        /// The signer.
+        signer: PublicKey,
+    },
+    /// Too few approvals.
+    #[error("{whose} root has {found} of {needed} approvals by distinct keys")]
+    Approvals {
+        /// The set that is not met: the `pinned`, the `previous` manifest's or its `own`.
+        whose: &'static str,
+        /// Distinct keys that approved.
+        found: usize,
+        /// The threshold.
+        needed: u32,
+    },
+}
+
+/// Why no manifest could be resolved or published.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum TrustError {
+    /// The trust root itself is unusable.
+    #[error("trust root needs {threshold} of {keys} distinct keys: the threshold must be from 1 to the number of keys")]
+    Threshold {
+        /// The threshold.
+        threshold: u32,
+        /// Distinct keys.
+        keys: usize,
+    },
+    /// A pinned key is unusable.
+    #[error("trust root pins {key}: {source}")]
+    Key {
+        /// The key.
+        key: PublicKey,
+        /// Why.
+        source: SignatureError,
+    },
+    /// Nothing to obey.
+    #[error("no manifest {manifest_id} counts: {}; seal one with a pinned root key", describe(.skipped))]
+    NoManifest {
+        /// The id.
+        manifest_id: Uuid,
+        /// What was found and why it does not count.
+        skipped: Vec<Skipped>,
+    },
+    /// The manifest that counts cannot be obeyed by this library.
+    #[error(transparent)]
+    Refused(#[from] ManifestError),
+    /// The manifest to be published would not count.
+    #[error("manifest would not count: {0}")]
+    WouldNotCount(SkipReason),
+    /// The approval is by a key that is no root key.
+    #[error("key {key} is no root key of this manifest or the one before: its approval would not count")]
+    NotARootKey {
+        /// The key.
+        key: PublicKey,
+    },
+    /// The ledger failed.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The seal failed.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+}
+
+fn describe(skipped: &[Skipped]) -> String {
+    match skipped.last() {
+        None => "there is none".to_owned(),
+        Some(last) => format!("of {} span(s) the last: {last}", skipped.len()),
+    }
+}
+
+/// More versions or approvals than this and the manifest's history is under attack, not in use.
+const MAX_MANIFESTS: usize = 10_000;
+
+impl TrustRoot {
+    /// Pins `threshold` of `keys` for the manifest of the usual id.
+    pub fn new(keys: impl IntoIterator<Item = PublicKey>, threshold: u32) -> Self {
+        Self { manifest_id: ids::MANIFEST, keys: keys.into_iter().collect(), threshold }
+    }
+
+    fn set(&self) -> RootSet {
+        RootSet::new(self.keys.iter().copied(), self.threshold)
+    }
+
+    fn check(&self) -> Result<(), TrustError> {
+        let distinct: BTreeSet<_> = self.keys.iter().collect();
+        if self.threshold == 0 || self.threshold as usize > distinct.len() {
+            return Err(TrustError::Threshold { threshold: self.threshold, keys: distinct.len() });
+        }
+        for key in distinct {
+            keys::check_key(key).map_err(|source| TrustError::Key { key: *key, source })?;
+        }
+        Ok(())
+    }
+
+    /// Finds the manifest to obey: version after version from the pinned keys on, each approved by a threshold of the root
+    /// before it and of its own.
+    ///
+    /// # Errors
+    /// [`TrustError::NoManifest`] where none counts, [`TrustError::Refused`] where the one that counts demands what this
+    /// library cannot do.
+    pub async fn resolve(&self, ledger: &dyn Ledger) -> Result<Trusted, TrustError> {
+        let (current, skipped) = self.walk(ledger).await?;
+        let Some((manifest, span)) = current else {
+            return Err(TrustError::NoManifest { manifest_id: self.manifest_id, skipped });
+        };
+        manifest.check_critical()?;
+        let authorities = Authorities::new(self.manifest_id, &manifest, &self.keys);
+        Ok(Trusted { manifest, span, authorities, skipped })
+    }
+
+    async fn walk(&self, ledger: &dyn Ledger) -> Result<(Option<(Manifest, VerifiedSpan)>, Vec<Skipped>), TrustError> {
+        self.check()?;
+        let scope = Scope::runtime(SYSTEM_TENANT);
+        let mut verifier = Verifier::new();
+        let approvals = self.approvals(ledger, &scope, &mut verifier).await?;
+        let mut current: Option<(Manifest, VerifiedSpan)> = None;
+        let mut skipped = Vec::new();
+        let mut from_seq = 0;
+        loop {
+            let versions = ledger.history(&scope, SYSTEM_TENANT, self.manifest_id, from_seq, 100).await?;
+            let Some(last) = versions.last() else { return Ok((current, skipped)) };
+            from_seq = last.seq.saturating_add(1);
+            for span in versions {
+                let key = span.key();
+                match self.qualify(span, current.as_ref().map(|(m, _)| m), &approvals, &mut verifier) {
+                    Ok(next) => current = Some(next),
+                    Err(reason) => skipped.push(Skipped { key, reason }),
+                }
+            }
+            if skipped.len() > MAX_MANIFESTS {
+                return Ok((current, skipped));
+            }
+        }
+    }
+
+    /// Decides about one version, given the manifest that counts so far.
+    fn qualify(
+        &self,
+        span: SignedSpan,
+        current: Option<&Manifest>,
+        approvals: &BTreeSet<(Hash, PublicKey)>,
+        verifier: &mut Verifier,
+    ) -> Result<(Manifest, VerifiedSpan), SkipReason> {
+        let span = span.verify(verifier)?;
+        let manifest = self.candidate(&span, current)?;
+        let signer = span.seal.public_key;
+        let mut approvers: BTreeSet<_> =
+            approvals.iter().filter(|(hash, _)| *hash == span.seal.curr_hash).map(|(_, key)| *key).collect();
+        approvers.insert(signer);
+        let pinned = self.set();
+        let sets = match current {
+            // The first manifest is admitted by the trust root alone.
+            None => vec![("pinned", &pinned)],
+            Some(previous) => vec![("previous", &previous.root), ("own", &manifest.root)],
+        };
+        if !sets.iter().any(|(_, set)| set.keys.contains(&signer)) {
+            return Err(SkipReason::Signer { signer });
+        }
+        for (whose, set) in sets {
+            if !set.is_met(&approvers) {
+                return Err(SkipReason::Approvals { whose, found: set.count(&approvers), needed: set.threshold });
+            }
+        }
+        Ok((manifest, span))
+    }
+
+    /// What a version must be whoever approved it.
+    fn candidate(&self, span: &SignedSpan, current: Option<&Manifest>) -> Result<Manifest, SkipReason> {
+        if span.entity_type != "manifest" || span.is_deleted || span.tenant_id != SYSTEM_TENANT {
+            return Err(SkipReason::NotAManifest);
+        }
+        let manifest = Manifest::from_span(span)?;
+        let next = current.map_or(1, |c| c.version.saturating_add(1));
+        if manifest.version != next {
+            return Err(SkipReason::Version { found: manifest.version, next });
+        }
+        match current {
+            None => manifest.check_keeps(&self.keys, &[])?,
+            Some(previous) => manifest.check_keeps(&previous.root.keys, &previous.authorities)?,
+        }
+        Ok(manifest)
+    }
+
+    /// Every valid approval of a version of the manifest: (hash approved, key). An approval once given is not taken back,
+    /// or whoever can hide a span could undo a manifest.
+    async fn approvals(
+        &self,
+        ledger: &dyn Ledger,
+        scope: &Scope,
+        verifier: &mut Verifier,
+    ) -> Result<BTreeSet<(Hash, PublicKey)>, LedgerError> {
+        let query =
+            Query::new().tenant(SYSTEM_TENANT).entity_type("approval").parent_id(self.manifest_id).versions(Versions::All);
+        let spans = ledger.collect(scope, &query, MAX_MANIFESTS).await?;
+        let approved = spans.into_iter().filter_map(|span| {
+            let hash = self.approved_hash(&span)?;
+            let span = span.verify(verifier).ok()?;
+            Some((hash, span.seal.public_key))
+        });
+        Ok(approved.collect())
+    }
+
+    fn approved_hash(&self, span: &SignedSpan) -> Option<Hash> {
+        let subject = span.meta("subject")?;
+        let is_ours = subject.get("tenant")?.as_str()? == SYSTEM_TENANT
+            && subject.get("id")?.as_str()? == self.manifest_id.to_string()
+            && span.meta("decision")?.as_str()? == "approve";
+        is_ours.then(|| subject.get("curr_hash")?.as_str()?.parse().ok())?
+    }
+
+    /// Seals `manifest` with a root key and appends it. It counts at once where that key's approval is enough; otherwise once
+    /// the others have called [`TrustRoot::approve`].
+    ///
+    /// # Errors
+    /// Where it could never count: wrong version, ended keys, a signer that is no root key. Nothing is appended then.
+    pub async fn publish(
+        &self,
+        ledger: &dyn Ledger,
+        manifest: &Manifest,
+        signer: &dyn Signer,
+        clock: &dyn Clock,
+    ) -> Result<VerifiedSpan, TrustError> {
+        manifest.check()?;
+        manifest.check_critical()?;
+        let scope = Scope::runtime(SYSTEM_TENANT);
+        let (current, _) = self.walk(ledger).await?;
+        let current = current.as_ref().map(|(manifest, _)| manifest);
+        let mut draft = manifest.to_draft(self.manifest_id).at(clock.now());
+        let mut from_seq = 0;
+        loop {
+            let versions = ledger.history(&scope, SYSTEM_TENANT, self.manifest_id, from_seq, 100).await?;
+            let Some(last) = versions.last() else { break };
+            from_seq = last.seq.saturating_add(1);
+            draft = draft.seq(from_seq).follows(last.seal.curr_hash);
+        }
+        let span = draft.seal(signer).await?;
+        self.candidate(&span, current).map_err(TrustError::WouldNotCount)?;
+        let key = signer.public_key();
+        let is_root = match current {
+            None => self.keys.contains(&key),
+            Some(previous) => previous.root.keys.contains(&key) || manifest.root.keys.contains(&key),
+        };
+        if !is_root {
+            return Err(TrustError::WouldNotCount(SkipReason::Signer { signer: key }));
+        }
+        ledger.append_one(&scope, span.clone()).await?;
+        Ok(span)
+    }
+
+    /// Approves a manifest span with another root key. Approving twice changes nothing.
+    ///
+    /// # Errors
+    /// Where the key is no root key, so that its approval would not count.
+    pub async fn approve(
+        &self,
+        ledger: &dyn Ledger,
+        manifest: &VerifiedSpan,
+        signer: &dyn Signer,
+        clock: &dyn Clock,
+    ) -> Result<VerifiedSpan, TrustError> {
+        let key = signer.public_key();
+        let (current, _) = self.walk(ledger).await?;
+        let own = Manifest::from_span(manifest)?;
+        let mut roots = self.keys.iter().chain(&own.root.keys).chain(current.iter().flat_map(|(m, _)| &m.root.keys));
+        if !roots.any(|root| *root == key) {
+            return Err(TrustError::NotARootKey { key });
+        }
+        let draft = approval(manifest, "approve").at(clock.now());
+        let id = ids::derive("approval", &[&manifest.seal.curr_hash.to_string(), &key.to_string()]);
+        let draft = draft.id(id).tenant(SYSTEM_TENANT).owner(SYSTEM_TENANT).who("root").deterministic();
+        let span = draft.seal(signer).await?;
+        let scope = Scope::runtime(SYSTEM_TENANT);
+        ledger.append(&scope, vec![span.clone()], &crate::ledger::AppendOptions::keep()).await?;
+        Ok(span)
+    }
+}
+
+/// The draft of an approval (`approve`) or rejection (`reject`) of exactly this span. Its seal is the approver's signature.
+#[must_use]
+pub fn approval(subject: &SignedSpan, decision: &str) -> Draft {
+    let subject_key = json!({
+        "tenant": subject.tenant_id,
+        "id": subject.id.to_string(),
+        "seq": subject.seq,
+        "curr_hash": subject.seal.curr_hash.to_string(),
+    });
+    Draft::new(if decision == "reject" { "rejection" } else { "approval" })
+        .did("approved")
+        .this(format!("{}.{}", subject.entity_type, subject.id))
+        .parent(subject.id)
+        .status("complete")
+        .metadata(json!({"subject": subject_key, "decision": Value::from(decision)}))
+}

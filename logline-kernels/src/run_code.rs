@@ -1,0 +1,193 @@
+//! `run_code`: runs a tenant's function in the sandbox for one request and records the execution.
+
+use async_trait::async_trait;
+use logline_core::kernel::{Context, Effects, Kernel, KernelError};
+use logline_core::ledger::LedgerError;
+use logline_core::sandbox::{Failure, Job, Limits, Receipt, Sandbox};
+use logline_core::{Draft, SignedSpan, SpanKey, VerifiedSpan, Verifier, canonical, request};
+use serde_json::{Value, json};
+
+use crate::guest::Guest;
+
+/// The kernel `run_code`, version 2.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RunCode;
+
+const NAME: &str = "run_code";
+const VERSION: u32 = 2;
+
+/// What one attempt came to.
+struct Outcome {
+    result: Result<Value, Failure>,
+    receipt: Option<Receipt>,
+    function: Option<VerifiedSpan>,
+    emitted: Vec<Draft>,
+    logs: Vec<Value>,
+    logs_dropped: u32,
+}
+
+impl Outcome {
+    /// An attempt that ended before any code ran.
+    fn refused(failure: Failure) -> Self {
+        Self { result: Err(failure), receipt: None, function: None, emitted: Vec::new(), logs: Vec::new(), logs_dropped: 0 }
+    }
+}
+
+#[async_trait]
+impl Kernel for RunCode {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn version(&self) -> u32 {
+        VERSION
+    }
+
+    async fn run(&self, request: &VerifiedSpan, context: &Context<'_>) -> Result<Effects, KernelError> {
+        if request.entity_type != "request" {
+            let reason = format!("it is of type `{}`, not a request", request.entity_type);
+            return Err(KernelError::Subject { key: request.key(), reason });
+        }
+        let mut outcome = match find_function(request, context).await? {
+            Ok(function) => run_function(request, function, context).await?,
+            Err(failure) => Outcome::refused(failure),
+        };
+        let ended = context.clock.now();
+        let elapsed = ended.since(context.attempt.started).as_millis();
+        let duration_ms = u32::try_from(elapsed).unwrap_or(u32::MAX).min(logline_core::MAX_INTEGER);
+        let mut record = execution(request, context, &outcome, duration_ms);
+        if let Err(e) = record.validate(&context.rules) {
+            // Whatever the function returned, the attempt is recorded.
+            outcome.result = Err(Failure::new("invalid_output", format!("the output cannot be stored: {e}")));
+            outcome.logs.clear();
+            record = execution(request, context, &outcome, duration_ms);
+        }
+        let mut drafts = vec![record];
+        // What a failed function emitted never happened.
+        if outcome.result.is_ok() {
+            drafts.extend(outcome.emitted);
+        }
+        let slow_ms = context.trusted.manifest.policy.slow_ms;
+        if u64::from(duration_ms) > slow_ms {
+            drafts.push(slow_mark(request, context, duration_ms, slow_ms));
+        }
+        Ok(Effects { result: outcome.result, drafts })
+    }
+}
+
+/// The function that the request names, if the request's owner may see it and the tenant's publisher has signed it.
+async fn find_function(request: &SignedSpan, context: &Context<'_>) -> Result<Result<VerifiedSpan, Failure>, LedgerError> {
+    let Some(id) = request.parent_id else {
+        return Ok(Err(Failure::new("function_not_found", "the request names no function: set its parent_id")));
+    };
+    let tenant = &request.tenant_id;
+    let Some(function) = context.owner.find(tenant, id).await? else {
+        let message = format!("no function {id} in tenant `{tenant}` that `{}` can see", request.owner_id);
+        return Ok(Err(Failure::new("function_not_found", message)));
+    };
+    if function.entity_type != "function" {
+        let message = format!("span {id} is of type `{}`, not a function", function.entity_type);
+        return Ok(Err(Failure::new("not_a_function", message)));
+    }
+    let function = match function.verify(&mut Verifier::new()) {
+        Ok(function) => function,
+        Err(e) => return Ok(Err(Failure::new("function_not_verified", format!("function {id} is not what was signed: {e}")))),
+    };
+    match context.trusted.authorities.check(&function) {
+        Ok(()) => Ok(Ok(function)),
+        Err(e) => Ok(Err(Failure::new("function_not_authorised", format!("function {id} may not run: {e}")))),
+    }
+}
+
+async fn run_function(request: &SignedSpan, function: VerifiedSpan, context: &Context<'_>) -> Result<Outcome, KernelError> {
+    let manifest = &context.trusted.manifest;
+    let mut limits: Limits = manifest.limits.clone();
+    limits.timeout_ms = manifest.timeout_ms();
+    let refuse = |code: &str, message: String| {
+        Ok(Outcome { function: Some(function.clone()), ..Outcome::refused(Failure::new(code, message)) })
+    };
+    let runtime = function.runtime.as_deref().unwrap_or_default();
+    let Some(sandbox) = context.sandboxes.iter().find(|s| s.runtime() == runtime) else {
+        let known: Vec<_> = context.sandboxes.iter().map(|s| s.runtime()).collect();
+        return refuse(
+            "runtime_not_available",
+            format!("no sandbox of this host runs `{runtime}` (it has: {})", known.join(", ")),
+        );
+    };
+    let input_bytes = request.input.as_ref().map_or(0, |input| canonical::to_vec(input).len());
+    if input_bytes > limits.input_bytes {
+        return refuse("input_limit", format!("the input has {input_bytes} bytes, the limit is {}", limits.input_bytes));
+    }
+    let call = json!({
+        "function": reference(&function.key(), &function),
+        "request": {"id": request.id.to_string(), "attempt": context.attempt.number},
+        "config": function.input,
+        "input": request.input,
+    });
+    let mut guest = Guest::new(context, request, function.id);
+    let job = Job { code: function.code.as_deref().unwrap_or_default(), call: &call, limits: &limits };
+    let report = Sandbox::run(sandbox.as_ref(), job, &mut guest).await;
+    let Guest { drafts: emitted, logs, logs_dropped, ledger_error, .. } = guest;
+    if let Some(error) = ledger_error {
+        // The function may have gone on with an answer that was none.
+        return Err(error.into());
+    }
+    Ok(Outcome { result: report.result, receipt: Some(report.receipt), function: Some(function), emitted, logs, logs_dropped })
+}
+
+fn reference(key: &SpanKey, span: &SignedSpan) -> Value {
+    json!({"tenant": key.tenant_id, "id": key.id.to_string(), "seq": key.seq, "curr_hash": span.seal.curr_hash.to_string()})
+}
+
+fn execution(request: &SignedSpan, context: &Context<'_>, outcome: &Outcome, duration_ms: u32) -> Draft {
+    let attempt = context.attempt;
+    let mut metadata = json!({
+        "attempt": attempt.number,
+        "worker": attempt.worker.to_string(),
+        "request": reference(&request.key(), request),
+        "kernel": reference(&context.kernel.key(), context.kernel),
+    });
+    let mut add = |name: &str, value: Value| {
+        if let Some(members) = metadata.as_object_mut() {
+            members.insert(name.to_owned(), value);
+        }
+    };
+    if let Some(function) = &outcome.function {
+        add("function", reference(&function.key(), function));
+    }
+    if let Some(receipt) = &outcome.receipt {
+        add("receipt", json!(receipt));
+    }
+    if !outcome.logs.is_empty() {
+        add("logs", Value::Array(outcome.logs.clone()));
+    }
+    if outcome.logs_dropped > 0 {
+        add("logs_dropped", outcome.logs_dropped.into());
+    }
+    let mut draft =
+        request::execution(request, attempt.number).at(context.clock.now()).duration_ms(duration_ms).metadata(metadata);
+    let refused_input = matches!(&outcome.result, Err(failure) if failure.code == "input_limit");
+    draft.columns_mut().input = request.input.clone().filter(|_| !refused_input);
+    match &outcome.result {
+        Ok(output) => draft.status("complete").output(output.clone()),
+        Err(failure) => draft.status("error").error(failure.to_value()),
+    }
+}
+
+fn slow_mark(request: &SignedSpan, context: &Context<'_>, duration_ms: u32, slow_ms: u64) -> Draft {
+    let execution = context.attempt.execution_id;
+    let mut draft = Draft::new("status_patch")
+        .tenant(&request.tenant_id)
+        .owner(&request.owner_id)
+        .visibility(request.visibility)
+        .who("kernel:run_code")
+        .did("marked")
+        .this("execution.slow")
+        .parent(execution)
+        .related([execution])
+        .status("slow")
+        .duration_ms(duration_ms)
+        .metadata(json!({"slow_ms": slow_ms}));
+    draft.columns_mut().trace_id.clone_from(&request.trace_id);
+    draft
+}

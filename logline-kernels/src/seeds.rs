@@ -1,0 +1,79 @@
+//! The seeds: unsigned drafts of the kernels, readable in `seeds/*.ndjson`, sealed when they are installed.
+
+use logline_core::ledger::{Ledger, LedgerError, LedgerExt as _};
+use logline_core::{
+    Clock, Draft, InvalidSpan, ParsedSpan, Rules, SYSTEM_TENANT, Scope, SealError, Signer, SpanKey, VerifiedSpan, parse_line,
+};
+use thiserror::Error;
+
+const KERNELS: &str = include_str!("../seeds/kernels.ndjson");
+
+/// What became of one seed.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Installed {
+    /// It was appended, as the first or the next version.
+    Appended(SpanKey),
+    /// The last version there says the same.
+    Unchanged(SpanKey),
+}
+
+/// The seeds could not be installed. Those before the failure are.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum InstallError {
+    /// A seed of this crate is broken, which its tests rule out.
+    #[error("seed line {line} is invalid: {source}")]
+    Seed {
+        /// Counted from 1.
+        line: usize,
+        /// Why.
+        source: InvalidSpan,
+    },
+    /// The seal failed.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    /// The ledger failed.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+/// Installs the kernels' seeds in tenant `system`, sealed by its publisher. A seed that is there already is left alone; one that
+/// differs from the last version is appended as the next. So installing again is harmless, and upgrading is installing.
+///
+/// # Errors
+/// Where a seed cannot be sealed or appended.
+pub async fn install(ledger: &dyn Ledger, publisher: &dyn Signer, clock: &dyn Clock) -> Result<Vec<Installed>, InstallError> {
+    let scope = Scope::runtime(SYSTEM_TENANT);
+    let mut installed = Vec::new();
+    for (index, line) in KERNELS.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let draft = seed(line).map_err(|source| InstallError::Seed { line: index + 1, source })?;
+        let id = draft.columns().id;
+        let existing = ledger.find(&scope, SYSTEM_TENANT, id).await?;
+        let draft = match existing {
+            None => draft,
+            Some(existing) => {
+                let mut successor = draft.seq(existing.seq).at(existing.at);
+                successor.columns_mut().prev_hash = existing.prev_hash;
+                if successor.columns() == &existing.span && existing.seal.public_key == publisher.public_key() {
+                    installed.push(Installed::Unchanged(existing.key()));
+                    continue;
+                }
+                successor.seq(existing.seq.saturating_add(1)).follows(existing.seal.curr_hash)
+            }
+        };
+        let span: VerifiedSpan = draft.at(clock.now()).seal(publisher).await?;
+        let key = span.key();
+        ledger.append_one(&scope, span).await?;
+        tracing::info!(seed = %key, "seed installed");
+        installed.push(Installed::Appended(key));
+    }
+    Ok(installed)
+}
+
+fn seed(line: &str) -> Result<Draft, InvalidSpan> {
+    match parse_line(line.as_bytes(), &Rules::default())? {
+        ParsedSpan::Unsigned(draft) => Ok(*draft),
+        _ => Err(InvalidSpan::UnknownColumn { column: "signature".to_owned() }),
+    }
+}

@@ -1,0 +1,17 @@
+//! SQLite's errors by meaning.
+
+use logline_core::ledger::LedgerError;
+use rusqlite::{Error, ErrorCode};
+
+/// What an error of SQLite means to a caller of the ledger.
+pub(crate) fn from_sqlite(error: Error) -> LedgerError {
+    let reason = error.to_string();
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => LedgerError::Full { reason },
+        Some(ErrorCode::ReadOnly) => LedgerError::ReadOnly { reason },
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            LedgerError::Corrupt { reason, source: Some(Box::new(error)) }
+        }
+        _ => LedgerError::Unavailable { reason, source: Some(Box::new(error)) },
+    }
+}

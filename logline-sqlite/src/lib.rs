@@ -1,0 +1,242 @@
+//! The embedded durable ledger of LogLine: one SQLite file.
+//!
+//! ```
+//! # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+//! use logline_core::ledger::LedgerExt as _;
+//! use logline_core::{Draft, KeyPair, Scope, SystemClock, SystemIds};
+//! use logline_sqlite::SqliteLedger;
+//!
+//! let folder = tempfile::tempdir()?;
+//! let ledger = SqliteLedger::open(folder.path().join("notes.ledger"))?;
+//! let note = Draft::new("note")
+//!     .tenant("acme")
+//!     .owner("alice")
+//!     .who("user:alice")
+//!     .this("note.meeting")
+//!     .stamp(&SystemClock, &SystemIds)
+//!     .seal_local(&KeyPair::generate()?)?;
+//! ledger.append_one(&Scope::user("acme", "alice"), note).await?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Write-ahead log, `synchronous=FULL` by default: an append that returned is on the disk. Concurrent appends are committed in
+//! groups by one writer thread; readers do not wait for it; other processes may write too. `docs/sqlite.md` has the details.
+
+mod error;
+mod options;
+mod readers;
+mod row;
+mod schema;
+mod select;
+mod watcher;
+mod writer;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
+
+use async_trait::async_trait;
+use futures_channel::oneshot;
+use logline_core::ledger::{
+    AppendOptions, Capability, Cursor, Ledger, LedgerError, Order, Page, Position, Query, Receipt, Signal, Watch, WatchFrom,
+    tail,
+};
+use logline_core::{Scope, SignedSpan, VerifiedSpan};
+use rusqlite::Connection;
+use uuid::Uuid;
+
+pub use options::{SqliteOptions, Synchronous};
+
+use readers::Readers;
+use row::EncodedRow;
+use select::Select;
+use watcher::Watcher;
+use writer::{Append, Job};
+
+const MAX_BATCH: usize = 10_000;
+const MAX_PAGE: usize = 1000;
+
+/// Bytes that may wait for the writer; beyond it callers are told to come back.
+const MAX_QUEUED_BYTES: usize = 64 << 20;
+
+/// A ledger in one SQLite file. Clones are handles of the same; the file is closed when the last is dropped.
+#[derive(Clone)]
+pub struct SqliteLedger {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    options: SqliteOptions,
+    readers: Readers,
+    /// `None` where the ledger is read-only, and while it is dropped.
+    writer: Option<Writer>,
+    signal: Arc<Signal>,
+    watcher: Watcher,
+}
+
+struct Writer {
+    jobs: Option<Sender<Job>>,
+    queued: Arc<AtomicUsize>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl SqliteLedger {
+    /// Opens the ledger in this file, creating it where it is missing.
+    ///
+    /// # Errors
+    /// As [`SqliteLedger::open_with`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, LedgerError> {
+        Self::open_with(SqliteOptions::new(path))
+    }
+
+    /// Opens a ledger.
+    ///
+    /// # Errors
+    /// [`LedgerError::SchemaVersion`] for a file of another version, [`LedgerError::Corrupt`] for one that is damaged or no
+    /// ledger, [`LedgerError::ReadOnly`] for one that cannot be written, [`LedgerError::Unavailable`] for one that cannot be
+    /// opened now.
+    pub fn open_with(options: SqliteOptions) -> Result<Self, LedgerError> {
+        let signal = Arc::new(Signal::default());
+        let writer =
+            if options.read_only { None } else { Some(Writer::start(schema::open_writer(&options)?, Arc::clone(&signal))?) };
+        let connections = (0..options.readers.max(1)).map(|_| schema::open_reader(&options)).collect::<Result<_, _>>()?;
+        let readers = Readers::start(connections)?;
+        let watcher = Watcher::new(Arc::clone(&signal));
+        Ok(Self { shared: Arc::new(Shared { options, readers, writer, signal, watcher }) })
+    }
+
+    /// Copies the ledger as of now to a new file, while others read and write it.
+    ///
+    /// # Errors
+    /// Where the file exists or cannot be written.
+    pub async fn copy_to(&self, path: impl AsRef<Path>) -> Result<(), LedgerError> {
+        let path = path.as_ref();
+        let text = path.to_str().ok_or_else(|| LedgerError::Unavailable {
+            reason: format!("path {} is not utf-8", path.display()),
+            source: None,
+        })?;
+        let (reply, answer) = oneshot::channel();
+        self.writer()?.send(Job::Copy { path: text.to_owned(), reply })?;
+        answer.await.map_err(|_| LedgerError::Closed)?
+    }
+
+    fn writer(&self) -> Result<&Writer, LedgerError> {
+        self.shared.writer.as_ref().ok_or_else(|| LedgerError::ReadOnly { reason: "it was opened read-only".to_owned() })
+    }
+}
+
+impl Writer {
+    fn start(connection: Connection, signal: Arc<Signal>) -> Result<Self, LedgerError> {
+        let (jobs, queue) = channel();
+        let queued = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&queued);
+        let thread = std::thread::Builder::new()
+            .name("logline-sqlite-write".to_owned())
+            .spawn(move || writer::run(connection, &queue, &counter, &signal))
+            .map_err(readers::no_thread)?;
+        Ok(Self { jobs: Some(jobs), queued, thread: Some(thread) })
+    }
+
+    fn send(&self, job: Job) -> Result<(), LedgerError> {
+        let jobs = self.jobs.as_ref().ok_or(LedgerError::Closed)?;
+        jobs.send(job).map_err(|_| LedgerError::Closed)
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // The thread commits what waits and ends.
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl Ledger for SqliteLedger {
+    async fn append(
+        &self,
+        scope: &Scope,
+        batch: Vec<VerifiedSpan>,
+        options: &AppendOptions,
+    ) -> Result<Vec<Receipt>, LedgerError> {
+        if batch.len() > MAX_BATCH {
+            return Err(LedgerError::BatchTooLarge { spans: batch.len(), max: MAX_BATCH });
+        }
+        for span in &batch {
+            scope.check_append(span)?;
+        }
+        let writer = self.writer()?;
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
+        let batch: Vec<_> = batch.into_iter().map(|span| (EncodedRow::new(&span), span)).map(|(e, s)| (s, e)).collect();
+        let bytes = batch.iter().map(|(_, encoded)| encoded.bytes).sum();
+        let waiting = writer.queued.fetch_add(bytes, Ordering::Relaxed);
+        if waiting > 0 && waiting.saturating_add(bytes) > MAX_QUEUED_BYTES {
+            writer.queued.fetch_sub(bytes, Ordering::Relaxed);
+            return Err(LedgerError::Unavailable {
+                reason: format!("{waiting} bytes wait to be written already"),
+                source: None,
+            });
+        }
+        let (reply, answer) = oneshot::channel();
+        writer.send(Job::Append(Append { batch, options: *options, bytes, reply }))?;
+        answer.await.map_err(|_| LedgerError::Closed)?
+    }
+
+    async fn get(&self, scope: &Scope, tenant: &str, id: Uuid) -> Result<SignedSpan, LedgerError> {
+        let not_found = || LedgerError::NotFound { tenant: tenant.to_owned(), id };
+        let mut select = Select::visible(scope, Some(tenant)).ok_or_else(not_found)?;
+        select.equals("id", id.to_string());
+        select.latest();
+        let page = self.shared.readers.read(move |c| select.page(c, Order::Append, 1)).await?;
+        page.into_spans()?.into_iter().next().ok_or_else(not_found)
+    }
+
+    async fn history(
+        &self,
+        scope: &Scope,
+        tenant: &str,
+        id: Uuid,
+        from_seq: u32,
+        limit: usize,
+    ) -> Result<Vec<SignedSpan>, LedgerError> {
+        let Some(mut select) = Select::visible(scope, Some(tenant)) else { return Ok(Vec::new()) };
+        select.equals("id", id.to_string());
+        select.at_least("seq", from_seq.into());
+        let limit = limit.min(MAX_PAGE);
+        let page = self.shared.readers.read(move |c| select.page(c, Order::Chain, limit)).await?;
+        page.into_spans()
+    }
+
+    async fn scan(&self, scope: &Scope, query: &Query, cursor: Option<&Cursor>) -> Result<Page, LedgerError> {
+        let after = cursor.map(|c| Position::of(c, query.order)).transpose()?;
+        let Some(mut select) = Select::visible(scope, query.tenant.as_deref()) else { return Ok(Page::new(Vec::new(), None)) };
+        select.query(query, after.as_ref())?;
+        let (order, size) = (query.order, query.page_size(MAX_PAGE));
+        self.shared.readers.read(move |c| select.page(c, order, size)).await
+    }
+
+    async fn watch(&self, scope: &Scope, from: WatchFrom) -> Result<Watch, LedgerError> {
+        self.shared.watcher.start(&self.shared.options)?;
+        tail(self.clone(), scope.clone(), from, Arc::clone(&self.shared.signal)).await
+    }
+
+    fn capability(&self) -> Capability {
+        let durability = match (self.shared.options.read_only, self.shared.options.synchronous) {
+            (true, _) => "read-only",
+            (false, Synchronous::Full) => "WAL, synchronous=FULL: an acknowledged append survives a crash of the machine",
+            (false, Synchronous::Normal) => {
+                "WAL, synchronous=NORMAL: an acknowledged append survives a crash of the process, maybe not of the machine"
+            }
+        };
+        Capability::new("sqlite", durability, MAX_BATCH, MAX_PAGE)
+    }
+}

@@ -1,0 +1,142 @@
+//! The file: its schema, and opening connections to it.
+//!
+//! The column names are the blueprint's, so any SQLite tool can read a ledger. JSON columns hold canonical JSON as text,
+//! `related_to` a JSON array, `at` the canonical text.
+
+use logline_core::ledger::LedgerError;
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+
+use crate::error::from_sqlite;
+use crate::options::{SqliteOptions, Synchronous};
+
+/// The schema version that this library writes, in `user_version`.
+pub(crate) const VERSION: i64 = 1;
+
+/// `application_id` of a ledger file: `LOGL`.
+const APPLICATION_ID: i64 = 0x4c4f_474c;
+
+const DDL: &str = "
+CREATE TABLE universal_registry (
+  pos INTEGER PRIMARY KEY AUTOINCREMENT,
+  id TEXT NOT NULL,
+  seq INTEGER NOT NULL CHECK (seq >= 0),
+  entity_type TEXT NOT NULL,
+  who TEXT NOT NULL,
+  did TEXT,
+  this TEXT NOT NULL,
+  at TEXT NOT NULL,
+  parent_id TEXT,
+  related_to TEXT,
+  owner_id TEXT NOT NULL,
+  tenant_id TEXT NOT NULL,
+  visibility TEXT NOT NULL CHECK (visibility IN ('private', 'tenant', 'public')),
+  status TEXT,
+  is_deleted INTEGER NOT NULL,
+  name TEXT,
+  description TEXT,
+  code TEXT,
+  language TEXT,
+  runtime TEXT,
+  input TEXT,
+  output TEXT,
+  error TEXT,
+  content TEXT,
+  duration_ms INTEGER,
+  trace_id TEXT,
+  prev_hash TEXT,
+  curr_hash TEXT NOT NULL,
+  signature TEXT NOT NULL,
+  public_key TEXT NOT NULL,
+  metadata TEXT,
+  UNIQUE (tenant_id, id, seq)
+) STRICT;
+CREATE INDEX ur_by_type ON universal_registry (tenant_id, entity_type, pos);
+CREATE INDEX ur_by_parent ON universal_registry (tenant_id, parent_id, pos) WHERE parent_id IS NOT NULL;
+CREATE INDEX ur_by_trace ON universal_registry (tenant_id, trace_id, pos) WHERE trace_id IS NOT NULL;
+CREATE TRIGGER ur_no_update BEFORE UPDATE ON universal_registry
+BEGIN SELECT RAISE(ABORT, 'append-only: append the next version instead of an update'); END;
+CREATE TRIGGER ur_no_delete BEFORE DELETE ON universal_registry
+BEGIN SELECT RAISE(ABORT, 'append-only: append a version with is_deleted instead of a delete'); END;
+";
+
+/// Opens the connection that writes, creating the schema in an empty file.
+pub(crate) fn open_writer(options: &SqliteOptions) -> Result<Connection, LedgerError> {
+    let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    if options.create {
+        flags |= OpenFlags::SQLITE_OPEN_CREATE;
+    }
+    let mut connection = open(options, flags)?;
+    if connection.is_readonly("main").map_err(from_sqlite)? {
+        return Err(LedgerError::ReadOnly {
+            reason: format!("{} cannot be written: check its permissions, or open it read-only", options.path.display()),
+        });
+    }
+    migrate(&mut connection, options)?;
+    // The mode is stored in the file; the setting below is per connection.
+    connection.pragma_update(None, "journal_mode", "wal").map_err(from_sqlite)?;
+    let synchronous = match options.synchronous {
+        Synchronous::Full => "full",
+        Synchronous::Normal => "normal",
+    };
+    connection.pragma_update(None, "synchronous", synchronous).map_err(from_sqlite)?;
+    if let Some(max_bytes) = options.max_bytes {
+        let page_size: i64 = connection.pragma_query_value(None, "page_size", |row| row.get(0)).map_err(from_sqlite)?;
+        let pages = i64::try_from(max_bytes).unwrap_or(i64::MAX) / page_size.max(1);
+        // The pragma answers with the limit in force.
+        connection.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(())).map_err(from_sqlite)?;
+    }
+    Ok(connection)
+}
+
+/// Opens a connection that only reads.
+pub(crate) fn open_reader(options: &SqliteOptions) -> Result<Connection, LedgerError> {
+    let connection = open(options, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    check_version(&connection, options)?;
+    Ok(connection)
+}
+
+fn open(options: &SqliteOptions, flags: OpenFlags) -> Result<Connection, LedgerError> {
+    let path = &options.path;
+    let connection = Connection::open_with_flags(path, flags).map_err(|error| match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::CannotOpen) => LedgerError::Unavailable {
+            reason: format!("cannot open {}: {error}", path.display()),
+            source: Some(Box::new(error)),
+        },
+        _ => from_sqlite(error),
+    })?;
+    connection.busy_timeout(options.busy_timeout).map_err(from_sqlite)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}
+
+fn migrate(connection: &mut Connection, options: &SqliteOptions) -> Result<(), LedgerError> {
+    // Two processes may create the same file: whoever gets the lock second finds it made.
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(from_sqlite)?;
+    let tables: i64 = transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(from_sqlite)?;
+    if tables == 0 {
+        transaction.execute_batch(DDL).map_err(from_sqlite)?;
+        transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(from_sqlite)?;
+        transaction.pragma_update(None, "user_version", VERSION).map_err(from_sqlite)?;
+        return transaction.commit().map_err(from_sqlite);
+    }
+    drop(transaction);
+    check_version(connection, options)
+}
+
+fn check_version(connection: &Connection, options: &SqliteOptions) -> Result<(), LedgerError> {
+    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(from_sqlite);
+    if pragma("application_id")? != APPLICATION_ID {
+        return Err(LedgerError::Corrupt {
+            reason: format!("{} is a SQLite file, but not a LogLine ledger", options.path.display()),
+            source: None,
+        });
+    }
+    match pragma("user_version")? {
+        VERSION => Ok(()),
+        found => Err(LedgerError::SchemaVersion {
+            found,
+            supported: VERSION,
+            advice: if found > VERSION { "upgrade this library" } else { "export it with the version that wrote it" },
+        }),
+    }
+}

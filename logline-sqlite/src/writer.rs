@@ -1,0 +1,215 @@
+//! The one thread that writes: it groups appends that wait at the same time into one transaction, so that one sync of the disk
+//! acknowledges them all.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::Receiver;
+
+use futures_channel::oneshot;
+use logline_core::ledger::chain::{self, Decision, Head};
+use logline_core::ledger::{AppendOptions, LedgerError, Order, Outcome, Receipt, Signal};
+use logline_core::{Hash, SignedSpan, VerifiedSpan};
+use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
+
+use crate::error::from_sqlite;
+use crate::row::{self, COLUMNS, EncodedRow};
+
+/// One append that waits.
+pub(crate) struct Append {
+    pub(crate) batch: Vec<(VerifiedSpan, EncodedRow)>,
+    pub(crate) options: AppendOptions,
+    pub(crate) bytes: usize,
+    pub(crate) reply: oneshot::Sender<Result<Vec<Receipt>, LedgerError>>,
+}
+
+/// What is asked of the writer.
+pub(crate) enum Job {
+    Append(Append),
+    /// Copy the ledger to a new file (`VACUUM INTO`).
+    Copy {
+        path: String,
+        reply: oneshot::Sender<Result<(), LedgerError>>,
+    },
+}
+
+/// Appends in one transaction at most; more only lengthen the wait of the first.
+const MAX_GROUP: usize = 1024;
+
+/// Bytes in one transaction, unless a single append has more.
+const MAX_GROUP_BYTES: usize = 8 << 20;
+
+/// The loop of the writer's thread; it ends when every handle of the ledger is gone.
+pub(crate) fn run(mut connection: Connection, jobs: &Receiver<Job>, queued: &AtomicUsize, signal: &Arc<Signal>) {
+    let mut put_back = None;
+    while let Some(job) = put_back.take().or_else(|| jobs.recv().ok()) {
+        let first = match job {
+            Job::Append(append) => append,
+            Job::Copy { path, reply } => {
+                let copied = connection.execute("VACUUM INTO ?1", [path]).map(drop).map_err(from_sqlite);
+                // Whoever asked may have gone.
+                let _ = reply.send(copied);
+                continue;
+            }
+        };
+        let mut bytes = first.bytes;
+        let mut group = vec![first];
+        while group.len() < MAX_GROUP && bytes < MAX_GROUP_BYTES {
+            match jobs.try_recv() {
+                Ok(Job::Append(append)) => {
+                    bytes += append.bytes;
+                    group.push(append);
+                }
+                Ok(other) => {
+                    put_back = Some(other);
+                    break;
+                }
+                Err(_) => break,
+            }
+        }
+        queued.fetch_sub(bytes, Ordering::Relaxed);
+        commit(&mut connection, group, signal);
+    }
+}
+
+/// Writes a group in one transaction and answers each of its members.
+fn commit(connection: &mut Connection, mut group: Vec<Append>, signal: &Signal) {
+    match write(connection, &group) {
+        Ok(results) => {
+            signal.notify();
+            for (append, result) in group.into_iter().zip(results) {
+                let _ = append.reply.send(result);
+            }
+        }
+        // The transaction as a whole failed: nothing of it is stored, and each member may have been the cause or not.
+        Err(error) if group.len() <= 1 => {
+            if let Some(append) = group.pop() {
+                let _ = append.reply.send(Err(error));
+            }
+        }
+        Err(error) => {
+            tracing::warn!(%error, members = group.len(), "group commit failed, committing its members one by one");
+            for append in group {
+                commit(connection, vec![append], signal);
+            }
+        }
+    }
+}
+
+fn write(connection: &mut Connection, group: &[Append]) -> Result<Vec<Result<Vec<Receipt>, LedgerError>>, LedgerError> {
+    let mut transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(from_sqlite)?;
+    let alone = group.len() == 1;
+    let mut results = Vec::with_capacity(group.len());
+    for append in group {
+        let result = match append.batch.as_slice() {
+            // A single span is checked before it is inserted: there is nothing to take back.
+            [_] => append_batch(&transaction, append),
+            _ => {
+                let savepoint = transaction.savepoint().map_err(from_sqlite)?;
+                let result = append_batch(&savepoint, append);
+                match &result {
+                    Ok(_) => savepoint.commit().map_err(from_sqlite)?,
+                    Err(_) => savepoint.finish().map_err(from_sqlite)?,
+                }
+                result
+            }
+        };
+        match result {
+            // Out of space, I/O errors and the like end the whole transaction, whoever met them.
+            Err(error) if !is_verdict(&error) && !alone => return Err(error),
+            result => results.push(result),
+        }
+    }
+    if results.iter().any(Result::is_ok) {
+        transaction.commit().map_err(from_sqlite)?;
+    }
+    Ok(results)
+}
+
+/// Whether the error is about the append itself, not about the store.
+fn is_verdict(error: &LedgerError) -> bool {
+    matches!(
+        error,
+        LedgerError::Conflict(_)
+            | LedgerError::ChangedIdentity { .. }
+            | LedgerError::KeepMismatch { .. }
+            | LedgerError::Damaged { .. }
+            | LedgerError::InvalidSpan { .. }
+    )
+}
+
+fn append_batch(connection: &Connection, append: &Append) -> Result<Vec<Receipt>, LedgerError> {
+    append.batch.iter().map(|(span, encoded)| append_one(connection, span, encoded, &append.options)).collect()
+}
+
+struct StoredHead {
+    seq: u32,
+    curr_hash: String,
+    owner_id: String,
+    entity_type: String,
+}
+
+fn append_one(
+    connection: &Connection,
+    span: &VerifiedSpan,
+    encoded: &EncodedRow,
+    options: &AppendOptions,
+) -> Result<Receipt, LedgerError> {
+    let id = span.id.hyphenated().to_string();
+    let head = connection
+        .prepare_cached(
+            "SELECT seq, curr_hash, owner_id, entity_type FROM universal_registry
+             WHERE tenant_id = ?1 AND id = ?2 ORDER BY seq DESC LIMIT 1",
+        )
+        .and_then(|mut statement| {
+            statement
+                .query_row(params![span.tenant_id, id], |row| {
+                    Ok(StoredHead { seq: row.get(0)?, curr_hash: row.get(1)?, owner_id: row.get(2)?, entity_type: row.get(3)? })
+                })
+                .optional()
+        })
+        .map_err(from_sqlite)?;
+    let head_hash = match &head {
+        None => Hash([0; 32]),
+        Some(stored) => stored.curr_hash.parse().map_err(|e| LedgerError::Damaged {
+            row: format!("{}/{id}/{}", span.tenant_id, stored.seq),
+            reason: format!("curr_hash {e}"),
+        })?,
+    };
+    let view = head.as_ref().map(|stored| Head {
+        seq: stored.seq,
+        curr_hash: &head_hash,
+        owner_id: &stored.owner_id,
+        entity_type: &stored.entity_type,
+    });
+    match chain::decide(span, view)? {
+        Decision::Insert => {
+            let mut statement = connection.prepare_cached(insert_sql()).map_err(from_sqlite)?;
+            encoded.insert(&mut statement)?;
+            Ok(Receipt::new(span.key(), span.seal.curr_hash, Outcome::Appended))
+        }
+        Decision::LookUp => {
+            let existing = version(connection, span, &id)?;
+            let outcome = chain::decide_existing(span, head.map_or(0, |h| h.seq), existing.as_ref(), options)?;
+            let hash = existing.map_or(span.seal.curr_hash, |row| row.seal.curr_hash);
+            Ok(Receipt::new(span.key(), hash, outcome))
+        }
+    }
+}
+
+fn version(connection: &Connection, span: &VerifiedSpan, id: &str) -> Result<Option<SignedSpan>, LedgerError> {
+    let sql = format!("SELECT pos, {COLUMNS} FROM universal_registry WHERE tenant_id = ?1 AND id = ?2 AND seq = ?3");
+    let mut statement = connection.prepare_cached(&sql).map_err(from_sqlite)?;
+    let mut rows = statement.query(params![span.tenant_id, id, span.seq]).map_err(from_sqlite)?;
+    match rows.next().map_err(from_sqlite)? {
+        None => Ok(None),
+        Some(found) => Ok(Some(row::decode(found, Order::Append)?.0.span?)),
+    }
+}
+
+fn insert_sql() -> &'static str {
+    static SQL: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    SQL.get_or_init(|| {
+        let marks = vec!["?"; 30].join(", ");
+        format!("INSERT INTO universal_registry ({COLUMNS}) VALUES ({marks})")
+    })
+}

@@ -1,0 +1,177 @@
+//! ABI v1 (`docs/wasm-abi.md`): three exports, one import, canonical JSON both ways.
+
+use logline_core::sandbox::{Failure, HostCalls};
+use logline_core::{canonical, json};
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+use wasmtime::{Caller, Extern, ExternType, Linker, Memory, Module, TypedFunc, ValType};
+
+use crate::call::{CallState, HostRequest};
+
+pub(crate) const MODULE: &str = "logline";
+pub(crate) const HOST_CALL: &str = "host_call";
+
+/// Work charged for a call to the host, besides one unit per byte: what it costs the host must cost the guest.
+const HOST_CALL_FUEL: u64 = 200;
+
+/// A result as the ABI packs it: pointer in the high 32 bits, length in the low 31, bit 31 for an error object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Packed {
+    pub(crate) pointer: u32,
+    pub(crate) len: u32,
+    pub(crate) is_error: bool,
+}
+
+impl Packed {
+    pub(crate) fn unpack(packed: i64) -> Self {
+        let bits = packed.cast_unsigned();
+        let low = bits as u32;
+        Self { pointer: (bits >> 32) as u32, len: low & 0x7fff_ffff, is_error: low & 0x8000_0000 != 0 }
+    }
+
+    fn pack(self) -> i64 {
+        let low = self.len | if self.is_error { 0x8000_0000 } else { 0 };
+        (u64::from(self.pointer) << 32 | u64::from(low)).cast_signed()
+    }
+}
+
+/// Why the host ended a call; wasmtime carries it through the guest's frames.
+#[derive(Debug)]
+pub(crate) struct Ended(pub(crate) Failure);
+
+impl std::fmt::Display for Ended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl std::error::Error for Ended {}
+
+fn end(code: &str, message: impl Into<String>) -> wasmtime::Error {
+    wasmtime::Error::new(Ended(Failure::new(code, message)))
+}
+
+/// The exports that a module must have, before it runs for the first time.
+pub(crate) fn check_exports(module: &Module) -> Result<(), Failure> {
+    let is = |types: &mut dyn Iterator<Item = ValType>, wanted: &[ValType]| {
+        let found: Vec<_> = types.collect();
+        found.len() == wanted.len() && found.iter().zip(wanted).all(|(a, b)| ValType::eq(a, b))
+    };
+    let function = |name: &str, params: &[ValType], results: &[ValType]| match module.get_export(name) {
+        Some(ExternType::Func(f)) => is(&mut f.params(), params) && is(&mut f.results(), results),
+        _ => false,
+    };
+    let missing = if !matches!(module.get_export("memory"), Some(ExternType::Memory(_))) {
+        "`memory`"
+    } else if !function("alloc", &[ValType::I32], &[ValType::I32]) {
+        "`alloc(len: i32) -> i32`"
+    } else if !function("run", &[ValType::I32, ValType::I32], &[ValType::I64]) {
+        "`run(ptr: i32, len: i32) -> i64`"
+    } else {
+        return Ok(());
+    };
+    Err(Failure::new("invalid_module", format!("it does not export {missing}")))
+}
+
+/// Defines the one import.
+pub(crate) fn link(linker: &mut Linker<CallState>) -> wasmtime::Result<()> {
+    linker.func_wrap_async(MODULE, HOST_CALL, |caller, (op, pointer, len): (i32, i32, i32)| {
+        Box::new(host_call(caller, op, pointer, len))
+    })?;
+    Ok(())
+}
+
+async fn host_call(mut caller: Caller<'_, CallState>, op: i32, pointer: i32, len: i32) -> wasmtime::Result<i64> {
+    let state = caller.data_mut();
+    state.host_calls += 1;
+    let (calls, max_calls, max_bytes) = (state.host_calls, state.limits.host_calls, state.limits.host_call_bytes);
+    if calls > max_calls {
+        return Err(end("host_call_limit", format!("more than {max_calls} calls to the host: ask for more at a time")));
+    }
+    let memory = memory(&mut caller)?;
+    let len = len.cast_unsigned() as usize;
+    charge(&mut caller, len)?;
+    let answer = if len > max_bytes {
+        Err(Failure::new("too_large", format!("{len} bytes in one call, the limit is {max_bytes}")))
+    } else {
+        let start = pointer.cast_unsigned() as usize;
+        let bytes = start.checked_add(len).and_then(|stop| memory.data(&caller).get(start..stop));
+        let bytes = bytes.ok_or_else(|| out_of_range("the call's argument"))?.to_vec();
+        ask(&caller, op, &bytes).await?
+    };
+    let (mut reply, mut is_error) = match answer {
+        Ok(value) => (canonical::to_vec(&value), false),
+        Err(failure) => (canonical::to_vec(&failure.to_value()), true),
+    };
+    if reply.len() > max_bytes {
+        let failure = Failure::new("too_large", format!("the answer has {} bytes, the limit is {max_bytes}", reply.len()));
+        (reply, is_error) = (canonical::to_vec(&failure.to_value()), true);
+    }
+    charge(&mut caller, reply.len())?;
+    let Some(Extern::Func(alloc)) = caller.get_export("alloc") else { return Err(end("invalid_module", "no `alloc`")) };
+    let alloc = alloc.typed::<i32, i32>(&caller)?;
+    let pointer = place(&mut caller, &memory, &alloc, &reply).await?;
+    // At most host_call_bytes, which is far below 2^31.
+    Ok(Packed { pointer, len: reply.len() as u32, is_error }.pack())
+}
+
+/// Passes the question to whoever answers for the host.
+async fn ask(caller: &Caller<'_, CallState>, op: i32, bytes: &[u8]) -> wasmtime::Result<Result<Value, Failure>> {
+    let argument = match json::parse(bytes) {
+        Ok(value) => value,
+        Err(e) => return Ok(Err(Failure::new("invalid_json", e.to_string()))),
+    };
+    let (reply, answer) = oneshot::channel();
+    let gone = || end("closed", "the host stopped listening");
+    caller.data().host.send(HostRequest { op, argument, reply }).await.map_err(|_| gone())?;
+    answer.await.map_err(|_| gone())
+}
+
+fn charge(caller: &mut Caller<'_, CallState>, bytes: usize) -> wasmtime::Result<()> {
+    let fuel = caller.get_fuel()?;
+    let cost = HOST_CALL_FUEL.saturating_add(bytes as u64);
+    match fuel.checked_sub(cost) {
+        Some(rest) => caller.set_fuel(rest),
+        None => {
+            caller.set_fuel(0)?;
+            Err(wasmtime::Trap::OutOfFuel.into())
+        }
+    }
+}
+
+fn memory(caller: &mut Caller<'_, CallState>) -> wasmtime::Result<Memory> {
+    match caller.get_export("memory") {
+        Some(Extern::Memory(memory)) => Ok(memory),
+        _ => Err(end("invalid_module", "no `memory`")),
+    }
+}
+
+pub(crate) fn out_of_range(what: &str) -> wasmtime::Error {
+    end("out_of_range", format!("{what} is not within the guest's memory"))
+}
+
+/// Writes `bytes` into memory that the guest allocates, and returns where.
+pub(crate) async fn place(
+    mut store: impl wasmtime::AsContextMut<Data = CallState>,
+    memory: &Memory,
+    alloc: &TypedFunc<i32, i32>,
+    bytes: &[u8],
+) -> wasmtime::Result<u32> {
+    let len = i32::try_from(bytes.len()).map_err(|_| out_of_range("the argument"))?;
+    let pointer = alloc.call_async(&mut store, len).await?.cast_unsigned();
+    memory.write(&mut store, pointer as usize, bytes).map_err(|_| out_of_range("what `alloc` returned"))?;
+    Ok(pointer)
+}
+
+/// Answers one operation. An unknown one is an error to the guest, not its end.
+pub(crate) async fn answer(host: &mut dyn HostCalls, op: i32, argument: Value) -> Result<Value, Failure> {
+    match op {
+        1 => host.log(argument).map(|()| Value::Null),
+        2 => Ok(json!({"now": host.now().to_string()})),
+        4 => host.query(argument).await,
+        5 => host.emit(argument),
+        3 => Err(Failure::new("not_supported", "operation 3 (random) is not available in this version of the host")),
+        6 => Err(Failure::new("not_permitted", "operation 6 (call) is not permitted: this host has no providers")),
+        _ => Err(Failure::new("unknown_operation", format!("operation {op} is unknown: ABI v1 has 1 to 6"))),
+    }
+}

@@ -1,0 +1,151 @@
+//! One call of a guest in a store of its own.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use logline_core::json;
+use logline_core::sandbox::{Failure, Limits};
+use serde_json::Value;
+use tokio::sync::{mpsc, oneshot};
+use wasmtime::{Engine, ResourceLimiter, Store, Trap};
+
+use crate::abi::{self, Ended, Packed};
+use crate::engine::MAX_TABLE;
+use crate::module::Compiled;
+
+/// Fuel between two points at which a guest lets others run.
+const YIELD_INTERVAL: u64 = 50_000;
+
+/// What a store of one call holds.
+pub(crate) struct CallState {
+    pub(crate) host: mpsc::Sender<HostRequest>,
+    pub(crate) limits: Limits,
+    pub(crate) host_calls: u32,
+    usage: Arc<Usage>,
+    /// Whether the guest asked for more memory or table than it may have.
+    denied: Option<&'static str>,
+}
+
+/// A question of the guest to its host.
+pub(crate) struct HostRequest {
+    pub(crate) op: i32,
+    pub(crate) argument: Value,
+    pub(crate) reply: oneshot::Sender<Result<Value, Failure>>,
+}
+
+/// What a call has used; readable after a call that was stopped from outside.
+#[derive(Debug, Default)]
+pub(crate) struct Usage {
+    pub(crate) fuel: AtomicU64,
+    pub(crate) peak_memory: AtomicU64,
+}
+
+impl ResourceLimiter for CallState {
+    fn memory_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        if desired as u64 > self.limits.memory_bytes {
+            self.denied = Some("memory");
+            return Ok(false);
+        }
+        self.usage.peak_memory.fetch_max(desired as u64, Ordering::Relaxed);
+        Ok(true)
+    }
+
+    fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        if desired > MAX_TABLE {
+            self.denied = Some("table");
+            return Ok(false);
+        }
+        Ok(true)
+    }
+}
+
+/// Calls `run` of a fresh instance with `argument`; nothing of the instance outlives the call.
+pub(crate) async fn call(
+    engine: Engine,
+    module: Arc<Compiled>,
+    argument: Vec<u8>,
+    limits: Limits,
+    host: mpsc::Sender<HostRequest>,
+    usage: Arc<Usage>,
+) -> Result<Value, Failure> {
+    let state = CallState { host, limits: limits.clone(), host_calls: 0, usage: Arc::clone(&usage), denied: None };
+    let mut store = Store::new(&engine, state);
+    store.limiter(|state| state);
+    let result = run(&mut store, &module, &argument, &limits).await;
+    let rest = store.get_fuel().unwrap_or(0);
+    usage.fuel.store(limits.fuel.saturating_sub(rest), Ordering::Relaxed);
+    match result {
+        Ok((bytes, false)) => json::parse(&bytes)
+            .map_err(|e| Failure::new("invalid_output", format!("the function's output is not acceptable JSON: {e}"))),
+        Ok((bytes, true)) => Err(guest_error(&bytes)),
+        Err(error) => Err(failure(&error, &limits, store.data().denied)),
+    }
+}
+
+/// The bytes that the guest returned, and whether they are an error object.
+async fn run(
+    store: &mut Store<CallState>,
+    module: &Compiled,
+    argument: &[u8],
+    limits: &Limits,
+) -> wasmtime::Result<(Vec<u8>, bool)> {
+    store.set_fuel(limits.fuel)?;
+    store.fuel_async_yield_interval(Some(YIELD_INTERVAL))?;
+    let instance = module.pre.instantiate_async(&mut *store).await?;
+    let memory = instance.get_memory(&mut *store, "memory").ok_or_else(|| abi::out_of_range("`memory`"))?;
+    let alloc = instance.get_typed_func::<i32, i32>(&mut *store, "alloc")?;
+    let main = instance.get_typed_func::<(i32, i32), i64>(&mut *store, "run")?;
+    let pointer = abi::place(&mut *store, &memory, &alloc, argument).await?;
+    // `place` has checked that it fits an i32.
+    let packed = main.call_async(&mut *store, (pointer.cast_signed(), argument.len() as i32)).await?;
+    let Packed { pointer, len, is_error } = Packed::unpack(packed);
+    let (start, len) = (pointer as usize, len as usize);
+    if len > limits.output_bytes {
+        let message =
+            format!("the function returned {len} bytes, the limit is {}: return less, or emit spans", limits.output_bytes);
+        return Err(wasmtime::Error::new(Ended(Failure::new("output_limit", message))));
+    }
+    let bytes = start.checked_add(len).and_then(|stop| memory.data(&*store).get(start..stop));
+    Ok((bytes.ok_or_else(|| abi::out_of_range("the result"))?.to_vec(), is_error))
+}
+
+/// What a guest says of itself: its code is marked as a guest's, so that it cannot pass for the host's.
+fn guest_error(bytes: &[u8]) -> Failure {
+    let object = json::parse(bytes).ok();
+    let text = |name: &str| object.as_ref().and_then(|o| o.get(name)).and_then(Value::as_str);
+    match (text("code"), text("message")) {
+        (Some(code), message) => Failure::new(format!("guest:{code}"), message.unwrap_or_default()),
+        _ => Failure::new("invalid_output", "the function returned an error that is no object of `code` and `message`"),
+    }
+}
+
+/// Why a call ended, in stable codes.
+fn failure(error: &wasmtime::Error, limits: &Limits, denied: Option<&str>) -> Failure {
+    if let Some(Ended(failure)) = error.downcast_ref::<Ended>() {
+        return failure.clone();
+    }
+    match error.downcast_ref::<Trap>() {
+        Some(Trap::OutOfFuel) => Failure::new(
+            "fuel_exhausted",
+            format!("the function used up its {} units of fuel: it loops, or needs a higher limits.fuel", limits.fuel),
+        ),
+        Some(Trap::StackOverflow) => Failure::new("stack_overflow", "the function's calls nest deeper than 512 KiB of stack"),
+        Some(trap) => match denied {
+            // A guest that is denied memory usually gives up by a trap of its own.
+            Some("memory") => Failure::new(
+                "memory_limit",
+                format!("the function asked for more than {} bytes of memory and gave up: {trap}", limits.memory_bytes),
+            ),
+            Some(what) => Failure::new("memory_limit", format!("the function asked for a larger {what} and gave up: {trap}")),
+            None => Failure::new("trap", format!("the function trapped: {trap}")),
+        },
+        None if denied.is_some() => Failure::new(
+            "memory_limit",
+            format!(
+                "the module needs more than the {} bytes of memory or {MAX_TABLE} table elements it may have",
+                limits.memory_bytes
+            ),
+        ),
+        None => Failure::new("trap", format!("{error:#}")),
+    }
+}
