@@ -29,7 +29,8 @@ pub(crate) async fn run(
     };
     let found = tamper(setup, ledger, &folder.join("tampered.ledger"), &victim).await?;
     let refused = stranger(host, ledger, function, &victim).await?;
-    Ok(found && refused)
+    let apart = squat(setup, ledger, &folder.join("squatted.ledger"), function).await?;
+    Ok(found && refused && apart)
 }
 
 /// Somebody with access to the file rewrites the outcome of one execution with plain SQL.
@@ -71,7 +72,7 @@ async fn tamper(setup: &Setup, ledger: &SqliteLedger, copy: &Path, victim: &Span
     Ok(exact)
 }
 
-/// A user of another tenant tries to read, to take over the function, and to squat on its id.
+/// A user of another tenant tries to read, and to take over the function.
 async fn stranger(host: &Host, ledger: &SqliteLedger, function: &SignedSpan, victim: &SpanKey) -> Result<bool> {
     let scope = Scope::user(OTHER_TENANT, STRANGER);
     let key = KeyPair::generate()?;
@@ -92,15 +93,26 @@ async fn stranger(host: &Host, ledger: &SqliteLedger, function: &SignedSpan, vic
     expect("appends the function's next version", append.err().map(|e| e.to_string()));
     let publish = host.publish(Draft::next_version(function).code("(module)"), &key).await;
     expect("publishes it through the host", publish.err().map(|e| e.to_string()));
+    Ok(held)
+}
 
-    println!("\nattack 3 the same id in the stranger's own tenant");
+/// The stranger writes a function under the victim's id in their own tenant, in a copy of the ledger.
+async fn squat(setup: &Setup, ledger: &SqliteLedger, copy: &Path, function: &SignedSpan) -> Result<bool> {
+    println!("\nattack 3 a copy of the file, the same id in the stranger's own tenant");
+    ledger.copy_to(copy).await?;
+    let copied = SqliteLedger::open(copy)?;
     let squat =
         Draft::new("function").id(function.id).tenant(OTHER_TENANT).owner(STRANGER).who(STRANGER).this("function.squat");
-    let squat = squat.seq(function.seq).code("(module)").stamp(&SystemClock, &SystemIds).seal_local(&key)?;
-    let receipt = ledger.append_one(&scope, squat).await;
+    let squat = squat.seq(function.seq).code("(module)").stamp(&SystemClock, &SystemIds).seal_local(&KeyPair::generate()?)?;
+    let receipt = copied.append_one(&Scope::user(OTHER_TENANT, STRANGER), squat).await;
     println!("  appended as {}", receipt.map_or_else(|e| e.to_string(), |r| r.key.to_string()));
-    let after = ledger.get(&Scope::runtime(TENANT), TENANT, function.id).await?;
+    let after = copied.get(&Scope::runtime(TENANT), TENANT, function.id).await?;
     let unchanged = after == *function;
     println!("  {TENANT}'s function is {}", if unchanged { "what it was" } else { "CHANGED" });
-    Ok(held && unchanged)
+    println!("  and an audit names the row, because no manifest lets its signer publish:");
+    let trusted = setup.trust.resolve(&copied).await?;
+    let mut audit = Audit::default();
+    audit.authorities = Some(&trusted.authorities);
+    let report = fsck(&copied, audit, &mut report::print_problem).await?;
+    Ok(unchanged && report.problems == 1)
 }

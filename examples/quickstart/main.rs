@@ -113,9 +113,9 @@ async fn run(options: Options) -> Result<bool> {
 
 /// Sends every event through the function.
 async fn score(host: &Host, options: &Options, function: uuid::Uuid) -> Result<Tally> {
-    let mut source: Box<dyn BufRead> = match options.input.as_deref() {
+    let mut source: Box<dyn BufRead + Send> = match options.input.as_deref() {
         None => Box::new(EVENTS.as_bytes()),
-        Some(path) if path.as_os_str() == "-" => Box::new(io::stdin().lock()),
+        Some(path) if path.as_os_str() == "-" => Box::new(BufReader::new(io::stdin())),
         Some(path) => Box::new(BufReader::new(File::open(path).map_err(|e| format!("{}: {e}", path.display()))?)),
     };
     let mut lines = ndjson::LineReader::new(source.as_mut(), 1 << 20);

@@ -19,7 +19,7 @@ pub struct Audit<'a> {
     /// The authorities; without them signatures are checked, and who was allowed to sign is not.
     pub authorities: Option<&'a Authorities>,
     /// A sidecar of an earlier export: every head in it must still be there.
-    pub against: Option<&'a mut dyn BufRead>,
+    pub against: Option<&'a mut (dyn BufRead + Send)>,
     /// The key that must have signed the sidecar; any where absent.
     pub sidecar_key: Option<PublicKey>,
 }
@@ -289,7 +289,7 @@ struct Heads<'a> {
 }
 
 impl<'a> Heads<'a> {
-    fn new(source: &'a mut dyn BufRead, key: Option<PublicKey>) -> Result<Self, SidecarError> {
+    fn new(source: &'a mut (dyn BufRead + Send), key: Option<PublicKey>) -> Result<Self, SidecarError> {
         let mut reader = SidecarReader::new(source, key);
         let next = reader.next_head()?;
         Ok(Self { reader, next, checked: 0 })

@@ -3,6 +3,8 @@
 
 pub mod canonical;
 mod clock;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod draft;
 mod driver;
 pub mod dsse;

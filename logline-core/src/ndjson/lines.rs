@@ -4,7 +4,7 @@ use std::io::{self, BufRead};
 
 /// Reads lines into one buffer that never grows beyond its limit, whatever the source holds.
 pub struct LineReader<'a> {
-    source: &'a mut dyn BufRead,
+    source: &'a mut (dyn BufRead + Send),
     buffer: Vec<u8>,
     max: usize,
     number: u64,
@@ -21,7 +21,7 @@ pub enum Line<'a> {
 
 impl<'a> LineReader<'a> {
     /// Reads `source`; no line may be longer than `max` bytes.
-    pub fn new(source: &'a mut dyn BufRead, max: usize) -> Self {
+    pub fn new(source: &'a mut (dyn BufRead + Send), max: usize) -> Self {
         Self { source, buffer: Vec::new(), max, number: 0 }
     }
 

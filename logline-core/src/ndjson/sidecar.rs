@@ -184,7 +184,7 @@ struct Footer {
 
 impl<'a> SidecarReader<'a> {
     /// Reads `source`, which must be signed by `key`, or by anybody where that is absent.
-    pub fn new(source: &'a mut dyn BufRead, key: Option<PublicKey>) -> Self {
+    pub fn new(source: &'a mut (dyn BufRead + Send), key: Option<PublicKey>) -> Self {
         Self {
             lines: LineReader::new(source, MAX_LINE),
             hasher: blake3::Hasher::new(),

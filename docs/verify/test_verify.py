@@ -1,0 +1,251 @@
+"""Tests of verify.py against docs/vectors, and of the vectors against verify.py: `python3 -m unittest` in this folder."""
+import io
+import json
+import struct
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+import verify  # noqa: E402
+from blake3 import blake3  # noqa: E402
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: E402
+
+
+def vectors(name):
+    return json.loads((HERE.parent / "vectors" / f"{name}.json").read_text(encoding="ascii"))
+
+
+SPANS = {span["name"]: span for span in vectors("spans")}
+CHAIN = [SPANS[name]["line"] for name in ("minimal", "version 1 of the minimal span",
+                                          "version 2 of the minimal span, a tombstone")]
+OTHER = SPANS["upper-case uuids become lower-case"]["line"]
+KEY = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(SPANS["minimal"]["seed"]))
+PUBLIC = SPANS["minimal"]["public_key"]
+
+
+def run(lines):
+    """The problems found in an export of these lines."""
+    said = []
+    verifier = verify.Verifier(said.append)
+    verifier.export(io.BytesIO("".join(line + "\n" for line in lines).encode()))
+    return said
+
+
+def changed(line, **columns):
+    return verify.jcs({**json.loads(line), **columns})
+
+
+def sealed(line, **columns):
+    """The row with other columns and a new, valid seal."""
+    row = {**json.loads(line), **columns, "public_key": PUBLIC}
+    row = {k: v for k, v in row.items() if v is not None and k not in ("curr_hash", "signature")}
+    digest = blake3(verify.jcs(row).encode()).digest()
+    message = b"DSSEv1 31 application/vnd.logline.span.v1 32 " + digest
+    return verify.jcs({**row, "curr_hash": digest.hex(), "signature": KEY.sign(message).hex()})
+
+
+def sidecar(lines, **footer):
+    last = {}
+    for row in map(json.loads, lines):
+        last[row["tenant_id"].encode(), row["id"]] = {k: row[k] for k in ("tenant_id", "id", "seq", "curr_hash")}
+    heads = "".join(verify.jcs(last[chain]) + "\n" for chain in sorted(last))
+    export = "".join(line + "\n" for line in lines)
+    footer = {"type": "logline.sidecar", "v": 1, "at": "2026-03-03T00:00:00.000000Z", "chains": len(last),
+              "spans": len(lines), "tenant": None, "public_key": PUBLIC,
+              "export_blake3": blake3(export.encode()).hexdigest(), "heads_blake3": blake3(heads.encode()).hexdigest(),
+              **footer}
+    message = b"DSSEv1 34 application/vnd.logline.sidecar.v1 32 " + blake3(verify.jcs(footer).encode()).digest()
+    return heads + verify.jcs({**footer, "signature": KEY.sign(message).hex()}) + "\n"
+
+
+def run_files(lines, sidecar_text, *flags):
+    """Exit status and output of the program."""
+    said = []
+    with tempfile.TemporaryDirectory() as folder:
+        export, side = Path(folder, "export.ndjson"), Path(folder, "export.sidecar")
+        export.write_bytes("".join(line + "\n" for line in lines).encode())
+        side.write_bytes(sidecar_text.encode())
+        status = verify.main([str(export), "--sidecar", str(side), *flags], said.append)
+    return status, "\n".join(said)
+
+
+class Canonical(unittest.TestCase):
+    def test_jcs_vectors(self):
+        for vector in vectors("jcs"):
+            with self.subTest(vector["name"]):
+                self.assertEqual(verify.jcs(json.loads(vector["input"], parse_int=float)), vector["canonical"])
+
+    def test_rfc_8785_numbers(self):
+        for vector in vectors("numbers"):
+            value = struct.unpack(">d", bytes.fromhex(vector["ieee754"]))[0]
+            with self.subTest(vector["ieee754"]):
+                if vector["text"] is None:
+                    self.assertRaises(ValueError, verify.jcs_number, value)
+                else:
+                    self.assertEqual(verify.jcs_number(value), vector["text"])
+
+    def test_every_invalid_line_is_refused_for_its_reason(self):
+        for vector in vectors("invalid"):
+            raw = bytes.fromhex(vector["line_hex"]) if "line_hex" in vector else vector["line"].encode()
+            with self.subTest(vector["name"]), self.assertRaises(verify.Bad) as caught:
+                row = verify.read_json(raw)
+                verify.require(isinstance(row, dict), "not_an_object", "")
+                verify.check_row({k: v for k, v in row.items() if v is not None})
+            self.assertEqual(caught.exception.kind, vector["error"], vector["name"])
+
+    def test_every_span_line_is_whole(self):
+        for span in SPANS.values():
+            with self.subTest(span["name"]):
+                row = verify.read_json(span["line"].encode())
+                verify.check_row(row)
+                verify.check_seal(row)
+                self.assertEqual(blake3(span["payload"].encode()).hexdigest(), span["curr_hash"])
+                self.assertEqual(verify.jcs(row), span["line"])
+
+
+class Tampering(unittest.TestCase):
+    def assert_only(self, lines, number, *texts):
+        problems = run(lines)
+        self.assertEqual(len(problems), 1, problems)
+        for text in (f"line {number}: ", *texts):
+            self.assertIn(text, problems[0])
+
+    def test_an_untouched_export_holds(self):
+        self.assertEqual(run([CHAIN[0], OTHER, CHAIN[1], CHAIN[2]]), [])
+
+    def test_white_space_and_order_of_keys_do_not_matter(self):
+        row = json.loads(CHAIN[0])
+        self.assertEqual(run([json.dumps(dict(reversed(row.items())), indent=1).replace("\n", " ")]), [])
+
+    def test_a_nested_value_was_changed(self):
+        line = CHAIN[1].replace('"text":"changed"', '"text":"chenged"')
+        self.assert_only([CHAIN[0], line, CHAIN[2]], 2, "acme/01956a3f-8c00-7000-8000-000000000001/1", "content was changed")
+
+    def test_a_column_was_removed(self):
+        row = json.loads(CHAIN[1])
+        del row["content"]
+        self.assert_only([CHAIN[0], verify.jcs(row)], 2, "content was changed")
+
+    def test_columns_were_swapped_between_rows(self):
+        first, second = json.loads(CHAIN[0]), json.loads(OTHER)
+        lines = [changed(CHAIN[0], at=second["at"], who="mallory"), changed(OTHER, who=first["who"], this="note.other")]
+        problems = run(lines)
+        self.assertEqual([p[:8] for p in problems], ["line 1: ", "line 2: "])
+        self.assertTrue(all("content was changed" in p for p in problems))
+
+    def test_seals_were_swapped_between_rows(self):
+        seals = [{k: json.loads(line)[k] for k in ("curr_hash", "signature", "public_key")} for line in (CHAIN[0], OTHER)]
+        self.assertEqual(len(run([changed(CHAIN[0], **seals[1]), changed(OTHER, **seals[0])])), 2)
+
+    def test_a_middle_version_was_removed(self):
+        self.assert_only([CHAIN[0], CHAIN[2]], 2, "versions 1 to 1 before it are missing")
+
+    def test_the_first_version_was_removed(self):
+        self.assert_only(CHAIN[1:], 1, "it follows a version that is missing")
+
+    def test_versions_were_reordered(self):
+        self.assertIn("line 3: acme/01956a3f-8c00-7000-8000-000000000001/1: it comes after version 2: out of order",
+                      run([CHAIN[0], CHAIN[2], CHAIN[1]]))
+
+    def test_a_key_was_duplicated(self):
+        self.assert_only([CHAIN[0][:-1] + ',"who":"mallory"}'], 1, "duplicate key 'who'")
+        nested = CHAIN[1].replace('"text":"changed"', '"text":"changed","text":"x"')
+        self.assertIn("duplicate key 'text'", run([CHAIN[0], nested])[0])
+
+    def test_a_chain_was_forked(self):
+        self.assert_only([*CHAIN[:2], sealed(CHAIN[1], content="fork")], 3, "the chain was forked")
+        self.assert_only([CHAIN[0], CHAIN[0]], 2, "the chain was forked")
+
+    def test_a_version_follows_another_hash(self):
+        self.assert_only([CHAIN[0], sealed(CHAIN[1], prev_hash="0" * 64)], 2, "the version before it hashes to")
+        self.assert_only([CHAIN[0], sealed(CHAIN[1], prev_hash=None)], 2, "prev_hash is absent")
+
+    def test_owner_or_type_changed_along_a_chain(self):
+        self.assert_only([CHAIN[0], sealed(CHAIN[1], owner_id="mallory")], 2, "owner_id differs")
+        self.assert_only([CHAIN[0], sealed(CHAIN[1], entity_type="function")], 2, "entity_type differs")
+
+    def test_another_tenants_id_is_another_chain(self):
+        self.assertEqual(run([CHAIN[0], sealed(CHAIN[0], tenant_id="globex", owner_id="mallory")]), [])
+
+    def test_a_signature_does_not_match(self):
+        signature = json.loads(CHAIN[0])["signature"]
+        for other in (signature[:-2] + ("00" if signature[-2:] != "00" else "01"), "0" * 128, json.loads(OTHER)["signature"]):
+            self.assert_only([changed(CHAIN[0], signature=other)], 1, "does not match")
+
+    def test_a_signature_of_another_kind_of_statement_does_not_count(self):
+        body = bytes.fromhex(json.loads(CHAIN[0])["curr_hash"])
+        message = b"DSSEv1 34 application/vnd.logline.sidecar.v1 32 " + body
+        self.assert_only([changed(CHAIN[0], signature=KEY.sign(message).hex())], 1, "does not match")
+
+    def test_hex_in_upper_case(self):
+        for column in ("curr_hash", "signature", "public_key"):
+            line = changed(CHAIN[0], **{column: json.loads(CHAIN[0])[column].upper()})
+            self.assert_only([line], 1, f"column {column} is not", "lower-case hex")
+
+    def test_weak_and_non_canonical_keys_are_refused(self):
+        p = 2**255 - 19
+        weak = [y.to_bytes(32, "little") for y in verify.SMALL_ORDER_Y]
+        weak += [(y | 1 << 255).to_bytes(32, "little") for y in verify.SMALL_ORDER_Y]
+        wide = [(p + i).to_bytes(32, "little") for i in range(19)]
+        for key, text in [(key, "is weak") for key in weak] + [(key, "not canonically") for key in wide]:
+            row = {**json.loads(CHAIN[0]), "public_key": key.hex()}
+            del row["curr_hash"], row["signature"]
+            digest = blake3(verify.jcs(row).encode()).hexdigest()
+            # R = the identity, S = 0: a signature that some verifiers accept from a small-order key for any message.
+            row.update(curr_hash=digest, signature="01" + "00" * 63)
+            self.assert_only([verify.jcs(row)], 1, text)
+
+    def test_the_row_after_an_unreadable_one_is_not_blamed(self):
+        self.assert_only([CHAIN[0], changed(CHAIN[1], curr_hash="AB" * 32), CHAIN[2]], 2, "lower-case hex")
+
+    def test_unsigned_rows_are_refused(self):
+        row = {k: v for k, v in json.loads(CHAIN[0]).items() if k not in ("curr_hash", "signature", "public_key")}
+        self.assert_only([verify.jcs(row)], 1, "not signed")
+
+
+class Sidecars(unittest.TestCase):
+    LINES = [CHAIN[0], OTHER, CHAIN[1], sealed(CHAIN[0], tenant_id="globex")]
+
+    def assert_bad(self, lines, text, *flags, said):
+        status, output = run_files(lines, text, *flags)
+        self.assertEqual(status, 1, output)
+        self.assertIn(said, output)
+
+    def test_an_untouched_pair_holds(self):
+        status, output = run_files(self.LINES, sidecar(self.LINES), "--key", PUBLIC)
+        self.assertEqual(status, 0, output)
+        self.assertIn("3 heads, signed by " + PUBLIC, output)
+        self.assertIn("4 rows in 3 chains, signed by 3 keys: 0 problems. Integrity only", output)
+        self.assertEqual(run_files([], sidecar([]))[0], 0)
+
+    def test_a_removed_tail_or_id_is_named(self):
+        text = sidecar(self.LINES)
+        self.assert_bad([*self.LINES[:2], self.LINES[3]], text,
+                        said="acme/01956a3f-8c00-7000-8000-000000000001/1: named with")
+        self.assert_bad([CHAIN[0], CHAIN[1], self.LINES[3]], text, said="it was not found")
+
+    def test_an_added_row_is_named(self):
+        self.assert_bad([*self.LINES, sealed(OTHER, tenant_id="zeta")], sidecar(self.LINES), said="does not name")
+        self.assert_bad(self.LINES + CHAIN[2:], sidecar(self.LINES), said="export_blake3 is")
+
+    def test_a_changed_sidecar_is_refused(self):
+        text = sidecar(self.LINES)
+        lines = text.splitlines(keepends=True)
+        self.assert_bad(self.LINES, text.replace('"spans":4', '"spans":5'), said="does not match")
+        self.assert_bad(self.LINES, "".join(lines[1:]), said="heads_blake3 is")
+        self.assert_bad(self.LINES, lines[1] + lines[0] + "".join(lines[2:]), said="not in the order")
+        self.assert_bad(self.LINES, "".join(lines[:-1]), said="cut off")
+        self.assert_bad(self.LINES, text + lines[0], said="nothing may follow")
+        self.assert_bad(self.LINES, text.replace(",", ", ", 1), said="canonical json")
+        self.assert_bad(self.LINES, sidecar(self.LINES, v=2), said="version 1")
+        self.assert_bad(self.LINES, sidecar(self.LINES, spans=3), said="spans is 3, found 4")
+
+    def test_the_signer_must_be_the_one_expected(self):
+        self.assert_bad(self.LINES, sidecar(self.LINES), "--key", "ab" * 32, said="not by " + "ab" * 32)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,62 @@
+//! `logline export`
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
+
+use clap::Args;
+use logline_core::ndjson::{export, write_sidecar};
+use logline_core::{KeyPair, SystemClock};
+use serde_json::json;
+
+use crate::open::Identity;
+use crate::{Error, open, output};
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Where to; `-` is standard output.
+    #[arg(default_value = "-")]
+    file: PathBuf,
+    /// Also write a signed sidecar here, for `fsck --against`.
+    #[arg(long, value_name = "FILE", requires = "key")]
+    sidecar: Option<PathBuf>,
+    /// The key that signs the sidecar.
+    #[arg(long, value_name = "KEYFILE")]
+    key: Option<PathBuf>,
+    #[command(flatten)]
+    identity: Identity,
+}
+
+pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Result<bool, Error> {
+    let key = options.key.as_ref().map(KeyPair::load).transpose()?;
+    let ledger = open::for_reading(url)?;
+    let scope = options.identity.scope();
+    let to_stdout = options.file.as_os_str() == "-";
+    let mut out: Box<dyn Write + Send> = if to_stdout {
+        Box::new(BufWriter::new(io::stdout()))
+    } else {
+        let file = File::create(&options.file).map_err(|e| format!("{}: {e}", options.file.display()))?;
+        Box::new(BufWriter::new(file))
+    };
+    let tenant = options.identity.tenant();
+    let exported = export(&ledger, &scope, tenant, out.as_mut(), &mut |spans| output::progress("spans", spans)).await?;
+    output::end_progress();
+    let mut chains = None;
+    if let (Some(file), Some(key)) = (&options.sidecar, &key) {
+        let mut out = BufWriter::new(File::create(file).map_err(|e| format!("{}: {e}", file.display()))?);
+        chains = Some(write_sidecar(&ledger, &scope, &exported, key, &SystemClock, &mut out).await?);
+    }
+    let summary = if json {
+        json!({"spans": exported.spans, "bytes": exported.bytes, "blake3": exported.hash.to_string(), "chains": chains})
+            .to_string()
+    } else {
+        let chains = chains.map(|n| format!("; the sidecar names the heads of {n} chains")).unwrap_or_default();
+        format!("{} spans, {} bytes, blake3 {}{chains}", exported.spans, exported.bytes, exported.hash)
+    };
+    if to_stdout {
+        eprintln!("{summary}");
+    } else {
+        println!("{summary}");
+    }
+    Ok(true)
+}

@@ -1,0 +1,70 @@
+//! `logline fsck`
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+
+use clap::Args;
+use logline_core::PublicKey;
+use logline_core::fsck::{Audit, Event, fsck};
+use serde_json::json;
+
+use crate::{Error, open, output};
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// The pinned trust root; without it authority is not checked, and the report says so.
+    #[arg(long, value_name = "FILE")]
+    trust: Option<PathBuf>,
+    /// A sidecar of an earlier export: every version it names must still be there.
+    #[arg(long, value_name = "SIDECAR")]
+    against: Option<PathBuf>,
+    /// The public key that must have signed the sidecar.
+    #[arg(long, value_name = "HEX", requires = "against")]
+    sidecar_key: Option<PublicKey>,
+}
+
+pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Result<bool, Error> {
+    let ledger = open::for_reading(url)?;
+    let trusted = match &options.trust {
+        Some(file) => Some(open::trust_root(file)?.resolve(&ledger).await?),
+        None => None,
+    };
+    let mut sidecar = match &options.against {
+        Some(file) => Some(BufReader::new(File::open(file).map_err(|e| format!("{}: {e}", file.display()))?)),
+        None => None,
+    };
+    let mut audit = Audit::default();
+    audit.authorities = trusted.as_ref().map(|t| &t.authorities);
+    audit.against = sidecar.as_mut().map(|s| s as &mut (dyn BufRead + Send));
+    audit.sidecar_key = options.sidecar_key;
+    let mut on_event = |event| match event {
+        Event::Progress { rows } => output::progress("rows", rows),
+        Event::Problem(problem) if json => {
+            let kind = problem.kind.to_string();
+            let (tenant, id, seq) = (&problem.tenant_id, &problem.id, &problem.seq);
+            println!("{}", json!({"problem": kind, "tenant_id": tenant, "id": id, "seq": seq}));
+        }
+        Event::Problem(problem) => println!("{problem}"),
+        _ => {}
+    };
+    let report = fsck(&ledger, audit, &mut on_event).await?;
+    output::end_progress();
+    let authority = if report.authority_checked { "checked" } else { "not checked (no --trust)" };
+    let signer = report.sidecar_key.map(|key| key.to_string());
+    if json {
+        println!(
+            "{}",
+            json!({
+                "rows": report.rows, "chains": report.chains, "problems": report.problems, "authority": authority,
+                "heads": report.heads_checked, "sidecar_key": signer, "clean": report.is_clean(),
+            })
+        );
+    } else {
+        println!("{} rows in {} chains: {} problems; authority {authority}", report.rows, report.chains, report.problems);
+        if let (Some(heads), Some(signer)) = (report.heads_checked, signer) {
+            println!("{heads} heads of the sidecar signed by {signer} were looked for");
+        }
+    }
+    Ok(report.is_clean())
+}

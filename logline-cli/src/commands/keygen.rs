@@ -1,0 +1,27 @@
+//! `logline keygen`
+
+use std::path::PathBuf;
+
+use clap::Args;
+use logline_core::{KeyPair, Signer as _};
+use serde_json::json;
+
+use crate::Error;
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// The new file; nothing is overwritten.
+    file: PathBuf,
+}
+
+pub(crate) fn run(options: &Options, json: bool) -> Result<bool, Error> {
+    let key = KeyPair::generate()?;
+    key.save_new(&options.file)?;
+    if json {
+        println!("{}", json!({"file": options.file.display().to_string(), "public_key": key.public_key().to_string()}));
+    } else {
+        println!("{}", key.public_key());
+        eprintln!("the secret is in {}: keep it from others, and have a copy", options.file.display());
+    }
+    Ok(true)
+}

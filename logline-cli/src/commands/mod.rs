@@ -1,0 +1,8 @@
+//! One file per command.
+
+pub(crate) mod export;
+pub(crate) mod fsck;
+pub(crate) mod import;
+pub(crate) mod keygen;
+pub(crate) mod read;
+pub(crate) mod tail;

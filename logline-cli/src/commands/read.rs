@@ -1,0 +1,89 @@
+//! `logline get` and `logline history`
+
+use std::collections::BTreeSet;
+
+use clap::Args;
+use logline_core::ledger::{Ledger as _, LedgerExt as _, Query, Versions};
+use logline_core::{Verifier, ids};
+use logline_sqlite::SqliteLedger;
+use uuid::Uuid;
+
+use crate::open::Identity;
+use crate::{Error, open, output};
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// The span's id. An id that is no UUID is mapped as an import maps it.
+    id: String,
+    #[command(flatten)]
+    identity: Identity,
+    /// The tenant the span is in, where it is another than --tenant (public spans).
+    #[arg(long, value_name = "TENANT")]
+    r#in: Option<String>,
+}
+
+impl Options {
+    fn id(&self) -> Uuid {
+        ids::from_text(&self.id)
+    }
+
+    /// The tenant to look in: named, or the only one that has the id.
+    async fn tenant(&self, ledger: &SqliteLedger) -> Result<String, Error> {
+        if let Some(tenant) = self.r#in.as_deref().or(self.identity.tenant()) {
+            return Ok(tenant.to_owned());
+        }
+        let query = Query::new().id(self.id()).versions(Versions::All);
+        let spans = ledger.collect(&self.identity.scope(), &query, 1000).await?;
+        let tenants: BTreeSet<_> = spans.into_iter().map(|span| span.span.tenant_id).collect();
+        let mut tenants = tenants.into_iter();
+        match (tenants.next(), tenants.next()) {
+            (Some(tenant), None) => Ok(tenant),
+            (None, _) => Err(format!("no span {} in any tenant", self.id()).into()),
+            (Some(a), Some(b)) => Err(format!("id {} is in tenants `{a}`, `{b}`, …: name one with --in", self.id()).into()),
+        }
+    }
+}
+
+pub(crate) async fn get(options: &Options, url: Option<&str>, json: bool) -> Result<bool, Error> {
+    let ledger = open::for_reading(url)?;
+    let tenant = options.tenant(&ledger).await?;
+    let span = ledger.get(&options.identity.scope(), &tenant, options.id()).await?;
+    if json {
+        output::span(&span, true)?
+    } else {
+        output::columns(&span)?
+    }
+    match span.check(&mut Verifier::new()) {
+        Ok(()) => Ok(true),
+        Err(e) => {
+            eprintln!("this row does not hold: {e}");
+            Ok(false)
+        }
+    }
+}
+
+pub(crate) async fn history(options: &Options, url: Option<&str>, json: bool) -> Result<bool, Error> {
+    let ledger = open::for_reading(url)?;
+    let tenant = options.tenant(&ledger).await?;
+    let scope = options.identity.scope();
+    let mut verifier = Verifier::new();
+    let (mut from_seq, mut found, mut all_hold) = (0, false, true);
+    loop {
+        let versions = ledger.history(&scope, &tenant, options.id(), from_seq, 1000).await?;
+        let Some(last) = versions.last() else { break };
+        from_seq = last.seq.saturating_add(1);
+        found = true;
+        for span in &versions {
+            output::span(span, json)?;
+            if let Err(e) = span.check(&mut verifier) {
+                eprintln!("{} does not hold: {e}", span.key());
+                all_hold = false;
+            }
+        }
+    }
+    if found {
+        Ok(all_hold)
+    } else {
+        Err(format!("no span {} in tenant `{tenant}` that this scope can see", options.id()).into())
+    }
+}

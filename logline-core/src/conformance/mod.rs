@@ -1,0 +1,170 @@
+//! The contract of [`Ledger`] as tests that every backend runs, ours and others'.
+//!
+//! ```ignore
+//! mod memory {
+//!     async fn open() -> ((), logline_core::MemoryLedger) {
+//!         ((), logline_core::MemoryLedger::new())
+//!     }
+//!     logline_core::conformance_suite!(open, block_on);
+//! }
+//! ```
+//!
+//! `open` returns a new, empty ledger and a guard that keeps what is beneath it alive; `block_on` drives a future to its end.
+//! Every trial becomes a test of its own name. Trials panic with what went wrong; they are outside this crate's semantic
+//! versioning, because the contract gets sharper.
+
+pub mod chains;
+pub mod isolation;
+pub mod model;
+pub mod reading;
+pub mod strategies;
+pub mod watching;
+
+use uuid::Uuid;
+
+use crate::draft::Draft;
+use crate::keys::KeyPair;
+use crate::ledger::{AppendOptions, Ledger, LedgerError, LedgerExt as _, Receipt};
+use crate::scope::Scope;
+use crate::seal::{SignedSpan, VerifiedSpan};
+use crate::timestamp::Timestamp;
+
+/// Makes one `#[test]` of every trial.
+#[macro_export]
+macro_rules! conformance_suite {
+    ($open:path, $block_on:path) => {
+        $crate::conformance_suite! { @tests $open, $block_on,
+            chains::what_is_appended_is_read_back_and_verifies,
+            chains::any_span_survives_the_round_trip,
+            chains::the_first_version_may_have_any_seq,
+            chains::an_existing_id_cannot_begin_again,
+            chains::a_version_must_follow_the_last_one,
+            chains::a_fork_is_refused,
+            chains::versions_keep_their_owner_and_type,
+            chains::a_batch_is_stored_whole_or_not_at_all,
+            chains::a_batch_may_hold_several_versions_of_an_id,
+            chains::the_identical_append_is_stored_once,
+            chains::keep_leaves_what_a_racing_host_wrote,
+            chains::keep_does_not_believe_a_squatters_digest,
+            chains::one_of_many_writers_of_a_version_wins,
+            chains::concurrent_appends_all_land,
+            chains::a_dropped_append_is_stored_whole_or_not_at_all,
+            chains::an_oversized_batch_is_refused,
+            isolation::another_tenant_cannot_read_my_rows,
+            isolation::the_same_user_name_in_another_tenant_is_somebody_else,
+            isolation::a_colleague_cannot_read_my_private_rows,
+            isolation::a_scope_without_identity_sees_and_writes_nothing,
+            isolation::public_rows_of_another_tenant_show_only_when_it_is_named,
+            isolation::a_hidden_last_version_hides_the_id,
+            isolation::another_tenant_cannot_publish_my_next_version,
+            isolation::a_user_cannot_write_as_another_owner,
+            isolation::a_user_cannot_write_what_only_the_runtime_may,
+            isolation::the_same_id_in_another_tenant_changes_nothing,
+            isolation::every_scope_sees_exactly_what_the_predicate_says,
+            reading::a_tombstone_hides_the_id_but_not_its_history,
+            reading::pages_resume_where_they_ended,
+            reading::filters_match_the_last_version,
+            reading::newest_first_is_append_order_reversed,
+            reading::chain_order_yields_whole_chains,
+            reading::until_shows_what_was_there,
+            reading::a_foreign_cursor_is_refused,
+            reading::history_starts_where_asked,
+            watching::a_watch_yields_every_version_in_order,
+            watching::a_watch_from_now_yields_what_comes,
+            watching::a_watch_resumes_after_a_cursor,
+            watching::a_watch_never_skips_under_concurrent_writers,
+            watching::a_watch_shows_only_what_its_scope_may_see,
+            model::random_histories_match_the_model,
+        }
+    };
+    (@tests $open:path, $block_on:path, $($module:ident::$trial:ident),* $(,)?) => {
+        $(#[test]
+        fn $trial() {
+            $block_on(async {
+                let (guard, ledger) = $open().await;
+                $crate::conformance::$module::$trial(&ledger).await;
+                drop(ledger);
+                drop(guard);
+            });
+        })*
+    };
+}
+
+/// Fails the trial.
+pub(crate) fn fail(message: impl std::fmt::Display) -> ! {
+    std::panic::panic_any(message.to_string())
+}
+
+/// Unwraps what a trial needs to go on.
+pub(crate) trait Expect<T> {
+    fn or_fail(self, what: &str) -> T;
+}
+
+impl<T, E: std::fmt::Debug> Expect<T> for Result<T, E> {
+    fn or_fail(self, what: &str) -> T {
+        self.unwrap_or_else(|e| fail(format_args!("{what}: {e:?}")))
+    }
+}
+
+impl<T> Expect<T> for Option<T> {
+    fn or_fail(self, what: &str) -> T {
+        self.unwrap_or_else(|| fail(what))
+    }
+}
+
+/// Compares two values that must be equal.
+pub(crate) fn same<T: PartialEq + std::fmt::Debug>(found: &T, expected: &T, what: &str) {
+    if found != expected {
+        fail(format_args!("{what}:\n   found {found:?}\nexpected {expected:?}"));
+    }
+}
+
+/// A claim that must hold.
+pub(crate) fn hold(claim: bool, what: &str) {
+    if !claim {
+        fail(what);
+    }
+}
+
+pub(crate) const TENANT: &str = "acme";
+pub(crate) const OTHER: &str = "globex";
+pub(crate) const USER: &str = "alice";
+
+pub(crate) fn id(n: u128) -> Uuid {
+    Uuid::from_u128(0x0197_0000_0000_7000_8000_0000_0000_0000 + n)
+}
+
+pub(crate) fn key() -> KeyPair {
+    KeyPair::from_seed(&[7; 32])
+}
+
+/// A note of `USER` in `TENANT`, first version.
+pub(crate) fn note(n: u128) -> Draft {
+    Draft::new("note").id(id(n)).tenant(TENANT).owner(USER).who("user:alice").this("note.trial").at(at(n))
+}
+
+pub(crate) fn at(n: u128) -> Timestamp {
+    Timestamp::EPOCH.saturating_add(std::time::Duration::from_secs(1_800_000_000 + n as u64))
+}
+
+pub(crate) fn seal(draft: Draft) -> VerifiedSpan {
+    draft.seal_local(&key()).or_fail("a trial's draft must seal")
+}
+
+pub(crate) fn next(previous: &SignedSpan) -> Draft {
+    Draft::next_version(previous).at(at(u128::from(previous.seq) + 1000))
+}
+
+pub(crate) async fn append<L: Ledger>(ledger: &L, span: VerifiedSpan) -> Receipt {
+    ledger.append_one(&Scope::Operator, span).await.or_fail("append")
+}
+
+pub(crate) async fn append_all<L: Ledger>(ledger: &L, spans: Vec<VerifiedSpan>) -> Result<Vec<Receipt>, LedgerError> {
+    ledger.append(&Scope::Operator, spans, &AppendOptions::default()).await
+}
+
+/// Every row, as the operator sees them.
+pub(crate) async fn everything<L: Ledger>(ledger: &L) -> Vec<SignedSpan> {
+    let query = crate::ledger::Query::timeline();
+    ledger.collect(&Scope::Operator, &query, usize::MAX).await.or_fail("scan everything")
+}

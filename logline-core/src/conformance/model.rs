@@ -1,0 +1,270 @@
+//! The state machine: random histories on a backend and on the in-memory model, compared step by step.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+use uuid::Uuid;
+
+use super::{Expect as _, fail, id, note, seal};
+use crate::draft::Draft;
+use crate::ledger::{AppendOptions, Ledger, LedgerError, OnExisting, Order, Outcome, Query, Versions};
+use crate::memory::MemoryLedger;
+use crate::scope::Scope;
+use crate::seal::{SignedSpan, VerifiedSpan};
+use crate::span::{SpanKey, Visibility};
+
+const TENANTS: [&str; 3] = ["acme", "globex", "initech"];
+const OWNERS: [&str; 2] = ["alice", "bob"];
+
+/// How a span of an append relates to what is there.
+#[derive(Debug, Clone, Copy)]
+enum Link {
+    First { seq: u32 },
+    Next,
+    NextOfOlder,
+    Gap,
+    Again,
+}
+
+#[derive(Debug, Clone)]
+struct Write {
+    id: u8,
+    tenant: usize,
+    owner: usize,
+    entity_type: &'static str,
+    visibility: Visibility,
+    deleted: bool,
+    link: Link,
+    content: u8,
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Append { scope: Scope, batch: Vec<Write>, keep: bool },
+    Get { scope: Scope, tenant: usize, id: u8 },
+    History { scope: Scope, tenant: usize, id: u8, from: u32 },
+    Scan { scope: Scope, query: Query },
+}
+
+fn scope() -> impl Strategy<Value = Scope> {
+    prop_oneof![
+        3 => Just(Scope::Operator),
+        2 => (0..3_usize).prop_map(|t| Scope::runtime(TENANTS.get(t).copied().unwrap_or_default())),
+        3 => (0..3_usize, 0..2_usize).prop_map(|(t, o)| {
+            Scope::user(TENANTS.get(t).copied().unwrap_or_default(), OWNERS.get(o).copied().unwrap_or_default())
+        }),
+        1 => Just(Scope::user("", "alice")),
+    ]
+}
+
+fn write() -> impl Strategy<Value = Write> {
+    let link = prop_oneof![
+        2 => (0..3_u32).prop_map(|seq| Link::First { seq }),
+        6 => Just(Link::Next),
+        1 => Just(Link::NextOfOlder),
+        1 => Just(Link::Gap),
+        1 => Just(Link::Again),
+    ];
+    let visibility = prop_oneof![Just(Visibility::Private), Just(Visibility::Tenant), Just(Visibility::Public)];
+    let entity_type = prop_oneof![4 => Just("note"), 1 => Just("request"), 1 => Just("execution")];
+    (0..4_u8, 0..3_usize, 0..2_usize, entity_type, visibility, prop::bool::weighted(0.15), link, 0..3_u8).prop_map(
+        |(id, tenant, owner, entity_type, visibility, deleted, link, content)| Write {
+            id,
+            tenant,
+            owner,
+            entity_type,
+            visibility,
+            deleted,
+            link,
+            content,
+        },
+    )
+}
+
+fn query() -> impl Strategy<Value = Query> {
+    let order = prop_oneof![Just(Order::Append), Just(Order::Newest), Just(Order::Chain)];
+    let versions = prop_oneof![Just(Versions::All), Just(Versions::Latest)];
+    let tenant = prop::option::of(0..3_usize);
+    (order, versions, tenant, prop::option::of(0..4_u8), 1..6_usize).prop_map(|(order, versions, tenant, id, limit)| {
+        let mut query = Query::new().order(order).versions(versions).limit(limit);
+        query.tenant = tenant.and_then(|t| TENANTS.get(t)).map(|t| (*t).to_owned());
+        query.id = id.map(span_id);
+        query
+    })
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (scope(), vec(write(), 1..4), any::<bool>()).prop_map(|(scope, batch, keep)| Step::Append { scope, batch, keep }),
+        1 => (scope(), 0..3_usize, 0..4_u8).prop_map(|(scope, tenant, id)| Step::Get { scope, tenant, id }),
+        1 => (scope(), 0..3_usize, 0..4_u8, 0..3_u32)
+            .prop_map(|(scope, tenant, id, from)| Step::History { scope, tenant, id, from }),
+        2 => (scope(), query()).prop_map(|(scope, query)| Step::Scan { scope, query }),
+    ]
+}
+
+fn span_id(n: u8) -> Uuid {
+    id(n.into())
+}
+
+/// What an append came to, without what may differ between backends.
+type Appended = Result<Vec<(SpanKey, Outcome)>, String>;
+
+/// The kind of an error: backends may word it differently, not mean something else.
+fn kind(error: &LedgerError) -> String {
+    let text = format!("{error:?}");
+    text.split([' ', '{']).next().unwrap_or_default().to_owned()
+}
+
+/// Random histories in which the backend and the model must agree; a failing one is made small before it is shown.
+pub async fn random_histories_match_the_model<L: Ledger>(ledger: &L) {
+    let mut runner = TestRunner::default();
+    let strategy = vec(step(), 1..40);
+    // One ledger serves all histories: each has tenants of its own.
+    for case in 0..24_u32 {
+        let mut tree = strategy.new_tree(&mut runner).or_fail("a history");
+        let mut attempt = 0;
+        let Err(mut failure) = run(ledger, tree.current(), &format!("{case}.{attempt}")).await else { continue };
+        while attempt < 400 && tree.simplify() {
+            loop {
+                attempt += 1;
+                match run(ledger, tree.current(), &format!("{case}.{attempt}")).await {
+                    Err(smaller) => {
+                        failure = smaller;
+                        break;
+                    }
+                    Ok(()) if attempt >= 400 || !tree.complicate() => break,
+                    Ok(()) => {}
+                }
+            }
+        }
+        fail(failure);
+    }
+}
+
+/// Runs one history; `salt` keeps its tenants apart from those of other histories on the same ledger.
+async fn run<L: Ledger>(ledger: &L, steps: Vec<Step>, salt: &str) -> Result<(), String> {
+    let history = History { ledger, model: MemoryLedger::new(), salt };
+    for (index, step) in steps.iter().enumerate() {
+        history.step(step).await.map_err(|e| format!("step {index} of {steps:#?}\n{e}"))?;
+    }
+    Ok(())
+}
+
+struct History<'a, L> {
+    ledger: &'a L,
+    model: MemoryLedger,
+    salt: &'a str,
+}
+
+impl<L: Ledger> History<'_, L> {
+    fn tenant(&self, index: usize) -> String {
+        self.salted(TENANTS.get(index).copied().unwrap_or_default())
+    }
+
+    fn salted(&self, tenant: &str) -> String {
+        if tenant.is_empty() { String::new() } else { format!("{tenant}-{}", self.salt) }
+    }
+
+    fn scope(&self, scope: &Scope) -> Scope {
+        match scope {
+            Scope::User { tenant, user } => Scope::user(self.salted(tenant), user.as_str()),
+            Scope::Runtime { tenant } => Scope::runtime(self.salted(tenant)),
+            Scope::Operator => Scope::Operator,
+        }
+    }
+
+    async fn step(&self, step: &Step) -> Result<(), String> {
+        match step {
+            Step::Append { scope, batch, keep } => {
+                let scope = self.scope(scope);
+                let batch = self.batch(batch).await;
+                let options = AppendOptions { on_existing: if *keep { OnExisting::Keep } else { OnExisting::Conflict } };
+                let appended = |result: Result<Vec<crate::ledger::Receipt>, LedgerError>| -> Appended {
+                    let receipts = result.map_err(|e| kind(&e))?;
+                    Ok(receipts.into_iter().map(|r| (r.key, r.outcome)).collect())
+                };
+                let ours = appended(self.ledger.append(&scope, batch.clone(), &options).await);
+                agree(&ours, &appended(self.model.append(&scope, batch, &options).await))
+            }
+            Step::Get { scope, tenant, id } => {
+                let (scope, tenant, id) = (self.scope(scope), self.tenant(*tenant), span_id(*id));
+                let ours = self.ledger.get(&scope, &tenant, id).await.map_err(|e| kind(&e));
+                agree(&ours, &self.model.get(&scope, &tenant, id).await.map_err(|e| kind(&e)))
+            }
+            Step::History { scope, tenant, id, from } => {
+                let (scope, tenant, id) = (self.scope(scope), self.tenant(*tenant), span_id(*id));
+                let ours = self.ledger.history(&scope, &tenant, id, *from, 5).await.map_err(|e| kind(&e));
+                agree(&ours, &self.model.history(&scope, &tenant, id, *from, 5).await.map_err(|e| kind(&e)))
+            }
+            Step::Scan { scope, query } => {
+                let mut query = query.clone();
+                query.tenant = query.tenant.map(|tenant| self.salted(&tenant));
+                // Other histories' rows stand in the same ledger; the operator names a tenant to see only this one's.
+                if *scope == Scope::Operator && query.tenant.is_none() {
+                    query.tenant = Some(self.tenant(0));
+                }
+                let scope = self.scope(scope);
+                agree(&pages(self.ledger, &scope, &query).await?, &pages(&self.model, &scope, &query).await?)
+            }
+        }
+    }
+
+    /// Seals a batch against what the model holds, so that both sides get the same bytes.
+    async fn batch(&self, writes: &[Write]) -> Vec<VerifiedSpan> {
+        let mut batch: Vec<VerifiedSpan> = Vec::new();
+        for write in writes {
+            let tenant = self.tenant(write.tenant);
+            let id = span_id(write.id);
+            let mut history: Vec<SignedSpan> =
+                self.model.history(&Scope::Operator, &tenant, id, 0, 1000).await.unwrap_or_default();
+            history.extend(batch.iter().filter(|s| s.tenant_id == tenant && s.id == id).map(|s| (**s).clone()));
+            batch.push(seal(write.draft(&tenant, &history)));
+        }
+        batch
+    }
+}
+
+impl Write {
+    fn draft(&self, tenant: &str, history: &[SignedSpan]) -> Draft {
+        let owner = OWNERS.get(self.owner).copied().unwrap_or_default();
+        let mut first = note(self.id.into()).tenant(tenant).owner(owner);
+        first.columns_mut().entity_type = self.entity_type.to_owned();
+        let last = history.last();
+        let older = history.len().checked_sub(2).and_then(|index| history.get(index));
+        let mut draft = match (self.link, last) {
+            (Link::First { seq }, _) => first.seq(seq),
+            (_, None) => first,
+            (Link::Next, Some(last)) => super::next(last),
+            (Link::NextOfOlder, Some(last)) => super::next(older.unwrap_or(last)),
+            (Link::Gap, Some(last)) => super::next(last).seq(last.seq + 2),
+            (Link::Again, Some(last)) => Draft::from_columns(last.span.clone()),
+        };
+        if !matches!(self.link, Link::Again) {
+            let columns = draft.columns_mut();
+            columns.visibility = self.visibility;
+            columns.is_deleted = self.deleted;
+            columns.content = Some(self.content.into());
+        }
+        draft
+    }
+}
+
+fn agree<T: PartialEq + std::fmt::Debug>(ours: &T, model: &T) -> Result<(), String> {
+    if ours == model { Ok(()) } else { Err(format!("the backend says {ours:#?}\nthe model says {model:#?}")) }
+}
+
+/// All pages of a query.
+async fn pages<L: Ledger>(ledger: &L, scope: &Scope, query: &Query) -> Result<Vec<SignedSpan>, String> {
+    let mut spans = Vec::new();
+    let mut cursor = None;
+    loop {
+        let page = ledger.scan(scope, query, cursor.as_ref()).await.map_err(|e| e.to_string())?;
+        cursor.clone_from(&page.next);
+        spans.extend(page.into_spans().map_err(|e| e.to_string())?);
+        if cursor.is_none() {
+            return Ok(spans);
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! Scans, histories, cursors, tombstones.
+
+use super::{Expect as _, TENANT, append, append_all, fail, hold, id, next, note, same, seal};
+use crate::ledger::{Cursor, Ledger, LedgerError, LedgerExt as _, Order, Query, Versions};
+use crate::scope::Scope;
+use crate::seal::SignedSpan;
+
+/// A tombstone hides an id from those who look for what is, not from those who look for what was.
+pub async fn a_tombstone_hides_the_id_but_not_its_history<L: Ledger>(ledger: &L) {
+    let first = seal(note(1));
+    let deleted = seal(next(&first).deleted());
+    append_all(ledger, vec![first, deleted.clone()]).await.or_fail("append");
+    for scope in [Scope::Operator, Scope::runtime(TENANT)] {
+        let got = ledger.find(&scope, TENANT, id(1)).await.or_fail("find");
+        same(&got, &None, "get of a deleted id");
+        let latest = ledger.collect(&scope, &Query::new(), 10).await.or_fail("scan");
+        hold(latest.is_empty(), "a scan of last versions shows a deleted id");
+        let history = ledger.history(&scope, TENANT, id(1), 0, 10).await.or_fail("history");
+        same(&history.len(), &2, "versions in the history");
+        let all = ledger.collect(&scope, &Query::timeline(), 10).await.or_fail("scan");
+        same(&all.len(), &2, "versions in the timeline");
+    }
+    let mut revived = next(&deleted);
+    revived.columns_mut().is_deleted = false;
+    append(ledger, seal(revived)).await;
+    ledger.get(&Scope::Operator, TENANT, id(1)).await.or_fail("a later version brings it back");
+}
+
+/// Walks `query` in pages of `size` and returns the keys.
+async fn walk<L: Ledger>(ledger: &L, query: &Query, size: usize) -> Vec<SignedSpan> {
+    let query = query.clone().limit(size);
+    let mut found = Vec::new();
+    let mut cursor: Option<Cursor> = None;
+    loop {
+        let page = ledger.scan(&Scope::Operator, &query, cursor.as_ref()).await.or_fail("scan");
+        hold(page.rows.len() <= size, "a page holds more rows than asked for");
+        // A cursor survives being stored as text.
+        cursor = page.next.as_ref().map(|c| Cursor::from_text(c.to_string()));
+        found.extend(page.into_spans().or_fail("rows"));
+        if cursor.is_none() {
+            return found;
+        }
+    }
+}
+
+async fn fill<L: Ledger>(ledger: &L, ids: u128, versions: u32) {
+    let mut last: Vec<_> = Vec::new();
+    for version in 0..versions {
+        let batch: Vec<_> = match version {
+            // Ids descend, so that append order and chain order differ.
+            0 => (0..ids).rev().map(|n| seal(note(n))).collect(),
+            _ => last.iter().map(|span: &crate::seal::VerifiedSpan| seal(next(span))).collect(),
+        };
+        append_all(ledger, batch.clone()).await.or_fail("fill");
+        last = batch;
+    }
+}
+
+/// Pages of any size add up to the whole, in order, without repeats.
+pub async fn pages_resume_where_they_ended<L: Ledger>(ledger: &L) {
+    fill(ledger, 7, 3).await;
+    for query in [Query::timeline(), Query::new(), Query::chains(), Query::timeline().order(Order::Newest)] {
+        let whole = walk(ledger, &query, 1000).await;
+        for size in [1, 2, 3, 20, 21, 22] {
+            same(&walk(ledger, &query, size).await, &whole, &format!("{query:?} in pages of {size}"));
+        }
+    }
+}
+
+/// Filters look at the last version; with all versions, at each.
+pub async fn filters_match_the_last_version<L: Ledger>(ledger: &L) {
+    let open = seal(note(1).status("open").parent(id(50)).trace("t1"));
+    let closed = seal(next(&open).status("closed"));
+    let other = seal(note(2).status("open").owner("bob"));
+    append_all(ledger, vec![open, closed, other]).await.or_fail("append");
+    let count = async |query: Query| ledger.collect(&Scope::Operator, &query, 10).await.or_fail("scan").len();
+    same(&count(Query::new().status("open")).await, &1, "open now");
+    same(&count(Query::timeline().status("open")).await, &2, "ever open");
+    same(&count(Query::new().parent_id(id(50))).await, &1, "by parent");
+    same(&count(Query::new().trace_id("t1")).await, &1, "by trace");
+    same(&count(Query::new().owner("bob")).await, &1, "by owner");
+    same(&count(Query::new().entity_type("note")).await, &2, "by type");
+    same(&count(Query::new().entity_type("function")).await, &0, "by another type");
+    same(&count(Query::new().id(id(2)).tenant(TENANT)).await, &1, "by id and tenant");
+    same(&count(Query::new().versions(Versions::All).id(id(1))).await, &2, "all versions by id");
+}
+
+/// Newest first.
+pub async fn newest_first_is_append_order_reversed<L: Ledger>(ledger: &L) {
+    fill(ledger, 5, 2).await;
+    let mut forward = walk(ledger, &Query::timeline(), 100).await;
+    let backward = walk(ledger, &Query::timeline().order(Order::Newest), 100).await;
+    forward.reverse();
+    same(&backward, &forward, "newest first");
+}
+
+/// Chain order is what an audit walks.
+pub async fn chain_order_yields_whole_chains<L: Ledger>(ledger: &L) {
+    fill(ledger, 5, 3).await;
+    append(ledger, seal(note(9).tenant("a tenant: with\" marks"))).await;
+    append(ledger, seal(note(2).tenant("zeta"))).await;
+    let found = walk(ledger, &Query::chains(), 2).await;
+    let keys: Vec<_> = found.iter().map(|span| (span.tenant_id.clone(), span.id.to_string(), span.seq)).collect();
+    let mut sorted = keys.clone();
+    sorted.sort();
+    same(&keys, &sorted, "chain order");
+    same(&keys.len(), &17, "rows");
+}
+
+/// What came later is not in the picture.
+pub async fn until_shows_what_was_there<L: Ledger>(ledger: &L) {
+    fill(ledger, 4, 1).await;
+    let page = ledger.scan(&Scope::Operator, &Query::timeline(), None).await.or_fail("scan");
+    let end = page.rows.last().map(|row| row.cursor.clone()).or_fail("a row");
+    append(ledger, seal(note(100))).await;
+    for query in [Query::timeline(), Query::chains()] {
+        let found = walk(ledger, &query.until(end.clone()), 3).await;
+        same(&found.len(), &4, "rows until then");
+    }
+}
+
+/// Garbage, and cursors of another order, are errors and not somebody's first page.
+pub async fn a_foreign_cursor_is_refused<L: Ledger>(ledger: &L) {
+    fill(ledger, 3, 1).await;
+    let chain = ledger.scan(&Scope::Operator, &Query::chains().limit(1), None).await.or_fail("scan");
+    let chain = chain.next.or_fail("a next page").to_string();
+    for text in ["", "x", "a:", "a:one", "a:99999999999999999999999", "c:1:2:3", "c:1:1:99999:x", "\u{1f600}", &chain] {
+        let cursor = Cursor::from_text(text);
+        let scanned = ledger.scan(&Scope::Operator, &Query::timeline(), Some(&cursor)).await;
+        match scanned {
+            Err(LedgerError::InvalidCursor { .. }) => {}
+            other => fail(format_args!("cursor `{text}`: {other:?}")),
+        }
+    }
+}
+
+/// A history can be read in parts.
+pub async fn history_starts_where_asked<L: Ledger>(ledger: &L) {
+    fill(ledger, 1, 5).await;
+    let history = ledger.history(&Scope::Operator, TENANT, id(0), 2, 2).await.or_fail("history");
+    let seqs: Vec<_> = history.iter().map(|span| span.seq).collect();
+    same(&seqs, &vec![2, 3], "versions");
+    let none = ledger.history(&Scope::Operator, TENANT, id(77), 0, 10).await.or_fail("history");
+    hold(none.is_empty(), "no id, no history");
+}

@@ -1,0 +1,30 @@
+//! The in-memory ledger passes the suite concrete, boxed in an `Arc`, and as a trait object.
+
+use std::future::Future;
+
+fn block_on<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
+}
+
+mod concrete {
+    use logline_core::MemoryLedger;
+
+    async fn open() -> ((), MemoryLedger) {
+        ((), MemoryLedger::new())
+    }
+
+    logline_core::conformance_suite!(open, super::block_on);
+}
+
+mod shared_trait_object {
+    use std::sync::Arc;
+
+    use logline_core::MemoryLedger;
+    use logline_core::ledger::Ledger;
+
+    async fn open() -> ((), Arc<dyn Ledger>) {
+        ((), Arc::new(MemoryLedger::new()))
+    }
+
+    logline_core::conformance_suite!(open, super::block_on);
+}

@@ -1,0 +1,330 @@
+//! Who decides: the pinned root, manifests, approvals, rotation; and every way around them.
+
+use std::future::Future;
+
+use logline_core::ledger::{Ledger, LedgerExt as _};
+use logline_core::roles::Role;
+use logline_core::trust::{Manifest, ManifestError, RootSet, SkipReason, TrustError, TrustRoot, Trusted, approval};
+use logline_core::{
+    Draft, KeyPair, MemoryLedger, PublicKey, SYSTEM_TENANT, Scope, Signer as _, SystemClock, SystemIds, VerifiedSpan, ids,
+};
+use serde_json::json;
+
+fn block_on<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+}
+
+fn key(n: u8) -> KeyPair {
+    KeyPair::from_seed(&[n; 32])
+}
+
+fn public(n: u8) -> PublicKey {
+    key(n).public_key()
+}
+
+/// Keys 1, 2 and 3 are root, `threshold` of them decide.
+fn root(threshold: u32) -> TrustRoot {
+    TrustRoot::new([public(1), public(2), public(3)], threshold)
+}
+
+fn manifest(threshold: u32) -> Manifest {
+    Manifest::first(RootSet::new([public(1), public(2), public(3)], threshold))
+        .grant(public(10), Role::Publisher, [SYSTEM_TENANT])
+        .grant(public(11), Role::Publisher, ["acme"])
+}
+
+async fn publish(
+    trust: &TrustRoot,
+    ledger: &MemoryLedger,
+    manifest: &Manifest,
+    signer: u8,
+) -> Result<VerifiedSpan, TrustError> {
+    trust.publish(ledger, manifest, &key(signer), &SystemClock).await
+}
+
+async fn approve(trust: &TrustRoot, ledger: &MemoryLedger, span: &VerifiedSpan, signer: u8) {
+    trust.approve(ledger, span, &key(signer), &SystemClock).await.unwrap();
+}
+
+async fn resolve(trust: &TrustRoot, ledger: &MemoryLedger) -> Trusted {
+    trust.resolve(ledger).await.unwrap()
+}
+
+fn reason(error: TrustError) -> SkipReason {
+    match error {
+        TrustError::NoManifest { skipped, .. } => skipped.into_iter().next_back().expect("something was skipped").reason,
+        other => panic!("{other}"),
+    }
+}
+
+/// Appends a manifest span behind the library's checks, as whoever can write to the store could.
+async fn smuggle(ledger: &MemoryLedger, draft: Draft, signer: u8) -> VerifiedSpan {
+    let span = draft.stamp(&SystemClock, &SystemIds).seal_local(&key(signer)).unwrap();
+    ledger.append_one(&Scope::Operator, span.clone()).await.unwrap();
+    span
+}
+
+#[test]
+fn one_key_of_one_is_enough_for_a_laptop() {
+    block_on(async {
+        let (ledger, trust) = (MemoryLedger::new(), TrustRoot::new([public(1)], 1));
+        let first = Manifest::first(RootSet::new([public(1)], 1));
+        publish(&trust, &ledger, &first, 1).await.unwrap();
+        assert_eq!(resolve(&trust, &ledger).await.manifest.version, 1);
+    });
+}
+
+#[test]
+fn too_few_approvals_do_not_count_until_there_are_enough() {
+    block_on(async {
+        let (ledger, trust) = (MemoryLedger::new(), root(2));
+        let span = publish(&trust, &ledger, &manifest(2), 1).await.unwrap();
+        let error = trust.resolve(&ledger).await.unwrap_err();
+        assert_eq!(reason(error), SkipReason::Approvals { whose: "pinned", found: 1, needed: 2 });
+        approve(&trust, &ledger, &span, 2).await;
+        assert_eq!(resolve(&trust, &ledger).await.manifest.version, 1);
+    });
+}
+
+#[test]
+fn one_key_twice_is_one_approval() {
+    block_on(async {
+        let (ledger, trust) = (MemoryLedger::new(), root(2));
+        let span = publish(&trust, &ledger, &manifest(2), 1).await.unwrap();
+        approve(&trust, &ledger, &span, 1).await;
+        approve(&trust, &ledger, &span, 1).await;
+        // The same key in another span, under another id.
+        let draft = approval(&span, "approve").tenant(SYSTEM_TENANT).owner(SYSTEM_TENANT).who("another name");
+        smuggle(&ledger, draft, 1).await;
+        let error = trust.resolve(&ledger).await.unwrap_err();
+        assert_eq!(reason(error), SkipReason::Approvals { whose: "pinned", found: 1, needed: 2 });
+    });
+}
+
+#[test]
+fn an_approval_of_other_content_or_by_a_stranger_does_not_count() {
+    block_on(async {
+        let (ledger, trust) = (MemoryLedger::new(), root(2));
+        let span = publish(&trust, &ledger, &manifest(2), 1).await.unwrap();
+        let other = manifest(2).grant(public(66), Role::Runtime, ["*"]).to_draft(ids::MANIFEST).seq(7);
+        let other = other.stamp(&SystemClock, &SystemIds).seal_local(&key(1)).unwrap();
+        let system = |draft: Draft| draft.tenant(SYSTEM_TENANT).owner(SYSTEM_TENANT).who("w");
+        smuggle(&ledger, system(approval(&other, "approve")), 2).await;
+        smuggle(&ledger, system(approval(&span, "approve")), 66).await;
+        smuggle(&ledger, system(approval(&span, "reject")), 2).await;
+        let error = trust.resolve(&ledger).await.unwrap_err();
+        assert_eq!(reason(error), SkipReason::Approvals { whose: "pinned", found: 1, needed: 2 });
+        assert!(matches!(trust.approve(&ledger, &span, &key(66), &SystemClock).await, Err(TrustError::NotARootKey { .. })));
+    });
+}
+
+#[test]
+fn a_tenants_public_manifest_takes_over_nothing() {
+    block_on(async {
+        let (ledger, trust) = (MemoryLedger::new(), root(1));
+        publish(&trust, &ledger, &manifest(1), 1).await.unwrap();
+        let hostile = Manifest::first(RootSet::new([public(66)], 1)).grant(public(66), Role::Publisher, ["*", SYSTEM_TENANT]);
+        let draft = hostile.to_draft(ids::MANIFEST).tenant("globex").owner("mallory");
+        smuggle(&ledger, draft, 66).await;
+        let trusted = resolve(&trust, &ledger).await;
+        assert!(!trusted.authorities.has(&public(66), Role::Publisher, "globex"));
+        assert!(trusted.skipped.is_empty(), "another tenant's rows are not even looked at");
+    });
+}
+
+#[test]
+fn a_manifest_by_a_stranger_in_system_is_skipped_not_obeyed_and_not_fatal() {
+    block_on(async {
+        let (ledger, trust) = (MemoryLedger::new(), root(1));
+        let first = publish(&trust, &ledger, &manifest(1), 1).await.unwrap();
+        let mut hostile = manifest(1).grant(public(66), Role::Publisher, ["acme"]);
+        hostile.version = 2;
+        let draft = hostile.to_draft(ids::MANIFEST).seq(1).follows(first.seal.curr_hash);
+        smuggle(&ledger, draft, 66).await;
+        let trusted = resolve(&trust, &ledger).await;
+        assert_eq!(trusted.manifest.version, 1);
+        assert_eq!(trusted.skipped[0].reason, SkipReason::Signer { signer: public(66) });
+        // The honest next version follows the hostile row in the chain, and counts.
+        let mut second = manifest(1).grant(public(12), Role::Runtime, ["acme"]);
+        second.version = 2;
+        publish(&trust, &ledger, &second, 2).await.unwrap();
+        assert_eq!(resolve(&trust, &ledger).await.manifest.version, 2);
+    });
+}
+
+#[test]
+fn a_manifest_that_skips_a_version_does_not_count() {
+    block_on(async {
+        let (ledger, trust) = (MemoryLedger::new(), root(1));
+        let mut skipping = manifest(1);
+        for version in [0, 2, 3] {
+            skipping.version = version;
+            let error = publish(&trust, &ledger, &skipping, 1).await.unwrap_err();
+            assert!(matches!(error, TrustError::WouldNotCount(SkipReason::Version { next: 1, .. })), "{error}");
+        }
+        let first = publish(&trust, &ledger, &manifest(1), 1).await.unwrap();
+        skipping.version = 3;
+        let draft = skipping.to_draft(ids::MANIFEST).seq(1).follows(first.seal.curr_hash);
+        smuggle(&ledger, draft, 1).await;
+        let trusted = resolve(&trust, &ledger).await;
+        assert_eq!((trusted.manifest.version, trusted.skipped.len()), (1, 1));
+    });
+}
+
+#[test]
+fn rotation_takes_a_threshold_of_the_old_root_and_of_the_new() {
+    block_on(async {
+        let (ledger, trust) = (MemoryLedger::new(), root(2));
+        let first = publish(&trust, &ledger, &manifest(2), 1).await.unwrap();
+        approve(&trust, &ledger, &first, 2).await;
+        let mut second = manifest(2);
+        second.version = 2;
+        second.root = RootSet::new([public(1), public(2), public(3), public(4), public(5)], 3);
+        let span = publish(&trust, &ledger, &second, 4).await.unwrap();
+        approve(&trust, &ledger, &span, 1).await;
+        approve(&trust, &ledger, &span, 5).await;
+        let trusted = resolve(&trust, &ledger).await;
+        let short = SkipReason::Approvals { whose: "previous", found: 1, needed: 2 };
+        assert_eq!((trusted.manifest.version, &trusted.skipped[0].reason), (1, &short));
+        approve(&trust, &ledger, &span, 2).await;
+        assert_eq!(resolve(&trust, &ledger).await.manifest.version, 2);
+        // From now on the added keys decide as well.
+        let mut third = second.clone();
+        third.version = 3;
+        let span = publish(&trust, &ledger, &third, 4).await.unwrap();
+        approve(&trust, &ledger, &span, 5).await;
+        assert_eq!(resolve(&trust, &ledger).await.manifest.version, 2, "two of three");
+        approve(&trust, &ledger, &span, 3).await;
+        assert_eq!(resolve(&trust, &ledger).await.manifest.version, 3);
+    });
+}
+
+#[test]
+fn ending_a_key_or_a_right_is_refused_and_says_why() {
+    block_on(async {
+        let (ledger, trust) = (MemoryLedger::new(), root(1));
+        publish(&trust, &ledger, &manifest(1), 1).await.unwrap();
+        let mut without_root = manifest(1);
+        without_root.root = RootSet::new([public(1), public(2)], 1);
+        let mut without_right = manifest(1);
+        without_right.authorities.pop();
+        for mut ending in [without_root, without_right] {
+            ending.version = 2;
+            let error = publish(&trust, &ledger, &ending, 1).await.unwrap_err();
+            assert!(error.to_string().contains("can be added, not ended"), "{error}");
+        }
+    });
+}
+
+#[test]
+fn a_manifest_that_demands_the_unknown_makes_an_older_host_refuse() {
+    block_on(async {
+        for (member, value) in [
+            ("critical", json!(["quorum_sensing"])),
+            ("critical", json!(["throttle"])),
+            ("governance", json!({"promotion": "required"})),
+            ("promotion", json!("required")),
+        ] {
+            let (ledger, trust) = (MemoryLedger::new(), root(1));
+            let draft = manifest(1).to_draft(ids::MANIFEST).meta(member, value);
+            smuggle(&ledger, draft, 1).await;
+            let error = trust.resolve(&ledger).await.unwrap_err();
+            assert!(matches!(error, TrustError::Refused(ManifestError::Critical { .. })), "{member}: {error}");
+        }
+    });
+}
+
+#[test]
+fn unknown_members_are_kept_and_shown() {
+    block_on(async {
+        let (ledger, trust) = (MemoryLedger::new(), root(1));
+        smuggle(&ledger, manifest(1).to_draft(ids::MANIFEST).meta("colour", "blue"), 1).await;
+        let trusted = resolve(&trust, &ledger).await;
+        assert_eq!(trusted.manifest.unknown.get("colour"), Some(&json!("blue")));
+        assert_eq!(trusted.manifest.to_draft(ids::MANIFEST).columns().meta("colour"), Some(&json!("blue")));
+    });
+}
+
+#[test]
+fn malformed_manifests_are_refused_with_the_reason() {
+    let weak = PublicKey({
+        let mut bytes = [0; 32];
+        bytes[0] = 1;
+        bytes
+    });
+    let with_root = |root: RootSet| Manifest::first(root).check().unwrap_err().to_string();
+    assert!(with_root(RootSet::new([public(1)], 0)).contains("threshold is 0 of 1"));
+    assert!(with_root(RootSet::new([public(1), public(1)], 2)).contains("threshold is 2 of 1"));
+    assert!(with_root(RootSet::new([weak], 1)).contains("weak"));
+    let base = || Manifest::first(RootSet::new([public(1)], 1));
+    let refused = |manifest: Manifest| manifest.check().unwrap_err().to_string();
+    assert!(refused(base().grant(public(2), Role::Root, ["acme"])).contains("root keys stand in `root.keys`"));
+    assert!(refused(base().grant(public(2), Role::Member, Vec::<String>::new())).contains("for no tenant"));
+    let mut limits = base();
+    limits.limits.memory_bytes = 1 << 40;
+    assert!(refused(limits).contains("limits.memory_bytes"));
+}
+
+#[test]
+fn a_trust_root_that_cannot_be_met_is_refused() {
+    block_on(async {
+        let ledger = MemoryLedger::new();
+        for trust in [TrustRoot::new([public(1)], 0), TrustRoot::new([public(1), public(1)], 2), TrustRoot::new([], 1)] {
+            assert!(matches!(trust.resolve(&ledger).await, Err(TrustError::Threshold { .. })));
+        }
+    });
+}
+
+#[test]
+fn the_role_table_holds_for_every_type() {
+    block_on(async {
+        let (ledger, trust) = (MemoryLedger::new(), root(1));
+        let all = manifest(1)
+            .grant(public(20), Role::Publisher, ["acme"])
+            .grant(public(21), Role::Approver, ["acme"])
+            .grant(public(22), Role::Member, ["acme"])
+            .grant(public(23), Role::Runtime, ["acme"])
+            .grant(public(24), Role::Runtime, ["*"])
+            .grant(public(25), Role::Publisher, ["globex"]);
+        publish(&trust, &ledger, &all, 1).await.unwrap();
+        let trusted = resolve(&trust, &ledger).await;
+        let may = |signer: u8, entity_type: &str, tenant: &str, later: bool| {
+            let mut draft = Draft::new(entity_type).tenant(tenant).owner("o").who("w").this("t");
+            if later {
+                draft = draft.seq(1).follows(logline_core::Hash([3; 32]));
+            }
+            let span = draft.stamp(&SystemClock, &SystemIds).seal_local(&key(signer)).unwrap();
+            trusted.authorities.check(&span).is_ok()
+        };
+        for entity_type in
+            ["function", "policy", "provider", "prompt_block", "memory_contract", "app_bundle", "slo", "test_plan"]
+        {
+            let allowed: Vec<u8> = (20..=25).filter(|k| may(*k, entity_type, "acme", false)).collect();
+            assert_eq!(allowed, [20], "{entity_type}");
+        }
+        for entity_type in ["execution", "metric", "status_patch", "policy_cursor", "memory", "boot_event", "promotion"] {
+            let allowed: Vec<u8> = (20..=25).filter(|k| may(*k, entity_type, "acme", false)).collect();
+            assert_eq!(allowed, [23, 24], "{entity_type}");
+        }
+        for entity_type in ["note", "request", "a_type_of_their_own"] {
+            let allowed: Vec<u8> = (20..=25).filter(|k| may(*k, entity_type, "acme", false)).collect();
+            assert_eq!(allowed, [20, 22, 23, 24], "{entity_type}");
+        }
+        assert_eq!((20..=25).filter(|k| may(*k, "request", "acme", true)).collect::<Vec<u8>>(), [23, 24]);
+        assert_eq!((20..=25).filter(|k| may(*k, "approval", "acme", false)).collect::<Vec<u8>>(), [21]);
+        assert!(!may(24, "boot_event", SYSTEM_TENANT, false), "`*` does not reach the system tenant");
+        assert!(!may(1, "function", SYSTEM_TENANT, false), "a root key publishes nothing but manifests");
+        assert!(may(1, "manifest", SYSTEM_TENANT, false) && !may(10, "manifest", SYSTEM_TENANT, false));
+        assert!(!may(1, "manifest", "acme", false), "a manifest in a tenant is nobody's to sign");
+    });
+}
+
+#[test]
+fn an_unreadable_ledger_is_no_manifest() {
+    block_on(async {
+        let (ledger, trust) = (MemoryLedger::new(), root(1));
+        let error = trust.resolve(&ledger).await.unwrap_err();
+        assert!(error.to_string().contains("there is none; seal one with a pinned root key"), "{error}");
+        assert!(ledger.capability().durability.contains("none"));
+    });
+}

@@ -1,0 +1,18 @@
+//! The SQLite ledger passes the suite, on a file of its own per trial.
+
+use std::future::Future;
+
+use logline_sqlite::SqliteLedger;
+use tempfile::TempDir;
+
+fn block_on<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
+}
+
+async fn open() -> (TempDir, SqliteLedger) {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = SqliteLedger::open(folder.path().join("trial.ledger")).unwrap();
+    (folder, ledger)
+}
+
+logline_core::conformance_suite!(open, block_on);
