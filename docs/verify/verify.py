@@ -12,9 +12,13 @@ import re
 import sys
 import unicodedata
 
-from blake3 import blake3
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+try:
+    from blake3 import blake3
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+except ImportError as e:
+    print(f"verify.py: {e}; run: pip install -r requirements.txt", file=sys.stderr)
+    sys.exit(2)
 
 SPAN, SIDECAR = "application/vnd.logline.span.v1", "application/vnd.logline.sidecar.v1"
 MAX_LINE, MAX_DEPTH, MAX_INT32 = 64 << 20, 64, 2**31 - 1
@@ -27,6 +31,7 @@ HEAD = {"curr_hash", "id", "seq", "tenant_id"}
 FOOTER = {"at", "chains", "export_blake3", "heads_blake3", "public_key", "signature", "spans", "tenant", "type", "v"}
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)\.(\d{6})Z", re.ASCII)
+TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[][{}]', re.DOTALL)
 P = 2**255 - 19
 Y8 = 0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD83D3D706A17C7
 SMALL_ORDER_Y = {0, 1, P - 1, Y8, P - Y8}  # y of the eight points of small order
@@ -75,29 +80,35 @@ def not_finite(text):
     raise Bad("non_finite", f"{text} is not finite")
 
 
-def walk(value, depth=1):
+def check_depth(text):
+    """Before anything recurses."""
+    depth = 0
+    for token in TOKEN.finditer(text):
+        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(token[0], 0)
+        require(depth <= MAX_DEPTH, "too_deep", f"nested deeper than {MAX_DEPTH} levels")
+
+
+def check_strings(value):
     if isinstance(value, str):
         require("\0" not in value, "nul", "character U+0000 in a string")
         require(not re.search("[\ud800-\udfff]", value), "lone_surrogate", "lone surrogate in a string")
     elif isinstance(value, (dict, list)):
-        require(depth <= MAX_DEPTH, "too_deep", f"nested deeper than {MAX_DEPTH} levels")
         for item in [*value, *value.values()] if isinstance(value, dict) else value:
-            walk(item, depth + 1)
+            check_strings(item)
 
 
 def read_json(raw):
     hooks = {"parse_int": read_number, "parse_float": read_number, "parse_constant": not_finite}
     try:
         text = raw.decode("utf-8")
+        check_depth(text)
         value = json.JSONDecoder(object_pairs_hook=read_object, **hooks).decode(text)
     except UnicodeDecodeError as e:
         raise Bad("utf8", f"malformed utf-8 at byte {e.start}")
     except json.JSONDecodeError as e:
         nul = e.msg.startswith("Invalid control character") and text[e.pos] == "\0"
         raise Bad("nul" if nul else "syntax", f"malformed json: {e.msg} at character {e.pos}")
-    except RecursionError:
-        raise Bad("too_deep", f"nested deeper than {MAX_DEPTH} levels")
-    walk(value)
+    check_strings(value)
     return value
 
 

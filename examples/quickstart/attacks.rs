@@ -104,7 +104,7 @@ async fn squat(setup: &Setup, ledger: &SqliteLedger, copy: &Path, function: &Sig
     let squat =
         Draft::new("function").id(function.id).tenant(OTHER_TENANT).owner(STRANGER).who(STRANGER).this("function.squat");
     let squat = squat.seq(function.seq).code("(module)").stamp(&SystemClock, &SystemIds).seal_local(&KeyPair::generate()?)?;
-    let receipt = copied.append_one(&Scope::user(OTHER_TENANT, STRANGER), squat).await;
+    let receipt = copied.append_one(&Scope::runtime(OTHER_TENANT), squat).await;
     println!("  appended as {}", receipt.map_or_else(|e| e.to_string(), |r| r.key.to_string()));
     let after = copied.get(&Scope::runtime(TENANT), TENANT, function.id).await?;
     let unchanged = after == *function;

@@ -247,7 +247,11 @@ impl Draft {
             Some(Value::Object(map)) => {
                 map.insert(key.to_owned(), value);
             }
-            other => *other = Some(Value::Object(Map::from_iter([(key.to_owned(), value)]))),
+            // Metadata that is no object is kept as a member of one.
+            other => {
+                let original = other.take().map(|original| ("original".to_owned(), original));
+                *other = Some(Value::Object(Map::from_iter(original.into_iter().chain([(key.to_owned(), value)]))));
+            }
         }
     }
 

@@ -5,7 +5,8 @@
 /// The payload type of a span's seal; the body is the 32 bytes of `curr_hash`.
 pub const SPAN: &str = "application/vnd.logline.span.v1";
 
-/// The payload type of an export's sidecar; the body is the 32-byte hash of its last line (`docs/export.md`).
+/// The payload type of an export's sidecar; the body is the 32-byte hash of its canonical last line without the
+/// signature (`docs/export.md`).
 pub const SIDECAR: &str = "application/vnd.logline.sidecar.v1";
 
 /// `PAE(type, body) = "DSSEv1" SP LEN(type) SP type SP LEN(body) SP body`, lengths in ASCII decimal.

@@ -128,6 +128,8 @@ pub struct Report {
     pub heads_checked: Option<u64>,
     /// Who signed the sidecar.
     pub sidecar_key: Option<PublicKey>,
+    /// Whether that was held against a key the caller named. If not, anybody may have made the sidecar.
+    pub sidecar_key_checked: bool,
 }
 
 impl Report {
@@ -163,6 +165,7 @@ pub async fn fsck(
     audit: Audit<'_>,
     on_event: &mut (dyn FnMut(Event) + Send),
 ) -> Result<Report, FsckError> {
+    let sidecar_key_checked = audit.sidecar_key.is_some();
     let mut heads = audit.against.map(|source| Heads::new(source, audit.sidecar_key)).transpose()?;
     let mut checker = Checker {
         verifier: Verifier::new(),
@@ -191,6 +194,7 @@ pub async fn fsck(
         heads.finish(&mut checker)?;
         checker.report.heads_checked = Some(heads.checked);
         checker.report.sidecar_key = Some(heads.reader.signer()?);
+        checker.report.sidecar_key_checked = sidecar_key_checked;
     }
     Ok(checker.report)
 }
@@ -234,16 +238,20 @@ impl Checker<'_> {
         for kind in self.link(&span, is_first) {
             self.problem((&span.tenant_id, &id, &seq), kind);
         }
-        // Verified on a copy of nothing: the row itself is the predecessor of the next.
-        match span.clone().verify(&mut self.verifier) {
-            Err(e) => self.problem((&span.tenant_id, &id, &seq), e.into()),
+        let tenant_id = span.tenant_id.clone();
+        let span = match span.try_verify(&mut self.verifier) {
             Ok(verified) => {
                 if let Some(Err(e)) = self.authorities.map(|a| a.check(&verified)) {
-                    self.problem((&span.tenant_id, &id, &seq), ProblemKind::NotAuthorised(Box::new(e)));
+                    self.problem((&tenant_id, &id, &seq), ProblemKind::NotAuthorised(Box::new(e)));
                 }
+                verified.into_signed()
             }
-        }
-        self.previous = Some(Previous { tenant_id: span.tenant_id.clone(), id, span: Some(span) });
+            Err(rejected) => {
+                self.problem((&tenant_id, &id, &seq), rejected.error.into());
+                rejected.span
+            }
+        };
+        self.previous = Some(Previous { tenant_id, id, span: Some(span) });
     }
 
     /// Counts a chain where one begins, and says whether it does.

@@ -15,7 +15,7 @@ use crate::hex::Hash;
 use crate::ids;
 use crate::kernel::{Attempt, Context, Kernel, KernelError, Reader};
 use crate::keys::{Signer, Verifier};
-use crate::ledger::{AppendOptions, Ledger, LedgerError};
+use crate::ledger::{AppendOptions, Ledger, LedgerError, LedgerExt as _, Outcome, Retry};
 use crate::request::{self, NotRunnable, Request};
 use crate::rules::Rules;
 use crate::sandbox::{Failure, Sandbox};
@@ -59,6 +59,12 @@ pub struct HostBuilder {
     lease: Option<Duration>,
 }
 
+/// What a lease allows for besides the function's own time: compiling it, and committing the result.
+const LEASE_MARGIN: Duration = Duration::from_secs(45);
+
+/// How often a finished attempt is handed to a ledger that is unavailable.
+const COMMIT_TRIES: u32 = 3;
+
 /// What a host could not do.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -84,6 +90,14 @@ pub enum HostError {
     /// The request cannot be run.
     #[error(transparent)]
     NotRunnable(#[from] NotRunnable),
+    /// The ledger has lost the manifest that this host obeys.
+    #[error("the ledger's manifest is version {found}, this host already obeys {current}: it was rolled back; run fsck")]
+    ManifestRollback {
+        /// Found now.
+        found: u64,
+        /// In force.
+        current: u64,
+    },
     /// The request's stored row does not verify.
     #[error("request is not what was signed: {0}")]
     NotVerified(#[from] VerifyError),
@@ -198,6 +212,25 @@ impl HostBuilder {
     }
 }
 
+/// Writes the end of an attempt. What was computed is worth more than one try.
+async fn commit(
+    driver: &Driver<'_>,
+    scope: &Scope,
+    drafts: Vec<Draft>,
+    signer: &dyn Signer,
+) -> Result<Vec<VerifiedSpan>, AdmitError> {
+    let mut tries = 1;
+    loop {
+        match driver.write(scope, drafts.clone(), signer, &AppendOptions::default()).await {
+            Err(AdmitError::Ledger(error)) if error.retry() == Retry::Later && tries < COMMIT_TRIES => {
+                tracing::warn!(%error, tries, "the end of an attempt could not be committed, trying again");
+                tries += 1;
+            }
+            written => return written.map(|(spans, _)| spans),
+        }
+    }
+}
+
 impl Host {
     /// Starts composing one.
     #[must_use]
@@ -227,6 +260,10 @@ impl Host {
     /// Where no manifest counts any more, or it demands what this library cannot do; the old one then stays in force.
     pub async fn refresh(&self) -> Result<(), HostError> {
         let trusted = self.inner.trust.resolve(&self.inner.ledger).await?;
+        let (found, current) = (trusted.manifest.version, self.trusted().manifest.version);
+        if found < current {
+            return Err(HostError::ManifestRollback { found, current });
+        }
         *self.inner.trusted.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = Arc::new(trusted);
         self.booted().clear();
         Ok(())
@@ -263,10 +300,11 @@ impl Host {
     /// Where the signer lacks the role, the draft breaks a rule, or the ledger refuses.
     pub async fn publish(&self, draft: Draft, signer: &dyn Signer) -> Result<VerifiedSpan, HostError> {
         let scope = Scope::runtime(draft.columns().tenant_id.clone());
-        self.write_one(&scope, draft, signer, &AppendOptions::default()).await
+        self.write_one(&scope, draft, signer).await
     }
 
-    /// Records a request; [`Host::run`] carries it out.
+    /// Records a request; [`Host::run`] carries it out. A request with an idempotency key that was submitted before is returned
+    /// as it stands in the ledger.
     ///
     /// # Errors
     /// Where the ledger refuses it, or this host's key may not sign requests of the tenant.
@@ -274,16 +312,49 @@ impl Host {
         let inner = &self.inner;
         let scope = Scope::runtime(request.tenant.clone());
         let draft = request.into_draft(inner.ids.next_id(inner.clock.now()));
-        self.write_one(&scope, draft, inner.signer.as_ref(), &AppendOptions::keep()).await
+        let draft = draft.stamp(inner.clock.as_ref(), inner.ids.as_ref());
+        let span = draft.seal_within(inner.signer.as_ref(), &inner.rules).await.map_err(AdmitError::from)?;
+        request::check_first(&span, &inner.rules)?;
+        self.trusted().authorities.check(&span).map_err(AdmitError::from)?;
+        let receipts = inner.ledger.append(&scope, vec![span.clone()], &AppendOptions::keep()).await?;
+        if receipts.iter().all(|receipt| receipt.outcome == Outcome::Appended) {
+            return Ok(span);
+        }
+        let stored = inner.ledger.history(&scope, &span.tenant_id, span.id, span.seq, 1).await?;
+        let not_found = || LedgerError::NotFound { tenant: span.tenant_id.clone(), id: span.id };
+        Ok(stored.into_iter().next().ok_or_else(not_found)?.verify(&mut Verifier::new())?)
     }
 
-    /// Submits a request and carries it out.
+    /// Submits a request and carries it out. One that had been submitted with the same idempotency key and has ended is not run
+    /// again: its recorded execution is returned.
     ///
     /// # Errors
     /// Reasons of the host. What the function did wrong is in [`Execution::result`].
     pub async fn execute(&self, request: Request) -> Result<Execution, HostError> {
         let request = self.submit(request).await?;
-        self.run(&request.tenant_id, request.id).await
+        match self.run(&request.tenant_id, request.id).await {
+            Err(HostError::NotRunnable(ended @ NotRunnable::Ended { .. })) => {
+                self.recorded(&request).await?.ok_or(HostError::NotRunnable(ended))
+            }
+            executed => executed,
+        }
+    }
+
+    /// The recorded end of a request, if it has one.
+    async fn recorded(&self, request: &VerifiedSpan) -> Result<Option<Execution>, HostError> {
+        let (ledger, scope) = (&self.inner.ledger, Scope::runtime(request.tenant_id.clone()));
+        let tenant = &request.tenant_id;
+        let closing = ledger.get(&scope, tenant, request.id).await?.verify(&mut Verifier::new())?;
+        let execution = closing.meta("execution").and_then(Value::as_str).and_then(|id| id.parse().ok());
+        let Some(execution) = execution else { return Ok(None) };
+        let Some(span) = ledger.find(&scope, tenant, execution).await? else { return Ok(None) };
+        let span = span.verify(&mut Verifier::new())?;
+        let text = |name: &str| span.error.as_ref().and_then(|e| e.get(name)).and_then(Value::as_str).unwrap_or_default();
+        let result = match &span.error {
+            Some(_) => Err(Failure::new(text("code"), text("message"))),
+            None => Ok(span.output.clone().unwrap_or_default()),
+        };
+        Ok(Some(Execution { result, span, request: closing }))
     }
 
     /// Carries out a request that was submitted, here and now: claims it, runs it through `run_code`, and commits the execution,
@@ -303,9 +374,18 @@ impl Host {
         let driver = self.driver(&trusted);
         let stored = inner.ledger.get(&scope, tenant, request).await?.verify(&mut Verifier::new())?;
         trusted.authorities.check(&stored)?;
+        if let Err(reason) = request::check_first(&stored, &inner.rules) {
+            if stored.status.as_deref() == Some("scheduled") && stored.seq < crate::rules::MAX_INTEGER {
+                let refusal = request::refuse(&stored, &reason, inner.clock.now());
+                driver.write(&scope, vec![refusal], inner.signer.as_ref(), &AppendOptions::default()).await?;
+            }
+            return Err(reason.into());
+        }
         let worker = inner.signer.public_key();
         let started = inner.clock.now();
-        let claim = request::claim(&stored, &worker, started, inner.lease)?;
+        // Nobody else may take over while the function may still run.
+        let lease = inner.lease.max(Duration::from_millis(trusted.manifest.timeout_ms()) + LEASE_MARGIN);
+        let claim = request::claim(&stored, &worker, started, lease)?;
         let span = tracing::Span::current();
         span.record("trace_id", stored.trace_id.as_deref()).record("attempt", claim.attempt);
         let signer = inner.signer.as_ref();
@@ -326,7 +406,7 @@ impl Host {
         let effects = booted.kernel.run(&running, &context).await?;
         let mut drafts = effects.drafts;
         drafts.push(request::close(&running, &effects.result, execution_id, inner.clock.now()));
-        let (mut written, _) = driver.write(&scope, drafts, signer, &AppendOptions::default()).await?;
+        let mut written = commit(&driver, &scope, drafts, signer).await?;
         let closing = written.pop().ok_or(HostError::Incomplete { part: "closing version" })?;
         let execution = written.into_iter().find(|span| span.id == execution_id);
         let span = execution.ok_or(HostError::Incomplete { part: "execution among the kernel's effects" })?;
@@ -345,16 +425,10 @@ impl Host {
         }
     }
 
-    async fn write_one(
-        &self,
-        scope: &Scope,
-        draft: Draft,
-        signer: &dyn Signer,
-        options: &AppendOptions,
-    ) -> Result<VerifiedSpan, HostError> {
+    async fn write_one(&self, scope: &Scope, draft: Draft, signer: &dyn Signer) -> Result<VerifiedSpan, HostError> {
         let trusted = self.trusted();
         let driver = self.driver(&trusted);
-        let (written, _) = driver.write(scope, vec![draft], signer, options).await?;
+        let (written, _) = driver.write(scope, vec![draft], signer, &AppendOptions::default()).await?;
         written.into_iter().next().ok_or(HostError::Incomplete { part: "span" })
     }
 }

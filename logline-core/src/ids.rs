@@ -36,6 +36,13 @@ pub fn derive(kind: &str, parts: &[&str]) -> Uuid {
     Uuid::new_v5(&namespace(), name.as_bytes())
 }
 
+/// The id that a user derives from an idempotency key, so that writing the same thing again is harmless. It is theirs: the
+/// owner is part of it, and the span says the key in `metadata.idempotency_key`.
+#[must_use]
+pub fn idempotent(tenant: &str, owner: &str, entity_type: &str, key: &str) -> Uuid {
+    derive("idempotent", &[tenant, owner, entity_type, key])
+}
+
 /// The id of the execution of a request's attempt.
 #[must_use]
 pub fn execution(tenant: &str, request: Uuid, attempt: u32) -> Uuid {

@@ -176,8 +176,13 @@ impl KeyPair {
         match Self::load(path) {
             Err(KeyFileError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
                 let key = Self::generate().map_err(KeyFileError::Random)?;
-                key.save_new(path)?;
-                Ok((key, true))
+                match key.save_new(path) {
+                    // Another process was first: its key is the one.
+                    Err(KeyFileError::Io { source, .. }) if source.kind() == std::io::ErrorKind::AlreadyExists => {
+                        Self::load(path).map(|key| (key, false))
+                    }
+                    saved => saved.map(|()| (key, true)),
+                }
             }
             loaded => loaded.map(|key| (key, false)),
         }

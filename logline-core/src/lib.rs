@@ -42,7 +42,7 @@ pub use memory::MemoryLedger;
 pub use parse::{ParsedSpan, parse_draft, parse_line, parse_unsealed};
 pub use rules::{InvalidSpan, MAX_INTEGER, MAX_NAME_BYTES, Rules};
 pub use scope::{Denied, Scope};
-pub use seal::{Seal, SealError, SignedSpan, VerifiedSpan, VerifyError};
+pub use seal::{Rejected, Seal, SealError, SignedSpan, VerifiedSpan, VerifyError};
 pub use span::{CANONICAL_VERSION, SYSTEM_TENANT, Span, SpanKey, Visibility};
 pub use stage0::{BootError, Booted};
 pub use timestamp::{Timestamp, TimestampError};

@@ -234,7 +234,9 @@ impl Ledger for MemoryLedger {
         }
         let more = matching.next().is_some();
         let next = rows.last().map(|row| row.cursor.clone()).filter(|_| more);
-        Ok(Page::new(rows, next))
+        let page = Page::new(rows, next);
+        let end = number_of(state.rows.len()).saturating_sub(1);
+        Ok(if more || query.order != Order::Append { page } else { page.reached(Position::Append(end).to_cursor()) })
     }
 
     async fn watch(&self, scope: &Scope, from: WatchFrom) -> Result<Watch, LedgerError> {

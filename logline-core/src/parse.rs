@@ -234,7 +234,7 @@ impl Columns {
 
 fn read_id(column: &'static str, text: &str, ids: IdText) -> Result<Uuid, InvalidSpan> {
     match Uuid::try_parse(text) {
-        // Only the hyphenated form is a row's id; others would be ids by another name.
+        // A signed row has its ids in the hyphenated form; other forms would be another name for the same id.
         Ok(id) if text.len() == 36 => Ok(id),
         _ if ids == IdText::Any && !text.is_empty() => Ok(ids::from_text(text)),
         _ => Err(InvalidSpan::Uuid { column, found: text.chars().take(60).collect() }),

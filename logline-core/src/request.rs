@@ -8,9 +8,11 @@ use serde_json::{Value, json};
 use thiserror::Error;
 use uuid::Uuid;
 
+use crate::canonical;
 use crate::draft::Draft;
 use crate::hex::PublicKey;
 use crate::ids;
+use crate::rules::{MAX_INTEGER, Rules};
 use crate::sandbox::Failure;
 use crate::seal::SignedSpan;
 use crate::span::{SpanKey, Visibility};
@@ -115,6 +117,14 @@ pub enum NotRunnable {
         /// When its lease ends.
         lease_until: Timestamp,
     },
+    /// Its first version is none that a request can begin with.
+    #[error("request {key} cannot be run: {reason}")]
+    Malformed {
+        /// The request.
+        key: SpanKey,
+        /// Why.
+        reason: String,
+    },
     /// It has ended.
     #[error("request {key} has ended with status `{status}`: submit a new one")]
     Ended {
@@ -123,6 +133,41 @@ pub enum NotRunnable {
         /// Its status.
         status: String,
     },
+}
+
+/// What a request's later versions add at most, bytes: worker, lease, links, an error of 4 KiB in which every byte is escaped.
+const VERSION_ROOM: usize = 64 << 10;
+
+/// Versions that a request may still need.
+const VERSIONS_ROOM: u32 = 10_000;
+
+/// Whether a first version can be carried to its end: every later one is made from it and must fit.
+pub(crate) fn check_first(request: &SignedSpan, rules: &Rules) -> Result<(), NotRunnable> {
+    let malformed = |reason: String| Err(NotRunnable::Malformed { key: request.key(), reason });
+    if request.seq > MAX_INTEGER - VERSIONS_ROOM {
+        return malformed(format!("seq {} leaves no room for later versions", request.seq));
+    }
+    if request.prev_hash.is_none() {
+        let attempt = request.meta("attempt").map_or(Some(0), Value::as_u64);
+        if request.status.as_deref() != Some("scheduled") || attempt != Some(0) {
+            return malformed("a request begins with status `scheduled` and attempt 0".to_owned());
+        }
+    }
+    let max = rules.max_span_bytes.saturating_sub(VERSION_ROOM);
+    let bytes = canonical::payload(&request.span, &request.seal.public_key).len();
+    if bytes > max && request.prev_hash.is_none() {
+        return malformed(format!("it has {bytes} bytes, the limit for a request is {max}"));
+    }
+    Ok(())
+}
+
+/// Closes a request that can never run. Its content is left to the first version, so that this one fits.
+pub(crate) fn refuse(request: &SignedSpan, reason: &NotRunnable, now: Timestamp) -> Draft {
+    let mut draft = Draft::next_version(request).at(now).did("refused").status("error");
+    let columns = draft.columns_mut();
+    (columns.input, columns.output, columns.content, columns.metadata) = (None, None, None, None);
+    (columns.name, columns.description, columns.code) = (None, None, None);
+    draft.error(Failure::new("request_malformed", reason.to_string()).to_value())
 }
 
 /// A claim: the drafts that start an attempt.

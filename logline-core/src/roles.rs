@@ -83,17 +83,8 @@ const RECORDED: &[&str] = &[
     "execution",
     "export_artifact",
     "export_request",
-    "memory",
-    "memory_audit",
-    "memory_search_result",
     "metric",
-    "policy_cursor",
-    "policy_violation",
     "promotion",
-    "prompt_build",
-    "prompt_run",
-    "prompt_selection",
-    "provider_execution",
     "provider_request",
     "redaction",
     "registration",
@@ -101,6 +92,13 @@ const RECORDED: &[&str] = &[
     "status_patch",
     "test_result",
 ];
+
+/// Families of such types as well: whatever is named like the runtime's own records is the runtime's.
+fn is_recorded(entity_type: &str) -> bool {
+    let prefixed = ["policy_", "memory"].iter().any(|prefix| entity_type.starts_with(prefix));
+    let suffixed = ["_build", "_run", "_selection", "_execution"].iter().any(|suffix| entity_type.ends_with(suffix));
+    prefixed || suffixed || RECORDED.contains(&entity_type)
+}
 
 /// The roles one of which a span's signer needs.
 #[must_use]
@@ -111,7 +109,7 @@ pub fn required(span: &Span) -> &'static [Role] {
         "approval" | "rejection" => &[Role::Approver],
         "request" if !is_first => &[Role::Runtime],
         published if PUBLISHED.contains(&published) => &[Role::Publisher],
-        recorded if RECORDED.contains(&recorded) => &[Role::Runtime],
+        recorded if is_recorded(recorded) => &[Role::Runtime],
         // Requests, notes and the open set.
         _ => &[Role::Member, Role::Publisher, Role::Runtime],
     }

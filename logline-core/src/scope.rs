@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use crate::ids;
 use crate::roles;
 use crate::span::{SYSTEM_TENANT, Span, Visibility};
 
@@ -46,6 +47,15 @@ pub enum Denied {
         scope: String,
         /// The span's owner.
         span: String,
+    },
+    /// A derived id that is not the user's to take.
+    #[error(
+        "id {id} is a derived one (version 5), which the runtime assigns: use a UUIDv7, or the id that `ids::idempotent` derives \
+         from your metadata.idempotency_key"
+    )]
+    DerivedId {
+        /// The id.
+        id: uuid::Uuid,
     },
     /// A type that only hosts write.
     #[error("type `{entity_type}` (this version) is written by the runtime only")]
@@ -121,7 +131,17 @@ impl Scope {
             if roles::is_reserved_for_runtime(span) {
                 return Err(Denied::Reserved { entity_type: span.entity_type.clone() });
             }
+            // Executions, emitted spans and scheduled requests have ids that anybody can compute. A user who could begin one
+            // of them would block what the runtime has yet to record.
+            if span.prev_hash.is_none() && span.id.get_version_num() == 5 && !has_own_derived_id(span) {
+                return Err(Denied::DerivedId { id: span.id });
+            }
         }
         Ok(())
     }
+}
+
+fn has_own_derived_id(span: &Span) -> bool {
+    let key = span.meta("idempotency_key").and_then(serde_json::Value::as_str);
+    key.is_some_and(|key| span.id == ids::idempotent(&span.tenant_id, &span.owner_id, &span.entity_type, key))
 }

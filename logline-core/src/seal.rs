@@ -37,6 +37,15 @@ pub struct SignedSpan {
 #[derive(Debug, Clone, PartialEq)]
 pub struct VerifiedSpan(SignedSpan);
 
+/// A row whose seal does not hold.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rejected {
+    /// The row.
+    pub span: SignedSpan,
+    /// The first check that failed.
+    pub error: VerifyError,
+}
+
 /// Why a draft could not be sealed.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -160,6 +169,17 @@ impl SignedSpan {
     pub fn verify(self, verifier: &mut Verifier) -> Result<VerifiedSpan, VerifyError> {
         self.check(verifier)?;
         Ok(VerifiedSpan(self))
+    }
+
+    /// As [`SignedSpan::verify`], giving the row back where it does not hold.
+    ///
+    /// # Errors
+    /// The row and the first check that fails.
+    pub fn try_verify(self, verifier: &mut Verifier) -> Result<VerifiedSpan, Box<Rejected>> {
+        match self.check(verifier) {
+            Ok(()) => Ok(VerifiedSpan(self)),
+            Err(error) => Err(Box::new(Rejected { span: self, error })),
+        }
     }
 
     /// As [`SignedSpan::verify`], keeping the row.

@@ -106,7 +106,7 @@ impl HostCalls for Guest<'_> {
         let (Some(level), Some(message)) = (text("level"), text("message")) else {
             return Err(Failure::new("invalid_log", "log takes an object of `level`, `message` and optional `fields`"));
         };
-        tracing::debug!(target: "logline::guest", function = %self.function, level, message);
+        tracing::debug!(target: "logline::guest", function = %self.function, level = cut(level), message = cut(message));
         let mut stored = Map::from_iter([("level".to_owned(), level.into()), ("message".to_owned(), message.into())]);
         if let Some(fields) = entry.get("fields").filter(|f| !f.is_null()) {
             stored.insert("fields".to_owned(), fields.clone());
@@ -164,6 +164,11 @@ impl HostCalls for Guest<'_> {
         self.drafts.push(draft);
         Ok(json!({"id": id.to_string()}))
     }
+}
+
+/// The beginning of a guest's text, for the host's own log.
+fn cut(text: &str) -> &str {
+    text.get(..text.floor_char_boundary(512)).unwrap_or_default()
 }
 
 fn depth(value: &Value) -> usize {

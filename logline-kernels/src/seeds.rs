@@ -53,13 +53,15 @@ pub async fn install(ledger: &dyn Ledger, publisher: &dyn Signer, clock: &dyn Cl
         let draft = match existing {
             None => draft,
             Some(existing) => {
-                let mut successor = draft.seq(existing.seq).at(existing.at);
-                successor.columns_mut().prev_hash = existing.prev_hash;
-                if successor.columns() == &existing.span && existing.seal.public_key == publisher.public_key() {
+                let mut same = draft.clone().seq(existing.seq);
+                // A seed has no time and no predecessor of its own.
+                same.columns_mut().at = existing.at;
+                same.columns_mut().prev_hash = existing.prev_hash;
+                if same.columns() == &existing.span && existing.seal.public_key == publisher.public_key() {
                     installed.push(Installed::Unchanged(existing.key()));
                     continue;
                 }
-                successor.seq(existing.seq.saturating_add(1)).follows(existing.seal.curr_hash)
+                draft.seq(existing.seq.saturating_add(1)).follows(existing.seal.curr_hash)
             }
         };
         let span: VerifiedSpan = draft.at(clock.now()).seal(publisher).await?;

@@ -152,7 +152,7 @@ impl Drop for Writer {
         // The thread commits what waits and ends.
         self.jobs = None;
         if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+            readers::join(thread);
         }
     }
 }

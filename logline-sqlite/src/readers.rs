@@ -1,5 +1,6 @@
 //! The threads that read, so that no caller's executor blocks on a disk.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -38,15 +39,42 @@ impl Readers {
         read: impl FnOnce(&Connection) -> Result<T, LedgerError> + Send + 'static,
     ) -> Result<T, LedgerError> {
         let (reply, answer) = oneshot::channel();
+        // Set when this future ends, answered or dropped: a caller that has gone needs no answer, and no work.
+        let gone = Gone(Arc::default());
+        let is_gone = Arc::clone(&gone.0);
         let job: Job = Box::new(move |connection| {
-            // A caller that has gone needs no answer, and no work.
-            if !reply.is_canceled() {
-                let _ = reply.send(read(connection));
+            if is_gone.load(Ordering::Relaxed) {
+                return;
             }
+            let stop = Some(move || is_gone.load(Ordering::Relaxed));
+            // The handler holds nothing but a flag; failing to set it costs promptness, not correctness.
+            let _ = connection.progress_handler(STEPS, stop);
+            let result = read(connection);
+            let _ = connection.progress_handler(0, None::<fn() -> bool>);
+            let _ = reply.send(result);
         });
         let jobs = self.jobs.as_ref().ok_or(LedgerError::Closed)?;
         jobs.send(job).map_err(|_| LedgerError::Closed)?;
         answer.await.map_err(|_| LedgerError::Closed)?
+    }
+}
+
+/// Steps of SQLite's machine between two looks at whether the caller has gone; a fraction of a millisecond.
+const STEPS: i32 = 10_000;
+
+struct Gone(Arc<AtomicBool>);
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Waits for a thread to end, unless it is this one: the last handle of a ledger may be dropped by a task that one of its own
+/// threads has woken. A thread that panicked has already reported it.
+pub(crate) fn join(thread: JoinHandle<()>) {
+    if thread.thread().id() != std::thread::current().id() {
+        let _ = thread.join();
     }
 }
 
@@ -68,8 +96,7 @@ impl Drop for Readers {
     fn drop(&mut self) {
         self.jobs = None;
         for thread in self.threads.drain(..) {
-            // A reader that panicked has already reported it.
-            let _ = thread.join();
+            join(thread);
         }
     }
 }

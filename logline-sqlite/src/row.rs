@@ -1,5 +1,8 @@
 //! Spans to rows and back.
 
+use std::fmt::Display;
+use std::str::FromStr;
+
 use logline_core::ledger::{DamagedRow, LedgerError, Order, Position, Row};
 use logline_core::{Hash, Seal, SignedSpan, Span, canonical, json};
 use rusqlite::types::Value as SqlValue;
@@ -70,7 +73,14 @@ impl EncodedRow {
     }
 
     pub(crate) fn insert(&self, statement: &mut CachedStatement<'_>) -> Result<(), LedgerError> {
-        statement.execute(rusqlite::params_from_iter(&self.columns)).map(drop).map_err(from_sqlite)
+        match statement.execute(rusqlite::params_from_iter(&self.columns)).map_err(from_sqlite)? {
+            1 => Ok(()),
+            // A trigger that is not ours can swallow a row without an error.
+            _ => Err(LedgerError::Corrupt {
+                reason: "an insert stored nothing: the file has triggers that are not this library's".to_owned(),
+                source: None,
+            }),
+        }
     }
 }
 
@@ -86,6 +96,13 @@ pub(crate) fn decode(row: &SqlRow<'_>, order: Order) -> Result<(Row, usize), Led
         Err(e) => e.to_string(),
     };
     let position = match order {
+        // A key that is no text has no place in the order that a cursor could name.
+        Order::Chain if [1, 11].iter().any(|index| row.get_ref(*index).is_ok_and(|v| v.as_str().is_err())) => {
+            return Err(LedgerError::Damaged {
+                row: format!("at pos {number}"),
+                reason: "tenant_id or id is not utf-8".to_owned(),
+            });
+        }
         Order::Chain => Position::Chain { tenant_id: key(11), id: key(1), seq: row.get(2).map_err(from_sqlite)?, number },
         _ => Position::Append(number),
     };
@@ -93,6 +110,10 @@ pub(crate) fn decode(row: &SqlRow<'_>, order: Order) -> Result<(Row, usize), Led
     let span = columns.span().map_err(|reason| DamagedRow { tenant_id: key(11), id: key(1), seq: key(2), reason });
     let bytes = columns.bytes;
     Ok((Row { cursor: position.to_cursor(), span }, bytes))
+}
+
+fn canonical_text(text: &str) -> Option<Uuid> {
+    text.parse::<Uuid>().ok().filter(|id| id.to_string() == text)
 }
 
 /// Takes the columns of a row one after the other; the error says which is damaged.
@@ -116,7 +137,7 @@ impl Columns<'_, '_> {
             None => Vec::new(),
             Some(Value::Array(ids)) => ids
                 .iter()
-                .map(|id| id.as_str().and_then(|t| t.parse().ok()).ok_or("related_to holds something else than uuids"))
+                .map(|id| id.as_str().and_then(canonical_text).ok_or("related_to holds something else than canonical uuids"))
                 .collect::<Result<_, _>>()?,
             Some(_) => return Err("related_to is not an array".to_owned()),
         };
@@ -134,7 +155,11 @@ impl Columns<'_, '_> {
             tenant_id: self.required("tenant_id")?,
             visibility: self.required("visibility")?.parse().map_err(|()| "visibility is unknown")?,
             status: self.text("status")?,
-            is_deleted: self.integer("is_deleted")? == Some(1),
+            is_deleted: match self.integer("is_deleted")? {
+                Some(0) => false,
+                Some(1) => true,
+                _ => return Err("is_deleted is neither 0 nor 1".to_owned()),
+            },
             name: self.text("name")?,
             description: self.text("description")?,
             code: self.text("code")?,
@@ -174,12 +199,25 @@ impl Columns<'_, '_> {
         self.row.get(self.index).map_err(|e| format!("{column}: {e}"))
     }
 
-    fn optional<T: std::str::FromStr<Err: std::fmt::Display>>(&mut self, column: &str) -> Result<Option<T>, String> {
-        let parse = |text: String| text.parse().map_err(|e| format!("{column}: {e}"));
-        self.text(column)?.map(parse).transpose()
+    /// A column whose value has one spelling. Queries compare texts, so another spelling of the same value would hide a row
+    /// whose hash still holds.
+    fn optional<T>(&mut self, column: &str) -> Result<Option<T>, String>
+    where
+        T: FromStr<Err: Display> + Display,
+    {
+        let Some(text) = self.text(column)? else { return Ok(None) };
+        let value: T = text.parse().map_err(|e| format!("{column}: {e}"))?;
+        if value.to_string() == text {
+            Ok(Some(value))
+        } else {
+            Err(format!("{column}: `{text}` is not its canonical spelling"))
+        }
     }
 
-    fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(&mut self, column: &str) -> Result<T, String> {
+    fn parsed<T>(&mut self, column: &str) -> Result<T, String>
+    where
+        T: FromStr<Err: Display> + Display,
+    {
         self.optional(column)?.ok_or_else(|| format!("{column} is null"))
     }
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use logline_core::ledger::{LedgerError, Signal};
+use rusqlite::Connection;
 
 use crate::options::SqliteOptions;
 use crate::{readers, schema};
@@ -29,13 +30,14 @@ impl Watcher {
         }
         let connection = schema::open_reader(options)?;
         let (signal, stop, interval) = (Arc::clone(&self.signal), Arc::clone(&self.stop), options.poll_interval);
+        // `data_version` changes whenever another connection has committed; asking costs a look at shared memory. The first
+        // look comes before anybody's first scan, or a commit between the two would wake nobody.
+        let version = |c: &Connection| c.pragma_query_value(None, "data_version", |row| row.get::<_, i64>(0));
+        let mut seen = version(&connection).ok();
         let run = move || {
-            // `data_version` changes whenever another connection has committed; asking costs a look at shared memory.
-            let version = || connection.pragma_query_value(None, "data_version", |row| row.get::<_, i64>(0));
-            let mut seen = version().ok();
             while !stop.load(Ordering::Relaxed) {
                 std::thread::park_timeout(interval);
-                match version() {
+                match version(&connection) {
                     Ok(now) if seen == Some(now) => {}
                     Ok(now) => {
                         seen = Some(now);
@@ -61,7 +63,7 @@ impl Drop for Watcher {
         let thread = self.thread.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
         if let Some(thread) = thread {
             thread.thread().unpark();
-            let _ = thread.join();
+            readers::join(thread);
         }
     }
 }

@@ -66,8 +66,8 @@ pub(crate) fn run(mut connection: Connection, jobs: &Receiver<Job>, queued: &Ato
                 Err(_) => break,
             }
         }
-        queued.fetch_sub(bytes, Ordering::Relaxed);
         commit(&mut connection, group, signal);
+        queued.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
@@ -77,27 +77,43 @@ fn commit(connection: &mut Connection, mut group: Vec<Append>, signal: &Signal) 
         Ok(results) => {
             signal.notify();
             for (append, result) in group.into_iter().zip(results) {
+                // Whoever asked may have gone.
                 let _ = append.reply.send(result);
             }
         }
-        // The transaction as a whole failed: nothing of it is stored, and each member may have been the cause or not.
-        Err(error) if group.len() <= 1 => {
-            if let Some(append) = group.pop() {
-                let _ = append.reply.send(Err(error));
+        // Nothing of the transaction is stored. Where there was no room for all of them there may be for some.
+        Err(LedgerError::Full { .. }) if group.len() > 1 => {
+            for append in group {
+                commit(connection, vec![append], signal);
             }
         }
         Err(error) => {
-            tracing::warn!(%error, members = group.len(), "group commit failed, committing its members one by one");
+            tracing::warn!(%error, appends = group.len(), "a group of appends was not stored");
+            let last = group.pop();
             for append in group {
-                commit(connection, vec![append], signal);
+                let _ = append.reply.send(Err(same_again(&error)));
+            }
+            if let Some(append) = last {
+                let _ = append.reply.send(Err(error));
             }
         }
     }
 }
 
+/// The error of a transaction for another of its members; the source goes to one of them only.
+fn same_again(error: &LedgerError) -> LedgerError {
+    let reason = match error {
+        LedgerError::Corrupt { reason, .. } => return LedgerError::Corrupt { reason: reason.clone(), source: None },
+        LedgerError::ReadOnly { reason } => return LedgerError::ReadOnly { reason: reason.clone() },
+        LedgerError::Full { reason } => return LedgerError::Full { reason: reason.clone() },
+        LedgerError::Unavailable { reason, .. } => reason.clone(),
+        other => other.to_string(),
+    };
+    LedgerError::Unavailable { reason, source: None }
+}
+
 fn write(connection: &mut Connection, group: &[Append]) -> Result<Vec<Result<Vec<Receipt>, LedgerError>>, LedgerError> {
     let mut transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(from_sqlite)?;
-    let alone = group.len() == 1;
     let mut results = Vec::with_capacity(group.len());
     for append in group {
         let result = match append.batch.as_slice() {
@@ -108,14 +124,16 @@ fn write(connection: &mut Connection, group: &[Append]) -> Result<Vec<Result<Vec
                 let result = append_batch(&savepoint, append);
                 match &result {
                     Ok(_) => savepoint.commit().map_err(from_sqlite)?,
-                    Err(_) => savepoint.finish().map_err(from_sqlite)?,
+                    Err(error) if is_verdict(error) => savepoint.finish().map_err(from_sqlite)?,
+                    // SQLite may have rolled the whole transaction back by itself, the savepoint with it.
+                    Err(_) => drop(savepoint),
                 }
                 result
             }
         };
         match result {
             // Out of space, I/O errors and the like end the whole transaction, whoever met them.
-            Err(error) if !is_verdict(&error) && !alone => return Err(error),
+            Err(error) if !is_verdict(&error) => return Err(error),
             result => results.push(result),
         }
     }

@@ -1,5 +1,7 @@
 //! ABI v1 (`docs/wasm-abi.md`): three exports, one import, canonical JSON both ways.
 
+use std::sync::atomic::Ordering;
+
 use logline_core::sandbox::{Failure, HostCalls};
 use logline_core::{canonical, json};
 use serde_json::{Value, json};
@@ -82,7 +84,12 @@ pub(crate) fn link(linker: &mut Linker<CallState>) -> wasmtime::Result<()> {
 }
 
 async fn host_call(mut caller: Caller<'_, CallState>, op: i32, pointer: i32, len: i32) -> wasmtime::Result<i64> {
+    let fuel = caller.get_fuel()?;
     let state = caller.data_mut();
+    state.usage.fuel.store(state.limits.fuel.saturating_sub(fuel), Ordering::Relaxed);
+    if state.in_alloc {
+        return Err(end("re_entrant", "`alloc` called the host while the host was waiting for it"));
+    }
     state.host_calls += 1;
     let (calls, max_calls, max_bytes) = (state.host_calls, state.limits.host_calls, state.limits.host_call_bytes);
     if calls > max_calls {
@@ -110,7 +117,9 @@ async fn host_call(mut caller: Caller<'_, CallState>, op: i32, pointer: i32, len
     charge(&mut caller, reply.len())?;
     let Some(Extern::Func(alloc)) = caller.get_export("alloc") else { return Err(end("invalid_module", "no `alloc`")) };
     let alloc = alloc.typed::<i32, i32>(&caller)?;
+    caller.data_mut().in_alloc = true;
     let pointer = place(&mut caller, &memory, &alloc, &reply).await?;
+    caller.data_mut().in_alloc = false;
     // At most host_call_bytes, which is far below 2^31.
     Ok(Packed { pointer, len: reply.len() as u32, is_error }.pack())
 }

@@ -21,7 +21,9 @@ pub(crate) struct CallState {
     pub(crate) host: mpsc::Sender<HostRequest>,
     pub(crate) limits: Limits,
     pub(crate) host_calls: u32,
-    usage: Arc<Usage>,
+    /// Whether the guest's `alloc` runs on behalf of a host call.
+    pub(crate) in_alloc: bool,
+    pub(crate) usage: Arc<Usage>,
     /// Whether the guest asked for more memory or table than it may have.
     denied: Option<&'static str>,
 }
@@ -68,7 +70,8 @@ pub(crate) async fn call(
     host: mpsc::Sender<HostRequest>,
     usage: Arc<Usage>,
 ) -> Result<Value, Failure> {
-    let state = CallState { host, limits: limits.clone(), host_calls: 0, usage: Arc::clone(&usage), denied: None };
+    let state =
+        CallState { host, limits: limits.clone(), host_calls: 0, in_alloc: false, usage: Arc::clone(&usage), denied: None };
     let mut store = Store::new(&engine, state);
     store.limiter(|state| state);
     let result = run(&mut store, &module, &argument, &limits).await;

@@ -19,7 +19,8 @@ pub(crate) fn new() -> wasmtime::Result<Engine> {
     pool.total_core_instances(POOL)
         .total_memories(POOL)
         .total_tables(POOL)
-        .total_stacks(POOL)
+        // A call to the guest's `alloc` from within a host call runs on a stack of its own.
+        .total_stacks(2 * POOL)
         .max_memories_per_module(1)
         .max_tables_per_module(1)
         .max_memory_size(MAX_MEMORY)

@@ -21,7 +21,7 @@ use tokio::sync::{Semaphore, mpsc};
 use wasmtime::Engine;
 
 use call::Usage;
-use module::Modules;
+use module::{Compiled, Modules};
 
 /// The value of a function's `runtime` column that this sandbox runs.
 pub const RUNTIME: &str = "wasm@1";
@@ -57,8 +57,13 @@ impl WasmSandbox {
         Ok(Self { engine, modules, slots: Semaphore::new(engine::POOL as usize) })
     }
 
-    async fn call(&self, job: Job<'_>, hash: Hash, host: &mut dyn HostCalls, usage: &Arc<Usage>) -> Result<Value, Failure> {
-        let module = self.modules.get(job.code, hash, job.limits.module_bytes).await?;
+    async fn call(
+        &self,
+        module: Arc<Compiled>,
+        job: Job<'_>,
+        host: &mut dyn HostCalls,
+        usage: &Arc<Usage>,
+    ) -> Result<Value, Failure> {
         let _slot = self.slots.acquire().await.map_err(|_| Failure::new("closed", "the sandbox is closed"))?;
         let argument = canonical::to_vec(job.call);
         // One question at a time: a guest waits for its answer.
@@ -90,12 +95,15 @@ impl Sandbox for WasmSandbox {
         let usage = Arc::new(Usage::default());
         let limit = Duration::from_millis(job.limits.timeout_ms);
         // Dropping the call drops its store, which ends the guest at its next yield.
-        let result = match tokio::time::timeout(limit, self.call(job, hash, host, &usage)).await {
-            Ok(result) => result,
-            Err(_) => Err(Failure::new(
-                "timeout",
-                format!("the function did not end within {} ms: it waits or computes too long", job.limits.timeout_ms),
-            )),
+        let result = match self.modules.get(job.code, hash, job.limits.module_bytes).await {
+            Err(failure) => Err(failure),
+            Ok(module) => match tokio::time::timeout(limit, self.call(module, job, host, &usage)).await {
+                Ok(result) => result,
+                Err(_) => Err(Failure::new(
+                    "timeout",
+                    format!("the function did not end within {} ms: it waits or computes too long", job.limits.timeout_ms),
+                )),
+            },
         };
         let receipt = Receipt {
             code_hash: Some(hash),

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -26,6 +27,13 @@ const MAX_BODY: usize = 64 << 10;
 /// Functions of one module.
 const MAX_FUNCTIONS: u32 = 10_000;
 
+/// Parameters and results of one function or block type: the compiler makes values of them wherever the type is used.
+const MAX_PARAMS: usize = 32;
+const MAX_RESULTS: usize = 8;
+
+/// How long a caller waits for a module to be compiled.
+const COMPILE_TIME: Duration = Duration::from_secs(30);
+
 /// Compiled modules that are remembered; past it the longest unused is forgotten.
 const MAX_CACHED: usize = 256;
 
@@ -39,8 +47,8 @@ pub(crate) struct Compiled {
 pub(crate) struct Modules {
     engine: Engine,
     linker: Arc<Linker<CallState>>,
-    cache: Mutex<Cache>,
-    compiling: Semaphore,
+    cache: Arc<Mutex<Cache>>,
+    compiling: Arc<Semaphore>,
 }
 
 #[derive(Default)]
@@ -73,7 +81,7 @@ impl Modules {
     pub(crate) fn new(engine: Engine) -> wasmtime::Result<Self> {
         let mut linker = Linker::new(&engine);
         abi::link(&mut linker)?;
-        Ok(Self { engine, linker: Arc::new(linker), cache: Mutex::default(), compiling: Semaphore::new(1) })
+        Ok(Self { engine, linker: Arc::new(linker), cache: Arc::default(), compiling: Arc::new(Semaphore::new(1)) })
     }
 
     fn cache(&self) -> std::sync::MutexGuard<'_, Cache> {
@@ -85,17 +93,30 @@ impl Modules {
         if let Some(module) = self.cache().get(&hash) {
             return module.within(max_bytes);
         }
-        let _permit = self.compiling.acquire().await.map_err(|_| Failure::new("closed", "the sandbox is closed"))?;
+        let closed = || Failure::new("closed", "the sandbox is closed");
+        let permit = Arc::clone(&self.compiling).acquire_owned().await.map_err(|_| closed())?;
         // Somebody may have compiled it while this call waited.
         if let Some(module) = self.cache().get(&hash) {
             return module.within(max_bytes);
         }
         let (engine, linker, code) = (self.engine.clone(), Arc::clone(&self.linker), code.to_owned());
-        let compile = tokio::task::spawn_blocking(move || compile(&engine, &linker, &code, max_bytes));
-        let compiled = compile.await.map_err(|e| Failure::new("invalid_module", format!("the compiler failed: {e}")))?;
-        let module = Arc::new(compiled?);
-        self.cache().insert(hash, Arc::clone(&module));
-        Ok(module)
+        let cache = Arc::clone(&self.cache);
+        // The permit and the result belong to the compilation, not to whoever waits for it: a caller that gives up neither
+        // lets a second compiler start nor throws the work away.
+        let compile = tokio::task::spawn_blocking(move || {
+            let module = Arc::new(compile(&engine, &linker, &code, max_bytes)?);
+            cache.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(hash, Arc::clone(&module));
+            drop(permit);
+            Ok(module)
+        });
+        match tokio::time::timeout(COMPILE_TIME, compile).await {
+            Ok(Ok(compiled)) => compiled,
+            Ok(Err(e)) => Err(invalid(format!("the compiler failed: {e}"))),
+            Err(_) => {
+                let seconds = COMPILE_TIME.as_secs();
+                Err(Failure::new("compile_timeout", format!("the module was not compiled within {seconds} s: make it smaller")))
+            }
+        }
     }
 }
 
@@ -161,6 +182,18 @@ fn scan(binary: &[u8]) -> Result<(), Failure> {
                             import.name,
                             abi::MODULE,
                             abi::HOST_CALL
+                        )));
+                    }
+                }
+            }
+            Payload::TypeSection(types) => {
+                for ty in types.into_iter_err_on_gc_types() {
+                    let ty = ty.map_err(|e| invalid(e.to_string()))?;
+                    if ty.params().len() > MAX_PARAMS || ty.results().len() > MAX_RESULTS {
+                        return Err(invalid(format!(
+                            "a type has {} parameters and {} results, the limits are {MAX_PARAMS} and {MAX_RESULTS}",
+                            ty.params().len(),
+                            ty.results().len()
                         )));
                     }
                 }

@@ -57,13 +57,18 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
             "{}",
             json!({
                 "rows": report.rows, "chains": report.chains, "problems": report.problems, "authority": authority,
-                "heads": report.heads_checked, "sidecar_key": signer, "clean": report.is_clean(),
+                "heads": report.heads_checked, "sidecar_key": signer, "sidecar_key_checked": report.sidecar_key_checked, "clean": report.is_clean(),
             })
         );
     } else {
         println!("{} rows in {} chains: {} problems; authority {authority}", report.rows, report.chains, report.problems);
         if let (Some(heads), Some(signer)) = (report.heads_checked, signer) {
-            println!("{heads} heads of the sidecar signed by {signer} were looked for");
+            let whose = if report.sidecar_key_checked {
+                "the key that was named"
+            } else {
+                "a key nobody vouched for (no --sidecar-key)"
+            };
+            println!("{heads} heads of the sidecar were looked for; it is signed by {signer}, {whose}");
         }
     }
     Ok(report.is_clean())

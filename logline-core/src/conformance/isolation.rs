@@ -134,6 +134,21 @@ pub async fn a_user_cannot_write_what_only_the_runtime_may<L: Ledger>(ledger: &L
     hold(matches!(closed, Denied::Reserved { .. }), "a user cannot close a request");
 }
 
+/// The ids of executions and emissions can be computed by anybody, and begun by the runtime only.
+pub async fn a_user_cannot_squat_on_derived_ids<L: Ledger>(ledger: &L) {
+    let scope = Scope::user(TENANT, "mallory");
+    let theirs = || note(1).owner("mallory");
+    let execution = crate::ids::execution(TENANT, id(7), 1);
+    let denied = refused(ledger, &scope, seal(theirs().id(execution))).await;
+    hold(matches!(denied, Denied::DerivedId { .. }), "refused because of the id");
+    let key = |owner: &str| crate::ids::idempotent(TENANT, owner, "note", "k-1");
+    let of_another = theirs().id(key(USER)).meta("idempotency_key", "k-1");
+    let denied = refused(ledger, &scope, seal(of_another)).await;
+    hold(matches!(denied, Denied::DerivedId { .. }), "refused because the id is derived for another owner");
+    let own = theirs().id(key("mallory")).meta("idempotency_key", "k-1");
+    ledger.append_one(&scope, seal(own)).await.or_fail("a user's own derived id");
+}
+
 /// Squatting on another tenant's id neither blocks nor changes nor reveals it.
 pub async fn the_same_id_in_another_tenant_changes_nothing<L: Ledger>(ledger: &L) {
     let mine = seal(note(1));

@@ -59,6 +59,7 @@ macro_rules! conformance_suite {
             isolation::another_tenant_cannot_publish_my_next_version,
             isolation::a_user_cannot_write_as_another_owner,
             isolation::a_user_cannot_write_what_only_the_runtime_may,
+            isolation::a_user_cannot_squat_on_derived_ids,
             isolation::the_same_id_in_another_tenant_changes_nothing,
             isolation::every_scope_sees_exactly_what_the_predicate_says,
             reading::a_tombstone_hides_the_id_but_not_its_history,

@@ -49,15 +49,16 @@ pub fn decide(new: &VerifiedSpan, head: Option<Head<'_>>) -> Result<Decision, Le
     if new.seq != head.seq.saturating_add(1) {
         return Err(Conflict::Gap { key: key(), head: head.seq }.into());
     }
-    if claimed != *head.curr_hash {
-        return Err(Conflict::Fork { key: key(), claimed, stored: *head.curr_hash }.into());
-    }
     for (column, ours, theirs) in
         [("owner_id", new.owner_id.as_str(), head.owner_id), ("entity_type", new.entity_type.as_str(), head.entity_type)]
     {
         if ours != theirs {
             return Err(LedgerError::ChangedIdentity { key: key(), column });
         }
+    }
+    // Only now: the hash of a private row is told to nobody but its owner.
+    if claimed != *head.curr_hash {
+        return Err(Conflict::Fork { key: key(), claimed, stored: *head.curr_hash }.into());
     }
     Ok(Decision::Insert)
 }

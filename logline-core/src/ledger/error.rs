@@ -157,7 +157,7 @@ pub enum Conflict {
         key: SpanKey,
     },
     /// The id exists, so it cannot begin again.
-    #[error("span {key} has no prev_hash, but the id exists up to seq {head}: append seq {} with its hash", head + 1)]
+    #[error("span {key} has no prev_hash, but the id exists up to seq {head}: append seq {} with its hash", head.saturating_add(1))]
     AlreadyBegun {
         /// Which.
         key: SpanKey,

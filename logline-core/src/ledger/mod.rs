@@ -181,13 +181,23 @@ pub struct Page {
     pub rows: Vec<Row>,
     /// Where the next page begins; `None` at the end.
     pub next: Option<Cursor>,
+    /// At the end of append order: the position up to which every row was looked at, shown or not. What is appended later
+    /// comes after it.
+    pub reached: Option<Cursor>,
 }
 
 impl Page {
     /// A page; backends make them.
     #[must_use]
     pub fn new(rows: Vec<Row>, next: Option<Cursor>) -> Self {
-        Self { rows, next }
+        Self { rows, next, reached: None }
+    }
+
+    /// Sets how far the last page has looked.
+    #[must_use]
+    pub fn reached(mut self, position: Cursor) -> Self {
+        self.reached = Some(position);
+        self
     }
 
     /// Its spans.

@@ -1,5 +1,6 @@
 //! Waking those who wait for new rows, without any runtime.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard};
@@ -16,7 +17,8 @@ pub struct Signal {
 #[derive(Debug, Default)]
 struct State {
     generation: u64,
-    wakers: Vec<Waker>,
+    wakers: HashMap<u64, Waker>,
+    waiters: u64,
 }
 
 impl Signal {
@@ -37,32 +39,44 @@ impl Signal {
             state.generation += 1;
             std::mem::take(&mut state.wakers)
         };
-        wakers.into_iter().for_each(Waker::wake);
+        wakers.into_values().for_each(Waker::wake);
     }
 
     /// Waits until the generation is another than `seen`.
     pub fn changed(&self, seen: u64) -> impl Future<Output = ()> + Send + '_ {
-        Changed { signal: self, seen }
+        Changed { signal: self, seen, waiter: None }
     }
 }
 
 struct Changed<'a> {
     signal: &'a Signal,
     seen: u64,
+    /// Its place among the wakers, once it waits.
+    waiter: Option<u64>,
 }
 
 impl Future for Changed<'_> {
     type Output = ();
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let mut state = self.signal.lock();
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let signal = self.signal;
+        let mut state = signal.lock();
         if state.generation != self.seen {
             return Poll::Ready(());
         }
-        // A waiter that is polled again replaces itself; one that was dropped costs one spurious wake.
-        if !state.wakers.iter().any(|w| w.will_wake(context.waker())) {
-            state.wakers.push(context.waker().clone());
-        }
+        let waiter = *self.waiter.get_or_insert_with(|| {
+            state.waiters += 1;
+            state.waiters
+        });
+        state.wakers.insert(waiter, context.waker().clone());
         Poll::Pending
+    }
+}
+
+impl Drop for Changed<'_> {
+    fn drop(&mut self) {
+        if let Some(waiter) = self.waiter {
+            self.signal.lock().wakers.remove(&waiter);
+        }
     }
 }

@@ -54,9 +54,9 @@ impl<L: Ledger> Tail<L> {
             }
             let seen = self.signal.seen();
             let page = self.ledger.scan(&self.scope, &Query::timeline().limit(PAGE), self.after.as_ref()).await?;
-            if let Some(next) = page.next.filter(|_| page.rows.is_empty()) {
-                self.after = Some(next);
-            } else if page.rows.is_empty() {
+            if page.rows.is_empty() {
+                // Rows of others are passed over once, not at every wake.
+                self.after = page.reached.or(self.after.take());
                 self.signal.changed(seen).await;
             } else {
                 self.buffer.extend(page.rows);

@@ -3,19 +3,21 @@
 use std::collections::{HashMap, HashSet};
 use std::io::{self, BufRead};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use thiserror::Error;
 use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::draft::Draft;
+use crate::ids;
+use crate::json;
 use crate::keys::{Signer, Verifier};
 use crate::ledger::{AppendOptions, Ledger, LedgerError, Order, Outcome, Query, Receipt, Versions};
 use crate::ndjson::{Line, LineReader};
 use crate::parse::{ParsedSpan, parse_line, parse_unsealed};
 use crate::rules::{InvalidSpan, Rules};
 use crate::scope::Scope;
-use crate::seal::{SealError, SignedSpan, VerifiedSpan, VerifyError};
+use crate::seal::{SealError, VerifiedSpan, VerifyError};
 use crate::trust::{Authorities, NotAuthorised};
 
 /// How to import.
@@ -103,6 +105,12 @@ pub enum LineError {
         /// That line.
         line: u64,
     },
+    /// It would begin a chain at a later version than 0, after a line that could not be read at all.
+    #[error("line {line} could not be read and may be the version before it: mend that line first")]
+    MaybePredecessorRefused {
+        /// That line.
+        line: u64,
+    },
     /// The ledger refused it.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -127,7 +135,7 @@ pub enum ImportError {
         source: LedgerError,
     },
     /// So many ids were refused that they cannot be remembered.
-    #[error("import stopped at line {line}: more than {MAX_REFUSED} ids were refused")]
+    #[error("import stopped at line {line}: more than {MAX_REFUSED} ids were refused or sealed anew")]
     TooManyRefused {
         /// The line.
         line: u64,
@@ -163,6 +171,7 @@ pub async fn import(
         pending_bytes: 0,
         refused: HashMap::new(),
         resealed: HashSet::new(),
+        unattributed: None,
         report: Imported { authority_checked: import.authorities.is_some(), ..Imported::default() },
         on_bad,
     };
@@ -207,6 +216,8 @@ struct Importer<'a> {
     refused: HashMap<ChainKey, u64>,
     /// Chains with a version that was sealed anew: its successors link to the old seal, so they are too.
     resealed: HashSet<ChainKey>,
+    /// The last refused line of which not even the id could be read: any chain may miss it.
+    unattributed: Option<u64>,
     report: Imported,
     on_bad: &'a mut (dyn FnMut(BadLine) + Send),
 }
@@ -214,6 +225,9 @@ struct Importer<'a> {
 impl Importer<'_> {
     fn refuse(&mut self, line: u64, chain: Option<ChainKey>, error: LineError) -> Result<(), ImportError> {
         self.report.refused += 1;
+        if chain.is_none() {
+            self.unattributed = Some(line);
+        }
         if let Some(chain) = chain {
             if self.refused.len() >= MAX_REFUSED {
                 return Err(ImportError::TooManyRefused { line });
@@ -224,51 +238,53 @@ impl Importer<'_> {
         Ok(())
     }
 
+    /// Refuses a line that is no span, remembering whose version it would have been as far as that can be read.
+    fn refuse_text(&mut self, line: u64, bytes: &[u8], error: InvalidSpan) -> Result<(), ImportError> {
+        let value = json::parse(bytes).ok();
+        let text = |name: &str| value.as_ref().and_then(|v| v.get(name)).and_then(Value::as_str).map(str::to_owned);
+        let chain = text("tenant_id").or_else(|| self.import.tenant.clone()).zip(text("id").map(|id| ids::from_text(&id)));
+        self.refuse(line, chain, error.into())
+    }
+
     async fn line(&mut self, number: u64, bytes: &[u8]) -> Result<(), ImportError> {
         self.report.lines += 1;
         let parsed = match parse_line(bytes, &self.import.rules) {
             Ok(parsed) => parsed,
             Err(_) if self.import.reseal => match parse_unsealed(bytes, &self.import.rules) {
-                Ok(draft) => return self.unsigned(number, draft, "resealed").await,
-                Err(e) => return self.refuse(number, None, e.into()),
+                Ok(draft) => return self.unsigned(number, draft, "resealed", bytes.len()).await,
+                Err(e) => return self.refuse_text(number, bytes, e),
             },
-            Err(e) => return self.refuse(number, None, e.into()),
+            Err(e) => return self.refuse_text(number, bytes, e),
         };
         match parsed {
-            ParsedSpan::Unsigned(draft) => self.unsigned(number, *draft, "unsigned").await,
+            ParsedSpan::Unsigned(draft) => self.unsigned(number, *draft, "unsigned", bytes.len()).await,
             ParsedSpan::Signed(span) => {
                 let chain = (span.tenant_id.clone(), span.id);
                 let inherits = self.import.reseal && self.resealed.contains(&chain);
-                match span.check(&mut self.verifier) {
-                    Ok(()) if !inherits => self.signed(number, *span, bytes.len()).await,
-                    Err(e) if !self.import.reseal => self.refuse(number, Some(chain), e.into()),
-                    _ => {
-                        let mut columns = span.span;
-                        columns.prev_hash = None;
-                        self.unsigned(number, Draft::from_columns(columns), "resealed").await
+                let mut columns = match span.try_verify(&mut self.verifier) {
+                    Ok(span) if !inherits => {
+                        return self.queue(Pending { line: number, span, sealed: false }, bytes.len()).await;
                     }
-                }
+                    Ok(span) => span.into_signed().span,
+                    Err(rejected) if self.import.reseal => rejected.span.span,
+                    Err(rejected) => return self.refuse(number, Some(chain), rejected.error.into()),
+                };
+                columns.prev_hash = None;
+                self.unsigned(number, Draft::from_columns(columns), "resealed", bytes.len()).await
             }
         }
     }
 
-    async fn signed(&mut self, line: u64, span: SignedSpan, bytes: usize) -> Result<(), ImportError> {
-        let chain = (span.tenant_id.clone(), span.id);
-        let span = match span.verify(&mut self.verifier) {
-            Ok(span) => span,
-            Err(e) => return self.refuse(line, Some(chain), e.into()),
-        };
-        self.queue(Pending { line, span, sealed: false }, bytes).await
-    }
-
-    async fn unsigned(&mut self, line: u64, draft: Draft, was: &str) -> Result<(), ImportError> {
+    async fn unsigned(&mut self, line: u64, draft: Draft, was: &str, bytes: usize) -> Result<(), ImportError> {
         let sealed = self.seal(line, draft, was).await?;
         match sealed {
             Ok(span) => {
                 if was == "resealed" {
+                    if self.resealed.len() >= MAX_REFUSED {
+                        return Err(ImportError::TooManyRefused { line });
+                    }
                     self.resealed.insert((span.tenant_id.clone(), span.id));
                 }
-                let bytes = 1024 + span.code.as_ref().map_or(0, String::len);
                 self.queue(Pending { line, span, sealed: true }, bytes).await
             }
             Err((chain, error)) => self.refuse(line, chain, error),
@@ -284,16 +300,18 @@ impl Importer<'_> {
     ) -> Result<Result<VerifiedSpan, (Option<ChainKey>, LineError)>, ImportError> {
         let import = self.import;
         let columns = draft.columns_mut();
-        for (column, flag, value, given) in [
-            ("tenant_id", "tenant", &mut columns.tenant_id, &import.tenant),
-            ("owner_id", "owner", &mut columns.owner_id, &import.owner),
-        ] {
-            if value.is_empty() {
-                match given {
-                    Some(given) => value.clone_from(given),
-                    None => return Ok(Err((None, LineError::MissingScope { column, flag }))),
-                }
-            }
+        if let Some(tenant) = import.tenant.as_ref().filter(|_| columns.tenant_id.is_empty()) {
+            columns.tenant_id.clone_from(tenant);
+        }
+        if let Some(owner) = import.owner.as_ref().filter(|_| columns.owner_id.is_empty()) {
+            columns.owner_id.clone_from(owner);
+        }
+        if columns.tenant_id.is_empty() {
+            return Ok(Err((None, LineError::MissingScope { column: "tenant_id", flag: "tenant" })));
+        }
+        if columns.owner_id.is_empty() {
+            let chain = (columns.tenant_id.clone(), columns.id);
+            return Ok(Err((Some(chain), LineError::MissingScope { column: "owner_id", flag: "owner" })));
         }
         if columns.id.is_nil() {
             return Ok(Err((None, InvalidSpan::Missing { column: "id" }.into())));
@@ -312,11 +330,18 @@ impl Importer<'_> {
                 return Ok(Err((Some(chain), LineError::Order { seq, head: head_seq })));
             }
             // A version that is there already is compared by its digest when it is appended.
+        } else if let Some(line) = self.unattributed.filter(|_| seq > 0) {
+            return Ok(Err((Some(chain), LineError::MaybePredecessorRefused { line })));
         }
         if draft.columns().seq == 0 {
             draft.columns_mut().prev_hash = None;
         }
-        let draft = draft.stamp(import.clock, &crate::clock::SystemIds).meta("origin", json!({"by": "import", "was": was}));
+        let origin = match draft.columns().meta("origin") {
+            // Imported twice: what was there is part of the new origin.
+            Some(previous) => json!({"by": "import", "was": was, "previous": previous}),
+            None => json!({"by": "import", "was": was}),
+        };
+        let draft = draft.stamp(import.clock, &crate::clock::SystemIds).meta("origin", origin);
         let sealed = draft.deterministic().seal_within(signer, &import.rules).await;
         Ok(sealed.map_err(|e| (Some(chain), e.into())))
     }

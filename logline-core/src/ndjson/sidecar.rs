@@ -212,9 +212,17 @@ impl<'a> SidecarReader<'a> {
         };
         let malformed = |reason: String| SidecarError::Malformed { line: number, reason };
         let value = json::parse(&bytes).map_err(|e| malformed(e.to_string()))?;
+        if canonical::to_vec(&value) != bytes {
+            return Err(malformed("it is not in canonical form".to_owned()));
+        }
         if value.get("type").is_some() {
             self.finish(value, number)?;
-            return Ok(None);
+            return match self.lines.next_line()? {
+                None => Ok(None),
+                Some(_) => {
+                    Err(SidecarError::Malformed { line: number + 1, reason: "nothing follows the signed line".to_owned() })
+                }
+            };
         }
         let head = read_head(&value).ok_or_else(|| malformed("it is no head and not the last line".to_owned()))?;
         let key = (head.tenant_id.clone(), head.id);

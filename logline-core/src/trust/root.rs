@@ -28,6 +28,13 @@ pub struct TrustRoot {
     pub keys: Vec<PublicKey>,
     /// How many of them it takes.
     pub threshold: u32,
+    /// The oldest manifest version to obey, so that a ledger whose newer manifests were removed is refused. Default 0: any.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub min_version: u64,
+}
+
+fn is_zero(version: &u64) -> bool {
+    *version == 0
 }
 
 /// What a trust root resolved to.
@@ -121,6 +128,21 @@ pub enum TrustError {
         /// What was found and why it does not count.
         skipped: Vec<Skipped>,
     },
+    /// The manifest that counts is older than the pinned minimum.
+    #[error(
+        "the newest manifest that counts is version {found}, the trust root demands {min}: newer ones were removed; run fsck"
+    )]
+    TooOld {
+        /// The version.
+        found: u64,
+        /// The pinned minimum.
+        min: u64,
+    },
+    /// So many versions or approvals that nobody can have meant them.
+    #[error(
+        "the manifest has more than {MAX_MANIFESTS} versions that do not count, or as many approvals: clean up who may write in `system`"
+    )]
+    Flooded,
     /// The manifest that counts cannot be obeyed by this library.
     #[error(transparent)]
     Refused(#[from] ManifestError),
@@ -154,7 +176,7 @@ const MAX_MANIFESTS: usize = 10_000;
 impl TrustRoot {
     /// Pins `threshold` of `keys` for the manifest of the usual id.
     pub fn new(keys: impl IntoIterator<Item = PublicKey>, threshold: u32) -> Self {
-        Self { manifest_id: ids::MANIFEST, keys: keys.into_iter().collect(), threshold }
+        Self { manifest_id: ids::MANIFEST, keys: keys.into_iter().collect(), threshold, min_version: 0 }
     }
 
     fn set(&self) -> RootSet {
@@ -183,6 +205,9 @@ impl TrustRoot {
         let Some((manifest, span)) = current else {
             return Err(TrustError::NoManifest { manifest_id: self.manifest_id, skipped });
         };
+        if manifest.version < self.min_version {
+            return Err(TrustError::TooOld { found: manifest.version, min: self.min_version });
+        }
         manifest.check_critical()?;
         let authorities = Authorities::new(self.manifest_id, &manifest, &self.keys);
         Ok(Trusted { manifest, span, authorities, skipped })
@@ -208,7 +233,8 @@ impl TrustRoot {
                 }
             }
             if skipped.len() > MAX_MANIFESTS {
-                return Ok((current, skipped));
+                // Going on with an older manifest would obey what its successors may have forbidden.
+                return Err(TrustError::Flooded);
             }
         }
     }
@@ -268,16 +294,28 @@ impl TrustRoot {
         ledger: &dyn Ledger,
         scope: &Scope,
         verifier: &mut Verifier,
-    ) -> Result<BTreeSet<(Hash, PublicKey)>, LedgerError> {
+    ) -> Result<BTreeSet<(Hash, PublicKey)>, TrustError> {
         let query =
             Query::new().tenant(SYSTEM_TENANT).entity_type("approval").parent_id(self.manifest_id).versions(Versions::All);
-        let spans = ledger.collect(scope, &query, MAX_MANIFESTS).await?;
-        let approved = spans.into_iter().filter_map(|span| {
-            let hash = self.approved_hash(&span)?;
-            let span = span.verify(verifier).ok()?;
-            Some((hash, span.seal.public_key))
-        });
-        Ok(approved.collect())
+        let mut approved = BTreeSet::new();
+        let mut cursor = None;
+        loop {
+            let page = ledger.scan(scope, &query, cursor.as_ref()).await?;
+            cursor = page.next;
+            // What is damaged or not signed approves nothing, and must not keep what does from being found.
+            for span in page.rows.into_iter().filter_map(|row| row.span.ok()) {
+                let Some(hash) = self.approved_hash(&span) else { continue };
+                if let Ok(span) = span.verify(verifier) {
+                    approved.insert((hash, span.seal.public_key));
+                }
+            }
+            if approved.len() > MAX_MANIFESTS {
+                return Err(TrustError::Flooded);
+            }
+            if cursor.is_none() {
+                return Ok(approved);
+            }
+        }
     }
 
     fn approved_hash(&self, span: &SignedSpan) -> Option<Hash> {
