@@ -16,6 +16,8 @@ pub(crate) struct Tally {
     outcomes: BTreeMap<String, u32>,
     executions: u32,
     fuel: u64,
+    /// Executions that ended in an error of the function.
+    pub(crate) failed: u32,
     pub(crate) bad_lines: u32,
     pub(crate) last_execution: Option<SpanKey>,
 }
@@ -41,6 +43,7 @@ impl Tally {
         let fuel = span.meta("receipt").and_then(|r| r.get("fuel_used")).and_then(Value::as_u64).unwrap_or(0);
         let hash = span.seal.curr_hash.to_string();
         println!("{:<27}  {payment:<10} {decision:<8} {score:>5}  {fuel:>9}  {hash:.8}  {rules}", span.at);
+        self.failed += u32::from(execution.result.is_err());
         *self.outcomes.entry(decision).or_default() += 1;
         self.executions += 1;
         self.fuel += fuel;

@@ -8,7 +8,9 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::hex::{self, Hash, PublicKey};
-use crate::span::{CANONICAL_VERSION, Span};
+use crate::rules::{InvalidSpan, Rules};
+use crate::span::{CANONICAL_VERSION, DIGEST_KEY, Seal, Span};
+use crate::timestamp::Timestamp;
 
 /// The canonical payload of `span` as sealed by `public_key`. `BLAKE3` of these bytes is the row's `curr_hash`.
 #[must_use]
@@ -18,8 +20,17 @@ pub fn payload(span: &Span, public_key: &PublicKey) -> Vec<u8> {
     out
 }
 
+/// The payload, if it is within the size limit.
+pub(crate) fn payload_within(span: &Span, key: &PublicKey, rules: &Rules) -> Result<Vec<u8>, InvalidSpan> {
+    let payload = payload(span, key);
+    if payload.len() > rules.max_span_bytes {
+        return Err(InvalidSpan::TooLarge { bytes: payload.len(), max: rules.max_span_bytes });
+    }
+    Ok(payload)
+}
+
 /// One whole row as a line of an export: the payload's columns plus `curr_hash` and `signature`, in canonical order.
-pub(crate) fn row(span: &Span, seal: &crate::seal::Seal) -> Vec<u8> {
+pub(crate) fn row(span: &Span, seal: &Seal) -> Vec<u8> {
     let mut out = Vec::with_capacity(2048);
     Fields { out: &mut out, first: true }.span(span, Signer::Seal(seal));
     out
@@ -29,11 +40,11 @@ pub(crate) fn row(span: &Span, seal: &crate::seal::Seal) -> Vec<u8> {
 /// predecessor, and without the digest itself.
 pub(crate) fn draft_digest(span: &Span) -> Hash {
     let mut span = span.clone();
-    span.at = crate::timestamp::Timestamp::EPOCH;
+    span.at = Timestamp::EPOCH;
     span.duration_ms = None;
     span.prev_hash = None;
     if let Some(Value::Object(metadata)) = &mut span.metadata {
-        metadata.remove(crate::draft::DIGEST_KEY);
+        metadata.remove(DIGEST_KEY);
         if metadata.is_empty() {
             span.metadata = None;
         }
@@ -64,7 +75,7 @@ pub fn to_string(value: &Value) -> String {
 enum Signer<'a> {
     None,
     Key(&'a PublicKey),
-    Seal(&'a crate::seal::Seal),
+    Seal(&'a Seal),
 }
 
 /// Writes the members of one object whose keys come in canonical order.

@@ -7,11 +7,8 @@ use crate::canonical;
 use crate::clock::{Clock, IdSource};
 use crate::hex::Hash;
 use crate::rules::{self, InvalidSpan, Rules};
-use crate::span::{Span, Visibility};
+use crate::span::{DIGEST_KEY, SignedSpan, Span, Visibility};
 use crate::timestamp::Timestamp;
-
-/// The member of `metadata` that holds a deterministic draft's digest ([`Draft::deterministic`]).
-pub const DIGEST_KEY: &str = "draft_digest";
 
 /// A span to be: what a caller wants recorded, without predecessor hash, signer and seal.
 ///
@@ -98,7 +95,7 @@ impl Draft {
 
     /// The next version of a stored span: all its columns, `seq + 1`, linked to it; the time is to be set.
     #[must_use]
-    pub fn next_version(previous: &crate::SignedSpan) -> Self {
+    pub fn next_version(previous: &SignedSpan) -> Self {
         let mut span = previous.span.clone();
         span.seq = span.seq.saturating_add(1);
         span.prev_hash = Some(previous.seal.curr_hash);
@@ -289,6 +286,6 @@ impl Draft {
     /// The first rule it breaks. The size is checked as if it were sealed.
     pub fn validate(&self, rules: &Rules) -> Result<(), InvalidSpan> {
         let span = self.clone().into_span()?;
-        crate::seal::payload_within(&span, &crate::hex::PublicKey([0; 32]), rules).map(drop)
+        canonical::payload_within(&span, &crate::hex::PublicKey([0; 32]), rules).map(drop)
     }
 }

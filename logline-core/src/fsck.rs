@@ -9,7 +9,8 @@ use crate::keys::Verifier;
 use crate::ledger::{DamagedRow, Ledger, LedgerError, Query, Row};
 use crate::ndjson::{SidecarError, SidecarHead, SidecarReader};
 use crate::scope::Scope;
-use crate::seal::{SignedSpan, VerifyError};
+use crate::seal::VerifyError;
+use crate::span::SignedSpan;
 use crate::trust::{Authorities, NotAuthorised};
 
 /// What to hold a ledger to.

@@ -14,7 +14,8 @@ use crate::ledger::{Cursor, Ledger, LedgerError, LedgerExt as _, Page, Query};
 use crate::rules::Rules;
 use crate::sandbox::{Failure, Sandbox};
 use crate::scope::Scope;
-use crate::seal::{SignedSpan, VerifiedSpan};
+use crate::seal::VerifiedSpan;
+use crate::span::SignedSpan;
 use crate::timestamp::Timestamp;
 use crate::trust::Trusted;
 

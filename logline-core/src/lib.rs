@@ -32,7 +32,7 @@ mod timestamp;
 pub mod trust;
 
 pub use clock::{Clock, IdSource, ManualClock, SeededIds, SystemClock, SystemIds};
-pub use draft::{DIGEST_KEY, Draft};
+pub use draft::Draft;
 pub use driver::AdmitError;
 pub use hex::{Hash, HexError, PublicKey, Signature};
 pub use host::{Execution, Host, HostBuilder, HostError};
@@ -42,7 +42,7 @@ pub use memory::MemoryLedger;
 pub use parse::{ParsedSpan, parse_draft, parse_line, parse_unsealed};
 pub use rules::{InvalidSpan, MAX_INTEGER, MAX_NAME_BYTES, Rules};
 pub use scope::{Denied, Scope};
-pub use seal::{Rejected, Seal, SealError, SignedSpan, VerifiedSpan, VerifyError};
-pub use span::{CANONICAL_VERSION, SYSTEM_TENANT, Span, SpanKey, Visibility};
+pub use seal::{Rejected, SealError, VerifiedSpan, VerifyError};
+pub use span::{CANONICAL_VERSION, DIGEST_KEY, SYSTEM_TENANT, Seal, SignedSpan, Span, SpanKey, Visibility};
 pub use stage0::{BootError, Booted};
 pub use timestamp::{Timestamp, TimestampError};

@@ -12,7 +12,8 @@ use crate::ledger::{
     Versions, Watch, WatchFrom, tail,
 };
 use crate::scope::Scope;
-use crate::seal::{SignedSpan, VerifiedSpan};
+use crate::seal::VerifiedSpan;
+use crate::span::SignedSpan;
 
 /// A ledger that lives as long as its handles. Clones share it.
 #[derive(Debug, Clone, Default)]

@@ -8,8 +8,7 @@ use crate::hex::{Hash, HexError, PublicKey, Signature};
 use crate::ids;
 use crate::json;
 use crate::rules::{self, InvalidSpan, MAX_INTEGER, Rules};
-use crate::seal::{Seal, SignedSpan};
-use crate::span::{CANONICAL_VERSION, Span, Visibility};
+use crate::span::{CANONICAL_VERSION, Seal, SignedSpan, Span, Visibility};
 use crate::timestamp::Timestamp;
 
 /// One span read from a text.
@@ -40,7 +39,7 @@ pub fn parse_line(line: &[u8], rules: &Rules) -> Result<ParsedSpan, InvalidSpan>
                 return Err(InvalidSpan::Missing { column: "at" });
             }
             rules::check(&span)?;
-            crate::seal::payload_within(&span, &seal.public_key, rules)?;
+            crate::canonical::payload_within(&span, &seal.public_key, rules)?;
             Ok(ParsedSpan::Signed(Box::new(SignedSpan { span, seal })))
         }
         None => {

@@ -14,7 +14,7 @@ use crate::hex::PublicKey;
 use crate::ids;
 use crate::rules::{MAX_INTEGER, Rules};
 use crate::sandbox::Failure;
-use crate::seal::SignedSpan;
+use crate::span::SignedSpan;
 use crate::span::{SpanKey, Visibility};
 use crate::timestamp::Timestamp;
 

@@ -10,27 +10,7 @@ use crate::dsse;
 use crate::hex::{Hash, PublicKey, Signature};
 use crate::keys::{KeyPair, SignError, SignatureError, Signer, Verifier};
 use crate::rules::{self, InvalidSpan, Rules};
-use crate::span::Span;
-
-/// The proof columns of a row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Seal {
-    /// BLAKE3-256 of the canonical payload.
-    pub curr_hash: Hash,
-    /// Ed25519 over DSSE's PAE of [`dsse::SPAN`] and the hash.
-    pub signature: Signature,
-    /// The signer; covered by the hash.
-    pub public_key: PublicKey,
-}
-
-/// A whole row as it was read, not yet verified: it may claim anything.
-#[derive(Debug, Clone, PartialEq)]
-pub struct SignedSpan {
-    /// The columns.
-    pub span: Span,
-    /// The proof columns, as claimed.
-    pub seal: Seal,
-}
+use crate::span::{Seal, SignedSpan, Span};
 
 /// A row whose rules, hash and signature hold. Whether its signer was *allowed* to sign it is for
 /// [`Authorities`](crate::trust::Authorities) to say.
@@ -143,7 +123,7 @@ struct Unsealed {
 impl Unsealed {
     fn new(draft: Draft, public_key: PublicKey, rules: &Rules) -> Result<Self, InvalidSpan> {
         let span = draft.into_span()?;
-        let curr_hash = Hash::of(&payload_within(&span, &public_key, rules)?);
+        let curr_hash = Hash::of(&canonical::payload_within(&span, &public_key, rules)?);
         Ok(Self { span, public_key, curr_hash, message: dsse::pae(dsse::SPAN, curr_hash.as_bytes()) })
     }
 
@@ -151,14 +131,6 @@ impl Unsealed {
         let seal = Seal { curr_hash: self.curr_hash, signature, public_key: self.public_key };
         VerifiedSpan(SignedSpan { span: self.span, seal })
     }
-}
-
-pub(crate) fn payload_within(span: &Span, key: &PublicKey, rules: &Rules) -> Result<Vec<u8>, InvalidSpan> {
-    let payload = canonical::payload(span, key);
-    if payload.len() > rules.max_span_bytes {
-        return Err(InvalidSpan::TooLarge { bytes: payload.len(), max: rules.max_span_bytes });
-    }
-    Ok(payload)
 }
 
 impl SignedSpan {
@@ -215,14 +187,6 @@ impl VerifiedSpan {
     #[must_use]
     pub fn draft_digest(&self) -> Hash {
         canonical::draft_digest(&self.0.span)
-    }
-}
-
-impl Deref for SignedSpan {
-    type Target = Span;
-
-    fn deref(&self) -> &Span {
-        &self.span
     }
 }
 

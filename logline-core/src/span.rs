@@ -1,12 +1,13 @@
 //! The span: every column of one row of a ledger, before or without its seal.
 
 use std::fmt;
+use std::ops::Deref;
 use std::str::FromStr;
 
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::hex::Hash;
+use crate::hex::{Hash, PublicKey, Signature};
 use crate::timestamp::Timestamp;
 
 /// The tenant that holds kernels and the manifest. No tenant of a host may have this name.
@@ -14,6 +15,9 @@ pub const SYSTEM_TENANT: &str = "system";
 
 /// The version of the canonical form that this crate writes (`docs/canonical-form.md`).
 pub const CANONICAL_VERSION: u32 = 1;
+
+/// The member of `metadata` that holds a deterministic draft's digest ([`Draft::deterministic`](crate::Draft::deterministic)).
+pub const DIGEST_KEY: &str = "draft_digest";
 
 /// Who besides the owner may read a span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -149,5 +153,33 @@ pub struct SpanKey {
 impl fmt::Display for SpanKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}/{}", self.tenant_id, self.id, self.seq)
+    }
+}
+
+/// The proof columns of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seal {
+    /// BLAKE3-256 of the canonical payload.
+    pub curr_hash: Hash,
+    /// Ed25519 over DSSE's PAE of [`dsse::SPAN`](crate::dsse::SPAN) and the hash.
+    pub signature: Signature,
+    /// The signer; covered by the hash.
+    pub public_key: PublicKey,
+}
+
+/// A whole row as it was read, not yet verified: it may claim anything.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SignedSpan {
+    /// The columns.
+    pub span: Span,
+    /// The proof columns, as claimed.
+    pub seal: Seal,
+}
+
+impl Deref for SignedSpan {
+    type Target = Span;
+
+    fn deref(&self) -> &Span {
+        &self.span
     }
 }

@@ -71,11 +71,7 @@ impl<'a> Guest<'a> {
             return Err(refuse(format!("column `{column}` is set by the host: leave it out")));
         }
         let draft = parse_draft(value).map_err(|e| Failure::new("invalid_draft", e.to_string()))?;
-        // Each emission of an attempt has an id of its own, the same whenever the attempt is replayed.
-        let index = self.drafts.len().to_string();
-        let id = ids::derive("emitted", &[&self.context.attempt.execution_id.to_string(), &index]);
         let mut draft = draft
-            .id(id)
             .tenant(&self.request.tenant_id)
             .owner(&self.request.owner_id)
             .who(format!("function:{}", self.function))
@@ -90,10 +86,12 @@ impl<'a> Guest<'a> {
         // functions, approves nothing.
         let scope = Scope::user(&self.request.tenant_id, &self.request.owner_id);
         scope.check_append(draft.columns()).map_err(|e| refuse(e.to_string()))?;
-        let open = roles::required(draft.columns()).contains(&roles::Role::Member);
-        if !open {
+        if !roles::required(draft.columns()).contains(&roles::Role::Member) {
             return Err(refuse(format!("type `{}` cannot be emitted by a function", draft.columns().entity_type)));
         }
+        // Each emission of an attempt has an id of its own, the same whenever the attempt is replayed.
+        let index = self.drafts.len().to_string();
+        let draft = draft.id(ids::derive("emitted", &[&self.context.attempt.execution_id.to_string(), &index]));
         draft.validate(&self.context.rules).map_err(|e| Failure::new("invalid_draft", e.to_string()))?;
         Ok(draft)
     }

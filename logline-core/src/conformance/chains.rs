@@ -9,10 +9,11 @@ use serde_json::json;
 use super::{
     Expect as _, OTHER, TENANT, append, append_all, at, everything, fail, hold, id, next, note, same, seal, strategies,
 };
-use crate::draft::{DIGEST_KEY, Draft};
+use crate::draft::Draft;
 use crate::keys::{KeyPair, Verifier};
 use crate::ledger::{AppendOptions, Conflict, Ledger, LedgerError, Outcome, Retry};
 use crate::scope::Scope;
+use crate::span::DIGEST_KEY;
 use crate::span::Visibility;
 
 /// Every column comes back as it was, through every way of reading.

@@ -26,7 +26,8 @@ use crate::draft::Draft;
 use crate::keys::KeyPair;
 use crate::ledger::{AppendOptions, Ledger, LedgerError, LedgerExt as _, Receipt};
 use crate::scope::Scope;
-use crate::seal::{SignedSpan, VerifiedSpan};
+use crate::seal::VerifiedSpan;
+use crate::span::SignedSpan;
 use crate::timestamp::Timestamp;
 
 /// Makes one `#[test]` of every trial.

@@ -11,8 +11,8 @@ use crate::draft::Draft;
 use crate::ledger::{AppendOptions, Ledger, LedgerError, OnExisting, Order, Outcome, Query, Versions};
 use crate::memory::MemoryLedger;
 use crate::scope::Scope;
-use crate::seal::{SignedSpan, VerifiedSpan};
-use crate::span::{SpanKey, Visibility};
+use crate::seal::VerifiedSpan;
+use crate::span::{SignedSpan, SpanKey, Visibility};
 
 const TENANTS: [&str; 3] = ["acme", "globex", "initech"];
 const OWNERS: [&str; 2] = ["alice", "bob"];

@@ -3,7 +3,7 @@
 use super::{Expect as _, TENANT, append, append_all, fail, hold, id, next, note, same, seal};
 use crate::ledger::{Cursor, Ledger, LedgerError, LedgerExt as _, Order, Query, Versions};
 use crate::scope::Scope;
-use crate::seal::SignedSpan;
+use crate::span::SignedSpan;
 
 /// A tombstone hides an id from those who look for what is, not from those who look for what was.
 pub async fn a_tombstone_hides_the_id_but_not_its_history<L: Ledger>(ledger: &L) {

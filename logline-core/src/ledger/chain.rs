@@ -4,7 +4,8 @@ use crate::canonical;
 use crate::hex::Hash;
 use crate::ledger::error::{Conflict, LedgerError};
 use crate::ledger::{AppendOptions, OnExisting, Outcome};
-use crate::seal::{SignedSpan, VerifiedSpan};
+use crate::seal::VerifiedSpan;
+use crate::span::SignedSpan;
 
 /// The last version of an id, as far as the decision needs it.
 #[derive(Debug, Clone, Copy)]

@@ -23,8 +23,8 @@ pub use tail::tail;
 
 use crate::hex::Hash;
 use crate::scope::Scope;
-use crate::seal::{SignedSpan, VerifiedSpan};
-use crate::span::SpanKey;
+use crate::seal::VerifiedSpan;
+use crate::span::{SignedSpan, SpanKey};
 
 /// A stream of new rows, endless until the ledger is closed or the stream is dropped.
 pub type Watch = Pin<Box<dyn Stream<Item = Result<Watched, LedgerError>> + Send>>;

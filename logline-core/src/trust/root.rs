@@ -14,8 +14,8 @@ use crate::ids;
 use crate::keys::{self, SignatureError, Signer, Verifier};
 use crate::ledger::{Ledger, LedgerError, LedgerExt as _, Query, Versions};
 use crate::scope::Scope;
-use crate::seal::{SealError, SignedSpan, VerifiedSpan, VerifyError};
-use crate::span::{SYSTEM_TENANT, SpanKey};
+use crate::seal::{SealError, VerifiedSpan, VerifyError};
+use crate::span::{SYSTEM_TENANT, SignedSpan, SpanKey};
 use crate::trust::{Authorities, Manifest, ManifestError, RootSet};
 
 /// What a host pins outside the ledger: which span the manifest is, and which keys may decide the first one.

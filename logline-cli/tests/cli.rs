@@ -1,0 +1,345 @@
+//! The tool as an operator uses it: real processes on real files.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+struct Folder(TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path(name);
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_logline"));
+        command.current_dir(self.0.path()).env_remove("LOGLINE_LEDGER").args(["--ledger", "sqlite:ledger"]).args(arguments);
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// Runs, expects this exit status, and returns standard output.
+    fn expect(&self, status: i32, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let (out, err) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(output.status.code(), Some(status), "{arguments:?}\n{out}\n{err}");
+        out
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn note(id: &str, seq: u32) -> Value {
+    json!({"id": id, "seq": seq, "entity_type": "note", "who": "w", "this": "t", "tenant_id": "acme", "owner_id": "alice",
+        "at": "2026-03-02T09:14:05Z", "content": {"n": seq}})
+}
+
+fn lines(values: &[Value]) -> String {
+    values.iter().map(|v| format!("{v}\n")).collect()
+}
+
+const ID: &str = "0197a000-0000-7000-8000-000000000001";
+
+#[test]
+fn keygen_makes_a_private_file_once() {
+    let folder = Folder::new();
+    let out = folder.expect(0, &["keygen", "a.key", "--json"]);
+    let made: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(made["public_key"].as_str().unwrap().len(), 64);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        assert_eq!(fs::metadata(folder.path("a.key")).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+    let before = fs::read(folder.path("a.key")).unwrap();
+    folder.expect(2, &["keygen", "a.key"]);
+    assert_eq!(fs::read(folder.path("a.key")).unwrap(), before);
+}
+
+#[test]
+fn an_import_names_every_bad_line_and_keeps_the_good_ones() {
+    let folder = Folder::new();
+    let good = note(ID, 0).to_string();
+    let file = format!(
+        "{good}\nnot json\n\n{}\n{}\n{}\n{}\n",
+        r#"{"id":"0197a000-0000-7000-8000-000000000002","entity_type":"note","who":"w","this":"t","tenant_id":"acme","owner_id":"a","content":{"x":1,"x":2}}"#,
+        r#"{"id":"0197a000-0000-7000-8000-000000000003","entity_type":"note","who":"w","this":"t","tenant_id":"acme","owner_id":"a","input":9007199254740993}"#,
+        r#"{"id":"0197a000-0000-7000-8000-000000000004","entity_type":"note","who":"w","this":"t","owner_id":"a"}"#,
+        note(ID, 1)
+    );
+    folder.write("in.ndjson", &file);
+    let output = folder.run(&["import", "in.ndjson"]);
+    assert_eq!(output.status.code(), Some(1));
+    let err = text(&output.stderr);
+    for expected in [
+        "line 2: malformed json",
+        "line 4: duplicate key `x`",
+        "line 5: number `9007199254740993`",
+        "line 6: column `tenant_id` is missing: add it to the line, or pass --tenant",
+    ] {
+        assert!(err.contains(expected), "{expected}\n{err}");
+    }
+    assert!(err.contains("made the key"), "{err}");
+    assert!(
+        text(&output.stdout).contains("6 lines: 2 appended, 0 there already, 4 refused; 2 sealed"),
+        "{}",
+        text(&output.stdout)
+    );
+    folder.expect(0, &["fsck"]);
+    let again = folder.expect(1, &["import", "in.ndjson", "--json"]);
+    let summary: Value = serde_json::from_str(again.lines().last().unwrap()).unwrap();
+    assert_eq!((&summary["appended"], &summary["existing"]), (&json!(0), &json!(2)), "importing again changes nothing");
+}
+
+#[test]
+fn unsigned_versions_are_linked_and_marked() {
+    let folder = Folder::new();
+    folder.write("in.ndjson", &lines(&[note(ID, 3), note(ID, 4), note("c0c0c0c0-0000-4000-8000-bldp00000001", 1)]));
+    folder.expect(0, &["import", "in.ndjson"]);
+    let history = folder.expect(0, &["history", ID, "--json"]);
+    let versions: Vec<Value> = history.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!((&versions[0]["seq"], &versions[1]["seq"]), (&json!(3), &json!(4)));
+    assert_eq!(versions[1]["prev_hash"], versions[0]["curr_hash"]);
+    assert_eq!(versions[0]["metadata"]["origin"], json!({"by": "import", "was": "unsigned"}));
+    // An id that only looks like a UUID is mapped, and found under its text.
+    folder.expect(0, &["get", "c0c0c0c0-0000-4000-8000-bldp00000001"]);
+}
+
+#[test]
+fn a_version_whose_predecessor_was_refused_is_refused_too() {
+    let folder = Folder::new();
+    let mut leap = note(ID, 0);
+    leap["at"] = json!("2026-03-02T23:59:60Z");
+    let mut nobody = note("0197a000-0000-7000-8000-000000000009", 0);
+    nobody.as_object_mut().unwrap().remove("owner_id");
+    let batch = [leap, note(ID, 1), note(ID, 2), nobody, note("0197a000-0000-7000-8000-000000000009", 1)];
+    folder.write("in.ndjson", &lines(&batch));
+    let output = folder.run(&["import", "in.ndjson"]);
+    let err = text(&output.stderr);
+    for expected in [
+        "line 1: column `at`: leap seconds",
+        "line 2: a version of this id before it was refused on line 1",
+        "line 3: a version",
+        "line 4: column `owner_id`",
+        "line 5: a version of this id before it was refused on line 4",
+    ] {
+        assert!(err.contains(expected), "{expected}\n{err}");
+    }
+    folder.write("unreadable.ndjson", &format!("{{broken\n{}", lines(&[note(ID, 7)])));
+    let err = text(&folder.run(&["import", "unreadable.ndjson"]).stderr);
+    assert!(err.contains("line 2: line 1 could not be read and may be the version before it"), "{err}");
+    assert_eq!(folder.expect(0, &["export"]), "");
+}
+
+#[test]
+fn signed_lines_are_never_altered_and_a_broken_seal_needs_reseal() {
+    let folder = Folder::new();
+    folder.write("in.ndjson", &lines(&[note(ID, 0), note(ID, 1)]));
+    folder.expect(0, &["import", "in.ndjson"]);
+    let export = folder.expect(0, &["export"]);
+    let forged = export.replacen("\"content\":{\"n\":0}", "\"content\":{\"n\":9}", 1);
+    assert_ne!(forged, export);
+    folder.write("forged.ndjson", &forged);
+    let other = Folder::new();
+    fs::copy(folder.path("forged.ndjson"), other.path("forged.ndjson")).unwrap();
+    let output = other.run(&["import", "forged.ndjson"]);
+    assert_eq!(output.status.code(), Some(1));
+    let err = text(&output.stderr);
+    assert!(err.contains("line 1: content was changed"), "{err}");
+    assert!(err.contains("line 2: a version of this id before it was refused on line 1"), "{err}");
+    other.expect(0, &["import", "forged.ndjson", "--reseal"]);
+    let resealed = other.expect(0, &["history", ID, "--json"]);
+    for line in resealed.lines() {
+        let row: Value = serde_json::from_str(line).unwrap();
+        assert_eq!(row["metadata"]["origin"]["was"], "resealed");
+    }
+    other.expect(0, &["fsck"]);
+}
+
+#[test]
+fn metadata_that_is_no_object_is_kept() {
+    let folder = Folder::new();
+    let mut odd = note(ID, 0);
+    odd["metadata"] = json!(["kept", 1]);
+    folder.write("in.ndjson", &lines(&[odd]));
+    folder.expect(0, &["import", "in.ndjson"]);
+    let row: Value = serde_json::from_str(&folder.expect(0, &["get", ID, "--json"])).unwrap();
+    assert_eq!(row["metadata"]["original"], json!(["kept", 1]));
+}
+
+#[test]
+fn an_export_read_into_an_empty_ledger_is_the_same_export() {
+    let folder = Folder::new();
+    let all: Vec<Value> = (0..300).map(|n| note(&format!("0197a000-0000-7000-8000-{n:012}"), 0)).collect();
+    folder.write("in.ndjson", &lines(&all));
+    folder.expect(0, &["import", "in.ndjson"]);
+    folder.expect(0, &["export", "out.ndjson"]);
+    let other = Folder::new();
+    fs::copy(folder.path("out.ndjson"), other.path("out.ndjson")).unwrap();
+    other.expect(0, &["import", "out.ndjson"]);
+    assert_eq!(other.expect(0, &["export"]), fs::read_to_string(folder.path("out.ndjson")).unwrap());
+}
+
+#[test]
+fn fsck_exits_1_and_names_the_row() {
+    let folder = Folder::new();
+    folder.write("in.ndjson", &lines(&[note(ID, 0)]));
+    folder.expect(0, &["import", "in.ndjson"]);
+    assert!(folder.expect(0, &["fsck"]).contains("1 rows in 1 chains: 0 problems; authority not checked (no --trust)"));
+    let sql = "DROP TRIGGER ur_no_update; UPDATE universal_registry SET content = '{\"n\":7}'";
+    rusqlite::Connection::open(folder.path("ledger")).unwrap().execute_batch(sql).unwrap();
+    let out = folder.expect(1, &["fsck"]);
+    assert!(out.contains(&format!("acme/{ID}/0: content was changed")), "{out}");
+    let out = folder.expect(1, &["fsck", "--json"]);
+    let problem: Value = serde_json::from_str(out.lines().next().unwrap()).unwrap();
+    assert_eq!((&problem["tenant_id"], &problem["id"], &problem["seq"]), (&json!("acme"), &json!(ID), &json!("0")));
+    folder.expect(1, &["get", ID]);
+}
+
+#[test]
+fn a_removed_row_shows_against_a_sidecar() {
+    let folder = Folder::new();
+    folder.write("in.ndjson", &lines(&[note(ID, 0), note("0197a000-0000-7000-8000-000000000002", 0)]));
+    folder.expect(0, &["import", "in.ndjson"]);
+    let key: Value = serde_json::from_str(&folder.expect(0, &["keygen", "op.key", "--json"])).unwrap();
+    folder.expect(0, &["export", "out.ndjson", "--sidecar", "side", "--key", "op.key"]);
+    let public = key["public_key"].as_str().unwrap();
+    folder.expect(0, &["fsck", "--against", "side", "--sidecar-key", public]);
+    folder.expect(2, &["fsck", "--against", "side", "--sidecar-key", &"ab".repeat(32)]);
+    let sql = format!("DROP TRIGGER ur_no_delete; DELETE FROM universal_registry WHERE id = '{ID}'");
+    rusqlite::Connection::open(folder.path("ledger")).unwrap().execute_batch(&sql).unwrap();
+    folder.expect(0, &["fsck"]);
+    let out = folder.expect(1, &["fsck", "--against", "side"]);
+    assert!(out.contains(&format!("acme/{ID}/0: the sidecar names this version")), "{out}");
+}
+
+#[test]
+fn without_identity_the_operator_reads_and_with_one_only_what_it_may() {
+    let folder = Folder::new();
+    folder.write("in.ndjson", &lines(&[note(ID, 0)]));
+    folder.expect(0, &["import", "in.ndjson"]);
+    folder.expect(0, &["get", ID]);
+    folder.expect(0, &["get", ID, "--tenant", "acme", "--user", "alice"]);
+    folder.expect(0, &["get", ID, "--tenant", "acme"]);
+    folder.expect(2, &["get", ID, "--tenant", "acme", "--user", "bob"]);
+    folder.expect(2, &["get", ID, "--tenant", "globex", "--user", "alice"]);
+    folder.expect(2, &["get", ID, "--tenant", "globex", "--user", "alice", "--in", "acme"]);
+    assert_eq!(folder.expect(0, &["export", "--tenant", "globex"]), "");
+    assert_eq!(folder.expect(0, &["export", "--tenant", "acme", "--user", "alice"]).lines().count(), 1);
+}
+
+#[test]
+fn tail_resumes_after_a_cursor() {
+    let folder = Folder::new();
+    let all: Vec<Value> = (0..5).map(|n| note(&format!("0197a000-0000-7000-8000-{n:012}"), 0)).collect();
+    folder.write("in.ndjson", &lines(&all));
+    folder.expect(0, &["import", "in.ndjson"]);
+    let out = folder.expect(0, &["tail", "--from-start", "--limit", "3", "--json"]);
+    let last: Value = serde_json::from_str(out.lines().last().unwrap()).unwrap();
+    let out = folder.expect(0, &["tail", "--after", last["cursor"].as_str().unwrap(), "--limit", "2", "--json"]);
+    let rows: Vec<Value> = out.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(rows[0]["span"]["id"], all[3]["id"]);
+    folder.expect(2, &["tail", "--after", "garbage"]);
+}
+
+#[test]
+fn a_live_tail_prints_what_another_process_imports() {
+    use std::io::{BufRead as _, BufReader};
+    let folder = Folder::new();
+    folder.write("first.ndjson", &lines(&[note(ID, 0)]));
+    folder.write("second.ndjson", &lines(&[note("0197a000-0000-7000-8000-000000000002", 0)]));
+    folder.expect(0, &["import", "first.ndjson"]);
+    let mut tail = folder.command(&["tail", "--from-start", "--limit", "2", "--json"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut rows = BufReader::new(tail.stdout.take().unwrap()).lines();
+    // Its first row says that it is running.
+    assert!(rows.next().unwrap().unwrap().contains(ID));
+    folder.expect(0, &["import", "second.ndjson"]);
+    assert!(rows.next().unwrap().unwrap().contains("000000000002"));
+    assert!(tail.wait().unwrap().success());
+}
+
+#[test]
+fn mistakes_are_told_with_what_to_do() {
+    let folder = Folder::new();
+    folder.write("in.ndjson", &lines(&[note(ID, 0)]));
+    let error = |arguments: &[&str]| {
+        let output = folder.run(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        text(&output.stderr)
+    };
+    assert!(error(&["fsck"]).contains("there is no ledger ledger: check the path"));
+    assert!(error(&["import", "missing.ndjson"]).contains("missing.ndjson"));
+    assert!(!folder.path("ledger").exists(), "a failed import leaves no ledger behind");
+    folder.expect(0, &["import", "in.ndjson"]);
+    folder.write("open.key", "x");
+    assert!(error(&["import", "in.ndjson", "--key", "open.key"]).contains("open.key"));
+    assert!(error(&["fsck", "--trust", "in.ndjson"]).contains("trust root in.ndjson"));
+    assert!(error(&["get", "0197a000-0000-7000-8000-00000000beef"]).contains("in any tenant"));
+    let other = Command::new(env!("CARGO_BIN_EXE_logline")).args(["--ledger", "postgres://h/db", "fsck"]).output().unwrap();
+    assert!(text(&other.stderr).contains("not supported by this version"));
+    let none = Command::new(env!("CARGO_BIN_EXE_logline")).env_remove("LOGLINE_LEDGER").arg("fsck").output().unwrap();
+    assert!(text(&none.stderr).contains("pass --ledger sqlite:FILE"));
+}
+
+/// Writes about this many bytes of unsigned spans.
+fn large_file(path: &Path, bytes: usize) -> usize {
+    use std::io::Write as _;
+    let mut out = std::io::BufWriter::new(fs::File::create(path).unwrap());
+    let (mut written, mut rows) = (0, 0_usize);
+    while written < bytes {
+        let row = json!({"id": format!("0197a000-0000-7000-8000-{rows:012}"), "entity_type": "note", "who": "w", "this": "t",
+            "tenant_id": "acme", "owner_id": "alice", "content": "x".repeat(700)});
+        let line = format!("{row}\n");
+        out.write_all(line.as_bytes()).unwrap();
+        written += line.len();
+        rows += 1;
+    }
+    out.flush().unwrap();
+    rows
+}
+
+/// Megabytes of the file that goes through, and of address space that each process may have. `cargo xtask large` raises the first.
+const MEGABYTES: usize = 30;
+const ADDRESS_SPACE_KIB: usize = 160 << 10;
+
+#[test]
+fn a_large_file_goes_through_under_a_limited_address_space() {
+    let megabytes = std::env::var("LOGLINE_LARGE_MB").ok().map_or(MEGABYTES, |mb| mb.parse().unwrap());
+    let folder = Folder::new();
+    let rows = large_file(&folder.path("in.ndjson"), megabytes << 20);
+    let limited = |arguments: &str| {
+        let tool = env!("CARGO_BIN_EXE_logline");
+        // One arena: what the limit is about is the tool's memory, not the allocator's reservations per thread.
+        let script = format!("ulimit -v {ADDRESS_SPACE_KIB}; exec {tool} --ledger sqlite:ledger {arguments}");
+        let output = Command::new("sh")
+            .current_dir(folder.0.path())
+            .env("MALLOC_ARENA_MAX", "1")
+            .args(["-c", &script])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{arguments}: {}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    assert!(limited("import in.ndjson").contains(&format!("{rows} appended")));
+    limited("keygen op.key");
+    assert!(limited("export out.ndjson --sidecar side --key op.key").contains(&format!("{rows} spans")));
+    assert!(limited("fsck --against side").contains(&format!("{rows} rows in {rows} chains: 0 problems")));
+}

@@ -1,0 +1,671 @@
+//! Requests through `run_code`: what is recorded, who may run what, and functions that misbehave.
+
+mod setup;
+
+use std::time::Duration;
+
+use logline_core::ledger::Ledger as _;
+use logline_core::request::{NotRunnable, Request};
+use logline_core::{Draft, Execution, HostError, Scope, SignedSpan, Signer as _, Timestamp, Verifier, Visibility, ids};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use setup::{
+    HOST, PUBLISHER, STRANGER, TENANT, USER, answer, ask, block_on, echo, execute, function, host, host_with, key, module,
+    publish, run, smuggle, spans,
+};
+
+fn failure(execution: &Execution) -> (&str, &str) {
+    let failure = execution.result.as_ref().expect_err("it must fail");
+    assert_eq!(execution.span.status.as_deref(), Some("error"), "the execution is recorded as an error");
+    assert_eq!(execution.request.status.as_deref(), Some("error"), "and closes the request");
+    assert_eq!(execution.span.error.as_ref().unwrap()["code"], failure.code.as_str());
+    (&failure.code, &failure.message)
+}
+
+fn output(execution: &Execution) -> &Value {
+    execution.result.as_ref().unwrap_or_else(|e| panic!("{e}"))
+}
+
+#[test]
+fn a_request_becomes_versions_and_one_execution() {
+    block_on(async {
+        let (ledger, host) = host().await;
+        let id = host.publish(function(&echo()).input(json!({"rate": 0.25})), &key(PUBLISHER)).await.unwrap().id;
+        let done = execute(&host, id, json!({"amount": 12})).await;
+        let versions = ledger.history(&Scope::Operator, TENANT, done.request.id, 0, 10).await.unwrap();
+        let states: Vec<_> = versions.iter().map(|v| v.status.clone().unwrap()).collect();
+        assert_eq!(states, ["scheduled", "running", "complete"]);
+        assert_eq!(versions[1].meta("attempt"), Some(&json!(1)));
+        assert_eq!(versions[2].meta("execution"), Some(&json!(done.span.id.to_string())));
+        let span: &SignedSpan = &done.span;
+        assert_eq!(span.id, ids::execution(TENANT, done.request.id, 1));
+        assert_eq!((span.parent_id, &span.related_to), (Some(id), &vec![done.request.id, id]));
+        assert_eq!((&span.trace_id, &span.owner_id), (&versions[0].trace_id, &USER.to_owned()));
+        assert_eq!(span.input, Some(json!({"amount": 12})));
+        // The guest was called with the function, the request, its configuration and the input.
+        let call = output(&done);
+        assert_eq!(call["config"], json!({"rate": 0.25}));
+        assert_eq!(call["input"], json!({"amount": 12}));
+        assert_eq!(call["request"], json!({"id": done.request.id.to_string(), "attempt": 1}));
+        assert_eq!(call["function"]["id"], json!(id.to_string()));
+        let receipt = span.meta("receipt").unwrap();
+        assert!(receipt["fuel_used"].as_u64().unwrap() > 0 && receipt["peak_memory_bytes"].as_u64().unwrap() >= 131_072);
+        for row in versions.into_iter().chain([span.clone()]) {
+            row.verify(&mut Verifier::new()).unwrap();
+        }
+    });
+}
+
+#[test]
+fn the_same_run_uses_the_same_fuel() {
+    block_on(async {
+        let (_, host) = host().await;
+        let id = publish(&host, &echo()).await;
+        let fuel = |e: &Execution| e.span.meta("receipt").unwrap()["fuel_used"].as_u64().unwrap();
+        let first = execute(&host, id, json!(1)).await;
+        let second = execute(&host, id, json!(1)).await;
+        assert_eq!(fuel(&first), fuel(&second));
+    });
+}
+
+#[test]
+fn an_idempotency_key_makes_one_request_and_one_execution() {
+    block_on(async {
+        let (ledger, host) = host().await;
+        let id = publish(&host, &echo()).await;
+        let request = || Request::new(TENANT, USER, id, json!(7)).idempotency_key("order-1");
+        let first = host.execute(request()).await.unwrap();
+        let again = host.execute(request()).await.unwrap();
+        assert_eq!(first, again);
+        assert_eq!(spans(&ledger, "execution").await.len(), 1);
+        let other = host.execute(Request::new(TENANT, "bob", id, json!(7)).idempotency_key("order-1")).await.unwrap();
+        assert_ne!(other.request.id, first.request.id, "another owner's key is another request");
+    });
+}
+
+// Who may run what.
+
+#[test]
+fn a_function_signed_by_nobodys_publisher_does_not_run() {
+    block_on(async {
+        let (ledger, host) = host().await;
+        for signer in [STRANGER, HOST] {
+            let id = smuggle(&ledger, function(&echo()), signer).await.id;
+            let done = execute(&host, id, json!(1)).await;
+            let (code, message) = failure(&done);
+            assert_eq!(code, "function_not_authorised");
+            assert!(message.contains("it takes publisher of tenant `acme`"), "{message}");
+            assert!(done.span.meta("receipt").is_none(), "no code ran");
+        }
+        let error = host.publish(function(&echo()), &key(STRANGER)).await.unwrap_err();
+        assert!(matches!(error, HostError::Admit(_)), "{error}");
+    });
+}
+
+#[test]
+fn a_function_that_is_missing_hidden_or_something_else_does_not_run() {
+    block_on(async {
+        let (ledger, host) = host().await;
+        let nothing = execute(&host, Uuid::from_u128(1), json!(1)).await;
+        assert_eq!(failure(&nothing).0, "function_not_found");
+        let private = host.publish(function(&echo()).visibility(Visibility::Private), &key(PUBLISHER)).await.unwrap();
+        let hidden = execute(&host, private.id, json!(1)).await;
+        assert_eq!(failure(&hidden).0, "function_not_found", "it runs with the rights of whoever asks");
+        let mut policy = function(&echo());
+        policy.columns_mut().entity_type = "policy".to_owned();
+        let policy = smuggle(&ledger, policy, PUBLISHER).await;
+        let other = execute(&host, policy.id, json!(1)).await;
+        assert_eq!(failure(&other).0, "not_a_function");
+        let native = host.publish(function("run_code@2").runtime("native@1"), &key(PUBLISHER)).await.unwrap();
+        let kernel = execute(&host, native.id, json!(1)).await;
+        assert_eq!(failure(&kernel).0, "runtime_not_available");
+        let foreign = smuggle(&ledger, function(&echo()).tenant("globex").visibility(Visibility::Public), PUBLISHER).await;
+        let foreign = execute(&host, foreign.id, json!(1)).await;
+        assert_eq!(failure(&foreign).0, "function_not_found", "another tenant's function is not this tenant's");
+    });
+}
+
+#[test]
+fn a_request_signed_by_a_stranger_is_not_carried_out() {
+    block_on(async {
+        let (ledger, host) = host().await;
+        let id = publish(&host, &echo()).await;
+        let mut draft = Draft::new("request").tenant(TENANT).owner(USER).who("w").this("t").parent(id).status("scheduled");
+        draft.columns_mut().input = Some(json!(1));
+        let request = smuggle(&ledger, draft, STRANGER).await;
+        let error = host.run(TENANT, request.id).await.unwrap_err();
+        assert!(matches!(error, HostError::NotAuthorised(_)), "{error}");
+        assert!(spans(&ledger, "execution").await.is_empty());
+    });
+}
+
+#[test]
+fn a_request_that_could_never_be_closed_is_refused_and_closed() {
+    block_on(async {
+        let (ledger, host) = host().await;
+        let id = publish(&host, &echo()).await;
+        let large = Request::new(TENANT, USER, id, json!("x".repeat(1_000_000)));
+        let error = host.submit(large).await.unwrap_err();
+        assert!(matches!(error, HostError::NotRunnable(NotRunnable::Malformed { .. })), "{error}");
+        let draft = || Draft::new("request").tenant(TENANT).owner(USER).who("w").this("t").parent(id).status("scheduled");
+        for hostile in [draft().content(json!("x".repeat(1_000_000))), draft().meta("attempt", u32::MAX)] {
+            let request = smuggle(&ledger, hostile, HOST).await;
+            let error = host.run(TENANT, request.id).await.unwrap_err();
+            assert!(matches!(error, HostError::NotRunnable(NotRunnable::Malformed { .. })), "{error}");
+            let closed = ledger.get(&Scope::Operator, TENANT, request.id).await.unwrap();
+            assert_eq!((closed.seq, closed.status.as_deref()), (1, Some("error")));
+        }
+        let last = smuggle(&ledger, draft().seq(logline_core::MAX_INTEGER), HOST).await;
+        assert!(host.run(TENANT, last.id).await.is_err());
+    });
+}
+
+#[test]
+fn a_request_runs_once_and_a_lost_attempt_is_recorded() {
+    block_on(async {
+        let (ledger, host) = host().await;
+        let id = publish(&host, &echo()).await;
+        let done = execute(&host, id, json!(1)).await;
+        let again = host.run(TENANT, done.request.id).await.unwrap_err();
+        assert!(matches!(again, HostError::NotRunnable(NotRunnable::Ended { .. })), "{again}");
+        // A worker that claimed and never came back, before and after its lease.
+        let claimed = |until: &str| {
+            let request = Request::new(TENANT, USER, id, json!(2));
+            let until = until.to_owned();
+            let (host, ledger) = (host.clone(), ledger.clone());
+            async move {
+                let first = host.submit(request).await.unwrap();
+                let running = Draft::next_version(&first).status("running").meta("attempt", 1).meta("lease_until", until);
+                smuggle(&ledger, running, HOST).await
+            }
+        };
+        let far = Timestamp::EPOCH.saturating_add(Duration::from_secs(200 * 365 * 86_400)).to_string();
+        let busy = claimed(&far).await;
+        let error = host.run(TENANT, busy.id).await.unwrap_err();
+        assert!(matches!(error, HostError::NotRunnable(NotRunnable::Running { .. })), "{error}");
+        let lost = claimed("2020-01-01T00:00:00.000000Z").await;
+        let done = host.run(TENANT, lost.id).await.unwrap();
+        assert_eq!(done.request.meta("attempt"), Some(&json!(2)));
+        let first = ledger.get(&Scope::Operator, TENANT, ids::execution(TENANT, lost.id, 1)).await.unwrap();
+        assert_eq!(first.error.as_ref().unwrap()["code"], "lost");
+    });
+}
+
+#[test]
+fn a_dropped_run_leaves_the_request_to_its_lease() {
+    block_on(async {
+        let (ledger, host) = host_with(|limits| {
+            limits.fuel = 100_000_000_000;
+            limits.timeout_ms = 3_600_000;
+        })
+        .await;
+        let id = publish(&host, &module("", "(loop $again (br $again)) (i64.const 0)")).await;
+        let request = host.submit(Request::new(TENANT, USER, id, json!(1))).await.unwrap();
+        let outcome = tokio::time::timeout(Duration::from_millis(100), host.run(TENANT, request.id)).await;
+        assert!(outcome.is_err(), "the guest was still spinning");
+        let head = ledger.get(&Scope::Operator, TENANT, request.id).await.unwrap();
+        assert_eq!(head.status.as_deref(), Some("running"));
+        assert!(spans(&ledger, "execution").await.is_empty());
+    });
+}
+
+#[test]
+fn a_slow_run_is_marked() {
+    block_on(async {
+        let mut manifest = setup::manifest();
+        manifest.policy.slow_ms = 0;
+        manifest.policy.timeout_ms = Some(5_000);
+        let ledger = setup::ledger(&manifest).await;
+        let host = setup::host_of(&ledger).await;
+        // Long enough for a millisecond on any machine.
+        let work = module(
+            "",
+            "(local $n i32) (loop $again (local.set $n (i32.add (local.get $n) (i32.const 1))) (br_if $again (i32.lt_u (local.get $n) (i32.const 10000000)))) (call $pack (local.get $ptr) (local.get $len))",
+        );
+        let done = run(&host, &work, json!(1)).await;
+        let marks = spans(&ledger, "status_patch").await;
+        assert_eq!(marks.len(), 1);
+        assert_eq!((marks[0].status.as_deref(), marks[0].parent_id), (Some("slow"), Some(done.span.id)));
+    });
+}
+
+// What a function may ask.
+
+#[test]
+fn now_is_the_attempts_start() {
+    block_on(async {
+        let (ledger, host) = host().await;
+        let done = run(&host, &ask(2, "null"), json!(1)).await;
+        let running = ledger.history(&Scope::Operator, TENANT, done.request.id, 1, 1).await.unwrap();
+        assert_eq!(output(&done)["now"], json!(running[0].at.to_string()));
+    });
+}
+
+#[test]
+fn logs_are_kept_with_the_execution_up_to_their_limit() {
+    block_on(async {
+        let (_, host) = host_with(|limits| limits.log_bytes = 60).await;
+        let line = r#"{"level":"info","message":"hello"}"#;
+        let logs = module(
+            &format!(r#"(data (i32.const 1024) "{}")"#, line.replace('"', "\\22")),
+            &format!(
+                "(drop (call $host (i32.const 1) (i32.const 1024) (i32.const {0}))) (drop (call $host (i32.const 1) (i32.const 1024) (i32.const {0}))) (call $pack (local.get $ptr) (local.get $len))",
+                line.len()
+            ),
+        );
+        let done = run(&host, &logs, json!(1)).await;
+        assert_eq!(done.span.meta("logs"), Some(&json!([{"level": "info", "message": "hello"}])));
+        assert_eq!(done.span.meta("logs_dropped"), Some(&json!(1)));
+    });
+}
+
+#[test]
+fn a_query_sees_what_the_requests_owner_may_see() {
+    block_on(async {
+        let (ledger, host) = host().await;
+        let note = |n: u128, tenant: &str, owner: &str, visibility| {
+            Draft::new("note").id(Uuid::from_u128(n)).tenant(tenant).owner(owner).who("w").this("t").visibility(visibility)
+        };
+        smuggle(&ledger, note(1, TENANT, USER, Visibility::Private), HOST).await;
+        smuggle(&ledger, note(2, TENANT, "bob", Visibility::Private), HOST).await;
+        smuggle(&ledger, note(3, TENANT, "bob", Visibility::Tenant), HOST).await;
+        smuggle(&ledger, note(4, "globex", USER, Visibility::Private), HOST).await;
+        smuggle(&ledger, note(5, "globex", "eve", Visibility::Public), HOST).await;
+        let seen = async |query: &str| {
+            let done = run(&host, &ask(4, query), json!(1)).await;
+            let spans = output(&done)["spans"].as_array().unwrap_or_else(|| panic!("{:?}", done.result)).clone();
+            spans.iter().map(|s| s["id"].as_str().unwrap().parse::<Uuid>().unwrap().as_u128()).collect::<Vec<_>>()
+        };
+        assert_eq!(seen(r#"{"entity_type":"note"}"#).await, [1, 3]);
+        assert_eq!(seen(r#"{"entity_type":"note","tenant":"globex"}"#).await, [5]);
+        assert_eq!(seen(r#"{"entity_type":"note","tenant":"acme","limit":1}"#).await, [1]);
+        for (query, reason) in [
+            (r#"{"limit":101}"#, "`limit` must be a number from 1 to 100"),
+            (r#"{"owner":"bob"}"#, "`owner` is unknown"),
+            (r#"{"id":"x"}"#, "`id` must be a uuid"),
+            (r#"{"cursor":"garbage"}"#, "none of this query's"),
+            (r#"[]"#, "query takes an object"),
+        ] {
+            let done = run(&host, &ask(4, query), json!(1)).await;
+            let answer = output(&done);
+            assert_eq!(answer["code"], "invalid_query", "{query}");
+            assert!(answer["message"].as_str().unwrap().contains(reason), "{answer}");
+        }
+    });
+}
+
+#[test]
+fn what_is_emitted_is_committed_with_the_execution_as_the_owners() {
+    block_on(async {
+        let (ledger, host) = host().await;
+        let done = run(&host, &ask(5, r#"{"entity_type":"alert","status":"open","content":{"n":1}}"#), json!(1)).await;
+        let alerts = spans(&ledger, "alert").await;
+        assert_eq!(alerts.len(), 1);
+        let alert = &alerts[0];
+        assert_eq!(output(&done)["id"], json!(alert.id.to_string()));
+        assert_eq!((alert.owner_id.as_str(), alert.tenant_id.as_str(), &alert.trace_id), (USER, TENANT, &done.span.trace_id));
+        assert_eq!(alert.seal.public_key, done.span.seal.public_key);
+        assert_eq!(alert.related_to, [done.span.id]);
+    });
+}
+
+#[test]
+fn a_function_cannot_escalate_through_emit() {
+    block_on(async {
+        let (ledger, host) = host().await;
+        for (draft, code) in [
+            (r#"{"entity_type":"function","code":"(module)"}"#, "not_permitted"),
+            (r#"{"entity_type":"policy"}"#, "not_permitted"),
+            (r#"{"entity_type":"manifest"}"#, "not_permitted"),
+            (r#"{"entity_type":"approval"}"#, "not_permitted"),
+            (r#"{"entity_type":"execution"}"#, "not_permitted"),
+            (r#"{"entity_type":"boot_event"}"#, "not_permitted"),
+            (r#"{"entity_type":"memory_note"}"#, "not_permitted"),
+            (r#"{"entity_type":"note","owner_id":"bob"}"#, "not_permitted"),
+            (r#"{"entity_type":"note","tenant_id":"globex"}"#, "not_permitted"),
+            (r#"{"entity_type":"note","id":"00000000-0000-4000-8000-000000000009"}"#, "not_permitted"),
+            (r#"{"entity_type":"note","seq":3}"#, "not_permitted"),
+            (r#"{"entity_type":"note","at":"2020-01-01T00:00:00Z"}"#, "not_permitted"),
+            (r#"{"entity_type":"note","unknown":1}"#, "invalid_draft"),
+            (r#"{"status":"open"}"#, "not_permitted"),
+            (r#""note""#, "invalid_draft"),
+        ] {
+            let done = run(&host, &ask(5, draft), json!(1)).await;
+            let answer = output(&done);
+            assert!(answer["code"] == code || answer["code"] == "invalid_draft", "{draft}: {answer}");
+        }
+        for entity_type in ["note", "policy", "approval", "memory_note"] {
+            assert!(spans(&ledger, entity_type).await.is_empty(), "{entity_type}");
+        }
+        assert!(spans(&ledger, "function").await.iter().all(|f| f.seal.public_key != key(HOST).public_key()));
+        assert_eq!((spans(&ledger, "manifest").await.len(), spans(&ledger, "boot_event").await.len()), (1, 1));
+    });
+}
+
+#[test]
+fn what_a_failed_function_emitted_never_happened() {
+    block_on(async {
+        let (ledger, host) = host().await;
+        let draft = r#"{"entity_type":"alert"}"#;
+        let code = module(
+            &format!(r#"(data (i32.const 1024) "{}")"#, draft.replace('"', "\\22")),
+            &format!("(drop (call $host (i32.const 5) (i32.const 1024) (i32.const {}))) (unreachable)", draft.len()),
+        );
+        let done = run(&host, &code, json!(1)).await;
+        assert_eq!(failure(&done).0, "trap");
+        assert!(spans(&ledger, "alert").await.is_empty());
+    });
+}
+
+#[test]
+fn an_unknown_operation_is_an_answer_not_the_end() {
+    block_on(async {
+        let (_, host) = host().await;
+        for (op, code) in [
+            (0, "unknown_operation"),
+            (7, "unknown_operation"),
+            (-1, "unknown_operation"),
+            (3, "not_supported"),
+            (6, "not_permitted"),
+        ] {
+            let done = run(&host, &ask(op, "null"), json!(1)).await;
+            assert_eq!(output(&done)["code"], code, "operation {op}");
+        }
+        let done = run(&host, &ask(2, "{nonsense"), json!(1)).await;
+        assert_eq!(output(&done)["code"], "invalid_json");
+    });
+}
+
+// Functions that misbehave.
+
+#[test]
+fn a_function_that_loops_for_ever_runs_out_of_fuel() {
+    block_on(async {
+        let (_, host) = host().await;
+        let done = run(&host, &module("", "(loop $again (br $again)) (i64.const 0)"), json!(1)).await;
+        let (code, message) = failure(&done);
+        assert_eq!(code, "fuel_exhausted");
+        assert!(message.contains("used up its 100000000 units of fuel"), "{message}");
+    });
+}
+
+#[test]
+fn a_function_with_fuel_to_burn_meets_the_clock() {
+    block_on(async {
+        let (_, host) = host_with(|limits| {
+            limits.fuel = 100_000_000_000;
+            limits.timeout_ms = 100;
+        })
+        .await;
+        let done = run(&host, &module("", "(loop $again (br $again)) (i64.const 0)"), json!(1)).await;
+        let (code, message) = failure(&done);
+        assert_eq!(code, "timeout");
+        assert!(message.contains("did not end within 100 ms"), "{message}");
+    });
+}
+
+#[test]
+fn a_function_that_allocates_without_end_is_stopped() {
+    block_on(async {
+        let (_, host) = host_with(|limits| limits.memory_bytes = 1 << 20).await;
+        let greedy =
+            module("", "(loop $again (br_if $again (i32.ne (memory.grow (i32.const 1)) (i32.const -1)))) (unreachable)");
+        let done = run(&host, &greedy, json!(1)).await;
+        let (code, message) = failure(&done);
+        assert_eq!(code, "memory_limit");
+        assert!(message.contains("more than 1048576 bytes of memory"), "{message}");
+        let born_large = echo().replace("\"memory\") 2", "\"memory\") 100");
+        assert_eq!(failure(&run(&host, &born_large, json!(1)).await).0, "memory_limit");
+        let beyond_any = echo().replace("\"memory\") 2", "\"memory\") 2000");
+        assert!(["memory_limit", "invalid_module"].contains(&failure(&run(&host, &beyond_any, json!(1)).await).0));
+    });
+}
+
+#[test]
+fn a_function_that_returns_a_hundred_megabytes_is_refused_unread() {
+    block_on(async {
+        let (_, host) = host().await;
+        let done = run(&host, &module("", "(call $pack (i32.const 0) (i32.const 104857600))"), json!(1)).await;
+        let (code, message) = failure(&done);
+        assert_eq!(code, "output_limit");
+        assert!(message.contains("returned 104857600 bytes, the limit is 131072"), "{message}");
+    });
+}
+
+#[test]
+fn a_function_that_returns_no_acceptable_json_is_refused() {
+    block_on(async {
+        let (_, host) = host().await;
+        let deep = "[".repeat(63) + &"]".repeat(63);
+        for text in
+            ["nonsense", "", r#"{"a":1,"a":2}"#, "9007199254740993", "1e400", r#""\ud800""#, r#""\u0000""#, deep.as_str()]
+        {
+            let done = run(&host, &answer(text), json!(1)).await;
+            if text == deep {
+                // Deep, but what a column may hold.
+                continue;
+            }
+            assert_eq!(failure(&done).0, "invalid_output", "{text}");
+        }
+        let deeper = "[".repeat(64) + &"]".repeat(64);
+        assert_eq!(failure(&run(&host, &answer(&deeper), json!(1)).await).0, "invalid_output");
+    });
+}
+
+#[test]
+fn a_function_that_traps_is_recorded() {
+    block_on(async {
+        let (_, host) = host().await;
+        for body in ["(unreachable)", "(i64.extend_i32_u (i32.div_u (i32.const 1) (i32.const 0)))", "(i64.load (i32.const -8))"]
+        {
+            assert_eq!(failure(&run(&host, &module("", body), json!(1)).await).0, "trap", "{body}");
+        }
+        let recursion = module("(func $f (call $f))", "(call $f) (i64.const 0)");
+        assert!(["stack_overflow", "fuel_exhausted"].contains(&failure(&run(&host, &recursion, json!(1)).await).0));
+    });
+}
+
+#[test]
+fn pointers_out_of_range_are_refused() {
+    block_on(async {
+        let (_, host) = host().await;
+        let results = [
+            "(call $pack (i32.const -8) (i32.const 4))",
+            "(call $pack (i32.const 131070) (i32.const 4))",
+            "(i64.const 0x7fffffff00001000)",
+        ];
+        for body in results {
+            assert_eq!(failure(&run(&host, &module("", body), json!(1)).await).0, "out_of_range", "{body}");
+        }
+        let argument = "(call $host (i32.const 2) (i32.const 131070) (i32.const 100))";
+        assert_eq!(failure(&run(&host, &module("", argument), json!(1)).await).0, "out_of_range");
+        let bad_alloc = echo().replace("(local.get $at))\n  (func $pack", "(i32.const 0x7fffffff))\n  (func $pack");
+        assert_eq!(failure(&run(&host, &bad_alloc, json!(1)).await).0, "out_of_range");
+    });
+}
+
+#[test]
+fn a_flood_of_host_calls_ends_the_function() {
+    block_on(async {
+        let (_, host) = host().await;
+        let flood = module(
+            r#"(data (i32.const 1024) "null")"#,
+            "(loop $again (drop (call $host (i32.const 2) (i32.const 1024) (i32.const 4))) (br $again)) (i64.const 0)",
+        );
+        let (code, message) = {
+            let done = run(&host, &flood, json!(1)).await;
+            let f = failure(&done);
+            (f.0.to_owned(), f.1.to_owned())
+        };
+        assert_eq!(code, "host_call_limit");
+        assert!(message.contains("more than 1000 calls"), "{message}");
+    });
+}
+
+#[test]
+fn alloc_cannot_re_enter_the_host() {
+    block_on(async {
+        let (_, host) = host().await;
+        let nested = echo().replace("(local $at i32)", "(local $at i32) (if (global.get $busy) (then (drop (call $host (i32.const 2) (i32.const 1024) (i32.const 4)))))")
+            .replace("(global $next", r#"(global $busy (mut i32) (i32.const 0)) (data (i32.const 1024) "null") (global $next"#)
+            .replace("(call $pack (local.get $ptr) (local.get $len)))", "(global.set $busy (i32.const 1)) (drop (call $host (i32.const 2) (i32.const 1024) (i32.const 4))) (call $pack (local.get $ptr) (local.get $len)))");
+        assert_eq!(failure(&run(&host, &nested, json!(1)).await).0, "re_entrant");
+    });
+}
+
+#[test]
+fn emitting_more_than_the_limit_is_refused() {
+    block_on(async {
+        let (ledger, host) = host_with(|limits| limits.emitted = 3).await;
+        let draft = r#"{"entity_type":"alert"}"#;
+        let code = module(
+            &format!(r#"(data (i32.const 1024) "{}")"#, draft.replace('"', "\\22")),
+            &format!(
+                "(local $n i32) (local $last i64) (loop $again (local.set $last (call $host (i32.const 5) (i32.const 1024) (i32.const {}))) (local.set $n (i32.add (local.get $n) (i32.const 1))) (br_if $again (i32.lt_u (local.get $n) (i32.const 5)))) (i64.and (local.get $last) (i64.const 0xffffffff7fffffff))",
+                draft.len()
+            ),
+        );
+        let done = run(&host, &code, json!(1)).await;
+        assert_eq!(output(&done)["code"], "emit_limit");
+        assert_eq!(spans(&ledger, "alert").await.len(), 3);
+    });
+}
+
+#[test]
+fn an_oversized_input_is_refused_before_any_code_runs() {
+    block_on(async {
+        let (_, host) = host().await;
+        let done = run(&host, &echo(), json!("x".repeat(200_000))).await;
+        assert_eq!(failure(&done).0, "input_limit");
+        assert!(done.span.input.is_none() && done.span.meta("receipt").is_none());
+    });
+}
+
+#[test]
+fn what_is_no_module_of_this_interface_is_refused() {
+    block_on(async {
+        let (_, host) = host().await;
+        let wasi = r#"(module (import "wasi_snapshot_preview1" "fd_write" (func (param i32 i32 i32 i32) (result i32))) (memory (export "memory") 1))"#;
+        let memory_import = r#"(module (import "logline" "memory" (memory 1)))"#;
+        let wrong_alloc = echo().replace(
+            "(param $len i32) (result i32)\n    (local $at i32)",
+            "(param $len i64) (result i32)\n    (local $at i32)",
+        );
+        let many_locals = module(&format!("(func {})", "(local i64)".repeat(501)), "(i64.const 0)");
+        let many_params = module(&format!("(func {})", "(param i32)".repeat(33)), "(i64.const 0)");
+        let simd = module("(func (result v128) (v128.const i64x2 0 0))", "(i64.const 0)");
+        for (code, reason) in [
+            ("", "magic bytes"),
+            ("not base64!", "neither WebAssembly text"),
+            ("AAAA", "magic bytes"),
+            ("(module", "expected"),
+            ("AGFzbQEAAAA=", "does not export `memory`"),
+            (wasi, "it imports `wasi_snapshot_preview1.fd_write`"),
+            (memory_import, "it imports `logline.memory`"),
+            (wrong_alloc.as_str(), ""),
+            (many_locals.as_str(), "501 locals"),
+            (many_params.as_str(), "33 parameters"),
+            (simd.as_str(), ""),
+            (r#"(module (memory (export "memory") 1))"#, "`alloc(len: i32) -> i32`"),
+        ] {
+            let done = run(&host, code, json!(1)).await;
+            let (found, message) = failure(&done);
+            assert_eq!(found, "invalid_module", "{code:.80}: {message}");
+            assert!(message.contains(reason), "{code:.80}: {message}");
+        }
+    });
+}
+
+#[test]
+fn a_module_over_the_size_limit_is_refused() {
+    block_on(async {
+        let (_, host) = host_with(|limits| limits.module_bytes = 300).await;
+        let done =
+            run(&host, &module(&format!(r#"(data (i32.const 0) "{}")"#, "x".repeat(400)), "(i64.const 0)"), json!(1)).await;
+        assert_eq!(failure(&done).0, "module_limit");
+    });
+}
+
+#[test]
+fn a_start_function_that_spins_is_held_to_the_same_fuel() {
+    block_on(async {
+        let (_, host) = host().await;
+        let spins = module("(func $spin (loop $again (br $again))) (start $spin)", "(i64.const 0)");
+        assert_eq!(failure(&run(&host, &spins, json!(1)).await).0, "fuel_exhausted");
+    });
+}
+
+#[test]
+fn nothing_of_a_call_is_left_for_the_next() {
+    block_on(async {
+        let (_, host) = host().await;
+        // Returns what memory held at 2048 before writing the argument's first byte there.
+        let leaky = module(
+            "",
+            "(i32.store8 (i32.const 4096) (i32.add (i32.const 48) (i32.and (i32.load8_u (i32.const 2048)) (i32.const 1))))
+             (i32.store8 (i32.const 2048) (i32.const 1)) (call $pack (i32.const 4096) (i32.const 1))",
+        );
+        let id = publish(&host, &leaky).await;
+        for _ in 0..20 {
+            assert_eq!(output(&execute(&host, id, json!(1)).await), &json!(0));
+        }
+    });
+}
+
+#[test]
+fn a_guests_own_error_keeps_its_code_apart_from_the_hosts() {
+    block_on(async {
+        let (_, host) = host().await;
+        let text = r#"{"code":"timeout","message":"pretending"}"#;
+        let data = text.replace('"', "\\22");
+        let code = module(
+            &format!(r#"(data (i32.const 1024) "{data}")"#),
+            &format!("(i64.or (call $pack (i32.const 1024) (i32.const {})) (i64.const 0x80000000))", text.len()),
+        );
+        let done = run(&host, &code, json!(1)).await;
+        assert_eq!(failure(&done), ("guest:timeout", "pretending"));
+    });
+}
+
+#[test]
+fn many_spinning_and_short_functions_all_end() {
+    block_on(async {
+        let (_, host) = host_with(|limits| limits.fuel = 5_000_000).await;
+        let spin = publish(&host, &module("", "(loop $again (br $again)) (i64.const 0)")).await;
+        let asks = publish(&host, &ask(2, "null")).await;
+        let spinning = (0..40).map(|_| execute(&host, spin, json!(1)));
+        let asking = (0..100).map(|_| execute(&host, asks, json!(1)));
+        let (spun, asked) =
+            futures_util::future::join(futures_util::future::join_all(spinning), futures_util::future::join_all(asking)).await;
+        assert!(spun.iter().all(|e| failure(e).0 == "fuel_exhausted"));
+        for e in &asked {
+            assert!(output(e)["now"].is_string());
+        }
+    });
+}
+
+#[test]
+fn the_scoring_guest_scores() {
+    block_on(async {
+        let (ledger, host) = host().await;
+        let binary = include_bytes!("../../logline-wasm/guests/score_payments.wasm");
+        let rules: Value = serde_json::from_str(include_str!("../../logline-wasm/guests/score_payments/rules.json")).unwrap();
+        let draft = function(&logline_wasm::encode_binary(binary)).input(rules);
+        let id = host.publish(draft, &key(PUBLISHER)).await.unwrap().id;
+        let events = include_str!("../../examples/quickstart/events.ndjson");
+        let mut decisions = std::collections::BTreeMap::<String, u32>::new();
+        for line in events.lines() {
+            let event = logline_core::json::parse(line.as_bytes()).unwrap();
+            let done = execute(&host, id, event).await;
+            *decisions.entry(output(&done)["decision"].as_str().unwrap().to_owned()).or_default() += 1;
+        }
+        let counts: Vec<_> = decisions.into_iter().collect();
+        assert_eq!(counts, [("allow".to_owned(), 36), ("block".to_owned(), 5), ("review".to_owned(), 9)]);
+        assert_eq!(spans(&ledger, "payment_alert").await.len(), 14);
+        let bad = execute(&host, id, json!({"id": "pay", "amount_minor": "12"})).await;
+        let (code, message) = failure(&bad);
+        assert_eq!(code, "guest:invalid_event");
+        assert!(message.contains("amount_minor"), "{message}");
+    });
+}

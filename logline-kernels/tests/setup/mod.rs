@@ -1,0 +1,169 @@
+//! A host over an in-memory ledger with one tenant, and functions in WebAssembly text.
+#![allow(dead_code, reason = "each test file uses its own part")]
+
+use std::future::Future;
+
+use logline_core::ledger::{Ledger as _, LedgerExt as _};
+use logline_core::request::Request;
+use logline_core::roles::Role;
+use logline_core::sandbox::Limits;
+use logline_core::trust::{Manifest, RootSet, TrustRoot};
+use logline_core::{
+    Draft, Execution, Host, KeyPair, MemoryLedger, SYSTEM_TENANT, Scope, Signer as _, SystemClock, SystemIds, VerifiedSpan,
+    Visibility, ids,
+};
+use logline_wasm::WasmSandbox;
+use serde_json::Value;
+use uuid::Uuid;
+
+pub(crate) const TENANT: &str = "acme";
+pub(crate) const USER: &str = "alice";
+
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
+}
+
+pub(crate) fn key(n: u8) -> KeyPair {
+    KeyPair::from_seed(&[n; 32])
+}
+
+pub(crate) const ROOT: u8 = 1;
+pub(crate) const SYSTEM_PUBLISHER: u8 = 2;
+pub(crate) const PUBLISHER: u8 = 3;
+pub(crate) const HOST: u8 = 4;
+pub(crate) const STRANGER: u8 = 66;
+
+pub(crate) fn trust() -> TrustRoot {
+    TrustRoot::new([key(ROOT).public_key()], 1)
+}
+
+pub(crate) fn manifest() -> Manifest {
+    Manifest::first(RootSet::new([key(ROOT).public_key()], 1))
+        .allow("run_code", ids::RUN_CODE)
+        .grant(key(SYSTEM_PUBLISHER).public_key(), Role::Publisher, [SYSTEM_TENANT])
+        .grant(key(PUBLISHER).public_key(), Role::Publisher, [TENANT])
+        .grant(key(HOST).public_key(), Role::Runtime, [SYSTEM_TENANT, "*"])
+}
+
+/// A ledger with this manifest and the kernels installed.
+pub(crate) async fn ledger(manifest: &Manifest) -> MemoryLedger {
+    let ledger = MemoryLedger::new();
+    trust().publish(&ledger, manifest, &key(ROOT), &SystemClock).await.unwrap();
+    logline_kernels::install(&ledger, &key(SYSTEM_PUBLISHER), &SystemClock).await.unwrap();
+    ledger
+}
+
+pub(crate) async fn host_of(ledger: &MemoryLedger) -> Host {
+    Host::builder()
+        .ledger(ledger.clone())
+        .trust(trust())
+        .key(key(HOST))
+        .kernels(logline_kernels::native())
+        .sandbox(WasmSandbox::new().unwrap())
+        .build()
+        .await
+        .unwrap()
+}
+
+pub(crate) async fn host() -> (MemoryLedger, Host) {
+    let ledger = ledger(&manifest()).await;
+    let host = host_of(&ledger).await;
+    (ledger, host)
+}
+
+/// A host whose limits are as `change` makes them.
+pub(crate) async fn host_with(change: impl FnOnce(&mut Limits)) -> (MemoryLedger, Host) {
+    let mut manifest = manifest();
+    change(&mut manifest.limits);
+    let ledger = ledger(&manifest).await;
+    let host = host_of(&ledger).await;
+    (ledger, host)
+}
+
+pub(crate) fn function(code: &str) -> Draft {
+    Draft::new("function")
+        .tenant(TENANT)
+        .owner("risk-team")
+        .who("publisher")
+        .this("function.trial")
+        .visibility(Visibility::Tenant)
+        .runtime("wasm@1")
+        .code(code)
+}
+
+pub(crate) async fn publish(host: &Host, code: &str) -> Uuid {
+    host.publish(function(code), &key(PUBLISHER)).await.unwrap().id
+}
+
+pub(crate) async fn execute(host: &Host, function: Uuid, input: Value) -> Execution {
+    host.execute(Request::new(TENANT, USER, function, input)).await.unwrap()
+}
+
+/// Publishes `code`, runs it once on `input`.
+pub(crate) async fn run(host: &Host, code: &str, input: Value) -> Execution {
+    let function = publish(host, code).await;
+    execute(host, function, input).await
+}
+
+/// Writes a row behind the host's checks, as whoever can write to the store could.
+pub(crate) async fn smuggle(ledger: &MemoryLedger, draft: Draft, signer: u8) -> VerifiedSpan {
+    let span = draft.stamp(&SystemClock, &SystemIds).seal_local(&key(signer)).unwrap();
+    ledger.append_one(&Scope::Operator, span.clone()).await.unwrap();
+    span
+}
+
+pub(crate) async fn spans(ledger: &MemoryLedger, entity_type: &str) -> Vec<logline_core::SignedSpan> {
+    let query = logline_core::ledger::Query::timeline().entity_type(entity_type);
+    assert!(ledger.capability().max_page > 0);
+    ledger.collect(&Scope::Operator, &query, usize::MAX).await.unwrap()
+}
+
+/// A module with a bump allocator and the given body of `run`, which has the parameters `$ptr` and `$len`. `$pack` makes a
+/// result of a pointer and a length, `$host` calls the host.
+pub(crate) fn module(items: &str, body: &str) -> String {
+    format!(
+        r#"(module
+  (import "logline" "host_call" (func $host (param i32 i32 i32) (result i64)))
+  (memory (export "memory") 2)
+  (global $next (mut i32) (i32.const 65536))
+  (func $alloc (export "alloc") (param $len i32) (result i32)
+    (local $at i32)
+    (local.set $at (global.get $next))
+    (global.set $next (i32.add (local.get $at) (local.get $len)))
+    (block $fits
+      (br_if $fits (i32.le_u (global.get $next) (i32.mul (memory.size) (i32.const 65536))))
+      (drop (memory.grow (i32.add (i32.div_u (local.get $len) (i32.const 65536)) (i32.const 1)))))
+    (local.get $at))
+  (func $pack (param $ptr i32) (param $len i32) (result i64)
+    (i64.or (i64.shl (i64.extend_i32_u (local.get $ptr)) (i64.const 32)) (i64.extend_i32_u (local.get $len))))
+  {items}
+  (func (export "run") (param $ptr i32) (param $len i32) (result i64)
+    {body}))"#
+    )
+}
+
+/// A module that asks the host one question and returns the answer, error or not, as its output.
+pub(crate) fn ask(op: i32, argument: &str) -> String {
+    let data = argument.replace('\\', "\\5c").replace('"', "\\22");
+    module(
+        &format!(r#"(data (i32.const 1024) "{data}")"#),
+        &format!(
+            "(i64.and (call $host (i32.const {op}) (i32.const 1024) (i32.const {})) (i64.const 0xffffffff7fffffff))",
+            argument.len()
+        ),
+    )
+}
+
+/// A module that returns its argument.
+pub(crate) fn echo() -> String {
+    module("", "(call $pack (local.get $ptr) (local.get $len))")
+}
+
+/// A module that returns this text.
+pub(crate) fn answer(text: &str) -> String {
+    let data = text.replace('\\', "\\5c").replace('"', "\\22");
+    module(
+        &format!(r#"(data (i32.const 1024) "{data}")"#),
+        &format!("(call $pack (i32.const 1024) (i32.const {}))", text.len()),
+    )
+}
