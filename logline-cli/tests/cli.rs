@@ -1,4 +1,5 @@
 //! The tool as an operator uses it: real processes on real files.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

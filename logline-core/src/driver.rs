@@ -17,7 +17,7 @@ use crate::trust::{Authorities, NotAuthorised};
 pub enum AdmitError {
     /// The signer may not sign such a span.
     #[error(transparent)]
-    NotAuthorised(#[from] NotAuthorised),
+    NotAuthorised(#[from] Box<NotAuthorised>),
     /// A draft could not be sealed.
     #[error(transparent)]
     Seal(#[from] SealError),

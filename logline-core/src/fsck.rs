@@ -243,7 +243,7 @@ impl Checker<'_> {
         let span = match span.try_verify(&mut self.verifier) {
             Ok(verified) => {
                 if let Some(Err(e)) = self.authorities.map(|a| a.check(&verified)) {
-                    self.problem((&tenant_id, &id, &seq), ProblemKind::NotAuthorised(Box::new(e)));
+                    self.problem((&tenant_id, &id, &seq), ProblemKind::NotAuthorised(e));
                 }
                 verified.into_signed()
             }
@@ -317,11 +317,11 @@ impl<'a> Heads<'a> {
                 std::cmp::Ordering::Greater => return Ok(()),
                 std::cmp::Ordering::Less => self.missing(checker)?,
                 std::cmp::Ordering::Equal => {
-                    if let Ok(span) = &row.span {
-                        if span.seal.curr_hash != head.curr_hash {
-                            let kind = ProblemKind::Replaced { expected: head.curr_hash, found: span.seal.curr_hash };
-                            checker.problem((tenant, &id, &seq.to_string()), kind);
-                        }
+                    if let Ok(span) = &row.span
+                        && span.seal.curr_hash != head.curr_hash
+                    {
+                        let kind = ProblemKind::Replaced { expected: head.curr_hash, found: span.seal.curr_hash };
+                        checker.problem((tenant, &id, &seq.to_string()), kind);
                     }
                     self.advance()?;
                 }

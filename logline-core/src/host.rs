@@ -103,7 +103,7 @@ pub enum HostError {
     NotVerified(#[from] VerifyError),
     /// The request was signed by a key that may not ask for anything.
     #[error("request is not authorised: {0}")]
-    NotAuthorised(#[from] NotAuthorised),
+    NotAuthorised(#[from] Box<NotAuthorised>),
     /// The ledger failed.
     #[error(transparent)]
     Ledger(#[from] LedgerError),

@@ -172,7 +172,7 @@ impl Stage0<'_> {
         }
         let span = span.verify(&mut Verifier::new()).map_err(|source| BootError::NotVerified { id, source })?;
         let checked = self.trusted.authorities.check(&span);
-        checked.map_err(|source| BootError::NotAuthorised { id, source: Box::new(source) })?;
+        checked.map_err(|source| BootError::NotAuthorised { id, source })?;
         if span.runtime.as_deref() != Some(NATIVE_RUNTIME) {
             return Err(BootError::Runtime { id, runtime: span.runtime.clone().unwrap_or_default() });
         }

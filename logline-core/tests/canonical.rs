@@ -1,4 +1,5 @@
 //! Canonical form v1 against the published vectors, the project's own, and another implementation.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
 
 use std::fs;
 use std::path::PathBuf;
@@ -133,10 +134,9 @@ proptest! {
         let at = at.index(line.len());
         line[at] = byte;
         // Whatever still parses and verifies is what was signed, perhaps spelled another way.
-        if let Ok(ParsedSpan::Signed(read)) = parse_line(&line, &Rules::default()) {
-            if let Ok(read) = read.verify(&mut Verifier::new()) {
+        if let Ok(ParsedSpan::Signed(read)) = parse_line(&line, &Rules::default())
+            && let Ok(read) = read.verify(&mut Verifier::new()) {
                 prop_assert_eq!(reseal(&read), reseal(&span));
             }
-        }
     }
 }

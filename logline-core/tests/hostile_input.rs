@@ -1,4 +1,5 @@
 //! Every input rule against the checked-in corpus of hostile lines, and key files against theirs.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
 
 use std::fs;
 use std::path::PathBuf;

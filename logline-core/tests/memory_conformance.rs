@@ -1,4 +1,5 @@
 //! The in-memory ledger passes the suite concrete, boxed in an `Arc`, and as a trait object.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
 
 use std::future::Future;
 

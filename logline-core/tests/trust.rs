@@ -1,4 +1,5 @@
 //! Who decides: the pinned root, manifests, approvals, rotation; and every way around them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
 
 use std::future::Future;
 

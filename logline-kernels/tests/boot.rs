@@ -1,4 +1,5 @@
 //! Stage-0: what may boot, what may not, and the signed record of either.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
 
 mod setup;
 

@@ -1,4 +1,5 @@
 //! Requests through `run_code`: what is recorded, who may run what, and functions that misbehave.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
 
 mod setup;
 

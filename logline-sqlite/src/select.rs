@@ -94,11 +94,11 @@ impl Select {
         if query.versions == Versions::Latest {
             self.latest();
         }
-        if let Some(until) = &query.until {
-            if let Position::Append(number) = Position::of(until, Order::Append)? {
-                let mark = self.bind(number);
-                self.conditions.push(format!("pos <= {mark}"));
-            }
+        if let Some(until) = &query.until
+            && let Position::Append(number) = Position::of(until, Order::Append)?
+        {
+            let mark = self.bind(number);
+            self.conditions.push(format!("pos <= {mark}"));
         }
         match after {
             None => {}

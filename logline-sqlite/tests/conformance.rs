@@ -1,4 +1,5 @@
 //! The SQLite ledger passes the suite, on a file of its own per trial.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
 
 use std::future::Future;
 

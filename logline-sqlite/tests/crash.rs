@@ -2,6 +2,7 @@
 //!
 //! The test starts itself as the writer: with `LOGLINE_CRASH_WRITER` set to a ledger file, `writer` appends until it is killed
 //! and prints each acknowledged batch.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
 
 use std::collections::{HashMap, HashSet};
 use std::future::Future;

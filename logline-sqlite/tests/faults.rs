@@ -1,4 +1,5 @@
 //! Files that cannot be used, and stores that fail: each its own error, nothing half-written.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
 
 use std::fs;
 use std::future::Future;

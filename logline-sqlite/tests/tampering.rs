@@ -1,4 +1,5 @@
 //! What an audit finds after somebody has changed the file behind the library's back.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
 
 use std::future::Future;
 use std::io::{BufReader, Cursor};

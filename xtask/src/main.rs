@@ -1,1 +1,109 @@
-fn main() {}
+//! Project tasks.
+//!
+//! - `cargo xtask test`: every test, installing what is missing.
+//! - `cargo xtask ci`: the same, plus format, lints, docs and the dependency policy.
+//! - `cargo xtask large`: the large-file test with 300 MB.
+//! - `cargo xtask guests`: rebuilds the WebAssembly guests (needs the wasm32-unknown-unknown target).
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a task talks to whoever runs it")]
+
+mod python;
+mod run;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use run::{Failed, cargo, command, root};
+
+/// The version of cargo-deny that CI installs beside the build.
+const CARGO_DENY: &str = "0.20.2";
+
+fn main() -> ExitCode {
+    let task = std::env::args().nth(1).unwrap_or_default();
+    let started = Instant::now();
+    let result = match task.as_str() {
+        "test" => test(),
+        "ci" => ci(),
+        "large" => large(),
+        "guests" => guests(),
+        _ => {
+            eprintln!("usage: cargo xtask test | ci | large | guests");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => {
+            println!("\nxtask {task}: everything holds ({} s)", started.elapsed().as_secs());
+            ExitCode::SUCCESS
+        }
+        Err(Failed(what)) => {
+            eprintln!("\nxtask {task}: failed: {what}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Every test.
+fn test() -> Result<(), Failed> {
+    cargo(&["test", "--workspace", "--no-fail-fast"])?;
+    // Hosts may switch these on for the whole build, and no hash may change.
+    for feature in ["serde_json/preserve_order", "serde_json/arbitrary_precision"] {
+        cargo(&["test", "--package", "logline-core", "--features", feature, "--tests"])?;
+    }
+    // The main job, and its ledger checked by a program that shares no code with it.
+    let export = root().join("target/quickstart.ndjson");
+    let sidecar_free = export.to_string_lossy().into_owned();
+    cargo(&["run", "--quiet", "--example", "quickstart", "--", "--export", &sidecar_free])?;
+    let python = python::environment()?;
+    command(&python).args(["-m", "unittest", "discover", "-s", "docs/verify"]).run()?;
+    command(&python).arg("docs/verify/verify.py").arg(&export).run()
+}
+
+/// Everything that must hold before a change lands.
+fn ci() -> Result<(), Failed> {
+    cargo(&["fmt", "--all", "--check"])?;
+    cargo(&["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"])?;
+    command("cargo").args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "--deny warnings").run()?;
+    dependency_policy()?;
+    test()
+}
+
+fn dependency_policy() -> Result<(), Failed> {
+    let tools = root().join("target/tools");
+    let deny = tools.join("bin/cargo-deny");
+    if !deny.exists() {
+        println!("installing cargo-deny {CARGO_DENY} into target/tools");
+        command("cargo")
+            .args(["install", "cargo-deny", "--version", CARGO_DENY, "--locked", "--no-default-features", "--quiet", "--root"])
+            .arg(&tools)
+            .run()?;
+    }
+    command(&deny).args(["--offline", "check", "--hide-inclusion-graph", "bans", "licenses", "sources"]).run()
+}
+
+/// What the suite does with 30 MB, with 300.
+fn large() -> Result<(), Failed> {
+    command("cargo")
+        .args(["test", "--release", "--package", "logline-cli", "--test", "cli", "a_large_file", "--", "--nocapture"])
+        .env("LOGLINE_LARGE_MB", "300")
+        .run()
+}
+
+/// Builds the guests from their sources; the artifacts and their hashes are then to be reviewed and committed.
+fn guests() -> Result<(), Failed> {
+    let guests = root().join("logline-wasm/guests");
+    let home = std::env::var("CARGO_HOME").or_else(|_| std::env::var("HOME").map(|home| format!("{home}/.cargo")));
+    let home = home.map_err(|e| Failed(format!("CARGO_HOME: {e}")))?;
+    // No path of the machine that built it may stand in an artifact.
+    let flags = format!("--remap-path-prefix={home}=/cargo --remap-path-prefix={}=/logline", root().display());
+    let target = root().join("target/guests");
+    command("cargo")
+        .args(["build", "--release", "--target", "wasm32-unknown-unknown", "--manifest-path"])
+        .arg(guests.join("score_payments/Cargo.toml"))
+        .env("RUSTFLAGS", flags)
+        .env("CARGO_TARGET_DIR", &target)
+        .run()?;
+    let built = target.join("wasm32-unknown-unknown/release/score_payments.wasm");
+    std::fs::copy(&built, guests.join("score_payments.wasm")).map_err(|e| Failed(format!("{}: {e}", built.display())))?;
+    println!("now run: cd {} && sha256sum score_payments.wasm > SHA256SUMS", guests.display());
+    Ok(())
+}

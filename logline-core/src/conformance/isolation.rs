@@ -14,7 +14,7 @@ async fn sees<L: Ledger>(ledger: &L, scope: &Scope, n: u128) -> bool {
     let history = ledger.history(scope, TENANT, id(n), 0, 10).await.or_fail("history");
     let query = Query::new().tenant(TENANT).id(id(n)).versions(Versions::All);
     let scanned = ledger.collect(scope, &query, 10).await.or_fail("scan");
-    if got != !history.is_empty() || got != !scanned.is_empty() {
+    if [history.is_empty(), scanned.is_empty()] != [!got; 2] {
         fail(format_args!("get, history and scan disagree about what {scope:?} may see"));
     }
     got

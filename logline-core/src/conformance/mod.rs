@@ -93,6 +93,7 @@ macro_rules! conformance_suite {
 }
 
 /// Fails the trial.
+#[allow(clippy::panic, reason = "a trial that fails panics, like every test")]
 pub(crate) fn fail(message: impl std::fmt::Display) -> ! {
     std::panic::panic_any(message.to_string())
 }

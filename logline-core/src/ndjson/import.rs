@@ -79,7 +79,7 @@ pub enum LineError {
     Verify(#[from] VerifyError),
     /// Its signer may not sign such a span.
     #[error(transparent)]
-    NotAuthorised(#[from] NotAuthorised),
+    NotAuthorised(#[from] Box<NotAuthorised>),
     /// It is unsigned and there is no key to seal it.
     #[error("it is unsigned and no key was given to seal it: pass --key")]
     NoKey,
@@ -358,11 +358,11 @@ impl Importer<'_> {
     }
 
     async fn queue(&mut self, pending: Pending, bytes: usize) -> Result<(), ImportError> {
-        if let Some(authorities) = self.import.authorities {
-            if let Err(e) = authorities.check(&pending.span) {
-                let chain = (pending.span.tenant_id.clone(), pending.span.id);
-                return self.refuse(pending.line, Some(chain), e.into());
-            }
+        if let Some(authorities) = self.import.authorities
+            && let Err(e) = authorities.check(&pending.span)
+        {
+            let chain = (pending.span.tenant_id.clone(), pending.span.id);
+            return self.refuse(pending.line, Some(chain), e.into());
         }
         // Lines sealed here are compared by digest, signed ones by their bytes: one batch has one rule.
         if self.pending.last().is_some_and(|last| last.sealed != pending.sealed) {

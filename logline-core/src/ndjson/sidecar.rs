@@ -104,10 +104,10 @@ pub async fn write_sidecar(
         let page = ledger.scan(scope, &query, cursor.as_ref()).await?;
         cursor = page.next.clone();
         for span in page.into_spans()? {
-            if let Some((head, hash)) = &last {
-                if (&head.tenant_id, head.id) != (&span.tenant_id, span.id) {
-                    heads.write(head, hash)?;
-                }
+            if let Some((head, hash)) = &last
+                && (&head.tenant_id, head.id) != (&span.tenant_id, span.id)
+            {
+                heads.write(head, hash)?;
             }
             last = Some((span.span, span.seal.curr_hash));
         }

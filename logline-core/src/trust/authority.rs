@@ -67,18 +67,18 @@ impl Authorities {
     ///
     /// # Errors
     /// [`NotAuthorised`], saying what it takes and what the signer has.
-    pub fn check(&self, span: &VerifiedSpan) -> Result<(), NotAuthorised> {
+    pub fn check(&self, span: &VerifiedSpan) -> Result<(), Box<NotAuthorised>> {
         let needs = if self.approves_manifest(span) { &[Role::Root] } else { roles::required(span) };
         if needs.iter().any(|role| self.has(&span.seal.public_key, *role, &span.tenant_id)) {
             return Ok(());
         }
-        Err(NotAuthorised {
+        Err(Box::new(NotAuthorised {
             key: span.key(),
             entity_type: span.entity_type.clone(),
             signer: span.seal.public_key,
             needs,
             has: self.grants.get(&span.seal.public_key).cloned().unwrap_or_default(),
-        })
+        }))
     }
 
     /// Whether `key` has `role` in `tenant`.

@@ -1,0 +1,35 @@
+//! The Python that the independent verifier runs on: an environment of its own under `target`.
+
+use std::path::PathBuf;
+
+use crate::run::{Failed, command, root};
+
+/// Makes the environment unless it is there, and returns its interpreter.
+pub(crate) fn environment() -> Result<PathBuf, Failed> {
+    let folder = root().join("target/python");
+    let python = folder.join("bin/python");
+    let ready = || command(&python).args(["-c", "import blake3, cryptography"]).succeeds();
+    if ready() {
+        return Ok(python);
+    }
+    if !command("python3").arg("--version").succeeds() {
+        install("python3", &["python3", "python3-venv"])?;
+    }
+    if !command("python3").args(["-m", "venv", "--clear"]).arg(&folder).succeeds() {
+        install("python3's venv module", &["python3-venv"])?;
+        command("python3").args(["-m", "venv", "--clear"]).arg(&folder).run()?;
+    }
+    command(&python).args(["-m", "pip", "install", "--quiet", "--requirement", "docs/verify/requirements.txt"]).run()?;
+    if ready() {
+        Ok(python)
+    } else {
+        Err(Failed("blake3 and cryptography cannot be imported after their installation".to_owned()))
+    }
+}
+
+/// Installs Debian packages where that is possible, and says what to install where it is not.
+fn install(what: &str, packages: &[&str]) -> Result<(), Failed> {
+    let failed = || Failed(format!("{what} is missing and could not be installed: install it and run this again"));
+    command("apt-get").args(["update", "--quiet"]).run().map_err(|_| failed())?;
+    command("apt-get").args(["install", "--yes", "--quiet"]).args(packages).run().map_err(|_| failed())
+}

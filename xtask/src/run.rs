@@ -1,0 +1,68 @@
+//! Running commands, and saying which one failed.
+
+use std::ffi::OsStr;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// What failed.
+pub(crate) struct Failed(pub(crate) String);
+
+/// The workspace's folder.
+pub(crate) fn root() -> PathBuf {
+    // This crate's folder is one below.
+    let mut folder = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    folder.pop();
+    folder
+}
+
+/// A command in the workspace's folder.
+pub(crate) fn command(program: impl AsRef<OsStr>) -> Task {
+    let mut command = Command::new(program);
+    command.current_dir(root());
+    Task(command)
+}
+
+pub(crate) fn cargo(arguments: &[&str]) -> Result<(), Failed> {
+    command("cargo").args(arguments).run()
+}
+
+pub(crate) struct Task(Command);
+
+impl Task {
+    pub(crate) fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
+        self.0.arg(argument);
+        self
+    }
+
+    pub(crate) fn args<S: AsRef<OsStr>>(mut self, arguments: impl IntoIterator<Item = S>) -> Self {
+        self.0.args(arguments);
+        self
+    }
+
+    pub(crate) fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.0.env(name, value);
+        self
+    }
+
+    /// Runs it with its output shown.
+    pub(crate) fn run(mut self) -> Result<(), Failed> {
+        let shown = self.shown();
+        println!("\n$ {shown}");
+        match self.0.status() {
+            Ok(status) if status.success() => Ok(()),
+            Ok(status) => Err(Failed(format!("`{shown}`: {status}"))),
+            Err(e) => Err(Failed(format!("`{shown}` could not be started: {e}"))),
+        }
+    }
+
+    /// Whether it runs and succeeds; nothing is shown.
+    pub(crate) fn succeeds(mut self) -> bool {
+        self.0.output().is_ok_and(|output| output.status.success())
+    }
+
+    fn shown(&self) -> String {
+        let words: Vec<_> =
+            std::iter::once(self.0.get_program()).chain(self.0.get_args()).map(OsStr::to_string_lossy).collect();
+        words.join(" ")
+    }
+}
