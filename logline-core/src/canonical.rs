@@ -66,6 +66,11 @@ pub fn to_vec(value: &Value) -> Vec<u8> {
     out
 }
 
+/// Appends what [`to_vec`] returns to `out`.
+pub fn write_to(value: &Value, out: &mut Vec<u8>) {
+    write_value(value, out);
+}
+
 /// As [`to_vec`], as text.
 #[must_use]
 pub fn to_string(value: &Value) -> String {
@@ -94,7 +99,7 @@ impl Fields<'_> {
         // INVARIANT: ascending order; all names are ASCII, so bytes and UTF-16 units order alike.
         self.key("at");
         self.out.push(b'"');
-        span.at.push(self.out);
+        span.at.write_to(self.out);
         self.out.push(b'"');
         self.optional_text("code", span.code.as_deref());
         self.optional_json("content", span.content.as_ref());

@@ -75,6 +75,11 @@ macro_rules! hex_bytes {
             pub fn as_bytes(&self) -> &[u8; $len] {
                 &self.0
             }
+
+            /// Appends the hex digits to `out`.
+            pub fn write_to(&self, out: &mut Vec<u8>) {
+                push(&self.0, out);
+            }
         }
 
         impl fmt::Display for $name {

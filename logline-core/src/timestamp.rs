@@ -86,7 +86,7 @@ impl Timestamp {
     }
 
     /// Appends the canonical text, 27 ASCII bytes.
-    pub(crate) fn push(self, out: &mut Vec<u8>) {
+    pub fn write_to(self, out: &mut Vec<u8>) {
         let time = self.to_utc();
         let year = time.year().unsigned_abs();
         out.extend([1000, 100, 10, 1].map(|place| b'0' + (year / place % 10) as u8));
@@ -128,7 +128,7 @@ impl FromStr for Timestamp {
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = Vec::with_capacity(27);
-        self.push(&mut out);
+        self.write_to(&mut out);
         f.pad(std::str::from_utf8(&out).unwrap_or_default())
     }
 }

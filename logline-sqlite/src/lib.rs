@@ -176,8 +176,13 @@ impl Ledger for SqliteLedger {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
-        let batch: Vec<_> = batch.into_iter().map(|span| (EncodedRow::new(&span), span)).map(|(e, s)| (s, e)).collect();
-        let bytes = batch.iter().map(|(_, encoded)| encoded.bytes).sum();
+        let encode = |span: VerifiedSpan| {
+            let encoded = EncodedRow::new(&span);
+            (span, encoded)
+        };
+        let batch: Arc<Vec<_>> = Arc::new(batch.into_iter().map(encode).collect());
+        let bytes = batch.iter().map(|(span, encoded)| encoded.bytes(span)).sum();
+        let independent = writer::is_independent(&batch);
         let waiting = writer.queued.fetch_add(bytes, Ordering::Relaxed);
         if waiting > 0 && waiting.saturating_add(bytes) > MAX_QUEUED_BYTES {
             writer.queued.fetch_sub(bytes, Ordering::Relaxed);
@@ -187,7 +192,7 @@ impl Ledger for SqliteLedger {
             });
         }
         let (reply, answer) = oneshot::channel();
-        writer.send(Job::Append(Append { batch, options: *options, bytes, reply }))?;
+        writer.send(Job::Append(Append { independent, batch: Arc::clone(&batch), options: *options, bytes, reply }))?;
         answer.await.map_err(|_| LedgerError::Closed)?
     }
 

@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 use logline_core::ledger::{DamagedRow, LedgerError, Order, Position, Row};
 use logline_core::{Hash, Seal, SignedSpan, Span, canonical, json};
-use rusqlite::types::Value as SqlValue;
-use rusqlite::{CachedStatement, Row as SqlRow};
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{CachedStatement, Row as SqlRow, ToSql};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -17,63 +17,94 @@ pub(crate) const COLUMNS: &str = "id, seq, entity_type, who, did, this, at, pare
      visibility, status, is_deleted, name, description, code, language, runtime, input, output, error, content, duration_ms, \
      trace_id, prev_hash, curr_hash, signature, public_key, metadata";
 
-/// A row as SQLite binds it, made on the caller's thread so that the writer's does nothing but write.
+/// The texts of a row's columns that are not stored as they stand, made on the caller's thread so that the writer's does nothing
+/// but write. One buffer holds them all.
 #[derive(Debug)]
 pub(crate) struct EncodedRow {
-    columns: [SqlValue; 30],
-    pub(crate) bytes: usize,
+    text: Vec<u8>,
+    /// Where each derived column ends in `text`.
+    ends: [usize; DERIVED],
+    /// One bit for each that is not null.
+    present: u16,
 }
+
+/// The derived columns, in the order in which they stand in the buffer.
+const DERIVED: usize = 13;
+const ID: usize = 0;
+const AT: usize = 1;
+const PARENT: usize = 2;
+const RELATED: usize = 3;
+const INPUT: usize = 4;
+const OUTPUT: usize = 5;
+const ERROR: usize = 6;
+const CONTENT: usize = 7;
+const PREV_HASH: usize = 8;
+const CURR_HASH: usize = 9;
+const SIGNATURE: usize = 10;
+const PUBLIC_KEY: usize = 11;
+const METADATA: usize = 12;
 
 impl EncodedRow {
     pub(crate) fn new(row: &SignedSpan) -> Self {
         let SignedSpan { span, seal } = row;
-        let json = |value: &Option<Value>| value.as_ref().map_or(SqlValue::Null, |v| SqlValue::Text(canonical::to_string(v)));
-        let text = |value: &Option<String>| value.clone().map_or(SqlValue::Null, SqlValue::Text);
-        let uuid = |id: Uuid| SqlValue::Text(id.hyphenated().to_string());
-        let related = if span.related_to.is_empty() {
-            SqlValue::Null
-        } else {
-            let ids: Vec<_> = span.related_to.iter().map(|id| format!("\"{id}\"")).collect();
-            SqlValue::Text(format!("[{}]", ids.join(",")))
-        };
-        let columns = [
-            uuid(span.id),
-            SqlValue::Integer(span.seq.into()),
-            SqlValue::Text(span.entity_type.clone()),
-            SqlValue::Text(span.who.clone()),
-            text(&span.did),
-            SqlValue::Text(span.this.clone()),
-            SqlValue::Text(span.at.to_string()),
-            span.parent_id.map_or(SqlValue::Null, uuid),
-            related,
-            SqlValue::Text(span.owner_id.clone()),
-            SqlValue::Text(span.tenant_id.clone()),
-            SqlValue::Text(span.visibility.as_str().to_owned()),
-            text(&span.status),
-            SqlValue::Integer(span.is_deleted.into()),
-            text(&span.name),
-            text(&span.description),
-            text(&span.code),
-            text(&span.language),
-            text(&span.runtime),
-            json(&span.input),
-            json(&span.output),
-            json(&span.error),
-            json(&span.content),
-            span.duration_ms.map_or(SqlValue::Null, |ms| SqlValue::Integer(ms.into())),
-            text(&span.trace_id),
-            span.prev_hash.map_or(SqlValue::Null, |h| SqlValue::Text(h.to_string())),
-            SqlValue::Text(seal.curr_hash.to_string()),
-            SqlValue::Text(seal.signature.to_string()),
-            SqlValue::Text(seal.public_key.to_string()),
-            json(&span.metadata),
-        ];
-        let bytes = columns.iter().map(|c| if let SqlValue::Text(text) = c { text.len() } else { 8 }).sum();
-        Self { columns, bytes }
+        let mut encoded = Self { text: Vec::with_capacity(1024), ends: [0; DERIVED], present: 0 };
+        encoded.put(ID, Some(span.id), write_uuid);
+        encoded.put(AT, Some(span.at), |at, out| at.write_to(out));
+        encoded.put(PARENT, span.parent_id, write_uuid);
+        encoded.put(RELATED, Some(&span.related_to).filter(|ids| !ids.is_empty()), |ids, out| {
+            let mut separator = b'[';
+            for id in ids {
+                out.extend_from_slice(&[separator, b'"']);
+                write_uuid(*id, out);
+                out.push(b'"');
+                separator = b',';
+            }
+            out.push(b']');
+        });
+        encoded.put(INPUT, span.input.as_ref(), canonical::write_to);
+        encoded.put(OUTPUT, span.output.as_ref(), canonical::write_to);
+        encoded.put(ERROR, span.error.as_ref(), canonical::write_to);
+        encoded.put(CONTENT, span.content.as_ref(), canonical::write_to);
+        encoded.put(PREV_HASH, span.prev_hash, |hash, out| hash.write_to(out));
+        encoded.put(CURR_HASH, Some(seal.curr_hash), |hash, out| hash.write_to(out));
+        encoded.put(SIGNATURE, Some(seal.signature), |signature, out| signature.write_to(out));
+        encoded.put(PUBLIC_KEY, Some(seal.public_key), |key, out| key.write_to(out));
+        encoded.put(METADATA, span.metadata.as_ref(), canonical::write_to);
+        encoded
     }
 
-    pub(crate) fn insert(&self, statement: &mut CachedStatement<'_>) -> Result<(), LedgerError> {
-        match statement.execute(rusqlite::params_from_iter(&self.columns)).map_err(from_sqlite)? {
+    fn put<T>(&mut self, column: usize, value: Option<T>, write: impl FnOnce(T, &mut Vec<u8>)) {
+        if let Some(value) = value {
+            write(value, &mut self.text);
+            self.present |= 1 << column;
+        }
+        if let Some(end) = self.ends.get_mut(column) {
+            *end = self.text.len();
+        }
+    }
+
+    /// The column as SQLite binds it; null where it is absent.
+    fn get(&self, column: usize) -> Text<'_> {
+        if self.present & (1 << column) == 0 {
+            return Text(None);
+        }
+        let start = column.checked_sub(1).and_then(|previous| self.ends.get(previous)).copied().unwrap_or(0);
+        Text(self.ends.get(column).and_then(|end| self.text.get(start..*end)))
+    }
+
+    /// The canonical text of the id.
+    pub(crate) fn id(&self) -> Text<'_> {
+        self.get(ID)
+    }
+
+    /// What it costs to hold, about.
+    pub(crate) fn bytes(&self, span: &Span) -> usize {
+        self.text.len() + span.code.as_ref().map_or(0, String::len) + span.description.as_ref().map_or(0, String::len) + 512
+    }
+
+    /// Inserts the row of `span`, of which this is the encoding.
+    pub(crate) fn insert(&self, span: &Span, statement: &mut CachedStatement<'_>) -> Result<(), LedgerError> {
+        match self.bind(span, statement).and_then(|()| statement.raw_execute()).map_err(from_sqlite)? {
             1 => Ok(()),
             // A trigger that is not ours can swallow a row without an error.
             _ => Err(LedgerError::Corrupt {
@@ -82,6 +113,58 @@ impl EncodedRow {
             }),
         }
     }
+
+    /// Binds every column in the order of [`COLUMNS`].
+    fn bind(&self, span: &Span, statement: &mut CachedStatement<'_>) -> rusqlite::Result<()> {
+        let mut index = 0;
+        let mut bind = |value: &dyn ToSql| {
+            index += 1;
+            statement.raw_bind_parameter(index, value)
+        };
+        bind(&self.get(ID))?;
+        bind(&span.seq)?;
+        bind(&span.entity_type)?;
+        bind(&span.who)?;
+        bind(&span.did)?;
+        bind(&span.this)?;
+        bind(&self.get(AT))?;
+        bind(&self.get(PARENT))?;
+        bind(&self.get(RELATED))?;
+        bind(&span.owner_id)?;
+        bind(&span.tenant_id)?;
+        bind(&span.visibility.as_str())?;
+        bind(&span.status)?;
+        bind(&span.is_deleted)?;
+        bind(&span.name)?;
+        bind(&span.description)?;
+        bind(&span.code)?;
+        bind(&span.language)?;
+        bind(&span.runtime)?;
+        bind(&self.get(INPUT))?;
+        bind(&self.get(OUTPUT))?;
+        bind(&self.get(ERROR))?;
+        bind(&self.get(CONTENT))?;
+        bind(&span.duration_ms)?;
+        bind(&span.trace_id)?;
+        bind(&self.get(PREV_HASH))?;
+        bind(&self.get(CURR_HASH))?;
+        bind(&self.get(SIGNATURE))?;
+        bind(&self.get(PUBLIC_KEY))?;
+        bind(&self.get(METADATA))
+    }
+}
+
+/// UTF-8 that was just written, or null.
+pub(crate) struct Text<'a>(Option<&'a [u8]>);
+
+impl ToSql for Text<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(self.0.map_or(ValueRef::Null, ValueRef::Text)))
+    }
+}
+
+fn write_uuid(id: Uuid, out: &mut Vec<u8>) {
+    out.extend_from_slice(id.hyphenated().encode_lower(&mut Uuid::encode_buffer()).as_bytes());
 }
 
 /// Reads a row of `pos` and [`COLUMNS`].
@@ -89,8 +172,8 @@ pub(crate) fn decode(row: &SqlRow<'_>, order: Order) -> Result<(Row, usize), Led
     let number: i64 = row.get(0).map_err(from_sqlite)?;
     let key = |index: usize| match row.get_ref(index) {
         Ok(value) => match value {
-            rusqlite::types::ValueRef::Text(text) => String::from_utf8_lossy(text).into_owned(),
-            rusqlite::types::ValueRef::Integer(n) => n.to_string(),
+            ValueRef::Text(text) => String::from_utf8_lossy(text).into_owned(),
+            ValueRef::Integer(n) => n.to_string(),
             other => format!("{:?}", other.data_type()),
         },
         Err(e) => e.to_string(),

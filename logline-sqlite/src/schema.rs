@@ -50,6 +50,7 @@ CREATE TABLE universal_registry (
   metadata TEXT,
   UNIQUE (tenant_id, id, seq)
 ) STRICT;
+CREATE INDEX ur_by_tenant ON universal_registry (tenant_id, pos);
 CREATE INDEX ur_by_type ON universal_registry (tenant_id, entity_type, pos);
 CREATE INDEX ur_by_parent ON universal_registry (tenant_id, parent_id, pos) WHERE parent_id IS NOT NULL;
 CREATE INDEX ur_by_trace ON universal_registry (tenant_id, trace_id, pos) WHERE trace_id IS NOT NULL;

@@ -1,6 +1,7 @@
 //! The one thread that writes: it groups appends that wait at the same time into one transaction, so that one sync of the disk
 //! acknowledges them all.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Receiver;
@@ -9,17 +10,28 @@ use futures_channel::oneshot;
 use logline_core::ledger::chain::{self, Decision, Head};
 use logline_core::ledger::{AppendOptions, LedgerError, Order, Outcome, Receipt, Signal};
 use logline_core::{Hash, SignedSpan, VerifiedSpan};
-use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Row, TransactionBehavior, params};
 
 use crate::error::from_sqlite;
-use crate::row::{self, COLUMNS, EncodedRow};
+use crate::row::{self, COLUMNS, EncodedRow, Text};
 
 /// One append that waits.
 pub(crate) struct Append {
-    pub(crate) batch: Vec<(VerifiedSpan, EncodedRow)>,
+    /// Shared with the caller, who frees it: memory that one thread allocates and another frees makes both wait for each other.
+    pub(crate) batch: Arc<Vec<(VerifiedSpan, EncodedRow)>>,
+    /// Whether no span of the batch depends on another of it, so that all can be decided before the first is inserted.
+    pub(crate) independent: bool,
     pub(crate) options: AppendOptions,
     pub(crate) bytes: usize,
     pub(crate) reply: oneshot::Sender<Result<Vec<Receipt>, LedgerError>>,
+}
+
+/// Whether the batch has one version of each id only.
+pub(crate) fn is_independent(batch: &[(VerifiedSpan, EncodedRow)]) -> bool {
+    batch.len() == 1 || {
+        let ids: HashSet<_> = batch.iter().map(|(span, _)| (span.id, span.tenant_id.as_str())).collect();
+        ids.len() == batch.len()
+    }
 }
 
 /// What is asked of the writer.
@@ -77,6 +89,7 @@ fn commit(connection: &mut Connection, mut group: Vec<Append>, signal: &Signal) 
         Ok(results) => {
             signal.notify();
             for (append, result) in group.into_iter().zip(results) {
+                drop(append.batch);
                 // Whoever asked may have gone.
                 let _ = append.reply.send(result);
             }
@@ -113,23 +126,23 @@ fn same_again(error: &LedgerError) -> LedgerError {
 }
 
 fn write(connection: &mut Connection, group: &[Append]) -> Result<Vec<Result<Vec<Receipt>, LedgerError>>, LedgerError> {
-    let mut transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(from_sqlite)?;
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(from_sqlite)?;
+    let run = |sql: &str| transaction.prepare_cached(sql).and_then(|mut s| s.execute([])).map(drop).map_err(from_sqlite);
     let mut results = Vec::with_capacity(group.len());
     for append in group {
-        let result = match append.batch.as_slice() {
-            // A single span is checked before it is inserted: there is nothing to take back.
-            [_] => append_batch(&transaction, append),
-            _ => {
-                let savepoint = transaction.savepoint().map_err(from_sqlite)?;
-                let result = append_batch(&savepoint, append);
-                match &result {
-                    Ok(_) => savepoint.commit().map_err(from_sqlite)?,
-                    Err(error) if is_verdict(error) => savepoint.finish().map_err(from_sqlite)?,
-                    // SQLite may have rolled the whole transaction back by itself, the savepoint with it.
-                    Err(_) => drop(savepoint),
-                }
-                result
+        let result = if group.len() == 1 || append.independent {
+            append_batch(&transaction, append)
+        } else {
+            // Rare, because a savepoint makes SQLite keep a copy of every page that is changed after it.
+            run("SAVEPOINT member")?;
+            let result = append_batch(&transaction, append);
+            match &result {
+                Ok(_) => run("RELEASE member")?,
+                Err(error) if is_verdict(error) => run("ROLLBACK TO member").and_then(|()| run("RELEASE member"))?,
+                // SQLite may have rolled the whole transaction back by itself, the savepoint with it.
+                Err(_) => {}
             }
+            result
         };
         match result {
             // Out of space, I/O errors and the like end the whole transaction, whoever met them.
@@ -155,9 +168,34 @@ fn is_verdict(error: &LedgerError) -> bool {
     )
 }
 
+/// Decides about every span and inserts them. Where they are independent, nothing is inserted unless all are admitted.
 fn append_batch(connection: &Connection, append: &Append) -> Result<Vec<Receipt>, LedgerError> {
-    append.batch.iter().map(|(span, encoded)| append_one(connection, span, encoded, &append.options)).collect()
+    let mut head = connection.prepare_cached(HEAD).map_err(from_sqlite)?;
+    let mut insert = connection.prepare_cached(insert_sql()).map_err(from_sqlite)?;
+    let options = &append.options;
+    if append.independent {
+        let rows = append.batch.iter();
+        let receipts: Vec<_> =
+            rows.map(|(span, row)| decide(connection, &mut head, span, row, options)).collect::<Result<_, _>>()?;
+        for ((span, row), receipt) in append.batch.iter().zip(&receipts) {
+            if receipt.outcome == Outcome::Appended {
+                row.insert(span, &mut insert)?;
+            }
+        }
+        return Ok(receipts);
+    }
+    let one_by_one = append.batch.iter().map(|(span, row)| {
+        let receipt = decide(connection, &mut head, span, row, options)?;
+        if receipt.outcome == Outcome::Appended {
+            row.insert(span, &mut insert)?;
+        }
+        Ok(receipt)
+    });
+    one_by_one.collect()
 }
+
+const HEAD: &str = "SELECT seq, curr_hash, owner_id, entity_type FROM universal_registry
+    WHERE tenant_id = ?1 AND id = ?2 ORDER BY seq DESC LIMIT 1";
 
 struct StoredHead {
     seq: u32,
@@ -166,30 +204,23 @@ struct StoredHead {
     entity_type: String,
 }
 
-fn append_one(
+/// What becomes of `span`, given what is stored: [`Outcome::Appended`] if it is to be inserted.
+fn decide(
     connection: &Connection,
+    head: &mut CachedStatement<'_>,
     span: &VerifiedSpan,
     encoded: &EncodedRow,
     options: &AppendOptions,
 ) -> Result<Receipt, LedgerError> {
-    let id = span.id.hyphenated().to_string();
-    let head = connection
-        .prepare_cached(
-            "SELECT seq, curr_hash, owner_id, entity_type FROM universal_registry
-             WHERE tenant_id = ?1 AND id = ?2 ORDER BY seq DESC LIMIT 1",
-        )
-        .and_then(|mut statement| {
-            statement
-                .query_row(params![span.tenant_id, id], |row| {
-                    Ok(StoredHead { seq: row.get(0)?, curr_hash: row.get(1)?, owner_id: row.get(2)?, entity_type: row.get(3)? })
-                })
-                .optional()
-        })
-        .map_err(from_sqlite)?;
+    let id = encoded.id();
+    let read = |row: &Row<'_>| {
+        Ok(StoredHead { seq: row.get(0)?, curr_hash: row.get(1)?, owner_id: row.get(2)?, entity_type: row.get(3)? })
+    };
+    let head = head.query_row(params![span.tenant_id, id], read).optional().map_err(from_sqlite)?;
     let head_hash = match &head {
         None => Hash([0; 32]),
         Some(stored) => stored.curr_hash.parse().map_err(|e| LedgerError::Damaged {
-            row: format!("{}/{id}/{}", span.tenant_id, stored.seq),
+            row: format!("{}/{}/{}", span.tenant_id, span.id, stored.seq),
             reason: format!("curr_hash {e}"),
         })?,
     };
@@ -200,11 +231,7 @@ fn append_one(
         entity_type: &stored.entity_type,
     });
     match chain::decide(span, view)? {
-        Decision::Insert => {
-            let mut statement = connection.prepare_cached(insert_sql()).map_err(from_sqlite)?;
-            encoded.insert(&mut statement)?;
-            Ok(Receipt::new(span.key(), span.seal.curr_hash, Outcome::Appended))
-        }
+        Decision::Insert => Ok(Receipt::new(span.key(), span.seal.curr_hash, Outcome::Appended)),
         Decision::LookUp => {
             let existing = version(connection, span, &id)?;
             let outcome = chain::decide_existing(span, head.map_or(0, |h| h.seq), existing.as_ref(), options)?;
@@ -214,7 +241,7 @@ fn append_one(
     }
 }
 
-fn version(connection: &Connection, span: &VerifiedSpan, id: &str) -> Result<Option<SignedSpan>, LedgerError> {
+fn version(connection: &Connection, span: &VerifiedSpan, id: &Text<'_>) -> Result<Option<SignedSpan>, LedgerError> {
     let sql = format!("SELECT pos, {COLUMNS} FROM universal_registry WHERE tenant_id = ?1 AND id = ?2 AND seq = ?3");
     let mut statement = connection.prepare_cached(&sql).map_err(from_sqlite)?;
     let mut rows = statement.query(params![span.tenant_id, id, span.seq]).map_err(from_sqlite)?;
