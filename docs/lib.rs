@@ -1,1 +1,18 @@
-//! Placeholder.
+//! The book of LogLine. Every page is compiled, so that its Rust examples are true.
+
+#[doc = include_str!("../README.md")]
+pub mod readme {}
+#[doc = include_str!("canonical-form.md")]
+pub mod canonical_form {}
+#[doc = include_str!("trust.md")]
+pub mod trust {}
+#[doc = include_str!("execution.md")]
+pub mod execution {}
+#[doc = include_str!("wasm-abi.md")]
+pub mod wasm_abi {}
+#[doc = include_str!("sqlite.md")]
+pub mod sqlite {}
+#[doc = include_str!("export.md")]
+pub mod export {}
+#[doc = include_str!("cli.md")]
+pub mod cli {}

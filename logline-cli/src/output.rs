@@ -16,6 +16,13 @@ pub(crate) fn failed(error: &dyn std::error::Error, json: bool) -> ExitCode {
     ExitCode::from(2)
 }
 
+/// One line on standard output. Whoever reads it may have gone (`… | head`): then there is nobody left to tell anything.
+pub(crate) fn line(text: &str) {
+    if writeln!(io::stdout().lock(), "{text}").is_err() {
+        std::process::exit(2);
+    }
+}
+
 /// One span: the canonical row for machines, one readable line otherwise.
 pub(crate) fn span(span: &SignedSpan, json: bool) -> io::Result<()> {
     let mut out = io::stdout().lock();

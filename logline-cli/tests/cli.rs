@@ -300,6 +300,60 @@ fn mistakes_are_told_with_what_to_do() {
     assert!(text(&none.stderr).contains("pass --ledger sqlite:FILE"));
 }
 
+#[test]
+fn an_export_with_its_manifest_is_read_into_an_empty_ledger_under_a_trust_root() {
+    use logline_core::roles::Role;
+    use logline_core::trust::{Manifest, RootSet, TrustRoot};
+    use logline_core::{Draft, KeyPair, MemoryLedger, Scope, Signer as _, SystemClock, SystemIds, ledger::LedgerExt as _};
+
+    let folder = Folder::new();
+    let key = |n: u8| KeyPair::from_seed(&[n; 32]);
+    let trust = TrustRoot::new([key(1).public_key()], 1);
+    let line = |signer: u8, entity_type: &str| {
+        let draft = Draft::new(entity_type).tenant("acme").owner("alice").who("w").this("t");
+        let span = draft.stamp(&SystemClock, &SystemIds).seal_local(&key(signer)).unwrap();
+        text(&span.to_line()) + "\n"
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let manifest = runtime.block_on(async {
+        let ledger = MemoryLedger::new();
+        let manifest =
+            Manifest::first(RootSet::new([key(1).public_key()], 1)).grant(key(2).public_key(), Role::Publisher, ["acme"]);
+        let span = trust.publish(&ledger, &manifest, &key(1), &SystemClock).await.unwrap();
+        assert!(ledger.find(&Scope::Operator, "system", span.id).await.unwrap().is_some());
+        text(&span.to_line()) + "\n"
+    });
+    folder.write("trust.json", &serde_json::to_string(&trust).unwrap());
+    // The stranger's function comes before and after the manifest; the publisher's only counts after it.
+    let file = line(2, "function") + &manifest + &line(2, "function") + &line(66, "function");
+    folder.write("in.ndjson", &file);
+    let output = folder.run(&["import", "in.ndjson", "--trust", "trust.json"]);
+    let err = text(&output.stderr);
+    assert!(err.contains("line 1: span") && err.contains("line 4: span") && !err.contains("line 3"), "{err}");
+    assert!(
+        text(&output.stdout).contains("2 appended, 0 there already, 2 refused")
+            && text(&output.stdout).contains("authority checked")
+    );
+    assert!(folder.expect(0, &["fsck", "--trust", "trust.json"]).contains("authority checked"));
+    // A tampered manifest does not stop the audit of the rest.
+    let sql = "DROP TRIGGER ur_no_update; UPDATE universal_registry SET name = 'x' WHERE entity_type = 'manifest'";
+    rusqlite::Connection::open(folder.path("ledger")).unwrap().execute_batch(sql).unwrap();
+    let out = folder.expect(1, &["fsck", "--trust", "trust.json"]);
+    assert!(out.contains("no manifest") && out.contains("content was changed") && out.contains("2 rows"), "{out}");
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_panic() {
+    let folder = Folder::new();
+    let all: Vec<Value> = (0..500).map(|n| note(&format!("0197a000-0000-7000-8000-{n:012}"), 0)).collect();
+    folder.write("in.ndjson", &lines(&all));
+    folder.expect(0, &["import", "in.ndjson"]);
+    let tool = env!("CARGO_BIN_EXE_logline");
+    let script = format!("{tool} --ledger sqlite:ledger tail --from-start --limit 500 --json | head -n 1");
+    let output = Command::new("sh").current_dir(folder.0.path()).args(["-c", &script]).output().unwrap();
+    assert!(!text(&output.stderr).contains("panicked"), "{}", text(&output.stderr));
+}
+
 /// Writes about this many bytes of unsigned spans.
 fn large_file(path: &Path, bytes: usize) -> usize {
     use std::io::Write as _;

@@ -1,6 +1,6 @@
 //! The host: what an application composes and calls.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::Duration;
 
@@ -43,6 +43,8 @@ struct Inner {
     trusted: RwLock<Arc<Trusted>>,
     /// Booted kernels; the hash is the manifest's under which each was booted.
     booted: Mutex<HashMap<Uuid, (Hash, Booted)>>,
+    /// Kernel versions whose boot this process has recorded under the manifest in force.
+    recorded: Mutex<HashSet<(Hash, Hash)>>,
 }
 
 /// Composes a [`Host`]. Ledger, trust root and key are required.
@@ -207,6 +209,7 @@ impl HostBuilder {
                 lease: self.lease.unwrap_or(Duration::from_secs(60)),
                 trusted: RwLock::new(Arc::new(trusted)),
                 booted: Mutex::default(),
+                recorded: Mutex::default(),
             }),
         })
     }
@@ -288,6 +291,7 @@ impl Host {
             signer: inner.signer.as_ref(),
             clock: inner.clock.as_ref(),
             ids: inner.ids.as_ref(),
+            recorded: &inner.recorded,
         };
         let booted = stage0.boot(id).await?;
         self.booted().insert(id, (manifest, booted.clone()));
@@ -375,7 +379,8 @@ impl Host {
         let stored = inner.ledger.get(&scope, tenant, request).await?.verify(&mut Verifier::new())?;
         trusted.authorities.check(&stored)?;
         if let Err(reason) = request::check_first(&stored, &inner.rules) {
-            if stored.status.as_deref() == Some("scheduled") && stored.seq < crate::rules::MAX_INTEGER {
+            let malformed = matches!(reason, NotRunnable::Malformed { .. });
+            if malformed && stored.status.as_deref() == Some("scheduled") && stored.seq < crate::rules::MAX_INTEGER {
                 let refusal = request::refuse(&stored, &reason, inner.clock.now());
                 driver.write(&scope, vec![refusal], inner.signer.as_ref(), &AppendOptions::default()).await?;
             }

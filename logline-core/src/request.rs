@@ -143,6 +143,9 @@ const VERSIONS_ROOM: u32 = 10_000;
 
 /// Whether a first version can be carried to its end: every later one is made from it and must fit.
 pub(crate) fn check_first(request: &SignedSpan, rules: &Rules) -> Result<(), NotRunnable> {
+    if request.entity_type != "request" {
+        return Err(NotRunnable::NotARequest { key: request.key(), entity_type: request.entity_type.clone() });
+    }
     let malformed = |reason: String| Err(NotRunnable::Malformed { key: request.key(), reason });
     if request.seq > MAX_INTEGER - VERSIONS_ROOM {
         return malformed(format!("seq {} leaves no room for later versions", request.seq));
@@ -180,9 +183,6 @@ pub(crate) struct Claim {
 
 /// Starts the next attempt of `request` by `worker`, whose lease ends after `lease`.
 pub(crate) fn claim(request: &SignedSpan, worker: &PublicKey, now: Timestamp, lease: Duration) -> Result<Claim, NotRunnable> {
-    if request.entity_type != "request" {
-        return Err(NotRunnable::NotARequest { key: request.key(), entity_type: request.entity_type.clone() });
-    }
     let attempts = request.meta("attempt").and_then(Value::as_u64).and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
     let mut drafts = Vec::new();
     match request.status.as_deref() {

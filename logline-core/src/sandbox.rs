@@ -116,7 +116,7 @@ pub trait HostCalls: Send {
 pub struct Limits {
     /// Deterministic units of work; about one per WebAssembly instruction. Default 100 million.
     pub fuel: u64,
-    /// Wall-clock time around everything, milliseconds; the manifest's `policy.timeout_ms` where that is less. Default 5,000.
+    /// Wall-clock time around the run, compiling excepted, milliseconds; the manifest's `policy.timeout_ms` where that is less. Default 5,000.
     pub timeout_ms: u64,
     /// Linear memory, bytes. Default and ceiling 64 MiB.
     pub memory_bytes: u64,

@@ -1,6 +1,7 @@
 //! Stage-0: the only code outside the ledger. It boots a kernel from its span, or leaves a signed record of why not.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
 
 use serde_json::json;
 use thiserror::Error;
@@ -8,7 +9,7 @@ use uuid::Uuid;
 
 use crate::clock::{Clock, IdSource};
 use crate::draft::Draft;
-use crate::hex::PublicKey;
+use crate::hex::{Hash, PublicKey};
 use crate::ids;
 use crate::kernel::{Kernel, NATIVE_RUNTIME};
 use crate::keys::{Signer, Verifier};
@@ -127,6 +128,8 @@ pub(crate) struct Stage0<'a> {
     pub(crate) signer: &'a dyn Signer,
     pub(crate) clock: &'a dyn Clock,
     pub(crate) ids: &'a dyn IdSource,
+    /// (manifest, kernel) pairs whose boot has been recorded by this process.
+    pub(crate) recorded: &'a Mutex<HashSet<(Hash, Hash)>>,
 }
 
 impl Stage0<'_> {
@@ -138,6 +141,11 @@ impl Stage0<'_> {
             return Err(BootError::HostNotAuthorised { key });
         }
         let resolved = self.resolve(id).await;
+        let version = resolved.as_ref().ok().map(|booted| (self.trusted.span.seal.curr_hash, booted.span.seal.curr_hash));
+        let recorded = || self.recorded.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if version.is_some_and(|version| recorded().contains(&version)) {
+            return resolved;
+        }
         let event = match &resolved {
             Ok(booted) => self.event(id).status("complete").meta(
                 "kernel",
@@ -155,6 +163,7 @@ impl Stage0<'_> {
         };
         let event = event.seal(self.signer).await?;
         self.ledger.append_one(&Scope::runtime(SYSTEM_TENANT), event).await?;
+        recorded().extend(version);
         if let Ok(booted) = &resolved {
             tracing::info!(kernel = %id, seq = booted.span.seq, code = booted.span.code, "kernel booted");
         }

@@ -181,8 +181,10 @@ fn rotation_takes_a_threshold_of_the_old_root_and_of_the_new() {
         let mut second = manifest(2);
         second.version = 2;
         second.root = RootSet::new([public(1), public(2), public(3), public(4), public(5)], 3);
-        let span = publish(&trust, &ledger, &second, 4).await.unwrap();
-        approve(&trust, &ledger, &span, 1).await;
+        let error = publish(&trust, &ledger, &second, 4).await.unwrap_err();
+        assert!(matches!(error, TrustError::WouldNotCount(SkipReason::Signer { .. })), "a key it adds cannot seal it");
+        let span = publish(&trust, &ledger, &second, 1).await.unwrap();
+        approve(&trust, &ledger, &span, 4).await;
         approve(&trust, &ledger, &span, 5).await;
         let trusted = resolve(&trust, &ledger).await;
         let short = SkipReason::Approvals { whose: "previous", found: 1, needed: 2 };
@@ -233,6 +235,34 @@ fn a_manifest_that_demands_the_unknown_makes_an_older_host_refuse() {
             assert!(matches!(error, TrustError::Refused(ManifestError::Critical { .. })), "{member}: {error}");
         }
     });
+}
+
+#[test]
+fn a_manifest_that_cannot_be_read_is_skipped_unless_it_says_it_must_be_understood() {
+    block_on(async {
+        for (critical, refused) in [(json!([]), false), (json!(["limits"]), true)] {
+            let (ledger, trust) = (MemoryLedger::new(), root(1));
+            let first = publish(&trust, &ledger, &manifest(1), 1).await.unwrap();
+            let mut second = manifest(1);
+            second.version = 2;
+            let draft = second.to_draft(ids::MANIFEST).seq(1).follows(first.seal.curr_hash);
+            let draft = draft.meta("limits", json!({"fuel": 5, "a_new_limit": 1})).meta("critical", critical);
+            smuggle(&ledger, draft, 1).await;
+            match trust.resolve(&ledger).await {
+                Ok(trusted) => assert!(!refused && trusted.manifest.version == 1 && trusted.skipped.len() == 1),
+                Err(error) => assert!(refused, "{error}"),
+            }
+        }
+    });
+}
+
+#[test]
+fn a_misspelt_policy_is_refused_when_it_is_published() {
+    let mut misspelt = manifest(1).to_draft(ids::MANIFEST);
+    let policy = misspelt.columns_mut().metadata.as_mut().unwrap().get_mut("policy").unwrap();
+    policy["timeoutms"] = json!(7);
+    let error = Manifest::from_span(misspelt.columns()).unwrap_err().to_string();
+    assert!(error.contains("timeoutms"), "{error}");
 }
 
 #[test]

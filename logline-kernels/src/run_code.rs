@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use logline_core::kernel::{Context, Effects, Kernel, KernelError};
 use logline_core::ledger::LedgerError;
 use logline_core::sandbox::{Failure, Job, Limits, Receipt, Sandbox};
-use logline_core::{Draft, SignedSpan, SpanKey, VerifiedSpan, Verifier, canonical, request};
+use logline_core::{Draft, SignedSpan, SpanKey, VerifiedSpan, Verifier, canonical, ids, request};
 use serde_json::{Value, json};
 
 use crate::guest::Guest;
@@ -176,7 +176,10 @@ fn execution(request: &SignedSpan, context: &Context<'_>, outcome: &Outcome, dur
 
 fn slow_mark(request: &SignedSpan, context: &Context<'_>, duration_ms: u32, slow_ms: u64) -> Draft {
     let execution = context.attempt.execution_id;
+    let id = ids::derive("status_patch", &[&execution.to_string(), "slow"]);
     let mut draft = Draft::new("status_patch")
+        .id(id)
+        .at(context.clock.now())
         .tenant(&request.tenant_id)
         .owner(&request.owner_id)
         .visibility(request.visibility)

@@ -56,6 +56,8 @@ fn a_kernel_boots_once_per_process_and_version_and_leaves_a_signed_event() {
         let host = host_of(&ledger).await;
         let booted = host.boot(ids::RUN_CODE).await.unwrap();
         host.boot(ids::RUN_CODE).await.unwrap();
+        host.refresh().await.unwrap();
+        host.boot(ids::RUN_CODE).await.unwrap();
         let events = spans(&ledger, "boot_event").await;
         assert_eq!(events.len(), 1);
         let event = &events[0];

@@ -157,6 +157,11 @@ fn a_request_that_could_never_be_closed_is_refused_and_closed() {
             let closed = ledger.get(&Scope::Operator, TENANT, request.id).await.unwrap();
             assert_eq!((closed.seq, closed.status.as_deref()), (1, Some("error")));
         }
+        let mut note = draft().meta("attempt", 1);
+        note.columns_mut().entity_type = "note".to_owned();
+        let note = smuggle(&ledger, note, HOST).await;
+        assert!(host.run(TENANT, note.id).await.is_err());
+        assert_eq!(ledger.get(&Scope::Operator, TENANT, note.id).await.unwrap().seq, 0, "what is no request is left alone");
         let last = smuggle(&ledger, draft().seq(logline_core::MAX_INTEGER), HOST).await;
         assert!(host.run(TENANT, last.id).await.is_err());
     });

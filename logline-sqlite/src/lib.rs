@@ -24,6 +24,8 @@
 //! Write-ahead log, `synchronous=FULL` by default: an append that returned is on the disk. Concurrent appends are committed in
 //! groups by one writer thread; readers do not wait for it; other processes may write too. `docs/sqlite.md` has the details.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests may"))]
+
 mod error;
 mod options;
 mod readers;

@@ -15,6 +15,8 @@ const MAX_PAGE_BYTES: usize = 4 << 20;
 pub(crate) struct Select {
     conditions: Vec<String>,
     values: Vec<SqlValue>,
+    /// Whether at most one chain matches: then its few rows are sorted, rather than a whole tenant's walked in order.
+    one_id: bool,
 }
 
 impl Select {
@@ -23,7 +25,7 @@ impl Select {
         if scope.is_nobody() {
             return None;
         }
-        let mut select = Self { conditions: Vec::new(), values: Vec::new() };
+        let mut select = Self { conditions: Vec::new(), values: Vec::new(), one_id: false };
         if let Some(named) = named {
             select.equals("tenant_id", named.to_owned());
         }
@@ -58,6 +60,7 @@ impl Select {
     }
 
     pub(crate) fn equals(&mut self, column: &str, value: impl Into<SqlValue>) {
+        self.one_id |= column == "id";
         let mark = self.bind(value);
         self.conditions.push(format!("{column} = {mark}"));
     }
@@ -117,18 +120,25 @@ impl Select {
         Ok(())
     }
 
-    /// Reads up to `size` rows in `order`.
-    pub(crate) fn page(self, connection: &Connection, order: Order, size: usize) -> Result<Page, LedgerError> {
+    /// The statement that reads up to `size` rows in `order`.
+    fn sql(&self, order: Order, size: usize) -> String {
         let order_by = match order {
+            // `+` keeps the planner from an index that has the order but not the id.
+            Order::Newest if self.one_id => "+pos DESC",
             Order::Newest => "pos DESC",
             Order::Chain => "tenant_id, id, seq, pos",
+            _ if self.one_id => "+pos",
             _ => "pos",
         };
         let conditions = if self.conditions.is_empty() { "1".to_owned() } else { self.conditions.join(" AND ") };
         // One more row than asked for tells whether there is a next page.
         let limit = size.saturating_add(1);
-        let sql =
-            format!("SELECT pos, {COLUMNS} FROM universal_registry AS r WHERE {conditions} ORDER BY {order_by} LIMIT {limit}");
+        format!("SELECT pos, {COLUMNS} FROM universal_registry AS r WHERE {conditions} ORDER BY {order_by} LIMIT {limit}")
+    }
+
+    /// Reads up to `size` rows in `order`.
+    pub(crate) fn page(self, connection: &Connection, order: Order, size: usize) -> Result<Page, LedgerError> {
+        let sql = self.sql(order, size);
         let reached = match order {
             Order::Append => last_position(connection)?,
             _ => None,
@@ -162,4 +172,51 @@ fn last_position(connection: &Connection) -> Result<Option<Cursor>, LedgerError>
     let last: Option<i64> =
         connection.prepare_cached(sql).and_then(|mut s| s.query_row([], |row| row.get(0))).map_err(from_sqlite)?;
     Ok(last.map(|number| Position::Append(number).to_cursor()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{SqliteOptions, schema};
+
+    fn plan(select: &Select, order: Order) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let connection = schema::open_writer(&SqliteOptions::new(folder.path().join("ledger"))).unwrap();
+        let sql = format!("EXPLAIN QUERY PLAN {}", select.sql(order, 50));
+        let mut statement = connection.prepare(&sql).unwrap();
+        let rows = statement.query_map(params_from_iter(&select.values), |row| row.get::<_, String>(3)).unwrap();
+        rows.collect::<Result<Vec<_>, _>>().unwrap().join("; ")
+    }
+
+    fn select(scope: &Scope, query: &Query, after: Option<&Position>) -> Select {
+        let mut select = Select::visible(scope, query.tenant.as_deref()).unwrap();
+        select.query(query, after).unwrap();
+        select
+    }
+
+    /// What the kernels and the library ask stays cheap however many rows there are: found by an index, in the index's order.
+    #[test]
+    fn no_query_of_the_library_sorts_or_walks_a_whole_tenant() {
+        let user = Scope::user("acme", "alice");
+        let id = uuid::Uuid::from_u128(7);
+        let after = Position::Append(5);
+        let named = || Query::new().tenant("acme");
+        let cases = [
+            (named().id(id), None, "(tenant_id=? AND id=?)"),
+            (named().id(id).order(Order::Newest).versions(Versions::All), None, "(tenant_id=? AND id=?)"),
+            (named(), None, "ur_by_tenant (tenant_id=?)"),
+            (named().order(Order::Newest), Some(&after), "ur_by_tenant (tenant_id=? AND pos<?)"),
+            (named().entity_type("note"), Some(&after), "ur_by_type (tenant_id=? AND entity_type=? AND pos>?)"),
+            (named().parent_id(id), None, "ur_by_parent (tenant_id=? AND parent_id=?)"),
+            (named().trace_id("t"), None, "ur_by_trace (tenant_id=? AND trace_id=?)"),
+            (Query::timeline(), Some(&after), "INTEGER PRIMARY KEY (rowid>?)"),
+        ];
+        for (query, after, expected) in cases {
+            let plan = plan(&select(&user, &query, after), query.order);
+            assert!(plan.contains(expected), "{query:?}\n{plan}");
+            assert!(query.id.is_some() || !plan.contains("TEMP B-TREE"), "{query:?}\n{plan}");
+        }
+        let audit = plan(&select(&Scope::Operator, &Query::chains(), None), Order::Chain);
+        assert!(!audit.contains("TEMP B-TREE FOR ORDER BY"), "{audit}");
+    }
 }

@@ -31,7 +31,7 @@ const MAX_FUNCTIONS: u32 = 10_000;
 const MAX_PARAMS: usize = 32;
 const MAX_RESULTS: usize = 8;
 
-/// How long a caller waits for a module to be compiled.
+/// How long a caller waits for a module to be compiled, its turn included. (A host's lease allows for it.)
 const COMPILE_TIME: Duration = Duration::from_secs(30);
 
 /// Compiled modules that are remembered; past it the longest unused is forgotten.
@@ -94,7 +94,16 @@ impl Modules {
             return module.within(max_bytes);
         }
         let closed = || Failure::new("closed", "the sandbox is closed");
-        let permit = Arc::clone(&self.compiling).acquire_owned().await.map_err(|_| closed())?;
+        let seconds = COMPILE_TIME.as_secs();
+        let late = |_| {
+            Failure::new(
+                "compile_timeout",
+                format!("the module was not compiled within {seconds} s: retry, or make it smaller"),
+            )
+        };
+        let deadline = tokio::time::Instant::now() + COMPILE_TIME;
+        let permit = tokio::time::timeout_at(deadline, Arc::clone(&self.compiling).acquire_owned()).await.map_err(late)?;
+        let permit = permit.map_err(|_| closed())?;
         // Somebody may have compiled it while this call waited.
         if let Some(module) = self.cache().get(&hash) {
             return module.within(max_bytes);
@@ -109,14 +118,8 @@ impl Modules {
             drop(permit);
             Ok(module)
         });
-        match tokio::time::timeout(COMPILE_TIME, compile).await {
-            Ok(Ok(compiled)) => compiled,
-            Ok(Err(e)) => Err(invalid(format!("the compiler failed: {e}"))),
-            Err(_) => {
-                let seconds = COMPILE_TIME.as_secs();
-                Err(Failure::new("compile_timeout", format!("the module was not compiled within {seconds} s: make it smaller")))
-            }
-        }
+        let compiled = tokio::time::timeout_at(deadline, compile).await.map_err(late)?;
+        compiled.map_err(|e| invalid(format!("the compiler failed: {e}")))?
     }
 }
 

@@ -26,10 +26,19 @@ pub(crate) struct Options {
 
 pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Result<bool, Error> {
     let ledger = open::for_reading(url)?;
-    let trusted = match &options.trust {
-        Some(file) => Some(open::trust_root(file)?.resolve(&ledger).await?),
+    // Without a manifest to obey nobody may have signed anything; the rows are audited all the same.
+    let resolved = match &options.trust {
+        Some(file) => Some(open::trust_root(file)?.resolve(&ledger).await),
         None => None,
     };
+    let (trusted, no_manifest) = match resolved {
+        None => (None, None),
+        Some(Ok(trusted)) => (Some(trusted), None),
+        Some(Err(error)) => (None, Some(error)),
+    };
+    if let Some(error) = &no_manifest {
+        output::line(&if json { json!({"problem": error.to_string()}).to_string() } else { error.to_string() });
+    }
     let mut sidecar = match &options.against {
         Some(file) => Some(BufReader::new(File::open(file).map_err(|e| format!("{}: {e}", file.display()))?)),
         None => None,
@@ -43,33 +52,40 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
         Event::Problem(problem) if json => {
             let kind = problem.kind.to_string();
             let (tenant, id, seq) = (&problem.tenant_id, &problem.id, &problem.seq);
-            println!("{}", json!({"problem": kind, "tenant_id": tenant, "id": id, "seq": seq}));
+            output::line(&format!("{}", json!({"problem": kind, "tenant_id": tenant, "id": id, "seq": seq})));
         }
-        Event::Problem(problem) => println!("{problem}"),
+        Event::Problem(problem) => output::line(&format!("{problem}")),
         _ => {}
     };
     let report = fsck(&ledger, audit, &mut on_event).await?;
     output::end_progress();
-    let authority = if report.authority_checked { "checked" } else { "not checked (no --trust)" };
+    let authority = match (report.authority_checked, &no_manifest) {
+        (true, _) => "checked",
+        (false, None) => "not checked (no --trust)",
+        (false, Some(_)) => "not checked (no manifest counts)",
+    };
     let signer = report.sidecar_key.map(|key| key.to_string());
     if json {
-        println!(
+        output::line(&format!(
             "{}",
             json!({
                 "rows": report.rows, "chains": report.chains, "problems": report.problems, "authority": authority,
-                "heads": report.heads_checked, "sidecar_key": signer, "sidecar_key_checked": report.sidecar_key_checked, "clean": report.is_clean(),
+                "heads": report.heads_checked, "sidecar_key": signer, "sidecar_key_checked": report.sidecar_key_checked, "clean": report.is_clean() && no_manifest.is_none(),
             })
-        );
+        ));
     } else {
-        println!("{} rows in {} chains: {} problems; authority {authority}", report.rows, report.chains, report.problems);
+        output::line(&format!(
+            "{} rows in {} chains: {} problems; authority {authority}",
+            report.rows, report.chains, report.problems
+        ));
         if let (Some(heads), Some(signer)) = (report.heads_checked, signer) {
             let whose = if report.sidecar_key_checked {
                 "the key that was named"
             } else {
                 "a key nobody vouched for (no --sidecar-key)"
             };
-            println!("{heads} heads of the sidecar were looked for; it is signed by {signer}, {whose}");
+            output::line(&format!("{heads} heads of the sidecar were looked for; it is signed by {signer}, {whose}"));
         }
     }
-    Ok(report.is_clean())
+    Ok(report.is_clean() && no_manifest.is_none())
 }

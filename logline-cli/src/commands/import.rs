@@ -37,24 +37,21 @@ pub(crate) struct Options {
 pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Result<bool, Error> {
     let path = open::path(url)?;
     let mut source = open_source(&options.file)?;
+    let trust = options.trust.as_deref().map(open::trust_root).transpose()?;
     let ledger = SqliteLedger::open(&path)?;
     let key = signing_key(options.key.as_deref(), &path)?;
-    let trusted = match &options.trust {
-        Some(file) => Some(open::trust_root(file)?.resolve(&ledger).await?),
-        None => None,
-    };
     let settings = Import {
         signer: Some(&key),
         clock: &SystemClock,
         tenant: options.tenant.clone(),
         owner: options.owner.clone(),
         reseal: options.reseal,
-        authorities: trusted.as_ref().map(|t| &t.authorities),
+        trust: trust.as_ref(),
         rules: Rules::default(),
     };
     let mut on_bad = |bad: logline_core::ndjson::BadLine| {
         if json {
-            println!("{}", json!({"line": bad.line, "error": bad.error.to_string()}));
+            output::line(&format!("{}", json!({"line": bad.line, "error": bad.error.to_string()})));
         } else {
             eprintln!("{bad}");
         }
@@ -64,15 +61,15 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
     output::end_progress();
     let authority = if report.authority_checked { "checked" } else { "not checked" };
     if json {
-        println!(
+        output::line(&format!(
             "{}",
             json!({
                 "lines": report.lines, "appended": report.appended, "existing": report.existing,
                 "sealed": report.sealed, "refused": report.refused, "authority": authority,
             })
-        );
+        ));
     } else {
-        println!(
+        output::line(&format!(
             "{} lines: {} appended, {} there already, {} refused; {} sealed by {}; authority {authority}",
             report.lines,
             report.appended,
@@ -80,7 +77,7 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
             report.refused,
             report.sealed,
             key.public_key()
-        );
+        ));
     }
     Ok(report.refused == 0)
 }

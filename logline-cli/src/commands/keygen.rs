@@ -6,7 +6,7 @@ use clap::Args;
 use logline_core::{KeyPair, Signer as _};
 use serde_json::json;
 
-use crate::Error;
+use crate::{Error, output};
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -18,9 +18,12 @@ pub(crate) fn run(options: &Options, json: bool) -> Result<bool, Error> {
     let key = KeyPair::generate()?;
     key.save_new(&options.file)?;
     if json {
-        println!("{}", json!({"file": options.file.display().to_string(), "public_key": key.public_key().to_string()}));
+        output::line(&format!(
+            "{}",
+            json!({"file": options.file.display().to_string(), "public_key": key.public_key().to_string()})
+        ));
     } else {
-        println!("{}", key.public_key());
+        output::line(&format!("{}", key.public_key()));
         eprintln!("the secret is in {}: keep it from others, and have a copy", options.file.display());
     }
     Ok(true)

@@ -36,7 +36,7 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
         let row = row?;
         if json {
             let span: Value = serde_json::from_slice(&row.span.to_line())?;
-            println!("{}", json!({"cursor": row.cursor.to_string(), "span": span}));
+            output::line(&format!("{}", json!({"cursor": row.cursor.to_string(), "span": span})));
         } else {
             output::span(&row.span, false)?;
         }

@@ -1,6 +1,6 @@
 //! Reading lines into a ledger: good ones are kept, bad ones named, and nothing that was signed is altered.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::{self, BufRead};
 
 use serde_json::{Value, json};
@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::draft::Draft;
+use crate::hex::PublicKey;
 use crate::ids;
 use crate::json;
 use crate::keys::{Signer, Verifier};
@@ -18,7 +19,8 @@ use crate::parse::{ParsedSpan, parse_line, parse_unsealed};
 use crate::rules::{InvalidSpan, Rules};
 use crate::scope::Scope;
 use crate::seal::{SealError, VerifiedSpan, VerifyError};
-use crate::trust::{Authorities, NotAuthorised};
+use crate::span::SYSTEM_TENANT;
+use crate::trust::{Authorities, Manifest, NotAuthorised, TrustError, TrustRoot};
 
 /// How to import.
 pub struct Import<'a> {
@@ -32,8 +34,9 @@ pub struct Import<'a> {
     pub owner: Option<String>,
     /// Seal lines anew whose own seal does not hold.
     pub reseal: bool,
-    /// Who may sign what; without it signatures are checked and authority is not.
-    pub authorities: Option<&'a Authorities>,
+    /// The pinned trust root; without it signatures are checked and authority is not. Manifests and approvals take effect as they
+    /// are imported, so an export can be read into an empty ledger.
+    pub trust: Option<&'a TrustRoot>,
     /// The input rules.
     pub rules: Rules,
 }
@@ -134,6 +137,9 @@ pub enum ImportError {
         /// Why.
         source: LedgerError,
     },
+    /// The trust root does not lead to a manifest that can be obeyed.
+    #[error("import stopped: {0}")]
+    Trust(Box<TrustError>),
     /// So many ids were refused that they cannot be remembered.
     #[error("import stopped at line {line}: more than {MAX_REFUSED} ids were refused or sealed anew")]
     TooManyRefused {
@@ -172,9 +178,12 @@ pub async fn import(
         refused: HashMap::new(),
         resealed: HashSet::new(),
         unattributed: None,
-        report: Imported { authority_checked: import.authorities.is_some(), ..Imported::default() },
+        authorities: None,
+        candidate_roots: BTreeSet::new(),
+        report: Imported { authority_checked: import.trust.is_some(), ..Imported::default() },
         on_bad,
     };
+    importer.resolve().await?;
     let mut lines = LineReader::new(source, import.rules.max_line_bytes());
     while let Some(line) = lines.next_line()? {
         match line {
@@ -218,6 +227,10 @@ struct Importer<'a> {
     resealed: HashSet<ChainKey>,
     /// The last refused line of which not even the id could be read: any chain may miss it.
     unattributed: Option<u64>,
+    /// Who may sign what, by what the ledger holds so far.
+    authorities: Option<Authorities>,
+    /// Root keys of manifests that were let in.
+    candidate_roots: BTreeSet<PublicKey>,
     report: Imported,
     on_bad: &'a mut (dyn FnMut(BadLine) + Send),
 }
@@ -358,11 +371,17 @@ impl Importer<'_> {
     }
 
     async fn queue(&mut self, pending: Pending, bytes: usize) -> Result<(), ImportError> {
-        if let Some(authorities) = self.import.authorities
-            && let Err(e) = authorities.check(&pending.span)
-        {
+        let span = &pending.span;
+        let decides = span.tenant_id == SYSTEM_TENANT && matches!(span.entity_type.as_str(), "manifest" | "approval");
+        let checked = self.authorities.as_ref().map(|a| a.check(span));
+        // A key that a manifest adds to the root approves it before it counts.
+        let approves = decides && span.entity_type == "approval" && self.candidate_roots.contains(&span.seal.public_key);
+        if let Some(Err(e)) = checked.filter(|_| !approves) {
             let chain = (pending.span.tenant_id.clone(), pending.span.id);
             return self.refuse(pending.line, Some(chain), e.into());
+        }
+        if decides && let Ok(manifest) = Manifest::from_span(&pending.span) {
+            self.candidate_roots.extend(manifest.root.keys);
         }
         // Lines sealed here are compared by digest, signed ones by their bytes: one batch has one rule.
         if self.pending.last().is_some_and(|last| last.sealed != pending.sealed) {
@@ -370,6 +389,25 @@ impl Importer<'_> {
         }
         self.pending_bytes += bytes;
         self.pending.push(pending);
+        if decides && self.import.trust.is_some() {
+            // What comes after it may be signed by keys that it names.
+            self.flush().await?;
+            self.resolve().await?;
+        }
+        Ok(())
+    }
+
+    /// Finds out who may sign what, by the ledger as it is.
+    async fn resolve(&mut self) -> Result<(), ImportError> {
+        let Some(trust) = self.import.trust else { return Ok(()) };
+        self.authorities = Some(match trust.resolve(self.ledger).await {
+            Ok(trusted) => trusted.authorities,
+            // Until the first manifest is there, the pinned keys may sign one, and nobody anything.
+            Err(TrustError::NoManifest { .. } | TrustError::TooOld { .. }) => {
+                Authorities::of_root(trust.manifest_id, &trust.keys)
+            }
+            Err(error) => return Err(ImportError::Trust(Box::new(error))),
+        });
         Ok(())
     }
 

@@ -63,6 +63,12 @@ impl Authorities {
         Self { manifest_id, roots: manifest.root.keys.iter().chain(pinned).copied().collect(), grants }
     }
 
+    /// What holds before there is a manifest: the pinned keys are root keys, and nobody has another role.
+    #[must_use]
+    pub fn of_root(manifest_id: Uuid, pinned: &[PublicKey]) -> Self {
+        Self { manifest_id, roots: pinned.iter().copied().collect(), grants: HashMap::new() }
+    }
+
     /// Whether the signer of `span` has a role that its type takes, in its tenant.
     ///
     /// # Errors

@@ -54,6 +54,22 @@ pub struct Manifest {
     pub unknown: Map<String, Value>,
 }
 
+/// What is read of a manifest before the rest: enough to know whether it was approved, and whether it may be ignored.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct ManifestHeader {
+    pub(crate) version: u64,
+    pub(crate) root: RootSet,
+    #[serde(default)]
+    pub(crate) critical: Vec<String>,
+}
+
+impl ManifestHeader {
+    pub(crate) fn from_span(span: &Span) -> Result<Self, ManifestError> {
+        let metadata = span.metadata.clone().unwrap_or_default();
+        serde_json::from_value(metadata).map_err(|e| ManifestError::Malformed { reason: e.to_string() })
+    }
+}
+
 /// A set of root keys and how many of them it takes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -91,7 +107,7 @@ impl Authority {
 
 /// Quotas per tenant.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Throttle {
     /// Executions per tenant and UTC day.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -100,7 +116,7 @@ pub struct Throttle {
 
 /// Times of executions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Policy {
     /// A run longer than this is marked slow, milliseconds. Default 5,000.
     pub slow_ms: u64,

@@ -15,7 +15,8 @@ use crate::keys::{self, SignatureError, Signer, Verifier};
 use crate::ledger::{Ledger, LedgerError, LedgerExt as _, Query, Versions};
 use crate::scope::Scope;
 use crate::seal::{SealError, VerifiedSpan, VerifyError};
-use crate::span::{SYSTEM_TENANT, SignedSpan, SpanKey};
+use crate::span::{SYSTEM_TENANT, SignedSpan};
+use crate::trust::manifest::ManifestHeader;
 use crate::trust::{Authorities, Manifest, ManifestError, RootSet};
 
 /// What a host pins outside the ledger: which span the manifest is, and which keys may decide the first one.
@@ -53,10 +54,10 @@ pub struct Trusted {
 
 /// A version of the manifest's id that does not count.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("manifest span {key} does not count: {reason}")]
+#[error("manifest span {row} does not count: {reason}")]
 pub struct Skipped {
-    /// Which.
-    pub key: SpanKey,
+    /// Which, as far as it can be read.
+    pub row: String,
     /// Why.
     pub reason: SkipReason,
 }
@@ -68,6 +69,9 @@ pub enum SkipReason {
     /// Its hash or signature does not hold.
     #[error(transparent)]
     Verify(#[from] VerifyError),
+    /// Its row cannot be read.
+    #[error("it is damaged: {0}")]
+    Damaged(String),
     /// It is of another type, or a tombstone.
     #[error("it is not an active span of type manifest")]
     NotAManifest,
@@ -83,7 +87,7 @@ pub enum SkipReason {
         next: u64,
     },
     /// Its signer is no root key.
-    #[error("it is sealed by {signer}, which is no root key")]
+    #[error("it is sealed by {signer}, which is no key of the root in force")]
     Signer {
         /// The signer.
         signer: PublicKey,
@@ -98,6 +102,12 @@ pub enum SkipReason {
         /// The threshold.
         needed: u32,
     },
+}
+
+/// What an approved version is to a host.
+enum Verdict {
+    Obey(Manifest, VerifiedSpan),
+    Refuse(ManifestError),
 }
 
 /// Why no manifest could be resolved or published.
@@ -220,21 +230,35 @@ impl TrustRoot {
         let approvals = self.approvals(ledger, &scope, &mut verifier).await?;
         let mut current: Option<(Manifest, VerifiedSpan)> = None;
         let mut skipped = Vec::new();
-        let mut from_seq = 0;
+        let query = Query::chains().tenant(SYSTEM_TENANT).id(self.manifest_id);
+        let mut cursor = None;
         loop {
-            let versions = ledger.history(&scope, SYSTEM_TENANT, self.manifest_id, from_seq, 100).await?;
-            let Some(last) = versions.last() else { return Ok((current, skipped)) };
-            from_seq = last.seq.saturating_add(1);
-            for span in versions {
-                let key = span.key();
+            let page = ledger.scan(&scope, &query, cursor.as_ref()).await?;
+            cursor = page.next;
+            for row in page.rows {
+                let span = match row.span {
+                    Ok(span) => span,
+                    Err(damaged) => {
+                        skipped.push(Skipped {
+                            row: format!("{}/{}", damaged.id, damaged.seq),
+                            reason: SkipReason::Damaged(damaged.reason),
+                        });
+                        continue;
+                    }
+                };
+                let row = span.key().to_string();
                 match self.qualify(span, current.as_ref().map(|(m, _)| m), &approvals, &mut verifier) {
-                    Ok(next) => current = Some(next),
-                    Err(reason) => skipped.push(Skipped { key, reason }),
+                    Ok(Verdict::Obey(manifest, span)) => current = Some((manifest, span)),
+                    Ok(Verdict::Refuse(error)) => return Err(error.into()),
+                    Err(reason) => skipped.push(Skipped { row, reason }),
                 }
             }
             if skipped.len() > MAX_MANIFESTS {
                 // Going on with an older manifest would obey what its successors may have forbidden.
                 return Err(TrustError::Flooded);
+            }
+            if cursor.is_none() {
+                return Ok((current, skipped));
             }
         }
     }
@@ -246,9 +270,9 @@ impl TrustRoot {
         current: Option<&Manifest>,
         approvals: &BTreeSet<(Hash, PublicKey)>,
         verifier: &mut Verifier,
-    ) -> Result<(Manifest, VerifiedSpan), SkipReason> {
+    ) -> Result<Verdict, SkipReason> {
         let span = span.verify(verifier)?;
-        let manifest = self.candidate(&span, current)?;
+        let (header, manifest) = self.candidate(&span, current)?;
         let signer = span.seal.public_key;
         let mut approvers: BTreeSet<_> =
             approvals.iter().filter(|(hash, _)| *hash == span.seal.curr_hash).map(|(_, key)| *key).collect();
@@ -257,9 +281,10 @@ impl TrustRoot {
         let sets = match current {
             // The first manifest is admitted by the trust root alone.
             None => vec![("pinned", &pinned)],
-            Some(previous) => vec![("previous", &previous.root), ("own", &manifest.root)],
+            Some(previous) => vec![("previous", &previous.root), ("own", &header.root)],
         };
-        if !sets.iter().any(|(_, set)| set.keys.contains(&signer)) {
+        // Sealed by a key of the root in force; keys that it adds may approve.
+        if !sets.first().is_some_and(|(_, set)| set.keys.contains(&signer)) {
             return Err(SkipReason::Signer { signer });
         }
         for (whose, set) in sets {
@@ -267,24 +292,36 @@ impl TrustRoot {
                 return Err(SkipReason::Approvals { whose, found: set.count(&approvers), needed: set.threshold });
             }
         }
-        Ok((manifest, span))
+        match manifest {
+            Ok(manifest) => Ok(Verdict::Obey(manifest, span)),
+            // Approved, and it names members that must be understood: going on with its predecessor is not an option.
+            Err(error) if !header.critical.is_empty() => Ok(Verdict::Refuse(error)),
+            Err(error) => Err(error.into()),
+        }
     }
 
-    /// What a version must be whoever approved it.
-    fn candidate(&self, span: &SignedSpan, current: Option<&Manifest>) -> Result<Manifest, SkipReason> {
+    /// What a version must be whoever approved it. A manifest that cannot be read as a whole may still have a header.
+    fn candidate(
+        &self,
+        span: &SignedSpan,
+        current: Option<&Manifest>,
+    ) -> Result<(ManifestHeader, Result<Manifest, ManifestError>), SkipReason> {
         if span.entity_type != "manifest" || span.is_deleted || span.tenant_id != SYSTEM_TENANT {
             return Err(SkipReason::NotAManifest);
         }
-        let manifest = Manifest::from_span(span)?;
+        let header = ManifestHeader::from_span(span)?;
         let next = current.map_or(1, |c| c.version.saturating_add(1));
-        if manifest.version != next {
-            return Err(SkipReason::Version { found: manifest.version, next });
+        if header.version != next {
+            return Err(SkipReason::Version { found: header.version, next });
         }
-        match current {
-            None => manifest.check_keeps(&self.keys, &[])?,
-            Some(previous) => manifest.check_keeps(&previous.root.keys, &previous.authorities)?,
+        let manifest = Manifest::from_span(span);
+        if let Ok(manifest) = &manifest {
+            match current {
+                None => manifest.check_keeps(&self.keys, &[])?,
+                Some(previous) => manifest.check_keeps(&previous.root.keys, &previous.authorities)?,
+            }
         }
-        Ok(manifest)
+        Ok((header, manifest))
     }
 
     /// Every valid approval of a version of the manifest: (hash approved, key). An approval once given is not taken back,
@@ -352,11 +389,11 @@ impl TrustRoot {
             draft = draft.seq(from_seq).follows(last.seal.curr_hash);
         }
         let span = draft.seal(signer).await?;
-        self.candidate(&span, current).map_err(TrustError::WouldNotCount)?;
+        self.candidate(&span, current).map_err(TrustError::WouldNotCount)?.1?;
         let key = signer.public_key();
         let is_root = match current {
             None => self.keys.contains(&key),
-            Some(previous) => previous.root.keys.contains(&key) || manifest.root.keys.contains(&key),
+            Some(previous) => previous.root.keys.contains(&key),
         };
         if !is_root {
             return Err(TrustError::WouldNotCount(SkipReason::Signer { signer: key }));
