@@ -49,7 +49,7 @@ pub fn execution(tenant: &str, request: Uuid, attempt: u32) -> Uuid {
     derive("execution", &[tenant, &request.to_string(), &attempt.to_string()])
 }
 
-/// A UUID as it is, any other id mapped by [`derive`] with kind `id`: the blueprint names some things by texts that only look
+/// A UUID as it is, any other id mapped by [`derive()`] with kind `id`: the blueprint names some things by texts that only look
 /// like UUIDs.
 #[must_use]
 pub fn from_text(text: &str) -> Uuid {

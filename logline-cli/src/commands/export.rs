@@ -56,7 +56,7 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
     if to_stdout {
         eprintln!("{summary}");
     } else {
-        output::line(&format!("{summary}"));
+        output::line(&summary);
     }
     Ok(true)
 }

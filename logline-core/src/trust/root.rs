@@ -106,7 +106,7 @@ pub enum SkipReason {
 
 /// What an approved version is to a host.
 enum Verdict {
-    Obey(Manifest, VerifiedSpan),
+    Obey(Box<(Manifest, VerifiedSpan)>),
     Refuse(ManifestError),
 }
 
@@ -248,7 +248,7 @@ impl TrustRoot {
                 };
                 let row = span.key().to_string();
                 match self.qualify(span, current.as_ref().map(|(m, _)| m), &approvals, &mut verifier) {
-                    Ok(Verdict::Obey(manifest, span)) => current = Some((manifest, span)),
+                    Ok(Verdict::Obey(next)) => current = Some(*next),
                     Ok(Verdict::Refuse(error)) => return Err(error.into()),
                     Err(reason) => skipped.push(Skipped { row, reason }),
                 }
@@ -293,7 +293,7 @@ impl TrustRoot {
             }
         }
         match manifest {
-            Ok(manifest) => Ok(Verdict::Obey(manifest, span)),
+            Ok(manifest) => Ok(Verdict::Obey(Box::new((manifest, span)))),
             // Approved, and it names members that must be understood: going on with its predecessor is not an option.
             Err(error) if !header.critical.is_empty() => Ok(Verdict::Refuse(error)),
             Err(error) => Err(error.into()),
