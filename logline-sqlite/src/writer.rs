@@ -57,7 +57,7 @@ pub(crate) fn run(mut connection: Connection, jobs: &Receiver<Job>, queued: &Ato
         let first = match job {
             Job::Append(append) => append,
             Job::Copy { path, reply } => {
-                let copied = connection.execute("VACUUM INTO ?1", [path]).map(drop).map_err(from_sqlite);
+                let copied = copy(&connection, &path);
                 // Whoever asked may have gone.
                 let _ = reply.send(copied);
                 continue;
@@ -81,6 +81,15 @@ pub(crate) fn run(mut connection: Connection, jobs: &Receiver<Job>, queued: &Ato
         commit(&mut connection, group, signal);
         queued.fetch_sub(bytes, Ordering::Relaxed);
     }
+}
+
+/// Copies the ledger to a new file and makes it durable, which SQLite leaves to its caller.
+fn copy(connection: &Connection, path: &str) -> Result<(), LedgerError> {
+    connection.execute("VACUUM INTO ?1", [path]).map_err(from_sqlite)?;
+    std::fs::File::open(path).and_then(|file| file.sync_all()).map_err(|e| LedgerError::Unavailable {
+        reason: format!("the copy {path} could not be synced: {e}"),
+        source: Some(Box::new(e)),
+    })
 }
 
 /// Writes a group in one transaction and answers each of its members.
