@@ -100,12 +100,24 @@ fn append(c: &mut Criterion) {
         let mut group = c.benchmark_group(format!("append/{batch}"));
         group.throughput(Throughput::Elements(batch)).sample_size(20);
         let mut raw = Raw::new();
-        group.bench_function("floor: raw inserts", |b| {
+        group.bench_function("floor: raw inserts of ready texts", |b| {
             b.iter_custom(|iterations| {
                 let rows: Vec<_> =
                     (0..iterations).map(|_| sealed(batch).unwrap().iter().map(raw_row).collect::<Vec<_>>()).collect();
                 let start = Instant::now();
                 rows.iter().for_each(|rows| raw.insert(rows));
+                start.elapsed()
+            });
+        });
+        let mut raw = Raw::new();
+        group.bench_function("floor: raw inserts of the same spans, texts included", |b| {
+            b.iter_custom(|iterations| {
+                let batches: Vec<_> = (0..iterations).map(|_| sealed(batch).unwrap()).collect();
+                let start = Instant::now();
+                for batch in batches {
+                    let rows: Vec<_> = batch.iter().map(raw_row).collect();
+                    raw.insert(&rows);
+                }
                 start.elapsed()
             });
         });

@@ -106,21 +106,37 @@ fn a_read_only_ledger_reads_and_refuses_to_write() {
     });
 }
 
+/// Opens the ledger named by the environment and prints what becomes of it.
+#[test]
+#[ignore = "started by the test below as a process without privileges"]
+fn open_named() {
+    if let Ok(path) = std::env::var("LOGLINE_OPEN") {
+        println!("opened: {:?}", SqliteLedger::open(path).err());
+    }
+}
+
+#[cfg(unix)]
 #[test]
 fn a_file_without_write_permission_is_read_only() {
-    block_on(async {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("ledger");
-        let ledger = SqliteLedger::open(&path).unwrap();
-        ledger.append_one(&Scope::Operator, note(1)).await.unwrap();
-        drop(ledger);
-        // An immutable file refuses even root, which no permission bits do; SQLite's own read-only flag is the same error.
-        let uri = format!("file:{}?mode=ro", path.display());
-        let error = SqliteLedger::open_with(SqliteOptions::new(uri)).err();
-        if let Some(error) = error {
-            assert!(matches!(error, LedgerError::ReadOnly { .. } | LedgerError::Unavailable { .. }), "{error:?}");
-        }
-    });
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    use std::os::unix::process::CommandExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger");
+    drop(SqliteLedger::open(&path).unwrap());
+    // Permission bits mean nothing to root, so the opener is a copy of this program that anybody may run, run by nobody.
+    let opener = folder.path().join("opener");
+    fs::copy(std::env::current_exe().unwrap(), &opener).unwrap();
+    for (path, mode) in [(folder.path(), 0o755), (opener.as_path(), 0o755), (path.as_path(), 0o444)] {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let mut command = std::process::Command::new(&opener);
+    command.args(["--ignored", "--exact", "open_named", "--nocapture"]).env("LOGLINE_OPEN", &path).current_dir("/");
+    if fs::metadata(&path).unwrap().uid() == 0 {
+        command.uid(65_534).gid(65_534);
+    }
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("opened: Some(ReadOnly"), "{text}{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[test]
