@@ -5,6 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use logline_core::json::JsonErrorKind;
+use logline_core::ndjson::{Line, LineReader, SidecarReader};
 use logline_core::{
     Draft, InvalidSpan, KeyPair, Rules, SignatureError, Signer as _, SystemClock, SystemIds, check_key, parse_line,
 };
@@ -191,7 +192,39 @@ fn hostile_key_files_are_refused_without_repeating_the_secret() {
     assert!(!format!("{:?}", KeyPair::generate().unwrap()).contains("secret"));
 }
 
+/// The lines of `bytes` as a reader of a whole file would have them.
+fn plain_lines(bytes: &[u8], max: usize) -> Vec<Option<Vec<u8>>> {
+    let mut lines: Vec<_> = bytes.split(|b| *b == b'\n').map(<[u8]>::to_vec).collect();
+    if lines.last().is_some_and(Vec::is_empty) {
+        lines.pop();
+    }
+    let whole = |line: Vec<u8>| (line.len() <= max).then(|| line.strip_suffix(b"\r").unwrap_or(&line).to_vec());
+    lines.into_iter().map(whole).collect()
+}
+
 proptest! {
+    #[test]
+    fn lines_are_the_same_however_they_arrive(bytes in prop::collection::vec(prop_oneof![Just(b'\n'), Just(b'\r'), any::<u8>()], 0..400), chunk in 1_usize..50) {
+        let mut source = std::io::BufReader::with_capacity(chunk, bytes.as_slice());
+        let mut reader = LineReader::new(&mut source, 40);
+        let mut found = Vec::new();
+        while let Some(line) = reader.next_line().unwrap() {
+            found.push(match line {
+                Line::Whole(_, bytes) => Some(bytes.to_vec()),
+                Line::TooLong(_) => None,
+            });
+        }
+        prop_assert_eq!(found, plain_lines(&bytes, 40));
+    }
+
+    #[test]
+    fn reading_a_sidecar_never_panics(text in "(\\{[\"a-z_:,0-9]{0,60}\\}\n?|.{0,40}\n){0,6}") {
+        let mut source = text.as_bytes();
+        let mut reader = SidecarReader::new(&mut source, None);
+        while let Ok(Some(_)) = reader.next_head() {}
+        prop_assert!(reader.signer().is_err(), "nobody signed this");
+    }
+
     #[test]
     fn reading_a_key_file_never_panics(text in ".{0,200}") {
         let _ = KeyPair::from_text(&text);

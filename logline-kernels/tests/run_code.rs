@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use logline_core::ledger::Ledger as _;
 use logline_core::request::{NotRunnable, Request};
-use logline_core::{Draft, Execution, HostError, Scope, SignedSpan, Signer as _, Timestamp, Verifier, Visibility, ids};
+use logline_core::{
+    Draft, Execution, Host, HostError, Scope, SignedSpan, Signer as _, SystemClock, Timestamp, Verifier, Visibility, ids,
+};
+use logline_wasm::WasmSandbox;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -124,6 +127,32 @@ fn a_function_that_is_missing_hidden_or_something_else_does_not_run() {
         let foreign = smuggle(&ledger, function(&echo()).tenant("globex").visibility(Visibility::Public), PUBLISHER).await;
         let foreign = execute(&host, foreign.id, json!(1)).await;
         assert_eq!(failure(&foreign).0, "function_not_found", "another tenant's function is not this tenant's");
+    });
+}
+
+#[test]
+fn a_function_whose_row_was_changed_or_never_signed_does_not_run() {
+    block_on(async {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger");
+        let ledger = logline_sqlite::SqliteLedger::open(&path).unwrap();
+        setup::trust().publish(&ledger, &setup::manifest(), &key(setup::ROOT), &SystemClock).await.unwrap();
+        logline_kernels::install(&ledger, &key(setup::SYSTEM_PUBLISHER), &SystemClock).await.unwrap();
+        let builder = Host::builder().ledger(ledger.clone()).trust(setup::trust()).key(key(HOST));
+        let host = builder.kernels(logline_kernels::native()).sandbox(WasmSandbox::new().unwrap()).build().await.unwrap();
+        let zeros = "0".repeat(128);
+        for set in ["code = '(module)'".to_owned(), format!("signature = '{zeros}'")] {
+            let id = publish(&host, &echo()).await;
+            assert!(execute(&host, id, json!(1)).await.result.is_ok());
+            let sql = format!(
+                "DROP TRIGGER IF EXISTS ur_no_update; UPDATE universal_registry SET {set} WHERE id = '{id}' AND entity_type = 'function'"
+            );
+            rusqlite::Connection::open(&path).unwrap().execute_batch(&sql).unwrap();
+            let done = execute(&host, id, json!(1)).await;
+            let (code, message) = failure(&done);
+            assert_eq!(code, "function_not_verified", "{message}");
+            assert!(done.span.meta("receipt").is_none(), "no code ran");
+        }
     });
 }
 
