@@ -49,14 +49,35 @@ fn test() -> Result<(), Failed> {
     for feature in ["serde_json/preserve_order", "serde_json/arbitrary_precision"] {
         cargo(&["test", "--package", "logline-core", "--features", feature, "--tests"])?;
     }
+    guest_tests()?;
     // The main job, and its ledger checked by a program that shares no code with it.
     let export = root().join("target/quickstart.ndjson");
-    let sidecar_free = export.to_string_lossy().into_owned();
-    cargo(&["run", "--quiet", "--example", "quickstart", "--", "--export", &sidecar_free])?;
+    command("cargo").args(["run", "--quiet", "--example", "quickstart", "--", "--export"]).arg(&export).run()?;
     let python = python::environment()?;
+    command(&python).args(["-c", CHECK_SUMS, "logline-wasm/guests/SHA256SUMS"]).run()?;
     command(&python).args(["-m", "unittest", "discover", "-s", "docs/verify"]).run()?;
     command(&python).arg("docs/verify/verify.py").arg(&export).run()
 }
+
+/// The guests' logic, natively; their artifacts are what the other tests run.
+fn guest_tests() -> Result<(), Failed> {
+    command("cargo")
+        .args(["test", "--quiet", "--locked", "--manifest-path", "logline-wasm/guests/score_payments/Cargo.toml"])
+        .env("CARGO_TARGET_DIR", root().join("target/guests"))
+        .run()
+}
+
+/// Whether every artifact is the one whose hash was committed.
+const CHECK_SUMS: &str = "
+import hashlib, pathlib, sys
+sums = pathlib.Path(sys.argv[1])
+for line in sums.read_text().splitlines():
+    expected, name = line.split(maxsplit=1)
+    found = hashlib.sha256((sums.parent / name.lstrip('*')).read_bytes()).hexdigest()
+    print(name, 'holds' if found == expected else f'has {found}, expected {expected}')
+    if found != expected:
+        sys.exit(1)
+";
 
 /// Everything that must hold before a change lands.
 fn ci() -> Result<(), Failed> {
