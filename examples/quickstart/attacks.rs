@@ -25,7 +25,7 @@ pub(crate) async fn run(
 ) -> Result<bool> {
     let Some(victim) = victim else {
         println!("\nno execution to attack: give at least one event");
-        return Ok(true);
+        return Ok(false);
     };
     let found = tamper(setup, ledger, &folder.join("tampered.ledger"), &victim).await?;
     let refused = stranger(host, ledger, function, &victim).await?;

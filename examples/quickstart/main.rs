@@ -9,9 +9,9 @@ mod report;
 mod setup;
 
 use std::error::Error;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, BufWriter};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -62,6 +62,8 @@ async fn main() -> ExitCode {
 }
 
 async fn run(options: Options) -> Result<bool> {
+    let source = open_events(options.input.as_deref())?;
+    let export = options.export.as_deref().map(create_export).transpose()?;
     let folder = tempfile::tempdir()?;
     let path = options.db.clone().unwrap_or_else(|| folder.path().join("quickstart.ledger"));
     let ledger = SqliteLedger::open(&path)?;
@@ -95,15 +97,15 @@ async fn run(options: Options) -> Result<bool> {
         function.name.as_deref().unwrap_or_default()
     );
 
-    let tally = score(&host, &options, function.id).await?;
+    let tally = score(&host, source, function.id).await?;
     tally.print_summary();
     report::print_span_counts(&ledger).await?;
 
     let clean = verify(&host, &ledger).await?;
-    if let Some(file) = &options.export {
-        let mut out = BufWriter::new(File::create(file)?);
+    if let (Some(file), Some(path)) = (export, &options.export) {
+        let mut out = BufWriter::new(file);
         let exported = ndjson::export(&ledger, &Scope::Operator, None, &mut out, &mut |_| {}).await?;
-        println!("export   {} spans to {}, blake3 {}", exported.spans, file.display(), exported.hash);
+        println!("export   {} spans to {}, blake3 {}", exported.spans, path.display(), exported.hash);
     }
     let repelled = attacks::run(&host, &ledger, &setup, &function, folder.path(), tally.last_execution).await?;
     // The example's own events are all acceptable to the function; yours need not be.
@@ -113,13 +115,24 @@ async fn run(options: Options) -> Result<bool> {
     Ok(held)
 }
 
-/// Sends every event through the function.
-async fn score(host: &Host, options: &Options, function: uuid::Uuid) -> Result<Tally> {
-    let mut source: Box<dyn BufRead + Send> = match options.input.as_deref() {
+fn open_events(input: Option<&Path>) -> Result<Box<dyn BufRead + Send>> {
+    Ok(match input {
         None => Box::new(EVENTS.as_bytes()),
         Some(path) if path.as_os_str() == "-" => Box::new(BufReader::new(io::stdin())),
         Some(path) => Box::new(BufReader::new(File::open(path).map_err(|e| format!("{}: {e}", path.display()))?)),
-    };
+    })
+}
+
+/// Creates the file to export to; only an earlier export may be overwritten.
+fn create_export(path: &Path) -> Result<File> {
+    if fs::read(path).is_ok_and(|bytes| !bytes.is_empty() && !bytes.starts_with(b"{\"at\":")) {
+        return Err(format!("{} exists and is no export: choose another file", path.display()).into());
+    }
+    Ok(File::create(path).map_err(|e| format!("{}: {e}", path.display()))?)
+}
+
+/// Sends every event through the function.
+async fn score(host: &Host, mut source: Box<dyn BufRead + Send>, function: uuid::Uuid) -> Result<Tally> {
     let mut lines = ndjson::LineReader::new(source.as_mut(), 1 << 20);
     let mut tally = Tally::default();
     report::print_header();
@@ -131,7 +144,7 @@ async fn score(host: &Host, options: &Options, function: uuid::Uuid) -> Result<T
         };
         match event {
             Ok(event) => {
-                let payment = event.get("id").and_then(Value::as_str).unwrap_or("?").to_owned();
+                let payment = event.get("id").and_then(Value::as_str).unwrap_or("?").escape_debug().to_string();
                 let execution = host.execute(Request::new(TENANT, USER, function, event)).await?;
                 tally.add(&payment, &execution);
             }

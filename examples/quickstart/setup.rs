@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use logline_core::ledger::LedgerExt as _;
+use logline_core::ledger::{Ledger as _, LedgerExt as _, Query};
 use logline_core::roles::Role;
 use logline_core::trust::{Manifest, RootSet, TrustError, TrustRoot};
 use logline_core::{Draft, Host, KeyPair, SYSTEM_TENANT, Scope, SignedSpan, Signer as _, SystemClock, Visibility, ids, json};
@@ -30,13 +30,24 @@ impl Setup {
             name.push(suffix);
             PathBuf::from(name)
         };
-        let key = |role: &str| KeyPair::load_or_create(beside(&format!(".{role}.key"))).map(|(key, _)| key);
-        let (root, system_publisher) = (key("root")?, key("system-publisher")?);
-        let (tenant_publisher, host) = (key("tenant-publisher")?, key("host")?);
-
         // Pinned outside the ledger: whoever can write the ledger cannot change whom the host trusts.
         let trust_file = beside(".trust.json");
-        if !trust_file.exists() {
+        let is_new = !trust_file.exists();
+        let newest = Query::timeline().limit(1);
+        if is_new && !ledger.scan(&Scope::Operator, &newest, None).await?.rows.is_empty() {
+            let missing = trust_file.display();
+            return Err(format!(
+                "the ledger holds rows already, and {missing} is missing: it is not the quickstart's, or it lost its trust root"
+            )
+            .into());
+        }
+        let key = |role: &str| {
+            let file = beside(&format!(".{role}.key"));
+            if is_new { KeyPair::load_or_create(file).map(|(key, _)| key) } else { KeyPair::load(file) }
+        };
+        let (root, system_publisher) = (key("root")?, key("system-publisher")?);
+        let (tenant_publisher, host) = (key("tenant-publisher")?, key("host")?);
+        if is_new {
             let trust = TrustRoot::new([root.public_key()], 1);
             fs::write(&trust_file, serde_json::to_vec_pretty(&trust)?)?;
         }

@@ -12,7 +12,7 @@ use crate::Error;
 
 /// The file in a ledger's URL.
 pub(crate) fn path(url: Option<&str>) -> Result<PathBuf, Error> {
-    let url = url.ok_or("no ledger: pass --ledger sqlite:FILE, or set LOGLINE_LEDGER")?;
+    let url = url.filter(|url| !url.is_empty()).ok_or("no ledger: pass --ledger sqlite:FILE, or set LOGLINE_LEDGER")?;
     let Some(file) = url.strip_prefix("sqlite:") else {
         return Err(format!("ledger `{url}` is not supported by this version: use sqlite:FILE").into());
     };
@@ -26,6 +26,9 @@ pub(crate) fn path(url: Option<&str>) -> Result<PathBuf, Error> {
 /// Opens an existing ledger for reading.
 pub(crate) fn for_reading(url: Option<&str>) -> Result<SqliteLedger, Error> {
     let path = path(url)?;
+    if path.is_dir() {
+        return Err(format!("{} is a folder, not a ledger", path.display()).into());
+    }
     if !path.exists() {
         return Err(format!("there is no ledger {}: check the path, or make it with `logline import`", path.display()).into());
     }
@@ -35,7 +38,9 @@ pub(crate) fn for_reading(url: Option<&str>) -> Result<SqliteLedger, Error> {
 /// Reads a pinned trust root, a JSON object of `manifest_id`, `keys` and `threshold`.
 pub(crate) fn trust_root(file: &Path) -> Result<TrustRoot, Error> {
     let text = fs::read(file).map_err(|e| format!("trust root {}: {e}", file.display()))?;
-    serde_json::from_slice(&text).map_err(|e| format!("trust root {}: {e}", file.display()).into())
+    let root: TrustRoot = serde_json::from_slice(&text).map_err(|e| format!("trust root {}: {e}", file.display()))?;
+    root.check().map_err(|e| format!("{}: {e}", file.display()))?;
+    Ok(root)
 }
 
 /// As whom to read. Without either flag: as operator, who sees everything.

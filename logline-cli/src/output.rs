@@ -1,6 +1,8 @@
 //! What the commands print.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::fs::File;
+use std::io::{self, IsTerminal as _, Read as _, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
 
 use logline_core::SignedSpan;
@@ -9,9 +11,9 @@ use serde_json::{Value, json};
 /// Reports that the command could not be carried out.
 pub(crate) fn failed(error: &dyn std::error::Error, json: bool) -> ExitCode {
     if json {
-        eprintln!("{}", json!({"error": error.to_string()}));
+        note(&json!({"error": error.to_string()}).to_string());
     } else {
-        eprintln!("logline: {error}");
+        note(&format!("logline: {error}"));
     }
     ExitCode::from(2)
 }
@@ -21,6 +23,39 @@ pub(crate) fn line(text: &str) {
     if writeln!(io::stdout().lock(), "{text}").is_err() {
         std::process::exit(2);
     }
+}
+
+/// One line on standard error. A full disk or a reader that has gone must not stop the work it is about.
+pub(crate) fn note(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// A text of a row on one line: whoever wrote the row must not be able to write lines, or to the terminal.
+pub(crate) fn plain(text: &str) -> String {
+    let shown = |c: char| if is_control(c) { c.escape_unicode().to_string() } else { c.to_string() };
+    text.chars().map(shown).collect()
+}
+
+/// Control characters, and those that turn the direction of writing.
+fn is_control(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Creates a file to export to. An earlier export, or an empty file, is overwritten; anything else that stands there (a ledger, a
+/// key) is not.
+pub(crate) fn create(path: &Path) -> Result<File, crate::Error> {
+    let named = |e: io::Error| format!("{}: {e}", path.display());
+    let mut start = [0; 6];
+    let length = match File::open(path) {
+        Ok(mut file) => file.read(&mut start).map_err(named)?,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => 0,
+        Err(e) => return Err(named(e).into()),
+    };
+    let earlier = [b"{\"at\":".as_slice(), b"{\"chai", b"{\"curr"].iter().any(|beginning| start.starts_with(beginning));
+    if length > 0 && !earlier {
+        return Err(format!("{} exists and is no export: remove it, or export to another file", path.display()).into());
+    }
+    Ok(File::create(path).map_err(named)?)
 }
 
 /// One span: the canonical row for machines, one readable line otherwise.
@@ -36,10 +71,10 @@ pub(crate) fn span(span: &SignedSpan, json: bool) -> io::Result<()> {
             "{}  {:<16} {}  {:<10} {:.8}  {}",
             span.at,
             span.entity_type,
-            span.key(),
-            span.status.as_deref().unwrap_or("-"),
+            plain(&span.key().to_string()),
+            plain(span.status.as_deref().unwrap_or("-")),
             hash,
-            span.name.as_deref().unwrap_or(&span.this)
+            plain(span.name.as_deref().unwrap_or(&span.this))
         )
     }
 }
@@ -54,7 +89,7 @@ pub(crate) fn columns(span: &SignedSpan) -> io::Result<()> {
             other => other.to_string(),
         };
         let cut = text.chars().count() > 400;
-        let shown: String = text.chars().take(400).collect();
+        let shown = plain(&text.chars().take(400).collect::<String>());
         writeln!(out, "{column:<12} {shown}{}", if cut { "… (--json prints all)" } else { "" })?;
     }
     Ok(())
@@ -71,6 +106,6 @@ pub(crate) fn progress(what: &str, count: u64) {
 
 pub(crate) fn end_progress() {
     if io::stderr().is_terminal() {
-        eprintln!();
+        note("");
     }
 }

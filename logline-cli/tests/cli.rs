@@ -343,6 +343,63 @@ fn an_export_with_its_manifest_is_read_into_an_empty_ledger_under_a_trust_root()
 }
 
 #[test]
+fn an_export_overwrites_an_earlier_one_and_nothing_else() {
+    let folder = Folder::new();
+    folder.write("in.ndjson", &lines(&[note(ID, 0)]));
+    folder.expect(0, &["import", "in.ndjson"]);
+    folder.expect(0, &["keygen", "op.key"]);
+    let (ledger, key) = (fs::read(folder.path("ledger")).unwrap(), fs::read(folder.path("op.key")).unwrap());
+    folder.expect(2, &["export", "ledger"]);
+    folder.expect(2, &["export", "op.key"]);
+    folder.write("notes.txt", "mine");
+    folder.expect(2, &["export", "notes.txt"]);
+    folder.expect(2, &["export", "out", "--sidecar", "op.key", "--key", "op.key"]);
+    folder.expect(2, &["export", "out", "--sidecar", "out", "--key", "op.key"]);
+    assert_eq!((fs::read(folder.path("ledger")).unwrap(), fs::read(folder.path("op.key")).unwrap()), (ledger, key));
+    for _ in 0..2 {
+        folder.expect(0, &["export", "out", "--sidecar", "side", "--key", "op.key"]);
+    }
+    folder.expect(0, &["fsck", "--against", "side"]);
+}
+
+#[test]
+fn a_row_cannot_write_lines_or_colours_to_the_terminal() {
+    let folder = Folder::new();
+    let mut forger = note(ID, 0);
+    forger["this"] = json!("ok\n2026-01-01T00:00:00.000000Z  function  forged\u{1b}[31m\u{202e}");
+    folder.write("in.ndjson", &lines(&[forger]));
+    folder.expect(0, &["import", "in.ndjson"]);
+    for arguments in [["history", ID], ["get", ID]] {
+        let out = folder.expect(0, &arguments);
+        assert!(!out.contains("\n2026-01-01") && !out.contains('\u{1b}') && !out.contains('\u{202e}'), "{out}");
+    }
+}
+
+#[test]
+fn a_key_is_made_only_for_lines_that_need_one() {
+    let folder = Folder::new();
+    folder.write("in.ndjson", &lines(&[note(ID, 0)]));
+    folder.expect(0, &["import", "in.ndjson"]);
+    folder.expect(0, &["export", "signed.ndjson"]);
+    let other = Folder::new();
+    fs::copy(folder.path("signed.ndjson"), other.path("signed.ndjson")).unwrap();
+    other.expect(0, &["import", "signed.ndjson"]);
+    assert!(!other.path("ledger.key").exists());
+}
+
+#[test]
+fn a_trust_root_that_cannot_be_met_is_refused_before_anything_is_read_or_made() {
+    let folder = Folder::new();
+    folder.write("in.ndjson", &lines(&[note(ID, 0)]));
+    let trust = json!({"manifest_id": "00000000-0000-4000-8000-0000000000aa", "keys": [], "threshold": 0});
+    folder.write("trust.json", &trust.to_string());
+    folder.expect(2, &["import", "in.ndjson", "--trust", "trust.json"]);
+    assert!(!folder.path("ledger").exists());
+    folder.expect(0, &["import", "in.ndjson"]);
+    folder.expect(2, &["fsck", "--trust", "trust.json"]);
+}
+
+#[test]
 fn a_reader_that_goes_away_is_no_panic() {
     let folder = Folder::new();
     let all: Vec<Value> = (0..500).map(|n| note(&format!("0197a000-0000-7000-8000-{n:012}"), 0)).collect();
@@ -352,6 +409,13 @@ fn a_reader_that_goes_away_is_no_panic() {
     let script = format!("{tool} --ledger sqlite:ledger tail --from-start --limit 500 --json | head -n 1");
     let output = Command::new("sh").current_dir(folder.0.path()).args(["-c", &script]).output().unwrap();
     assert!(!text(&output.stderr).contains("panicked"), "{}", text(&output.stderr));
+    // Nor does a log that nobody reads stop an import.
+    folder.write("bad.ndjson", &format!("{}nonsense\n{}", "x\n".repeat(3000), lines(&[note(ID, 0)])));
+    let script = format!("{tool} --ledger sqlite:other import bad.ndjson 2>&1 >/dev/null | head -n 1");
+    Command::new("sh").current_dir(folder.0.path()).args(["-c", &script]).output().unwrap();
+    let ledger = ["--ledger", "sqlite:other", "get", ID];
+    let output = Command::new(tool).current_dir(folder.0.path()).args(ledger).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
 }
 
 /// Writes about this many bytes of unsigned spans.

@@ -9,9 +9,8 @@ pub(crate) fn from_sqlite(error: Error) -> LedgerError {
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => LedgerError::Full { reason },
         Some(ErrorCode::ReadOnly) => LedgerError::ReadOnly { reason },
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-            LedgerError::Corrupt { reason, source: Some(Box::new(error)) }
-        }
+        Some(ErrorCode::NotADatabase) => LedgerError::NotALedger { reason },
+        Some(ErrorCode::DatabaseCorrupt) => LedgerError::Corrupt { reason, source: Some(Box::new(error)) },
         _ => LedgerError::Unavailable { reason, source: Some(Box::new(error)) },
     }
 }

@@ -62,6 +62,20 @@ BEGIN SELECT RAISE(ABORT, 'append-only: append a version with is_deleted instead
 
 /// Opens the connection that writes, creating the schema in an empty file.
 pub(crate) fn open_writer(options: &SqliteOptions) -> Result<Connection, LedgerError> {
+    writer(options).map_err(|error| named(error, options))
+}
+
+/// Says which file it was that is no database.
+fn named(error: LedgerError, options: &SqliteOptions) -> LedgerError {
+    match error {
+        LedgerError::NotALedger { reason } if !reason.contains(&options.path.display().to_string()) => {
+            LedgerError::NotALedger { reason: format!("{}: {reason}", options.path.display()) }
+        }
+        error => error,
+    }
+}
+
+fn writer(options: &SqliteOptions) -> Result<Connection, LedgerError> {
     let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     if options.create {
         flags |= OpenFlags::SQLITE_OPEN_CREATE;
@@ -92,7 +106,7 @@ pub(crate) fn open_writer(options: &SqliteOptions) -> Result<Connection, LedgerE
 /// Opens a connection that only reads.
 pub(crate) fn open_reader(options: &SqliteOptions) -> Result<Connection, LedgerError> {
     let connection = open(options, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-    check_version(&connection, options)?;
+    check_version(&connection, options).map_err(|error| named(error, options))?;
     Ok(connection)
 }
 
@@ -127,9 +141,8 @@ fn migrate(connection: &mut Connection, options: &SqliteOptions) -> Result<(), L
 fn check_version(connection: &Connection, options: &SqliteOptions) -> Result<(), LedgerError> {
     let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(from_sqlite);
     if pragma("application_id")? != APPLICATION_ID {
-        return Err(LedgerError::Corrupt {
+        return Err(LedgerError::NotALedger {
             reason: format!("{} is a SQLite file, but not a LogLine ledger", options.path.display()),
-            source: None,
         });
     }
     match pragma("user_version")? {

@@ -52,11 +52,13 @@ fn another_applications_database_is_refused_and_left_alone() {
 }
 
 #[test]
-fn a_file_that_is_no_database_is_corrupt() {
+fn a_file_that_is_no_database_is_no_ledger() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("text");
     fs::write(&path, "this is no database, and long enough to have a header of one hundred bytes. ".repeat(20)).unwrap();
-    assert!(matches!(open_error(&path), LedgerError::Corrupt { .. }));
+    let error = open_error(&path);
+    assert!(matches!(error, LedgerError::NotALedger { .. }), "{error:?}");
+    assert!(error.to_string().contains("text: file is not a database"), "{error}");
 }
 
 #[test]

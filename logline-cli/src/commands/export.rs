@@ -1,6 +1,5 @@
 //! `logline export`
 
-use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 
@@ -35,15 +34,20 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
     let mut out: Box<dyn Write + Send> = if to_stdout {
         Box::new(BufWriter::new(io::stdout()))
     } else {
-        let file = File::create(&options.file).map_err(|e| format!("{}: {e}", options.file.display()))?;
+        let file = output::create(&options.file)?;
         Box::new(BufWriter::new(file))
     };
+    // Both before the work: a sidecar that cannot be written is known now.
+    if options.sidecar.as_ref() == Some(&options.file) {
+        return Err("the sidecar cannot be the export's own file".into());
+    }
+    let sidecar = options.sidecar.as_deref().map(output::create).transpose()?;
     let tenant = options.identity.tenant();
     let exported = export(&ledger, &scope, tenant, out.as_mut(), &mut |spans| output::progress("spans", spans)).await?;
     output::end_progress();
     let mut chains = None;
-    if let (Some(file), Some(key)) = (&options.sidecar, &key) {
-        let mut out = BufWriter::new(File::create(file).map_err(|e| format!("{}: {e}", file.display()))?);
+    if let (Some(file), Some(key)) = (sidecar, &key) {
+        let mut out = BufWriter::new(file);
         chains = Some(write_sidecar(&ledger, &scope, &exported, key, &SystemClock, &mut out).await?);
     }
     let summary = if json {
@@ -54,7 +58,7 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
         format!("{} spans, {} bytes, blake3 {}{chains}", exported.spans, exported.bytes, exported.hash)
     };
     if to_stdout {
-        eprintln!("{summary}");
+        output::note(&summary);
     } else {
         output::line(&summary);
     }

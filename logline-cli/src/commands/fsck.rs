@@ -69,7 +69,7 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
         output::line(&format!(
             "{}",
             json!({
-                "rows": report.rows, "chains": report.chains, "problems": report.problems, "authority": authority,
+                "rows": report.rows, "chains": report.chains, "problems": report.problems + u64::from(no_manifest.is_some()), "authority": authority,
                 "heads": report.heads_checked, "sidecar_key": signer, "sidecar_key_checked": report.sidecar_key_checked, "clean": report.is_clean() && no_manifest.is_none(),
             })
         ));

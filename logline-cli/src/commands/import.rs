@@ -4,10 +4,12 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
+use async_trait::async_trait;
 use clap::Args;
 use logline_core::ndjson::{Import, import};
-use logline_core::{KeyPair, Rules, Signer as _, SystemClock};
+use logline_core::{KeyPair, PublicKey, Rules, SignError, Signature, Signer, SystemClock};
 use logline_sqlite::SqliteLedger;
 use serde_json::json;
 
@@ -41,7 +43,7 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
     let ledger = SqliteLedger::open(&path)?;
     let key = signing_key(options.key.as_deref(), &path)?;
     let settings = Import {
-        signer: Some(&key),
+        signer: Some(key.as_ref()),
         clock: &SystemClock,
         tenant: options.tenant.clone(),
         owner: options.owner.clone(),
@@ -53,7 +55,7 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
         if json {
             output::line(&format!("{}", json!({"line": bad.line, "error": bad.error.to_string()})));
         } else {
-            eprintln!("{bad}");
+            output::note(&format!("{bad}"));
         }
     };
     let report =
@@ -69,14 +71,12 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
             })
         ));
     } else {
+        // Asking for the key would make it.
+        let sealed =
+            if report.sealed > 0 { format!("; {} sealed by {}", report.sealed, key.public_key()) } else { String::new() };
         output::line(&format!(
-            "{} lines: {} appended, {} there already, {} refused; {} sealed by {}; authority {authority}",
-            report.lines,
-            report.appended,
-            report.existing,
-            report.refused,
-            report.sealed,
-            key.public_key()
+            "{} lines: {} appended, {} there already, {} refused{sealed}; authority {authority}",
+            report.lines, report.appended, report.existing, report.refused
         ));
     }
     Ok(report.refused == 0)
@@ -90,16 +90,49 @@ fn open_source(file: &Path) -> Result<Box<dyn BufRead + Send>, Error> {
     Ok(Box::new(BufReader::with_capacity(1 << 16, opened)))
 }
 
+/// The key beside the ledger, loaded or made when the first unsigned line needs it.
+struct KeyBeside {
+    path: PathBuf,
+    key: OnceLock<Result<KeyPair, String>>,
+}
+
+impl KeyBeside {
+    fn key(&self) -> Result<&KeyPair, &String> {
+        let load = || {
+            let (key, is_new) = KeyPair::load_or_create(&self.path).map_err(|e| e.to_string())?;
+            if is_new {
+                let path = self.path.display();
+                output::note(&format!("made the key {path} for unsigned lines: its public key is {}", key.public_key()));
+            }
+            Ok(key)
+        };
+        self.key.get_or_init(load).as_ref()
+    }
+}
+
+#[async_trait]
+impl Signer for KeyBeside {
+    fn public_key(&self) -> PublicKey {
+        // Nobody's key where it cannot be had; `sign` then says why.
+        self.key().map_or(PublicKey([0; 32]), KeyPair::public_key)
+    }
+
+    async fn sign(&self, message: &[u8]) -> Result<Signature, SignError> {
+        let failed = |reason: &String| SignError { public_key: PublicKey([0; 32]), reason: reason.clone(), retryable: false };
+        self.key().map(|key| key.sign_now(message)).map_err(failed)
+    }
+
+    fn local(&self) -> Option<&KeyPair> {
+        self.key().ok()
+    }
+}
+
 /// The given key, or the one beside the ledger.
-fn signing_key(given: Option<&Path>, ledger: &Path) -> Result<KeyPair, Error> {
+fn signing_key(given: Option<&Path>, ledger: &Path) -> Result<Box<dyn Signer>, Error> {
     if let Some(file) = given {
-        return Ok(KeyPair::load(file)?);
+        return Ok(Box::new(KeyPair::load(file)?));
     }
     let mut name: OsString = ledger.into();
     name.push(".key");
-    let (key, is_new) = KeyPair::load_or_create(&name)?;
-    if is_new {
-        eprintln!("made the key {} for unsigned lines: its public key is {}", Path::new(&name).display(), key.public_key());
-    }
-    Ok(key)
+    Ok(Box::new(KeyBeside { path: name.into(), key: OnceLock::new() }))
 }

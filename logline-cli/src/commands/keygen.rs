@@ -24,7 +24,7 @@ pub(crate) fn run(options: &Options, json: bool) -> Result<bool, Error> {
         ));
     } else {
         output::line(&format!("{}", key.public_key()));
-        eprintln!("the secret is in {}: keep it from others, and have a copy", options.file.display());
+        output::note(&format!("the secret is in {}: keep it from others, and have a copy", options.file.display()));
     }
     Ok(true)
 }

@@ -56,7 +56,7 @@ pub(crate) async fn get(options: &Options, url: Option<&str>, json: bool) -> Res
     match span.check(&mut Verifier::new()) {
         Ok(()) => Ok(true),
         Err(e) => {
-            eprintln!("this row does not hold: {e}");
+            output::note(&format!("this row does not hold: {e}"));
             Ok(false)
         }
     }
@@ -76,7 +76,7 @@ pub(crate) async fn history(options: &Options, url: Option<&str>, json: bool) ->
         for span in &versions {
             output::span(span, json)?;
             if let Err(e) = span.check(&mut verifier) {
-                eprintln!("{} does not hold: {e}", span.key());
+                output::note(&format!("{} does not hold: {e}", span.key()));
                 all_hold = false;
             }
         }

@@ -73,6 +73,12 @@ pub enum LedgerError {
         /// Why.
         reason: String,
     },
+    /// The store is something else.
+    #[error("{reason}: check the path; if it was a ledger, restore it from a copy")]
+    NotALedger {
+        /// What it is.
+        reason: String,
+    },
     /// The store's files are damaged.
     #[error("ledger storage is corrupt: {reason}; restore it from a copy")]
     Corrupt {

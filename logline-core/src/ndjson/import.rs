@@ -53,7 +53,7 @@ pub struct Imported {
     pub existing: u64,
     /// Lines refused.
     pub refused: u64,
-    /// Of those appended or there, sealed by the importing key.
+    /// Of those appended, sealed by the importing key.
     pub sealed: u64,
     /// Whether authority was checked.
     pub authority_checked: bool,
@@ -450,10 +450,12 @@ impl Importer<'_> {
 
     fn count(&mut self, sealed: bool, receipt: &Receipt) {
         match receipt.outcome {
-            Outcome::Appended => self.report.appended += 1,
+            Outcome::Appended => {
+                self.report.appended += 1;
+                self.report.sealed += u64::from(sealed);
+            }
             Outcome::Existing | Outcome::Kept => self.report.existing += 1,
         }
-        self.report.sealed += u64::from(sealed);
     }
 }
 

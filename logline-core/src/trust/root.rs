@@ -193,7 +193,11 @@ impl TrustRoot {
         RootSet::new(self.keys.iter().copied(), self.threshold)
     }
 
-    fn check(&self) -> Result<(), TrustError> {
+    /// Whether it can lead anywhere: a threshold that can be met, by keys that can be trusted. Every use checks it first.
+    ///
+    /// # Errors
+    /// [`TrustError::Threshold`] or [`TrustError::Key`].
+    pub fn check(&self) -> Result<(), TrustError> {
         let distinct: BTreeSet<_> = self.keys.iter().collect();
         if self.threshold == 0 || self.threshold as usize > distinct.len() {
             return Err(TrustError::Threshold { threshold: self.threshold, keys: distinct.len() });
