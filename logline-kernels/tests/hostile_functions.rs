@@ -3,22 +3,12 @@
 
 mod setup;
 
-use logline_core::Execution;
 use serde_json::{Value, json};
 
-use setup::{PUBLISHER, answer, ask, block_on, echo, execute, function, host, host_with, key, module, publish, run, spans};
-
-fn failure(execution: &Execution) -> (&str, &str) {
-    let failure = execution.result.as_ref().expect_err("it must fail");
-    assert_eq!(execution.span.status.as_deref(), Some("error"), "the execution is recorded as an error");
-    assert_eq!(execution.request.status.as_deref(), Some("error"), "and closes the request");
-    assert_eq!(execution.span.error.as_ref().unwrap()["code"], failure.code.as_str());
-    (&failure.code, &failure.message)
-}
-
-fn output(execution: &Execution) -> &Value {
-    execution.result.as_ref().unwrap_or_else(|e| panic!("{e}"))
-}
+use setup::{
+    PUBLISHER, answer, ask, block_on, echo, execute, failure, function, host, host_with, key, module, output, publish, run,
+    spans,
+};
 
 #[test]
 fn a_function_that_loops_for_ever_runs_out_of_fuel() {
@@ -78,17 +68,13 @@ fn a_function_that_returns_a_hundred_megabytes_is_refused_unread() {
 fn a_function_that_returns_no_acceptable_json_is_refused() {
     block_on(async {
         let (_, host) = host().await;
-        let deep = "[".repeat(63) + &"]".repeat(63);
-        for text in
-            ["nonsense", "", r#"{"a":1,"a":2}"#, "9007199254740993", "1e400", r#""\ud800""#, r#""\u0000""#, deep.as_str()]
-        {
+        for text in ["nonsense", "", r#"{"a":1,"a":2}"#, "9007199254740993", "1e400", r#""\ud800""#, r#""\u0000""#] {
             let done = run(&host, &answer(text), json!(1)).await;
-            if text == deep {
-                // Deep, but what a column may hold.
-                continue;
-            }
             assert_eq!(failure(&done).0, "invalid_output", "{text}");
         }
+        // As deep as a column may hold, and one deeper: acceptable JSON, but no row could record it.
+        let deep = "[".repeat(63) + &"]".repeat(63);
+        assert!(output(&run(&host, &answer(&deep), json!(1)).await).is_array());
         let deeper = "[".repeat(64) + &"]".repeat(64);
         assert_eq!(failure(&run(&host, &answer(&deeper), json!(1)).await).0, "invalid_output");
     });

@@ -167,3 +167,17 @@ pub(crate) fn answer(text: &str) -> String {
         &format!("(call $pack (i32.const 1024) (i32.const {}))", text.len()),
     )
 }
+
+/// Why it failed: code and message, the same in the result, the execution and the closed request.
+pub(crate) fn failure(execution: &Execution) -> (&str, &str) {
+    let failure = execution.result.as_ref().expect_err("it must fail");
+    assert_eq!(execution.span.status.as_deref(), Some("error"), "the execution is recorded as an error");
+    assert_eq!(execution.request.status.as_deref(), Some("error"), "and closes the request");
+    assert_eq!(execution.span.error.as_ref().unwrap()["code"], failure.code.as_str());
+    (&failure.code, &failure.message)
+}
+
+/// What it returned.
+pub(crate) fn output(execution: &Execution) -> &Value {
+    execution.result.as_ref().unwrap_or_else(|e| panic!("{e}"))
+}
