@@ -59,6 +59,15 @@ impl Timestamp {
         Ok(Self { micros: time.timestamp_micros() })
     }
 
+    /// The point in time so many microseconds after the Unix epoch.
+    ///
+    /// # Errors
+    /// Years outside 0001–9999.
+    pub fn from_unix_micros(micros: i64) -> Result<Self, TimestampError> {
+        let far = TimestampError::Year { year: if micros < 0 { i32::MIN } else { i32::MAX } };
+        DateTime::from_timestamp_micros(micros).ok_or(far).and_then(Self::new)
+    }
+
     /// Microseconds since the Unix epoch.
     #[must_use]
     pub fn unix_micros(self) -> i64 {

@@ -126,7 +126,7 @@ fn kernels_know_no_backend_and_backends_only_core() {
         tree(package, &[]).into_iter().filter(|name| name.starts_with("logline") && name != package).collect()
     };
     let core = BTreeSet::from(["logline-core".to_owned()]);
-    for package in ["logline-sqlite", "logline-wasm", "logline-kernels"] {
+    for package in ["logline-sqlite", "logline-pg", "logline-wasm", "logline-kernels"] {
         assert_eq!(workspace(package), core, "{package}");
     }
 }

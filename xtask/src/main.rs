@@ -6,6 +6,8 @@
 //! - `cargo xtask guests`: rebuilds the WebAssembly guests (needs the wasm32-unknown-unknown target).
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a task talks to whoever runs it")]
 
+mod packages;
+mod postgres;
 mod python;
 mod run;
 
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
 
 /// Every test.
 fn test() -> Result<(), Failed> {
+    postgres::ensure_installed()?;
     cargo(&["test", "--workspace", "--no-fail-fast"])?;
     // Hosts may switch these on for the whole build, and no hash may change.
     for feature in ["serde_json/preserve_order", "serde_json/arbitrary_precision"] {

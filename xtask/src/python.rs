@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::packages::install;
 use crate::run::{Failed, command, root};
 
 /// Makes the environment unless it is there, and returns its interpreter.
@@ -25,11 +26,4 @@ pub(crate) fn environment() -> Result<PathBuf, Failed> {
     } else {
         Err(Failed("blake3 and cryptography cannot be imported after their installation".to_owned()))
     }
-}
-
-/// Installs Debian packages where that is possible, and says what to install where it is not.
-fn install(what: &str, packages: &[&str]) -> Result<(), Failed> {
-    let failed = || Failed(format!("{what} is missing and could not be installed: install it and run this again"));
-    command("apt-get").args(["update", "--quiet"]).run().map_err(|_| failed())?;
-    command("apt-get").args(["install", "--yes", "--quiet"]).args(packages).run().map_err(|_| failed())
 }

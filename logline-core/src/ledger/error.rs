@@ -103,6 +103,12 @@ pub enum LedgerError {
         /// Why.
         reason: String,
     },
+    /// The store refuses this caller or this set-up; the same call fails until that is changed.
+    #[error("the ledger's store refuses: {reason}")]
+    Refused {
+        /// Why, and what to change.
+        reason: String,
+    },
     /// No room for more.
     #[error("ledger is full: {reason}; nothing of this batch was stored, free space and retry")]
     Full {

@@ -1,0 +1,339 @@
+-- The registry: one row per version of a span, append-only, confined by row-level security.
+-- Runs as logline_owner inside the migration's transaction.
+
+-- Whom a transaction speaks for. The empty text is nobody.
+CREATE FUNCTION app.current_user_id() RETURNS text LANGUAGE sql STABLE PARALLEL SAFE
+AS $$ SELECT nullif(current_setting('app.user_id', true), '') $$;
+CREATE FUNCTION app.current_tenant_id() RETURNS text LANGUAGE sql STABLE PARALLEL SAFE
+AS $$ SELECT nullif(current_setting('app.tenant_id', true), '') $$;
+-- The tenant that a read asks for by name: its public rows show to whoever asks.
+CREATE FUNCTION app.named_tenant_id() RETURNS text LANGUAGE sql STABLE PARALLEL SAFE
+AS $$ SELECT nullif(current_setting('app.named_tenant_id', true), '') $$;
+
+-- Clusters that this ledger has lived in. Transaction ids of one say nothing about another's, so each begins an epoch.
+CREATE TABLE ledger.epochs (
+  epoch     integer     PRIMARY KEY,
+  cluster   text        NOT NULL,
+  opened_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+CREATE TABLE ledger.universal_registry (
+  id          uuid        NOT NULL,
+  seq         integer     NOT NULL CONSTRAINT ck_append_only CHECK (seq >= 0),
+  entity_type text        COLLATE "C" NOT NULL,
+  who         text        COLLATE "C" NOT NULL,
+  did         text        COLLATE "C",
+  this        text        COLLATE "C" NOT NULL,
+  at          timestamptz NOT NULL,
+  parent_id   uuid,
+  related_to  uuid[],
+  owner_id    text        COLLATE "C" NOT NULL CHECK (owner_id <> ''),
+  tenant_id   text        COLLATE "C" NOT NULL CHECK (tenant_id <> ''),
+  visibility  text        COLLATE "C" NOT NULL CONSTRAINT ck_visibility CHECK (visibility IN ('private', 'tenant', 'public')),
+  status      text        COLLATE "C",
+  is_deleted  boolean     NOT NULL,
+  name        text        COLLATE "C",
+  description text        COLLATE "C",
+  code        text        COLLATE "C",
+  language    text        COLLATE "C",
+  runtime     text        COLLATE "C",
+  input       jsonb,
+  output      jsonb,
+  error       jsonb,
+  content     jsonb,
+  duration_ms integer,
+  trace_id    text        COLLATE "C",
+  prev_hash   text        COLLATE "C",
+  curr_hash   text        COLLATE "C" NOT NULL,
+  signature   text        COLLATE "C" NOT NULL,
+  public_key  text        COLLATE "C" NOT NULL,
+  metadata    jsonb,
+  -- Append order. Nobody may write these three: see the grants.
+  epoch       integer     NOT NULL DEFAULT 1,
+  xid         xid8        NOT NULL DEFAULT pg_current_xact_id(),
+  pos         bigint      GENERATED ALWAYS AS IDENTITY,
+  CONSTRAINT ur_version PRIMARY KEY (tenant_id, id, seq)
+);
+
+-- An id begins once. With the primary key and the trigger below no chain can fork, however writers race.
+CREATE UNIQUE INDEX ur_first_version ON ledger.universal_registry (tenant_id, id) WHERE prev_hash IS NULL;
+CREATE INDEX ur_order ON ledger.universal_registry (epoch, xid, pos);
+CREATE INDEX ur_by_tenant ON ledger.universal_registry (tenant_id, epoch, xid, pos);
+CREATE INDEX ur_by_type ON ledger.universal_registry (tenant_id, entity_type, epoch, xid, pos);
+CREATE INDEX ur_by_parent ON ledger.universal_registry (tenant_id, parent_id, epoch, xid, pos) WHERE parent_id IS NOT NULL;
+CREATE INDEX ur_by_trace ON ledger.universal_registry (tenant_id, trace_id, epoch, xid, pos) WHERE trace_id IS NOT NULL;
+
+CREATE VIEW ledger.visible_timeline WITH (security_invoker = true, security_barrier = true) AS
+SELECT ur.*, ur.at AS "when" FROM ledger.universal_registry ur WHERE NOT ur.is_deleted;
+
+-- Append-only, for everybody including the owner; ALWAYS so that session_replication_role does not switch it off.
+CREATE FUNCTION ledger.refuse_change() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RAISE EXCEPTION 'append-only: % of %.% is refused', lower(TG_OP), TG_TABLE_SCHEMA, TG_TABLE_NAME
+    USING ERRCODE = 'restrict_violation', HINT = 'append the next version of the span instead';
+END $$;
+CREATE TRIGGER ur_no_change BEFORE UPDATE OR DELETE OR TRUNCATE ON ledger.universal_registry
+FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change();
+ALTER TABLE ledger.universal_registry ENABLE ALWAYS TRIGGER ur_no_change;
+
+-- A version follows the last one: same owner and type, its hash as prev_hash. One message for all that can be wrong, because
+-- the writer may not see the row it asks about. AFTER, so that row-level security has had its say.
+CREATE FUNCTION ledger.check_link() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  predecessor_xid xid8;
+  predecessor_epoch integer;
+BEGIN
+  SELECT p.xid, p.epoch INTO predecessor_xid, predecessor_epoch FROM ledger.universal_registry p
+  WHERE p.tenant_id = NEW.tenant_id AND p.id = NEW.id AND p.seq = NEW.seq - 1
+    AND p.curr_hash = NEW.prev_hash AND p.owner_id = NEW.owner_id AND p.entity_type = NEW.entity_type;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION 'span does not follow the last version of its id'
+      USING ERRCODE = 'LL001', HINT = 'read the span again and append a successor of what is there';
+  END IF;
+  -- This transaction began to write before the one that wrote the predecessor: in append order it would come first.
+  IF predecessor_epoch = NEW.epoch AND predecessor_xid > NEW.xid THEN
+    RAISE EXCEPTION 'span would come before the version that it follows'
+      USING ERRCODE = 'serialization_failure', HINT = 'retry in a new transaction';
+  END IF;
+  RETURN NULL;
+END $$;
+CREATE TRIGGER ur_link AFTER INSERT ON ledger.universal_registry
+FOR EACH ROW WHEN (NEW.prev_hash IS NOT NULL) EXECUTE FUNCTION ledger.check_link();
+
+-- Types that only the runtime writes: `logline_core::roles`, compared with it by a test.
+CREATE FUNCTION ledger.is_reserved(entity_type text, is_first boolean) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE
+  WHEN entity_type = 'request' THEN NOT is_first
+  WHEN entity_type IN ('function', 'policy', 'provider', 'prompt_block', 'prompt_variant', 'prompt_eval', 'memory_contract',
+    'bundle_template', 'app_bundle', 'pact', 'slo', 'test_plan', 'manifest', 'approval', 'rejection') THEN false
+  WHEN entity_type IN ('boot_event', 'bundle_instantiation', 'checkpoint', 'consent', 'delegation', 'error_report',
+    'escalation_request', 'execution', 'export_artifact', 'export_request', 'metric', 'promotion', 'provider_request',
+    'redaction', 'registration', 'rollback', 'status_patch', 'test_result') THEN true
+  ELSE starts_with(entity_type, 'policy_') OR starts_with(entity_type, 'memory')
+    OR right(entity_type, 6) = '_build' OR right(entity_type, 4) = '_run' OR right(entity_type, 10) = '_selection'
+    OR right(entity_type, 10) = '_execution'
+END;
+
+-- The id that a user may derive: `logline_core::ids::idempotent`.
+DO $do$ BEGIN
+  EXECUTE format($f$
+    CREATE FUNCTION ledger.idempotent_id(tenant_id text, owner_id text, entity_type text, key text) RETURNS uuid
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN %1$I.uuid_generate_v5(%1$I.uuid_generate_v5(%1$I.uuid_ns_dns(), 'logline'),
+      'idempotent' || E'\n' || tenant_id || E'\n' || owner_id || E'\n' || entity_type || E'\n' || key) $f$,
+    (SELECT n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'uuid-ossp'));
+END $do$;
+
+ALTER TABLE ledger.universal_registry ENABLE ROW LEVEL SECURITY;
+ALTER TABLE ledger.universal_registry FORCE ROW LEVEL SECURITY;
+
+-- `logline_core::Scope::may_read`.
+CREATE POLICY app_reads ON ledger.universal_registry FOR SELECT TO logline_app USING (
+  (SELECT app.current_tenant_id()) IS NOT NULL AND (SELECT app.current_user_id()) IS NOT NULL AND (
+    (tenant_id = (SELECT app.current_tenant_id())
+      AND (owner_id = (SELECT app.current_user_id()) OR visibility IN ('tenant', 'public')))
+    OR (visibility = 'public' AND (tenant_id = 'system' OR tenant_id = (SELECT app.named_tenant_id())))));
+CREATE POLICY runtime_reads ON ledger.universal_registry FOR SELECT TO logline_runtime USING (
+  (SELECT app.current_tenant_id()) IS NOT NULL AND (
+    tenant_id = (SELECT app.current_tenant_id())
+    OR (visibility = 'public' AND (tenant_id = 'system' OR tenant_id = (SELECT app.named_tenant_id())))));
+CREATE POLICY operator_reads ON ledger.universal_registry FOR SELECT TO logline_operator USING (true);
+-- For definer functions and for pg_dump --enable-row-security.
+CREATE POLICY owner_reads ON ledger.universal_registry FOR SELECT TO logline_owner USING (true);
+
+-- `logline_core::Scope::check_append`.
+CREATE POLICY app_appends ON ledger.universal_registry FOR INSERT TO logline_app WITH CHECK (
+  tenant_id = (SELECT app.current_tenant_id()) AND owner_id = (SELECT app.current_user_id())
+  AND NOT ledger.is_reserved(entity_type, prev_hash IS NULL)
+  AND (prev_hash IS NOT NULL OR substr(id::text, 15, 1) <> '5'
+    OR (jsonb_typeof(metadata -> 'idempotency_key') = 'string'
+      AND id = ledger.idempotent_id(tenant_id, owner_id, entity_type, metadata ->> 'idempotency_key'))));
+CREATE POLICY runtime_appends ON ledger.universal_registry FOR INSERT TO logline_runtime
+WITH CHECK (tenant_id = (SELECT app.current_tenant_id()));
+CREATE POLICY operator_appends ON ledger.universal_registry FOR INSERT TO logline_operator WITH CHECK (true);
+
+GRANT USAGE ON SCHEMA ledger, app TO logline_app, logline_runtime, logline_operator;
+GRANT SELECT ON ledger.universal_registry, ledger.visible_timeline, ledger.epochs, ledger.migrations
+TO logline_app, logline_runtime, logline_operator;
+GRANT INSERT (id, seq, entity_type, who, did, this, at, parent_id, related_to, owner_id, tenant_id, visibility, status,
+  is_deleted, name, description, code, language, runtime, input, output, error, content, duration_ms, trace_id, prev_hash,
+  curr_hash, signature, public_key, metadata)
+ON ledger.universal_registry TO logline_app, logline_runtime, logline_operator;
+
+-- Takes on role and identity until the end of the transaction. A login that is no member of the role is refused.
+CREATE FUNCTION ledger.identify(role text, tenant_id text, user_id text, named_tenant_id text) RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  PERFORM set_config('role', role, true), set_config('app.tenant_id', tenant_id, true),
+    set_config('app.user_id', user_id, true), set_config('app.named_tenant_id', named_tenant_id, true);
+END $$;
+
+-- Appends rows for several scopes in one transaction. Rows `ends[i-1]+1 ..= ends[i]` are scope i's; row-level security holds
+-- each to it. The caller's rights: this function can do nothing that its caller could not.
+CREATE FUNCTION ledger.append(
+  roles text[], tenants text[], users text[], ends integer[],
+  id uuid[], seq integer[], entity_type text[], who text[], did text[], this text[], at timestamptz[], parent_id uuid[],
+  related_to text[], owner_id text[], tenant_id text[], visibility text[], status text[], is_deleted boolean[], name text[],
+  description text[], code text[], language text[], runtime text[], input jsonb[], output jsonb[], error jsonb[],
+  content jsonb[], duration_ms integer[], trace_id text[], prev_hash text[], curr_hash text[], signature text[],
+  public_key text[], metadata jsonb[]) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+  lo integer := 1;
+  hi integer;
+BEGIN
+  FOR i IN 1 .. cardinality(roles) LOOP
+    PERFORM ledger.identify(roles[i], tenants[i], users[i], '');
+    hi := ends[i];
+    INSERT INTO ledger.universal_registry (id, seq, entity_type, who, did, this, at, parent_id, related_to, owner_id,
+      tenant_id, visibility, status, is_deleted, name, description, code, language, runtime, input, output, error, content,
+      duration_ms, trace_id, prev_hash, curr_hash, signature, public_key, metadata)
+    SELECT r.id, r.seq, r.entity_type, r.who, r.did, r.this, r.at, r.parent_id, r.related_to::uuid[], r.owner_id, r.tenant_id,
+      r.visibility, r.status, r.is_deleted, r.name, r.description, r.code, r.language, r.runtime, r.input, r.output, r.error,
+      r.content, r.duration_ms, r.trace_id, r.prev_hash, r.curr_hash, r.signature, r.public_key, r.metadata
+    FROM unnest($5[lo:hi], $6[lo:hi], $7[lo:hi], $8[lo:hi], $9[lo:hi], $10[lo:hi], $11[lo:hi], $12[lo:hi], $13[lo:hi],
+      $14[lo:hi], $15[lo:hi], $16[lo:hi], $17[lo:hi], $18[lo:hi], $19[lo:hi], $20[lo:hi], $21[lo:hi], $22[lo:hi],
+      $23[lo:hi], $24[lo:hi], $25[lo:hi], $26[lo:hi], $27[lo:hi], $28[lo:hi], $29[lo:hi], $30[lo:hi], $31[lo:hi],
+      $32[lo:hi], $33[lo:hi], $34[lo:hi])
+    AS r(id, seq, entity_type, who, did, this, at, parent_id, related_to, owner_id, tenant_id, visibility, status, is_deleted,
+      name, description, code, language, runtime, input, output, error, content, duration_ms, trace_id, prev_hash, curr_hash,
+      signature, public_key, metadata);
+    lo := hi + 1;
+  END LOOP;
+END $$;
+
+-- Whether the current identity belongs to this tenant. The role is the one that was set: setting it takes membership.
+CREATE FUNCTION ledger.is_within(tenant_id text) RETURNS boolean LANGUAGE sql STABLE PARALLEL SAFE
+RETURN current_setting('role', true) = 'logline_operator' OR tenant_id = app.current_tenant_id();
+
+-- What an append must know of the versions that are there, visible to the writer or not: the number of the last, whether the
+-- asked one exists, and, only where the owner is the same, type and hash of the last.
+CREATE FUNCTION ledger.heads(tenants text[], ids uuid[], seqs integer[], owners text[])
+RETURNS TABLE (n bigint, head integer, exists_already boolean, same_owner boolean, entity_type text, curr_hash text)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+  SELECT a.n, h.seq,
+    EXISTS (SELECT FROM ledger.universal_registry e WHERE e.tenant_id = a.tenant AND e.id = a.id AND e.seq = a.seq),
+    h.owner_id = a.owner,
+    CASE WHEN h.owner_id = a.owner THEN h.entity_type END,
+    CASE WHEN h.owner_id = a.owner THEN h.curr_hash END
+  FROM unnest(tenants, ids, seqs, owners) WITH ORDINALITY AS a(tenant, id, seq, owner, n)
+  CROSS JOIN LATERAL (
+    SELECT u.seq, u.owner_id, u.entity_type, u.curr_hash FROM ledger.universal_registry u
+    WHERE u.tenant_id = a.tenant AND u.id = a.id ORDER BY u.seq DESC LIMIT 1) h
+  WHERE ledger.is_within(a.tenant)
+    -- A user learns about hashes of what they could write only.
+    AND (current_setting('role', true) <> 'logline_app' OR a.owner = app.current_user_id())
+$$;
+
+-- Whether a row that the caller may see is the last version of its id; null for other rows. Row-level security alone would let
+-- an older version stand in for a hidden one.
+CREATE FUNCTION ledger.is_last(tenant text, span uuid, version integer) RETURNS boolean
+LANGUAGE plpgsql STABLE SECURITY DEFINER COST 1000 SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  is_operator boolean := current_setting('role', true) = 'logline_operator';
+  is_runtime boolean := current_setting('role', true) = 'logline_runtime';
+  mine boolean := tenant = app.current_tenant_id();
+BEGIN
+  PERFORM FROM ledger.universal_registry u WHERE u.tenant_id = tenant AND u.id = span AND u.seq = version
+    AND (is_operator OR u.visibility = 'public'
+      OR (mine AND (is_runtime OR u.visibility = 'tenant' OR u.owner_id = app.current_user_id())));
+  IF NOT FOUND THEN
+    RETURN NULL;
+  END IF;
+  RETURN NOT EXISTS (
+    SELECT FROM ledger.universal_registry u WHERE u.tenant_id = tenant AND u.id = span AND u.seq > version);
+END $$;
+
+-- Everything of the current epoch with a smaller transaction id has ended, committed or not: append order is final up to here.
+-- Transactions in other databases write nothing here and hold nothing up; those whose database is unknown do.
+CREATE FUNCTION ledger.horizon() RETURNS xid8 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  snapshot pg_snapshot := pg_current_snapshot();
+  oldest xid8;
+BEGIN
+  IF pg_snapshot_xmin(snapshot) = pg_snapshot_xmax(snapshot) THEN
+    RETURN pg_snapshot_xmax(snapshot);
+  END IF;
+  SELECT running INTO oldest FROM pg_snapshot_xip(snapshot) AS running
+  WHERE NOT EXISTS (
+    SELECT FROM pg_locks l JOIN pg_stat_get_activity(l.pid) a ON true
+    WHERE l.locktype = 'transactionid' AND l.granted AND l.mode = 'ExclusiveLock' AND l.transactionid = running::xid
+      AND a.datid <> (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()))
+  ORDER BY running LIMIT 1;
+  RETURN coalesce(oldest, pg_snapshot_xmax(snapshot));
+END $$;
+
+-- Which backends keep append order from being final, oldest first.
+CREATE FUNCTION ledger.holders() RETURNS TABLE (pid integer, xid text, database text) LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+  SELECT l.pid, running::text, d.datname::text FROM pg_snapshot_xip(pg_current_snapshot()) AS running
+  LEFT JOIN pg_locks l ON l.locktype = 'transactionid' AND l.granted AND l.mode = 'ExclusiveLock' AND l.transactionid = running::xid
+  LEFT JOIN LATERAL pg_stat_get_activity(l.pid) a ON true
+  LEFT JOIN pg_database d ON d.oid = a.datid
+  WHERE a.datid IS NULL OR d.datname = current_database()
+  ORDER BY running LIMIT 8
+$$;
+
+-- For the one poller of a host: up to where append order is final, hashes of the tenants with rows after a position, and
+-- whether there are rows beyond what is final. No tenant is named and no row is shown.
+CREATE FUNCTION ledger.news(after_epoch integer, after_xid xid8)
+RETURNS TABLE (epoch integer, horizon xid8, tenants bigint[], unsettled boolean)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  h xid8 := ledger.horizon();
+  e integer := (SELECT max(o.epoch) FROM ledger.epochs o);
+BEGIN
+  RETURN QUERY SELECT e, h,
+    ARRAY(SELECT DISTINCT hashtextextended(u.tenant_id, 0) FROM ledger.universal_registry u
+      WHERE (u.epoch, u.xid) >= (after_epoch, after_xid) AND (u.epoch < e OR u.xid < h)),
+    EXISTS (SELECT FROM ledger.universal_registry u WHERE u.epoch = e AND u.xid >= h);
+END $$;
+
+-- Which cluster this is, and which of its histories.
+CREATE FUNCTION ledger.cluster() RETURNS text LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  history text := '?';
+BEGIN
+  IF pg_is_in_recovery() THEN
+    RETURN NULL;
+  END IF;
+  BEGIN
+    history := substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8);
+  EXCEPTION WHEN OTHERS THEN
+    -- Managed services hide it.
+  END;
+  RETURN (SELECT system_identifier FROM pg_control_system()) || '/' || history;
+END $$;
+
+-- Begins a new epoch where the ledger finds itself in another cluster than it last wrote in (restored, promoted, upgraded), or
+-- where it is told to. The default is a constant: what is inserted from now on has the new epoch, at no cost.
+CREATE FUNCTION ledger.open_epoch(forced boolean) RETURNS integer LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  here text := ledger.cluster();
+  last ledger.epochs;
+BEGIN
+  SELECT * INTO last FROM ledger.epochs ORDER BY epoch DESC LIMIT 1;
+  IF here IS NULL OR (last.cluster = here AND NOT forced) THEN
+    RETURN last.epoch;
+  END IF;
+  LOCK TABLE ledger.universal_registry IN ACCESS EXCLUSIVE MODE;
+  SELECT * INTO last FROM ledger.epochs ORDER BY epoch DESC LIMIT 1;
+  IF last.cluster = here AND NOT forced THEN
+    RETURN last.epoch;
+  END IF;
+  EXECUTE format('ALTER TABLE ledger.universal_registry ALTER COLUMN epoch SET DEFAULT %s', last.epoch + 1);
+  INSERT INTO ledger.epochs (epoch, cluster) VALUES (last.epoch + 1, here);
+  RETURN last.epoch + 1;
+END $$;
+INSERT INTO ledger.epochs (epoch, cluster) VALUES (1, coalesce(ledger.cluster(), '?'));
+
+-- Functions are executable by everybody unless that is taken back.
+REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA ledger, app FROM PUBLIC;
+GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA ledger, app TO logline_app, logline_runtime, logline_operator;
+REVOKE EXECUTE ON FUNCTION ledger.open_epoch(boolean) FROM logline_app, logline_runtime, logline_operator;
+CREATE FUNCTION ledger.check_epoch() RETURNS integer LANGUAGE sql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $$ SELECT ledger.open_epoch(false) $$;
+REVOKE EXECUTE ON FUNCTION ledger.check_epoch() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION ledger.check_epoch() TO logline_app, logline_runtime, logline_operator;

@@ -1,0 +1,194 @@
+//! Deciding about appends against what is there: the path of whoever lost a race, retries, or asks to keep what exists.
+
+use std::collections::HashMap;
+
+use logline_core::ledger::chain::{self, Decision, Head};
+use logline_core::ledger::{AppendOptions, Conflict, LedgerError, OnExisting, Outcome, Receipt};
+use logline_core::{Hash, Scope, SignedSpan, SpanKey, VerifiedSpan};
+use sqlx::{AssertSqlSafe, PgConnection, Row as _};
+use uuid::Uuid;
+
+use crate::error::from_sqlx;
+use crate::identity;
+use crate::row::{self, COLUMNS, EncodedRow};
+
+/// The last version of an id, as far as the writer may know it.
+#[derive(Debug, Clone)]
+struct KnownHead {
+    seq: u32,
+    curr_hash: Hash,
+    owner_id: String,
+    entity_type: String,
+}
+
+/// An owner that no span has, for heads whose owner is not told.
+const SOMEBODY_ELSE: &str = "";
+
+/// What is stored under a span's key.
+enum Existing {
+    Nothing,
+    /// A row that the writer may not see.
+    Hidden,
+    Row(Box<SignedSpan>),
+}
+
+/// What is known of the ledger while a group is decided: what was there, and what the group has added.
+#[derive(Default)]
+pub(crate) struct Admission {
+    heads: HashMap<(String, Uuid), KnownHead>,
+    exists: HashMap<SpanKey, bool>,
+    added: HashMap<SpanKey, SignedSpan>,
+}
+
+impl Admission {
+    /// Reads the heads that `rows` refer to, in the identity of `scope`, within the connection's transaction.
+    pub(crate) async fn read(
+        &mut self,
+        connection: &mut PgConnection,
+        scope: &Scope,
+        rows: &[&EncodedRow],
+    ) -> Result<(), LedgerError> {
+        identify(connection, scope).await?;
+        let sql = "SELECT n, head, exists_already, same_owner, entity_type, curr_hash FROM ledger.heads($1, $2, $3, $4)";
+        let found = sqlx::query(sql)
+            .bind(rows.iter().map(|row| row.span.tenant_id.as_str()).collect::<Vec<_>>())
+            .bind(rows.iter().map(|row| row.span.id).collect::<Vec<_>>())
+            .bind(rows.iter().map(|row| i32::try_from(row.span.seq).unwrap_or(i32::MAX)).collect::<Vec<_>>())
+            .bind(rows.iter().map(|row| row.span.owner_id.as_str()).collect::<Vec<_>>())
+            .fetch_all(&mut *connection)
+            .await
+            .map_err(from_sqlx)?;
+        for head in &found {
+            let number: i64 = head.try_get(0).map_err(from_sqlx)?;
+            let Some(row) = usize::try_from(number - 1).ok().and_then(|index| rows.get(index)) else { continue };
+            let span = &row.span;
+            let seq: i32 = head.try_get(1).map_err(from_sqlx)?;
+            self.exists.insert(span.key(), head.try_get(2).map_err(from_sqlx)?);
+            let same_owner: bool = head.try_get(3).map_err(from_sqlx)?;
+            let curr_hash: Option<String> = head.try_get(5).map_err(from_sqlx)?;
+            let curr_hash = match &curr_hash {
+                Some(text) => text.parse().map_err(|e| LedgerError::Damaged {
+                    row: format!("{}/{}/{seq}", span.tenant_id, span.id),
+                    reason: format!("curr_hash {e}"),
+                })?,
+                None => Hash([0; 32]),
+            };
+            let known = KnownHead {
+                seq: u32::try_from(seq).unwrap_or(0),
+                curr_hash,
+                owner_id: if same_owner { span.owner_id.clone() } else { SOMEBODY_ELSE.to_owned() },
+                entity_type: head.try_get::<Option<String>, _>(4).map_err(from_sqlx)?.unwrap_or_default(),
+            };
+            self.heads.entry((span.tenant_id.clone(), span.id)).or_insert(known);
+        }
+        Ok(())
+    }
+
+    /// Decides about one append as a whole. Where it is admitted, later decisions see what it adds.
+    pub(crate) async fn decide(
+        &mut self,
+        connection: &mut PgConnection,
+        scope: &Scope,
+        batch: &[EncodedRow],
+        options: &AppendOptions,
+    ) -> Result<Vec<Receipt>, LedgerError> {
+        let mut receipts = Vec::with_capacity(batch.len());
+        let mut before: Vec<((String, Uuid), Option<KnownHead>)> = Vec::new();
+        let mut added = Vec::new();
+        for row in batch {
+            match self.decide_one(connection, scope, &row.span, options).await {
+                Ok(receipt) => {
+                    if receipt.outcome == Outcome::Appended {
+                        let id = (row.span.tenant_id.clone(), row.span.id);
+                        before.push((id.clone(), self.heads.insert(id, KnownHead::of(&row.span))));
+                        self.added.insert(row.span.key(), (*row.span).clone());
+                        added.push(row.span.key());
+                    }
+                    receipts.push(receipt);
+                }
+                Err(error) => {
+                    // Nothing of it is stored, so nobody may build on it.
+                    for (id, head) in before.into_iter().rev() {
+                        match head {
+                            Some(head) => self.heads.insert(id, head),
+                            None => self.heads.remove(&id),
+                        };
+                    }
+                    added.iter().for_each(|key| drop(self.added.remove(key)));
+                    return Err(error);
+                }
+            }
+        }
+        Ok(receipts)
+    }
+
+    async fn decide_one(
+        &self,
+        connection: &mut PgConnection,
+        scope: &Scope,
+        span: &VerifiedSpan,
+        options: &AppendOptions,
+    ) -> Result<Receipt, LedgerError> {
+        let head = self.heads.get(&(span.tenant_id.clone(), span.id));
+        let view = head.map(|known| Head {
+            seq: known.seq,
+            curr_hash: &known.curr_hash,
+            owner_id: &known.owner_id,
+            entity_type: &known.entity_type,
+        });
+        if chain::decide(span, view)? == Decision::Insert {
+            return Ok(Receipt::new(span.key(), span.seal.curr_hash, Outcome::Appended));
+        }
+        let last = head.map_or(0, |known| known.seq);
+        let existing = match self.existing(connection, scope, span).await? {
+            Existing::Nothing => None,
+            Existing::Row(row) => Some(*row),
+            Existing::Hidden if options.on_existing == OnExisting::Keep => {
+                return Err(LedgerError::KeepMismatch { key: span.key() });
+            }
+            Existing::Hidden => return Err(Conflict::Exists { key: span.key() }.into()),
+        };
+        let outcome = chain::decide_existing(span, last, existing.as_ref(), options)?;
+        let hash = existing.map_or(span.seal.curr_hash, |row| row.seal.curr_hash);
+        Ok(Receipt::new(span.key(), hash, outcome))
+    }
+
+    async fn existing(
+        &self,
+        connection: &mut PgConnection,
+        scope: &Scope,
+        span: &VerifiedSpan,
+    ) -> Result<Existing, LedgerError> {
+        if let Some(row) = self.added.get(&span.key()) {
+            return Ok(Existing::Row(Box::new(row.clone())));
+        }
+        if !self.exists.get(&span.key()).copied().unwrap_or(false) {
+            return Ok(Existing::Nothing);
+        }
+        identify(connection, scope).await?;
+        let sql = format!("SELECT {COLUMNS} FROM ledger.universal_registry WHERE tenant_id = $1 AND id = $2 AND seq = $3");
+        let query = sqlx::query(AssertSqlSafe(sql));
+        let query = query.bind(&span.tenant_id).bind(span.id).bind(i32::try_from(span.seq).unwrap_or(i32::MAX));
+        match query.fetch_optional(connection).await.map_err(from_sqlx)? {
+            None => Ok(Existing::Hidden),
+            Some(found) => Ok(Existing::Row(Box::new(row::decode(&found, 0)?.1?))),
+        }
+    }
+}
+
+impl KnownHead {
+    fn of(span: &VerifiedSpan) -> Self {
+        Self {
+            seq: span.seq,
+            curr_hash: span.seal.curr_hash,
+            owner_id: span.owner_id.clone(),
+            entity_type: span.entity_type.clone(),
+        }
+    }
+}
+
+async fn identify(connection: &mut PgConnection, scope: &Scope) -> Result<(), LedgerError> {
+    let identity = sqlx::query("SELECT ledger.identify($1, $2, $3, '')");
+    let identity = identity.bind(identity::role(scope)).bind(scope.tenant().unwrap_or_default()).bind(identity::user(scope));
+    identity.execute(connection).await.map(drop).map_err(from_sqlx)
+}

@@ -1,0 +1,76 @@
+//! Errors of the database as errors of a ledger.
+
+use logline_core::ledger::LedgerError;
+
+/// The registry's own code: a version that does not follow the last one.
+const NO_LINK: &str = "LL001";
+
+/// What an append can do about an error of its insert.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Setback {
+    /// Somebody else wrote first: look at what is there and decide.
+    Raced,
+    /// The same statement may succeed.
+    Again,
+    /// Neither.
+    Final,
+}
+
+pub(crate) fn setback(error: &sqlx::Error) -> Setback {
+    match error.as_database_error().and_then(|e| e.code()).as_deref() {
+        Some("23505" | NO_LINK) => Setback::Raced,
+        Some("40001" | "40P01") => Setback::Again,
+        _ => Setback::Final,
+    }
+}
+
+/// What an error means to the caller.
+pub(crate) fn from_sqlx(error: sqlx::Error) -> LedgerError {
+    let database = error.as_database_error();
+    let message = database.map_or_else(|| error.to_string(), |e| e.message().to_owned());
+    let code = database.and_then(|e| e.code()).unwrap_or_default().into_owned();
+    let advice = match code.as_str() {
+        "" => match &error {
+            sqlx::Error::PoolTimedOut => {
+                return unavailable(
+                    "every connection of the pool is busy: raise `max_connections`, or send less at once",
+                    error,
+                );
+            }
+            sqlx::Error::PoolClosed => return LedgerError::Closed,
+            sqlx::Error::Tls(_) | sqlx::Error::Configuration(_) => {
+                return LedgerError::Refused { reason: error.to_string() };
+            }
+            _ => return unavailable(&message, error),
+        },
+        "25006" => return LedgerError::ReadOnly { reason: format!("{message}: this is a replica or a read-only session") },
+        "53100" => return LedgerError::Full { reason: message },
+        "3F000" | "42P01" | "42883" => "this database holds no ledger, or an older one: run `logline migrate`",
+        "42501" => "the login lacks a role: grant logline_app, logline_runtime or logline_operator to it",
+        "28000" | "28P01" => "the server refused the login: check user, password and pg_hba.conf",
+        "3D000" => "the database does not exist: create it, then run `logline migrate`",
+        "XX001" | "XX002" => return LedgerError::Corrupt { reason: message, source: Some(Box::new(error)) },
+        // Connections, resources, interruptions, conflicts: all of these pass.
+        _ if ["08", "53", "55", "57", "58", "40", "25"].iter().any(|class| code.starts_with(class)) => {
+            return unavailable(&message, error);
+        }
+        _ => return LedgerError::Refused { reason: format!("{message} (SQLSTATE {code})") },
+    };
+    LedgerError::Refused { reason: format!("{message}; {advice}") }
+}
+
+fn unavailable(reason: &str, error: sqlx::Error) -> LedgerError {
+    LedgerError::Unavailable { reason: reason.to_owned(), source: Some(Box::new(error)) }
+}
+
+/// The error of a group for another of its members; the source goes to one of them only.
+pub(crate) fn same_again(error: &LedgerError) -> LedgerError {
+    match error {
+        LedgerError::Refused { reason } => LedgerError::Refused { reason: reason.clone() },
+        LedgerError::ReadOnly { reason } => LedgerError::ReadOnly { reason: reason.clone() },
+        LedgerError::Full { reason } => LedgerError::Full { reason: reason.clone() },
+        LedgerError::Unavailable { reason, .. } => LedgerError::Unavailable { reason: reason.clone(), source: None },
+        LedgerError::Closed => LedgerError::Closed,
+        other => LedgerError::Unavailable { reason: other.to_string(), source: None },
+    }
+}

@@ -1,0 +1,385 @@
+//! The production ledger of LogLine: PostgreSQL with row-level security.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), logline_core::ledger::LedgerError> {
+//! use logline_core::Scope;
+//! use logline_core::ledger::{Ledger as _, Query};
+//! use logline_pg::{PgLedger, PgOptions, migrate};
+//!
+//! // Once, with a login that may: `logline migrate` does the same.
+//! migrate(&PgOptions::new("postgres://dba@db.internal/ledger?sslmode=verify-full")?).await?;
+//! // Every host, with a login that was granted `logline_app`, `logline_runtime` or `logline_operator`.
+//! let ledger = PgLedger::connect(PgOptions::new("postgres://api@db.internal/ledger?sslmode=verify-full")?).await?;
+//! let page = ledger.scan(&Scope::user("acme", "alice"), &Query::timeline(), None).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Every statement runs in the role and identity of its [`Scope`], for one transaction. `docs/postgres.md` has roles, set-up
+//! and operation.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests may"))]
+
+mod admit;
+mod error;
+mod identity;
+mod migrate;
+mod options;
+mod place;
+mod row;
+mod select;
+mod tail;
+mod types;
+mod writer;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use logline_core::ledger::{
+    AppendOptions, Capability, Cursor, Ledger, LedgerError, Order, Page, Query, Receipt, Watch, WatchFrom, tail as follow,
+};
+use logline_core::{Scope, SignedSpan, VerifiedSpan};
+use sqlx::postgres::PgPoolOptions;
+use sqlx::{AssertSqlSafe, Executor as _, PgConnection, PgPool, Postgres, Transaction};
+use tokio::sync::{Mutex, OnceCell, mpsc, oneshot};
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+pub use migrate::{Migrated, migrate, migrate_to_new_epoch};
+pub use options::PgOptions;
+pub use tail::Holder;
+
+use error::from_sqlx;
+use place::{After, Place};
+use row::{COLUMNS, EncodedRow};
+use select::Select;
+use tail::Tail;
+use types::Xid;
+use writer::Append;
+
+const MAX_BATCH: usize = 10_000;
+const MAX_PAGE: usize = 1000;
+
+/// Bytes that may wait for the writers; beyond it callers are told to come back.
+const MAX_QUEUED_BYTES: usize = 64 << 20;
+
+/// How soon a scan at the end looks again for transactions that began before it.
+const SETTLE_STEP: Duration = Duration::from_millis(2);
+
+/// A ledger in PostgreSQL. Clones are handles of the same; connections are closed when the last is dropped.
+#[derive(Clone)]
+pub struct PgLedger {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    pool: PgPool,
+    options: PgOptions,
+    jobs: mpsc::UnboundedSender<Append>,
+    queued: Arc<AtomicUsize>,
+    tail: Arc<Tail>,
+    /// Listener and poller, once somebody watches.
+    watching: OnceCell<Vec<Abort>>,
+    _teller: Abort,
+}
+
+/// A task that ends with its owner.
+struct Abort(JoinHandle<()>);
+
+impl Drop for Abort {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl PgLedger {
+    /// Connects to a ledger, which must have been migrated. Must be called within a Tokio runtime.
+    ///
+    /// # Errors
+    /// [`LedgerError::SchemaVersion`] for a schema that is missing, older or newer; [`LedgerError::Refused`] for a login that
+    /// cannot be used; [`LedgerError::Unavailable`] for a server that cannot be reached.
+    pub async fn connect(options: PgOptions) -> Result<Self, LedgerError> {
+        let timeout = format!("SET statement_timeout = {}", options.statement_timeout.as_millis());
+        let direct = !options.pooler;
+        let mut connect = options.connect.clone();
+        if options.pooler {
+            // Named statements belong to a server connection that the next transaction may not get.
+            connect = connect.statement_cache_capacity(0);
+        }
+        let pool = PgPoolOptions::new()
+            .max_connections(options.max_connections.max(1))
+            .acquire_timeout(options.acquire_timeout)
+            // Dead connections are found when they are used, not by a round trip before each use.
+            .test_before_acquire(false)
+            .after_connect(move |connection, _| {
+                let timeout = timeout.clone();
+                Box::pin(async move {
+                    if direct {
+                        connection.execute(AssertSqlSafe(timeout)).await?;
+                    }
+                    // After a restore or a failover this is another cluster, with transaction ids of its own.
+                    if migrate::version(connection).await.is_ok_and(|version| version > 0) {
+                        connection.execute("SELECT ledger.check_epoch()").await?;
+                    }
+                    Ok(())
+                })
+            })
+            .connect_with(connect)
+            .await
+            .map_err(from_sqlx)?;
+        check_schema(&pool).await?;
+        let tail = Arc::new(Tail::default());
+        let queued = Arc::new(AtomicUsize::new(0));
+        let (jobs, waiting) = mpsc::unbounded_channel();
+        let waiting = Arc::new(Mutex::new(waiting));
+        for _ in 0..options.writers.max(1) {
+            // A writer ends by itself, when what waits is written and nobody can add to it.
+            tokio::spawn(writer::run(pool.clone(), Arc::clone(&waiting), Arc::clone(&queued), Arc::clone(&tail)));
+        }
+        let teller = Abort(tokio::spawn(tail::tell(pool.clone(), Arc::clone(&tail))));
+        Ok(Self { shared: Arc::new(Shared { pool, options, jobs, queued, tail, watching: OnceCell::new(), _teller: teller }) })
+    }
+
+    /// The transactions that keep new rows from showing in append order, oldest first; empty where none does.
+    ///
+    /// # Errors
+    /// Where the server cannot be asked.
+    pub async fn holders(&self) -> Result<Vec<Holder>, LedgerError> {
+        tail::holders(&self.shared.pool).await
+    }
+
+    /// Begins a read-only transaction as `scope`. A connection that has died in the pool is replaced.
+    async fn read(&self, scope: &Scope, named: Option<&str>) -> Result<Transaction<'static, Postgres>, LedgerError> {
+        let mut tries = 0;
+        loop {
+            match identity::read(&self.shared.pool, scope, named).await {
+                Err(sqlx::Error::Io(error)) if tries <= self.shared.options.max_connections => {
+                    tracing::debug!(%error, "a pooled connection was dead");
+                    tries += 1;
+                }
+                begun => return begun.map_err(from_sqlx),
+            }
+        }
+    }
+
+    /// One page; with `settle`, one that ends no earlier than what was committed when it began.
+    async fn page(&self, scope: &Scope, query: &Query, cursor: Option<&Cursor>, settle: bool) -> Result<Page, LedgerError> {
+        if scope.is_nobody() {
+            return Ok(Page::new(Vec::new(), None));
+        }
+        let size = query.page_size(MAX_PAGE);
+        let deadline = Instant::now() + self.shared.options.settle;
+        let mut target = None;
+        loop {
+            let after = cursor.map(|c| After::of(c, query.order)).transpose()?;
+            let select = Select::new(scope, query, self.shared.tail.known())?;
+            let mut transaction = self.read(scope, query.tenant.as_deref()).await?;
+            let (page, horizon) = select.page(&mut transaction, after, size).await?;
+            self.shared.tail.learn(horizon);
+            let at_end = settle && query.order == Order::Append && page.next.is_none();
+            if at_end && target.is_none() && Instant::now() < deadline {
+                target = newest_beyond(&mut transaction, scope, query, horizon).await?;
+            }
+            transaction.commit().await.map_err(from_sqlx)?;
+            match target {
+                Some(target) if at_end && horizon.1 <= target && Instant::now() < deadline => {
+                    tokio::time::sleep(SETTLE_STEP).await;
+                }
+                _ => return Ok(page),
+            }
+        }
+    }
+
+    /// Starts listener and poller unless they run.
+    async fn start_watching(&self) {
+        let shared = &self.shared;
+        let start = || async {
+            let (pool, tail) = (&shared.pool, &shared.tail);
+            let poller = tail::poll(pool.clone(), Arc::clone(tail), shared.options.poll_interval);
+            let mut tasks = vec![Abort(tokio::spawn(poller))];
+            if !shared.options.pooler {
+                tasks.push(Abort(tokio::spawn(tail::listen(pool.clone(), Arc::clone(tail)))));
+            }
+            tasks
+        };
+        shared.watching.get_or_init(start).await;
+    }
+}
+
+/// Refuses a database whose schema is not this library's.
+async fn check_schema(pool: &PgPool) -> Result<(), LedgerError> {
+    let mut connection = pool.acquire().await.map_err(from_sqlx)?;
+    let found = migrate::version(&mut connection).await?;
+    migrate::check(found)?;
+    if found < migrate::newest() {
+        return Err(LedgerError::SchemaVersion {
+            found: found.into(),
+            supported: migrate::newest().into(),
+            advice: "run `logline migrate`, or call `logline_pg::migrate`",
+        });
+    }
+    Ok(())
+}
+
+/// The newest transaction of committed rows that append order does not show yet, among the rows a scan would look at.
+async fn newest_beyond(
+    connection: &mut PgConnection,
+    scope: &Scope,
+    query: &Query,
+    (epoch, horizon): (i32, Xid),
+) -> Result<Option<Xid>, LedgerError> {
+    let tenant = query.tenant.as_deref().or(scope.tenant());
+    let filter = if tenant.is_some() { "tenant_id = $3" } else { "$3::text IS NULL" };
+    let sql = format!(
+        "SELECT xid FROM ledger.universal_registry WHERE {filter} AND epoch = $1 AND xid >= $2 ORDER BY epoch DESC, xid DESC LIMIT 1"
+    );
+    let newest = sqlx::query_scalar(AssertSqlSafe(sql)).bind(epoch).bind(horizon).bind(tenant);
+    newest.fetch_optional(connection).await.map_err(from_sqlx)
+}
+
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl Ledger for PgLedger {
+    async fn append(
+        &self,
+        scope: &Scope,
+        batch: Vec<VerifiedSpan>,
+        options: &AppendOptions,
+    ) -> Result<Vec<Receipt>, LedgerError> {
+        if batch.len() > MAX_BATCH {
+            return Err(LedgerError::BatchTooLarge { spans: batch.len(), max: MAX_BATCH });
+        }
+        for span in &batch {
+            scope.check_append(span)?;
+        }
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
+        let batch: Vec<_> = batch.into_iter().map(EncodedRow::new).collect();
+        let bytes = batch.iter().map(EncodedRow::bytes).sum();
+        let queued = &self.shared.queued;
+        let waiting = queued.fetch_add(bytes, Ordering::Relaxed);
+        if waiting > 0 && waiting.saturating_add(bytes) > MAX_QUEUED_BYTES {
+            queued.fetch_sub(bytes, Ordering::Relaxed);
+            return Err(LedgerError::Unavailable {
+                reason: format!("{waiting} bytes wait to be written already"),
+                source: None,
+            });
+        }
+        let (reply, answer) = oneshot::channel();
+        let append = Append { scope: scope.clone(), batch, options: *options, bytes, reply };
+        self.shared.jobs.send(append).map_err(|_| LedgerError::Closed)?;
+        answer.await.map_err(|_| LedgerError::Closed)?
+    }
+
+    async fn get(&self, scope: &Scope, tenant: &str, id: Uuid) -> Result<SignedSpan, LedgerError> {
+        let not_found = || LedgerError::NotFound { tenant: tenant.to_owned(), id };
+        if scope.is_nobody() {
+            return Err(not_found());
+        }
+        let mut transaction = self.read(scope, Some(tenant)).await?;
+        // The last version that is visible, if it is the last of all.
+        let sql = format!(
+            "SELECT {COLUMNS} FROM (SELECT * FROM ledger.universal_registry WHERE tenant_id = $1 AND id = $2
+                ORDER BY seq DESC LIMIT 1) u WHERE NOT is_deleted AND ledger.is_last(tenant_id, id, seq)"
+        );
+        let found = sqlx::query(AssertSqlSafe(sql)).bind(tenant).bind(id).fetch_optional(&mut *transaction).await;
+        let found = found.map_err(from_sqlx)?;
+        transaction.commit().await.map_err(from_sqlx)?;
+        let (_, span, _) = row::decode(&found.ok_or_else(not_found)?, 0)?;
+        Ok(span?)
+    }
+
+    async fn history(
+        &self,
+        scope: &Scope,
+        tenant: &str,
+        id: Uuid,
+        from_seq: u32,
+        limit: usize,
+    ) -> Result<Vec<SignedSpan>, LedgerError> {
+        let query = Query::chains().tenant(tenant).id(id).limit(limit.clamp(1, MAX_PAGE));
+        if limit == 0 {
+            return Ok(Vec::new());
+        }
+        // What comes after the version before the first one asked for.
+        let before = logline_core::ledger::Position::Chain {
+            tenant_id: tenant.to_owned(),
+            id: id.to_string(),
+            seq: i64::from(from_seq) - 1,
+            number: 0,
+        };
+        self.page(scope, &query, Some(&before.to_cursor()), false).await?.into_spans()
+    }
+
+    async fn scan(&self, scope: &Scope, query: &Query, cursor: Option<&Cursor>) -> Result<Page, LedgerError> {
+        self.page(scope, query, cursor, true).await
+    }
+
+    async fn watch(&self, scope: &Scope, from: WatchFrom) -> Result<Watch, LedgerError> {
+        self.start_watching().await;
+        let signal = self.shared.tail.signal(tail::tenant_hash(&self.shared.pool, scope).await?);
+        let from = match from {
+            WatchFrom::Now => {
+                let (epoch, xid) = tail::horizon(&self.shared.pool).await?;
+                WatchFrom::After(Place::before(epoch, xid).to_cursor())
+            }
+            from => from,
+        };
+        follow(Follower(self.clone()), scope.clone(), from, signal).await
+    }
+
+    fn capability(&self) -> Capability {
+        Capability::new(
+            "postgres",
+            "write-ahead log: an acknowledged append survives a crash of the server unless synchronous_commit or fsync is off",
+            MAX_BATCH,
+            MAX_PAGE,
+        )
+    }
+}
+
+/// The ledger as a watch reads it: rows that are not final yet are not waited for, their signal comes.
+struct Follower(PgLedger);
+
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl Ledger for Follower {
+    async fn append(
+        &self,
+        scope: &Scope,
+        batch: Vec<VerifiedSpan>,
+        options: &AppendOptions,
+    ) -> Result<Vec<Receipt>, LedgerError> {
+        self.0.append(scope, batch, options).await
+    }
+
+    async fn get(&self, scope: &Scope, tenant: &str, id: Uuid) -> Result<SignedSpan, LedgerError> {
+        self.0.get(scope, tenant, id).await
+    }
+
+    async fn history(
+        &self,
+        scope: &Scope,
+        tenant: &str,
+        id: Uuid,
+        from_seq: u32,
+        limit: usize,
+    ) -> Result<Vec<SignedSpan>, LedgerError> {
+        self.0.history(scope, tenant, id, from_seq, limit).await
+    }
+
+    async fn scan(&self, scope: &Scope, query: &Query, cursor: Option<&Cursor>) -> Result<Page, LedgerError> {
+        self.0.page(scope, query, cursor, false).await
+    }
+
+    async fn watch(&self, scope: &Scope, from: WatchFrom) -> Result<Watch, LedgerError> {
+        self.0.watch(scope, from).await
+    }
+
+    fn capability(&self) -> Capability {
+        self.0.capability()
+    }
+}

@@ -1,0 +1,105 @@
+//! The schema: embedded, forward only, one transaction.
+
+use logline_core::Hash;
+use logline_core::ledger::LedgerError;
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _};
+
+use crate::error::from_sqlx;
+use crate::options::PgOptions;
+
+/// The migrations in order; version n is at index n - 1. What was released is never changed.
+const MIGRATIONS: &[(&str, &str)] = &[("registry", include_str!("../migrations/0001_registry.sql"))];
+
+/// Roles, schemas and the record of migrations: what must be there before a migration can run. Every statement may find its
+/// work done, by this database's earlier migrations or, for roles, by those of another database of the cluster.
+const BOOTSTRAP: &str = include_str!("../migrations/bootstrap.sql");
+
+/// One lock for all that migrate this database; held by the transaction, so a pooler cannot lose it.
+const LOCK: i64 = 0x004c_4f47_4c49_4e45;
+
+/// What a migration did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Migrated {
+    /// The version found; 0 where there was none.
+    pub from: i32,
+    /// The version now.
+    pub to: i32,
+    /// The epoch of append order: greater than before where the database was restored or promoted since.
+    pub epoch: i32,
+}
+
+/// The newest version that this library knows.
+pub(crate) fn newest() -> i32 {
+    i32::try_from(MIGRATIONS.len()).unwrap_or(i32::MAX)
+}
+
+/// Brings the database to this library's schema. Any number of hosts may call it at once: one works, the others wait and find
+/// it done. The login must be a superuser, or own the database and have CREATEROLE.
+///
+/// # Errors
+/// [`LedgerError::SchemaVersion`] for a database that a newer library has migrated; nothing is changed then, nor where a
+/// statement fails.
+pub async fn migrate(options: &PgOptions) -> Result<Migrated, LedgerError> {
+    run(options, false).await
+}
+
+/// As [`migrate`], and opens a new epoch of append order whatever the cluster says: the step after a recovery to a point in
+/// time, when readers may hold cursors of a history that is gone.
+///
+/// # Errors
+/// As [`migrate`].
+pub async fn migrate_to_new_epoch(options: &PgOptions) -> Result<Migrated, LedgerError> {
+    run(options, true).await
+}
+
+async fn run(options: &PgOptions, new_epoch: bool) -> Result<Migrated, LedgerError> {
+    let mut connection = PgConnection::connect_with(&options.connect).await.map_err(from_sqlx)?;
+    let migrated = apply(&mut connection, new_epoch).await;
+    // The work is committed or not; how the connection ends does not change that.
+    let _ = connection.close().await;
+    migrated
+}
+
+async fn apply(connection: &mut PgConnection, new_epoch: bool) -> Result<Migrated, LedgerError> {
+    let mut transaction = connection.begin().await.map_err(from_sqlx)?;
+    sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(LOCK).execute(&mut *transaction).await.map_err(from_sqlx)?;
+    let from = version(&mut transaction).await?;
+    check(from)?;
+    if from < newest() {
+        transaction.execute(BOOTSTRAP).await.map_err(from_sqlx)?;
+    }
+    transaction.execute("SET LOCAL ROLE logline_owner").await.map_err(from_sqlx)?;
+    let pending = MIGRATIONS.iter().zip(1_i32..).filter(|(_, number)| *number > from);
+    for ((name, sql), number) in pending {
+        transaction.execute(AssertSqlSafe(*sql)).await.map_err(from_sqlx)?;
+        let record = "INSERT INTO ledger.migrations (version, name, hash) VALUES ($1, $2, $3)";
+        let hash = Hash::of(sql.as_bytes()).to_string();
+        let record = sqlx::query(record).bind(number).bind(*name).bind(hash);
+        record.execute(&mut *transaction).await.map_err(from_sqlx)?;
+        tracing::info!(version = number, name, "ledger schema migrated");
+    }
+    let row = sqlx::query("SELECT ledger.open_epoch($1)").bind(new_epoch).fetch_one(&mut *transaction).await;
+    let epoch = row.and_then(|row| row.try_get(0)).map_err(from_sqlx)?;
+    transaction.commit().await.map_err(from_sqlx)?;
+    Ok(Migrated { from, to: newest(), epoch })
+}
+
+/// The version of the schema; 0 where there is none.
+pub(crate) async fn version(connection: &mut PgConnection) -> Result<i32, LedgerError> {
+    let there = "SELECT to_regclass('ledger.migrations') IS NOT NULL";
+    let there: bool = sqlx::query_scalar(there).fetch_one(&mut *connection).await.map_err(from_sqlx)?;
+    if !there {
+        return Ok(0);
+    }
+    let newest = "SELECT coalesce(max(version), 0) FROM ledger.migrations";
+    sqlx::query_scalar(newest).fetch_one(&mut *connection).await.map_err(from_sqlx)
+}
+
+/// Refuses a schema newer than this library.
+pub(crate) fn check(found: i32) -> Result<(), LedgerError> {
+    if found <= newest() {
+        return Ok(());
+    }
+    Err(LedgerError::SchemaVersion { found: found.into(), supported: newest().into(), advice: "upgrade this library" })
+}

@@ -1,0 +1,223 @@
+//! Queries as SQL. Row-level security confines them; what stands here besides are the filters, and shapes that keep the planner
+//! on an index.
+
+use logline_core::ledger::{LedgerError, Order, Page, Position, Query, Row, Versions};
+use logline_core::{SYSTEM_TENANT, Scope};
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::{Arguments as _, AssertSqlSafe, PgConnection, Row as _};
+use uuid::Uuid;
+
+use crate::error::from_sqlx;
+use crate::place::{self, After, Place};
+use crate::row::{self, COLUMNS};
+use crate::types::Xid;
+
+/// Bytes in one page; a page always has at least one row.
+const MAX_PAGE_BYTES: usize = 4 << 20;
+
+/// Rows of a page that are fetched first. How many more depends on their size.
+const FIRST_CHUNK: usize = 64;
+
+/// A query with its values bound as they come up.
+pub(crate) struct Select<'a> {
+    query: &'a Query,
+    scope: &'a Scope,
+    until: Option<Place>,
+    /// Append order is known to be final below this transaction of this epoch.
+    known: (i32, Xid),
+}
+
+/// One statement.
+struct Statement {
+    arguments: PgArguments,
+    bound: usize,
+}
+
+impl Statement {
+    fn bind<'q, T>(&mut self, value: T) -> Result<String, LedgerError>
+    where
+        T: sqlx::Encode<'q, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
+    {
+        let unfit = |e: sqlx::error::BoxDynError| LedgerError::Refused { reason: format!("a value cannot be sent: {e}") };
+        self.arguments.add(value).map_err(unfit)?;
+        self.bound += 1;
+        Ok(format!("${}", self.bound))
+    }
+}
+
+/// What one chunk of a page came to.
+struct Chunk {
+    rows: Vec<(Row, After)>,
+    bytes: usize,
+    /// Up to where append order was final.
+    horizon: (i32, Xid),
+}
+
+impl<'a> Select<'a> {
+    pub(crate) fn new(scope: &'a Scope, query: &'a Query, known: (i32, Xid)) -> Result<Self, LedgerError> {
+        let until = query.until.as_ref().map(place::place).transpose()?;
+        Ok(Self { query, scope, until, known })
+    }
+
+    /// Reads a page of up to `size` rows.
+    pub(crate) async fn page(
+        &self,
+        connection: &mut PgConnection,
+        mut after: Option<After>,
+        size: usize,
+    ) -> Result<(Page, (i32, Xid)), LedgerError> {
+        if let (Order::Append, Some(After::Place(place))) = (self.query.order, &after) {
+            after = Some(After::Place(place.resume()));
+        }
+        let (mut rows, mut bytes) = (Vec::new(), 0);
+        loop {
+            let room = size.saturating_sub(rows.len());
+            // After the first chunk the size of rows is known.
+            let fitting = match rows.len() {
+                0 => FIRST_CHUNK,
+                read => (MAX_PAGE_BYTES.saturating_sub(bytes) / (bytes / read).max(1)).max(1),
+            };
+            let wanted = room.min(fitting);
+            let chunk = self.chunk(connection, after.as_ref(), wanted.saturating_add(1)).await?;
+            let more = chunk.rows.len() > wanted;
+            bytes += chunk.bytes;
+            for (row, position) in chunk.rows.into_iter().take(wanted) {
+                rows.push(row);
+                after = Some(position);
+            }
+            if more && rows.len() < size && bytes < MAX_PAGE_BYTES {
+                continue;
+            }
+            let next = rows.last().map(|row| row.cursor.clone()).filter(|_| more);
+            let page = Page::new(rows, next);
+            let (epoch, xid) = chunk.horizon;
+            let at_end = !more && self.query.order == Order::Append;
+            let page = if at_end { page.reached(Place::before(epoch, xid).to_cursor()) } else { page };
+            return Ok((page, chunk.horizon));
+        }
+    }
+
+    async fn chunk(&self, connection: &mut PgConnection, after: Option<&After>, limit: usize) -> Result<Chunk, LedgerError> {
+        let mut statement = Statement { arguments: PgArguments::default(), bound: 0 };
+        let sql = self.sql(&mut statement, after, limit)?;
+        let found = sqlx::query_with(AssertSqlSafe(sql), statement.arguments).fetch_all(connection).await.map_err(from_sqlx)?;
+        let mut chunk = Chunk { rows: Vec::with_capacity(found.len()), bytes: 0, horizon: (0, Xid(0)) };
+        for row in &found {
+            chunk.horizon = (row.try_get(0).map_err(from_sqlx)?, row.try_get(1).map_err(from_sqlx)?);
+            if row.try_get::<Option<i64>, _>(4).map_err(from_sqlx)?.is_some() {
+                let (decoded, after, bytes) = self.decode(row, chunk.horizon)?;
+                chunk.bytes += bytes;
+                chunk.rows.push((decoded, after));
+            }
+        }
+        Ok(chunk)
+    }
+
+    fn decode(&self, row: &PgRow, (current, horizon): (i32, Xid)) -> Result<(Row, After, usize), LedgerError> {
+        let (epoch, xid) = (row.try_get(2).map_err(from_sqlx)?, row.try_get(3).map_err(from_sqlx)?);
+        let pos = row.try_get(4).map_err(from_sqlx)?;
+        let (key, span, bytes) = row::decode(row, 5)?;
+        let is_final = epoch < current || xid < horizon;
+        let place = Place { epoch, xid, pos, final_to: (!is_final).then_some(horizon) };
+        Ok(match self.query.order {
+            Order::Chain => {
+                let id = key.id.to_string();
+                let position = Position::Chain { tenant_id: key.tenant_id, id, seq: key.seq.into(), number: pos };
+                (Row { cursor: position.to_cursor(), span }, After::Chain(position), bytes)
+            }
+            _ => (Row { cursor: place.to_cursor(), span }, After::Place(place), bytes),
+        })
+    }
+
+    /// Columns: epoch now, horizon, then epoch, xid and pos of the row and [`COLUMNS`]; one row of nulls where none matches.
+    fn sql(&self, statement: &mut Statement, after: Option<&After>, limit: usize) -> Result<String, LedgerError> {
+        let (known_epoch, known) = (statement.bind(self.known.0)?, statement.bind(self.known.1)?);
+        let conditions = self.conditions(statement, after)?;
+        // An expression keeps the planner from an index that has the order but not the id.
+        let one_id = self.query.id.is_some();
+        let order = match (self.query.order, one_id) {
+            (Order::Newest, false) => "epoch DESC, xid DESC, pos DESC",
+            (Order::Newest, true) => "epoch + 0 DESC, xid DESC, pos DESC",
+            (Order::Chain, _) => "tenant_id, id, seq",
+            (_, false) => "epoch, xid, pos",
+            (_, true) => "epoch + 0, xid, pos",
+        };
+        let select = |tenant: &str| {
+            format!(
+                "(SELECT epoch, xid, pos, {COLUMNS} FROM ledger.universal_registry r
+                  WHERE {tenant} AND {conditions} ORDER BY {order} LIMIT {limit})"
+            )
+        };
+        let rows = match (self.scope.tenant(), &self.query.tenant) {
+            (_, Some(named)) => select(&format!("tenant_id = {}", statement.bind(named.clone())?)),
+            (None, None) => select("true"),
+            (Some(SYSTEM_TENANT), None) => select(&format!("tenant_id = '{SYSTEM_TENANT}'")),
+            // One branch per tenant, each in its index's order.
+            (Some(own), None) => {
+                let own = select(&format!("tenant_id = {}", statement.bind(own.to_owned())?));
+                let system = select(&format!("tenant_id = '{SYSTEM_TENANT}' AND visibility = 'public'"));
+                format!("{own} UNION ALL {system}")
+            }
+        };
+        // Transactions below the horizon have ended when this statement's snapshot is taken, so it sees all they wrote.
+        Ok(format!(
+            "WITH h AS MATERIALIZED (SELECT e.epoch AS epoch_now,
+                CASE WHEN e.epoch = {known_epoch} THEN greatest(ledger.horizon(), {known}) ELSE ledger.horizon() END AS horizon
+                FROM ledger.epochs e ORDER BY e.epoch DESC LIMIT 1)
+             SELECT h.epoch_now, h.horizon, found.* FROM h
+             LEFT JOIN LATERAL (SELECT * FROM ({rows}) u ORDER BY {order} LIMIT {limit}) found ON true"
+        ))
+    }
+
+    fn conditions(&self, statement: &mut Statement, after: Option<&After>) -> Result<String, LedgerError> {
+        let query = self.query;
+        let mut all = Vec::new();
+        for (column, value) in [("id", query.id), ("parent_id", query.parent_id)] {
+            if let Some(value) = value {
+                all.push(format!("{column} = {}", statement.bind::<Uuid>(value)?));
+            }
+        }
+        let texts = [
+            ("entity_type", &query.entity_type),
+            ("owner_id", &query.owner),
+            ("status", &query.status),
+            ("trace_id", &query.trace_id),
+        ];
+        for (column, value) in texts {
+            if let Some(value) = value {
+                all.push(format!("{column} = {}", statement.bind(value.clone())?));
+            }
+        }
+        if query.versions == Versions::Latest {
+            all.push("NOT is_deleted AND ledger.is_last(tenant_id, id, seq)".to_owned());
+        }
+        if let Some(until) = self.until {
+            all.push(format!("(epoch, xid, pos) <= {}", bind_place(statement, until)?));
+        }
+        match after {
+            None => {}
+            Some(After::Place(place)) => {
+                let operator = if query.order == Order::Newest { "<" } else { ">" };
+                all.push(format!("(epoch, xid, pos) {operator} {}", bind_place(statement, *place)?));
+            }
+            Some(After::Chain(Position::Chain { tenant_id, id, seq, .. })) => {
+                let id: Uuid = id.parse().map_err(|_| LedgerError::InvalidCursor { cursor: id.clone() })?;
+                let seq = i32::try_from(*seq).map_err(|_| LedgerError::InvalidCursor { cursor: seq.to_string() })?;
+                let tenant = statement.bind(tenant_id.clone())?;
+                let (id, seq) = (statement.bind(id)?, statement.bind(seq)?);
+                all.push(format!("(tenant_id, id, seq) > ({tenant}, {id}, {seq})"));
+            }
+            // Cursors of append order are `Place`s here.
+            Some(After::Chain(Position::Append(_))) => {}
+        }
+        if query.order == Order::Append {
+            all.push("(epoch < h.epoch_now OR xid < h.horizon)".to_owned());
+        }
+        Ok(if all.is_empty() { "true".to_owned() } else { all.join(" AND ") })
+    }
+}
+
+fn bind_place(statement: &mut Statement, place: Place) -> Result<String, LedgerError> {
+    let (epoch, xid, pos) = (statement.bind(place.epoch)?, statement.bind(place.xid)?, statement.bind(place.pos)?);
+    Ok(format!("({epoch}, {xid}, {pos})"))
+}

@@ -1,0 +1,232 @@
+//! Following the ledger: one listener and one poller per host, however many watch.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use logline_core::ledger::{LedgerError, Signal};
+use logline_core::{SYSTEM_TENANT, Scope};
+use sqlx::postgres::PgListener;
+use sqlx::{PgPool, Row as _};
+use tokio::sync::Notify;
+
+use crate::error::from_sqlx;
+use crate::types::Xid;
+
+/// The channel on which hosts tell each other that there are rows. It carries nothing.
+const CHANNEL: &str = "logline";
+
+/// The least time between two notifications of a host: each takes a lock that all notifying transactions of the cluster share.
+const NOTIFY_INTERVAL: Duration = Duration::from_millis(5);
+
+/// How soon to look again while there are rows that are not final yet, milliseconds.
+const UNSETTLED: [u64; 6] = [2, 4, 8, 16, 32, 64];
+
+/// How long append order may stand still with rows waiting before somebody should know.
+const STALLED: Duration = Duration::from_secs(5);
+
+/// What the watchers of one host share.
+#[derive(Debug, Default)]
+pub(crate) struct Tail {
+    /// Append order is final below this transaction of this epoch.
+    known: Mutex<(i32, Xid)>,
+    /// Watchers by the tenant they look at; `None` for those who look at all.
+    signals: Mutex<HashMap<Option<i64>, Arc<Signal>>>,
+    /// Somebody should look for rows.
+    pub(crate) look: Notify,
+    /// Other hosts should be told of rows.
+    pub(crate) tell: Notify,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Tail {
+    /// Up to where append order is known to be final. It stays so, whatever a later, more careful look says.
+    pub(crate) fn known(&self) -> (i32, Xid) {
+        *lock(&self.known)
+    }
+
+    pub(crate) fn learn(&self, horizon: (i32, Xid)) {
+        let mut known = lock(&self.known);
+        *known = (*known).max(horizon);
+    }
+
+    /// Rows were committed by this host.
+    pub(crate) fn wrote(&self) {
+        self.look.notify_one();
+        self.tell.notify_one();
+    }
+
+    /// The signal for watchers of a scope, given the server's hash of its tenant.
+    pub(crate) fn signal(&self, tenant: Option<i64>) -> Arc<Signal> {
+        Arc::clone(lock(&self.signals).entry(tenant).or_default())
+    }
+
+    fn wake(&self, tenants: &[i64], system: i64) {
+        let mut signals = lock(&self.signals);
+        // Those whom nobody waits for any more.
+        signals.retain(|_, signal| Arc::strong_count(signal) > 1);
+        let public = tenants.contains(&system);
+        for (tenant, signal) in &*signals {
+            if public || tenant.is_none_or(|tenant| tenants.contains(&tenant)) {
+                signal.notify();
+            }
+        }
+    }
+
+    fn wake_all(&self) {
+        lock(&self.signals).values().for_each(|signal| signal.notify());
+    }
+}
+
+/// The server's hash of the tenant that a scope follows.
+pub(crate) async fn tenant_hash(pool: &PgPool, scope: &Scope) -> Result<Option<i64>, LedgerError> {
+    let Some(tenant) = scope.tenant() else { return Ok(None) };
+    hash(pool, tenant).await.map(Some)
+}
+
+async fn hash(pool: &PgPool, tenant: &str) -> Result<i64, LedgerError> {
+    let query = sqlx::query_scalar("SELECT hashtextextended($1 COLLATE \"C\", 0)").bind(tenant);
+    query.fetch_one(pool).await.map_err(from_sqlx)
+}
+
+/// Tells other hosts, in transactions of its own: in the writing ones it would make all commits wait for each other.
+pub(crate) async fn tell(pool: PgPool, tail: Arc<Tail>) {
+    loop {
+        tail.tell.notified().await;
+        if let Err(error) = sqlx::query("SELECT pg_notify($1, '')").bind(CHANNEL).execute(&pool).await {
+            tracing::debug!(%error, "other hosts could not be told of new rows; their polls will find them");
+        }
+        tokio::time::sleep(NOTIFY_INTERVAL).await;
+    }
+}
+
+/// Passes on what other hosts tell; reconnects by itself.
+pub(crate) async fn listen(pool: PgPool, tail: Arc<Tail>) {
+    let mut pause = Duration::from_millis(50);
+    loop {
+        let heard = async {
+            let mut listener = PgListener::connect_with(&pool).await?;
+            listener.listen(CHANNEL).await?;
+            // What was said before is not heard: look once.
+            tail.look.notify_one();
+            loop {
+                // `None` is a lost connection: it has been replaced, and what was said meanwhile is not heard.
+                listener.try_recv().await?;
+                tail.look.notify_one();
+            }
+        };
+        let Err::<(), sqlx::Error>(error) = heard.await else { return };
+        tracing::warn!(%error, "not listening for new rows; polling until that works again");
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(5));
+    }
+}
+
+/// What one look came to.
+struct News {
+    epoch: i32,
+    horizon: Xid,
+    tenants: Vec<i64>,
+    unsettled: bool,
+}
+
+async fn news(pool: &PgPool, after: (i32, Xid)) -> Result<News, sqlx::Error> {
+    let sql = "SELECT epoch, horizon, tenants, unsettled FROM ledger.news($1, $2)";
+    let row = sqlx::query(sql).bind(after.0).bind(after.1).fetch_one(pool).await?;
+    Ok(News { epoch: row.try_get(0)?, horizon: row.try_get(1)?, tenants: row.try_get(2)?, unsettled: row.try_get(3)? })
+}
+
+/// Up to where append order is final now.
+pub(crate) async fn horizon(pool: &PgPool) -> Result<(i32, Xid), LedgerError> {
+    let news = news(pool, (i32::MAX, Xid(0))).await.map_err(from_sqlx)?;
+    Ok((news.epoch, news.horizon))
+}
+
+/// Looks for rows that have become final, and wakes those who wait for them.
+pub(crate) async fn poll(pool: PgPool, tail: Arc<Tail>, interval: Duration) {
+    let mut after: Option<(i32, Xid)> = None;
+    let mut unsettled = 0;
+    let mut moved = Instant::now();
+    let mut system = None;
+    loop {
+        if system.is_none() {
+            system = hash(&pool, SYSTEM_TENANT).await.ok();
+        }
+        let mut pause = interval;
+        match news(&pool, after.unwrap_or((i32::MAX, Xid(0)))).await {
+            Ok(news) => {
+                let horizon = (news.epoch, news.horizon);
+                tail.learn(horizon);
+                match system {
+                    // The first look has nothing to compare with.
+                    Some(system) if after.is_some() => tail.wake(&news.tenants, system),
+                    _ => tail.wake_all(),
+                }
+                if after.is_none_or(|after| after < horizon) {
+                    (after, moved, unsettled) = (Some(horizon), Instant::now(), 0);
+                }
+                if news.unsettled {
+                    let step = UNSETTLED.get(unsettled).or(UNSETTLED.last()).copied().unwrap_or(64);
+                    pause = Duration::from_millis(step).min(interval);
+                    unsettled += 1;
+                    if moved.elapsed() > STALLED {
+                        report_stall(&pool).await;
+                        moved = Instant::now();
+                    }
+                }
+            }
+            // Waking for nothing is harmless; missing a row is not.
+            Err(error) => {
+                tracing::warn!(%error, "cannot look for new rows");
+                tail.wake_all();
+            }
+        }
+        tokio::select! {
+            () = tail.look.notified() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+/// Says which backends keep append order from being final.
+async fn report_stall(pool: &PgPool) {
+    match holders(pool).await {
+        Ok(holders) => {
+            let holders: Vec<_> = holders.iter().map(ToString::to_string).collect();
+            tracing::warn!(
+                holders = holders.join("; "),
+                "new rows wait for transactions that began before them: end those, or `select pg_terminate_backend(pid)`"
+            );
+        }
+        Err(error) => tracing::warn!(%error, "new rows wait for transactions that began before them"),
+    }
+}
+
+/// A transaction that keeps append order from being final.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Holder {
+    /// The backend's process id; `None` for a prepared transaction.
+    pub pid: Option<i32>,
+    /// Its transaction.
+    pub xid: String,
+}
+
+impl std::fmt::Display for Holder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.pid {
+            Some(pid) => write!(f, "backend {pid} (transaction {})", self.xid),
+            None => write!(f, "prepared transaction {}: see pg_prepared_xacts", self.xid),
+        }
+    }
+}
+
+/// The transactions that keep append order from being final now, oldest first.
+pub(crate) async fn holders(pool: &PgPool) -> Result<Vec<Holder>, LedgerError> {
+    let rows = sqlx::query("SELECT pid, xid FROM ledger.holders()").fetch_all(pool).await.map_err(from_sqlx)?;
+    let holder = |row: &sqlx::postgres::PgRow| Ok(Holder { pid: row.try_get(0)?, xid: row.try_get(1)? });
+    rows.iter().map(holder).collect::<Result<_, sqlx::Error>>().map_err(from_sqlx)
+}

@@ -1,0 +1,103 @@
+//! Wire forms of the types that the registry's columns have and sqlx does not map the way we need.
+
+use logline_core::Timestamp;
+use sqlx::encode::IsNull;
+use sqlx::error::BoxDynError;
+use sqlx::postgres::types::Oid;
+use sqlx::postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo, PgValueRef};
+use sqlx::{Decode, Encode, Postgres, Type};
+
+/// JSON text as `jsonb`: sent as it stands, read back as the server prints it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Jsonb<T>(pub(crate) T);
+
+/// The first byte of binary `jsonb`.
+const JSONB_VERSION: u8 = 1;
+
+/// A point in time as `timestamptz`, microseconds since 1970.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Micros(pub(crate) i64);
+
+/// From 1970-01-01 to 2000-01-01, where `timestamptz` begins.
+const TO_2000: i64 = 946_684_800_000_000;
+
+/// A transaction id that does not wrap around.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(crate) struct Xid(pub(crate) u64);
+
+macro_rules! oids {
+    ($([$($generics:tt)*] $type:ty: $oid:literal, array $array:literal;)*) => {
+        $(impl<$($generics)*> Type<Postgres> for $type {
+            fn type_info() -> PgTypeInfo {
+                PgTypeInfo::with_oid(Oid($oid))
+            }
+
+            fn compatible(found: &PgTypeInfo) -> bool {
+                found.oid() == Some(Oid($oid))
+            }
+        }
+
+        impl<$($generics)*> PgHasArrayType for $type {
+            fn array_type_info() -> PgTypeInfo {
+                PgTypeInfo::with_oid(Oid($array))
+            }
+        })*
+    };
+}
+
+// From pg_type.dat; they never change.
+oids! {
+    [T] Jsonb<T>: 3802, array 3807;
+    [] Micros: 1184, array 1185;
+    [] Xid: 5069, array 271;
+}
+
+impl Encode<'_, Postgres> for Jsonb<&[u8]> {
+    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        buffer.push(JSONB_VERSION);
+        buffer.extend_from_slice(self.0);
+        Ok(IsNull::No)
+    }
+}
+
+impl<'r> Decode<'r, Postgres> for Jsonb<&'r [u8]> {
+    fn decode(value: PgValueRef<'r>) -> Result<Self, BoxDynError> {
+        match value.as_bytes()?.split_first() {
+            Some((&JSONB_VERSION, text)) => Ok(Self(text)),
+            _ => Err("jsonb of an unknown version".into()),
+        }
+    }
+}
+
+impl From<Timestamp> for Micros {
+    fn from(time: Timestamp) -> Self {
+        Self(time.unix_micros())
+    }
+}
+
+impl Encode<'_, Postgres> for Micros {
+    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        buffer.extend_from_slice(&self.0.saturating_sub(TO_2000).to_be_bytes());
+        Ok(IsNull::No)
+    }
+}
+
+impl<'r> Decode<'r, Postgres> for Micros {
+    fn decode(value: PgValueRef<'r>) -> Result<Self, BoxDynError> {
+        // Infinity stays at the edge, where no timestamp of a ledger is.
+        Ok(Self(i64::from_be_bytes(value.as_bytes()?.try_into()?).saturating_add(TO_2000)))
+    }
+}
+
+impl Encode<'_, Postgres> for Xid {
+    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        buffer.extend_from_slice(&self.0.to_be_bytes());
+        Ok(IsNull::No)
+    }
+}
+
+impl<'r> Decode<'r, Postgres> for Xid {
+    fn decode(value: PgValueRef<'r>) -> Result<Self, BoxDynError> {
+        Ok(Self(u64::from_be_bytes(value.as_bytes()?.try_into()?)))
+    }
+}

@@ -1,0 +1,234 @@
+//! The tasks that write: each takes what waits, of whatever scopes, and commits it as one statement.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use logline_core::Scope;
+use logline_core::ledger::{AppendOptions, LedgerError, OnExisting, Outcome, Receipt};
+use sqlx::pool::PoolConnection;
+use sqlx::{Connection as _, PgConnection, PgPool, Postgres};
+use tokio::sync::{Mutex, mpsc, oneshot};
+
+use crate::admit::Admission;
+use crate::error::{Setback, from_sqlx, same_again, setback};
+use crate::identity;
+use crate::row::{self, EncodedRow};
+use crate::tail::Tail;
+
+/// One append that waits.
+pub(crate) struct Append {
+    pub(crate) scope: Scope,
+    pub(crate) batch: Vec<EncodedRow>,
+    pub(crate) options: AppendOptions,
+    pub(crate) bytes: usize,
+    pub(crate) reply: oneshot::Sender<Verdict>,
+}
+
+/// What became of one append.
+type Verdict = Result<Vec<Receipt>, LedgerError>;
+
+/// Appends in one group at most; more only lengthen the wait of the first.
+const MAX_GROUP: usize = 1024;
+
+/// Bytes in one group, unless a single append has more.
+const MAX_GROUP_BYTES: usize = 8 << 20;
+
+/// How often a group is decided anew after losing a race.
+const MAX_TRIES: u32 = 12;
+
+/// The jobs of all writers.
+pub(crate) type Jobs = Arc<Mutex<mpsc::UnboundedReceiver<Append>>>;
+
+/// The loop of one writer; it ends when every handle of the ledger is gone and what waited is written.
+pub(crate) async fn run(pool: PgPool, jobs: Jobs, queued: Arc<AtomicUsize>, tail: Arc<Tail>) {
+    let mut writer = Writer { pool, connection: None };
+    loop {
+        let group = {
+            let mut jobs = jobs.lock().await;
+            let Some(first) = jobs.recv().await else { return };
+            let mut bytes = first.bytes;
+            let mut group = vec![first];
+            while group.len() < MAX_GROUP && bytes < MAX_GROUP_BYTES {
+                let Ok(next) = jobs.try_recv() else { break };
+                bytes += next.bytes;
+                group.push(next);
+            }
+            group
+        };
+        let bytes = group.iter().map(|append| append.bytes).sum();
+        let verdicts = writer.write(&group).await;
+        queued.fetch_sub(bytes, Ordering::Relaxed);
+        if verdicts.iter().flatten().flatten().any(|receipt| receipt.outcome == Outcome::Appended) {
+            tail.wrote();
+        }
+        for (append, verdict) in group.into_iter().zip(verdicts) {
+            // Whoever asked may have gone.
+            let _ = append.reply.send(verdict);
+        }
+    }
+}
+
+struct Writer {
+    pool: PgPool,
+    /// Kept between groups; given up when it fails.
+    connection: Option<PoolConnection<Postgres>>,
+}
+
+impl Writer {
+    /// Writes a group and says what became of each member.
+    async fn write(&mut self, group: &[Append]) -> Vec<Verdict> {
+        let mut careful = group.iter().any(|append| append.options.on_existing == OnExisting::Keep);
+        let mut reconnected = false;
+        for tries in 1..=MAX_TRIES {
+            let result = if careful { self.decide_and_insert(group).await } else { self.insert_all(group).await };
+            let error = match result {
+                Ok(verdicts) => return verdicts,
+                Err(Failure::Ledger(error)) => return all(group, error),
+                Err(Failure::Database(error)) => error,
+            };
+            match setback(&error) {
+                Setback::Raced => careful = true,
+                Setback::Again => {}
+                Setback::Final => {
+                    let lost = error.as_database_error().is_none_or(|e| e.code().is_some_and(|c| c.starts_with("57P")));
+                    if lost {
+                        // Whether the group was stored is not known; identical bytes are stored once, so asking again is safe.
+                        let had = self.connection.take();
+                        if had.is_some() && !reconnected {
+                            tracing::debug!(%error, "the writing connection was lost, trying another");
+                            (reconnected, careful) = (true, true);
+                            continue;
+                        }
+                    }
+                    return all(group, from_sqlx(error));
+                }
+            }
+            tracing::debug!(%error, tries, "a group of appends lost a race");
+        }
+        let reason = format!("other writers were faster {MAX_TRIES} times");
+        all(group, LedgerError::Unavailable { reason, source: None })
+    }
+
+    async fn connection(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
+        let connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.pool.acquire().await?,
+        };
+        Ok(self.connection.insert(connection))
+    }
+
+    /// Inserts everything, on the word of the writers that it follows what is there. The database holds them to it.
+    async fn insert_all(&mut self, group: &[Append]) -> Result<Vec<Verdict>, Failure> {
+        let rows: Vec<_> = group.iter().flat_map(|append| append.batch.iter().map(|row| (&append.scope, row))).collect();
+        insert(self.connection().await?, rows).await?;
+        let appended = |row: &EncodedRow| Receipt::new(row.span.key(), row.span.seal.curr_hash, Outcome::Appended);
+        Ok(group.iter().map(|append| Ok(append.batch.iter().map(appended).collect())).collect())
+    }
+
+    /// Reads what is there, decides about each member, and inserts what is admitted.
+    async fn decide_and_insert(&mut self, group: &[Append]) -> Result<Vec<Verdict>, Failure> {
+        let connection = self.connection().await?;
+        let mut admission = Admission::default();
+        let mut verdicts = Vec::with_capacity(group.len());
+        let mut transaction = connection.begin_with("BEGIN READ ONLY").await?;
+        for (scope, members) in by_scope(group.iter().map(|append| (&append.scope, append))) {
+            let rows: Vec<_> = members.iter().flat_map(|append| &append.batch).collect();
+            admission.read(&mut transaction, scope, &rows).await?;
+        }
+        for append in group {
+            let verdict = admission.decide(&mut transaction, &append.scope, &append.batch, &append.options).await;
+            match verdict {
+                Err(error) if !is_verdict(&error) => return Err(error.into()),
+                verdict => verdicts.push(verdict),
+            }
+        }
+        transaction.commit().await?;
+        let admitted = group.iter().zip(&verdicts).filter_map(|(append, verdict)| Some((append, verdict.as_ref().ok()?)));
+        let rows: Vec<_> = admitted
+            .flat_map(|(append, receipts)| {
+                append.batch.iter().zip(receipts).map(|(row, receipt)| (&append.scope, row, receipt))
+            })
+            .filter(|(_, _, receipt)| receipt.outcome == Outcome::Appended)
+            .map(|(scope, row, _)| (scope, row))
+            .collect();
+        if !rows.is_empty() {
+            insert(self.connection().await?, rows).await?;
+        }
+        Ok(verdicts)
+    }
+}
+
+/// Why a group was not written.
+enum Failure {
+    Database(sqlx::Error),
+    Ledger(LedgerError),
+}
+
+impl From<sqlx::Error> for Failure {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+impl From<LedgerError> for Failure {
+    fn from(error: LedgerError) -> Self {
+        Self::Ledger(error)
+    }
+}
+
+/// Whether the error is about the append itself, not about the store.
+fn is_verdict(error: &LedgerError) -> bool {
+    matches!(
+        error,
+        LedgerError::Conflict(_)
+            | LedgerError::ChangedIdentity { .. }
+            | LedgerError::KeepMismatch { .. }
+            | LedgerError::Damaged { .. }
+            | LedgerError::InvalidSpan { .. }
+    )
+}
+
+/// The same error for every member.
+fn all(group: &[Append], error: LedgerError) -> Vec<Verdict> {
+    tracing::warn!(%error, appends = group.len(), "a group of appends was not stored");
+    let mut verdicts: Vec<Verdict> = group.iter().skip(1).map(|_| Err(same_again(&error))).collect();
+    verdicts.push(Err(error));
+    verdicts
+}
+
+/// Groups by scope, in order of first appearance; within a scope the order stays.
+fn by_scope<'a, T>(items: impl Iterator<Item = (&'a Scope, T)>) -> Vec<(&'a Scope, Vec<T>)> {
+    let mut index = std::collections::HashMap::new();
+    let mut groups: Vec<(&Scope, Vec<T>)> = Vec::new();
+    for (scope, item) in items {
+        let at = *index.entry(scope).or_insert(groups.len());
+        match groups.get_mut(at) {
+            Some((_, group)) => group.push(item),
+            None => groups.push((scope, vec![item])),
+        }
+    }
+    groups
+}
+
+/// Inserts the rows of several scopes in one statement, which is its own transaction.
+async fn insert(connection: &mut PgConnection, rows: Vec<(&Scope, &EncodedRow)>) -> Result<(), sqlx::Error> {
+    let groups = by_scope(rows.into_iter());
+    let scopes = || groups.iter().map(|(scope, _)| *scope);
+    let mut end = 0_i32;
+    let ends = groups.iter().map(|(_, rows)| {
+        end = end.saturating_add(i32::try_from(rows.len()).unwrap_or(i32::MAX));
+        end
+    });
+    let query = sqlx::query(append_sql())
+        .bind(scopes().map(identity::role).collect::<Vec<_>>())
+        .bind(scopes().map(|scope| scope.tenant().unwrap_or_default()).collect::<Vec<_>>())
+        .bind(scopes().map(identity::user).collect::<Vec<_>>())
+        .bind(ends.collect::<Vec<_>>());
+    let rows: Vec<&EncodedRow> = groups.iter().flat_map(|(_, rows)| rows.iter().copied()).collect();
+    row::bind(query, &rows).execute(connection).await.map(drop)
+}
+
+fn append_sql() -> &'static str {
+    "SELECT ledger.append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, \
+     $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34)"
+}
