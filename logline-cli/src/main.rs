@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use commands::{export, fsck, import, keygen, read, tail};
+use commands::{doctor, export, fsck, import, keygen, migrate, read, tail};
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
@@ -19,7 +19,7 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Parser)]
 #[command(name = "logline", version)]
 struct Options {
-    /// The ledger: `sqlite:FILE`.
+    /// The ledger: `sqlite:FILE` or `postgres://LOGIN@HOST/DATABASE`.
     #[arg(long, global = true, value_name = "URL", env = "LOGLINE_LEDGER")]
     ledger: Option<String>,
     /// One JSON object a line, for machines.
@@ -45,13 +45,17 @@ enum Command {
     History(read::Options),
     /// Follows the ledger.
     Tail(tail::Options),
+    /// Brings a PostgreSQL database to this version's schema, roles included.
+    Migrate(migrate::Options),
+    /// Checks a PostgreSQL database: schema, row-level security, roles, settings; says what to fix.
+    Doctor,
 }
 
 fn main() -> ExitCode {
     let options = Options::parse();
     let filter = tracing_subscriber::EnvFilter::from_default_env();
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => return output::failed(&e, options.json),
     };
@@ -72,5 +76,7 @@ async fn run(options: &Options) -> Result<bool, Error> {
         Command::Get(command) => read::get(command, ledger, options.json).await,
         Command::History(command) => read::history(command, ledger, options.json).await,
         Command::Tail(command) => tail::run(command, ledger, options.json).await,
+        Command::Migrate(command) => migrate::run(command, ledger, options.json).await,
+        Command::Doctor => doctor::run(ledger, options.json).await,
     }
 }

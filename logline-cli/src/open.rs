@@ -2,37 +2,74 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::Args;
 use logline_core::Scope;
+use logline_core::ledger::Ledger;
 use logline_core::trust::TrustRoot;
+use logline_pg::{PgLedger, PgOptions};
 use logline_sqlite::{SqliteLedger, SqliteOptions};
 
 use crate::Error;
 
-/// The file in a ledger's URL.
-pub(crate) fn path(url: Option<&str>) -> Result<PathBuf, Error> {
-    let url = url.filter(|url| !url.is_empty()).ok_or("no ledger: pass --ledger sqlite:FILE, or set LOGLINE_LEDGER")?;
-    let Some(file) = url.strip_prefix("sqlite:") else {
-        return Err(format!("ledger `{url}` is not supported by this version: use sqlite:FILE").into());
-    };
-    let file = file.strip_prefix("//").unwrap_or(file);
-    if file.is_empty() {
-        return Err("the ledger's URL names no file: use sqlite:FILE".into());
+/// Where a ledger is.
+pub(crate) enum Location {
+    /// A SQLite file.
+    Sqlite(PathBuf),
+    /// A PostgreSQL database.
+    Postgres(Box<PgOptions>),
+}
+
+impl Location {
+    /// Reads the URL of a ledger.
+    pub(crate) fn of(url: Option<&str>) -> Result<Self, Error> {
+        let url = url.filter(|url| !url.is_empty());
+        let url = url.ok_or("no ledger: pass --ledger sqlite:FILE or postgres://LOGIN@HOST/DATABASE, or set LOGLINE_LEDGER")?;
+        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+            return Ok(Self::Postgres(Box::new(PgOptions::new(url)?)));
+        }
+        let Some(file) = url.strip_prefix("sqlite:") else {
+            // What stands there may be a password.
+            return Err("the ledger's URL is not supported: use sqlite:FILE or postgres://LOGIN@HOST/DATABASE".into());
+        };
+        let file = file.strip_prefix("//").unwrap_or(file);
+        if file.is_empty() {
+            return Err("the ledger's URL names no file: use sqlite:FILE".into());
+        }
+        Ok(Self::Sqlite(PathBuf::from(file)))
     }
-    Ok(PathBuf::from(file))
+
+    /// Opens the ledger for writing; a file is made where it is missing, a database is not.
+    pub(crate) async fn for_writing(&self) -> Result<Arc<dyn Ledger>, Error> {
+        Ok(match self {
+            Self::Sqlite(path) => Arc::new(SqliteLedger::open(path)?),
+            Self::Postgres(options) => Arc::new(PgLedger::connect(options.as_ref().clone()).await?),
+        })
+    }
+}
+
+/// The database of a command that only PostgreSQL has.
+pub(crate) fn database(url: Option<&str>) -> Result<PgOptions, Error> {
+    match Location::of(url)? {
+        Location::Postgres(options) => Ok(*options),
+        Location::Sqlite(_) => Err("this command is for --ledger postgres://…: a SQLite file needs no set-up".into()),
+    }
 }
 
 /// Opens an existing ledger for reading.
-pub(crate) fn for_reading(url: Option<&str>) -> Result<SqliteLedger, Error> {
-    let path = path(url)?;
+pub(crate) async fn for_reading(url: Option<&str>) -> Result<Arc<dyn Ledger>, Error> {
+    let path = match Location::of(url)? {
+        Location::Sqlite(path) => path,
+        database @ Location::Postgres(_) => return database.for_writing().await,
+    };
     if path.is_dir() {
         return Err(format!("{} is a folder, not a ledger", path.display()).into());
     }
     if !path.exists() {
         return Err(format!("there is no ledger {}: check the path, or make it with `logline import`", path.display()).into());
     }
-    Ok(SqliteLedger::open_with(SqliteOptions::new(path).read_only())?)
+    Ok(Arc::new(SqliteLedger::open_with(SqliteOptions::new(path).read_only())?))
 }
 
 /// Reads a pinned trust root, a JSON object of `manifest_id`, `keys` and `threshold`.

@@ -245,6 +245,16 @@ BEGIN
     SELECT FROM ledger.universal_registry u WHERE u.tenant_id = tenant AND u.id = span AND u.seq > version);
 END $$;
 
+-- Transactions that have written and not ended, with the database that each is in. One that ends meanwhile is not listed.
+CREATE FUNCTION ledger.running_transactions() RETURNS TABLE (xid xid, database name, pid integer) LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+  SELECT l.transactionid, d.datname, l.pid FROM pg_locks l
+  JOIN pg_stat_get_activity(NULL) a ON a.pid = l.pid
+  JOIN pg_database d ON d.oid = a.datid
+  WHERE l.locktype = 'transactionid' AND l.granted AND l.mode = 'ExclusiveLock'
+  UNION ALL SELECT p.transaction, p.database, NULL FROM pg_prepared_xacts p
+$$;
+
 -- Everything of the current epoch with a smaller transaction id has ended, committed or not: append order is final up to here.
 -- Transactions in other databases write nothing here and hold nothing up; those whose database is unknown do.
 CREATE FUNCTION ledger.horizon() RETURNS xid8 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -256,22 +266,16 @@ BEGIN
     RETURN pg_snapshot_xmax(snapshot);
   END IF;
   SELECT running INTO oldest FROM pg_snapshot_xip(snapshot) AS running
-  WHERE NOT EXISTS (
-    SELECT FROM pg_locks l JOIN pg_stat_get_activity(l.pid) a ON true
-    WHERE l.locktype = 'transactionid' AND l.granted AND l.mode = 'ExclusiveLock' AND l.transactionid = running::xid
-      AND a.datid <> (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()))
+  WHERE NOT EXISTS (SELECT FROM ledger.running_transactions() r WHERE r.xid = running::xid AND r.database <> current_database())
   ORDER BY running LIMIT 1;
   RETURN coalesce(oldest, pg_snapshot_xmax(snapshot));
 END $$;
 
--- Which backends keep append order from being final, oldest first.
-CREATE FUNCTION ledger.holders() RETURNS TABLE (pid integer, xid text, database text) LANGUAGE sql STABLE
+-- What keeps append order from being final, oldest first: backends, and prepared transactions, which have none.
+CREATE FUNCTION ledger.holders() RETURNS TABLE (pid integer, xid text) LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
-  SELECT l.pid, running::text, d.datname::text FROM pg_snapshot_xip(pg_current_snapshot()) AS running
-  LEFT JOIN pg_locks l ON l.locktype = 'transactionid' AND l.granted AND l.mode = 'ExclusiveLock' AND l.transactionid = running::xid
-  LEFT JOIN LATERAL pg_stat_get_activity(l.pid) a ON true
-  LEFT JOIN pg_database d ON d.oid = a.datid
-  WHERE a.datid IS NULL OR d.datname = current_database()
+  SELECT r.pid, running::text FROM pg_snapshot_xip(pg_current_snapshot()) AS running
+  JOIN ledger.running_transactions() r ON r.xid = running::xid AND r.database = current_database()
   ORDER BY running LIMIT 8
 $$;
 

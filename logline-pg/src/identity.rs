@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 
 use logline_core::Scope;
-use sqlx::{AssertSqlSafe, PgPool, Postgres, Transaction};
+use sqlx::pool::PoolConnection;
+use sqlx::{AssertSqlSafe, Executor as _, PgConnection, PgPool, Postgres};
 
 /// The group role of a scope.
 pub(crate) fn role(scope: &Scope) -> &'static str {
@@ -21,18 +22,44 @@ pub(crate) fn user(scope: &Scope) -> &str {
     }
 }
 
-/// Begins a read-only transaction in the identity of `scope`, in one round trip. The identity ends with the transaction, so a
-/// pooled connection carries none to its next user.
-pub(crate) async fn read(
-    pool: &PgPool,
-    scope: &Scope,
-    named: Option<&str>,
-) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
-    let texts = [role(scope), scope.tenant().unwrap_or_default(), user(scope), named.unwrap_or_default()];
-    let [role, tenant, user, named] = texts.map(literal);
-    let begin = format!("BEGIN READ ONLY; SELECT ledger.identify({role}, {tenant}, {user}, {named})");
-    // Several statements in one message take no parameters; the literals are hexadecimal, whatever the texts hold.
-    pool.begin_with(AssertSqlSafe(begin)).await
+/// A read-only transaction in the identity of a scope.
+///
+/// A connection goes back to its pool only after [`Reading::commit`]. One whose reader failed, panicked or was cancelled is in a
+/// state nobody has looked at: it is closed.
+pub(crate) struct Reading {
+    connection: Option<PoolConnection<Postgres>>,
+}
+
+impl Reading {
+    /// Begins in one round trip. The identity ends with the transaction, so the connection carries none to its next user.
+    pub(crate) async fn begin(pool: &PgPool, scope: &Scope, named: Option<&str>) -> Result<Self, sqlx::Error> {
+        let texts = [role(scope), scope.tenant().unwrap_or_default(), user(scope), named.unwrap_or_default()];
+        let [role, tenant, user, named] = texts.map(literal);
+        let begin = format!("BEGIN READ ONLY; SELECT ledger.identify({role}, {tenant}, {user}, {named})");
+        let mut reading = Self { connection: Some(pool.acquire().await?) };
+        // Several statements in one message take no parameters; the literals are hexadecimal, whatever the texts hold.
+        reading.connection()?.execute(AssertSqlSafe(begin)).await?;
+        Ok(reading)
+    }
+
+    pub(crate) fn connection(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
+        self.connection.as_deref_mut().ok_or(sqlx::Error::PoolClosed)
+    }
+
+    /// Ends the transaction and gives the connection back.
+    pub(crate) async fn commit(mut self) -> Result<(), sqlx::Error> {
+        self.connection()?.execute("COMMIT").await?;
+        drop(self.connection.take());
+        Ok(())
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            drop(connection.detach());
+        }
+    }
 }
 
 /// An expression for `text` in which nothing of it stands as it is.

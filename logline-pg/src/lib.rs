@@ -21,6 +21,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests may"))]
 
 mod admit;
+mod doctor;
 mod error;
 mod identity;
 mod migrate;
@@ -42,16 +43,18 @@ use logline_core::ledger::{
 };
 use logline_core::{Scope, SignedSpan, VerifiedSpan};
 use sqlx::postgres::PgPoolOptions;
-use sqlx::{AssertSqlSafe, Executor as _, PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{AssertSqlSafe, Executor as _, PgConnection, PgPool};
 use tokio::sync::{Mutex, OnceCell, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
+pub use doctor::{Finding, Severity, doctor};
 pub use migrate::{Migrated, migrate, migrate_to_new_epoch};
 pub use options::PgOptions;
 pub use tail::Holder;
 
 use error::from_sqlx;
+use identity::Reading;
 use place::{After, Place};
 use row::{COLUMNS, EncodedRow};
 use select::Select;
@@ -151,10 +154,10 @@ impl PgLedger {
     }
 
     /// Begins a read-only transaction as `scope`. A connection that has died in the pool is replaced.
-    async fn read(&self, scope: &Scope, named: Option<&str>) -> Result<Transaction<'static, Postgres>, LedgerError> {
+    async fn read(&self, scope: &Scope, named: Option<&str>) -> Result<Reading, LedgerError> {
         let mut tries = 0;
         loop {
-            match identity::read(&self.shared.pool, scope, named).await {
+            match Reading::begin(&self.shared.pool, scope, named).await {
                 Err(sqlx::Error::Io(error)) if tries <= self.shared.options.max_connections => {
                     tracing::debug!(%error, "a pooled connection was dead");
                     tries += 1;
@@ -175,14 +178,15 @@ impl PgLedger {
         loop {
             let after = cursor.map(|c| After::of(c, query.order)).transpose()?;
             let select = Select::new(scope, query, self.shared.tail.known())?;
-            let mut transaction = self.read(scope, query.tenant.as_deref()).await?;
-            let (page, horizon) = select.page(&mut transaction, after, size).await?;
+            let mut reading = self.read(scope, query.tenant.as_deref()).await?;
+            let connection = reading.connection().map_err(from_sqlx)?;
+            let (page, horizon) = select.page(connection, after, size).await?;
             self.shared.tail.learn(horizon);
             let at_end = settle && query.order == Order::Append && page.next.is_none();
             if at_end && target.is_none() && Instant::now() < deadline {
-                target = newest_beyond(&mut transaction, scope, query, horizon).await?;
+                target = newest_beyond(connection, scope, query, horizon).await?;
             }
-            transaction.commit().await.map_err(from_sqlx)?;
+            reading.commit().await.map_err(from_sqlx)?;
             match target {
                 Some(target) if at_end && horizon.1 <= target && Instant::now() < deadline => {
                     tokio::time::sleep(SETTLE_STEP).await;
@@ -212,15 +216,7 @@ impl PgLedger {
 async fn check_schema(pool: &PgPool) -> Result<(), LedgerError> {
     let mut connection = pool.acquire().await.map_err(from_sqlx)?;
     let found = migrate::version(&mut connection).await?;
-    migrate::check(found)?;
-    if found < migrate::newest() {
-        return Err(LedgerError::SchemaVersion {
-            found: found.into(),
-            supported: migrate::newest().into(),
-            advice: "run `logline migrate`, or call `logline_pg::migrate`",
-        });
-    }
-    Ok(())
+    migrate::check_current(found)
 }
 
 /// The newest transaction of committed rows that append order does not show yet, among the rows a scan would look at.
@@ -279,15 +275,16 @@ impl Ledger for PgLedger {
         if scope.is_nobody() {
             return Err(not_found());
         }
-        let mut transaction = self.read(scope, Some(tenant)).await?;
+        let mut reading = self.read(scope, Some(tenant)).await?;
+        let connection = reading.connection().map_err(from_sqlx)?;
         // The last version that is visible, if it is the last of all.
         let sql = format!(
             "SELECT {COLUMNS} FROM (SELECT * FROM ledger.universal_registry WHERE tenant_id = $1 AND id = $2
                 ORDER BY seq DESC LIMIT 1) u WHERE NOT is_deleted AND ledger.is_last(tenant_id, id, seq)"
         );
-        let found = sqlx::query(AssertSqlSafe(sql)).bind(tenant).bind(id).fetch_optional(&mut *transaction).await;
+        let found = sqlx::query(AssertSqlSafe(sql)).bind(tenant).bind(id).fetch_optional(connection).await;
         let found = found.map_err(from_sqlx)?;
-        transaction.commit().await.map_err(from_sqlx)?;
+        reading.commit().await.map_err(from_sqlx)?;
         let (_, span, _) = row::decode(&found.ok_or_else(not_found)?, 0)?;
         Ok(span?)
     }

@@ -30,7 +30,7 @@ pub struct Migrated {
 }
 
 /// The newest version that this library knows.
-pub(crate) fn newest() -> i32 {
+fn newest() -> i32 {
     i32::try_from(MIGRATIONS.len()).unwrap_or(i32::MAX)
 }
 
@@ -97,9 +97,19 @@ pub(crate) async fn version(connection: &mut PgConnection) -> Result<i32, Ledger
 }
 
 /// Refuses a schema newer than this library.
-pub(crate) fn check(found: i32) -> Result<(), LedgerError> {
+fn check(found: i32) -> Result<(), LedgerError> {
     if found <= newest() {
         return Ok(());
     }
     Err(LedgerError::SchemaVersion { found: found.into(), supported: newest().into(), advice: "upgrade this library" })
+}
+
+/// Refuses a schema that is not this library's.
+pub(crate) fn check_current(found: i32) -> Result<(), LedgerError> {
+    check(found)?;
+    if found == newest() {
+        return Ok(());
+    }
+    let advice = "run `logline migrate`, or call `logline_pg::migrate`";
+    Err(LedgerError::SchemaVersion { found: found.into(), supported: newest().into(), advice })
 }

@@ -75,15 +75,29 @@ struct Writer {
 }
 
 impl Writer {
-    /// Writes a group and says what became of each member.
+    /// Writes a group and says what became of each member. Where the store refuses it as a whole, its halves are tried, so that
+    /// one member's refusal is not its neighbours'.
     async fn write(&mut self, group: &[Append]) -> Vec<Verdict> {
+        match self.write_whole(group).await {
+            Ok(verdicts) => verdicts,
+            Err(LedgerError::Refused { .. } | LedgerError::Full { .. }) if group.len() > 1 => {
+                let (first, second) = group.split_at(group.len() / 2);
+                let mut verdicts = Box::pin(self.write(first)).await;
+                verdicts.extend(Box::pin(self.write(second)).await);
+                verdicts
+            }
+            Err(error) => all(group, error),
+        }
+    }
+
+    async fn write_whole(&mut self, group: &[Append]) -> Result<Vec<Verdict>, LedgerError> {
         let mut careful = group.iter().any(|append| append.options.on_existing == OnExisting::Keep);
         let mut reconnected = false;
         for tries in 1..=MAX_TRIES {
             let result = if careful { self.decide_and_insert(group).await } else { self.insert_all(group).await };
             let error = match result {
-                Ok(verdicts) => return verdicts,
-                Err(Failure::Ledger(error)) => return all(group, error),
+                Ok(verdicts) => return Ok(verdicts),
+                Err(Failure::Ledger(error)) => return Err(error),
                 Err(Failure::Database(error)) => error,
             };
             match setback(&error) {
@@ -100,13 +114,13 @@ impl Writer {
                             continue;
                         }
                     }
-                    return all(group, from_sqlx(error));
+                    return Err(from_sqlx(error));
                 }
             }
             tracing::debug!(%error, tries, "a group of appends lost a race");
         }
         let reason = format!("other writers were faster {MAX_TRIES} times");
-        all(group, LedgerError::Unavailable { reason, source: None })
+        Err(LedgerError::Unavailable { reason, source: None })
     }
 
     async fn connection(&mut self) -> Result<&mut PgConnection, sqlx::Error> {

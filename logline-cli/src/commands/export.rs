@@ -28,7 +28,7 @@ pub(crate) struct Options {
 
 pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Result<bool, Error> {
     let key = options.key.as_ref().map(KeyPair::load).transpose()?;
-    let ledger = open::for_reading(url)?;
+    let ledger = open::for_reading(url).await?;
     let scope = options.identity.scope();
     let to_stdout = options.file.as_os_str() == "-";
     let mut out: Box<dyn Write + Send> = if to_stdout {

@@ -25,7 +25,7 @@ pub(crate) struct Options {
 }
 
 pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Result<bool, Error> {
-    let ledger = open::for_reading(url)?;
+    let ledger = open::for_reading(url).await?;
     // Without a manifest to obey nobody may have signed anything; the rows are audited all the same.
     let resolved = match &options.trust {
         Some(file) => Some(open::trust_root(file)?.resolve(&ledger).await),

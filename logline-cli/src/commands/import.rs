@@ -10,16 +10,16 @@ use async_trait::async_trait;
 use clap::Args;
 use logline_core::ndjson::{Import, import};
 use logline_core::{KeyPair, PublicKey, Rules, SignError, Signature, Signer, SystemClock};
-use logline_sqlite::SqliteLedger;
 use serde_json::json;
 
+use crate::open::Location;
 use crate::{Error, open, output};
 
 #[derive(Args)]
 pub(crate) struct Options {
     /// The lines, one span each; `-` reads standard input.
     file: PathBuf,
-    /// Seals unsigned lines. Default: the key beside the ledger, made on first use.
+    /// Seals unsigned lines. Default: the key beside the ledger's file, made on first use.
     #[arg(long, value_name = "KEYFILE")]
     key: Option<PathBuf>,
     /// The tenant of unsigned lines that name none.
@@ -37,13 +37,13 @@ pub(crate) struct Options {
 }
 
 pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Result<bool, Error> {
-    let path = open::path(url)?;
+    let location = Location::of(url)?;
     let mut source = open_source(&options.file)?;
     let trust = options.trust.as_deref().map(open::trust_root).transpose()?;
-    let ledger = SqliteLedger::open(&path)?;
-    let key = signing_key(options.key.as_deref(), &path)?;
+    let ledger = location.for_writing().await?;
+    let key = signing_key(options.key.as_deref(), &location)?;
     let settings = Import {
-        signer: Some(key.as_ref()),
+        signer: key.as_deref(),
         clock: &SystemClock,
         tenant: options.tenant.clone(),
         owner: options.owner.clone(),
@@ -72,8 +72,10 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
         ));
     } else {
         // Asking for the key would make it.
-        let sealed =
-            if report.sealed > 0 { format!("; {} sealed by {}", report.sealed, key.public_key()) } else { String::new() };
+        let sealed = match &key {
+            Some(key) if report.sealed > 0 => format!("; {} sealed by {}", report.sealed, key.public_key()),
+            _ => String::new(),
+        };
         output::line(&format!(
             "{} lines: {} appended, {} there already, {} refused{sealed}; authority {authority}",
             report.lines, report.appended, report.existing, report.refused
@@ -127,12 +129,15 @@ impl Signer for KeyBeside {
     }
 }
 
-/// The given key, or the one beside the ledger.
-fn signing_key(given: Option<&Path>, ledger: &Path) -> Result<Box<dyn Signer>, Error> {
-    if let Some(file) = given {
-        return Ok(Box::new(KeyPair::load(file)?));
+/// The given key, or the one beside the ledger's file; a database has none beside it.
+fn signing_key(given: Option<&Path>, location: &Location) -> Result<Option<Box<dyn Signer>>, Error> {
+    match (given, location) {
+        (Some(file), _) => Ok(Some(Box::new(KeyPair::load(file)?))),
+        (None, Location::Sqlite(ledger)) => {
+            let mut name: OsString = ledger.into();
+            name.push(".key");
+            Ok(Some(Box::new(KeyBeside { path: name.into(), key: OnceLock::new() })))
+        }
+        (None, Location::Postgres(_)) => Ok(None),
     }
-    let mut name: OsString = ledger.into();
-    name.push(".key");
-    Ok(Box::new(KeyBeside { path: name.into(), key: OnceLock::new() }))
 }

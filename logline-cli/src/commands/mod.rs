@@ -1,8 +1,10 @@
 //! One file per command.
 
+pub(crate) mod doctor;
 pub(crate) mod export;
 pub(crate) mod fsck;
 pub(crate) mod import;
 pub(crate) mod keygen;
+pub(crate) mod migrate;
 pub(crate) mod read;
 pub(crate) mod tail;

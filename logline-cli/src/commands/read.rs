@@ -3,9 +3,8 @@
 use std::collections::BTreeSet;
 
 use clap::Args;
-use logline_core::ledger::{Ledger as _, LedgerExt as _, Query, Versions};
+use logline_core::ledger::{Ledger, LedgerExt as _, Query, Versions};
 use logline_core::{Verifier, ids};
-use logline_sqlite::SqliteLedger;
 use uuid::Uuid;
 
 use crate::open::Identity;
@@ -28,7 +27,7 @@ impl Options {
     }
 
     /// The tenant to look in: named, or the only one that has the id.
-    async fn tenant(&self, ledger: &SqliteLedger) -> Result<String, Error> {
+    async fn tenant(&self, ledger: &dyn Ledger) -> Result<String, Error> {
         if let Some(tenant) = self.r#in.as_deref().or(self.identity.tenant()) {
             return Ok(tenant.to_owned());
         }
@@ -45,8 +44,8 @@ impl Options {
 }
 
 pub(crate) async fn get(options: &Options, url: Option<&str>, json: bool) -> Result<bool, Error> {
-    let ledger = open::for_reading(url)?;
-    let tenant = options.tenant(&ledger).await?;
+    let ledger = open::for_reading(url).await?;
+    let tenant = options.tenant(ledger.as_ref()).await?;
     let span = ledger.get(&options.identity.scope(), &tenant, options.id()).await?;
     if json {
         output::span(&span, true)?
@@ -63,8 +62,8 @@ pub(crate) async fn get(options: &Options, url: Option<&str>, json: bool) -> Res
 }
 
 pub(crate) async fn history(options: &Options, url: Option<&str>, json: bool) -> Result<bool, Error> {
-    let ledger = open::for_reading(url)?;
-    let tenant = options.tenant(&ledger).await?;
+    let ledger = open::for_reading(url).await?;
+    let tenant = options.tenant(ledger.as_ref()).await?;
     let scope = options.identity.scope();
     let mut verifier = Verifier::new();
     let (mut from_seq, mut found, mut all_hold) = (0, false, true);

@@ -24,7 +24,7 @@ pub(crate) struct Options {
 }
 
 pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Result<bool, Error> {
-    let ledger = open::for_reading(url)?;
+    let ledger = open::for_reading(url).await?;
     let from = match &options.after {
         Some(cursor) => WatchFrom::After(Cursor::from_text(cursor.as_str())),
         None if options.from_start => WatchFrom::Beginning,

@@ -1,0 +1,31 @@
+//! `logline migrate`
+
+use clap::Args;
+use serde_json::json;
+
+use crate::{Error, open, output};
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Begin a new epoch of append order: the step after a recovery to a point in time, so that readers with cursors of the
+    /// history that is gone see everything that comes.
+    #[arg(long)]
+    new_epoch: bool,
+}
+
+pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Result<bool, Error> {
+    let database = open::database(url)?;
+    let migrated = if options.new_epoch {
+        logline_pg::migrate_to_new_epoch(&database).await?
+    } else {
+        logline_pg::migrate(&database).await?
+    };
+    output::line(&if json {
+        json!({"from": migrated.from, "to": migrated.to, "epoch": migrated.epoch}).to_string()
+    } else if migrated.from == migrated.to {
+        format!("schema version {} is in place; epoch {}", migrated.to, migrated.epoch)
+    } else {
+        format!("migrated from schema version {} to {}; epoch {}", migrated.from, migrated.to, migrated.epoch)
+    });
+    Ok(true)
+}

@@ -1,0 +1,238 @@
+//! Looking a live database over: what protects the ledger, and what would hurt it.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use logline_core::ledger::LedgerError;
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+
+use crate::error::from_sqlx;
+use crate::migrate;
+use crate::options::PgOptions;
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Severity {
+    /// As it should be.
+    Ok,
+    /// Works, and will hurt.
+    Warning,
+    /// A promise of the ledger does not hold.
+    Failure,
+}
+
+/// The result of one check.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Finding {
+    /// What was checked.
+    pub check: &'static str,
+    /// How bad it is.
+    pub severity: Severity,
+    /// What is there.
+    pub found: String,
+    /// What to do; empty where nothing is.
+    pub advice: &'static str,
+}
+
+/// A check whose query lists what is wrong; nothing is good.
+struct Check {
+    name: &'static str,
+    severity: Severity,
+    /// Yields one text for each thing that is wrong.
+    sql: &'static str,
+    good: &'static str,
+    advice: &'static str,
+}
+
+const CHECKS: &[Check] = &[
+    Check {
+        name: "server version",
+        severity: Severity::Failure,
+        sql: "SELECT current_setting('server_version') WHERE current_setting('server_version_num')::integer < 150000",
+        good: "15 or newer",
+        advice: "upgrade the server: views that honour row-level security came with 15",
+    },
+    Check {
+        name: "row-level security",
+        severity: Severity::Failure,
+        sql: "SELECT relname::text FROM pg_class WHERE oid = 'ledger.universal_registry'::regclass
+              AND NOT (relrowsecurity AND relforcerowsecurity)",
+        good: "enabled and forced",
+        advice: "ALTER TABLE ledger.universal_registry ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY",
+    },
+    Check {
+        name: "policies",
+        severity: Severity::Failure,
+        sql: "SELECT 'policy ' || policyname || ' is not this library''s' FROM pg_policies
+              WHERE schemaname = 'ledger' AND tablename = 'universal_registry' AND policyname NOT IN
+                ('app_reads', 'runtime_reads', 'operator_reads', 'owner_reads', 'app_appends', 'runtime_appends', 'operator_appends')
+              UNION ALL SELECT (7 - count(*))::text || ' of 7 are missing' FROM pg_policies
+              WHERE schemaname = 'ledger' AND tablename = 'universal_registry' AND policyname IN
+                ('app_reads', 'runtime_reads', 'operator_reads', 'owner_reads', 'app_appends', 'runtime_appends', 'operator_appends')
+              HAVING count(*) < 7",
+        good: "the seven that were migrated",
+        advice: "find out who changed them, drop what is not known, restore what is missing from the migration",
+    },
+    Check {
+        name: "view",
+        severity: Severity::Failure,
+        sql: "SELECT relname::text FROM pg_class WHERE oid = 'ledger.visible_timeline'::regclass
+              AND NOT coalesce(reloptions @> ARRAY['security_invoker=true'], false)",
+        good: "reads with its caller's rights",
+        advice: "ALTER VIEW ledger.visible_timeline SET (security_invoker = true)",
+    },
+    Check {
+        name: "triggers",
+        severity: Severity::Failure,
+        sql: "SELECT wanted.name || CASE WHEN t.oid IS NULL THEN ' is missing' ELSE ' is disabled' END
+              FROM (VALUES ('ur_no_change', 'A'), ('ur_link', 'O')) AS wanted(name, enabled)
+              LEFT JOIN pg_trigger t ON t.tgname = wanted.name AND t.tgrelid = 'ledger.universal_registry'::regclass
+              WHERE t.oid IS NULL OR t.tgenabled::text NOT IN (wanted.enabled, 'A')",
+        good: "in force",
+        advice: "ALTER TABLE ledger.universal_registry ENABLE [ALWAYS] TRIGGER …, then run `logline fsck`: rows may have been changed",
+    },
+    Check {
+        name: "indexes",
+        severity: Severity::Failure,
+        sql: "SELECT wanted.name || ' is missing or invalid'
+              FROM (VALUES ('ur_version'), ('ur_first_version'), ('ur_order'), ('ur_by_tenant'), ('ur_by_type'), ('ur_by_parent'),
+                ('ur_by_trace')) AS wanted(name)
+              LEFT JOIN pg_index i ON i.indexrelid = to_regclass('ledger.' || wanted.name)
+              WHERE i.indexrelid IS NULL OR NOT i.indisvalid",
+        good: "all seven are valid",
+        advice: "create it as the migration does, CONCURRENTLY; without the unique ones chains can fork",
+    },
+    Check {
+        name: "group roles",
+        severity: Severity::Failure,
+        sql: "SELECT rolname || ' has SUPERUSER, BYPASSRLS or LOGIN' FROM pg_roles WHERE rolname IN
+                ('logline_owner', 'logline_app', 'logline_runtime', 'logline_operator')
+              AND (rolsuper OR rolbypassrls OR rolcanlogin)",
+        good: "no login, no superuser, no bypass of row-level security",
+        advice: "ALTER ROLE … NOSUPERUSER NOBYPASSRLS NOLOGIN",
+    },
+    Check {
+        name: "grants",
+        severity: Severity::Failure,
+        sql: "SELECT grantee || ' may ' || privilege_type FROM information_schema.role_table_grants
+              WHERE table_schema = 'ledger' AND table_name = 'universal_registry' AND grantee <> 'logline_owner'
+              AND privilege_type NOT IN ('SELECT', 'INSERT')
+              UNION ALL SELECT 'everybody may ' || privilege_type FROM information_schema.role_table_grants
+              WHERE table_schema = 'ledger' AND grantee = 'PUBLIC'",
+        good: "nobody may change or remove rows",
+        advice: "REVOKE it",
+    },
+    Check {
+        name: "logins that bypass row-level security",
+        severity: Severity::Warning,
+        sql: "SELECT r.rolname::text FROM pg_roles r WHERE r.rolcanlogin AND (r.rolsuper OR r.rolbypassrls)
+              AND EXISTS (SELECT FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid
+                WHERE m.member = r.oid AND starts_with(g.rolname, 'logline_'))",
+        good: "none has a role of the ledger",
+        advice: "give hosts logins of their own, with NOSUPERUSER NOBYPASSRLS",
+    },
+    Check {
+        name: "logins with several roles",
+        severity: Severity::Warning,
+        sql: "SELECT r.rolname::text FROM pg_roles r JOIN pg_auth_members m ON m.member = r.oid JOIN pg_roles g ON g.oid = m.roleid
+              WHERE r.rolcanlogin AND g.rolname IN ('logline_app', 'logline_runtime', 'logline_operator')
+              GROUP BY r.rolname HAVING count(*) > 1",
+        good: "each has one",
+        advice: "separate the logins of API, workers and operators: who has a login has all its roles",
+    },
+    Check {
+        name: "functions with the owner's rights",
+        severity: Severity::Failure,
+        sql: "SELECT p.proname || ' has no fixed search_path' FROM pg_proc p WHERE p.pronamespace IN ('ledger'::regnamespace, 'app'::regnamespace)
+              AND p.prosecdef AND NOT coalesce(p.proconfig::text LIKE '%search_path=%', false)
+              UNION ALL SELECT p.proname || ' is not owned by logline_owner' FROM pg_proc p
+              WHERE p.pronamespace IN ('ledger'::regnamespace, 'app'::regnamespace) AND pg_get_userbyid(p.proowner) <> 'logline_owner'",
+        good: "each has a fixed search_path",
+        advice: "restore it from the migration: who can create objects could run code as the owner",
+    },
+    Check {
+        name: "who may create in the schemas",
+        severity: Severity::Failure,
+        sql: "SELECT r.rolname || ' may create in ' || s.name FROM pg_roles r, (VALUES ('ledger'), ('app')) AS s(name)
+              WHERE r.rolname IN ('logline_app', 'logline_runtime', 'logline_operator') AND has_schema_privilege(r.oid, s.name, 'CREATE')",
+        good: "the owner alone",
+        advice: "REVOKE CREATE ON SCHEMA",
+    },
+    Check {
+        name: "durability",
+        severity: Severity::Warning,
+        sql: "SELECT name || ' = ' || setting FROM pg_settings
+              WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit') AND setting = 'off'",
+        good: "an acknowledged append survives a crash",
+        advice: "set it to on, unless losing the last appends with the machine is acceptable",
+    },
+    Check {
+        name: "idle transactions",
+        severity: Severity::Warning,
+        sql: "SELECT 'idle_in_transaction_session_timeout is 0' WHERE current_setting('idle_in_transaction_session_timeout') IN ('0', '0ms')",
+        good: "are ended by the server",
+        advice: "set idle_in_transaction_session_timeout, to 60s for example: a forgotten transaction that wrote holds up every watch",
+    },
+    Check {
+        name: "cluster",
+        severity: Severity::Failure,
+        sql: "SELECT 'the ledger last wrote in cluster ' || e.cluster || ', this is ' || ledger.cluster()
+              FROM ledger.epochs e WHERE NOT pg_is_in_recovery() AND e.epoch = (SELECT max(epoch) FROM ledger.epochs)
+              AND e.cluster <> ledger.cluster()",
+        good: "the one that the current epoch began in",
+        advice: "run `logline migrate`, or let any host connect: it opens a new epoch",
+    },
+    Check {
+        name: "append order",
+        severity: Severity::Warning,
+        sql: "SELECT coalesce('backend ' || pid, 'a prepared transaction') || ' holds it up (transaction ' || xid || ')' FROM ledger.holders()",
+        good: "is final up to now",
+        advice: "nothing if it passes; else end that backend: watches wait for it",
+    },
+];
+
+/// More difference than this and leases, schedules and quotas of different hosts disagree.
+const MAX_SKEW_MS: i64 = 1000;
+
+/// Looks the database over. Needs a login that may read the catalogues and is in one of the ledger's roles.
+///
+/// # Errors
+/// Where the database cannot be reached or holds no ledger of this version. What is wrong with it is a [`Finding`].
+pub async fn doctor(options: &PgOptions) -> Result<Vec<Finding>, LedgerError> {
+    let mut connection = PgConnection::connect_with(&options.connect).await.map_err(from_sqlx)?;
+    let found = migrate::version(&mut connection).await?;
+    migrate::check_current(found)?;
+    let mut findings = vec![Finding { check: "schema version", severity: Severity::Ok, found: found.to_string(), advice: "" }];
+    for check in CHECKS {
+        let wrong: Vec<String> =
+            sqlx::query_scalar(AssertSqlSafe(check.sql)).fetch_all(&mut connection).await.map_err(from_sqlx)?;
+        findings.push(if wrong.is_empty() {
+            Finding { check: check.name, severity: Severity::Ok, found: check.good.to_owned(), advice: "" }
+        } else {
+            Finding { check: check.name, severity: check.severity, found: wrong.join(", "), advice: check.advice }
+        });
+    }
+    findings.push(skew(&mut connection).await?);
+    // The findings are made; how the connection ends does not change them.
+    let _ = connection.close().await;
+    Ok(findings)
+}
+
+/// How far this host's clock is from the server's.
+async fn skew(connection: &mut PgConnection) -> Result<Finding, LedgerError> {
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX));
+    let before = now();
+    let sql = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+    let server: i64 = sqlx::query_scalar(sql).fetch_one(connection).await.map_err(from_sqlx)?;
+    let after = now();
+    // The server looked at its clock somewhere between the two.
+    let skew = if server < before { before - server } else { (server - after).max(0) };
+    let within = skew <= MAX_SKEW_MS;
+    Ok(Finding {
+        check: "clocks",
+        severity: if within { Severity::Ok } else { Severity::Warning },
+        found: format!("this host and the server are {skew} ms apart"),
+        advice: if within { "" } else { "synchronise both with NTP" },
+    })
+}

@@ -1,0 +1,219 @@
+//! Connections that break, servers that restart, pools that are empty: errors say whether to retry, a retry never appends twice,
+//! and nothing that was acknowledged is lost.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
+
+mod server;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use logline_core::fsck::{Audit, fsck};
+use logline_core::ledger::{AppendOptions, Ledger as _, LedgerError, LedgerExt as _, Outcome, Query, Retry};
+use logline_core::{Draft, KeyPair, Scope, SystemClock, SystemIds, VerifiedSpan};
+use logline_pg::{PgLedger, PgOptions, Severity, doctor, migrate};
+use logline_pg_testing::{PrivateServer, ServerOptions};
+use server::{block_on, connection, database, ledger, options};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
+
+fn scope() -> Scope {
+    Scope::user("acme", "alice")
+}
+
+fn note() -> VerifiedSpan {
+    let draft = Draft::new("note").tenant("acme").owner("alice").who("w").this("note.trial");
+    draft.stamp(&SystemClock, &SystemIds).seal_local(&KeyPair::from_seed(&[3; 32])).unwrap()
+}
+
+/// Appends until `stop`, retrying as the errors advise; returns what was acknowledged and how often a retry was needed.
+async fn load(ledger: PgLedger, stop: Arc<AtomicBool>) -> (Vec<VerifiedSpan>, usize) {
+    let (mut acknowledged, mut retries) = (Vec::new(), 0);
+    while !stop.load(Ordering::Relaxed) {
+        let span = note();
+        loop {
+            match ledger.append_one(&scope(), span.clone()).await {
+                Ok(_) => break,
+                Err(error) => {
+                    assert_eq!(error.retry(), Retry::Later, "{error:?}");
+                    retries += 1;
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            }
+        }
+        acknowledged.push(span);
+    }
+    (acknowledged, retries)
+}
+
+async fn check(ledger: &PgLedger, acknowledged: &[VerifiedSpan]) {
+    let stored = ledger.collect(&scope(), &Query::timeline(), usize::MAX).await.unwrap();
+    let ids: BTreeSet<_> = stored.iter().map(|span| span.id).collect();
+    assert_eq!(ids.len(), stored.len(), "nothing is there twice");
+    assert!(acknowledged.iter().all(|span| ids.contains(&span.id)), "nothing acknowledged is lost");
+    let report = fsck(ledger, Audit::default(), &mut |_| {}).await.unwrap();
+    assert_eq!(report.problems, 0);
+}
+
+#[test]
+fn a_server_that_crashes_under_load_loses_nothing_acknowledged() {
+    block_on(async {
+        let server = PrivateServer::start(&ServerOptions { durable: true, ..Default::default() }).unwrap();
+        let mut superuser = PgConnection::connect(&server.url("postgres", "postgres")).await.unwrap();
+        superuser.execute("CREATE DATABASE ledger").await.unwrap();
+        superuser.close().await.unwrap();
+        let options = PgOptions::new(&server.url("postgres", "ledger")).unwrap();
+        migrate(&options).await.unwrap();
+        let ledger = PgLedger::connect(options.acquire_timeout(Duration::from_secs(2))).await.unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let loads: Vec<_> = (0..8).map(|_| tokio::spawn(load(ledger.clone(), Arc::clone(&stop)))).collect();
+        for _ in 0..3 {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            tokio::task::block_in_place(|| server.crash_and_restart()).unwrap();
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        stop.store(true, Ordering::Relaxed);
+        let (mut acknowledged, mut retries) = (Vec::new(), 0);
+        for load in loads {
+            let (spans, retried) = load.await.unwrap();
+            acknowledged.extend(spans);
+            retries += retried;
+        }
+        assert!(retries > 0, "the crashes were noticed");
+        check(&ledger, &acknowledged).await;
+    });
+}
+
+#[test]
+fn killed_backends_lose_and_repeat_nothing() {
+    block_on(async {
+        let (database, ledger) = ledger().await;
+        let stop = Arc::new(AtomicBool::new(false));
+        let loads: Vec<_> = (0..8).map(|_| tokio::spawn(load(ledger.clone(), Arc::clone(&stop)))).collect();
+        let mut superuser = connection("postgres", &database).await;
+        for _ in 0..20 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                WHERE datname = current_database() AND pid <> pg_backend_pid()";
+            superuser.execute(kill).await.unwrap();
+        }
+        stop.store(true, Ordering::Relaxed);
+        let mut acknowledged = Vec::new();
+        for load in loads {
+            acknowledged.extend(load.await.unwrap().0);
+        }
+        assert!(acknowledged.len() > 20);
+        check(&ledger, &acknowledged).await;
+    });
+}
+
+#[test]
+fn a_retry_after_an_unknown_outcome_stores_nothing_twice() {
+    block_on(async {
+        let (_database, ledger) = ledger().await;
+        let first = note();
+        let next =
+            Draft::next_version(&first).stamp(&SystemClock, &SystemIds).seal_local(&KeyPair::from_seed(&[3; 32])).unwrap();
+        let batch = vec![first, next];
+        for expected in [Outcome::Appended, Outcome::Existing, Outcome::Existing] {
+            let receipts = ledger.append(&scope(), batch.clone(), &AppendOptions::default()).await.unwrap();
+            assert!(receipts.iter().all(|receipt| receipt.outcome == expected), "{receipts:?}");
+        }
+        assert_eq!(ledger.collect(&scope(), &Query::timeline(), 10).await.unwrap().len(), 2);
+    });
+}
+
+#[test]
+fn a_statement_that_takes_too_long_is_given_up_and_can_be_retried() {
+    block_on(async {
+        let database = database().await;
+        let ledger = PgLedger::connect(options("host", &database).statement_timeout(Duration::from_millis(200))).await.unwrap();
+        let mut blocker = connection("postgres", &database).await;
+        blocker.execute("BEGIN; LOCK TABLE ledger.universal_registry IN ACCESS EXCLUSIVE MODE").await.unwrap();
+        let span = note();
+        let writing = ledger.append_one(&scope(), span.clone()).await.unwrap_err();
+        let reading = ledger.get(&scope(), "acme", span.id).await.unwrap_err();
+        for error in [writing, reading] {
+            assert!(error.to_string().contains("statement timeout"), "{error}");
+            assert_eq!(error.retry(), Retry::Later);
+        }
+        blocker.execute("ROLLBACK").await.unwrap();
+        ledger.append_one(&scope(), span).await.unwrap();
+    });
+}
+
+#[test]
+fn an_exhausted_pool_says_so() {
+    block_on(async {
+        let database = database().await;
+        let small = options("host", &database).max_connections(1).writers(1).acquire_timeout(Duration::from_millis(200));
+        let ledger = PgLedger::connect(small).await.unwrap();
+        // The writer keeps the only connection.
+        ledger.append_one(&scope(), note()).await.unwrap();
+        let error = ledger.scan(&scope(), &Query::timeline(), None).await.unwrap_err();
+        assert!(matches!(&error, LedgerError::Unavailable { reason, .. } if reason.contains("max_connections")), "{error}");
+        assert_eq!(error.retry(), Retry::Later);
+    });
+}
+
+#[test]
+fn one_members_refusal_is_not_its_neighbours() {
+    block_on(async {
+        let database = database().await;
+        let api = PgLedger::connect(options("api", &database).writers(1)).await.unwrap();
+        let appends = (0..64).map(|n| {
+            let api = api.clone();
+            tokio::spawn(async move {
+                // One in eight asks for a role that the login has not.
+                let scope = if n % 8 == 0 { Scope::Operator } else { scope() };
+                (n, api.append_one(&scope, note()).await)
+            })
+        });
+        for append in appends.collect::<Vec<_>>() {
+            let (n, result) = append.await.unwrap();
+            assert_eq!(result.is_ok(), n % 8 != 0, "{result:?}");
+        }
+        assert_eq!(api.collect(&scope(), &Query::timeline(), 100).await.unwrap().len(), 56);
+    });
+}
+
+#[test]
+fn a_server_that_is_not_there_is_unavailable_and_a_wrong_login_is_refused() {
+    block_on(async {
+        let nobody = PgOptions::new("postgres://host@127.0.0.1:1/ledger").unwrap().acquire_timeout(Duration::from_millis(300));
+        let error = PgLedger::connect(nobody).await.map(drop).unwrap_err();
+        assert_eq!(error.retry(), Retry::Later, "{error}");
+        let database = database().await;
+        let error = PgLedger::connect(options("nobody_here", &database)).await.map(drop).unwrap_err();
+        assert!(matches!(&error, LedgerError::Refused { reason } if reason.contains("pg_hba.conf")), "{error}");
+    });
+}
+
+#[test]
+fn the_doctor_finds_what_was_broken() {
+    block_on(async {
+        let database = database().await;
+        let options = options("postgres", &database);
+        let worst = |findings: &[logline_pg::Finding]| findings.iter().map(|f| f.severity).max().unwrap();
+        let healthy = doctor(&options).await.unwrap();
+        assert_eq!(worst(&healthy), Severity::Warning, "fsync is off here: {healthy:#?}");
+        let breakages = [
+            ("row-level security", "ALTER TABLE ledger.universal_registry NO FORCE ROW LEVEL SECURITY"),
+            ("policies", "CREATE POLICY backdoor ON ledger.universal_registry FOR SELECT USING (true)"),
+            ("view", "ALTER VIEW ledger.visible_timeline RESET (security_invoker)"),
+            ("triggers", "ALTER TABLE ledger.universal_registry DISABLE TRIGGER ur_no_change"),
+            ("indexes", "DROP INDEX ledger.ur_first_version"),
+            ("grants", "GRANT DELETE ON ledger.universal_registry TO logline_app"),
+            ("functions with the owner's rights", "ALTER FUNCTION ledger.is_last(text, uuid, integer) RESET search_path"),
+            ("who may create in the schemas", "GRANT CREATE ON SCHEMA app TO logline_runtime"),
+            ("cluster", "UPDATE ledger.epochs SET cluster = 'another'"),
+        ];
+        for (check, sql) in breakages {
+            connection("postgres", &database).await.execute(AssertSqlSafe(sql)).await.unwrap();
+            let findings = doctor(&options).await.unwrap();
+            let finding = findings.iter().find(|finding| finding.check == check).unwrap();
+            assert_eq!(finding.severity, Severity::Failure, "{check}: {finding:?}");
+            assert!(!finding.advice.is_empty());
+        }
+    });
+}
