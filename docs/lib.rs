@@ -12,6 +12,8 @@ pub mod execution {}
 pub mod wasm_abi {}
 #[doc = include_str!("sqlite.md")]
 pub mod sqlite {}
+#[doc = include_str!("postgres.md")]
+pub mod postgres {}
 #[doc = include_str!("export.md")]
 pub mod export {}
 #[doc = include_str!("cli.md")]

@@ -294,8 +294,11 @@ fn mistakes_are_told_with_what_to_do() {
     assert!(error(&["import", "in.ndjson", "--key", "open.key"]).contains("open.key"));
     assert!(error(&["fsck", "--trust", "in.ndjson"]).contains("trust root in.ndjson"));
     assert!(error(&["get", "0197a000-0000-7000-8000-00000000beef"]).contains("in any tenant"));
-    let other = Command::new(env!("CARGO_BIN_EXE_logline")).args(["--ledger", "postgres://h/db", "fsck"]).output().unwrap();
-    assert!(text(&other.stderr).contains("not supported by this version"));
+    let other =
+        Command::new(env!("CARGO_BIN_EXE_logline")).args(["--ledger", "mysql://u:secret@h/db", "fsck"]).output().unwrap();
+    assert!(text(&other.stderr).contains("use sqlite:FILE or postgres://"));
+    assert!(!text(&other.stderr).contains("secret"), "what stands in a URL may be a password");
+    assert!(error(&["doctor"]).contains("a SQLite file needs no set-up"));
     let none = Command::new(env!("CARGO_BIN_EXE_logline")).env_remove("LOGLINE_LEDGER").arg("fsck").output().unwrap();
     assert!(text(&none.stderr).contains("pass --ledger sqlite:FILE"));
 }

@@ -1,0 +1,156 @@
+//! Two tenants on one PostgreSQL database: three writer processes, a live tail, and attacks that fail.
+//!
+//! `cargo run --example multi_tenant_postgres` starts a private server; with `DATABASE_URL` set to a superuser's URL of an empty
+//! database it uses that one.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example talks to whoever runs it")]
+
+mod attacks;
+mod setup;
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use futures_util::StreamExt as _;
+use logline_core::fsck::{Audit, fsck};
+use logline_core::ledger::{Ledger as _, LedgerExt as _, WatchFrom};
+use logline_core::{Draft, KeyPair, Scope, SystemClock, SystemIds, Visibility};
+use logline_pg::{PgLedger, PgOptions};
+use serde_json::json;
+
+pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+
+/// Who writes: a process each, with a key of its own.
+const WRITERS: [(&str, &str); 3] = [("acme", "alice"), ("acme", "bob"), ("globex", "carol")];
+
+/// How long to wait for a row before it counts as lost.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Two tenants, three writer processes, one live tail, and attacks that fail.
+#[derive(Parser)]
+struct Options {
+    /// Notes that each writer appends.
+    #[arg(long, default_value_t = 200)]
+    notes: usize,
+    /// Be writer number N against this database (the example starts itself so).
+    #[arg(long, hide = true, requires = "url")]
+    writer: Option<usize>,
+    #[arg(long, hide = true)]
+    url: Option<String>,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let options = Options::parse();
+    let result = match (options.writer, &options.url) {
+        (Some(writer), Some(url)) => write(writer, url, options.notes).await.map(|()| true),
+        _ => run(&options).await,
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("multi_tenant_postgres failed: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What a writer process does: it knows its tenant, its user and the API's login, and nothing else.
+async fn write(number: usize, url: &str, notes: usize) -> Result<()> {
+    let (tenant, user) = WRITERS.get(number).ok_or("there is no such writer")?;
+    let ledger = PgLedger::connect(PgOptions::new(url)?.max_connections(2)).await?;
+    let (key, scope) = (KeyPair::generate()?, Scope::user(*tenant, *user));
+    for n in 0..notes {
+        let visibility = if n % 2 == 0 { Visibility::Private } else { Visibility::Tenant };
+        let note = Draft::new("note").tenant(*tenant).owner(*user).who(format!("user:{user}")).this("note.shift");
+        let note = note.visibility(visibility).content(json!({"n": n})).stamp(&SystemClock, &SystemIds);
+        ledger.append_one(&scope, note.seal_local(&key)?).await?;
+    }
+    Ok(())
+}
+
+/// Writer processes that end with this one.
+struct Writers(Vec<Child>);
+
+impl Writers {
+    fn start(url: &str, notes: usize) -> Result<Self> {
+        let program = std::env::current_exe()?;
+        let mut writers = Self(Vec::new());
+        for number in 0..WRITERS.len() {
+            let mut command = Command::new(&program);
+            command.args(["--writer", &number.to_string(), "--url", url, "--notes", &notes.to_string()]);
+            writers.0.push(command.stdin(Stdio::null()).spawn()?);
+        }
+        Ok(writers)
+    }
+
+    fn wait(&mut self) -> Result<()> {
+        for writer in &mut self.0 {
+            let status = writer.wait()?;
+            if !status.success() {
+                return Err(format!("a writer process ended with {status}").into());
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Writers {
+    fn drop(&mut self) {
+        for writer in &mut self.0 {
+            // It may have ended by itself.
+            let _ = writer.kill();
+            let _ = writer.wait();
+        }
+    }
+}
+
+async fn run(options: &Options) -> Result<bool> {
+    let database = setup::database().await?;
+    println!("database {} has the ledger's schema, roles, and a login each for API, worker and auditor", database.shown);
+
+    // Each sees what its scope may see: acme's worker all of acme, globex's all of globex.
+    let worker = PgLedger::connect(PgOptions::new(&database.worker)?).await?;
+    let mut tails = Vec::new();
+    for tenant in ["acme", "globex"] {
+        let tail = worker.watch(&Scope::runtime(tenant), WatchFrom::Now).await?;
+        tails.push(tail.map(move |row| (tenant, row)));
+    }
+    let mut tail = futures_util::stream::select_all(tails);
+    let started = Instant::now();
+    let mut writers = Writers::start(&database.api, options.notes)?;
+    let expected = WRITERS.len() * options.notes;
+    let mut seen: BTreeMap<(String, String), usize> = BTreeMap::new();
+    for total in 1..=expected {
+        let row = tokio::time::timeout(PATIENCE, tail.next()).await.map_err(|_| "the tail lost a row")?;
+        let Some((tenant, row)) = row else { break };
+        let span = row?.span;
+        if span.tenant_id != tenant {
+            return Err(format!("the tail of {tenant} shows a row of {}", span.tenant_id).into());
+        }
+        *seen.entry((span.tenant_id.clone(), span.owner_id.clone())).or_default() += 1;
+        if total % 200 == 0 {
+            println!("tail: {total} of {expected} rows, last {}/{} {}", span.tenant_id, span.owner_id, span.id);
+        }
+    }
+    writers.wait()?;
+    let took = started.elapsed();
+    println!("{} writer processes appended {expected} notes, and the tail showed each once, in {took:.1?}:", WRITERS.len());
+    for ((tenant, owner), notes) in &seen {
+        println!("  {tenant}/{owner}: {notes}");
+    }
+    let complete = seen.len() == WRITERS.len() && seen.values().all(|notes| *notes == options.notes);
+
+    println!("\nattacks, each with a login that a thief of the API's password would have:");
+    let attacks_failed = attacks::run(&database).await?;
+
+    let auditor = PgLedger::connect(PgOptions::new(&database.auditor)?).await?;
+    let report = fsck(&auditor, Audit::default(), &mut |_| {}).await?;
+    println!("\naudit: {} rows in {} chains, {} problems", report.rows, report.chains, report.problems);
+    Ok(complete && attacks_failed && report.is_clean() && report.rows as usize >= expected)
+}
