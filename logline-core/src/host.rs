@@ -319,7 +319,7 @@ impl Host {
         let draft = draft.stamp(inner.clock.as_ref(), inner.ids.as_ref());
         let span = draft.seal_within(inner.signer.as_ref(), &inner.rules).await.map_err(AdmitError::from)?;
         request::check_first(&span, &inner.rules)?;
-        self.trusted().authorities.check(&span).map_err(AdmitError::from)?;
+        self.trusted().authorities.check_now(&span, inner.clock.now()).map_err(AdmitError::from)?;
         let receipts = inner.ledger.append(&scope, vec![span.clone()], &AppendOptions::keep()).await?;
         if receipts.iter().all(|receipt| receipt.outcome == Outcome::Appended) {
             return Ok(span);

@@ -91,7 +91,9 @@ pub enum BootError {
         registered: String,
     },
     /// This host's key may not record what it does.
-    #[error("key {key} is no runtime of tenant `system`: it cannot sign boot events; have the manifest name it")]
+    #[error(
+        "key {key} is no runtime of tenant `system` now: it cannot sign boot events; have the manifest name it, or an authority delegate to it"
+    )]
     HostNotAuthorised {
         /// The host's key.
         key: PublicKey,
@@ -136,7 +138,7 @@ impl Stage0<'_> {
     /// Boots `id` and records it.
     pub(crate) async fn boot(&self, id: Uuid) -> Result<Booted, BootError> {
         let key = self.signer.public_key();
-        if !self.trusted.authorities.has(&key, Role::Runtime, SYSTEM_TENANT) {
+        if !self.trusted.authorities.has(&key, Role::Runtime, SYSTEM_TENANT, self.clock.now()) {
             tracing::error!(kernel = %id, host = %key, "boot refused: this host is no runtime of tenant system");
             return Err(BootError::HostNotAuthorised { key });
         }

@@ -2,12 +2,16 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
 
 use std::future::Future;
+use std::time::Duration;
 
 use logline_core::ledger::{Ledger, LedgerExt as _};
 use logline_core::roles::Role;
-use logline_core::trust::{Manifest, ManifestError, RootSet, SkipReason, TrustError, TrustRoot, Trusted, approval};
+use logline_core::trust::{
+    Delegation, DelegationError, Manifest, ManifestError, RootSet, SkipReason, TrustError, TrustRoot, Trusted, approval,
+};
 use logline_core::{
-    Draft, KeyPair, MemoryLedger, PublicKey, SYSTEM_TENANT, Scope, Signer as _, SystemClock, SystemIds, VerifiedSpan, ids,
+    Clock as _, Draft, KeyPair, ManualClock, MemoryLedger, PublicKey, SYSTEM_TENANT, Scope, Signer as _, SystemClock,
+    SystemIds, Timestamp, VerifiedSpan, ids,
 };
 use serde_json::json;
 
@@ -128,7 +132,7 @@ fn a_tenants_public_manifest_takes_over_nothing() {
         let draft = hostile.to_draft(ids::MANIFEST).tenant("globex").owner("mallory");
         smuggle(&ledger, draft, 66).await;
         let trusted = resolve(&trust, &ledger).await;
-        assert!(!trusted.authorities.has(&public(66), Role::Publisher, "globex"));
+        assert!(!trusted.authorities.has(&public(66), Role::Publisher, "globex", SystemClock.now()));
         assert!(trusted.skipped.is_empty(), "another tenant's rows are not even looked at");
     });
 }
@@ -357,5 +361,130 @@ fn an_unreadable_ledger_is_no_manifest() {
         let error = trust.resolve(&ledger).await.unwrap_err();
         assert!(error.to_string().contains("there is none; seal one with a pinned root key"), "{error}");
         assert!(ledger.capability().durability.contains("none"));
+    });
+}
+
+/// A ledger whose manifest names key 20 runtime of `system` and `acme`, and a clock.
+async fn with_runtime() -> (TrustRoot, MemoryLedger, ManualClock) {
+    let (trust, ledger) = (root(1), MemoryLedger::new());
+    let manifest =
+        manifest(1).grant(public(20), Role::Runtime, [SYSTEM_TENANT, "acme"]).grant(public(21), Role::Runtime, ["acme"]);
+    publish(&trust, &ledger, &manifest, 1).await.unwrap();
+    (trust, ledger, ManualClock::new("2026-01-01T00:00:00Z".parse().unwrap()))
+}
+
+/// Key 30 for an hour from `now`.
+fn hour(tenants: &[&str], now: Timestamp) -> Delegation {
+    Delegation::new(public(30), tenants.iter().copied(), now, now.saturating_add(Duration::from_secs(3600)))
+}
+
+fn metric(signer: u8, tenant: &str, at: Timestamp) -> VerifiedSpan {
+    let draft = Draft::new("metric").tenant(tenant).owner("host").who("host").this("m").at(at);
+    draft.stamp(&SystemClock, &SystemIds).seal_local(&key(signer)).unwrap()
+}
+
+#[test]
+fn a_delegated_key_is_a_runtime_of_its_tenants_until_it_expires() {
+    block_on(async {
+        let (trust, ledger, clock) = with_runtime().await;
+        let start = clock.now();
+        assert!(resolve(&trust, &ledger).await.authorities.check(&metric(30, "acme", start)).is_err());
+        let delegation = hour(&["acme"], start);
+        let first = trust.delegate(&ledger, &delegation, &key(20), &clock).await.unwrap();
+        let again = trust.delegate(&ledger, &delegation, &key(20), &clock).await.unwrap();
+        assert_eq!(first.id, again.id, "saying it twice is one span");
+        let authorities = resolve(&trust, &ledger).await.authorities;
+        authorities.check_now(&metric(30, "acme", start), start).unwrap();
+        assert!(authorities.check(&metric(30, "globex", start)).is_err());
+        assert!(authorities.check(&metric(30, SYSTEM_TENANT, start)).is_err());
+        assert!(authorities.has(&public(30), Role::Runtime, "acme", start));
+        for role in [Role::Publisher, Role::Approver, Role::Member, Role::Root] {
+            assert!(!authorities.has(&public(30), role, "acme", start), "{role}");
+        }
+        let end = start.saturating_add(Duration::from_secs(3600));
+        let late = authorities.check(&metric(30, "acme", end)).unwrap_err().to_string();
+        assert!(late.contains("renew it in time"), "{late}");
+    });
+}
+
+#[test]
+fn an_expired_host_that_dates_back_is_refused_on_append_and_its_honest_rows_stay_good() {
+    block_on(async {
+        let (trust, ledger, clock) = with_runtime().await;
+        let start = clock.now();
+        trust.delegate(&ledger, &hour(&["acme"], start), &key(20), &clock).await.unwrap();
+        clock.advance(Duration::from_secs(7200));
+        let authorities = resolve(&trust, &ledger).await.authorities;
+        let dated_back = metric(30, "acme", start);
+        assert!(authorities.check_now(&dated_back, clock.now()).is_err());
+        authorities.check(&dated_back).unwrap();
+    });
+}
+
+#[test]
+fn a_delegation_gives_nothing_that_its_signer_has_not_and_is_not_passed_on() {
+    block_on(async {
+        let (trust, ledger, clock) = with_runtime().await;
+        let start = clock.now();
+        for (signer, tenants, why) in [
+            (99, &["acme"][..], "a stranger"),
+            (20, &["globex"], "another tenant"),
+            (20, &["*"], "every tenant"),
+            (21, &["acme"], "no runtime of system"),
+            (1, &["acme"], "a root key"),
+        ] {
+            let delegation = hour(tenants, start);
+            let refused = trust.delegate(&ledger, &delegation, &key(signer), &clock).await.unwrap_err();
+            assert!(matches!(refused, DelegationError::Signer { .. }), "{why}: {refused}");
+            // Written past the library, it still gives nothing.
+            let value = serde_json::to_value(&delegation).unwrap();
+            let draft = Draft::new("delegation").tenant(SYSTEM_TENANT).owner(SYSTEM_TENANT).who("w").this("t");
+            let forged = draft.metadata(json!({"delegation": value})).stamp(&clock, &SystemIds);
+            ledger.append_one(&Scope::Operator, forged.seal_local(&key(signer)).unwrap()).await.unwrap();
+            let authorities = resolve(&trust, &ledger).await.authorities;
+            assert!(authorities.check(&metric(30, "acme", start)).is_err(), "{why}");
+        }
+        let both = hour(&["acme", SYSTEM_TENANT], start);
+        trust.delegate(&ledger, &both, &key(20), &clock).await.unwrap();
+        let to_another = Delegation { key: public(31), ..both };
+        let passed_on = trust.delegate(&ledger, &to_another, &key(30), &clock).await.unwrap_err();
+        assert!(matches!(passed_on, DelegationError::Signer { .. }), "{passed_on}");
+    });
+}
+
+#[test]
+fn a_delegated_key_does_not_count_in_a_quorum() {
+    block_on(async {
+        let (trust, ledger, clock) = with_runtime().await;
+        let both = hour(&["acme", SYSTEM_TENANT], clock.now());
+        trust.delegate(&ledger, &both, &key(20), &clock).await.unwrap();
+        let mut next = manifest(1).grant(public(20), Role::Runtime, [SYSTEM_TENANT, "acme"]);
+        next = next.grant(public(21), Role::Runtime, ["acme"]);
+        next.version = 2;
+        assert!(publish(&trust, &ledger, &next, 30).await.is_err());
+        let span = publish(&trust, &ledger, &next, 1).await.unwrap();
+        assert!(trust.approve(&ledger, &span, &key(30), &clock).await.is_err());
+    });
+}
+
+#[test]
+fn delegations_that_never_were_in_force_are_refused_with_what_is_wrong() {
+    block_on(async {
+        let (trust, ledger, clock) = with_runtime().await;
+        let now = clock.now();
+        let good = hour(&["acme"], now);
+        let later = now.saturating_add(Duration::from_secs(400 * 24 * 3600));
+        for (delegation, message) in [
+            (Delegation { tenants: Vec::new(), ..good.clone() }, "names no tenant"),
+            (Delegation { expires: now, ..good.clone() }, "must end after it begins"),
+            (Delegation { expires: later, ..good.clone() }, "within 366 days"),
+            (Delegation { key: PublicKey([0; 32]), ..good.clone() }, "delegation of 00"),
+        ] {
+            let refused = trust.delegate(&ledger, &delegation, &key(20), &clock).await.unwrap_err().to_string();
+            assert!(refused.contains(message), "{refused}");
+        }
+        clock.advance(Duration::from_secs(3600));
+        let ended = trust.delegate(&ledger, &good, &key(20), &clock).await.unwrap_err();
+        assert!(matches!(ended, DelegationError::Ended { .. }), "{ended}");
     });
 }

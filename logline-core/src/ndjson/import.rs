@@ -380,6 +380,10 @@ impl Importer<'_> {
             let chain = (pending.span.tenant_id.clone(), pending.span.id);
             return self.refuse(pending.line, Some(chain), e.into());
         }
+        if let Some(authorities) = &mut self.authorities {
+            // Hosts that it names have signed what follows.
+            authorities.delegate(&pending.span);
+        }
         if decides && let Ok(manifest) = Manifest::from_span(&pending.span) {
             self.candidate_roots.extend(manifest.root.keys);
         }

@@ -101,8 +101,13 @@ impl Authority {
     /// Whether it reaches `tenant`.
     #[must_use]
     pub fn covers(&self, tenant: &str) -> bool {
-        self.tenants.iter().any(|t| t == tenant || (t == "*" && tenant != SYSTEM_TENANT))
+        covers(&self.tenants, tenant)
     }
+}
+
+/// Whether a list of tenants reaches `tenant`: by name, or by `*`, which is every tenant except `system`.
+pub(crate) fn covers(tenants: &[String], tenant: &str) -> bool {
+    tenants.iter().any(|t| t == tenant || (t == "*" && tenant != SYSTEM_TENANT))
 }
 
 /// Quotas per tenant.

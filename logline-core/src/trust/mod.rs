@@ -3,9 +3,11 @@
 //! `docs/trust.md` tells the whole story.
 
 mod authority;
+mod delegation;
 mod manifest;
 mod root;
 
 pub use authority::{Authorities, NotAuthorised};
+pub use delegation::{Delegation, DelegationError, MAX_DELEGATION};
 pub use manifest::{Authority, Manifest, ManifestError, Policy, RootSet, Throttle};
 pub use root::{SkipReason, Skipped, TrustError, TrustRoot, Trusted, approval};

@@ -17,7 +17,7 @@ use crate::scope::Scope;
 use crate::seal::{SealError, VerifiedSpan, VerifyError};
 use crate::span::{SYSTEM_TENANT, SignedSpan};
 use crate::trust::manifest::ManifestHeader;
-use crate::trust::{Authorities, Manifest, ManifestError, RootSet};
+use crate::trust::{Authorities, Manifest, ManifestError, RootSet, delegation};
 
 /// What a host pins outside the ledger: which span the manifest is, and which keys may decide the first one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -223,7 +223,8 @@ impl TrustRoot {
             return Err(TrustError::TooOld { found: manifest.version, min: self.min_version });
         }
         manifest.check_critical()?;
-        let authorities = Authorities::new(self.manifest_id, &manifest, &self.keys);
+        let mut authorities = Authorities::new(self.manifest_id, &manifest, &self.keys);
+        delegation::read(ledger, &mut authorities).await?;
         Ok(Trusted { manifest, span, authorities, skipped })
     }
 
