@@ -1,17 +1,5 @@
--- Roles belong to the cluster: another database may have made them, or be about to.
-DO $do$
-DECLARE
-  name text;
-BEGIN
-  FOREACH name IN ARRAY ARRAY['logline_owner', 'logline_app', 'logline_runtime', 'logline_operator'] LOOP
-    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name) THEN
-      BEGIN
-        EXECUTE format('CREATE ROLE %I NOLOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE NOREPLICATION', name);
-      EXCEPTION WHEN duplicate_object OR unique_violation THEN
-        NULL;
-      END;
-    END IF;
-  END LOOP;
+-- What must be there before a migration can run.
+DO $do$ BEGIN
   IF NOT pg_has_role(current_user, 'logline_owner', 'MEMBER') THEN
     EXECUTE format('GRANT logline_owner TO %I', current_user);
   END IF;

@@ -113,6 +113,14 @@ const CHECKS: &[Check] = &[
         advice: "ALTER ROLE … NOSUPERUSER NOBYPASSRLS NOLOGIN",
     },
     Check {
+        name: "role hierarchy",
+        severity: Severity::Failure,
+        sql: "SELECT below || ' may not become ' || above FROM (VALUES ('logline_runtime', 'logline_app'), ('logline_operator', 'logline_runtime'))
+              AS wanted(below, above) WHERE NOT pg_has_role(below, above, 'MEMBER')",
+        good: "an operator may act as the runtime, the runtime as a user",
+        advice: "run `logline migrate`: without it operators cannot read the trust root, nor workers for their guests",
+    },
+    Check {
         name: "grants",
         severity: Severity::Failure,
         sql: "SELECT grantee || ' may ' || privilege_type FROM information_schema.role_table_grants

@@ -49,7 +49,7 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 pub use doctor::{Finding, Severity, doctor};
-pub use migrate::{Migrated, migrate, migrate_to_new_epoch};
+pub use migrate::{Migrated, create_roles, migrate, migrate_to_new_epoch};
 pub use options::PgOptions;
 pub use tail::Holder;
 

@@ -10,8 +10,11 @@ use crate::options::PgOptions;
 /// The migrations in order; version n is at index n - 1. What was released is never changed.
 const MIGRATIONS: &[(&str, &str)] = &[("registry", include_str!("../migrations/0001_registry.sql"))];
 
-/// Roles, schemas and the record of migrations: what must be there before a migration can run. Every statement may find its
-/// work done, by this database's earlier migrations or, for roles, by those of another database of the cluster.
+/// The cluster's roles and what each may become.
+const ROLES: &str = include_str!("../migrations/roles.sql");
+
+/// Schemas and the record of migrations: what must be there before a migration can run. Every statement, here as in [`ROLES`],
+/// may find its work done.
 const BOOTSTRAP: &str = include_str!("../migrations/bootstrap.sql");
 
 /// One lock for all that migrate this database; held by the transaction, so a pooler cannot lose it.
@@ -53,6 +56,19 @@ pub async fn migrate_to_new_epoch(options: &PgOptions) -> Result<Migrated, Ledge
     run(options, true).await
 }
 
+/// Makes the four roles in the cluster and nothing else: the step before a dump is restored into a cluster that never held a
+/// ledger, because dumps name roles and do not contain them. Harmless where they exist. The login needs CREATEROLE.
+///
+/// # Errors
+/// [`LedgerError::Refused`] for a login that may not create roles.
+pub async fn create_roles(options: &PgOptions) -> Result<(), LedgerError> {
+    let mut connection = PgConnection::connect_with(&options.connect).await.map_err(from_sqlx)?;
+    let created = connection.execute(ROLES).await.map_err(from_sqlx);
+    // As in `run`.
+    let _ = connection.close().await;
+    created.map(drop)
+}
+
 async fn run(options: &PgOptions, new_epoch: bool) -> Result<Migrated, LedgerError> {
     let mut connection = PgConnection::connect_with(&options.connect).await.map_err(from_sqlx)?;
     let migrated = apply(&mut connection, new_epoch).await;
@@ -66,6 +82,7 @@ async fn apply(connection: &mut PgConnection, new_epoch: bool) -> Result<Migrate
     sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(LOCK).execute(&mut *transaction).await.map_err(from_sqlx)?;
     let from = version(&mut transaction).await?;
     check(from)?;
+    transaction.execute(ROLES).await.map_err(from_sqlx)?;
     if from < newest() {
         transaction.execute(BOOTSTRAP).await.map_err(from_sqlx)?;
     }

@@ -288,6 +288,15 @@ fn a_login_takes_no_role_it_was_not_granted() {
             assert!(matches!(error, LedgerError::Refused { .. }), "{error}");
         }
         api.append_one(&Scope::user("acme", "bob"), seal(note("acme", "bob"))).await.unwrap();
+        // A worker may read as the users whose functions it runs; an operator may do all that there is.
+        let worker = PgLedger::connect(options("worker", &database)).await.unwrap();
+        assert_eq!(worker.collect(&Scope::user("acme", "bob"), &Query::timeline(), 10).await.unwrap().len(), 2);
+        let error = worker.scan(&Scope::Operator, &Query::timeline(), None).await.unwrap_err();
+        assert!(matches!(error, LedgerError::Refused { .. }), "{error}");
+        let auditor = PgLedger::connect(options("auditor", &database)).await.unwrap();
+        for scope in [Scope::user("acme", "bob"), Scope::runtime("acme"), Scope::Operator] {
+            auditor.scan(&scope, &Query::timeline(), None).await.unwrap();
+        }
         let error = PgLedger::connect(options("stranger", &database)).await.map(drop).unwrap_err();
         assert!(matches!(error, LedgerError::Refused { .. }), "{error}");
     });

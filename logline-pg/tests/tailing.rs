@@ -10,7 +10,7 @@ use futures_util::StreamExt as _;
 use logline_core::fsck::{Audit, fsck};
 use logline_core::ledger::{AppendOptions, Ledger as _, LedgerExt as _, Order, Query, Versions, Watch, WatchFrom};
 use logline_core::{Draft, KeyPair, Scope, SystemClock, SystemIds, VerifiedSpan};
-use logline_pg::{PgLedger, migrate, migrate_to_new_epoch};
+use logline_pg::{PgLedger, create_roles, migrate, migrate_to_new_epoch};
 use server::{block_on, connection, database, empty_database, ledger, options, server};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 use tokio::time::timeout;
@@ -282,10 +282,8 @@ fn a_restore_into_a_new_cluster_opens_an_epoch() {
         // A cluster whose transaction ids begin anew.
         let elsewhere = logline_pg_testing::PrivateServer::start(&Default::default()).unwrap();
         let mut superuser = PgConnection::connect(&elsewhere.url("postgres", "postgres")).await.unwrap();
-        for role in ["logline_owner", "logline_app", "logline_runtime", "logline_operator", "host LOGIN"] {
-            superuser.execute(AssertSqlSafe(format!("CREATE ROLE {role}"))).await.unwrap();
-        }
-        superuser.execute("GRANT logline_app, logline_runtime, logline_operator TO host").await.unwrap();
+        create_roles(&logline_pg::PgOptions::new(&elsewhere.url("postgres", "postgres")).unwrap()).await.unwrap();
+        superuser.execute("CREATE ROLE host LOGIN; GRANT logline_operator TO host").await.unwrap();
         superuser.execute("CREATE DATABASE restored").await.unwrap();
         let input = std::fs::File::open(&file).unwrap();
         let restore =

@@ -11,10 +11,19 @@ pub(crate) struct Options {
     /// history that is gone see everything that comes.
     #[arg(long)]
     new_epoch: bool,
+    /// Make the cluster's roles and nothing else: the step before a dump is restored, because dumps name roles and do not
+    /// contain them.
+    #[arg(long, conflicts_with = "new_epoch")]
+    roles: bool,
 }
 
 pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Result<bool, Error> {
     let database = open::database(url)?;
+    if options.roles {
+        logline_pg::create_roles(&database).await?;
+        output::line(&if json { json!({"roles": true}).to_string() } else { "the roles are in place".to_owned() });
+        return Ok(true);
+    }
     let migrated = if options.new_epoch {
         logline_pg::migrate_to_new_epoch(&database).await?
     } else {

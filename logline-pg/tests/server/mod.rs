@@ -43,7 +43,8 @@ pub(crate) async fn empty_database() -> String {
     name
 }
 
-/// A new database with a ledger, and logins with one role each: `api`, `worker` and `auditor`; `host` has all three.
+/// A new database with a ledger, and logins with one role each: `api`, `worker` and `auditor`. Like `auditor`, `host` may take
+/// all three.
 pub(crate) async fn database() -> String {
     static TEMPLATE: tokio::sync::OnceCell<()> = tokio::sync::OnceCell::const_new();
     TEMPLATE
@@ -54,7 +55,7 @@ pub(crate) async fn database() -> String {
                 ("api", "logline_app"),
                 ("worker", "logline_runtime"),
                 ("auditor", "logline_operator"),
-                ("host", "logline_app, logline_runtime, logline_operator"),
+                ("host", "logline_operator"),
                 ("stranger", ""),
             ];
             for (login, roles) in logins {
