@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use commands::{doctor, export, fsck, import, keygen, migrate, read, tail};
+use commands::{doctor, export, fsck, import, keygen, migrate, read, rebuild, tail};
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
@@ -49,6 +49,8 @@ enum Command {
     Migrate(migrate::Options),
     /// Checks a PostgreSQL database: schema, row-level security, roles, settings; says what to fix.
     Doctor,
+    /// Makes the tables of open requests and of today's quota counters anew from the rows: a repair. Appends wait meanwhile.
+    Rebuild,
 }
 
 fn main() -> ExitCode {
@@ -78,5 +80,6 @@ async fn run(options: &Options) -> Result<bool, Error> {
         Command::Tail(command) => tail::run(command, ledger, options.json).await,
         Command::Migrate(command) => migrate::run(command, ledger, options.json).await,
         Command::Doctor => doctor::run(ledger, options.json).await,
+        Command::Rebuild => rebuild::run(ledger, options.json).await,
     }
 }

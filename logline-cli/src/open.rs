@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use logline_core::Scope;
-use logline_core::ledger::Ledger;
+use logline_core::ledger::{Ledger, WorkQueue};
 use logline_core::trust::TrustRoot;
 use logline_pg::{PgLedger, PgOptions};
 use logline_sqlite::{SqliteLedger, SqliteOptions};
@@ -41,7 +41,7 @@ impl Location {
     }
 
     /// Opens the ledger for writing; a file is made where it is missing, a database is not.
-    pub(crate) async fn for_writing(&self) -> Result<Arc<dyn Ledger>, Error> {
+    pub(crate) async fn for_writing(&self) -> Result<Arc<dyn WorkQueue>, Error> {
         Ok(match self {
             Self::Sqlite(path) => Arc::new(SqliteLedger::open(path)?),
             Self::Postgres(options) => Arc::new(PgLedger::connect(options.as_ref().clone()).await?),
@@ -61,7 +61,7 @@ pub(crate) fn database(url: Option<&str>) -> Result<PgOptions, Error> {
 pub(crate) async fn for_reading(url: Option<&str>) -> Result<Arc<dyn Ledger>, Error> {
     let path = match Location::of(url)? {
         Location::Sqlite(path) => path,
-        database @ Location::Postgres(_) => return database.for_writing().await,
+        database @ Location::Postgres(_) => return Ok(database.for_writing().await?),
     };
     if path.is_dir() {
         return Err(format!("{} is a folder, not a ledger", path.display()).into());

@@ -1,19 +1,27 @@
 //! The in-memory ledger: the model that every other backend is compared with, and a store for tests.
 
+mod queue;
+
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use uuid::Uuid;
 
+use self::queue::Queue;
+use crate::clock::{Clock, SystemClock};
 use crate::ledger::chain::{self, Decision, Head};
+use crate::ledger::quota::{self, Uses};
 use crate::ledger::{
     AppendOptions, Capability, Cursor, Ledger, LedgerError, Order, Outcome, Page, Position, Query, Receipt, Row, Signal,
-    Versions, Watch, WatchFrom, tail,
+    Versions, Watch, WatchFrom, Work, WorkQueue, tail, work,
 };
 use crate::scope::Scope;
 use crate::seal::VerifiedSpan;
 use crate::span::SignedSpan;
+use crate::timestamp::Timestamp;
 
 /// A ledger that lives as long as its handles. Clones share it.
 #[derive(Debug, Clone, Default)]
@@ -21,18 +29,31 @@ pub struct MemoryLedger {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug, Default)]
 struct Shared {
     state: Mutex<State>,
     signal: Arc<Signal>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self { state: Mutex::default(), signal: Arc::default(), clock: Arc::new(SystemClock) }
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("state", &self.state).finish_non_exhaustive()
+    }
 }
 
 /// Rows in append order; row number `n` stands at index `n - 1`.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default)]
 struct State {
     rows: Vec<Arc<SignedSpan>>,
     /// INVARIANT: each chain lists the indexes of its versions in ascending, gapless `seq`.
     chains: BTreeMap<(String, Uuid), Vec<usize>>,
+    queue: Queue,
 }
 
 const MAX_BATCH: usize = 10_000;
@@ -43,6 +64,12 @@ impl MemoryLedger {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty ledger whose leases and days run by `clock`.
+    #[must_use]
+    pub fn with_clock(clock: Arc<dyn Clock>) -> Self {
+        Self { shared: Arc::new(Shared { clock, ..Shared::default() }) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -69,7 +96,7 @@ impl State {
         chain.iter().filter_map(|index| self.row(*index)).find(|row| row.seq == span.seq)
     }
 
-    fn append(&mut self, span: VerifiedSpan, options: &AppendOptions) -> Result<Receipt, LedgerError> {
+    fn append(&mut self, span: VerifiedSpan, options: &AppendOptions, uses: &mut Uses) -> Result<Receipt, LedgerError> {
         let head = self.head(&span).cloned();
         let view = head.as_deref().map(|h| Head {
             seq: h.seq,
@@ -79,6 +106,8 @@ impl State {
         });
         match chain::decide(&span, view)? {
             Decision::Insert => {
+                let today = uses.today();
+                uses.add(&span, &options.limits, |key| Ok(self.queue.used(today, &span.tenant_id, key)))?;
                 let receipt = Receipt::new(span.key(), span.seal.curr_hash, Outcome::Appended);
                 self.chains.entry((span.tenant_id.clone(), span.id)).or_default().push(self.rows.len());
                 self.rows.push(Arc::new(span.into_signed()));
@@ -163,12 +192,15 @@ impl Ledger for MemoryLedger {
         for span in &batch {
             scope.check_append(span)?;
         }
+        quota::check_limits(&options.limits, batch.iter().map(|span| &***span))?;
         let receipts = {
             let mut state = self.state();
+            let now = self.shared.clock.now();
+            let mut uses = Uses::on(now.day());
             let rows_before = state.rows.len();
             let mut receipts = Vec::with_capacity(batch.len());
             for span in batch {
-                match state.append(span, options) {
+                match state.append(span, options, &mut uses) {
                     Ok(receipt) => receipts.push(receipt),
                     Err(e) => {
                         state.rollback(rows_before);
@@ -176,6 +208,9 @@ impl Ledger for MemoryLedger {
                     }
                 }
             }
+            let State { rows, queue, .. } = &mut *state;
+            rows.iter().skip(rows_before).for_each(|row| queue.place(row, now));
+            queue.charge(&uses);
             receipts
         };
         self.shared.signal.notify();
@@ -246,5 +281,40 @@ impl Ledger for MemoryLedger {
 
     fn capability(&self) -> Capability {
         Capability::new("memory", "none: rows live as long as the process", MAX_BATCH, MAX_PAGE)
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl WorkQueue for MemoryLedger {
+    async fn now(&self) -> Result<Timestamp, LedgerError> {
+        Ok(self.shared.clock.now())
+    }
+
+    async fn claimable(&self, limit: usize, after: Option<&str>) -> Result<Vec<Work>, LedgerError> {
+        Ok(self.state().queue.claimable(limit.min(work::MAX_CLAIMABLE), after, self.shared.clock.now()))
+    }
+
+    async fn heartbeat(&self, held: &Work, lease: Duration) -> Result<bool, LedgerError> {
+        let until = self.shared.clock.now().saturating_add(lease.min(work::MAX_LEASE));
+        Ok(self.state().queue.extend(held, until))
+    }
+
+    async fn used(&self, tenant: &str, key: &str) -> Result<u64, LedgerError> {
+        Ok(self.state().queue.used(self.shared.clock.now().day(), tenant, key))
+    }
+
+    async fn rebuild(&self) -> Result<work::Rebuilt, LedgerError> {
+        let mut state = self.state();
+        let now = self.shared.clock.now();
+        let State { rows, queue, .. } = &mut *state;
+        *queue = Queue::default();
+        let mut uses = Uses::on(now.day());
+        for row in rows.iter() {
+            queue.place(row, now);
+            uses.add(row, &[], |_| Ok(0))?;
+        }
+        queue.charge(&uses);
+        Ok(queue.size())
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use chrono::{DateTime, Datelike, Timelike, Utc};
+use chrono::{DateTime, Datelike, NaiveDate, Timelike, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
@@ -78,6 +78,12 @@ impl Timestamp {
     #[must_use]
     pub fn to_utc(self) -> DateTime<Utc> {
         DateTime::from_timestamp_micros(self.micros).unwrap_or(DateTime::UNIX_EPOCH)
+    }
+
+    /// The UTC day it falls on.
+    #[must_use]
+    pub fn day(self) -> NaiveDate {
+        self.to_utc().date_naive()
     }
 
     /// This time plus `duration`, stopping at the end of year 9999.

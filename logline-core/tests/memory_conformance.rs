@@ -15,6 +15,7 @@ mod concrete {
     }
 
     logline_core::conformance_suite!(open, super::block_on);
+    logline_core::work_queue_suite!(open, super::block_on);
 }
 
 mod shared_trait_object {
@@ -28,4 +29,17 @@ mod shared_trait_object {
     }
 
     logline_core::conformance_suite!(open, super::block_on);
+}
+
+mod shared_queue {
+    use std::sync::Arc;
+
+    use logline_core::MemoryLedger;
+    use logline_core::ledger::WorkQueue;
+
+    async fn open() -> ((), Arc<dyn WorkQueue>) {
+        ((), Arc::new(MemoryLedger::new()))
+    }
+
+    logline_core::work_queue_suite!(open, super::block_on);
 }

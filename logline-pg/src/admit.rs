@@ -1,9 +1,11 @@
 //! Deciding about appends against what is there: the path of whoever lost a race, retries, or asks to keep what exists.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
+use chrono::NaiveDate;
 use logline_core::ledger::chain::{self, Decision, Head};
-use logline_core::ledger::{AppendOptions, Conflict, LedgerError, OnExisting, Outcome, Receipt};
+use logline_core::ledger::quota::Uses;
+use logline_core::ledger::{AppendOptions, Charges, Conflict, LedgerError, OnExisting, Outcome, Receipt};
 use logline_core::{Hash, Scope, SignedSpan, SpanKey, VerifiedSpan};
 use sqlx::{AssertSqlSafe, PgConnection, Row as _};
 use uuid::Uuid;
@@ -38,6 +40,14 @@ pub(crate) struct Admission {
     heads: HashMap<(String, Uuid), KnownHead>,
     exists: HashMap<SpanKey, bool>,
     added: HashMap<SpanKey, SignedSpan>,
+    /// Where limits apply.
+    counters: Option<Counters>,
+}
+
+/// What tenants have used of the quotas that the group names, as of now.
+struct Counters {
+    today: NaiveDate,
+    used: HashMap<(String, String), u64>,
 }
 
 impl Admission {
@@ -84,6 +94,37 @@ impl Admission {
         Ok(())
     }
 
+    /// Reads the counters that the claims among `rows` name and locks them until the transaction ends.
+    pub(crate) async fn hold_counters(
+        &mut self,
+        connection: &mut PgConnection,
+        scope: &Scope,
+        rows: &[&EncodedRow],
+    ) -> Result<(), LedgerError> {
+        let named = rows.iter().filter_map(|row| Some((row.span.tenant_id.as_str(), Charges::of(&row.span)?)));
+        let named = named.flat_map(|(tenant, charges)| charges.keys.into_iter().map(move |key| (tenant.to_owned(), key)));
+        let named: BTreeSet<(String, String)> = named.collect();
+        identify(connection, scope).await?;
+        let found = sqlx::query("SELECT n, used, day FROM ledger.hold_counters($1, $2)")
+            .bind(named.iter().map(|(tenant, _)| tenant.as_str()).collect::<Vec<_>>())
+            .bind(named.iter().map(|(_, key)| key.as_str()).collect::<Vec<_>>())
+            .fetch_all(connection)
+            .await
+            .map_err(from_sqlx)?;
+        let named: Vec<_> = named.into_iter().collect();
+        for row in &found {
+            let (number, used): (i64, i64) = (row.try_get(0).map_err(from_sqlx)?, row.try_get(1).map_err(from_sqlx)?);
+            let day: &str = row.try_get(2).map_err(from_sqlx)?;
+            let today =
+                day.parse().map_err(|e| LedgerError::Refused { reason: format!("the server's day is `{day}`: {e}") })?;
+            let counters = self.counters.get_or_insert_with(|| Counters { today, used: HashMap::new() });
+            if let Some(name) = usize::try_from(number - 1).ok().and_then(|index| named.get(index)) {
+                counters.used.insert(name.clone(), used.try_into().unwrap_or(0));
+            }
+        }
+        Ok(())
+    }
+
     /// Decides about one append as a whole. Where it is admitted, later decisions see what it adds.
     pub(crate) async fn decide(
         &mut self,
@@ -95,8 +136,10 @@ impl Admission {
         let mut receipts = Vec::with_capacity(batch.len());
         let mut before: Vec<((String, Uuid), Option<KnownHead>)> = Vec::new();
         let mut added = Vec::new();
+        let mut uses = self.counters.as_ref().map(|counters| Uses::on(counters.today));
         for row in batch {
-            match self.decide_one(connection, scope, &row.span, options).await {
+            let decided = self.decide_one(connection, scope, &row.span, options, &mut uses).await;
+            match decided {
                 Ok(receipt) => {
                     if receipt.outcome == Outcome::Appended {
                         let id = (row.span.tenant_id.clone(), row.span.id);
@@ -119,6 +162,11 @@ impl Admission {
                 }
             }
         }
+        if let (Some(counters), Some(uses)) = (&mut self.counters, uses) {
+            for (name, units) in uses.units() {
+                *counters.used.entry(name.clone()).or_default() += units;
+            }
+        }
         Ok(receipts)
     }
 
@@ -128,6 +176,7 @@ impl Admission {
         scope: &Scope,
         span: &VerifiedSpan,
         options: &AppendOptions,
+        uses: &mut Option<Uses>,
     ) -> Result<Receipt, LedgerError> {
         let head = self.heads.get(&(span.tenant_id.clone(), span.id));
         let view = head.map(|known| Head {
@@ -137,6 +186,10 @@ impl Admission {
             entity_type: &known.entity_type,
         });
         if chain::decide(span, view)? == Decision::Insert {
+            if let (Some(counters), Some(uses)) = (&self.counters, uses) {
+                let used = |key: &str| counters.used.get(&(span.tenant_id.clone(), key.to_owned())).copied();
+                uses.add(span, &options.limits, |key| Ok(used(key).unwrap_or(0)))?;
+            }
             return Ok(Receipt::new(span.key(), span.seal.curr_hash, Outcome::Appended));
         }
         let last = head.map_or(0, |known| known.seq);

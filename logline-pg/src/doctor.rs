@@ -56,10 +56,11 @@ const CHECKS: &[Check] = &[
     Check {
         name: "row-level security",
         severity: Severity::Failure,
-        sql: "SELECT relname::text FROM pg_class WHERE oid = 'ledger.universal_registry'::regclass
+        sql: "SELECT relname::text FROM pg_class WHERE oid IN ('ledger.universal_registry'::regclass, 'ledger.work'::regclass,
+                'ledger.quota'::regclass)
               AND NOT (relrowsecurity AND relforcerowsecurity)",
         good: "enabled and forced",
-        advice: "ALTER TABLE ledger.universal_registry ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY",
+        advice: "ALTER TABLE ledger.… ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY",
     },
     Check {
         name: "policies",
@@ -86,7 +87,7 @@ const CHECKS: &[Check] = &[
         name: "triggers",
         severity: Severity::Failure,
         sql: "SELECT wanted.name || CASE WHEN t.oid IS NULL THEN ' is missing' ELSE ' is disabled' END
-              FROM (VALUES ('ur_no_change', 'A'), ('ur_link', 'O')) AS wanted(name, enabled)
+              FROM (VALUES ('ur_no_change', 'A'), ('ur_link', 'O'), ('ur_work', 'O')) AS wanted(name, enabled)
               LEFT JOIN pg_trigger t ON t.tgname = wanted.name AND t.tgrelid = 'ledger.universal_registry'::regclass
               WHERE t.oid IS NULL OR t.tgenabled::text NOT IN (wanted.enabled, 'A')",
         good: "in force",
@@ -97,10 +98,10 @@ const CHECKS: &[Check] = &[
         severity: Severity::Failure,
         sql: "SELECT wanted.name || ' is missing or invalid'
               FROM (VALUES ('ur_version'), ('ur_first_version'), ('ur_order'), ('ur_by_tenant'), ('ur_by_type'), ('ur_by_parent'),
-                ('ur_by_trace')) AS wanted(name)
+                ('ur_by_trace'), ('work_request'), ('work_ready'), ('quota_key')) AS wanted(name)
               LEFT JOIN pg_index i ON i.indexrelid = to_regclass('ledger.' || wanted.name)
               WHERE i.indexrelid IS NULL OR NOT i.indisvalid",
-        good: "all seven are valid",
+        good: "all are valid",
         advice: "create it as the migration does, CONCURRENTLY; without the unique ones chains can fork",
     },
     Check {
@@ -124,8 +125,8 @@ const CHECKS: &[Check] = &[
         name: "grants",
         severity: Severity::Failure,
         sql: "SELECT grantee || ' may ' || privilege_type FROM information_schema.role_table_grants
-              WHERE table_schema = 'ledger' AND table_name = 'universal_registry' AND grantee <> 'logline_owner'
-              AND privilege_type NOT IN ('SELECT', 'INSERT')
+              WHERE table_schema = 'ledger' AND grantee <> 'logline_owner' AND NOT (table_name = 'universal_registry' AND
+                privilege_type IN ('SELECT', 'INSERT')) AND NOT (privilege_type = 'SELECT' AND table_name NOT IN ('work', 'quota'))
               UNION ALL SELECT 'everybody may ' || privilege_type FROM information_schema.role_table_grants
               WHERE table_schema = 'ledger' AND grantee = 'PUBLIC'",
         good: "nobody may change or remove rows",
@@ -166,6 +167,13 @@ const CHECKS: &[Check] = &[
               WHERE r.rolname IN ('logline_app', 'logline_runtime', 'logline_operator') AND has_schema_privilege(r.oid, s.name, 'CREATE')",
         good: "the owner alone",
         advice: "REVOKE CREATE ON SCHEMA",
+    },
+    Check {
+        name: "open work",
+        severity: Severity::Failure,
+        sql: "SELECT ledger.stray_work() || ' open requests are not listed as the registry has them' WHERE ledger.stray_work() > 0",
+        good: "the table is in step with the registry",
+        advice: "run `logline rebuild` and find out who changed the table",
     },
     Check {
         name: "durability",

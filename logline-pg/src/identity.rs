@@ -22,24 +22,35 @@ pub(crate) fn user(scope: &Scope) -> &str {
     }
 }
 
-/// A read-only transaction in the identity of a scope.
+/// What a transaction may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    ReadOnly,
+    ReadWrite,
+}
+
+/// A transaction in the identity of a scope.
 ///
-/// A connection goes back to its pool only after [`Reading::commit`]. One whose reader failed, panicked or was cancelled is in a
+/// A connection goes back to its pool only after [`Identified::commit`]. One whose user failed, panicked or was cancelled is in a
 /// state nobody has looked at: it is closed.
-pub(crate) struct Reading {
+pub(crate) struct Identified {
     connection: Option<PoolConnection<Postgres>>,
 }
 
-impl Reading {
+impl Identified {
     /// Begins in one round trip. The identity ends with the transaction, so the connection carries none to its next user.
-    pub(crate) async fn begin(pool: &PgPool, scope: &Scope, named: Option<&str>) -> Result<Self, sqlx::Error> {
+    pub(crate) async fn begin(pool: &PgPool, access: Access, scope: &Scope, named: Option<&str>) -> Result<Self, sqlx::Error> {
         let texts = [role(scope), scope.tenant().unwrap_or_default(), user(scope), named.unwrap_or_default()];
         let [role, tenant, user, named] = texts.map(literal);
-        let begin = format!("BEGIN READ ONLY; SELECT ledger.identify({role}, {tenant}, {user}, {named})");
-        let mut reading = Self { connection: Some(pool.acquire().await?) };
+        let access = match access {
+            Access::ReadOnly => "READ ONLY",
+            Access::ReadWrite => "READ WRITE",
+        };
+        let begin = format!("BEGIN {access}; SELECT ledger.identify({role}, {tenant}, {user}, {named})");
+        let mut begun = Self { connection: Some(pool.acquire().await?) };
         // Several statements in one message take no parameters; the literals are hexadecimal, whatever the texts hold.
-        reading.connection()?.execute(AssertSqlSafe(begin)).await?;
-        Ok(reading)
+        begun.connection()?.execute(AssertSqlSafe(begin)).await?;
+        Ok(begun)
     }
 
     pub(crate) fn connection(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
@@ -54,7 +65,7 @@ impl Reading {
     }
 }
 
-impl Drop for Reading {
+impl Drop for Identified {
     fn drop(&mut self) {
         if let Some(connection) = self.connection.take() {
             drop(connection.detach());

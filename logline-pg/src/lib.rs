@@ -31,6 +31,7 @@ mod row;
 mod select;
 mod tail;
 mod types;
+mod work;
 mod writer;
 
 use std::sync::Arc;
@@ -39,7 +40,8 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use logline_core::ledger::{
-    AppendOptions, Capability, Cursor, Ledger, LedgerError, Order, Page, Query, Receipt, Watch, WatchFrom, tail as follow,
+    AppendOptions, Capability, Cursor, Ledger, LedgerError, Order, Page, Query, Receipt, Watch, WatchFrom, quota,
+    tail as follow,
 };
 use logline_core::{Scope, SignedSpan, VerifiedSpan};
 use sqlx::postgres::PgPoolOptions;
@@ -54,7 +56,7 @@ pub use options::PgOptions;
 pub use tail::Holder;
 
 use error::from_sqlx;
-use identity::Reading;
+use identity::{Access, Identified};
 use place::{After, Place};
 use row::{COLUMNS, EncodedRow};
 use select::Select;
@@ -153,11 +155,16 @@ impl PgLedger {
         tail::holders(&self.shared.pool).await
     }
 
-    /// Begins a read-only transaction as `scope`. A connection that has died in the pool is replaced.
-    async fn read(&self, scope: &Scope, named: Option<&str>) -> Result<Reading, LedgerError> {
+    /// Begins a read-only transaction as `scope`.
+    async fn read(&self, scope: &Scope, named: Option<&str>) -> Result<Identified, LedgerError> {
+        self.begin(Access::ReadOnly, scope, named).await
+    }
+
+    /// Begins a transaction as `scope`. A connection that has died in the pool is replaced.
+    async fn begin(&self, access: Access, scope: &Scope, named: Option<&str>) -> Result<Identified, LedgerError> {
         let mut tries = 0;
         loop {
-            match Reading::begin(&self.shared.pool, scope, named).await {
+            match Identified::begin(&self.shared.pool, access, scope, named).await {
                 Err(sqlx::Error::Io(error)) if tries <= self.shared.options.max_connections => {
                     tracing::debug!(%error, "a pooled connection was dead");
                     tries += 1;
@@ -250,6 +257,7 @@ impl Ledger for PgLedger {
         for span in &batch {
             scope.check_append(span)?;
         }
+        quota::check_limits(&options.limits, batch.iter().map(|span| &***span))?;
         if batch.is_empty() {
             return Ok(Vec::new());
         }
@@ -265,7 +273,7 @@ impl Ledger for PgLedger {
             });
         }
         let (reply, answer) = oneshot::channel();
-        let append = Append { scope: scope.clone(), batch, options: *options, bytes, reply };
+        let append = Append { scope: scope.clone(), batch, options: options.clone(), bytes, reply };
         self.shared.jobs.send(append).map_err(|_| LedgerError::Closed)?;
         answer.await.map_err(|_| LedgerError::Closed)?
     }

@@ -8,7 +8,8 @@ use crate::error::from_sqlx;
 use crate::options::PgOptions;
 
 /// The migrations in order; version n is at index n - 1. What was released is never changed.
-const MIGRATIONS: &[(&str, &str)] = &[("registry", include_str!("../migrations/0001_registry.sql"))];
+const MIGRATIONS: &[(&str, &str)] =
+    &[("registry", include_str!("../migrations/0001_registry.sql")), ("work", include_str!("../migrations/0002_work.sql"))];
 
 /// The cluster's roles and what each may become.
 const ROLES: &str = include_str!("../migrations/roles.sql");

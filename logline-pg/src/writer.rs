@@ -24,6 +24,12 @@ pub(crate) struct Append {
     pub(crate) reply: oneshot::Sender<Verdict>,
 }
 
+impl Append {
+    fn is_limited(&self) -> bool {
+        !self.options.limits.is_empty()
+    }
+}
+
 /// What became of one append.
 type Verdict = Result<Vec<Receipt>, LedgerError>;
 
@@ -43,7 +49,7 @@ pub(crate) type Jobs = Arc<Mutex<mpsc::UnboundedReceiver<Append>>>;
 pub(crate) async fn run(pool: PgPool, jobs: Jobs, queued: Arc<AtomicUsize>, tail: Arc<Tail>) {
     let mut writer = Writer { pool, connection: None };
     loop {
-        let group = {
+        let mut group = {
             let mut jobs = jobs.lock().await;
             let Some(first) = jobs.recv().await else { return };
             let mut bytes = first.bytes;
@@ -56,7 +62,15 @@ pub(crate) async fn run(pool: PgPool, jobs: Jobs, queued: Arc<AtomicUsize>, tail
             group
         };
         let bytes = group.iter().map(|append| append.bytes).sum();
-        let verdicts = writer.write(&group).await;
+        // What must wait for counters does not make the others wait. (Stable: it keeps the order within both.)
+        group.sort_by_key(Append::is_limited);
+        let (free, limited) = group.split_at(group.partition_point(|append| !append.is_limited()));
+        let mut verdicts = Vec::with_capacity(group.len());
+        for part in [free, limited] {
+            if !part.is_empty() {
+                verdicts.extend(writer.write(part).await);
+            }
+        }
         queued.fetch_sub(bytes, Ordering::Relaxed);
         if verdicts.iter().flatten().flatten().any(|receipt| receipt.outcome == Outcome::Appended) {
             tail.wrote();
@@ -91,7 +105,7 @@ impl Writer {
     }
 
     async fn write_whole(&mut self, group: &[Append]) -> Result<Vec<Verdict>, LedgerError> {
-        let mut careful = group.iter().any(|append| append.options.on_existing == OnExisting::Keep);
+        let mut careful = group.iter().any(|append| append.options.on_existing == OnExisting::Keep || append.is_limited());
         let mut reconnected = false;
         for tries in 1..=MAX_TRIES {
             let result = if careful { self.decide_and_insert(group).await } else { self.insert_all(group).await };
@@ -139,24 +153,34 @@ impl Writer {
         Ok(group.iter().map(|append| Ok(append.batch.iter().map(appended).collect())).collect())
     }
 
-    /// Reads what is there, decides about each member, and inserts what is admitted.
+    /// Reads what is there, decides about each member, and inserts what is admitted. Where limits apply, counters are read first
+    /// and locked to the end, so all of it is one transaction.
     async fn decide_and_insert(&mut self, group: &[Append]) -> Result<Vec<Verdict>, Failure> {
         let connection = self.connection().await?;
         let mut admission = Admission::default();
         let mut verdicts = Vec::with_capacity(group.len());
-        let mut transaction = connection.begin_with("BEGIN READ ONLY").await?;
-        for (scope, members) in by_scope(group.iter().map(|append| (&append.scope, append))) {
+        let limited = group.iter().any(Append::is_limited);
+        let mut transaction = connection.begin_with(if limited { "BEGIN READ WRITE" } else { "BEGIN READ ONLY" }).await?;
+        let mut scopes = by_scope(group.iter().map(|append| (&append.scope, append)));
+        if limited {
+            // Everybody locks in the order of tenants.
+            scopes.sort_by_key(|(scope, _)| scope.tenant());
+            for (scope, members) in &scopes {
+                let rows: Vec<_> = members.iter().flat_map(|append| &append.batch).collect();
+                admission.hold_counters(&mut transaction, scope, &rows).await?;
+            }
+        }
+        for (scope, members) in scopes {
             let rows: Vec<_> = members.iter().flat_map(|append| &append.batch).collect();
             admission.read(&mut transaction, scope, &rows).await?;
         }
         for append in group {
             let verdict = admission.decide(&mut transaction, &append.scope, &append.batch, &append.options).await;
             match verdict {
-                Err(error) if !is_verdict(&error) => return Err(error.into()),
+                Err(error) if !error.is_verdict() => return Err(error.into()),
                 verdict => verdicts.push(verdict),
             }
         }
-        transaction.commit().await?;
         let admitted = group.iter().zip(&verdicts).filter_map(|(append, verdict)| Some((append, verdict.as_ref().ok()?)));
         let rows: Vec<_> = admitted
             .flat_map(|(append, receipts)| {
@@ -165,7 +189,11 @@ impl Writer {
             .filter(|(_, _, receipt)| receipt.outcome == Outcome::Appended)
             .map(|(scope, row, _)| (scope, row))
             .collect();
-        if !rows.is_empty() {
+        if limited {
+            insert(&mut transaction, rows).await?;
+            transaction.commit().await?;
+        } else {
+            transaction.commit().await?;
             insert(self.connection().await?, rows).await?;
         }
         Ok(verdicts)
@@ -188,18 +216,6 @@ impl From<LedgerError> for Failure {
     fn from(error: LedgerError) -> Self {
         Self::Ledger(error)
     }
-}
-
-/// Whether the error is about the append itself, not about the store.
-fn is_verdict(error: &LedgerError) -> bool {
-    matches!(
-        error,
-        LedgerError::Conflict(_)
-            | LedgerError::ChangedIdentity { .. }
-            | LedgerError::KeepMismatch { .. }
-            | LedgerError::Damaged { .. }
-            | LedgerError::InvalidSpan { .. }
-    )
 }
 
 /// The same error for every member.
@@ -226,6 +242,9 @@ fn by_scope<'a, T>(items: impl Iterator<Item = (&'a Scope, T)>) -> Vec<(&'a Scop
 
 /// Inserts the rows of several scopes in one statement, which is its own transaction.
 async fn insert(connection: &mut PgConnection, rows: Vec<(&Scope, &EncodedRow)>) -> Result<(), sqlx::Error> {
+    if rows.is_empty() {
+        return Ok(());
+    }
     let groups = by_scope(rows.into_iter());
     let scopes = || groups.iter().map(|(scope, _)| *scope);
     let mut end = 0_i32;

@@ -6,3 +6,4 @@ mod server;
 use server::{block_on, ledger};
 
 logline_core::conformance_suite!(ledger, block_on);
+logline_core::work_queue_suite!(ledger, block_on);

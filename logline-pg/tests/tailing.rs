@@ -313,7 +313,7 @@ fn a_new_epoch_comes_after_cursors_of_a_lost_history() {
         let page = ledger.scan(&scope(), &Query::timeline(), None).await.unwrap();
         let lost_future = page.rows[0].cursor.as_str().replace("p:1:", "p:1:99999");
         let migrated = migrate_to_new_epoch(&options("postgres", &database)).await.unwrap();
-        assert_eq!((migrated.from, migrated.to, migrated.epoch), (1, 1, 2));
+        assert_eq!((migrated.from, migrated.to, migrated.epoch), (2, 2, 2));
         let id = append(&ledger).await;
         let after = logline_core::ledger::Cursor::from_text(lost_future);
         let rest = ledger.scan(&scope(), &Query::timeline(), Some(&after)).await.unwrap().into_spans().unwrap();
@@ -334,20 +334,20 @@ fn twenty_hosts_migrate_one_empty_database_at_once() {
         for host in hosts.collect::<Vec<_>>() {
             let migrated = host.await.unwrap();
             worked += u32::from(migrated.from == 0);
-            assert_eq!(migrated.to, 1);
+            assert_eq!(migrated.to, 2);
         }
         assert_eq!(worked, 1);
         append(&PgLedger::connect(options("host", &name)).await.unwrap()).await;
         connection("postgres", &name)
             .await
-            .execute("INSERT INTO ledger.migrations (version, name, hash) VALUES (2, 'of the future', '')")
+            .execute("INSERT INTO ledger.migrations (version, name, hash) VALUES (3, 'of the future', '')")
             .await
             .unwrap();
         for error in [
             migrate(&options("postgres", &name)).await.map(drop).unwrap_err(),
             PgLedger::connect(options("host", &name)).await.map(drop).unwrap_err(),
         ] {
-            assert_eq!(error.to_string(), "ledger has schema version 2, this library supports 1: upgrade this library");
+            assert_eq!(error.to_string(), "ledger has schema version 3, this library supports 2: upgrade this library");
         }
     });
 }

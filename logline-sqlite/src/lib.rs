@@ -33,6 +33,7 @@ mod row;
 mod schema;
 mod select;
 mod watcher;
+mod work;
 mod writer;
 
 use std::path::Path;
@@ -40,19 +41,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_channel::oneshot;
+use logline_core::ledger::work::{MAX_CLAIMABLE, MAX_LEASE, Rebuilt};
 use logline_core::ledger::{
     AppendOptions, Capability, Cursor, Ledger, LedgerError, Order, Page, Position, Query, Receipt, Signal, Watch, WatchFrom,
-    tail,
+    Work, WorkQueue, quota, tail,
 };
-use logline_core::{Scope, SignedSpan, VerifiedSpan};
-use rusqlite::Connection;
+use logline_core::{Scope, SignedSpan, Timestamp, VerifiedSpan};
+use rusqlite::{Connection, TransactionBehavior};
 use uuid::Uuid;
 
 pub use options::{SqliteOptions, Synchronous};
 
+use error::from_sqlite;
 use readers::Readers;
 use row::EncodedRow;
 use select::Select;
@@ -121,8 +125,21 @@ impl SqliteLedger {
             reason: format!("path {} is not utf-8", path.display()),
             source: None,
         })?;
+        let path = text.to_owned();
+        self.write(move |connection| writer::copy(connection, &path)).await
+    }
+
+    /// Runs `work` on the connection that writes, between two groups of appends.
+    async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> Result<T, LedgerError> + Send + 'static,
+    ) -> Result<T, LedgerError> {
         let (reply, answer) = oneshot::channel();
-        self.writer()?.send(Job::Copy { path: text.to_owned(), reply })?;
+        let job = Job::Other(Box::new(move |connection| {
+            // Whoever asked may have gone.
+            let _ = reply.send(work(connection));
+        }));
+        self.writer()?.send(job)?;
         answer.await.map_err(|_| LedgerError::Closed)?
     }
 
@@ -174,6 +191,7 @@ impl Ledger for SqliteLedger {
         for span in &batch {
             scope.check_append(span)?;
         }
+        quota::check_limits(&options.limits, batch.iter().map(|span| &***span))?;
         let writer = self.writer()?;
         if batch.is_empty() {
             return Ok(Vec::new());
@@ -194,7 +212,7 @@ impl Ledger for SqliteLedger {
             });
         }
         let (reply, answer) = oneshot::channel();
-        writer.send(Job::Append(Append { independent, batch: Arc::clone(&batch), options: *options, bytes, reply }))?;
+        writer.send(Job::Append(Append { independent, batch: Arc::clone(&batch), options: options.clone(), bytes, reply }))?;
         answer.await.map_err(|_| LedgerError::Closed)?
     }
 
@@ -245,5 +263,39 @@ impl Ledger for SqliteLedger {
             }
         };
         Capability::new("sqlite", durability, MAX_BATCH, MAX_PAGE)
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl WorkQueue for SqliteLedger {
+    async fn now(&self) -> Result<Timestamp, LedgerError> {
+        Ok(work::now())
+    }
+
+    async fn claimable(&self, limit: usize, after: Option<&str>) -> Result<Vec<Work>, LedgerError> {
+        let (limit, after) = (limit.min(MAX_CLAIMABLE), after.unwrap_or_default().to_owned());
+        self.shared.readers.read(move |connection| work::claimable(connection, limit, &after)).await
+    }
+
+    async fn heartbeat(&self, held: &Work, lease: Duration) -> Result<bool, LedgerError> {
+        let (held, lease) = (held.clone(), lease.min(MAX_LEASE));
+        self.write(move |connection| work::heartbeat(connection, &held, lease)).await
+    }
+
+    async fn used(&self, tenant: &str, key: &str) -> Result<u64, LedgerError> {
+        let (tenant, key) = (tenant.to_owned(), key.to_owned());
+        let read = move |connection: &Connection| work::used(connection, &work::now().day().to_string(), &tenant, &key);
+        self.shared.readers.read(read).await
+    }
+
+    async fn rebuild(&self) -> Result<Rebuilt, LedgerError> {
+        self.write(|connection| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(from_sqlite)?;
+            let rebuilt = work::rebuild(&transaction)?;
+            transaction.commit().map_err(from_sqlite)?;
+            Ok(rebuilt)
+        })
+        .await
     }
 }

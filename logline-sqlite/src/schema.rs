@@ -8,9 +8,10 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use crate::error::from_sqlite;
 use crate::options::{SqliteOptions, Synchronous};
+use crate::work;
 
 /// The schema version that this library writes, in `user_version`.
-pub(crate) const VERSION: i64 = 1;
+pub(crate) const VERSION: i64 = 2;
 
 /// `application_id` of a ledger file: `LOGL`.
 const APPLICATION_ID: i64 = 0x4c4f_474c;
@@ -129,8 +130,15 @@ fn migrate(connection: &mut Connection, options: &SqliteOptions) -> Result<(), L
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(from_sqlite)?;
     let tables: i64 = transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(from_sqlite)?;
     if tables == 0 {
-        transaction.execute_batch(DDL).map_err(from_sqlite)?;
+        transaction.execute_batch(DDL).and_then(|()| transaction.execute_batch(work::DDL)).map_err(from_sqlite)?;
         transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(from_sqlite)?;
+        transaction.pragma_update(None, "user_version", VERSION).map_err(from_sqlite)?;
+        return transaction.commit().map_err(from_sqlite);
+    }
+    if pragma(&transaction, "application_id")? == APPLICATION_ID && pragma(&transaction, "user_version")? == 1 {
+        // Version 1 had no tables of open work and counters.
+        transaction.execute_batch(work::DDL).map_err(from_sqlite)?;
+        work::rebuild(&transaction)?;
         transaction.pragma_update(None, "user_version", VERSION).map_err(from_sqlite)?;
         return transaction.commit().map_err(from_sqlite);
     }
@@ -138,19 +146,22 @@ fn migrate(connection: &mut Connection, options: &SqliteOptions) -> Result<(), L
     check_version(connection, options)
 }
 
+fn pragma(connection: &Connection, name: &str) -> Result<i64, LedgerError> {
+    connection.pragma_query_value(None, name, |row| row.get(0)).map_err(from_sqlite)
+}
+
 fn check_version(connection: &Connection, options: &SqliteOptions) -> Result<(), LedgerError> {
-    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(from_sqlite);
-    if pragma("application_id")? != APPLICATION_ID {
+    if pragma(connection, "application_id")? != APPLICATION_ID {
         return Err(LedgerError::NotALedger {
             reason: format!("{} is a SQLite file, but not a LogLine ledger", options.path.display()),
         });
     }
-    match pragma("user_version")? {
+    match pragma(connection, "user_version")? {
         VERSION => Ok(()),
         found => Err(LedgerError::SchemaVersion {
             found,
             supported: VERSION,
-            advice: if found > VERSION { "upgrade this library" } else { "export it with the version that wrote it" },
+            advice: if found > VERSION { "upgrade this library" } else { "open it once for writing: that migrates it" },
         }),
     }
 }

@@ -8,12 +8,14 @@ use std::sync::mpsc::Receiver;
 
 use futures_channel::oneshot;
 use logline_core::ledger::chain::{self, Decision, Head};
+use logline_core::ledger::quota::Uses;
 use logline_core::ledger::{AppendOptions, LedgerError, Order, Outcome, Receipt, Signal};
 use logline_core::{Hash, SignedSpan, VerifiedSpan};
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Row, TransactionBehavior, params};
 
 use crate::error::from_sqlite;
 use crate::row::{self, COLUMNS, EncodedRow, Text};
+use crate::work;
 
 /// One append that waits.
 pub(crate) struct Append {
@@ -37,11 +39,8 @@ pub(crate) fn is_independent(batch: &[(VerifiedSpan, EncodedRow)]) -> bool {
 /// What is asked of the writer.
 pub(crate) enum Job {
     Append(Append),
-    /// Copy the ledger to a new file (`VACUUM INTO`).
-    Copy {
-        path: String,
-        reply: oneshot::Sender<Result<(), LedgerError>>,
-    },
+    /// Whatever else needs the connection that writes; it answers by itself.
+    Other(Box<dyn FnOnce(&mut Connection) + Send>),
 }
 
 /// Appends in one transaction at most; more only lengthen the wait of the first.
@@ -56,10 +55,8 @@ pub(crate) fn run(mut connection: Connection, jobs: &Receiver<Job>, queued: &Ato
     while let Some(job) = put_back.take().or_else(|| jobs.recv().ok()) {
         let first = match job {
             Job::Append(append) => append,
-            Job::Copy { path, reply } => {
-                let copied = copy(&connection, &path);
-                // Whoever asked may have gone.
-                let _ = reply.send(copied);
+            Job::Other(work) => {
+                work(&mut connection);
                 continue;
             }
         };
@@ -84,7 +81,7 @@ pub(crate) fn run(mut connection: Connection, jobs: &Receiver<Job>, queued: &Ato
 }
 
 /// Copies the ledger to a new file and makes it durable, which SQLite leaves to its caller.
-fn copy(connection: &Connection, path: &str) -> Result<(), LedgerError> {
+pub(crate) fn copy(connection: &Connection, path: &str) -> Result<(), LedgerError> {
     connection.execute("VACUUM INTO ?1", [path]).map_err(from_sqlite)?;
     std::fs::File::open(path).and_then(|file| file.sync_all()).map_err(|e| LedgerError::Unavailable {
         reason: format!("the copy {path} could not be synced: {e}"),
@@ -147,7 +144,7 @@ fn write(connection: &mut Connection, group: &[Append]) -> Result<Vec<Result<Vec
             let result = append_batch(&transaction, append);
             match &result {
                 Ok(_) => run("RELEASE member")?,
-                Err(error) if is_verdict(error) => run("ROLLBACK TO member").and_then(|()| run("RELEASE member"))?,
+                Err(error) if error.is_verdict() => run("ROLLBACK TO member").and_then(|()| run("RELEASE member"))?,
                 // SQLite may have rolled the whole transaction back by itself, the savepoint with it.
                 Err(_) => {}
             }
@@ -155,7 +152,7 @@ fn write(connection: &mut Connection, group: &[Append]) -> Result<Vec<Result<Vec
         };
         match result {
             // Out of space, I/O errors and the like end the whole transaction, whoever met them.
-            Err(error) if !is_verdict(&error) => return Err(error),
+            Err(error) if !error.is_verdict() => return Err(error),
             result => results.push(result),
         }
     }
@@ -165,42 +162,42 @@ fn write(connection: &mut Connection, group: &[Append]) -> Result<Vec<Result<Vec
     Ok(results)
 }
 
-/// Whether the error is about the append itself, not about the store.
-fn is_verdict(error: &LedgerError) -> bool {
-    matches!(
-        error,
-        LedgerError::Conflict(_)
-            | LedgerError::ChangedIdentity { .. }
-            | LedgerError::KeepMismatch { .. }
-            | LedgerError::Damaged { .. }
-            | LedgerError::InvalidSpan { .. }
-    )
-}
-
 /// Decides about every span and inserts them. Where they are independent, nothing is inserted unless all are admitted.
 fn append_batch(connection: &Connection, append: &Append) -> Result<Vec<Receipt>, LedgerError> {
     let mut head = connection.prepare_cached(HEAD).map_err(from_sqlite)?;
     let mut insert = connection.prepare_cached(insert_sql()).map_err(from_sqlite)?;
     let options = &append.options;
-    if append.independent {
-        let rows = append.batch.iter();
-        let receipts: Vec<_> =
-            rows.map(|(span, row)| decide(connection, &mut head, span, row, options)).collect::<Result<_, _>>()?;
-        for ((span, row), receipt) in append.batch.iter().zip(&receipts) {
-            if receipt.outcome == Outcome::Appended {
-                row.insert(span, &mut insert)?;
-            }
-        }
-        return Ok(receipts);
-    }
-    let one_by_one = append.batch.iter().map(|(span, row)| {
+    let now = work::now();
+    let mut uses = Uses::on(now.day());
+    let mut admit = |span: &VerifiedSpan, row: &EncodedRow| {
         let receipt = decide(connection, &mut head, span, row, options)?;
         if receipt.outcome == Outcome::Appended {
-            row.insert(span, &mut insert)?;
+            work::admit(connection, &mut uses, span, &options.limits)?;
         }
         Ok(receipt)
-    });
-    one_by_one.collect()
+    };
+    let mut store = |span: &VerifiedSpan, row: &EncodedRow, receipt: &Receipt| -> Result<(), LedgerError> {
+        if receipt.outcome == Outcome::Appended {
+            row.insert(span, &mut insert)?;
+            work::place(connection, span, now)?;
+        }
+        Ok(())
+    };
+    let rows = append.batch.iter();
+    let receipts: Vec<_> = if append.independent {
+        let receipts: Vec<_> = rows.clone().map(|(span, row)| admit(span, row)).collect::<Result<_, LedgerError>>()?;
+        rows.zip(&receipts).try_for_each(|((span, row), receipt)| store(span, row, receipt))?;
+        receipts
+    } else {
+        let one_by_one = rows.map(|(span, row)| {
+            let receipt = admit(span, row)?;
+            store(span, row, &receipt)?;
+            Ok(receipt)
+        });
+        one_by_one.collect::<Result<_, LedgerError>>()?
+    };
+    work::charge(connection, &uses)?;
+    Ok(receipts)
 }
 
 const HEAD: &str = "SELECT seq, curr_hash, owner_id, entity_type FROM universal_registry

@@ -17,3 +17,4 @@ async fn open() -> (TempDir, SqliteLedger) {
 }
 
 logline_core::conformance_suite!(open, block_on);
+logline_core::work_queue_suite!(open, block_on);

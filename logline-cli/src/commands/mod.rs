@@ -7,4 +7,5 @@ pub(crate) mod import;
 pub(crate) mod keygen;
 pub(crate) mod migrate;
 pub(crate) mod read;
+pub(crate) mod rebuild;
 pub(crate) mod tail;

@@ -19,6 +19,7 @@ pub mod model;
 pub mod reading;
 pub mod strategies;
 pub mod watching;
+pub mod working;
 
 use uuid::Uuid;
 
@@ -89,6 +90,27 @@ macro_rules! conformance_suite {
                 drop(guard);
             });
         })*
+    };
+}
+
+/// Makes one `#[test]` of every trial of [`WorkQueue`](crate::ledger::WorkQueue); arguments as for [`conformance_suite!`].
+#[macro_export]
+macro_rules! work_queue_suite {
+    ($open:path, $block_on:path) => {
+        $crate::conformance_suite! { @tests $open, $block_on,
+            working::a_request_is_claimable_until_somebody_claims_it,
+            working::a_request_that_ends_leaves_the_queue,
+            working::the_queue_changes_with_the_batch_or_not_at_all,
+            working::a_request_is_claimable_when_it_is_due,
+            working::a_higher_priority_comes_first,
+            working::tenants_take_turns,
+            working::of_many_workers_one_claims,
+            working::a_heartbeat_keeps_the_lease_of_the_last_claim_only,
+            working::a_quota_holds_under_any_number_of_workers,
+            working::only_what_is_stored_uses_quota,
+            working::a_claim_uses_the_ledgers_day,
+            working::a_rebuild_finds_what_was_there,
+        }
     };
 }
 

@@ -180,7 +180,10 @@ impl<L: Ledger> History<'_, L> {
             Step::Append { scope, batch, keep } => {
                 let scope = self.scope(scope);
                 let batch = self.batch(batch).await;
-                let options = AppendOptions { on_existing: if *keep { OnExisting::Keep } else { OnExisting::Conflict } };
+                let options = AppendOptions {
+                    on_existing: if *keep { OnExisting::Keep } else { OnExisting::Conflict },
+                    ..Default::default()
+                };
                 let appended = |result: Result<Vec<crate::ledger::Receipt>, LedgerError>| -> Appended {
                     let receipts = result.map_err(|e| kind(&e))?;
                     Ok(receipts.into_iter().map(|r| (r.key, r.outcome)).collect())

@@ -51,6 +51,28 @@ pub enum LedgerError {
         /// Which.
         key: SpanKey,
     },
+    /// The tenant has used what it may of a quota today.
+    #[error("tenant `{tenant}` has used its {per_day} of `{key}` on {day} (UTC): wait for the next day, or raise the limit")]
+    QuotaExceeded {
+        /// The tenant.
+        tenant: String,
+        /// The quota.
+        key: String,
+        /// Its limit.
+        per_day: u64,
+        /// The day.
+        day: chrono::NaiveDate,
+    },
+    /// The claim uses a quota of another day than the ledger's.
+    #[error("claim {key} uses quota of {claimed}, but the ledger's day is {today} (UTC): make the claim anew for today")]
+    WrongDay {
+        /// The claim.
+        key: SpanKey,
+        /// The day it names.
+        claimed: chrono::NaiveDate,
+        /// The ledger's day.
+        today: chrono::NaiveDate,
+    },
     /// More spans in one append than the backend takes.
     #[error("batch of {spans} spans is over the limit of {max}: append it in parts")]
     BatchTooLarge {
@@ -145,10 +167,26 @@ impl LedgerError {
     #[must_use]
     pub fn retry(&self) -> Retry {
         match self {
-            Self::Conflict(_) => Retry::Rebase,
+            Self::Conflict(_) | Self::WrongDay { .. } => Retry::Rebase,
             Self::Unavailable { .. } | Self::Full { .. } => Retry::Later,
             _ => Retry::No,
         }
+    }
+
+    /// Whether the error is about the append itself: another append to the same ledger may succeed.
+    #[must_use]
+    pub fn is_verdict(&self) -> bool {
+        matches!(
+            self,
+            Self::Conflict(_)
+                | Self::Forbidden(_)
+                | Self::ChangedIdentity { .. }
+                | Self::KeepMismatch { .. }
+                | Self::Damaged { .. }
+                | Self::InvalidSpan { .. }
+                | Self::QuotaExceeded { .. }
+                | Self::WrongDay { .. }
+        )
     }
 
     /// Whether the span or id is simply not there (or not visible).

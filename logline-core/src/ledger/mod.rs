@@ -4,8 +4,10 @@ pub mod chain;
 mod error;
 mod position;
 mod query;
+pub mod quota;
 mod signal;
 mod tail;
+pub mod work;
 
 use std::fmt;
 use std::pin::Pin;
@@ -18,8 +20,10 @@ use uuid::Uuid;
 pub use error::{Conflict, LedgerError, Retry};
 pub use position::Position;
 pub use query::{Order, Query, Versions};
+pub use quota::{Charges, Limit};
 pub use signal::Signal;
 pub use tail::tail;
+pub use work::{Work, WorkQueue};
 
 use crate::hex::Hash;
 use crate::scope::Scope;
@@ -89,18 +93,29 @@ pub trait Ledger: Send + Sync + 'static {
 }
 
 /// How an append treats what exists already.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct AppendOptions {
     /// What to do where a version of the same `seq` exists.
     pub on_existing: OnExisting,
+    /// What the claims of the batch must not exceed. Each claim that is stored anew uses one unit of every quota it names
+    /// ([`Charges`]), with or without a limit; where one is exceeded nothing of the batch is stored. Claims of other tenants than a
+    /// limit's are not held to it.
+    pub limits: Vec<Limit>,
 }
 
 impl AppendOptions {
     /// Keep what a racing host wrote first under the same deterministic id.
     #[must_use]
     pub fn keep() -> Self {
-        Self { on_existing: OnExisting::Keep }
+        Self { on_existing: OnExisting::Keep, ..Self::default() }
+    }
+
+    /// Holds the batch's claims to `limits`.
+    #[must_use]
+    pub fn limits(mut self, limits: Vec<Limit>) -> Self {
+        self.limits = limits;
+        self
     }
 }
 

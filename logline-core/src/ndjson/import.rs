@@ -429,7 +429,7 @@ impl Importer<'_> {
                 Ok(())
             }
             // One of them is at fault: find it by appending them one by one.
-            Err(e) if is_verdict(&e) => self.one_by_one(pending, &options).await,
+            Err(e) if e.is_verdict() => self.one_by_one(pending, &options).await,
             Err(source) => Err(ImportError::Ledger { line, source }),
         }
     }
@@ -439,7 +439,7 @@ impl Importer<'_> {
             let chain = (span.tenant_id.clone(), span.id);
             match self.ledger.append(&Scope::Operator, vec![span], options).await {
                 Ok(receipts) => receipts.iter().for_each(|receipt| self.count(sealed, receipt)),
-                Err(e) if is_verdict(&e) => {
+                Err(e) if e.is_verdict() => {
                     let error = match self.refused.get(&chain) {
                         Some(refused) => LineError::PredecessorRefused { line: *refused },
                         None => e.into(),
@@ -461,16 +461,4 @@ impl Importer<'_> {
             Outcome::Existing | Outcome::Kept => self.report.existing += 1,
         }
     }
-}
-
-/// Whether the ledger judged the span, rather than failed.
-fn is_verdict(error: &LedgerError) -> bool {
-    matches!(
-        error,
-        LedgerError::Conflict(_)
-            | LedgerError::ChangedIdentity { .. }
-            | LedgerError::KeepMismatch { .. }
-            | LedgerError::Forbidden(_)
-            | LedgerError::InvalidSpan { .. }
-    )
 }

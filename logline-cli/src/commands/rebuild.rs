@@ -1,0 +1,22 @@
+//! `logline rebuild`
+
+use serde_json::json;
+
+use crate::open::Location;
+use crate::{Error, output};
+
+pub(crate) async fn run(url: Option<&str>, json: bool) -> Result<bool, Error> {
+    let location = Location::of(url)?;
+    if let Location::Sqlite(path) = &location
+        && !path.exists()
+    {
+        return Err(format!("no file {}: there is nothing to rebuild", path.display()).into());
+    }
+    let rebuilt = location.for_writing().await?.rebuild().await?;
+    output::line(&if json {
+        json!({"open": rebuilt.open, "counters": rebuilt.counters}).to_string()
+    } else {
+        format!("{} open requests, {} counters of today", rebuilt.open, rebuilt.counters)
+    });
+    Ok(true)
+}

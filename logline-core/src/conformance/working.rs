@@ -1,0 +1,352 @@
+//! Open work and quotas.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use serde_json::json;
+
+use super::{Expect as _, OTHER, TENANT, USER, append, append_all, at, hold, id, next, note, same, seal};
+use crate::draft::Draft;
+use crate::ledger::work::MAX_CLAIMABLE;
+use crate::ledger::{AppendOptions, Charges, LedgerError, Limit, Outcome, Retry, Work, WorkQueue};
+use crate::scope::Scope;
+use crate::seal::VerifiedSpan;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn request(tenant: &str, n: u128) -> Draft {
+    Draft::new("request")
+        .id(id(n))
+        .tenant(tenant)
+        .owner(USER)
+        .who("user:alice")
+        .this("function.run")
+        .at(at(n))
+        .status("scheduled")
+}
+
+fn claim(before: &VerifiedSpan, lease: Duration) -> Draft {
+    next(before).status("running").meta("lease_ms", u32::try_from(lease.as_millis()).unwrap_or(u32::MAX))
+}
+
+async fn open<Q: WorkQueue>(queue: &Q, draft: Draft) -> VerifiedSpan {
+    let span = seal(draft);
+    append(queue, span.clone()).await;
+    span
+}
+
+async fn claimable<Q: WorkQueue>(queue: &Q, limit: usize, after: Option<&str>) -> Vec<Work> {
+    queue.claimable(limit, after).await.or_fail("claimable")
+}
+
+async fn is_claimable<Q: WorkQueue>(queue: &Q, span: &VerifiedSpan) -> bool {
+    let found = claimable(queue, MAX_CLAIMABLE, None).await;
+    hold(found.iter().filter(|work| work.id == span.id).count() <= 1, "a request shows once");
+    found.contains(&Work::of(span))
+}
+
+/// From `scheduled` to its end.
+pub async fn a_request_is_claimable_until_somebody_claims_it<Q: WorkQueue>(queue: &Q) {
+    append(queue, seal(note(1))).await;
+    let waiting = open(queue, request(TENANT, 2)).await;
+    same(&claimable(queue, 10, None).await, &vec![Work::of(&waiting)], "the one open request");
+    let claimed = open(queue, claim(&waiting, HOUR)).await;
+    hold(claimable(queue, 10, None).await.is_empty(), "a leased request must not show");
+    let back = open(queue, next(&claimed).status("scheduled")).await;
+    same(&claimable(queue, 10, None).await, &vec![Work::of(&back)], "what was handed back shows again");
+    let claimed = open(queue, claim(&back, Duration::ZERO)).await;
+    same(&claimable(queue, 10, None).await, &vec![Work::of(&claimed)], "a lease that has ended");
+    open(queue, next(&claimed).status("complete")).await;
+    hold(claimable(queue, 10, None).await.is_empty(), "a completed request must not show");
+}
+
+/// Cancelled, dead, deleted, of an unknown status: nobody's work.
+pub async fn a_request_that_ends_leaves_the_queue<Q: WorkQueue>(queue: &Q) {
+    for (n, status) in (0..).zip(["complete", "error", "dead", "cancelled", "somehow"]) {
+        let waiting = open(queue, request(TENANT, n)).await;
+        hold(is_claimable(queue, &waiting).await, "scheduled");
+        let ended = open(queue, next(&waiting).status(status)).await;
+        hold(claimable(queue, 10, None).await.is_empty(), status);
+        // And back again, as a dead one that is revived.
+        let revived = open(queue, next(&ended).status("scheduled")).await;
+        hold(is_claimable(queue, &revived).await, "revived");
+        open(queue, next(&revived).deleted()).await;
+        hold(claimable(queue, 10, None).await.is_empty(), "deleted");
+    }
+    // A request cannot begin as somebody's claim.
+    open(queue, request(TENANT, 99).status("running").meta("lease_ms", 0)).await;
+    hold(claimable(queue, 10, None).await.is_empty(), "a first version is no claim");
+}
+
+/// Nothing of a batch that fails changes the queue; the versions of one batch count as their last.
+pub async fn the_queue_changes_with_the_batch_or_not_at_all<Q: WorkQueue>(queue: &Q) {
+    let first = seal(request(TENANT, 1));
+    let second = seal(request(TENANT, 2));
+    let stranger = seal(next(&seal(note(9))));
+    append_all(queue, vec![first.clone(), stranger]).await.err().or_fail("a version without a predecessor");
+    hold(claimable(queue, 10, None).await.is_empty(), "nothing of a refused batch");
+    let claimed = seal(claim(&second, HOUR));
+    let closed = seal(next(&claimed).status("complete"));
+    append_all(queue, vec![first.clone(), second, claimed, closed]).await.or_fail("a batch");
+    same(&claimable(queue, 10, None).await, &vec![Work::of(&first)], "what is open after the batch");
+    // Once more: identical bytes are stored once and open nothing again.
+    let ended = open(queue, next(&first).status("complete")).await;
+    append_all(queue, vec![first, ended]).await.or_fail("the same again");
+    hold(claimable(queue, 10, None).await.is_empty(), "an old version does not open a request again");
+}
+
+/// `due_at`, in the past, in the future, and none.
+pub async fn a_request_is_claimable_when_it_is_due<Q: WorkQueue>(queue: &Q) {
+    let due = |n: u128, due: serde_json::Value| request(TENANT, n).metadata(json!({ "due_at": due }));
+    open(queue, due(1, json!("9999-12-31T00:00:00Z"))).await;
+    open(queue, due(2, json!("2999-01-01T01:30:00+01:00"))).await;
+    hold(claimable(queue, 10, None).await.is_empty(), "not due yet");
+    let past = open(queue, due(3, json!("1999-12-31T23:59:59.5Z"))).await;
+    let offset = open(queue, due(4, json!("2001-01-01T01:00:00+02:00"))).await;
+    let mut expected = vec![Work::of(&past), Work::of(&offset)];
+    same(&claimable(queue, 10, None).await, &expected, "by due time");
+    // What is no time does not hide a request for ever.
+    let odd = [json!("soon"), json!(12), json!(null), json!("2001-13-01T00:00:00Z"), json!("infinity"), json!("2999-01-01")];
+    for (n, value) in (10..).zip(odd) {
+        let span = open(queue, due(n, value)).await;
+        expected.push(Work::of(&span));
+    }
+    let found: BTreeSet<_> = claimable(queue, 100, None).await.iter().map(|work| work.id).collect();
+    same(&found, &expected.iter().map(|work| work.id).collect(), "due at once");
+    // A host whose clock is ahead does not delay its request.
+    let ahead = open(queue, request(OTHER, 1).at("2999-01-01T00:00:00Z".parse().or_fail("a time"))).await;
+    hold(is_claimable(queue, &ahead).await, "`at` in the future is no due time");
+}
+
+/// Highest first; what is no priority counts as the middle, what is too high as the highest.
+pub async fn a_higher_priority_comes_first<Q: WorkQueue>(queue: &Q) {
+    let with = |n: u128, value: serde_json::Value| request(TENANT, n).metadata(json!({ "priority": value }));
+    let values = [
+        json!(0),
+        json!(9),
+        json!(4),
+        json!(6),
+        json!("high"),
+        json!(1000),
+        json!(-3),
+        json!(6.5),
+        json!(4_000_000_000_000_u64),
+    ];
+    for (n, value) in (0..).zip(values) {
+        open(queue, with(n, value)).await;
+    }
+    let found: Vec<_> = claimable(queue, 100, None).await.iter().map(|work| work.id).collect();
+    same(&found, &[1, 5, 8, 3, 7, 4, 2, 0, 6].map(id).to_vec(), "by priority, then by time");
+    same(&claimable(queue, 3, None).await.iter().map(|w| w.id).collect(), &[1, 5, 8].map(id).to_vec(), "the first three");
+}
+
+/// One tenant's backlog does not delay another's first request.
+pub async fn tenants_take_turns<Q: WorkQueue>(queue: &Q) {
+    let backlog: Vec<_> = (0..300).map(|n| seal(request("b-loud", n).meta("priority", 9))).collect();
+    append_all(queue, backlog).await.or_fail("a backlog");
+    for tenant in ["a-quiet", "c-quiet", "d-quiet"] {
+        for n in 0..2 {
+            open(queue, request(tenant, n)).await;
+        }
+    }
+    let tenants = async |limit, after| -> Vec<String> {
+        claimable(queue, limit, after).await.into_iter().map(|work| work.tenant_id).collect()
+    };
+    same(
+        &tenants(5, None).await,
+        &["a-quiet", "b-loud", "c-quiet", "d-quiet", "a-quiet"].map(str::to_owned).to_vec(),
+        "in turns",
+    );
+    same(&tenants(2, None).await, &["a-quiet", "b-loud"].map(str::to_owned).to_vec(), "the first two");
+    same(&tenants(2, Some("b-loud")).await, &["c-quiet", "d-quiet"].map(str::to_owned).to_vec(), "after the one served last");
+    same(&tenants(2, Some("d")).await, &["d-quiet", "a-quiet"].map(str::to_owned).to_vec(), "around");
+    same(&tenants(1, Some("zzz")).await, &["a-quiet".to_owned()].to_vec(), "after the last");
+    let all = tenants(1000, None).await;
+    same(&all.len(), &MAX_CLAIMABLE, "never more than the bound");
+    same(&all.iter().filter(|t| *t != "b-loud").count(), &6, "everybody else's are among them");
+    same(&claimable(queue, 0, None).await, &vec![], "none asked for");
+}
+
+/// Many workers, one request.
+pub async fn of_many_workers_one_claims<Q: WorkQueue>(queue: &Q) {
+    let waiting = open(queue, request(TENANT, 1)).await;
+    let claims = (0..16).map(|n| seal(claim(&waiting, HOUR).meta("worker", format!("w{n}"))));
+    let results = join_all(claims.map(|claim| append_all(queue, vec![claim]))).await;
+    same(&results.iter().filter(|r| r.is_ok()).count(), &1, "claims that won");
+    for error in results.into_iter().filter_map(Result::err) {
+        hold(matches!(error, LedgerError::Conflict(_)), "the others lost the race");
+    }
+    hold(claimable(queue, 10, None).await.is_empty(), "claimed");
+}
+
+/// A lease that is kept, and those who may not keep it.
+pub async fn a_heartbeat_keeps_the_lease_of_the_last_claim_only<Q: WorkQueue>(queue: &Q) {
+    let waiting = open(queue, request(TENANT, 1)).await;
+    hold(!queue.heartbeat(&Work::of(&waiting), HOUR).await.or_fail("heartbeat"), "nobody holds what is not claimed");
+    hold(is_claimable(queue, &waiting).await, "still there");
+    let claimed = open(queue, claim(&waiting, Duration::ZERO)).await;
+    hold(is_claimable(queue, &claimed).await, "its lease has ended");
+    let held = Work::of(&claimed);
+    hold(queue.heartbeat(&held, HOUR).await.or_fail("heartbeat"), "the claim stands");
+    hold(claimable(queue, 10, None).await.is_empty(), "its lease goes on");
+    hold(queue.heartbeat(&held, Duration::ZERO).await.or_fail("heartbeat"), "the claim stands");
+    hold(is_claimable(queue, &claimed).await, "the lease was given up");
+    // Another takes over: the first has lost it, and learns so.
+    let taken = open(queue, claim(&claimed, HOUR)).await;
+    for stale in [
+        held.clone(),
+        Work { tenant_id: OTHER.to_owned(), ..Work::of(&taken) },
+        Work { curr_hash: held.curr_hash, ..Work::of(&taken) },
+    ] {
+        hold(!queue.heartbeat(&stale, Duration::ZERO).await.or_fail("heartbeat"), "a lost claim keeps nothing");
+    }
+    hold(claimable(queue, 10, None).await.is_empty(), "and takes nothing away");
+    open(queue, next(&taken).status("complete")).await;
+    hold(!queue.heartbeat(&Work::of(&taken), HOUR).await.or_fail("heartbeat"), "nobody holds what has ended");
+}
+
+fn charged(before: &VerifiedSpan, charges: &Charges) -> VerifiedSpan {
+    seal(claim(before, HOUR).meta("quota", charges.to_value()))
+}
+
+fn limit(key: &str, per_day: u64) -> Limit {
+    Limit { tenant: TENANT.to_owned(), key: key.to_owned(), per_day }
+}
+
+async fn limited<Q: WorkQueue>(queue: &Q, claim: VerifiedSpan, limits: &[Limit]) -> Result<Outcome, LedgerError> {
+    let options = AppendOptions::default().limits(limits.to_vec());
+    let receipts = queue.append(&Scope::runtime(TENANT), vec![claim], &options).await?;
+    Ok(receipts.first().or_fail("a receipt").outcome)
+}
+
+/// The store's day. (A trial that runs over midnight asks again.)
+async fn today<Q: WorkQueue>(queue: &Q) -> chrono::NaiveDate {
+    queue.now().await.or_fail("now").day()
+}
+
+/// Many workers, more claims than units.
+pub async fn a_quota_holds_under_any_number_of_workers<Q: WorkQueue>(queue: &Q) {
+    let mut waiting = Vec::new();
+    for n in 0..24 {
+        waiting.push(open(queue, request(TENANT, n)).await);
+    }
+    let day = today(queue).await;
+    // Two quotas, named in different order by neighbours.
+    let limits = [limit("runs", 10), limit("cpu", 1000)];
+    let reversed = [limit("cpu", 1000), limit("runs", 10)];
+    let results = join_all((0..).zip(&waiting).map(|(n, span)| {
+        let limits = if n % 2 == 0 { &limits } else { &reversed };
+        limited(queue, charged(span, &Charges::new(day, ["runs", "cpu"])), limits)
+    }))
+    .await;
+    let (won, lost): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
+    same(&won.len(), &10, "claims within the limit");
+    for error in lost.into_iter().filter_map(Result::err) {
+        hold(
+            matches!(&error, LedgerError::QuotaExceeded { key, per_day: 10, .. } if key == "runs"),
+            "the others are told which",
+        );
+        same(&error.retry(), &Retry::No, "a retry does not help today");
+    }
+    for key in ["runs", "cpu"] {
+        same(&queue.used(TENANT, key).await.or_fail("used"), &10, key);
+    }
+    same(&queue.used(OTHER, "runs").await.or_fail("used"), &0, "another tenant's");
+    same(&claimable(queue, 100, None).await.len(), &14, "what was refused is still open");
+}
+
+/// One unit for one stored claim: not for refused, repeated, lost or foreign ones.
+pub async fn only_what_is_stored_uses_quota<Q: WorkQueue>(queue: &Q) {
+    let charges = Charges::new(today(queue).await, ["runs"]);
+    let used = async || queue.used(TENANT, "runs").await.or_fail("used");
+    let waiting = open(queue, request(TENANT, 1).meta("quota", charges.to_value())).await;
+    same(&used().await, &0, "a request is no claim, whatever it says");
+    let limits = [limit("runs", 1)];
+    let claimed = charged(&waiting, &charges);
+    same(&limited(queue, claimed.clone(), &limits).await.or_fail("a claim"), &Outcome::Appended, "the first");
+    same(&limited(queue, claimed.clone(), &limits).await.or_fail("again"), &Outcome::Existing, "a retry of the last unit");
+    same(&used().await, &1, "a retry uses nothing");
+    let rival = charged(&waiting, &Charges::new(charges.day, ["runs", "more"]));
+    hold(matches!(limited(queue, rival, &limits).await, Err(LedgerError::Conflict(_))), "a lost race");
+    same(&used().await, &1, "a lost race uses nothing");
+    open(queue, next(&claimed).status("complete")).await;
+    same(&used().await, &1, "the end of a request uses nothing");
+
+    // A batch that is refused gives back what its members took.
+    let (a, b) = (open(queue, request(TENANT, 2)).await, open(queue, request(TENANT, 3)).await);
+    let options = AppendOptions::default().limits(vec![limit("runs", 2)]);
+    let batch = vec![charged(&a, &charges), charged(&b, &charges)];
+    let refused = queue.append(&Scope::runtime(TENANT), batch, &options).await;
+    hold(matches!(refused, Err(LedgerError::QuotaExceeded { .. })), "the second of the batch is too many");
+    same(&used().await, &1, "nothing of a refused batch");
+    hold(is_claimable(queue, &a).await, "nor is its first member claimed");
+    limited(queue, charged(&a, &charges), &[limit("runs", 2)]).await.or_fail("alone it fits");
+    // Without a limit it counts all the same.
+    append(queue, charged(&b, &charges)).await;
+    same(&used().await, &3, "every stored claim counts");
+}
+
+/// Yesterday's units, tomorrow's, and charges that are none.
+pub async fn a_claim_uses_the_ledgers_day<Q: WorkQueue>(queue: &Q) {
+    let waiting = open(queue, request(TENANT, 1)).await;
+    let day = today(queue).await;
+    for other in [day.pred_opt(), day.succ_opt()].into_iter().flatten() {
+        let error = limited(queue, charged(&waiting, &Charges::new(other, ["runs"])), &[limit("runs", 5)]).await;
+        let error = error.err().or_fail("another day");
+        hold(matches!(error, LedgerError::WrongDay { claimed, .. } if claimed == other), "names the day");
+        same(&error.retry(), &Retry::Rebase, "made anew it would do");
+    }
+    // A limit that would hold nothing back is a mistake of the host.
+    let many: Vec<_> = (0..17).map(|n| format!("k{n}")).collect();
+    let none = [
+        json!(null),
+        json!({"day": day.to_string()}),
+        json!({"day": "today", "keys": ["runs"]}),
+        json!({"day": format!("+{day}"), "keys": ["runs"]}),
+        json!({"day": day.to_string(), "keys": ["runs", 5]}),
+        json!({"day": day.to_string(), "keys": ["runs".repeat(40)]}),
+        json!({"day": day.to_string(), "keys": many}),
+        Charges::new(day, ["other"]).to_value(),
+    ];
+    for value in none {
+        let odd = seal(claim(&waiting, HOUR).meta("quota", value));
+        hold(matches!(limited(queue, odd, &[limit("runs", 5)]).await, Err(LedgerError::Refused { .. })), "no charge");
+    }
+    // Claims of other days come with imports. They are stored, and no account of them is kept.
+    let mut last = waiting;
+    for other in [day.pred_opt(), day.succ_opt()].into_iter().flatten() {
+        last = charged(&last, &Charges::new(other, ["runs"]));
+        append(queue, last.clone()).await;
+    }
+    same(&queue.used(TENANT, "runs").await.or_fail("used"), &0, "nothing of today");
+}
+
+/// What stands in the tables stands in the rows.
+pub async fn a_rebuild_finds_what_was_there<Q: WorkQueue>(queue: &Q) {
+    let charges = Charges::new(today(queue).await, ["runs", "cpu"]);
+    for (n, tenant) in (0..30).zip([TENANT, OTHER, "initech"].into_iter().cycle()) {
+        let waiting = open(queue, request(tenant, n).meta("priority", (n % 11) as u32)).await;
+        if n % 3 == 0 {
+            let claimed =
+                seal(claim(&waiting, if n % 2 == 0 { Duration::ZERO } else { HOUR }).meta("quota", charges.to_value()));
+            append(queue, claimed.clone()).await;
+            if n % 4 == 0 {
+                open(queue, next(&claimed).status("complete")).await;
+            }
+        }
+    }
+    let seen = async || {
+        let mut used = Vec::new();
+        for tenant in [TENANT, OTHER, "initech"] {
+            used.push(queue.used(tenant, "runs").await.or_fail("used"));
+        }
+        (claimable(queue, 100, None).await, claimable(queue, 7, Some(TENANT)).await, used)
+    };
+    let before = seen().await;
+    hold(before.0.len() > 10, "the trial has work");
+    let rebuilt = queue.rebuild().await.or_fail("rebuild");
+    same(&seen().await, &before, "after a rebuild");
+    same(&rebuilt.counters, &2, "counters: two quotas of the one tenant whose requests were claimed");
+    hold(rebuilt.open >= before.0.len() as u64, "open work counts the leased as well");
+}

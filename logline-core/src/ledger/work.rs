@@ -1,0 +1,205 @@
+//! The work that a ledger holds open.
+//!
+//! Which requests are open follows from their last versions alone. Backends keep them in a table of their own, so that finding
+//! work costs the same however long the history is; nothing else writes that table, and it can be made anew from the rows.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use crate::hex::Hash;
+use crate::ledger::error::LedgerError;
+use crate::ledger::{Ledger, quota};
+use crate::span::{SignedSpan, Span};
+use crate::timestamp::Timestamp;
+
+/// Items that [`WorkQueue::claimable`] returns, at most.
+pub const MAX_CLAIMABLE: usize = 100;
+
+/// The highest priority of a request; 0 is the lowest.
+pub const MAX_PRIORITY: u8 = 9;
+
+/// The priority of a request that names none.
+pub const DEFAULT_PRIORITY: u8 = 5;
+
+/// The lease of a claim that names none.
+pub const DEFAULT_LEASE: Duration = Duration::from_secs(60);
+
+/// The longest lease.
+pub const MAX_LEASE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A request that waits for a worker: enough to read it and to append its next version, and nothing of what it says.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Work {
+    /// Its tenant.
+    pub tenant_id: String,
+    /// Its owner.
+    pub owner_id: String,
+    /// Its id.
+    pub id: Uuid,
+    /// Its last version.
+    pub seq: u32,
+    /// The hash of that version.
+    pub curr_hash: Hash,
+}
+
+/// What [`WorkQueue::rebuild`] found in the rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rebuilt {
+    /// Open requests.
+    pub open: u64,
+    /// Counters of today that are above zero.
+    pub counters: u64,
+}
+
+/// A ledger that says which requests wait for a worker and counts what tenants use.
+///
+/// # Contract
+/// - A request is open while its last version is `scheduled`, or `running` and not the first. A scheduled one is due at
+///   `metadata.due_at` (at once where that is missing or no time), a running one again when its lease has ended:
+///   `metadata.lease_ms` after its append, or the last [`WorkQueue::heartbeat`], by the ledger's clock.
+/// - Claiming is appending the next version: of any number of workers one wins. The queue decides nothing, it only tells.
+/// - Open work and counters change in the append that changes them, or not at all. They hold nothing that is not in the rows,
+///   except heartbeats.
+/// - [`AppendOptions::limits`](crate::ledger::AppendOptions::limits) hold under any number of writers.
+///
+/// The queue belongs to hosts: it spans tenants, and shows ids and owners only.
+#[async_trait]
+pub trait WorkQueue: Ledger {
+    /// The ledger's time, by which leases and days run.
+    ///
+    /// # Errors
+    /// Where the store cannot be asked.
+    async fn now(&self) -> Result<Timestamp, LedgerError>;
+
+    /// Up to `limit` (at most [`MAX_CLAIMABLE`]) due requests that nobody has leased, in turns: the first of each tenant, then the
+    /// second of each. Tenants come in order of their names, beginning after `after`, which a worker sets to the last tenant that
+    /// it served, so that no tenant's backlog delays another's first request. Within a tenant by priority, then by due time.
+    ///
+    /// # Errors
+    /// Where the store cannot be asked.
+    async fn claimable(&self, limit: usize, after: Option<&str>) -> Result<Vec<Work>, LedgerError>;
+
+    /// Extends the lease of a claim to `lease` (at most [`MAX_LEASE`]) from now. False where the request has another last version
+    /// than `held`, or is not running: then the claim is lost and its work should stop.
+    ///
+    /// # Errors
+    /// Where the store cannot be asked.
+    async fn heartbeat(&self, held: &Work, lease: Duration) -> Result<bool, LedgerError>;
+
+    /// What `tenant` has used today of the quota `key`.
+    ///
+    /// # Errors
+    /// Where the store cannot be asked.
+    async fn used(&self, tenant: &str, key: &str) -> Result<u64, LedgerError>;
+
+    /// Makes open work and counters anew from the rows. Leases begin again. Reads every request; a repair, not routine.
+    ///
+    /// # Errors
+    /// Where the store cannot be asked, or refuses; nothing has changed then.
+    async fn rebuild(&self) -> Result<Rebuilt, LedgerError>;
+}
+
+/// What the last version of a request says about its place in the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Nobody needs to do anything.
+    Closed,
+    /// It waits until this time.
+    Scheduled {
+        /// When it is due.
+        due: Timestamp,
+        /// 0 to [`MAX_PRIORITY`].
+        priority: u8,
+    },
+    /// Somebody is at it, for this long from the append.
+    Leased {
+        /// At most [`MAX_LEASE`].
+        lease: Duration,
+        /// 0 to [`MAX_PRIORITY`].
+        priority: u8,
+    },
+}
+
+impl Place {
+    /// The place of a request whose last version is `span`, seen at `now`; `None` for other types.
+    #[must_use]
+    pub fn of(span: &Span, now: Timestamp) -> Option<Self> {
+        if span.entity_type != "request" {
+            return None;
+        }
+        let number = |name: &str| span.meta(name).and_then(serde_json::Value::as_f64);
+        // In range before the conversion.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
+        let priority = number("priority").map_or(DEFAULT_PRIORITY, |p| p.clamp(0.0, MAX_PRIORITY.into()) as u8);
+        if quota::is_claim(span) {
+            #[allow(clippy::cast_precision_loss, reason = "a day in milliseconds is exact")]
+            let longest = MAX_LEASE.as_millis() as f64;
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
+            let lease = number("lease_ms").map_or(DEFAULT_LEASE, |ms| Duration::from_millis(ms.clamp(0.0, longest) as u64));
+            return Some(Self::Leased { lease, priority });
+        }
+        if span.is_deleted || span.status.as_deref() != Some("scheduled") {
+            return Some(Self::Closed);
+        }
+        let due = span.meta("due_at").and_then(serde_json::Value::as_str).and_then(|text| text.parse().ok());
+        Some(Self::Scheduled { due: due.unwrap_or(span.at.min(now)), priority })
+    }
+}
+
+impl Work {
+    /// What the queue tells of `span`.
+    #[must_use]
+    pub fn of(span: &SignedSpan) -> Self {
+        Self {
+            tenant_id: span.tenant_id.clone(),
+            owner_id: span.owner_id.clone(),
+            id: span.id,
+            seq: span.seq,
+            curr_hash: span.seal.curr_hash,
+        }
+    }
+}
+
+/// One of each tenant, then another of each, up to `limit`.
+pub fn in_turns<T>(tenants: impl IntoIterator<Item = impl IntoIterator<Item = T>>, limit: usize) -> Vec<T> {
+    let mut tenants: VecDeque<_> = tenants.into_iter().map(IntoIterator::into_iter).collect();
+    let mut turns = Vec::new();
+    while turns.len() < limit
+        && let Some(mut tenant) = tenants.pop_front()
+    {
+        if let Some(item) = tenant.next() {
+            turns.push(item);
+            tenants.push_back(tenant);
+        }
+    }
+    turns
+}
+
+/// Forwards every call, so that a shared queue is a queue.
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl<Q: WorkQueue + ?Sized> WorkQueue for Arc<Q> {
+    async fn now(&self) -> Result<Timestamp, LedgerError> {
+        (**self).now().await
+    }
+
+    async fn claimable(&self, limit: usize, after: Option<&str>) -> Result<Vec<Work>, LedgerError> {
+        (**self).claimable(limit, after).await
+    }
+
+    async fn heartbeat(&self, held: &Work, lease: Duration) -> Result<bool, LedgerError> {
+        (**self).heartbeat(held, lease).await
+    }
+
+    async fn used(&self, tenant: &str, key: &str) -> Result<u64, LedgerError> {
+        (**self).used(tenant, key).await
+    }
+
+    async fn rebuild(&self) -> Result<Rebuilt, LedgerError> {
+        (**self).rebuild().await
+    }
+}

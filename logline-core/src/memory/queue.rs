@@ -1,0 +1,88 @@
+//! Open work and counters of the in-memory ledger.
+
+use std::collections::BTreeMap;
+
+use chrono::NaiveDate;
+use uuid::Uuid;
+
+use crate::ledger::Work;
+use crate::ledger::quota::Uses;
+use crate::ledger::work::{Place, Rebuilt, in_turns};
+use crate::span::SignedSpan;
+use crate::timestamp::Timestamp;
+
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    open: BTreeMap<(String, Uuid), Open>,
+    day: NaiveDate,
+    /// INVARIANT: only of `day`, and none is zero.
+    used: BTreeMap<(String, String), u64>,
+}
+
+#[derive(Debug)]
+struct Open {
+    work: Work,
+    ready: Timestamp,
+    priority: u8,
+    leased: bool,
+}
+
+impl Queue {
+    /// Takes a new row into account.
+    pub(super) fn place(&mut self, span: &SignedSpan, now: Timestamp) {
+        let key = || (span.tenant_id.clone(), span.id);
+        let (ready, priority, leased) = match Place::of(span, now) {
+            None => return,
+            Some(Place::Closed) => {
+                self.open.remove(&key());
+                return;
+            }
+            Some(Place::Scheduled { due, priority }) => (due, priority, false),
+            Some(Place::Leased { lease, priority }) => (now.saturating_add(lease), priority, true),
+        };
+        self.open.insert(key(), Open { work: Work::of(span), ready, priority, leased });
+    }
+
+    pub(super) fn claimable(&self, limit: usize, after: Option<&str>, now: Timestamp) -> Vec<Work> {
+        let mut tenants: BTreeMap<&str, Vec<&Open>> = BTreeMap::new();
+        for ((tenant, _), open) in self.open.iter().filter(|(_, open)| open.ready <= now) {
+            tenants.entry(tenant).or_default().push(open);
+        }
+        // Those behind `after` first, then around.
+        let (before, behind): (Vec<_>, Vec<_>) =
+            tenants.into_iter().partition(|(tenant, _)| after.is_some_and(|a| *tenant <= a));
+        let tenants = behind.into_iter().chain(before).take(limit).map(|(_, mut open)| {
+            open.sort_by_key(|open| (std::cmp::Reverse(open.priority), open.ready, open.work.id));
+            open.into_iter().map(|open| open.work.clone())
+        });
+        in_turns(tenants, limit)
+    }
+
+    pub(super) fn extend(&mut self, held: &Work, until: Timestamp) -> bool {
+        let open = self.open.get_mut(&(held.tenant_id.clone(), held.id));
+        let Some(open) = open.filter(|open| open.leased && open.work == *held) else { return false };
+        open.ready = until;
+        true
+    }
+
+    pub(super) fn used(&self, day: NaiveDate, tenant: &str, key: &str) -> u64 {
+        let used = || self.used.get(&(tenant.to_owned(), key.to_owned())).copied();
+        if self.day == day { used().unwrap_or(0) } else { 0 }
+    }
+
+    pub(super) fn charge(&mut self, uses: &Uses) {
+        if self.day != uses.today() {
+            self.day = uses.today();
+            self.used.clear();
+        }
+        for (key, units) in uses.units() {
+            let used = self.used.entry(key.clone()).or_default();
+            *used = used.saturating_add(*units);
+        }
+    }
+
+    pub(super) fn size(&self) -> Rebuilt {
+        let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        Rebuilt { open: count(self.open.len()), counters: count(self.used.len()) }
+    }
+}

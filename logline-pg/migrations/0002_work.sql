@@ -1,0 +1,226 @@
+-- Open work and counters: two tables that follow from the registry and change in the statement that adds a row to it. Nobody
+-- writes or reads them but the functions below. Runs as logline_owner inside the migration's transaction.
+
+CREATE TABLE ledger.work (
+  tenant_id text        COLLATE "C" NOT NULL,
+  id        uuid        NOT NULL,
+  seq       integer     NOT NULL,
+  owner_id  text        COLLATE "C" NOT NULL,
+  curr_hash text        COLLATE "C" NOT NULL,
+  priority  smallint    NOT NULL,
+  ready_at  timestamptz NOT NULL,
+  leased    boolean     NOT NULL,
+  CONSTRAINT work_request PRIMARY KEY (tenant_id, id)
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02);
+CREATE INDEX work_ready ON ledger.work (tenant_id, priority, ready_at, id);
+
+-- One row for a tenant and quota, of the last day on which it was used.
+CREATE TABLE ledger.quota (
+  tenant_id text   COLLATE "C" NOT NULL,
+  key       text   COLLATE "C" NOT NULL,
+  day       date   NOT NULL,
+  used      bigint NOT NULL,
+  CONSTRAINT quota_key PRIMARY KEY (tenant_id, key)
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);
+
+ALTER TABLE ledger.work ENABLE ROW LEVEL SECURITY;
+ALTER TABLE ledger.work FORCE ROW LEVEL SECURITY;
+ALTER TABLE ledger.quota ENABLE ROW LEVEL SECURITY;
+ALTER TABLE ledger.quota FORCE ROW LEVEL SECURITY;
+CREATE POLICY owner_works ON ledger.work TO logline_owner USING (true) WITH CHECK (true);
+CREATE POLICY owner_counts ON ledger.quota TO logline_owner USING (true) WITH CHECK (true);
+
+-- The ledger's day. Constant within a transaction.
+CREATE FUNCTION ledger.today() RETURNS date LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+RETURN (now() AT TIME ZONE 'UTC')::date;
+
+-- `logline_core::ledger::work::Place`: how a number and a time are read from metadata. What is neither is null.
+CREATE FUNCTION ledger.number_in(metadata jsonb, name text, highest numeric) RETURNS numeric LANGUAGE sql IMMUTABLE
+RETURN CASE WHEN jsonb_typeof(metadata -> name) = 'number'
+  THEN greatest(0, least(highest, trunc((metadata ->> name)::numeric))) END;
+CREATE FUNCTION ledger.time_in(metadata jsonb, name text) RETURNS timestamptz LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF jsonb_typeof(metadata -> name) = 'string'
+    AND metadata ->> name ~ '^\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)$' THEN
+    RETURN (metadata ->> name)::timestamptz;
+  END IF;
+  RETURN NULL;
+EXCEPTION WHEN data_exception THEN
+  RETURN NULL;
+END $$;
+
+-- A version with which a worker takes a request. Only the runtime writes such.
+CREATE FUNCTION ledger.is_claim(prev_hash text, status text, is_deleted boolean) RETURNS boolean LANGUAGE sql IMMUTABLE
+RETURN prev_hash IS NOT NULL AND status IS NOT DISTINCT FROM 'running' AND NOT is_deleted;
+
+-- When a request can be claimed: the end of its lease, or its due time.
+CREATE FUNCTION ledger.ready_at(claimed boolean, metadata jsonb, at timestamptz) RETURNS timestamptz LANGUAGE sql VOLATILE
+RETURN CASE WHEN claimed
+  THEN clock_timestamp() + coalesce(ledger.number_in(metadata, 'lease_ms', 86400000), 60000)::float8 * interval '1 ms'
+  ELSE coalesce(ledger.time_in(metadata, 'due_at'), least(at, clock_timestamp())) END;
+
+-- `logline_core::ledger::Charges::of`, for one day: the quotas of which a claim uses a unit.
+CREATE FUNCTION ledger.charges(metadata jsonb, day date) RETURNS SETOF text LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+  SELECT key FROM (
+    SELECT array_agg(DISTINCT e #>> '{}') AS keys
+    FROM jsonb_array_elements(
+      CASE WHEN jsonb_typeof(metadata #> '{quota,keys}') = 'array' THEN metadata #> '{quota,keys}' ELSE '[]' END) AS e
+    HAVING bool_and(jsonb_typeof(e) = 'string' AND octet_length(e #>> '{}') BETWEEN 1 AND 128)
+      AND count(DISTINCT e) BETWEEN 1 AND 16) named,
+  unnest(named.keys) AS key
+  WHERE jsonb_typeof(metadata #> '{quota,day}') = 'string' AND metadata #>> '{quota,day}' = to_char(day, 'YYYY-MM-DD')
+  ORDER BY key COLLATE "C"
+$$;
+
+CREATE FUNCTION ledger.keep_work() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  claimed boolean := ledger.is_claim(NEW.prev_hash, NEW.status, NEW.is_deleted);
+  quota_key text;
+BEGIN
+  IF claimed OR (NEW.status = 'scheduled' AND NOT NEW.is_deleted) THEN
+    INSERT INTO ledger.work AS w (tenant_id, id, seq, owner_id, curr_hash, priority, ready_at, leased)
+    VALUES (NEW.tenant_id, NEW.id, NEW.seq, NEW.owner_id, NEW.curr_hash,
+      coalesce(ledger.number_in(NEW.metadata, 'priority', 9), 5),
+      ledger.ready_at(claimed, NEW.metadata, NEW.at), claimed)
+    ON CONFLICT (tenant_id, id) DO UPDATE SET seq = EXCLUDED.seq, curr_hash = EXCLUDED.curr_hash,
+      priority = EXCLUDED.priority, ready_at = EXCLUDED.ready_at, leased = EXCLUDED.leased
+    WHERE w.seq < EXCLUDED.seq;
+  ELSE
+    DELETE FROM ledger.work w WHERE w.tenant_id = NEW.tenant_id AND w.id = NEW.id AND w.seq < NEW.seq;
+  END IF;
+  IF claimed THEN
+    FOR quota_key IN SELECT ledger.charges(NEW.metadata, ledger.today()) LOOP
+      INSERT INTO ledger.quota AS q (tenant_id, key, day, used) VALUES (NEW.tenant_id, quota_key, ledger.today(), 1)
+      ON CONFLICT (tenant_id, key) DO UPDATE
+      SET day = EXCLUDED.day, used = CASE WHEN q.day = EXCLUDED.day THEN q.used + 1 ELSE 1 END
+      WHERE q.day <= EXCLUDED.day;
+    END LOOP;
+  END IF;
+  RETURN NULL;
+END $$;
+CREATE TRIGGER ur_work AFTER INSERT ON ledger.universal_registry
+FOR EACH ROW WHEN (NEW.entity_type = 'request') EXECUTE FUNCTION ledger.keep_work();
+
+-- Due work that nobody has leased, tenant by tenant, beginning after one and going around. For hosts: no tenant's identity is
+-- asked for, and nothing of what requests say is told. Its cost grows with the tenants that have open work.
+CREATE FUNCTION ledger.claimable(after text, most integer)
+RETURNS TABLE (turn integer, tenant_id text, owner_id text, id uuid, seq integer, curr_hash text)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  tenant text COLLATE "C" := after;
+  started_at text COLLATE "C" := after;
+  wrapped boolean := after = '';
+  t timestamptz := clock_timestamp();
+  room integer;
+  found_now integer;
+BEGIN
+  turn := 0;
+  WHILE turn < most LOOP
+    tenant := (SELECT w.tenant_id FROM ledger.work w WHERE w.tenant_id > tenant ORDER BY w.tenant_id LIMIT 1);
+    IF tenant IS NULL THEN
+      EXIT WHEN wrapped;
+      wrapped := true;
+      tenant := '';
+      CONTINUE;
+    END IF;
+    EXIT WHEN wrapped AND started_at <> '' AND tenant > started_at;
+    room := most;
+    FOR level IN REVERSE 9 .. 0 LOOP
+      RETURN QUERY SELECT turn, w.tenant_id, w.owner_id, w.id, w.seq, w.curr_hash FROM ledger.work w
+      WHERE w.tenant_id = tenant AND w.priority = level AND w.ready_at <= t ORDER BY w.ready_at, w.id LIMIT room;
+      GET DIAGNOSTICS found_now = ROW_COUNT;
+      room := room - found_now;
+      EXIT WHEN room = 0;
+    END LOOP;
+    IF room < most THEN
+      turn := turn + 1;
+    END IF;
+  END LOOP;
+END $$;
+
+-- Extends the lease of a claim that is the last version still.
+CREATE FUNCTION ledger.heartbeat(tenant text, request uuid, version integer, hash text, lease_ms bigint) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  UPDATE ledger.work w SET ready_at = clock_timestamp() + lease_ms * interval '1 ms'
+  WHERE w.tenant_id = tenant AND w.id = request AND w.seq = version AND w.curr_hash = hash AND w.leased
+    AND ledger.is_within(tenant);
+  RETURN FOUND;
+END $$;
+
+-- What a tenant has used today.
+CREATE FUNCTION ledger.used(tenant text, quota_key text) RETURNS bigint LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $$
+  SELECT coalesce((SELECT q.used FROM ledger.quota q
+    WHERE q.tenant_id = tenant AND q.key = quota_key AND q.day = ledger.today() AND ledger.is_within(tenant)), 0)
+$$;
+
+-- What tenants have used today, locked until the transaction ends, in the order of their names: who claims under a limit asks
+-- first. `n` numbers the arguments.
+CREATE FUNCTION ledger.hold_counters(tenants text[], keys text[]) RETURNS TABLE (n bigint, used bigint, day text)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  INSERT INTO ledger.quota AS q (tenant_id, key, day, used)
+  SELECT DISTINCT a.tenant COLLATE "C" AS tenant, a.key COLLATE "C" AS key, ledger.today(), 0
+  FROM unnest(tenants, keys) AS a(tenant, key) WHERE ledger.is_within(a.tenant) ORDER BY 1, 2
+  ON CONFLICT (tenant_id, key) DO UPDATE SET day = EXCLUDED.day, used = 0 WHERE q.day < EXCLUDED.day;
+  RETURN QUERY SELECT a.n, CASE WHEN q.day = ledger.today() THEN q.used ELSE 0 END, to_char(ledger.today(), 'YYYY-MM-DD')
+  FROM unnest(tenants, keys) WITH ORDINALITY AS a(tenant, key, n)
+  JOIN ledger.quota q ON q.tenant_id = a.tenant AND q.key = a.key WHERE ledger.is_within(a.tenant);
+END $$;
+
+-- Makes both tables anew. Appends wait meanwhile.
+CREATE FUNCTION ledger.rebuild_work() RETURNS TABLE (open bigint, counters bigint) LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  LOCK TABLE ledger.universal_registry IN SHARE ROW EXCLUSIVE MODE;
+  DELETE FROM ledger.work;
+  DELETE FROM ledger.quota;
+  INSERT INTO ledger.work (tenant_id, id, seq, owner_id, curr_hash, priority, ready_at, leased)
+  SELECT l.tenant_id, l.id, l.seq, l.owner_id, l.curr_hash, coalesce(ledger.number_in(l.metadata, 'priority', 9), 5),
+    ledger.ready_at(l.claimed, l.metadata, l.at), l.claimed
+  FROM (SELECT DISTINCT ON (u.tenant_id, u.id) u.*, ledger.is_claim(u.prev_hash, u.status, u.is_deleted) AS claimed
+    FROM ledger.universal_registry u WHERE u.entity_type = 'request' ORDER BY u.tenant_id, u.id, u.seq DESC) l
+  WHERE l.claimed OR (l.status = 'scheduled' AND NOT l.is_deleted);
+  INSERT INTO ledger.quota (tenant_id, key, day, used)
+  SELECT u.tenant_id, c.key, ledger.today(), count(*)
+  FROM ledger.universal_registry u CROSS JOIN LATERAL ledger.charges(u.metadata, ledger.today()) AS c(key)
+  WHERE u.entity_type = 'request' AND ledger.is_claim(u.prev_hash, u.status, u.is_deleted)
+  GROUP BY u.tenant_id, c.key;
+  RETURN QUERY SELECT (SELECT count(*) FROM ledger.work), (SELECT count(*) FROM ledger.quota);
+END $$;
+
+-- How many open requests the table has wrong: all that it lists, and of those that it should list each tenant's newest 100.
+CREATE FUNCTION ledger.stray_work() RETURNS bigint LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $$
+  WITH RECURSIVE tenants AS (
+    (SELECT u.tenant_id FROM ledger.universal_registry u ORDER BY u.tenant_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT u.tenant_id FROM ledger.universal_registry u WHERE u.tenant_id > t.tenant_id ORDER BY u.tenant_id LIMIT 1)
+    FROM tenants t WHERE t.tenant_id IS NOT NULL)
+  SELECT (SELECT count(*) FROM ledger.work w WHERE NOT EXISTS (
+      SELECT FROM ledger.universal_registry u WHERE u.tenant_id = w.tenant_id AND u.id = w.id AND u.seq = w.seq
+        AND u.curr_hash = w.curr_hash AND u.entity_type = 'request')
+    OR EXISTS (SELECT FROM ledger.universal_registry u WHERE u.tenant_id = w.tenant_id AND u.id = w.id AND u.seq > w.seq))
+  + (SELECT count(*) FROM tenants t CROSS JOIN LATERAL (
+      SELECT u.* FROM ledger.universal_registry u WHERE u.tenant_id = t.tenant_id AND u.entity_type = 'request'
+      ORDER BY u.epoch DESC, u.xid DESC, u.pos DESC LIMIT 100) u
+    WHERE (ledger.is_claim(u.prev_hash, u.status, u.is_deleted) OR (u.status = 'scheduled' AND NOT u.is_deleted))
+      AND NOT EXISTS (SELECT FROM ledger.universal_registry v
+        WHERE v.tenant_id = u.tenant_id AND v.id = u.id AND v.seq > u.seq)
+      AND NOT EXISTS (SELECT FROM ledger.work w WHERE w.tenant_id = u.tenant_id AND w.id = u.id AND w.seq = u.seq))
+$$;
+
+REVOKE EXECUTE ON FUNCTION ledger.today(), ledger.number_in(jsonb, text, numeric), ledger.time_in(jsonb, text),
+  ledger.is_claim(text, text, boolean), ledger.ready_at(boolean, jsonb, timestamptz), ledger.charges(jsonb, date), ledger.keep_work(), ledger.claimable(text, integer),
+  ledger.heartbeat(text, uuid, integer, text, bigint), ledger.used(text, text), ledger.hold_counters(text[], text[]),
+  ledger.rebuild_work(), ledger.stray_work() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION ledger.claimable(text, integer), ledger.heartbeat(text, uuid, integer, text, bigint),
+  ledger.used(text, text), ledger.hold_counters(text[], text[]) TO logline_runtime, logline_operator;
+GRANT EXECUTE ON FUNCTION ledger.rebuild_work() TO logline_operator;
+GRANT EXECUTE ON FUNCTION ledger.stray_work() TO logline_app, logline_runtime, logline_operator;
+
+SELECT ledger.rebuild_work();

@@ -1,0 +1,167 @@
+//! Open work and counters: two tables that follow from the rows and change in the transaction that adds them.
+
+use std::time::Duration;
+
+use logline_core::ledger::quota::Uses;
+use logline_core::ledger::work::{MAX_PRIORITY, Place, Rebuilt, in_turns};
+use logline_core::ledger::{LedgerError, Limit, Order, Work};
+use logline_core::{Clock as _, SignedSpan, SystemClock, Timestamp};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+
+use crate::error::from_sqlite;
+use crate::row::{self, COLUMNS};
+
+/// Times in microseconds since 1970.
+pub(crate) const DDL: &str = "
+CREATE TABLE work (
+  tenant_id TEXT NOT NULL,
+  id TEXT NOT NULL,
+  seq INTEGER NOT NULL,
+  owner_id TEXT NOT NULL,
+  curr_hash TEXT NOT NULL,
+  priority INTEGER NOT NULL,
+  ready_at INTEGER NOT NULL,
+  leased INTEGER NOT NULL,
+  PRIMARY KEY (tenant_id, id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX work_ready ON work (tenant_id, priority, ready_at, id);
+CREATE TABLE quota (
+  tenant_id TEXT NOT NULL,
+  key TEXT NOT NULL,
+  day TEXT NOT NULL,
+  used INTEGER NOT NULL,
+  PRIMARY KEY (tenant_id, key)
+) STRICT, WITHOUT ROWID;
+";
+
+/// The ledger's clock is the machine's: all who open the file run on it.
+pub(crate) fn now() -> Timestamp {
+    SystemClock.now()
+}
+
+/// Takes a new row into account.
+pub(crate) fn place(connection: &Connection, span: &SignedSpan, now: Timestamp) -> Result<(), LedgerError> {
+    let (ready, priority, leased) = match Place::of(span, now) {
+        None => return Ok(()),
+        Some(Place::Closed) => {
+            let mut delete =
+                connection.prepare_cached("DELETE FROM work WHERE tenant_id = ?1 AND id = ?2").map_err(from_sqlite)?;
+            return delete.execute(params![span.tenant_id, span.id.to_string()]).map(drop).map_err(from_sqlite);
+        }
+        Some(Place::Scheduled { due, priority }) => (due, priority, false),
+        Some(Place::Leased { lease, priority }) => (now.saturating_add(lease), priority, true),
+    };
+    let sql = "INSERT OR REPLACE INTO work (tenant_id, id, seq, owner_id, curr_hash, priority, ready_at, leased)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+    let mut insert = connection.prepare_cached(sql).map_err(from_sqlite)?;
+    let (id, hash) = (span.id.to_string(), span.seal.curr_hash.to_string());
+    let row = params![span.tenant_id, id, span.seq, span.owner_id, hash, priority, ready.unix_micros(), leased];
+    insert.execute(row).map(drop).map_err(from_sqlite)
+}
+
+/// Adds what a new row uses to `uses`, unless a limit forbids it.
+pub(crate) fn admit(connection: &Connection, uses: &mut Uses, span: &SignedSpan, limits: &[Limit]) -> Result<(), LedgerError> {
+    let day = uses.today().to_string();
+    uses.add(span, limits, |key| used(connection, &day, &span.tenant_id, key))
+}
+
+/// Adds what an append uses to the counters. The row of another day begins anew.
+pub(crate) fn charge(connection: &Connection, uses: &Uses) -> Result<(), LedgerError> {
+    let sql = "INSERT INTO quota (tenant_id, key, day, used) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO UPDATE SET
+        used = excluded.used + CASE WHEN day = excluded.day THEN used ELSE 0 END, day = excluded.day";
+    for ((tenant, key), units) in uses.units() {
+        let units = i64::try_from(*units).unwrap_or(i64::MAX);
+        let mut insert = connection.prepare_cached(sql).map_err(from_sqlite)?;
+        insert.execute(params![tenant, key, uses.today().to_string(), units]).map_err(from_sqlite)?;
+    }
+    Ok(())
+}
+
+pub(crate) fn used(connection: &Connection, day: &str, tenant: &str, key: &str) -> Result<u64, LedgerError> {
+    let sql = "SELECT used FROM quota WHERE tenant_id = ?1 AND key = ?2 AND day = ?3";
+    let mut select = connection.prepare_cached(sql).map_err(from_sqlite)?;
+    let used: Option<i64> = select.query_row(params![tenant, key, day], |row| row.get(0)).optional().map_err(from_sqlite)?;
+    Ok(used.map_or(0, |used| used.try_into().unwrap_or(0)))
+}
+
+/// One look at the queue. Its cost grows with the tenants that have open work, not with the work of each.
+pub(crate) fn claimable(connection: &Connection, limit: usize, after: &str) -> Result<Vec<Work>, LedgerError> {
+    let snapshot = connection.unchecked_transaction().map_err(from_sqlite)?;
+    let now = now().unix_micros();
+    let next = "SELECT min(tenant_id) FROM work WHERE tenant_id > ?1";
+    let mut next = snapshot.prepare_cached(next).map_err(from_sqlite)?;
+    let mut next = |after: &str| next.query_row([after], |row| row.get::<_, Option<String>>(0)).map_err(from_sqlite);
+    let due = "SELECT tenant_id, owner_id, id, seq, curr_hash FROM work
+        WHERE tenant_id = ?1 AND priority = ?2 AND ready_at <= ?3 ORDER BY ready_at, id LIMIT ?4";
+    let mut due = snapshot.prepare_cached(due).map_err(from_sqlite)?;
+    let mut tenants: Vec<Vec<Work>> = Vec::new();
+    let mut has_wrapped = after.is_empty();
+    let mut tenant = next(after)?;
+    while tenants.len() < limit {
+        let Some(name) = &tenant else {
+            if std::mem::replace(&mut has_wrapped, true) {
+                break;
+            }
+            // Those up to `after` come last.
+            tenant = next("")?.filter(|first| first.as_str() <= after);
+            continue;
+        };
+        let mut found = Vec::new();
+        for priority in (0..=MAX_PRIORITY).rev() {
+            let room = i64::try_from(limit.saturating_sub(found.len())).unwrap_or(i64::MAX);
+            if room == 0 {
+                break;
+            }
+            let rows = due.query_map(params![name, priority, now, room], decode).map_err(from_sqlite)?;
+            for row in rows {
+                found.push(row.map_err(from_sqlite)?);
+            }
+        }
+        if !found.is_empty() {
+            tenants.push(found);
+        }
+        let following = next(name)?;
+        tenant = if has_wrapped && !after.is_empty() { following.filter(|t| t.as_str() <= after) } else { following };
+    }
+    Ok(in_turns(tenants, limit))
+}
+
+fn decode(row: &Row<'_>) -> rusqlite::Result<Work> {
+    let text = |n: usize| row.get_ref(n)?.as_str().map(str::to_owned).map_err(rusqlite::Error::from);
+    let broken = |n, e: Box<dyn std::error::Error + Send + Sync>| {
+        rusqlite::Error::FromSqlConversionFailure(n, rusqlite::types::Type::Text, e)
+    };
+    Ok(Work {
+        tenant_id: text(0)?,
+        owner_id: text(1)?,
+        id: text(2)?.parse().map_err(|e| broken(2, Box::new(e)))?,
+        seq: row.get(3)?,
+        curr_hash: text(4)?.parse().map_err(|e: logline_core::HexError| broken(4, Box::new(e)))?,
+    })
+}
+
+pub(crate) fn heartbeat(connection: &Connection, held: &Work, lease: Duration) -> Result<bool, LedgerError> {
+    let sql = "UPDATE work SET ready_at = ?1 WHERE tenant_id = ?2 AND id = ?3 AND seq = ?4 AND curr_hash = ?5 AND leased";
+    let until = now().saturating_add(lease).unix_micros();
+    let row = params![until, held.tenant_id, held.id.to_string(), held.seq, held.curr_hash.to_string()];
+    connection.execute(sql, row).map(|rows| rows > 0).map_err(from_sqlite)
+}
+
+/// Makes both tables anew, within the transaction of `connection`. A row that is no span any more is nobody's work; fsck names it.
+pub(crate) fn rebuild(connection: &Connection) -> Result<Rebuilt, LedgerError> {
+    connection.execute_batch("DELETE FROM work; DELETE FROM quota").map_err(from_sqlite)?;
+    let now = now();
+    let mut uses = Uses::on(now.day());
+    let sql = format!("SELECT pos, {COLUMNS} FROM universal_registry WHERE entity_type = 'request' ORDER BY pos");
+    let mut select = connection.prepare(&sql).map_err(from_sqlite)?;
+    let mut rows = select.query([]).map_err(from_sqlite)?;
+    while let Some(found) = rows.next().map_err(from_sqlite)? {
+        if let Ok(span) = row::decode(found, Order::Append)?.0.span {
+            place(connection, &span, now)?;
+            uses.add(&span, &[], |_| Ok(0))?;
+        }
+    }
+    charge(connection, &uses)?;
+    let open: i64 = connection.query_row("SELECT count(*) FROM work", [], |row| row.get(0)).map_err(from_sqlite)?;
+    Ok(Rebuilt { open: open.try_into().unwrap_or(0), counters: uses.units().len().try_into().unwrap_or(u64::MAX) })
+}
