@@ -1,7 +1,7 @@
 //! Appends on PostgreSQL beside plain sqlx inserts into a table with the same columns and indexes, without row-level security,
 //! triggers and signing. Ours and plain alternate within one run; what counts are the ratios of the medians.
 //!
-//! `cargo bench -p logline-benches --bench postgres [-- SECONDS ROUNDS]`
+//! `cargo bench -p logline-benches --bench postgres [-- SECONDS ROUNDS [batches|singles|watch]]`
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, reason = "a bench that fails may panic, and it prints")]
 
 use std::future::Future;
@@ -297,9 +297,12 @@ impl Bench {
     }
 }
 
+const PARTS: [&str; 3] = ["batches", "singles", "watch"];
+
 #[tokio::main]
 async fn main() {
-    let numbers: Vec<f64> = std::env::args().skip(1).filter_map(|argument| argument.parse().ok()).collect();
+    let words: Vec<_> = std::env::args().skip(1).collect();
+    let numbers: Vec<f64> = words.iter().filter_map(|word| word.parse().ok()).collect();
     let seconds = numbers.first().copied().unwrap_or(3.0);
     let rounds = numbers.get(1).map_or(5, |rounds| *rounds as usize);
     let server = PrivateServer::start(&ServerOptions { durable: true, ..Default::default() }).unwrap();
@@ -311,9 +314,17 @@ async fn main() {
     connection.execute(plain).await.unwrap();
     let bench = Bench { url, seconds, rounds };
     println!("| what | plain, rows/s | ours, rows/s | ratio |\n|---|---|---|---|");
-    bench.batches(100).await;
-    bench.batches(1000).await;
-    bench.singles(32, 32, 2, 2).await;
-    bench.singles(1000, 16, 16, 2).await;
-    bench.watched(64).await;
+    let wanted =
+        |name: &str| !PARTS.iter().any(|part| words.iter().any(|word| word == part)) || words.iter().any(|word| word == name);
+    if wanted("batches") {
+        bench.batches(100).await;
+        bench.batches(1000).await;
+    }
+    if wanted("singles") {
+        bench.singles(32, 32, 2, 2).await;
+        bench.singles(1000, 16, 16, 2).await;
+    }
+    if wanted("watch") {
+        bench.watched(64).await;
+    }
 }

@@ -26,7 +26,7 @@ pub async fn tail<L: Ledger>(ledger: L, scope: Scope, from: WatchFrom, signal: A
         }
         WatchFrom::Now => end(&ledger).await?,
     };
-    let state = Tail { ledger, scope, after, signal, buffer: VecDeque::new() };
+    let state = Tail { ledger, scope, after, signal, buffer: VecDeque::new(), end: None };
     Ok(Box::pin(stream::unfold(state, |mut tail| async move { Some((tail.next().await, tail)) })))
 }
 
@@ -43,6 +43,15 @@ struct Tail<L> {
     after: Option<Cursor>,
     signal: Arc<Signal>,
     buffer: VecDeque<Row>,
+    /// What comes after the buffer, once the end has been seen.
+    end: Option<End>,
+}
+
+/// The end of the ledger as a page found it.
+struct End {
+    /// The generation of the signal before that page was read.
+    seen: u64,
+    reached: Option<Cursor>,
 }
 
 impl<L: Ledger> Tail<L> {
@@ -52,15 +61,15 @@ impl<L: Ledger> Tail<L> {
                 self.after = Some(cursor.clone());
                 return Ok(Watched { span: span?, cursor });
             }
+            if let Some(end) = self.end.take() {
+                // Rows of others are passed over once, not at every wake.
+                self.after = end.reached.or(self.after.take());
+                self.signal.changed(end.seen).await;
+            }
             let seen = self.signal.seen();
             let page = self.ledger.scan(&self.scope, &Query::timeline().limit(PAGE), self.after.as_ref()).await?;
-            if page.rows.is_empty() {
-                // Rows of others are passed over once, not at every wake.
-                self.after = page.reached.or(self.after.take());
-                self.signal.changed(seen).await;
-            } else {
-                self.buffer.extend(page.rows);
-            }
+            self.end = page.next.is_none().then_some(End { seen, reached: page.reached });
+            self.buffer.extend(page.rows);
         }
     }
 }
