@@ -321,7 +321,7 @@ async fn main() {
         bench.batches(1000).await;
     }
     if wanted("singles") {
-        bench.singles(32, 32, 2, 2).await;
+        bench.singles(32, 32, 2, 1).await;
         bench.singles(1000, 16, 16, 2).await;
     }
     if wanted("watch") {

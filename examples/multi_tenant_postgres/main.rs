@@ -63,7 +63,7 @@ async fn main() -> ExitCode {
 /// What a writer process does: it knows its tenant, its user and the API's login, and nothing else.
 async fn write(number: usize, url: &str, notes: usize) -> Result<()> {
     let (tenant, user) = WRITERS.get(number).ok_or("there is no such writer")?;
-    let ledger = PgLedger::connect(PgOptions::new(url)?.max_connections(2)).await?;
+    let ledger = PgLedger::connect(PgOptions::new(url)?.max_connections(2).writers(1)).await?;
     let (key, scope) = (KeyPair::generate()?, Scope::user(*tenant, *user));
     for n in 0..notes {
         let visibility = if n % 2 == 0 { Visibility::Private } else { Visibility::Tenant };

@@ -81,18 +81,18 @@ ALTER TABLE ledger.universal_registry ENABLE ALWAYS TRIGGER ur_no_change;
 CREATE FUNCTION ledger.check_link() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  predecessor_xid xid8;
-  predecessor_epoch integer;
+  predecessor record;
 BEGIN
-  SELECT p.xid, p.epoch INTO predecessor_xid, predecessor_epoch FROM ledger.universal_registry p
-  WHERE p.tenant_id = NEW.tenant_id AND p.id = NEW.id AND p.seq = NEW.seq - 1
-    AND p.curr_hash = NEW.prev_hash AND p.owner_id = NEW.owner_id AND p.entity_type = NEW.entity_type;
-  IF NOT FOUND THEN
+  -- By the primary key alone: one more condition, and a planner without statistics might take it for the better one.
+  SELECT p.xid, p.epoch, p.curr_hash, p.owner_id, p.entity_type INTO predecessor FROM ledger.universal_registry p
+  WHERE p.tenant_id = NEW.tenant_id AND p.id = NEW.id AND p.seq = NEW.seq - 1;
+  IF NOT FOUND OR (predecessor.curr_hash, predecessor.owner_id, predecessor.entity_type)
+    IS DISTINCT FROM (NEW.prev_hash, NEW.owner_id, NEW.entity_type) THEN
     RAISE EXCEPTION 'span does not follow the last version of its id'
       USING ERRCODE = 'LL001', HINT = 'read the span again and append a successor of what is there';
   END IF;
   -- This transaction began to write before the one that wrote the predecessor: in append order it would come first.
-  IF predecessor_epoch = NEW.epoch AND predecessor_xid > NEW.xid THEN
+  IF predecessor.epoch = NEW.epoch AND predecessor.xid > NEW.xid THEN
     RAISE EXCEPTION 'span would come before the version that it follows'
       USING ERRCODE = 'serialization_failure', HINT = 'retry in a new transaction';
   END IF;
@@ -279,8 +279,9 @@ SET search_path = pg_catalog, pg_temp AS $$
   ORDER BY running LIMIT 8
 $$;
 
--- For the one poller of a host: up to where append order is final, hashes of the tenants with rows after a position, and
--- whether there are rows beyond what is final. No tenant is named and no row is shown.
+-- For the one poller of a host: up to where append order is final, hashes of the tenants with rows from a transaction on (null
+-- where that is another epoch's, or there are too many), and whether there are rows beyond what is final. No tenant is named
+-- and no row is shown.
 CREATE FUNCTION ledger.news(after_epoch integer, after_xid xid8)
 RETURNS TABLE (epoch integer, horizon xid8, tenants bigint[], unsettled boolean)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -288,10 +289,14 @@ DECLARE
   h xid8 := ledger.horizon();
   e integer := (SELECT max(o.epoch) FROM ledger.epochs o);
 BEGIN
-  RETURN QUERY SELECT e, h,
-    ARRAY(SELECT DISTINCT hashtextextended(u.tenant_id, 0) FROM ledger.universal_registry u
-      WHERE (u.epoch, u.xid) >= (after_epoch, after_xid) AND (u.epoch < e OR u.xid < h)),
-    EXISTS (SELECT FROM ledger.universal_registry u WHERE u.epoch = e AND u.xid >= h);
+  RETURN QUERY
+    -- The limit also keeps the planner on the index, whatever it believes about the parameters.
+    WITH new AS MATERIALIZED (SELECT u.tenant_id FROM ledger.universal_registry u
+      WHERE u.epoch = e AND u.xid >= after_xid AND u.xid < h ORDER BY u.epoch, u.xid, u.pos LIMIT 1001)
+    SELECT e, h,
+      CASE WHEN after_epoch = e AND (SELECT count(*) FROM new) <= 1000 THEN
+        ARRAY(SELECT DISTINCT hashtextextended(n.tenant_id, 0) FROM new n) END,
+      EXISTS (SELECT FROM ledger.universal_registry u WHERE u.epoch = e AND u.xid >= h);
 END $$;
 
 -- Which cluster this is, and which of its histories.

@@ -106,6 +106,14 @@ impl PgLedger {
     /// [`LedgerError::SchemaVersion`] for a schema that is missing, older or newer; [`LedgerError::Refused`] for a login that
     /// cannot be used; [`LedgerError::Unavailable`] for a server that cannot be reached.
     pub async fn connect(options: PgOptions) -> Result<Self, LedgerError> {
+        if options.writers == 0 || options.max_connections as usize <= options.writers {
+            return Err(LedgerError::Refused {
+                reason: format!(
+                    "{} writers and {} connections: at least one must write, and one more than write must be there to read",
+                    options.writers, options.max_connections
+                ),
+            });
+        }
         let timeout = format!("SET statement_timeout = {}", options.statement_timeout.as_millis());
         let direct = !options.pooler;
         let mut connect = options.connect.clone();
@@ -114,7 +122,7 @@ impl PgLedger {
             connect = connect.statement_cache_capacity(0);
         }
         let pool = PgPoolOptions::new()
-            .max_connections(options.max_connections.max(1))
+            .max_connections(options.max_connections)
             .acquire_timeout(options.acquire_timeout)
             // Dead connections are found when they are used, not by a round trip before each use.
             .test_before_acquire(false)
@@ -139,7 +147,7 @@ impl PgLedger {
         let queued = Arc::new(AtomicUsize::new(0));
         let (jobs, waiting) = mpsc::unbounded_channel();
         let waiting = Arc::new(Mutex::new(waiting));
-        for _ in 0..options.writers.max(1) {
+        for _ in 0..options.writers {
             // A writer ends by itself, when what waits is written and nobody can add to it.
             tokio::spawn(writer::run(pool.clone(), Arc::clone(&waiting), Arc::clone(&queued), Arc::clone(&tail)));
         }
@@ -211,7 +219,7 @@ impl PgLedger {
             let poller = tail::poll(pool.clone(), Arc::clone(tail), shared.options.poll_interval);
             let mut tasks = vec![Abort(tokio::spawn(poller))];
             if !shared.options.pooler {
-                tasks.push(Abort(tokio::spawn(tail::listen(pool.clone(), Arc::clone(tail)))));
+                tasks.push(Abort(tokio::spawn(tail::listen(pool.connect_options(), Arc::clone(tail)))));
             }
             tasks
         };

@@ -11,10 +11,10 @@ use sqlx::postgres::PgConnectOptions;
 pub struct PgOptions {
     /// Server, login, database, TLS.
     pub connect: PgConnectOptions,
-    /// Connections of the pool, at most. Default 10.
+    /// Connections of the pool, at most. Default 10. A host that follows the ledger has one more, to listen.
     pub max_connections: u32,
-    /// How many of them write, each a group of appends at a time. More than the disk syncs at once only makes groups smaller.
-    /// Default 2.
+    /// How many of them write, each a group of appends at a time; at least one must be left to read. More writers than the disk
+    /// syncs at once only make groups smaller. Default 2.
     pub writers: usize,
     /// How long to wait for a free connection. Default 10 seconds.
     pub acquire_timeout: Duration,

@@ -1,6 +1,8 @@
 //! Queries as SQL. Row-level security confines them; what stands here besides are the filters, and shapes that keep the planner
 //! on an index.
 
+use std::cmp::Ordering;
+
 use logline_core::ledger::{LedgerError, Order, Page, Position, Query, Row, Versions};
 use logline_core::{SYSTEM_TENANT, Scope};
 use sqlx::postgres::{PgArguments, PgRow};
@@ -25,6 +27,32 @@ pub(crate) struct Select<'a> {
     until: Option<Place>,
     /// Append order is known to be final below this transaction of this epoch.
     known: (i32, Xid),
+}
+
+/// The epoch of a ledger that was never moved.
+const FIRST_EPOCH: i32 = 1;
+
+/// Above every transaction.
+const LAST_XID: &str = "'18446744073709551615'::xid8";
+
+/// Where a chunk begins.
+///
+/// One statement reads one epoch. A comparison with the whole of (epoch, transaction, position) would be the same to the index,
+/// but the planner judges it by its first column, which is always the same, and then prefers any other plan.
+enum Start {
+    /// At the beginning of an epoch, in the query's order; `None` is the current one.
+    Epoch(Option<i32>),
+    After(Place),
+    Chain(Option<Position>),
+}
+
+impl From<After> for Start {
+    fn from(after: After) -> Self {
+        match after {
+            After::Place(place) => Self::After(place),
+            After::Chain(position) => Self::Chain(Some(position)),
+        }
+    }
 }
 
 /// One statement.
@@ -59,36 +87,64 @@ impl<'a> Select<'a> {
         Ok(Self { query, scope, until, known })
     }
 
+    fn start(&self, after: Option<After>) -> Start {
+        match (self.query.order, after) {
+            (Order::Append, Some(After::Place(place))) => Start::After(place.resume()),
+            (_, Some(after)) => after.into(),
+            (Order::Append, None) => Start::Epoch(Some(FIRST_EPOCH)),
+            (Order::Newest, None) => Start::Epoch(self.until.map(|until| until.epoch)),
+            (_, None) => Start::Chain(None),
+        }
+    }
+
+    /// The epoch that a page goes on with, where there is one.
+    fn next_epoch(&self, start: &Start, current: i32) -> Option<i32> {
+        let epoch = match start {
+            Start::Chain(_) => return None,
+            Start::Epoch(epoch) => epoch.unwrap_or(current),
+            Start::After(place) => place.epoch,
+        };
+        // A cursor may name any number: the steps stay between the first epoch and the current one.
+        let last = self.until.map_or(current, |until| until.epoch.min(current));
+        match self.query.order {
+            Order::Append if epoch < last => Some(epoch.saturating_add(1).max(FIRST_EPOCH)),
+            Order::Newest if epoch > FIRST_EPOCH => Some((epoch - 1).min(current)),
+            _ => None,
+        }
+    }
+
     /// Reads a page of up to `size` rows.
     pub(crate) async fn page(
         &self,
         connection: &mut PgConnection,
-        mut after: Option<After>,
+        after: Option<After>,
         size: usize,
     ) -> Result<(Page, (i32, Xid)), LedgerError> {
-        if let (Order::Append, Some(After::Place(place))) = (self.query.order, &after) {
-            after = Some(After::Place(place.resume()));
-        }
+        let mut start = self.start(after);
         let (mut rows, mut bytes) = (Vec::new(), 0);
         loop {
-            let room = size.saturating_sub(rows.len());
+            let room = if bytes < MAX_PAGE_BYTES { size.saturating_sub(rows.len()) } else { 0 };
             // After the first chunk the size of rows is known.
             let fitting = match rows.len() {
                 0 => FIRST_CHUNK,
                 read => (MAX_PAGE_BYTES.saturating_sub(bytes) / (bytes / read).max(1)).max(1),
             };
             let wanted = room.min(fitting);
-            let chunk = self.chunk(connection, after.as_ref(), wanted.saturating_add(1)).await?;
+            let chunk = self.chunk(connection, &start, wanted.saturating_add(1)).await?;
             let more = chunk.rows.len() > wanted;
             bytes += chunk.bytes;
             for (row, position) in chunk.rows.into_iter().take(wanted) {
                 rows.push(row);
-                after = Some(position);
+                start = position.into();
             }
             if more && rows.len() < size && bytes < MAX_PAGE_BYTES {
                 continue;
             }
-            let next = rows.last().map(|row| row.cursor.clone()).filter(|_| more);
+            if let Some(epoch) = self.next_epoch(&start, chunk.horizon.0).filter(|_| !more) {
+                start = Start::Epoch(Some(epoch));
+                continue;
+            }
+            let next = rows.last().map(|row: &Row| row.cursor.clone()).filter(|_| more);
             let page = Page::new(rows, next);
             let (epoch, xid) = chunk.horizon;
             let at_end = !more && self.query.order == Order::Append;
@@ -97,9 +153,9 @@ impl<'a> Select<'a> {
         }
     }
 
-    async fn chunk(&self, connection: &mut PgConnection, after: Option<&After>, limit: usize) -> Result<Chunk, LedgerError> {
+    async fn chunk(&self, connection: &mut PgConnection, start: &Start, limit: usize) -> Result<Chunk, LedgerError> {
         let mut statement = Statement { arguments: PgArguments::default(), bound: 0 };
-        let sql = self.sql(&mut statement, after, limit)?;
+        let sql = self.sql(&mut statement, start, limit)?;
         let found = sqlx::query_with(AssertSqlSafe(sql), statement.arguments).fetch_all(connection).await.map_err(from_sqlx)?;
         let mut chunk = Chunk { rows: Vec::with_capacity(found.len()), bytes: 0, horizon: (0, Xid(0)) };
         for row in &found {
@@ -130,17 +186,14 @@ impl<'a> Select<'a> {
     }
 
     /// Columns: epoch now, horizon, then epoch, xid and pos of the row and [`COLUMNS`]; one row of nulls where none matches.
-    fn sql(&self, statement: &mut Statement, after: Option<&After>, limit: usize) -> Result<String, LedgerError> {
+    fn sql(&self, statement: &mut Statement, start: &Start, limit: usize) -> Result<String, LedgerError> {
         let (known_epoch, known) = (statement.bind(self.known.0)?, statement.bind(self.known.1)?);
-        let conditions = self.conditions(statement, after)?;
-        // An expression keeps the planner from an index that has the order but not the id.
-        let one_id = self.query.id.is_some();
-        let order = match (self.query.order, one_id) {
-            (Order::Newest, false) => "epoch DESC, xid DESC, pos DESC",
-            (Order::Newest, true) => "epoch + 0 DESC, xid DESC, pos DESC",
-            (Order::Chain, _) => "tenant_id, id, seq",
-            (_, false) => "epoch, xid, pos",
-            (_, true) => "epoch + 0, xid, pos",
+        let conditions = self.conditions(statement, start)?;
+        let epoch = self.epoch_column();
+        let order = match self.query.order {
+            Order::Newest => format!("{epoch} DESC, xid DESC, pos DESC"),
+            Order::Chain => "tenant_id, id, seq".to_owned(),
+            _ => format!("{epoch}, xid, pos"),
         };
         let select = |tenant: &str| {
             format!(
@@ -169,7 +222,12 @@ impl<'a> Select<'a> {
         ))
     }
 
-    fn conditions(&self, statement: &mut Statement, after: Option<&After>) -> Result<String, LedgerError> {
+    /// The expression keeps the planner from an index that has the order but not the id.
+    fn epoch_column(&self) -> &'static str {
+        if self.query.id.is_some() { "epoch + 0" } else { "epoch" }
+    }
+
+    fn conditions(&self, statement: &mut Statement, start: &Start) -> Result<String, LedgerError> {
         let query = self.query;
         let mut all = Vec::new();
         for (column, value) in [("id", query.id), ("parent_id", query.parent_id)] {
@@ -191,33 +249,60 @@ impl<'a> Select<'a> {
         if query.versions == Versions::Latest {
             all.push("NOT is_deleted AND ledger.is_last(tenant_id, id, seq)".to_owned());
         }
-        if let Some(until) = self.until {
-            all.push(format!("(epoch, xid, pos) <= {}", bind_place(statement, until)?));
+        let epoch = match start {
+            Start::Epoch(epoch) => *epoch,
+            Start::After(place) => Some(place.epoch),
+            Start::Chain(after) => {
+                self.chain_conditions(statement, after.as_ref(), &mut all)?;
+                return Ok(all_of(&all));
+            }
+        };
+        let this_epoch = epoch.map_or_else(|| Ok("h.epoch_now".to_owned()), |epoch| statement.bind(epoch))?;
+        all.push(format!("{} = {this_epoch}", self.epoch_column()));
+        if let Start::After(place) = start {
+            let operator = if query.order == Order::Newest { "<" } else { ">" };
+            all.push(format!("(xid, pos) {operator} {}", bind_place(statement, *place)?));
         }
-        match after {
-            None => {}
-            Some(After::Place(place)) => {
-                let operator = if query.order == Order::Newest { "<" } else { ">" };
-                all.push(format!("(epoch, xid, pos) {operator} {}", bind_place(statement, *place)?));
+        // Without an epoch there is no bound: a bounded scan begins in its bound's.
+        if let (Some(epoch), Some(until)) = (epoch, self.until) {
+            match epoch.cmp(&until.epoch) {
+                Ordering::Less => {}
+                Ordering::Equal => all.push(format!("(xid, pos) <= {}", bind_place(statement, until)?)),
+                Ordering::Greater => all.push("false".to_owned()),
             }
-            Some(After::Chain(Position::Chain { tenant_id, id, seq, .. })) => {
-                let id: Uuid = id.parse().map_err(|_| LedgerError::InvalidCursor { cursor: id.clone() })?;
-                let seq = i32::try_from(*seq).map_err(|_| LedgerError::InvalidCursor { cursor: seq.to_string() })?;
-                let tenant = statement.bind(tenant_id.clone())?;
-                let (id, seq) = (statement.bind(id)?, statement.bind(seq)?);
-                all.push(format!("(tenant_id, id, seq) > ({tenant}, {id}, {seq})"));
-            }
-            // Cursors of append order are `Place`s here.
-            Some(After::Chain(Position::Append(_))) => {}
         }
         if query.order == Order::Append {
-            all.push("(epoch < h.epoch_now OR xid < h.horizon)".to_owned());
+            all.push(format!("xid < CASE WHEN {this_epoch} = h.epoch_now THEN h.horizon ELSE {LAST_XID} END"));
         }
-        Ok(if all.is_empty() { "true".to_owned() } else { all.join(" AND ") })
+        Ok(all_of(&all))
+    }
+
+    fn chain_conditions(
+        &self,
+        statement: &mut Statement,
+        after: Option<&Position>,
+        all: &mut Vec<String>,
+    ) -> Result<(), LedgerError> {
+        if let Some(until) = self.until {
+            let (epoch, place) = (statement.bind(until.epoch)?, bind_place(statement, until)?);
+            all.push(format!("(epoch < {epoch} OR epoch = {epoch} AND (xid, pos) <= {place})"));
+        }
+        if let Some(Position::Chain { tenant_id, id, seq, .. }) = after {
+            let id: Uuid = id.parse().map_err(|_| LedgerError::InvalidCursor { cursor: id.clone() })?;
+            let seq = i32::try_from(*seq).map_err(|_| LedgerError::InvalidCursor { cursor: seq.to_string() })?;
+            let (tenant, id, seq) = (statement.bind(tenant_id.clone())?, statement.bind(id)?, statement.bind(seq)?);
+            all.push(format!("(tenant_id, id, seq) > ({tenant}, {id}, {seq})"));
+        }
+        Ok(())
     }
 }
 
+fn all_of(conditions: &[String]) -> String {
+    if conditions.is_empty() { "true".to_owned() } else { conditions.join(" AND ") }
+}
+
+/// Transaction and position.
 fn bind_place(statement: &mut Statement, place: Place) -> Result<String, LedgerError> {
-    let (epoch, xid, pos) = (statement.bind(place.epoch)?, statement.bind(place.xid)?, statement.bind(place.pos)?);
-    Ok(format!("({epoch}, {xid}, {pos})"))
+    let (xid, pos) = (statement.bind(place.xid)?, statement.bind(place.pos)?);
+    Ok(format!("({xid}, {pos})"))
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use logline_core::ledger::{LedgerError, Signal};
 use logline_core::{SYSTEM_TENANT, Scope};
-use sqlx::postgres::PgListener;
+use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use sqlx::{PgPool, Row as _};
 use tokio::sync::Notify;
 
@@ -112,8 +112,9 @@ pub(crate) async fn tell(pool: PgPool, tail: Arc<Tail>) {
     }
 }
 
-/// Passes on what other hosts tell; reconnects by itself.
-pub(crate) async fn listen(pool: PgPool, tail: Arc<Tail>) {
+/// Passes on what other hosts tell, on a connection of its own; reconnects by itself.
+pub(crate) async fn listen(options: Arc<PgConnectOptions>, tail: Arc<Tail>) {
+    let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(options.as_ref().clone());
     let mut pause = Duration::from_millis(50);
     loop {
         let heard = async {
@@ -138,7 +139,8 @@ pub(crate) async fn listen(pool: PgPool, tail: Arc<Tail>) {
 struct News {
     epoch: i32,
     horizon: Xid,
-    tenants: Vec<i64>,
+    /// `None` where it may be any.
+    tenants: Option<Vec<i64>>,
     unsettled: bool,
 }
 
@@ -170,9 +172,9 @@ pub(crate) async fn poll(pool: PgPool, tail: Arc<Tail>, interval: Duration) {
             Ok(news) => {
                 let horizon = (news.epoch, news.horizon);
                 tail.learn(horizon);
-                match system {
+                match (news.tenants, system) {
                     // The first look has nothing to compare with.
-                    Some(system) if after.is_some() => tail.wake(&news.tenants, system),
+                    (Some(tenants), Some(system)) if after.is_some() => tail.wake(&tenants, system),
                     _ => tail.wake_all(),
                 }
                 if after.is_none_or(|after| after < horizon) {

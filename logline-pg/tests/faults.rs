@@ -146,13 +146,24 @@ fn a_statement_that_takes_too_long_is_given_up_and_can_be_retried() {
 fn an_exhausted_pool_says_so() {
     block_on(async {
         let database = database().await;
-        let small = options("host", &database).max_connections(1).writers(1).acquire_timeout(Duration::from_millis(200));
+        let small = options("host", &database).max_connections(2).writers(1).acquire_timeout(Duration::from_millis(200));
         let ledger = PgLedger::connect(small).await.unwrap();
-        // The writer keeps the only connection.
         ledger.append_one(&scope(), note()).await.unwrap();
-        let error = ledger.scan(&scope(), &Query::timeline(), None).await.unwrap_err();
+        let mut blocker = connection("postgres", &database).await;
+        blocker.execute("BEGIN; LOCK TABLE ledger.universal_registry IN ACCESS EXCLUSIVE MODE").await.unwrap();
+        // The writer keeps one connection, and the first reader waits on the other.
+        let second = async {
+            let error = ledger.scan(&scope(), &Query::timeline(), None).await.unwrap_err();
+            blocker.execute("ROLLBACK").await.unwrap();
+            error
+        };
+        let (first, query) = (scope(), Query::timeline());
+        let (first, error) = futures_util::future::join(ledger.scan(&first, &query, None), second).await;
         assert!(matches!(&error, LedgerError::Unavailable { reason, .. } if reason.contains("max_connections")), "{error}");
         assert_eq!(error.retry(), Retry::Later);
+        assert_eq!(first.unwrap().rows.len(), 1);
+        let error = PgLedger::connect(options("host", &database).max_connections(2).writers(2)).await.map(drop).unwrap_err();
+        assert!(matches!(error, LedgerError::Refused { .. }), "{error}");
     });
 }
 

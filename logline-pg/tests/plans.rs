@@ -1,0 +1,198 @@
+//! No call reads more rows than it answers with, before the database knows anything about its tables and after.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
+
+mod server;
+
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt as _;
+use logline_core::ledger::{
+    AppendOptions, Charges, Ledger as _, LedgerExt as _, Limit, Order, Query, Versions, WatchFrom, WorkQueue as _,
+};
+use logline_core::{Draft, KeyPair, Scope, SystemClock, SystemIds, VerifiedSpan};
+use logline_pg::PgLedger;
+use server::{block_on, connection, ledger, options, superuser};
+use uuid::Uuid;
+
+/// Often enough that every statement has been planned without looking at its parameters.
+const TIMES: usize = 20;
+const TENANTS: [&str; 2] = ["acme", "globex"];
+const BATCHES: usize = 3;
+
+fn seal(draft: Draft) -> VerifiedSpan {
+    draft.stamp(&SystemClock, &SystemIds).seal_local(&KeyPair::from_seed(&[3; 32])).unwrap()
+}
+
+fn note(tenant: &str, n: usize) -> VerifiedSpan {
+    let draft = Draft::new("note").tenant(tenant).owner(&format!("user_{}", n % 8)).who("user:x").this("note");
+    seal(draft.parent(Uuid::from_u128((n / 10) as u128)).trace(&format!("trace-{}", n / 10)))
+}
+
+fn request(tenant: &str) -> VerifiedSpan {
+    seal(Draft::new("request").tenant(tenant).owner("alice").who("user:alice").this("function.run").status("scheduled"))
+}
+
+fn next(span: &VerifiedSpan, status: &str) -> VerifiedSpan {
+    seal(Draft::next_version(span).status(status).meta("lease_ms", 60_000))
+}
+
+/// Notes and requests that have come and gone, and some that are open. The ids of some that have ended.
+async fn fill(ledger: &PgLedger, tenant: &str) -> Vec<Uuid> {
+    let scope = Scope::runtime(tenant);
+    let mut ended = Vec::new();
+    for n in 0..BATCHES {
+        let mut batch: Vec<_> = (0..700).map(|i| note(tenant, n * 700 + i)).collect();
+        for _ in 0..100 {
+            let scheduled = request(tenant);
+            let running = next(&scheduled, "running");
+            let complete = next(&running, "complete");
+            ended.push(scheduled.id);
+            batch.extend([scheduled, running, complete]);
+        }
+        ledger.append(&scope, batch, &AppendOptions::default()).await.unwrap();
+    }
+    let open = (0..200).map(|_| request(tenant)).collect();
+    ledger.append(&scope, open, &AppendOptions::default()).await.unwrap();
+    ended
+}
+
+/// Rows and index entries that the server has looked at so far in the ledger's large tables.
+async fn looked_at(database: &str) -> i64 {
+    let mut connection = connection("postgres", database).await;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    // A backend reports what it has done when it ends.
+    let others = "SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'";
+    while sqlx::query_scalar::<_, i64>(others).fetch_one(&mut connection).await.unwrap() > 0 {
+        assert!(Instant::now() < deadline, "the ledger's connections have not ended");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let sql = "SELECT ((SELECT sum(seq_tup_read) FROM pg_stat_user_tables WHERE relname IN ('universal_registry', 'work'))
+        + (SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE relname IN ('universal_registry', 'work')))::bigint";
+    sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap()
+}
+
+/// How many rows a call looks at, on average.
+async fn cost<F, Fut>(database: &str, call: F) -> i64
+where
+    F: Fn(PgLedger, usize) -> Fut,
+    Fut: Future<Output = ()>,
+{
+    let before = looked_at(database).await;
+    // One connection, so that every call finds the statements of the one before.
+    let ledger = PgLedger::connect(options("host", database).max_connections(2).writers(1)).await.unwrap();
+    for n in 0..TIMES {
+        call(ledger.clone(), n).await;
+    }
+    drop(ledger);
+    (looked_at(database).await - before) / TIMES as i64
+}
+
+/// Notes where a call looks at more than `most` rows.
+macro_rules! looks_at {
+    ($found:ident, $database:expr, $most:expr, |$ledger:ident, $n:ident| $call:expr) => {{
+        let cost = cost($database, |$ledger, $n| async move {
+            let _ = $call;
+        })
+        .await;
+        if cost > $most {
+            $found.push(format!("{cost} rows looked at, not {}: {}", $most, stringify!($call)));
+        }
+    }};
+}
+
+/// Calls that look at too many rows.
+async fn extravagant(database: &str, ended: &[Uuid]) -> Vec<String> {
+    let mut found = Vec::new();
+    let acme = Scope::runtime("acme");
+    let (acme, database) = (&acme, database);
+    looks_at!(found, database, 5, |ledger, n| ledger.get(acme, "acme", ended[n]).await.unwrap());
+    looks_at!(found, database, 10, |ledger, n| ledger.history(acme, "acme", ended[n], 0, 100).await.unwrap());
+
+    // Somewhere in the middle.
+    let ledger = PgLedger::connect(options("host", database)).await.unwrap();
+    let page = ledger.scan(acme, &Query::timeline().limit(1000), None).await.unwrap();
+    let cursor = &page.rows.last().unwrap().cursor.clone();
+    let until = Query::timeline()
+        .until(ledger.scan(acme, &Query::timeline().limit(10), Some(cursor)).await.unwrap().rows[9].cursor.clone());
+    drop(ledger);
+    // A page reads one row more, and each of those twice.
+    let pages = [
+        Query::timeline().limit(50),
+        Query::timeline().limit(50).tenant("acme"),
+        Query::timeline().limit(50).order(Order::Newest),
+        Query::timeline().limit(50).entity_type("request"),
+        Query::timeline().limit(50).entity_type("request").order(Order::Newest),
+        Query::timeline().limit(50).parent_id(Uuid::from_u128(80)),
+        Query::timeline().limit(50).trace_id("trace-80"),
+        Query::timeline().limit(50).id(ended[200]),
+        Query::chains().limit(50).id(ended[200]),
+        until,
+    ];
+    for query in &pages {
+        for scope in [acme, &Scope::Operator] {
+            let after = Some(cursor).filter(|_| query.order == Order::Append);
+            // An operator who names nobody has an index for the order only.
+            let unserved = scope == &Scope::Operator && query.tenant.is_none();
+            if unserved
+                && (query.id.is_some() || query.entity_type.is_some() || query.parent_id.is_some() || query.trace_id.is_some())
+            {
+                continue;
+            }
+            let cost = cost(database, |ledger, _| async move { drop(ledger.scan(scope, query, after).await.unwrap()) }).await;
+            if cost > 150 {
+                found.push(format!("{cost} rows looked at as {scope:?} for {query:?}"));
+            }
+        }
+    }
+    // Whether a version is the last takes another look each, and versions that are not take room.
+    for query in
+        [Query::new().limit(50), Query::new().limit(50).order(Order::Newest), Query::new().limit(50).entity_type("request")]
+    {
+        let (query, after) = (&query, Some(cursor).filter(|_| query.order == Order::Append));
+        looks_at!(found, database, 700, |ledger, _n| ledger.scan(acme, query, after).await.unwrap());
+    }
+    let chains = &Query::chains().limit(50).versions(Versions::All);
+    looks_at!(found, database, 150, |ledger, _n| ledger.scan(acme, chains, None).await.unwrap());
+
+    looks_at!(found, database, 150, |ledger, _n| ledger.claimable(10, Some("acme")).await.unwrap());
+    looks_at!(found, database, 10, |ledger, _n| ledger.used("acme", "runs").await.unwrap());
+    looks_at!(found, database, 10, |ledger, n| ledger.append_one(acme, note("acme", n)).await.unwrap());
+    looks_at!(found, database, 40, |ledger, _n| {
+        let scheduled = request("acme");
+        ledger.append_one(acme, scheduled.clone()).await.unwrap();
+        let charges = Charges::new(ledger.now().await.unwrap().day(), ["runs"]);
+        let limit = Limit { tenant: "acme".to_owned(), key: "runs".to_owned(), per_day: 1000 };
+        let claim = Draft::next_version(&scheduled).status("running").meta("quota", charges.to_value());
+        let claim = seal(claim.meta("lease_ms", 60_000));
+        ledger.append(acme, vec![claim.clone()], &AppendOptions::default().limits(vec![limit])).await.unwrap();
+        ledger.append_one(acme, next(&claim, "complete")).await.unwrap();
+    });
+    // Every row of the other tenant and of one's own, through the poller and the watch.
+    looks_at!(found, database, 400, |ledger, n| {
+        let mut watch = ledger.watch(acme, WatchFrom::Now).await.unwrap();
+        for _ in 0..10 {
+            ledger.append_one(&Scope::runtime("globex"), note("globex", n)).await.unwrap();
+            ledger.append_one(acme, note("acme", n)).await.unwrap();
+            watch.next().await.unwrap().unwrap();
+        }
+    });
+    found
+}
+
+#[test]
+fn no_call_reads_the_whole_of_a_tenant() {
+    block_on(async {
+        let (database, ledger) = ledger().await;
+        let ended = fill(&ledger, TENANTS[0]).await;
+        fill(&ledger, TENANTS[1]).await;
+        drop(ledger);
+        let mut found = vec!["before statistics:".to_owned()];
+        found.extend(extravagant(&database, &ended).await);
+        superuser(&database, "ANALYZE").await;
+        found.push("with statistics:".to_owned());
+        found.extend(extravagant(&database, &ended).await);
+        assert_eq!(found.len(), 2, "{found:#?}");
+    });
+}
