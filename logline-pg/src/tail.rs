@@ -19,12 +19,12 @@ const CHANNEL: &str = "logline";
 /// The least time between two notifications of a host: each takes a lock that all notifying transactions of the cluster share.
 const NOTIFY_INTERVAL: Duration = Duration::from_millis(10);
 
-/// After a look the poller rests so many times as long as the look took, so that looking costs a busy server one part in ten of
-/// one connection, and an idle one waits no longer than it is used to.
-const REST: u32 = 9;
+/// After a look the poller rests so many times as long as the look took, so that looking takes one part in twenty of
+/// a connection's time on a busy server, and an idle one is looked at again within some milliseconds.
+const REST: u32 = 19;
 
 /// The longest such rest.
-const MAX_REST: Duration = Duration::from_millis(50);
+const MAX_REST: Duration = Duration::from_millis(100);
 
 /// How soon to look again while there are rows that are not final yet, milliseconds.
 const UNSETTLED: [u64; 6] = [2, 4, 8, 16, 32, 64];
