@@ -6,6 +6,7 @@
     missing_docs,
     clippy::unwrap_used,
     clippy::print_stdout,
+    clippy::print_stderr,
     clippy::indexing_slicing,
     reason = "a bench that fails may panic, and it prints"
 )]
@@ -72,7 +73,8 @@ struct Grown {
     size: usize,
     /// Some of its spans.
     sample: Vec<(String, Uuid)>,
-    cursors: Vec<Cursor>,
+    /// Places inside a tenant's rows, with many notes after each.
+    cursors: Vec<(String, Cursor)>,
 }
 
 impl Grown {
@@ -94,10 +96,10 @@ impl Grown {
             let scope = Scope::runtime(tenant(n));
             ledger.append(&scope, spans, &AppendOptions::default()).await.unwrap();
             if n % (batches / 10).max(1) == 0 {
-                let newest = Query::timeline().tenant(tenant(n)).order(Order::Newest).limit(1);
+                let newest = Query::timeline().tenant(tenant(n)).order(Order::Newest).limit(BATCH / 2);
                 let page = ledger.scan(&Scope::Operator, &newest, None).await.unwrap();
                 // The position of a row is the same in both directions.
-                cursors.push(page.rows[0].cursor.clone());
+                cursors.push((tenant(n), page.rows.last().unwrap().cursor.clone()));
             }
             n += 1;
         }
@@ -137,13 +139,16 @@ impl Grown {
             let (tenant, id) = &self.sample[at % self.sample.len()];
             let runtime = Scope::runtime(tenant.as_str());
             let notes = Query::timeline().entity_type("note").limit(50);
-            let cursor = &self.cursors[at % self.cursors.len()];
+            let (paged, cursor) = &self.cursors[at % self.cursors.len()];
             let span = spans.next();
             claimed.extend(span.clone().filter(|_| call == Call::Claim));
             let started = Instant::now();
             match call {
                 Call::Get => drop(self.ledger.get(&runtime, tenant, *id).await.unwrap()),
-                Call::Page => drop(self.ledger.scan(&runtime, &notes, Some(cursor)).await.unwrap()),
+                Call::Page => {
+                    let page = self.ledger.scan(&Scope::runtime(paged.as_str()), &notes, Some(cursor)).await.unwrap();
+                    assert_eq!(page.rows.len(), 50);
+                }
                 Call::Newest => drop(self.ledger.scan(&runtime, &notes.order(Order::Newest), None).await.unwrap()),
                 Call::Claimable => drop::<Vec<Work>>(self.ledger.claimable(10, Some(tenant)).await.unwrap()),
                 Call::Used => drop(self.ledger.used(tenant, "runs").await.unwrap()),
