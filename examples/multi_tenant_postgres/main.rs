@@ -9,6 +9,7 @@ mod setup;
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
@@ -22,7 +23,7 @@ use serde_json::json;
 
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
-/// Who writes: a process each, with a key of its own.
+/// Who writes: a process each, with a key of its own that an authority has delegated to.
 const WRITERS: [(&str, &str); 3] = [("acme", "alice"), ("acme", "bob"), ("globex", "carol")];
 
 /// How long to wait for a row before it counts as lost.
@@ -35,10 +36,12 @@ struct Options {
     #[arg(long, default_value_t = 200)]
     notes: usize,
     /// Be writer number N against this database (the example starts itself so).
-    #[arg(long, hide = true, requires = "url")]
+    #[arg(long, hide = true, requires_all = ["url", "keys"])]
     writer: Option<usize>,
     #[arg(long, hide = true)]
     url: Option<String>,
+    #[arg(long, hide = true)]
+    keys: Option<PathBuf>,
 }
 
 #[tokio::main]
@@ -46,8 +49,8 @@ async fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::from_default_env();
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let options = Options::parse();
-    let result = match (options.writer, &options.url) {
-        (Some(writer), Some(url)) => write(writer, url, options.notes).await.map(|()| true),
+    let result = match (options.writer, &options.url, &options.keys) {
+        (Some(writer), Some(url), Some(keys)) => write(writer, url, keys, options.notes).await.map(|()| true),
         _ => run(&options).await,
     };
     match result {
@@ -60,11 +63,11 @@ async fn main() -> ExitCode {
     }
 }
 
-/// What a writer process does: it knows its tenant, its user and the API's login, and nothing else.
-async fn write(number: usize, url: &str, notes: usize) -> Result<()> {
+/// What a writer process does: it knows its tenant, its user, its key and the API's login, and nothing else.
+async fn write(number: usize, url: &str, keys: &Path, notes: usize) -> Result<()> {
     let (tenant, user) = WRITERS.get(number).ok_or("there is no such writer")?;
     let ledger = PgLedger::connect(PgOptions::new(url)?.max_connections(2).writers(1)).await?;
-    let (key, scope) = (KeyPair::generate()?, Scope::user(*tenant, *user));
+    let (key, scope) = (KeyPair::load(setup::key_file(keys, number))?, Scope::user(*tenant, *user));
     for n in 0..notes {
         let visibility = if n % 2 == 0 { Visibility::Private } else { Visibility::Tenant };
         let note = Draft::new("note").tenant(*tenant).owner(*user).who(format!("user:{user}")).this("note.shift");
@@ -78,12 +81,15 @@ async fn write(number: usize, url: &str, notes: usize) -> Result<()> {
 struct Writers(Vec<Child>);
 
 impl Writers {
-    fn start(url: &str, notes: usize) -> Result<Self> {
+    fn start(url: &str, keys: &Path, notes: usize) -> Result<Self> {
         let program = std::env::current_exe()?;
         let mut writers = Self(Vec::new());
         for number in 0..WRITERS.len() {
             let mut command = Command::new(&program);
-            command.args(["--writer", &number.to_string(), "--url", url, "--notes", &notes.to_string()]);
+            command
+                .args(["--writer", &number.to_string(), "--url", url, "--notes", &notes.to_string()])
+                .arg("--keys")
+                .arg(keys);
             writers.0.push(command.stdin(Stdio::null()).spawn()?);
         }
         Ok(writers)
@@ -113,6 +119,9 @@ impl Drop for Writers {
 async fn run(options: &Options) -> Result<bool> {
     let database = setup::database().await?;
     println!("database {} has the ledger's schema, roles, and a login each for API, worker and auditor", database.shown);
+    let auditor = PgLedger::connect(PgOptions::new(&database.auditor)?).await?;
+    let keys = setup::Keys::prepare(&auditor, &WRITERS).await?;
+    println!("the manifest names one authority over hosts; it has delegated to a key of each writer, for an hour");
 
     // Each sees what its scope may see: acme's worker all of acme, globex's all of globex.
     let worker = PgLedger::connect(PgOptions::new(&database.worker)?).await?;
@@ -123,7 +132,7 @@ async fn run(options: &Options) -> Result<bool> {
     }
     let mut tail = futures_util::stream::select_all(tails);
     let started = Instant::now();
-    let mut writers = Writers::start(&database.api, options.notes)?;
+    let mut writers = Writers::start(&database.api, keys.folder(), options.notes)?;
     let expected = WRITERS.len() * options.notes;
     let mut seen: BTreeMap<(String, String), usize> = BTreeMap::new();
     for total in 1..=expected {
@@ -149,8 +158,13 @@ async fn run(options: &Options) -> Result<bool> {
     println!("\nattacks, each with a login that a thief of the API's password would have:");
     let attacks_failed = attacks::run(&database).await?;
 
-    let auditor = PgLedger::connect(PgOptions::new(&database.auditor)?).await?;
-    let report = fsck(&auditor, Audit::default(), &mut |_| {}).await?;
-    println!("\naudit: {} rows in {} chains, {} problems", report.rows, report.chains, report.problems);
+    let trusted = keys.trust.resolve(&auditor).await?;
+    let mut audit = Audit::default();
+    audit.authorities = Some(&trusted.authorities);
+    let report = fsck(&auditor, audit, &mut |_| {}).await?;
+    println!(
+        "\naudit: {} rows in {} chains, each by a key that the manifest names or an authority delegated to: {} problems",
+        report.rows, report.chains, report.problems
+    );
     Ok(complete && attacks_failed && report.is_clean() && report.rows as usize >= expected)
 }

@@ -1,5 +1,12 @@
-//! A database with the ledger's schema, and logins with one role each.
+//! A database with the ledger's schema, logins with one role each, and a key for each process.
 
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use logline_core::ledger::Ledger;
+use logline_core::roles::Role;
+use logline_core::trust::{Delegation, Manifest, RootSet, TrustError, TrustRoot};
+use logline_core::{Clock as _, KeyPair, SYSTEM_TENANT, Signer as _, SystemClock};
 use logline_pg::{PgOptions, migrate};
 use logline_pg_testing::{PrivateServer, ServerOptions};
 use sqlx::postgres::PgConnectOptions;
@@ -57,4 +64,50 @@ pub(crate) async fn database() -> Result<Database> {
     let shown = format!("{database} on {}:{}", connect.get_host(), connect.get_port());
     let [api, worker, auditor] = LOGINS.map(|(login, _)| url(login));
     Ok(Database { api, worker, auditor, shown, _server: server })
+}
+
+/// Keys in a folder that goes with the example: one root, one authority over hosts, and a host key for each writer.
+pub(crate) struct Keys {
+    pub(crate) trust: TrustRoot,
+    folder: tempfile::TempDir,
+}
+
+/// How long a writer's key counts.
+const DELEGATED: Duration = Duration::from_secs(60 * 60);
+
+impl Keys {
+    /// Publishes a manifest that names one authority over hosts. That authority then names each writer's key, for its tenant and
+    /// an hour: a further host takes neither a root key nor a new manifest.
+    pub(crate) async fn prepare(ledger: &dyn Ledger, writers: &[(&str, &str)]) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let (root, authority) = (KeyPair::generate()?, KeyPair::generate()?);
+        let trust = TrustRoot::new([root.public_key()], 1);
+        match trust.resolve(ledger).await {
+            Err(TrustError::NoManifest { skipped, .. }) if skipped.is_empty() => {}
+            Err(TrustError::NoManifest { .. }) => {
+                return Err("the database holds another ledger's manifest: give the example an empty one".into());
+            }
+            other => drop(other?),
+        }
+        let tenants = [SYSTEM_TENANT, "acme", "globex"];
+        let manifest =
+            Manifest::first(RootSet::new([root.public_key()], 1)).grant(authority.public_key(), Role::Runtime, tenants);
+        trust.publish(ledger, &manifest, &root, &SystemClock).await?;
+        let now = SystemClock.now();
+        for (number, (tenant, _)) in writers.iter().enumerate() {
+            let (key, _) = KeyPair::load_or_create(key_file(folder.path(), number))?;
+            let delegation = Delegation::new(key.public_key(), [*tenant], now, now.saturating_add(DELEGATED));
+            trust.delegate(ledger, &delegation, &authority, &SystemClock).await?;
+        }
+        Ok(Self { trust, folder })
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+/// Where a writer's key is.
+pub(crate) fn key_file(folder: &Path, writer: usize) -> PathBuf {
+    folder.join(format!("writer-{writer}.key"))
 }

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use commands::{doctor, export, fsck, import, keygen, migrate, read, rebuild, tail};
+use commands::{delegate, doctor, export, fsck, import, keygen, migrate, read, rebuild, tail};
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
@@ -33,6 +33,8 @@ struct Options {
 enum Command {
     /// Makes a new key file, readable by its owner only.
     Keygen(keygen::Options),
+    /// Makes a host's key count, for some tenants and a time: a runtime authority signs for it.
+    Delegate(delegate::Options),
     /// Appends spans from NDJSON, signed or not; names every bad line and keeps the good ones.
     Import(import::Options),
     /// Writes all spans as NDJSON, with a signed sidecar if a key is given for one.
@@ -72,6 +74,7 @@ async fn run(options: &Options) -> Result<bool, Error> {
     let ledger = options.ledger.as_deref();
     match &options.command {
         Command::Keygen(command) => keygen::run(command, options.json),
+        Command::Delegate(command) => delegate::run(command, ledger, options.json).await,
         Command::Import(command) => import::run(command, ledger, options.json).await,
         Command::Export(command) => export::run(command, ledger, options.json).await,
         Command::Fsck(command) => fsck::run(command, ledger, options.json).await,

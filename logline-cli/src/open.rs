@@ -40,6 +40,17 @@ impl Location {
         Ok(Self::Sqlite(PathBuf::from(file)))
     }
 
+    /// Refuses a file that is not there, for commands that make none.
+    pub(crate) fn check_exists(&self) -> Result<(), Error> {
+        match self {
+            Self::Sqlite(path) if path.is_dir() => Err(format!("{} is a folder, not a ledger", path.display()).into()),
+            Self::Sqlite(path) if !path.exists() => {
+                Err(format!("there is no ledger {}: check the path, or make it with `logline import`", path.display()).into())
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Opens the ledger for writing; a file is made where it is missing, a database is not.
     pub(crate) async fn for_writing(&self) -> Result<Arc<dyn WorkQueue>, Error> {
         Ok(match self {
@@ -59,16 +70,12 @@ pub(crate) fn database(url: Option<&str>) -> Result<PgOptions, Error> {
 
 /// Opens an existing ledger for reading.
 pub(crate) async fn for_reading(url: Option<&str>) -> Result<Arc<dyn Ledger>, Error> {
-    let path = match Location::of(url)? {
+    let location = Location::of(url)?;
+    location.check_exists()?;
+    let path = match location {
         Location::Sqlite(path) => path,
         database @ Location::Postgres(_) => return Ok(database.for_writing().await?),
     };
-    if path.is_dir() {
-        return Err(format!("{} is a folder, not a ledger", path.display()).into());
-    }
-    if !path.exists() {
-        return Err(format!("there is no ledger {}: check the path, or make it with `logline import`", path.display()).into());
-    }
     Ok(Arc::new(SqliteLedger::open_with(SqliteOptions::new(path).read_only())?))
 }
 

@@ -7,11 +7,7 @@ use crate::{Error, output};
 
 pub(crate) async fn run(url: Option<&str>, json: bool) -> Result<bool, Error> {
     let location = Location::of(url)?;
-    if let Location::Sqlite(path) = &location
-        && !path.exists()
-    {
-        return Err(format!("no file {}: there is nothing to rebuild", path.display()).into());
-    }
+    location.check_exists()?;
     let rebuilt = location.for_writing().await?.rebuild().await?;
     output::line(&if json {
         json!({"open": rebuilt.open, "counters": rebuilt.counters}).to_string()
