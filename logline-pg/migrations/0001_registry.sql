@@ -184,21 +184,33 @@ DECLARE
   hi integer;
 BEGIN
   FOR i IN 1 .. cardinality(roles) LOOP
-    PERFORM ledger.identify(roles[i], tenants[i], users[i], '');
+    -- As `ledger.identify` does; a call of it would cost as much as the insert of a row.
+    PERFORM set_config('role', roles[i], true), set_config('app.tenant_id', tenants[i], true),
+      set_config('app.user_id', users[i], true), set_config('app.named_tenant_id', '', true);
     hi := ends[i];
-    INSERT INTO ledger.universal_registry (id, seq, entity_type, who, did, this, at, parent_id, related_to, owner_id,
-      tenant_id, visibility, status, is_deleted, name, description, code, language, runtime, input, output, error, content,
-      duration_ms, trace_id, prev_hash, curr_hash, signature, public_key, metadata)
-    SELECT r.id, r.seq, r.entity_type, r.who, r.did, r.this, r.at, r.parent_id, r.related_to::uuid[], r.owner_id, r.tenant_id,
-      r.visibility, r.status, r.is_deleted, r.name, r.description, r.code, r.language, r.runtime, r.input, r.output, r.error,
-      r.content, r.duration_ms, r.trace_id, r.prev_hash, r.curr_hash, r.signature, r.public_key, r.metadata
-    FROM unnest($5[lo:hi], $6[lo:hi], $7[lo:hi], $8[lo:hi], $9[lo:hi], $10[lo:hi], $11[lo:hi], $12[lo:hi], $13[lo:hi],
-      $14[lo:hi], $15[lo:hi], $16[lo:hi], $17[lo:hi], $18[lo:hi], $19[lo:hi], $20[lo:hi], $21[lo:hi], $22[lo:hi],
-      $23[lo:hi], $24[lo:hi], $25[lo:hi], $26[lo:hi], $27[lo:hi], $28[lo:hi], $29[lo:hi], $30[lo:hi], $31[lo:hi],
-      $32[lo:hi], $33[lo:hi], $34[lo:hi])
-    AS r(id, seq, entity_type, who, did, this, at, parent_id, related_to, owner_id, tenant_id, visibility, status, is_deleted,
-      name, description, code, language, runtime, input, output, error, content, duration_ms, trace_id, prev_hash, curr_hash,
-      signature, public_key, metadata);
+    -- The usual case where many callers append one row each: no set to build from thirty arrays.
+    IF lo = hi THEN
+      INSERT INTO ledger.universal_registry (id, seq, entity_type, who, did, this, at, parent_id, related_to, owner_id,
+        tenant_id, visibility, status, is_deleted, name, description, code, language, runtime, input, output, error, content,
+        duration_ms, trace_id, prev_hash, curr_hash, signature, public_key, metadata)
+      VALUES ($5[lo], $6[lo], $7[lo], $8[lo], $9[lo], $10[lo], $11[lo], $12[lo], $13[lo]::uuid[], $14[lo], $15[lo], $16[lo],
+        $17[lo], $18[lo], $19[lo], $20[lo], $21[lo], $22[lo], $23[lo], $24[lo], $25[lo], $26[lo], $27[lo], $28[lo], $29[lo],
+        $30[lo], $31[lo], $32[lo], $33[lo], $34[lo]);
+    ELSE
+      INSERT INTO ledger.universal_registry (id, seq, entity_type, who, did, this, at, parent_id, related_to, owner_id,
+        tenant_id, visibility, status, is_deleted, name, description, code, language, runtime, input, output, error, content,
+        duration_ms, trace_id, prev_hash, curr_hash, signature, public_key, metadata)
+      SELECT r.id, r.seq, r.entity_type, r.who, r.did, r.this, r.at, r.parent_id, r.related_to::uuid[], r.owner_id, r.tenant_id,
+        r.visibility, r.status, r.is_deleted, r.name, r.description, r.code, r.language, r.runtime, r.input, r.output, r.error,
+        r.content, r.duration_ms, r.trace_id, r.prev_hash, r.curr_hash, r.signature, r.public_key, r.metadata
+      FROM unnest($5[lo:hi], $6[lo:hi], $7[lo:hi], $8[lo:hi], $9[lo:hi], $10[lo:hi], $11[lo:hi], $12[lo:hi], $13[lo:hi],
+        $14[lo:hi], $15[lo:hi], $16[lo:hi], $17[lo:hi], $18[lo:hi], $19[lo:hi], $20[lo:hi], $21[lo:hi], $22[lo:hi],
+        $23[lo:hi], $24[lo:hi], $25[lo:hi], $26[lo:hi], $27[lo:hi], $28[lo:hi], $29[lo:hi], $30[lo:hi], $31[lo:hi],
+        $32[lo:hi], $33[lo:hi], $34[lo:hi])
+      AS r(id, seq, entity_type, who, did, this, at, parent_id, related_to, owner_id, tenant_id, visibility, status, is_deleted,
+        name, description, code, language, runtime, input, output, error, content, duration_ms, trace_id, prev_hash, curr_hash,
+        signature, public_key, metadata);
+    END IF;
     lo := hi + 1;
   END LOOP;
 END $$;

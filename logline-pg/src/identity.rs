@@ -46,10 +46,12 @@ impl Identified {
             Access::ReadOnly => "READ ONLY",
             Access::ReadWrite => "READ WRITE",
         };
-        // Every query here is served by an index in its own order. Where statistics lag behind (a restore, a first load), the
-        // planner would rather collect a whole tenant in a bitmap and sort it.
+        // Every query here is served by an index in its own order, whatever the values. Where statistics lag behind (a restore, a
+        // first load), the planner would rather collect a whole tenant in a bitmap and sort it; where they do not, it would plan a
+        // large table's query at every call, which takes longer than a page.
         let begin = format!(
-            "BEGIN {access}; SET LOCAL enable_bitmapscan = off; SELECT ledger.identify({role}, {tenant}, {user}, {named})"
+            "BEGIN {access}; SET LOCAL enable_bitmapscan = off; SET LOCAL plan_cache_mode = force_generic_plan; \
+             SELECT ledger.identify({role}, {tenant}, {user}, {named})"
         );
         let mut begun = Self { connection: Some(pool.acquire().await?) };
         // Several statements in one message take no parameters; the literals are hexadecimal, whatever the texts hold.
