@@ -43,10 +43,11 @@ CREATE TABLE ledger.universal_registry (
   content     jsonb,
   duration_ms integer,
   trace_id    text        COLLATE "C",
-  prev_hash   text        COLLATE "C",
-  curr_hash   text        COLLATE "C" NOT NULL,
-  signature   text        COLLATE "C" NOT NULL,
-  public_key  text        COLLATE "C" NOT NULL,
+  -- What no reader could read must not get in by any client: it would stand in the way of the next version for ever.
+  prev_hash   text        COLLATE "C" CHECK (prev_hash ~ '^[0-9a-f]{64}$'),
+  curr_hash   text        COLLATE "C" NOT NULL CHECK (curr_hash ~ '^[0-9a-f]{64}$'),
+  signature   text        COLLATE "C" NOT NULL CHECK (signature ~ '^[0-9a-f]{128}$'),
+  public_key  text        COLLATE "C" NOT NULL CHECK (public_key ~ '^[0-9a-f]{64}$'),
   metadata    jsonb,
   -- Append order. Nobody may write these three: see the grants.
   epoch       integer     NOT NULL DEFAULT 1,
@@ -177,7 +178,9 @@ CREATE FUNCTION ledger.append(
   related_to text[], owner_id text[], tenant_id text[], visibility text[], status text[], is_deleted boolean[], name text[],
   description text[], code text[], language text[], runtime text[], input jsonb[], output jsonb[], error jsonb[],
   content jsonb[], duration_ms integer[], trace_id text[], prev_hash text[], curr_hash text[], signature text[],
-  public_key text[], metadata jsonb[]) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+  public_key text[], metadata jsonb[]) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+-- Whoever holds a key in an open transaction makes others wait for it, and must not make them wait long.
+SET lock_timeout = '1s' AS $$
 #variable_conflict use_column
 DECLARE
   lo integer := 1;
@@ -234,8 +237,8 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT u.seq, u.owner_id, u.entity_type, u.curr_hash FROM ledger.universal_registry u
     WHERE u.tenant_id = a.tenant AND u.id = a.id ORDER BY u.seq DESC LIMIT 1) h
   WHERE ledger.is_within(a.tenant)
-    -- A user learns about hashes of what they could write only.
-    AND (current_setting('role', true) <> 'logline_app' OR a.owner = app.current_user_id())
+    -- Whoever is not a host learns about hashes of what they could write only.
+    AND (current_setting('role', true) IN ('logline_runtime', 'logline_operator') OR a.owner = app.current_user_id())
 $$;
 
 -- Whether a row that the caller may see is the last version of its id; null for other rows. Row-level security alone would let
@@ -274,6 +277,10 @@ DECLARE
   snapshot pg_snapshot := pg_current_snapshot();
   oldest xid8;
 BEGIN
+  -- A replica lists no transactions as running: it knows only up to where all have ended.
+  IF pg_is_in_recovery() THEN
+    RETURN pg_snapshot_xmin(snapshot);
+  END IF;
   IF pg_snapshot_xmin(snapshot) = pg_snapshot_xmax(snapshot) THEN
     RETURN pg_snapshot_xmax(snapshot);
   END IF;
@@ -325,18 +332,23 @@ BEGIN
     -- Managed services hide it.
   END;
   RETURN (SELECT system_identifier FROM pg_control_system()) || '/' || history;
+EXCEPTION WHEN OTHERS THEN
+  -- So they may this; epochs are then opened by hand.
+  RETURN NULL;
 END $$;
 
 -- Begins a new epoch where the ledger finds itself in another cluster than it last wrote in (restored, promoted, upgraded), or
 -- where it is told to. The default is a constant: what is inserted from now on has the new epoch, at no cost.
 CREATE FUNCTION ledger.open_epoch(forced boolean) RETURNS integer LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp AS $$
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '5s' AS $$
 DECLARE
   here text := ledger.cluster();
   last ledger.epochs;
 BEGIN
   SELECT * INTO last FROM ledger.epochs ORDER BY epoch DESC LIMIT 1;
-  IF here IS NULL OR (last.cluster = here AND NOT forced) THEN
+  -- Where the service hides which cluster this is, only whoever is told can know.
+  here := coalesce(here, last.cluster, '?');
+  IF pg_is_in_recovery() OR (last.cluster = here AND NOT forced) THEN
     RETURN last.epoch;
   END IF;
   LOCK TABLE ledger.universal_registry IN ACCESS EXCLUSIVE MODE;

@@ -118,6 +118,7 @@ DECLARE
   found_now integer;
 BEGIN
   turn := 0;
+  most := least(most, 100);
   WHILE turn < most LOOP
     tenant := (SELECT w.tenant_id FROM ledger.work w WHERE w.tenant_id > tenant ORDER BY w.tenant_id LIMIT 1);
     IF tenant IS NULL THEN
@@ -144,11 +145,18 @@ END $$;
 -- Extends the lease of a claim that is the last version still.
 CREATE FUNCTION ledger.heartbeat(tenant text, request uuid, version integer, hash text, lease_ms bigint) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  kept boolean;
 BEGIN
-  UPDATE ledger.work w SET ready_at = clock_timestamp() + lease_ms * interval '1 ms'
-  WHERE w.tenant_id = tenant AND w.id = request AND w.seq = version AND w.curr_hash = hash AND w.leased
-    AND ledger.is_within(tenant);
-  RETURN FOUND;
+  -- Twice: what a rebuild has made anew while the first waited for it, only a new snapshot shows.
+  FOR attempt IN 1 .. 2 LOOP
+    UPDATE ledger.work w SET ready_at = clock_timestamp() + lease_ms * interval '1 ms'
+    WHERE w.tenant_id = tenant AND w.id = request AND w.seq = version AND w.curr_hash = hash AND w.leased
+      AND ledger.is_within(tenant);
+    kept := FOUND;
+    EXIT WHEN kept;
+  END LOOP;
+  RETURN kept;
 END $$;
 
 -- What a tenant has used today.
@@ -161,12 +169,18 @@ $$;
 -- What tenants have used today, locked until the transaction ends, in the order of their names: who claims under a limit asks
 -- first. `n` numbers the arguments.
 CREATE FUNCTION ledger.hold_counters(tenants text[], keys text[]) RETURNS TABLE (n bigint, used bigint, day text)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' AS $$
 BEGIN
   INSERT INTO ledger.quota AS q (tenant_id, key, day, used)
   SELECT DISTINCT a.tenant COLLATE "C" AS tenant, a.key COLLATE "C" AS key, ledger.today(), 0
   FROM unnest(tenants, keys) AS a(tenant, key) WHERE ledger.is_within(a.tenant) ORDER BY 1, 2
   ON CONFLICT (tenant_id, key) DO UPDATE SET day = EXCLUDED.day, used = 0 WHERE q.day < EXCLUDED.day;
+  -- While this waited for the counter midnight passed: the day of this transaction is over.
+  IF EXISTS (SELECT FROM unnest(tenants, keys) AS a(tenant, key)
+    JOIN ledger.quota q ON q.tenant_id = a.tenant AND q.key = a.key WHERE q.day > ledger.today()) THEN
+    RAISE EXCEPTION 'the day of this transaction is over'
+      USING ERRCODE = 'serialization_failure', HINT = 'retry in a new transaction';
+  END IF;
   RETURN QUERY SELECT a.n, CASE WHEN q.day = ledger.today() THEN q.used ELSE 0 END, to_char(ledger.today(), 'YYYY-MM-DD')
   FROM unnest(tenants, keys) WITH ORDINALITY AS a(tenant, key, n)
   JOIN ledger.quota q ON q.tenant_id = a.tenant AND q.key = a.key WHERE ledger.is_within(a.tenant);
@@ -176,7 +190,8 @@ END $$;
 CREATE FUNCTION ledger.rebuild_work() RETURNS TABLE (open bigint, counters bigint) LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  LOCK TABLE ledger.universal_registry IN SHARE ROW EXCLUSIVE MODE;
+  -- In the order in which appends that hold counters take them.
+  LOCK TABLE ledger.quota, ledger.work, ledger.universal_registry IN SHARE ROW EXCLUSIVE MODE;
   DELETE FROM ledger.work;
   DELETE FROM ledger.quota;
   INSERT INTO ledger.work (tenant_id, id, seq, owner_id, curr_hash, priority, ready_at, leased)

@@ -1,9 +1,4 @@
 -- What must be there before a migration can run.
-DO $do$ BEGIN
-  IF NOT pg_has_role(current_user, 'logline_owner', 'MEMBER') THEN
-    EXECUTE format('GRANT logline_owner TO %I', current_user);
-  END IF;
-END $do$;
 CREATE EXTENSION IF NOT EXISTS "uuid-ossp";
 CREATE SCHEMA IF NOT EXISTS ledger AUTHORIZATION logline_owner;
 CREATE SCHEMA IF NOT EXISTS app AUTHORIZATION logline_owner;

@@ -10,15 +10,16 @@ use logline_core::{Hash, Scope, SignedSpan, SpanKey, VerifiedSpan};
 use sqlx::{AssertSqlSafe, PgConnection, Row as _};
 use uuid::Uuid;
 
-use crate::error::from_sqlx;
-use crate::identity;
+use crate::error::Failure;
+use crate::identity::{self, Link};
 use crate::row::{self, COLUMNS, EncodedRow};
 
 /// The last version of an id, as far as the writer may know it.
 #[derive(Debug, Clone)]
 struct KnownHead {
     seq: u32,
-    curr_hash: Hash,
+    /// Or why it cannot be read.
+    curr_hash: Result<Hash, String>,
     owner_id: String,
     entity_type: String,
 }
@@ -35,8 +36,8 @@ enum Existing {
 }
 
 /// What is known of the ledger while a group is decided: what was there, and what the group has added.
-#[derive(Default)]
 pub(crate) struct Admission {
+    link: Link,
     heads: HashMap<(String, Uuid), KnownHead>,
     exists: HashMap<SpanKey, bool>,
     added: HashMap<SpanKey, SignedSpan>,
@@ -51,45 +52,50 @@ struct Counters {
 }
 
 impl Admission {
+    pub(crate) fn new(link: Link) -> Self {
+        Self { link, heads: HashMap::new(), exists: HashMap::new(), added: HashMap::new(), counters: None }
+    }
+
     /// Reads the heads that `rows` refer to, in the identity of `scope`, within the connection's transaction.
     pub(crate) async fn read(
         &mut self,
         connection: &mut PgConnection,
         scope: &Scope,
         rows: &[&EncodedRow],
-    ) -> Result<(), LedgerError> {
-        identify(connection, scope).await?;
+    ) -> Result<(), Failure> {
+        self.identify(connection, scope).await?;
         let sql = "SELECT n, head, exists_already, same_owner, entity_type, curr_hash FROM ledger.heads($1, $2, $3, $4)";
         let found = sqlx::query(sql)
+            .persistent(self.link.keeps_statements())
             .bind(rows.iter().map(|row| row.span.tenant_id.as_str()).collect::<Vec<_>>())
             .bind(rows.iter().map(|row| row.span.id).collect::<Vec<_>>())
             .bind(rows.iter().map(|row| i32::try_from(row.span.seq).unwrap_or(i32::MAX)).collect::<Vec<_>>())
             .bind(rows.iter().map(|row| row.span.owner_id.as_str()).collect::<Vec<_>>())
             .fetch_all(&mut *connection)
-            .await
-            .map_err(from_sqlx)?;
+            .await?;
         for head in &found {
-            let number: i64 = head.try_get(0).map_err(from_sqlx)?;
+            let number: i64 = head.try_get(0)?;
             let Some(row) = usize::try_from(number - 1).ok().and_then(|index| rows.get(index)) else { continue };
             let span = &row.span;
-            let seq: i32 = head.try_get(1).map_err(from_sqlx)?;
-            self.exists.insert(span.key(), head.try_get(2).map_err(from_sqlx)?);
-            let same_owner: bool = head.try_get(3).map_err(from_sqlx)?;
-            let curr_hash: Option<String> = head.try_get(5).map_err(from_sqlx)?;
+            let seq: i32 = head.try_get(1)?;
+            self.exists.insert(span.key(), head.try_get(2)?);
+            let same_owner: bool = head.try_get(3)?;
+            let curr_hash: Option<String> = head.try_get(5)?;
             let curr_hash = match &curr_hash {
-                Some(text) => text.parse().map_err(|e| LedgerError::Damaged {
-                    row: format!("{}/{}/{seq}", span.tenant_id, span.id),
-                    reason: format!("curr_hash {e}"),
-                })?,
-                None => Hash([0; 32]),
+                Some(text) => text.parse().map_err(|e| format!("curr_hash {e}")),
+                None => Ok(Hash([0; 32])),
             };
             let known = KnownHead {
                 seq: u32::try_from(seq).unwrap_or(0),
                 curr_hash,
                 owner_id: if same_owner { span.owner_id.clone() } else { SOMEBODY_ELSE.to_owned() },
-                entity_type: head.try_get::<Option<String>, _>(4).map_err(from_sqlx)?.unwrap_or_default(),
+                entity_type: head.try_get::<Option<String>, _>(4)?.unwrap_or_default(),
             };
-            self.heads.entry((span.tenant_id.clone(), span.id)).or_insert(known);
+            // Whoever may know more of it is told more.
+            let place = self.heads.entry((span.tenant_id.clone(), span.id)).or_insert_with(|| known.clone());
+            if same_owner {
+                *place = known;
+            }
         }
         Ok(())
     }
@@ -100,21 +106,21 @@ impl Admission {
         connection: &mut PgConnection,
         scope: &Scope,
         rows: &[&EncodedRow],
-    ) -> Result<(), LedgerError> {
+    ) -> Result<(), Failure> {
         let named = rows.iter().filter_map(|row| Some((row.span.tenant_id.as_str(), Charges::of(&row.span)?)));
         let named = named.flat_map(|(tenant, charges)| charges.keys.into_iter().map(move |key| (tenant.to_owned(), key)));
         let named: BTreeSet<(String, String)> = named.collect();
-        identify(connection, scope).await?;
+        self.identify(connection, scope).await?;
         let found = sqlx::query("SELECT n, used, day FROM ledger.hold_counters($1, $2)")
+            .persistent(self.link.keeps_statements())
             .bind(named.iter().map(|(tenant, _)| tenant.as_str()).collect::<Vec<_>>())
             .bind(named.iter().map(|(_, key)| key.as_str()).collect::<Vec<_>>())
             .fetch_all(connection)
-            .await
-            .map_err(from_sqlx)?;
+            .await?;
         let named: Vec<_> = named.into_iter().collect();
         for row in &found {
-            let (number, used): (i64, i64) = (row.try_get(0).map_err(from_sqlx)?, row.try_get(1).map_err(from_sqlx)?);
-            let day: &str = row.try_get(2).map_err(from_sqlx)?;
+            let (number, used): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+            let day: &str = row.try_get(2)?;
             let today =
                 day.parse().map_err(|e| LedgerError::Refused { reason: format!("the server's day is `{day}`: {e}") })?;
             let counters = self.counters.get_or_insert_with(|| Counters { today, used: HashMap::new() });
@@ -132,7 +138,7 @@ impl Admission {
         scope: &Scope,
         batch: &[EncodedRow],
         options: &AppendOptions,
-    ) -> Result<Vec<Receipt>, LedgerError> {
+    ) -> Result<Vec<Receipt>, Failure> {
         let mut receipts = Vec::with_capacity(batch.len());
         let mut before: Vec<((String, Uuid), Option<KnownHead>)> = Vec::new();
         let mut added = Vec::new();
@@ -177,14 +183,9 @@ impl Admission {
         span: &VerifiedSpan,
         options: &AppendOptions,
         uses: &mut Option<Uses>,
-    ) -> Result<Receipt, LedgerError> {
+    ) -> Result<Receipt, Failure> {
         let head = self.heads.get(&(span.tenant_id.clone(), span.id));
-        let view = head.map(|known| Head {
-            seq: known.seq,
-            curr_hash: &known.curr_hash,
-            owner_id: &known.owner_id,
-            entity_type: &known.entity_type,
-        });
+        let view = head.map(|known| known.view(span)).transpose()?;
         if chain::decide(span, view)? == Decision::Insert {
             if let (Some(counters), Some(uses)) = (&self.counters, uses) {
                 let used = |key: &str| counters.used.get(&(span.tenant_id.clone(), key.to_owned())).copied();
@@ -197,35 +198,37 @@ impl Admission {
             Existing::Nothing => None,
             Existing::Row(row) => Some(*row),
             Existing::Hidden if options.on_existing == OnExisting::Keep => {
-                return Err(LedgerError::KeepMismatch { key: span.key() });
+                return Err(LedgerError::KeepMismatch { key: span.key() }.into());
             }
-            Existing::Hidden => return Err(Conflict::Exists { key: span.key() }.into()),
+            Existing::Hidden => return Err(LedgerError::from(Conflict::Exists { key: span.key() }).into()),
         };
         let outcome = chain::decide_existing(span, last, existing.as_ref(), options)?;
         let hash = existing.map_or(span.seal.curr_hash, |row| row.seal.curr_hash);
         Ok(Receipt::new(span.key(), hash, outcome))
     }
 
-    async fn existing(
-        &self,
-        connection: &mut PgConnection,
-        scope: &Scope,
-        span: &VerifiedSpan,
-    ) -> Result<Existing, LedgerError> {
+    async fn existing(&self, connection: &mut PgConnection, scope: &Scope, span: &VerifiedSpan) -> Result<Existing, Failure> {
         if let Some(row) = self.added.get(&span.key()) {
             return Ok(Existing::Row(Box::new(row.clone())));
         }
         if !self.exists.get(&span.key()).copied().unwrap_or(false) {
             return Ok(Existing::Nothing);
         }
-        identify(connection, scope).await?;
+        self.identify(connection, scope).await?;
         let sql = format!("SELECT {COLUMNS} FROM ledger.universal_registry WHERE tenant_id = $1 AND id = $2 AND seq = $3");
-        let query = sqlx::query(AssertSqlSafe(sql));
+        let query = sqlx::query(AssertSqlSafe(sql)).persistent(self.link.keeps_statements());
         let query = query.bind(&span.tenant_id).bind(span.id).bind(i32::try_from(span.seq).unwrap_or(i32::MAX));
-        match query.fetch_optional(connection).await.map_err(from_sqlx)? {
+        match query.fetch_optional(connection).await? {
             None => Ok(Existing::Hidden),
-            Some(found) => Ok(Existing::Row(Box::new(row::decode(&found, 0)?.1?))),
+            Some(found) => Ok(Existing::Row(Box::new(row::decode(&found, 0)?.1.map_err(LedgerError::from)?))),
         }
+    }
+
+    async fn identify(&self, connection: &mut PgConnection, scope: &Scope) -> Result<(), Failure> {
+        let identity = sqlx::query("SELECT ledger.identify($1, $2, $3, '')").persistent(self.link.keeps_statements());
+        let identity =
+            identity.bind(identity::role(scope)).bind(scope.tenant().unwrap_or_default()).bind(identity::user(scope));
+        Ok(identity.execute(connection).await.map(drop)?)
     }
 }
 
@@ -233,15 +236,22 @@ impl KnownHead {
     fn of(span: &VerifiedSpan) -> Self {
         Self {
             seq: span.seq,
-            curr_hash: span.seal.curr_hash,
+            curr_hash: Ok(span.seal.curr_hash),
             owner_id: span.owner_id.clone(),
             entity_type: span.entity_type.clone(),
         }
     }
-}
 
-async fn identify(connection: &mut PgConnection, scope: &Scope) -> Result<(), LedgerError> {
-    let identity = sqlx::query("SELECT ledger.identify($1, $2, $3, '')");
-    let identity = identity.bind(identity::role(scope)).bind(scope.tenant().unwrap_or_default()).bind(identity::user(scope));
-    identity.execute(connection).await.map(drop).map_err(from_sqlx)
+    fn view(&self, span: &VerifiedSpan) -> Result<Head<'_>, LedgerError> {
+        let damaged = |reason: &String| LedgerError::Damaged {
+            row: format!("{}/{}/{}", span.tenant_id, span.id, self.seq),
+            reason: reason.clone(),
+        };
+        Ok(Head {
+            seq: self.seq,
+            curr_hash: self.curr_hash.as_ref().map_err(damaged)?,
+            owner_id: &self.owner_id,
+            entity_type: &self.entity_type,
+        })
+    }
 }

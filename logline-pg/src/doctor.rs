@@ -124,11 +124,18 @@ const CHECKS: &[Check] = &[
     Check {
         name: "grants",
         severity: Severity::Failure,
-        sql: "SELECT grantee || ' may ' || privilege_type FROM information_schema.role_table_grants
-              WHERE table_schema = 'ledger' AND grantee <> 'logline_owner' AND NOT (table_name = 'universal_registry' AND
-                privilege_type IN ('SELECT', 'INSERT')) AND NOT (privilege_type = 'SELECT' AND table_name NOT IN ('work', 'quota'))
-              UNION ALL SELECT 'everybody may ' || privilege_type FROM information_schema.role_table_grants
-              WHERE table_schema = 'ledger' AND grantee = 'PUBLIC'",
+        // From the catalogue itself: the information schema shows a login its own grants only.
+        sql: "WITH grants AS (
+                SELECT c.relname AS name, NULL::name AS col, (aclexplode(c.relacl)).* FROM pg_class c
+                WHERE c.relnamespace = 'ledger'::regnamespace AND c.relkind IN ('r', 'v', 'S')
+                UNION ALL SELECT c.relname, a.attname, (aclexplode(a.attacl)).* FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+                WHERE c.relnamespace = 'ledger'::regnamespace)
+              SELECT CASE WHEN grantee = 0 THEN 'everybody' ELSE pg_get_userbyid(grantee)::text END || ' may ' || privilege_type
+                || ' on ' || name || coalesce('.' || col, '') FROM grants
+              WHERE grantee <> 'logline_owner'::regrole AND NOT (
+                grantee IN ('logline_app'::regrole, 'logline_runtime'::regrole, 'logline_operator'::regrole) AND (
+                  privilege_type = 'SELECT' AND name IN ('universal_registry', 'visible_timeline', 'epochs', 'migrations')
+                  OR privilege_type = 'INSERT' AND name = 'universal_registry' AND col NOT IN ('epoch', 'xid', 'pos')))",
         good: "nobody may change or remove rows",
         advice: "REVOKE it",
     },

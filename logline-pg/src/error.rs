@@ -5,6 +5,27 @@ use logline_core::ledger::LedgerError;
 /// The registry's own code: a version that does not follow the last one.
 const NO_LINK: &str = "LL001";
 
+/// The server's code for a write on a replica.
+pub(crate) const READ_ONLY: &str = "25006";
+
+/// Why a group was not written.
+pub(crate) enum Failure {
+    Database(sqlx::Error),
+    Ledger(LedgerError),
+}
+
+impl From<sqlx::Error> for Failure {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+impl From<LedgerError> for Failure {
+    fn from(error: LedgerError) -> Self {
+        Self::Ledger(error)
+    }
+}
+
 /// What an append can do about an error of its insert.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Setback {
@@ -12,15 +33,26 @@ pub(crate) enum Setback {
     Raced,
     /// The same statement may succeed.
     Again,
-    /// Neither.
+    /// Whether it was carried out is not known, or this connection is no good: another may do.
+    Lost,
+    /// One of the rows is refused, or waits for somebody: the others may succeed without it.
+    Apart,
+    /// None of these.
     Final,
 }
 
 pub(crate) fn setback(error: &sqlx::Error) -> Setback {
-    match error.as_database_error().and_then(|e| e.code()).as_deref() {
-        Some("23505" | NO_LINK) => Setback::Raced,
-        Some("40001" | "40P01") => Setback::Again,
-        _ => Setback::Final,
+    let Some(error) = error.as_database_error() else { return Setback::Lost };
+    let code = error.code().unwrap_or_default();
+    match code.as_ref() {
+        "23505" | NO_LINK => Setback::Raced,
+        "40001" | "40P01" => Setback::Again,
+        // After a failover another server is the one to write to.
+        READ_ONLY => Setback::Lost,
+        _ if code.starts_with("57P") || code.starts_with("08") => Setback::Lost,
+        // Memory, the system, a damaged store: these are no row's fault.
+        _ if ["53", "58", "XX"].iter().any(|class| code.starts_with(class)) && code != "53100" => Setback::Final,
+        _ => Setback::Apart,
     }
 }
 
@@ -43,7 +75,7 @@ pub(crate) fn from_sqlx(error: sqlx::Error) -> LedgerError {
             }
             _ => return unavailable(&message, error),
         },
-        "25006" => return LedgerError::ReadOnly { reason: format!("{message}: this is a replica or a read-only session") },
+        READ_ONLY => return LedgerError::ReadOnly { reason: format!("{message}: this is a replica or a read-only session") },
         "53100" => return LedgerError::Full { reason: message },
         "3F000" | "42P01" | "42883" => "this database holds no ledger, or an older one: run `logline migrate`",
         "42501" => "the login lacks a role: grant logline_app, logline_runtime or logline_operator to it",

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use logline_core::Scope;
 use sqlx::pool::PoolConnection;
-use sqlx::{AssertSqlSafe, Executor as _, PgConnection, PgPool, Postgres};
+use sqlx::{AssertSqlSafe, Executor as _, PgConnection, PgPool, Postgres, Transaction};
 
 /// The group role of a scope.
 pub(crate) fn role(scope: &Scope) -> &'static str {
@@ -27,6 +27,52 @@ pub(crate) fn user(scope: &Scope) -> &str {
 pub(crate) enum Access {
     ReadOnly,
     ReadWrite,
+}
+
+/// What is between here and the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Link {
+    /// Nothing.
+    Direct,
+    /// A pooler that hands out a server connection per transaction: a statement that is named in one is unknown in the next, and
+    /// what is to reach one server connection stands in one transaction.
+    Pooled,
+}
+
+impl Link {
+    /// Whether statements are prepared once for a connection.
+    pub(crate) fn keeps_statements(self) -> bool {
+        self == Self::Direct
+    }
+}
+
+/// A connection for statements that need no identity.
+pub(crate) enum Plain {
+    Connection(PoolConnection<Postgres>),
+    Transaction(Transaction<'static, Postgres>),
+}
+
+impl Plain {
+    pub(crate) async fn begin(pool: &PgPool, link: Link) -> Result<Self, sqlx::Error> {
+        Ok(match link {
+            Link::Direct => Self::Connection(pool.acquire().await?),
+            Link::Pooled => Self::Transaction(pool.begin().await?),
+        })
+    }
+
+    pub(crate) fn connection(&mut self) -> &mut PgConnection {
+        match self {
+            Self::Connection(connection) => connection,
+            Self::Transaction(transaction) => transaction,
+        }
+    }
+
+    pub(crate) async fn end(self) -> Result<(), sqlx::Error> {
+        match self {
+            Self::Connection(_) => Ok(()),
+            Self::Transaction(transaction) => transaction.commit().await,
+        }
+    }
 }
 
 /// A transaction in the identity of a scope.

@@ -56,7 +56,7 @@ pub use options::PgOptions;
 pub use tail::Holder;
 
 use error::from_sqlx;
-use identity::{Access, Identified};
+use identity::{Access, Identified, Link};
 use place::{After, Place};
 use row::{COLUMNS, EncodedRow};
 use select::Select;
@@ -70,8 +70,11 @@ const MAX_PAGE: usize = 1000;
 /// Bytes that may wait for the writers; beyond it callers are told to come back.
 const MAX_QUEUED_BYTES: usize = 64 << 20;
 
-/// How soon a scan at the end looks again for transactions that began before it.
+/// How soon a scan at the end looks again for transactions that began before it; then each time twice as late.
 const SETTLE_STEP: Duration = Duration::from_millis(2);
+
+/// The server ends a transaction of ours in which nothing comes any more, because this host has lost power: it may hold locks.
+const IDLE_TIMEOUT: &str = "SET idle_in_transaction_session_timeout = '30s'";
 
 /// A ledger in PostgreSQL. Clones are handles of the same; connections are closed when the last is dropped.
 #[derive(Clone)]
@@ -114,13 +117,9 @@ impl PgLedger {
                 ),
             });
         }
-        let timeout = format!("SET statement_timeout = {}", options.statement_timeout.as_millis());
-        let direct = !options.pooler;
-        let mut connect = options.connect.clone();
-        if options.pooler {
-            // Named statements belong to a server connection that the next transaction may not get.
-            connect = connect.statement_cache_capacity(0);
-        }
+        let timeout = format!("{IDLE_TIMEOUT}; SET statement_timeout = {}", options.statement_timeout.as_millis());
+        let link = options.link();
+        let connect = options.connect.clone();
         let pool = PgPoolOptions::new()
             .max_connections(options.max_connections)
             .acquire_timeout(options.acquire_timeout)
@@ -129,7 +128,7 @@ impl PgLedger {
             .after_connect(move |connection, _| {
                 let timeout = timeout.clone();
                 Box::pin(async move {
-                    if direct {
+                    if link == Link::Direct {
                         connection.execute(AssertSqlSafe(timeout)).await?;
                     }
                     // After a restore or a failover this is another cluster, with transaction ids of its own.
@@ -149,9 +148,10 @@ impl PgLedger {
         let waiting = Arc::new(Mutex::new(waiting));
         for _ in 0..options.writers {
             // A writer ends by itself, when what waits is written and nobody can add to it.
-            tokio::spawn(writer::run(pool.clone(), Arc::clone(&waiting), Arc::clone(&queued), Arc::clone(&tail)));
+            let (waiting, queued, tail) = (Arc::clone(&waiting), Arc::clone(&queued), Arc::clone(&tail));
+            tokio::spawn(writer::run(pool.clone(), link, waiting, queued, tail));
         }
-        let teller = Abort(tokio::spawn(tail::tell(pool.clone(), Arc::clone(&tail))));
+        let teller = Abort(tokio::spawn(tail::tell(pool.clone(), link, Arc::clone(&tail))));
         Ok(Self { shared: Arc::new(Shared { pool, options, jobs, queued, tail, watching: OnceCell::new(), _teller: teller }) })
     }
 
@@ -160,7 +160,11 @@ impl PgLedger {
     /// # Errors
     /// Where the server cannot be asked.
     pub async fn holders(&self) -> Result<Vec<Holder>, LedgerError> {
-        tail::holders(&self.shared.pool).await
+        tail::holders(&self.shared.pool, self.link()).await
+    }
+
+    fn link(&self) -> Link {
+        self.shared.options.link()
     }
 
     /// Begins a read-only transaction as `scope`.
@@ -190,21 +194,23 @@ impl PgLedger {
         let size = query.page_size(MAX_PAGE);
         let deadline = Instant::now() + self.shared.options.settle;
         let mut target = None;
+        let mut step = SETTLE_STEP;
         loop {
             let after = cursor.map(|c| After::of(c, query.order)).transpose()?;
-            let select = Select::new(scope, query, self.shared.tail.known())?;
+            let select = Select::new(scope, query, self.shared.tail.known(), self.link())?;
             let mut reading = self.read(scope, query.tenant.as_deref()).await?;
             let connection = reading.connection().map_err(from_sqlx)?;
             let (page, horizon) = select.page(connection, after, size).await?;
             self.shared.tail.learn(horizon);
             let at_end = settle && query.order == Order::Append && page.next.is_none();
             if at_end && target.is_none() && Instant::now() < deadline {
-                target = newest_beyond(connection, scope, query, horizon).await?;
+                target = newest_beyond(connection, scope, query, horizon, self.link()).await?;
             }
             reading.commit().await.map_err(from_sqlx)?;
             match target {
                 Some(target) if at_end && horizon.1 <= target && Instant::now() < deadline => {
-                    tokio::time::sleep(SETTLE_STEP).await;
+                    tokio::time::sleep(step).await;
+                    step *= 2;
                 }
                 _ => return Ok(page),
             }
@@ -216,9 +222,10 @@ impl PgLedger {
         let shared = &self.shared;
         let start = || async {
             let (pool, tail) = (&shared.pool, &shared.tail);
-            let poller = tail::poll(pool.clone(), Arc::clone(tail), shared.options.poll_interval);
+            let link = self.link();
+            let poller = tail::poll(pool.clone(), link, Arc::clone(tail), shared.options.poll_interval);
             let mut tasks = vec![Abort(tokio::spawn(poller))];
-            if !shared.options.pooler {
+            if link == Link::Direct {
                 tasks.push(Abort(tokio::spawn(tail::listen(pool.connect_options(), Arc::clone(tail)))));
             }
             tasks
@@ -240,13 +247,16 @@ async fn newest_beyond(
     scope: &Scope,
     query: &Query,
     (epoch, horizon): (i32, Xid),
+    link: Link,
 ) -> Result<Option<Xid>, LedgerError> {
     let tenant = query.tenant.as_deref().or(scope.tenant());
     let filter = if tenant.is_some() { "tenant_id = $3" } else { "$3::text IS NULL" };
     let sql = format!(
-        "SELECT xid FROM ledger.universal_registry WHERE {filter} AND epoch = $1 AND xid >= $2 ORDER BY epoch DESC, xid DESC LIMIT 1"
+        "SELECT xid::text FROM ledger.universal_registry r WHERE {filter} AND epoch = $1 AND xid >= $2::xid8
+            ORDER BY epoch DESC, r.xid DESC LIMIT 1"
     );
-    let newest = sqlx::query_scalar(AssertSqlSafe(sql)).bind(epoch).bind(horizon).bind(tenant);
+    let newest = sqlx::query_scalar(AssertSqlSafe(sql)).persistent(link.keeps_statements());
+    let newest = newest.bind(epoch).bind(horizon).bind(tenant);
     newest.fetch_optional(connection).await.map_err(from_sqlx)
 }
 
@@ -298,8 +308,8 @@ impl Ledger for PgLedger {
             "SELECT {COLUMNS} FROM (SELECT * FROM ledger.universal_registry WHERE tenant_id = $1 AND id = $2
                 ORDER BY seq DESC LIMIT 1) u WHERE NOT is_deleted AND ledger.is_last(tenant_id, id, seq)"
         );
-        let found = sqlx::query(AssertSqlSafe(sql)).bind(tenant).bind(id).fetch_optional(connection).await;
-        let found = found.map_err(from_sqlx)?;
+        let query = sqlx::query(AssertSqlSafe(sql)).persistent(self.link().keeps_statements()).bind(tenant).bind(id);
+        let found = query.fetch_optional(connection).await.map_err(from_sqlx)?;
         reading.commit().await.map_err(from_sqlx)?;
         let (_, span, _) = row::decode(&found.ok_or_else(not_found)?, 0)?;
         Ok(span?)
@@ -333,10 +343,10 @@ impl Ledger for PgLedger {
 
     async fn watch(&self, scope: &Scope, from: WatchFrom) -> Result<Watch, LedgerError> {
         self.start_watching().await;
-        let signal = self.shared.tail.signal(tail::tenant_hash(&self.shared.pool, scope).await?);
+        let signal = self.shared.tail.signal(tail::tenant_hash(&self.shared.pool, self.link(), scope).await?);
         let from = match from {
             WatchFrom::Now => {
-                let (epoch, xid) = tail::horizon(&self.shared.pool).await?;
+                let (epoch, xid) = tail::horizon(&self.shared.pool, self.link()).await?;
                 WatchFrom::After(Place::before(epoch, xid).to_cursor())
             }
             from => from,

@@ -18,6 +18,23 @@ const ROLES: &str = include_str!("../migrations/roles.sql");
 /// may find its work done.
 const BOOTSTRAP: &str = include_str!("../migrations/bootstrap.sql");
 
+/// Makes the login a member of the owner unless it can take that role already, and notes whether it had to. (From PostgreSQL 16 on a
+/// role's creator may grant it, and may not take it.)
+const BECOME_OWNER: &str = "
+    SELECT set_config('logline.granted', 'no', true);
+    DO $do$ BEGIN
+      IF NOT pg_has_role(session_user, 'logline_owner',
+        CASE WHEN current_setting('server_version_num')::integer < 160000 THEN 'MEMBER' ELSE 'SET' END) THEN
+        EXECUTE format('GRANT logline_owner TO %I', session_user);
+        PERFORM set_config('logline.granted', 'yes', true);
+      END IF;
+    END $do$";
+
+/// Takes that back: who has migrated does not stay the owner.
+const LEAVE_OWNER: &str = "
+    RESET ROLE;
+    DO $do$ BEGIN EXECUTE format('REVOKE logline_owner FROM %I', session_user); END $do$";
+
 /// One lock for all that migrate this database; held by the transaction, so a pooler cannot lose it.
 const LOCK: i64 = 0x004c_4f47_4c49_4e45;
 
@@ -80,10 +97,16 @@ async fn run(options: &PgOptions, new_epoch: bool) -> Result<Migrated, LedgerErr
 
 async fn apply(connection: &mut PgConnection, new_epoch: bool) -> Result<Migrated, LedgerError> {
     let mut transaction = connection.begin().await.map_err(from_sqlx)?;
+    // Whoever waits for a lock on the registry holds up those behind it.
+    transaction.execute("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '60s'").await.map_err(from_sqlx)?;
     sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(LOCK).execute(&mut *transaction).await.map_err(from_sqlx)?;
+    transaction.execute(ROLES).await.map_err(from_sqlx)?;
+    transaction.execute(BECOME_OWNER).await.map_err(from_sqlx)?;
+    let granted = transaction.fetch_one("SELECT current_setting('logline.granted') = 'yes'").await;
+    let granted: bool = granted.and_then(|row| row.try_get(0)).map_err(from_sqlx)?;
+    // Only who owns the schema may look into it.
     let from = version(&mut transaction).await?;
     check(from)?;
-    transaction.execute(ROLES).await.map_err(from_sqlx)?;
     if from < newest() {
         transaction.execute(BOOTSTRAP).await.map_err(from_sqlx)?;
     }
@@ -99,19 +122,22 @@ async fn apply(connection: &mut PgConnection, new_epoch: bool) -> Result<Migrate
     }
     let row = sqlx::query("SELECT ledger.open_epoch($1)").bind(new_epoch).fetch_one(&mut *transaction).await;
     let epoch = row.and_then(|row| row.try_get(0)).map_err(from_sqlx)?;
+    if granted {
+        transaction.execute(LEAVE_OWNER).await.map_err(from_sqlx)?;
+    }
     transaction.commit().await.map_err(from_sqlx)?;
     Ok(Migrated { from, to: newest(), epoch })
 }
 
 /// The version of the schema; 0 where there is none.
 pub(crate) async fn version(connection: &mut PgConnection) -> Result<i32, LedgerError> {
-    let there = "SELECT to_regclass('ledger.migrations') IS NOT NULL";
-    let there: bool = sqlx::query_scalar(there).fetch_one(&mut *connection).await.map_err(from_sqlx)?;
-    if !there {
+    // Texts without parameters go as one message each, which a pooler cannot tear apart.
+    let there = connection.fetch_one("SELECT to_regclass('ledger.migrations') IS NOT NULL").await;
+    if !there.and_then(|row| row.try_get::<bool, _>(0)).map_err(from_sqlx)? {
         return Ok(0);
     }
-    let newest = "SELECT coalesce(max(version), 0) FROM ledger.migrations";
-    sqlx::query_scalar(newest).fetch_one(&mut *connection).await.map_err(from_sqlx)
+    let newest = connection.fetch_one("SELECT coalesce(max(version), 0) FROM ledger.migrations").await;
+    newest.and_then(|row| row.try_get(0)).map_err(from_sqlx)
 }
 
 /// Refuses a schema newer than this library.

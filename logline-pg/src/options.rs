@@ -5,6 +5,8 @@ use std::time::Duration;
 use logline_core::ledger::LedgerError;
 use sqlx::postgres::PgConnectOptions;
 
+use crate::identity::Link;
+
 /// How a ledger in PostgreSQL is reached.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -41,7 +43,8 @@ impl PgOptions {
         let connect: PgConnectOptions = url
             .parse()
             .map_err(|e| LedgerError::Refused { reason: format!("not a URL such as postgres://login@host/database: {e}") })?;
-        Ok(Self::from_connect(connect.application_name("logline")))
+        let is_named = connect.get_application_name().is_some();
+        Ok(Self::from_connect(if is_named { connect } else { connect.application_name("logline") }))
     }
 
     /// The defaults for what sqlx already knows how to reach.
@@ -57,6 +60,10 @@ impl PgOptions {
             poll_interval: Duration::from_secs(1),
             pooler: false,
         }
+    }
+
+    pub(crate) fn link(&self) -> Link {
+        if self.pooler { Link::Pooled } else { Link::Direct }
     }
 
     /// Sets the most connections.

@@ -50,8 +50,21 @@ impl EncodedRow {
     /// What it costs to hold and to send, about.
     pub(crate) fn bytes(&self) -> usize {
         let json: usize = self.json.iter().flatten().map(Vec::len).sum();
-        let texts = [&self.span.code, &self.span.description, &self.span.name];
-        json + texts.into_iter().flatten().map(String::len).sum::<usize>() + 768
+        let span = &self.span;
+        let names = [&span.entity_type, &span.who, &span.this, &span.owner_id, &span.tenant_id];
+        let texts = [
+            &span.did,
+            &span.status,
+            &span.name,
+            &span.description,
+            &span.code,
+            &span.language,
+            &span.runtime,
+            &span.trace_id,
+            &self.related_to,
+        ];
+        let texts = names.into_iter().chain(texts.into_iter().flatten()).map(String::len);
+        json + texts.sum::<usize>() + 512
     }
 
     fn json(&self, column: usize) -> Option<Jsonb<&[u8]>> {

@@ -10,6 +10,7 @@ use sqlx::{Arguments as _, AssertSqlSafe, PgConnection, Row as _};
 use uuid::Uuid;
 
 use crate::error::from_sqlx;
+use crate::identity::Link;
 use crate::place::{self, After, Place};
 use crate::row::{self, COLUMNS};
 use crate::types::Xid;
@@ -27,6 +28,7 @@ pub(crate) struct Select<'a> {
     until: Option<Place>,
     /// Append order is known to be final below this transaction of this epoch.
     known: (i32, Xid),
+    link: Link,
 }
 
 /// The epoch of a ledger that was never moved.
@@ -82,9 +84,9 @@ struct Chunk {
 }
 
 impl<'a> Select<'a> {
-    pub(crate) fn new(scope: &'a Scope, query: &'a Query, known: (i32, Xid)) -> Result<Self, LedgerError> {
+    pub(crate) fn new(scope: &'a Scope, query: &'a Query, known: (i32, Xid), link: Link) -> Result<Self, LedgerError> {
         let until = query.until.as_ref().map(place::place).transpose()?;
-        Ok(Self { query, scope, until, known })
+        Ok(Self { query, scope, until, known, link })
     }
 
     fn start(&self, after: Option<After>) -> Start {
@@ -148,7 +150,16 @@ impl<'a> Select<'a> {
             let page = Page::new(rows, next);
             let (epoch, xid) = chunk.horizon;
             let at_end = !more && self.query.order == Order::Append;
-            let page = if at_end { page.reached(Place::before(epoch, xid).to_cursor()) } else { page };
+            // A replica may lag behind the one that was read before: whoever follows never goes back.
+            let reached = match &start {
+                Start::After(place)
+                    if (place.epoch, place.xid, place.pos) > (epoch, Xid(xid.0.saturating_sub(1)), i64::MAX) =>
+                {
+                    *place
+                }
+                _ => Place::before(epoch, xid),
+            };
+            let page = if at_end { page.reached(reached.to_cursor()) } else { page };
             return Ok((page, chunk.horizon));
         }
     }
@@ -156,7 +167,8 @@ impl<'a> Select<'a> {
     async fn chunk(&self, connection: &mut PgConnection, start: &Start, limit: usize) -> Result<Chunk, LedgerError> {
         let mut statement = Statement { arguments: PgArguments::default(), bound: 0 };
         let sql = self.sql(&mut statement, start, limit)?;
-        let found = sqlx::query_with(AssertSqlSafe(sql), statement.arguments).fetch_all(connection).await.map_err(from_sqlx)?;
+        let query = sqlx::query_with(AssertSqlSafe(sql), statement.arguments).persistent(self.link.keeps_statements());
+        let found = query.fetch_all(connection).await.map_err(from_sqlx)?;
         let mut chunk = Chunk { rows: Vec::with_capacity(found.len()), bytes: 0, horizon: (0, Xid(0)) };
         for row in &found {
             chunk.horizon = (row.try_get(0).map_err(from_sqlx)?, row.try_get(1).map_err(from_sqlx)?);
@@ -212,12 +224,12 @@ impl<'a> Select<'a> {
                 format!("{own} UNION ALL {system}")
             }
         };
-        // Transactions below the horizon have ended when this statement's snapshot is taken, so it sees all they wrote.
+        // What one replica has replayed says nothing about another. Transactions below the horizon have ended when this statement's snapshot is taken, so it sees all they wrote.
         Ok(format!(
             "WITH h AS MATERIALIZED (SELECT e.epoch AS epoch_now,
-                CASE WHEN e.epoch = {known_epoch} THEN greatest(ledger.horizon(), {known}) ELSE ledger.horizon() END AS horizon
+                CASE WHEN e.epoch = {known_epoch} AND NOT pg_is_in_recovery() THEN greatest(ledger.horizon(), {known}::xid8) ELSE ledger.horizon() END AS horizon
                 FROM ledger.epochs e ORDER BY e.epoch DESC LIMIT 1)
-             SELECT h.epoch_now, h.horizon, found.* FROM h
+             SELECT h.epoch_now, h.horizon::text, found.epoch, found.xid::text, found.pos, {COLUMNS} FROM h
              LEFT JOIN LATERAL (SELECT * FROM ({rows}) u ORDER BY {order} LIMIT {limit}) found ON true"
         ))
     }
@@ -304,5 +316,5 @@ fn all_of(conditions: &[String]) -> String {
 /// Transaction and position.
 fn bind_place(statement: &mut Statement, place: Place) -> Result<String, LedgerError> {
     let (xid, pos) = (statement.bind(place.xid)?, statement.bind(place.pos)?);
-    Ok(format!("({xid}, {pos})"))
+    Ok(format!("({xid}::xid8, {pos})"))
 }

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use logline_core::ledger::{LedgerError, Signal};
 use logline_core::{SYSTEM_TENANT, Scope};
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
-use sqlx::{PgPool, Row as _};
+use sqlx::{Executor as _, PgPool, Row as _};
 use tokio::sync::Notify;
 
-use crate::error::from_sqlx;
+use crate::error::{READ_ONLY, from_sqlx};
+use crate::identity::{Link, Plain};
 use crate::types::Xid;
 
 /// The channel on which hosts tell each other that there are rows. It carries nothing.
@@ -18,6 +19,9 @@ const CHANNEL: &str = "logline";
 
 /// The least time between two notifications of a host: each takes a lock that all notifying transactions of the cluster share.
 const NOTIFY_INTERVAL: Duration = Duration::from_millis(10);
+
+/// How often a host that is told of nothing asks whether it is in another cluster than before.
+const EPOCH_INTERVAL: Duration = Duration::from_secs(30);
 
 /// After a look the poller rests so many times as long as the look took, so that looking takes one part in twenty of
 /// a connection's time on a busy server, and an idle one is looked at again within some milliseconds.
@@ -28,6 +32,9 @@ const MAX_REST: Duration = Duration::from_millis(100);
 
 /// How soon to look again while there are rows that are not final yet, milliseconds.
 const UNSETTLED: [u64; 6] = [2, 4, 8, 16, 32, 64];
+
+/// How long before asking a replica again whether it is one still.
+const REPLICA_PAUSE: Duration = Duration::from_secs(60);
 
 /// How long append order may stand still with rows waiting before somebody should know.
 const STALLED: Duration = Duration::from_secs(5);
@@ -89,26 +96,49 @@ impl Tail {
 }
 
 /// The server's hash of the tenant that a scope follows.
-pub(crate) async fn tenant_hash(pool: &PgPool, scope: &Scope) -> Result<Option<i64>, LedgerError> {
+pub(crate) async fn tenant_hash(pool: &PgPool, link: Link, scope: &Scope) -> Result<Option<i64>, LedgerError> {
     let Some(tenant) = scope.tenant() else { return Ok(None) };
-    hash(pool, tenant).await.map(Some)
+    hash(pool, link, tenant).await.map(Some).map_err(from_sqlx)
 }
 
-async fn hash(pool: &PgPool, tenant: &str) -> Result<i64, LedgerError> {
-    let query = sqlx::query_scalar("SELECT hashtextextended($1 COLLATE \"C\", 0)").bind(tenant);
-    query.fetch_one(pool).await.map_err(from_sqlx)
+async fn hash(pool: &PgPool, link: Link, tenant: &str) -> Result<i64, sqlx::Error> {
+    let mut plain = Plain::begin(pool, link).await?;
+    let query = sqlx::query_scalar("SELECT hashtextextended($1 COLLATE \"C\", 0)").persistent(link.keeps_statements());
+    let hash = query.bind(tenant).fetch_one(plain.connection()).await?;
+    plain.end().await?;
+    Ok(hash)
 }
 
 /// Tells other hosts, in transactions of its own: in the writing ones it would make all commits wait for each other.
-pub(crate) async fn tell(pool: PgPool, tail: Arc<Tail>) {
+pub(crate) async fn tell(pool: PgPool, link: Link, tail: Arc<Tail>) {
     loop {
-        tail.tell.notified().await;
-        // A notification that a crash loses was for listeners that are gone too: its commit waits for no disk.
-        let notify = sqlx::query("SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, '')");
-        if let Err(error) = notify.bind(CHANNEL).execute(&pool).await {
+        tokio::select! {
+            () = tail.tell.notified() => {}
+            () = tokio::time::sleep(EPOCH_INTERVAL) => {
+                check_epoch(&pool).await;
+                continue;
+            }
+        }
+        let told = async {
+            let mut plain = Plain::begin(&pool, link).await?;
+            // A notification that a crash loses was for listeners that are gone too: its commit waits for no disk.
+            let notify = sqlx::query("SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, '')");
+            let notify = notify.persistent(link.keeps_statements()).bind(CHANNEL);
+            notify.execute(plain.connection()).await?;
+            plain.end().await
+        };
+        if let Err(error) = told.await {
             tracing::debug!(%error, "other hosts could not be told of new rows; their polls will find them");
         }
         tokio::time::sleep(NOTIFY_INTERVAL).await;
+    }
+}
+
+/// Asks whether the ledger has moved to another cluster. New connections ask as well; behind a pooler, or on a replica that is
+/// promoted, there may be none.
+async fn check_epoch(pool: &PgPool) {
+    if let Err(error) = pool.execute("SELECT ledger.check_epoch()").await {
+        tracing::debug!(%error, "cannot ask which cluster this is");
     }
 }
 
@@ -129,6 +159,12 @@ pub(crate) async fn listen(options: Arc<PgConnectOptions>, tail: Arc<Tail>) {
             }
         };
         let Err::<(), sqlx::Error>(error) = heard.await else { return };
+        if error.as_database_error().and_then(|e| e.code()).as_deref() == Some(READ_ONLY) {
+            // A replica: nothing is said there. It may be promoted one day.
+            tracing::debug!(%error, "not listening for new rows; polling");
+            tokio::time::sleep(REPLICA_PAUSE).await;
+            continue;
+        }
         tracing::warn!(%error, "not listening for new rows; polling until that works again");
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(5));
@@ -144,31 +180,34 @@ struct News {
     unsettled: bool,
 }
 
-async fn news(pool: &PgPool, after: (i32, Xid)) -> Result<News, sqlx::Error> {
-    let sql = "SELECT epoch, horizon, tenants, unsettled FROM ledger.news($1, $2)";
-    let row = sqlx::query(sql).bind(after.0).bind(after.1).fetch_one(pool).await?;
+async fn news(pool: &PgPool, link: Link, after: (i32, Xid)) -> Result<News, sqlx::Error> {
+    let sql = "SELECT epoch, horizon::text, tenants, unsettled FROM ledger.news($1, $2::xid8)";
+    let mut plain = Plain::begin(pool, link).await?;
+    let query = sqlx::query(sql).persistent(link.keeps_statements()).bind(after.0).bind(after.1);
+    let row = query.fetch_one(plain.connection()).await?;
+    plain.end().await?;
     Ok(News { epoch: row.try_get(0)?, horizon: row.try_get(1)?, tenants: row.try_get(2)?, unsettled: row.try_get(3)? })
 }
 
 /// Up to where append order is final now.
-pub(crate) async fn horizon(pool: &PgPool) -> Result<(i32, Xid), LedgerError> {
-    let news = news(pool, (i32::MAX, Xid(0))).await.map_err(from_sqlx)?;
+pub(crate) async fn horizon(pool: &PgPool, link: Link) -> Result<(i32, Xid), LedgerError> {
+    let news = news(pool, link, (i32::MAX, Xid(0))).await.map_err(from_sqlx)?;
     Ok((news.epoch, news.horizon))
 }
 
 /// Looks for rows that have become final, and wakes those who wait for them.
-pub(crate) async fn poll(pool: PgPool, tail: Arc<Tail>, interval: Duration) {
+pub(crate) async fn poll(pool: PgPool, link: Link, tail: Arc<Tail>, interval: Duration) {
     let mut after: Option<(i32, Xid)> = None;
     let mut unsettled = 0;
     let mut moved = Instant::now();
     let mut system = None;
     loop {
         if system.is_none() {
-            system = hash(&pool, SYSTEM_TENANT).await.ok();
+            system = hash(&pool, link, SYSTEM_TENANT).await.ok();
         }
         let mut pause = interval;
         let began = Instant::now();
-        match news(&pool, after.unwrap_or((i32::MAX, Xid(0)))).await {
+        match news(&pool, link, after.unwrap_or((i32::MAX, Xid(0)))).await {
             Ok(news) => {
                 let horizon = (news.epoch, news.horizon);
                 tail.learn(horizon);
@@ -185,7 +224,7 @@ pub(crate) async fn poll(pool: PgPool, tail: Arc<Tail>, interval: Duration) {
                     pause = Duration::from_millis(step).min(interval);
                     unsettled += 1;
                     if moved.elapsed() > STALLED {
-                        report_stall(&pool).await;
+                        report_stall(&pool, link).await;
                         moved = Instant::now();
                     }
                 }
@@ -206,8 +245,8 @@ pub(crate) async fn poll(pool: PgPool, tail: Arc<Tail>, interval: Duration) {
 }
 
 /// Says which backends keep append order from being final.
-async fn report_stall(pool: &PgPool) {
-    match holders(pool).await {
+async fn report_stall(pool: &PgPool, link: Link) {
+    match holders(pool, link).await {
         Ok(holders) => {
             let holders: Vec<_> = holders.iter().map(ToString::to_string).collect();
             tracing::warn!(
@@ -239,8 +278,11 @@ impl std::fmt::Display for Holder {
 }
 
 /// The transactions that keep append order from being final now, oldest first.
-pub(crate) async fn holders(pool: &PgPool) -> Result<Vec<Holder>, LedgerError> {
-    let rows = sqlx::query("SELECT pid, xid FROM ledger.holders()").fetch_all(pool).await.map_err(from_sqlx)?;
+pub(crate) async fn holders(pool: &PgPool, link: Link) -> Result<Vec<Holder>, LedgerError> {
+    let mut plain = Plain::begin(pool, link).await.map_err(from_sqlx)?;
+    let query = sqlx::query("SELECT pid, xid FROM ledger.holders()").persistent(link.keeps_statements());
+    let rows = query.fetch_all(plain.connection()).await.map_err(from_sqlx)?;
+    plain.end().await.map_err(from_sqlx)?;
     let holder = |row: &sqlx::postgres::PgRow| Ok(Holder { pid: row.try_get(0)?, xid: row.try_get(1)? });
     rows.iter().map(holder).collect::<Result<_, sqlx::Error>>().map_err(from_sqlx)
 }

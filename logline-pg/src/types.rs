@@ -21,7 +21,8 @@ pub(crate) struct Micros(pub(crate) i64);
 /// From 1970-01-01 to 2000-01-01, where `timestamptz` begins.
 const TO_2000: i64 = 946_684_800_000_000;
 
-/// A transaction id that does not wrap around.
+/// A transaction id that does not wrap around. It travels as text, to be cast there (`$1::xid8`, `xid::text`): a type that the
+/// driver does not know makes it ask the server, between the messages of one statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(crate) struct Xid(pub(crate) u64);
 
@@ -49,7 +50,7 @@ macro_rules! oids {
 oids! {
     [T] Jsonb<T>: 3802, array 3807;
     [] Micros: 1184, array 1185;
-    [] Xid: 5069, array 271;
+    [] Xid: 25, array 1009;
 }
 
 impl Encode<'_, Postgres> for Jsonb<&[u8]> {
@@ -91,13 +92,13 @@ impl<'r> Decode<'r, Postgres> for Micros {
 
 impl Encode<'_, Postgres> for Xid {
     fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
-        buffer.extend_from_slice(&self.0.to_be_bytes());
+        buffer.extend_from_slice(self.0.to_string().as_bytes());
         Ok(IsNull::No)
     }
 }
 
 impl<'r> Decode<'r, Postgres> for Xid {
     fn decode(value: PgValueRef<'r>) -> Result<Self, BoxDynError> {
-        Ok(Self(u64::from_be_bytes(value.as_bytes()?.try_into()?)))
+        Ok(Self(value.as_str()?.parse()?))
     }
 }

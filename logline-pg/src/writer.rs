@@ -10,8 +10,8 @@ use sqlx::{Connection as _, PgConnection, PgPool, Postgres};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 use crate::admit::Admission;
-use crate::error::{Setback, from_sqlx, same_again, setback};
-use crate::identity;
+use crate::error::{Failure, Setback, from_sqlx, same_again, setback};
+use crate::identity::{self, Link};
 use crate::row::{self, EncodedRow};
 use crate::tail::Tail;
 
@@ -46,8 +46,8 @@ const MAX_TRIES: u32 = 12;
 pub(crate) type Jobs = Arc<Mutex<mpsc::UnboundedReceiver<Append>>>;
 
 /// The loop of one writer; it ends when every handle of the ledger is gone and what waited is written.
-pub(crate) async fn run(pool: PgPool, jobs: Jobs, queued: Arc<AtomicUsize>, tail: Arc<Tail>) {
-    let mut writer = Writer { pool, connection: None };
+pub(crate) async fn run(pool: PgPool, link: Link, jobs: Jobs, queued: Arc<AtomicUsize>, tail: Arc<Tail>) {
+    let mut writer = Writer { pool, link, connection: None };
     loop {
         let mut group = {
             let mut jobs = jobs.lock().await;
@@ -64,14 +64,37 @@ pub(crate) async fn run(pool: PgPool, jobs: Jobs, queued: Arc<AtomicUsize>, tail
         let bytes = group.iter().map(|append| append.bytes).sum();
         // What must wait for counters does not make the others wait. (Stable: it keeps the order within both.)
         group.sort_by_key(Append::is_limited);
-        let (free, limited) = group.split_at(group.partition_point(|append| !append.is_limited()));
-        let mut verdicts = Vec::with_capacity(group.len());
-        for part in [free, limited] {
-            if !part.is_empty() {
-                verdicts.extend(writer.write(part).await);
-            }
+        let limited = group.split_off(group.partition_point(|append| !append.is_limited()));
+        for part in [group, limited] {
+            writer.write(part, &tail).await;
         }
         queued.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+struct Writer {
+    pool: PgPool,
+    link: Link,
+    /// Kept between groups; given up when it fails.
+    connection: Option<PoolConnection<Postgres>>,
+}
+
+impl Writer {
+    /// Writes a group and tells each member what became of it. Where one member may be what stops it, its halves are tried, so
+    /// that one member's refusal, or whom it waits for, is not its neighbours'.
+    async fn write(&mut self, mut group: Vec<Append>, tail: &Tail) {
+        if group.is_empty() {
+            return;
+        }
+        let verdicts = match self.write_whole(&group).await {
+            Ok(verdicts) => verdicts,
+            Err(Stop { apart: true, .. }) if group.len() > 1 => {
+                let second = group.split_off(group.len() / 2);
+                Box::pin(self.write(group, tail)).await;
+                return Box::pin(self.write(second, tail)).await;
+            }
+            Err(Stop { error, .. }) => all(&group, error),
+        };
         if verdicts.iter().flatten().flatten().any(|receipt| receipt.outcome == Outcome::Appended) {
             tail.wrote();
         }
@@ -80,61 +103,37 @@ pub(crate) async fn run(pool: PgPool, jobs: Jobs, queued: Arc<AtomicUsize>, tail
             let _ = append.reply.send(verdict);
         }
     }
-}
 
-struct Writer {
-    pool: PgPool,
-    /// Kept between groups; given up when it fails.
-    connection: Option<PoolConnection<Postgres>>,
-}
-
-impl Writer {
-    /// Writes a group and says what became of each member. Where the store refuses it as a whole, its halves are tried, so that
-    /// one member's refusal is not its neighbours'.
-    async fn write(&mut self, group: &[Append]) -> Vec<Verdict> {
-        match self.write_whole(group).await {
-            Ok(verdicts) => verdicts,
-            Err(LedgerError::Refused { .. } | LedgerError::Full { .. }) if group.len() > 1 => {
-                let (first, second) = group.split_at(group.len() / 2);
-                let mut verdicts = Box::pin(self.write(first)).await;
-                verdicts.extend(Box::pin(self.write(second)).await);
-                verdicts
-            }
-            Err(error) => all(group, error),
-        }
-    }
-
-    async fn write_whole(&mut self, group: &[Append]) -> Result<Vec<Verdict>, LedgerError> {
+    async fn write_whole(&mut self, group: &[Append]) -> Result<Vec<Verdict>, Stop> {
         let mut careful = group.iter().any(|append| append.options.on_existing == OnExisting::Keep || append.is_limited());
         let mut reconnected = false;
         for tries in 1..=MAX_TRIES {
             let result = if careful { self.decide_and_insert(group).await } else { self.insert_all(group).await };
             let error = match result {
                 Ok(verdicts) => return Ok(verdicts),
-                Err(Failure::Ledger(error)) => return Err(error),
+                Err(Failure::Ledger(error)) => return Err(Stop { error, apart: true }),
                 Err(Failure::Database(error)) => error,
             };
             match setback(&error) {
                 Setback::Raced => careful = true,
                 Setback::Again => {}
-                Setback::Final => {
-                    let lost = error.as_database_error().is_none_or(|e| e.code().is_some_and(|c| c.starts_with("57P")));
-                    if lost {
-                        // Whether the group was stored is not known; identical bytes are stored once, so asking again is safe.
-                        let had = self.connection.take();
-                        if had.is_some() && !reconnected {
-                            tracing::debug!(%error, "the writing connection was lost, trying another");
-                            (reconnected, careful) = (true, true);
-                            continue;
-                        }
+                Setback::Lost => {
+                    // Closed, not given back: its server may be alive and the wrong one.
+                    let had = self.connection.take().map(|connection| drop(connection.detach()));
+                    if had.is_none() || reconnected {
+                        return Err(Stop { error: from_sqlx(error), apart: false });
                     }
-                    return Err(from_sqlx(error));
+                    // Whether the group was stored is not known; identical bytes are stored once, so asking again is safe.
+                    tracing::debug!(%error, "the writing connection was lost, trying another");
+                    (reconnected, careful) = (true, true);
+                    continue;
                 }
+                setback => return Err(Stop { error: from_sqlx(error), apart: setback == Setback::Apart }),
             }
             tracing::debug!(%error, tries, "a group of appends lost a race");
         }
         let reason = format!("other writers were faster {MAX_TRIES} times");
-        Err(LedgerError::Unavailable { reason, source: None })
+        Err(Stop { error: LedgerError::Unavailable { reason, source: None }, apart: false })
     }
 
     async fn connection(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
@@ -148,7 +147,7 @@ impl Writer {
     /// Inserts everything, on the word of the writers that it follows what is there. The database holds them to it.
     async fn insert_all(&mut self, group: &[Append]) -> Result<Vec<Verdict>, Failure> {
         let rows: Vec<_> = group.iter().flat_map(|append| append.batch.iter().map(|row| (&append.scope, row))).collect();
-        insert(self.connection().await?, rows).await?;
+        self.insert(rows).await?;
         let appended = |row: &EncodedRow| Receipt::new(row.span.key(), row.span.seal.curr_hash, Outcome::Appended);
         Ok(group.iter().map(|append| Ok(append.batch.iter().map(appended).collect())).collect())
     }
@@ -156,8 +155,9 @@ impl Writer {
     /// Reads what is there, decides about each member, and inserts what is admitted. Where limits apply, counters are read first
     /// and locked to the end, so all of it is one transaction.
     async fn decide_and_insert(&mut self, group: &[Append]) -> Result<Vec<Verdict>, Failure> {
+        let link = self.link;
         let connection = self.connection().await?;
-        let mut admission = Admission::default();
+        let mut admission = Admission::new(link);
         let mut verdicts = Vec::with_capacity(group.len());
         let limited = group.iter().any(Append::is_limited);
         let mut transaction = connection.begin_with(if limited { "BEGIN READ WRITE" } else { "BEGIN READ ONLY" }).await?;
@@ -177,8 +177,9 @@ impl Writer {
         for append in group {
             let verdict = admission.decide(&mut transaction, &append.scope, &append.batch, &append.options).await;
             match verdict {
-                Err(error) if !error.is_verdict() => return Err(error.into()),
-                verdict => verdicts.push(verdict),
+                Err(Failure::Ledger(error)) if error.is_verdict() => verdicts.push(Err(error)),
+                Err(failure) => return Err(failure),
+                Ok(receipts) => verdicts.push(Ok(receipts)),
             }
         }
         let admitted = group.iter().zip(&verdicts).filter_map(|(append, verdict)| Some((append, verdict.as_ref().ok()?)));
@@ -190,32 +191,36 @@ impl Writer {
             .map(|(scope, row, _)| (scope, row))
             .collect();
         if limited {
-            insert(&mut transaction, rows).await?;
+            insert(&mut transaction, rows, link).await?;
             transaction.commit().await?;
         } else {
             transaction.commit().await?;
-            insert(self.connection().await?, rows).await?;
+            self.insert(rows).await?;
         }
         Ok(verdicts)
+    }
+
+    /// Inserts the rows in a transaction of their own.
+    async fn insert(&mut self, rows: Vec<(&Scope, &EncodedRow)>) -> Result<(), sqlx::Error> {
+        let link = self.link;
+        let connection = self.connection().await?;
+        match link {
+            // One statement is one.
+            Link::Direct => insert(connection, rows, link).await,
+            Link::Pooled => {
+                let mut transaction = connection.begin().await?;
+                insert(&mut transaction, rows, link).await?;
+                transaction.commit().await
+            }
+        }
     }
 }
 
 /// Why a group was not written.
-enum Failure {
-    Database(sqlx::Error),
-    Ledger(LedgerError),
-}
-
-impl From<sqlx::Error> for Failure {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Database(error)
-    }
-}
-
-impl From<LedgerError> for Failure {
-    fn from(error: LedgerError) -> Self {
-        Self::Ledger(error)
-    }
+struct Stop {
+    error: LedgerError,
+    /// Whether it may be one member's doing.
+    apart: bool,
 }
 
 /// The same error for every member.
@@ -240,8 +245,8 @@ fn by_scope<'a, T>(items: impl Iterator<Item = (&'a Scope, T)>) -> Vec<(&'a Scop
     groups
 }
 
-/// Inserts the rows of several scopes in one statement, which is its own transaction.
-async fn insert(connection: &mut PgConnection, rows: Vec<(&Scope, &EncodedRow)>) -> Result<(), sqlx::Error> {
+/// Inserts the rows of several scopes in one statement.
+async fn insert(connection: &mut PgConnection, rows: Vec<(&Scope, &EncodedRow)>, link: Link) -> Result<(), sqlx::Error> {
     if rows.is_empty() {
         return Ok(());
     }
@@ -253,6 +258,7 @@ async fn insert(connection: &mut PgConnection, rows: Vec<(&Scope, &EncodedRow)>)
         end
     });
     let query = sqlx::query(append_sql())
+        .persistent(link.keeps_statements())
         .bind(scopes().map(identity::role).collect::<Vec<_>>())
         .bind(scopes().map(|scope| scope.tenant().unwrap_or_default()).collect::<Vec<_>>())
         .bind(scopes().map(identity::user).collect::<Vec<_>>())

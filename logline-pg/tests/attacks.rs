@@ -5,7 +5,7 @@
 mod server;
 
 use logline_core::fsck::{Audit, Event, fsck};
-use logline_core::ledger::{AppendOptions, Cursor, Ledger as _, LedgerError, LedgerExt as _, Order, Query};
+use logline_core::ledger::{AppendOptions, Cursor, Ledger as _, LedgerError, LedgerExt as _, Order, Query, WorkQueue as _};
 use logline_core::{Draft, KeyPair, Scope, SystemClock, SystemIds, VerifiedSpan, Visibility, ids, roles};
 use logline_pg::{PgLedger, PgOptions};
 use server::{block_on, connection, database, ledger, options, server};
@@ -55,13 +55,17 @@ async fn count(connection: &mut PgConnection, sql: &str) -> i64 {
     sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_one(connection).await.unwrap()
 }
 
+const ANY_HASH: &str = "dddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddd";
+
 /// An insert of a note with these columns, everything else filled in somehow.
 fn insert(id: Uuid, seq: u32, entity_type: &str, owner: &str, tenant: &str, prev_hash: Option<&str>) -> String {
-    let prev = prev_hash.map_or("NULL".to_owned(), |hash| format!("'{hash}'"));
+    // A hash that is none stands for any wrong one.
+    let prev = prev_hash.map_or("NULL".to_owned(), |hash| format!("'{}'", if hash == "h" { &ANY_HASH } else { hash }));
     format!(
         "INSERT INTO ledger.universal_registry (id, seq, entity_type, who, this, at, owner_id, tenant_id, visibility,
             is_deleted, curr_hash, signature, public_key, prev_hash)
-         VALUES ('{id}', {seq}, '{entity_type}', 'w', 't', now(), '{owner}', '{tenant}', 'private', false, 'h', 's', 'k', {prev})"
+         VALUES ('{id}', {seq}, '{entity_type}', 'w', 't', now(), '{owner}', '{tenant}', 'private', false, repeat('a', 64),
+            repeat('b', 128), repeat('c', 64), {prev})"
     )
 }
 
@@ -124,7 +128,6 @@ fn a_colleagues_private_row_shows_neither_itself_nor_its_hash() {
         let (database, _ledger, [private, shared]) = with_secrets().await;
         let mut bob = session("api", &database, "acme", "bob").await;
         assert_eq!(count(&mut bob, "SELECT count(*) FROM ledger.visible_timeline").await, 1, "the tenant-wide one");
-        bob.execute("SELECT set_config('role', 'logline_app', false)").await.unwrap();
         for owner in ["bob", "alice"] {
             let heads = format!(
                 "SELECT count(curr_hash) FROM ledger.heads(ARRAY['acme'], ARRAY['{}'::uuid], ARRAY[0], ARRAY['{owner}'])",
@@ -357,6 +360,74 @@ fn a_notification_carries_nothing() {
     });
 }
 
+/// One row that nobody can read would otherwise stop every look at the queue, and every group of appends that touches its id.
+#[test]
+fn a_row_that_no_reader_could_read_is_refused_whoever_inserts_it() {
+    block_on(async {
+        let (database, ledger, _) = with_secrets().await;
+        let id = Uuid::from_u128(0x0197_0000_0000_7000_8000_0000_0000_0009);
+        let request = insert(id, 0, "request", "bob", "acme", None).replace("is_deleted,", "is_deleted, status,");
+        let request = request.replace("false,", "false, 'scheduled',");
+        let mut bob = session("api", &database, "acme", "bob").await;
+        for (good, bad) in [("'a', 64", "'h', 64"), ("'a', 64", "'a', 63"), ("'b', 128", "'B', 128"), ("'c', 64", "' ', 64")] {
+            let refused = refusal(&mut bob, &request.replace(good, bad)).await;
+            assert!(refused.starts_with("23514"), "{bad}: {refused}");
+        }
+        // A hash that is one, and of nothing: it is found, and whoever reads it sees that it does not verify.
+        bob.execute(AssertSqlSafe(request)).await.unwrap();
+        assert_eq!(ledger.claimable(10, None).await.unwrap().len(), 1);
+    });
+}
+
+/// Who holds a key in an open transaction makes those wait who want the same, for a second, and nobody else.
+#[test]
+fn an_open_transaction_fails_nobody_but_whom_it_holds_up() {
+    block_on(async {
+        let (database, _ledger, _) = with_secrets().await;
+        let ledger = PgLedger::connect(options("host", &database).max_connections(2).writers(1)).await.unwrap();
+        let wanted = seal(note("acme", "bob"));
+        let mut bob = session("api", &database, "acme", "bob").await;
+        bob.execute("BEGIN").await.unwrap();
+        bob.execute(AssertSqlSafe(insert(wanted.id, 0, "note", "bob", "acme", None))).await.unwrap();
+        let scope = Scope::user("acme", "bob");
+        // The writer is busy with the first, so that the rest wait together and make one group.
+        let neighbours = (0..15).map(|_| ledger.append_one(&scope, seal(note("acme", "bob"))));
+        let (held, others) =
+            tokio::join!(ledger.append_one(&scope, wanted.clone()), futures_util::future::join_all(neighbours));
+        assert!(matches!(held, Err(LedgerError::Unavailable { .. })), "{held:?}");
+        for other in others {
+            other.unwrap();
+        }
+        bob.execute("ROLLBACK").await.unwrap();
+        ledger.append_one(&scope, wanted).await.unwrap();
+    });
+}
+
+/// In one group, a colleague's attempt on my span must not be what my own next version is compared with.
+#[test]
+fn a_colleagues_attempt_on_my_span_does_not_fail_my_next_version() {
+    block_on(async {
+        let (database, _ledger, [private, _]) = with_secrets().await;
+        let ledger = PgLedger::connect(options("host", &database).max_connections(2).writers(1)).await.unwrap();
+        let (alice, bob) = (Scope::user("acme", "alice"), Scope::user("acme", "bob"));
+        let mut head = private;
+        for _ in 0..20 {
+            let mut attempt = Draft::next_version(&head);
+            attempt.columns_mut().owner_id = "bob".to_owned();
+            let next = seal(Draft::next_version(&head));
+            // Something to be busy with while the two come together.
+            let (_, refused, accepted) = tokio::join!(
+                ledger.append_one(&alice, seal(note("acme", "alice"))),
+                ledger.append_one(&bob, seal(attempt)),
+                ledger.append_one(&alice, next.clone())
+            );
+            assert!(refused.is_err());
+            accepted.unwrap();
+            head = next;
+        }
+    });
+}
+
 /// The predicates of the database are those of core.
 #[test]
 fn the_databases_table_of_reserved_types_is_cores() {
@@ -396,10 +467,12 @@ fn fsck_finds_what_a_superuser_changed_by_hand() {
         ledger.append_one(&Scope::Operator, next).await.unwrap();
         let mut superuser = connection("postgres", &database).await;
         superuser.execute("ALTER TABLE ledger.universal_registry DISABLE TRIGGER ALL").await.unwrap();
+        let constraint = "ALTER TABLE ledger.universal_registry DROP CONSTRAINT universal_registry_curr_hash_check";
+        superuser.execute(constraint).await.unwrap();
         let changes = [
             format!("UPDATE ledger.universal_registry SET content = '\"another secret\"' WHERE id = '{}'", private.id),
             format!("DELETE FROM ledger.universal_registry WHERE id = '{}' AND seq = 0", shared.id),
-            insert(Uuid::from_u128(5), 0, "note", "alice", "acme", None),
+            insert(Uuid::from_u128(5), 0, "note", "alice", "acme", None).replace("repeat('a', 64)", "'h'"),
             "UPDATE ledger.universal_registry SET at = 'infinity' WHERE seq = 1".to_owned(),
         ];
         for change in changes {

@@ -157,10 +157,11 @@ impl Select {
             bytes += row_bytes;
             rows.push(row);
         }
-        let next = rows.last().map(|row| row.cursor.clone()).filter(|_| more);
-        let page = Page::new(rows, next);
-        Ok(match reached {
-            Some(reached) if !more => page.reached(reached),
+        let last = rows.last().map(|row| row.cursor.clone());
+        let page = Page::new(rows, last.clone().filter(|_| more));
+        // A row may have come between the two statements: whoever goes on from here must not see it again.
+        Ok(match last.or(reached) {
+            Some(reached) if !more && order == Order::Append => page.reached(reached),
             _ => page,
         })
     }

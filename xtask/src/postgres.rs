@@ -1,10 +1,15 @@
-//! The PostgreSQL server that tests start for themselves.
+//! The PostgreSQL server and the pooler that tests start for themselves.
 
 use crate::packages::install;
 use crate::run::{Failed, command};
 
-/// Installs the server unless its binaries are there: in `LOGLINE_PG_BIN`, in PATH, or where Debian puts them.
+/// Installs what is not there: the server, looked for in `LOGLINE_PG_BIN`, in PATH, and where Debian puts it, and pgbouncer.
 pub(crate) fn ensure_installed() -> Result<(), Failed> {
+    let has_pooler =
+        || std::path::Path::new("/usr/sbin/pgbouncer").exists() || command("pgbouncer").arg("--version").succeeds();
+    if !has_pooler() {
+        install("pgbouncer", &["pgbouncer"])?;
+    }
     if is_installed() {
         return Ok(());
     }

@@ -196,8 +196,8 @@ pub struct Page {
     pub rows: Vec<Row>,
     /// Where the next page begins; `None` at the end.
     pub next: Option<Cursor>,
-    /// At the end of append order: the position up to which every row was looked at, shown or not. What is appended later
-    /// comes after it.
+    /// At the end of append order: a position up to which every row was looked at, shown or not; never before the page's last
+    /// row. What is appended later comes after it.
     pub reached: Option<Cursor>,
 }
 

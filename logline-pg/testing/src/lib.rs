@@ -9,6 +9,8 @@
 //!
 //! PostgreSQL refuses to run as root, so root starts it as the user `postgres` (or `nobody`).
 
+mod pooler;
+
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
@@ -19,6 +21,8 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 use thiserror::Error;
+
+pub use pooler::Pooler;
 
 /// How the server is set up.
 #[derive(Debug, Clone, Default)]
@@ -39,6 +43,9 @@ pub enum ServerError {
          (Debian: apt-get install postgresql), or set LOGLINE_PG_BIN to the folder that holds initdb and pg_ctl"
     )]
     NotInstalled,
+    /// No pgbouncer.
+    #[error("no pgbouncer in PATH or /usr/sbin: install it (Debian: apt-get install pgbouncer)")]
+    NoPooler,
     /// Root, and nobody to run it as.
     #[error("PostgreSQL refuses to run as root and there is neither a user `postgres` nor `nobody`: make one")]
     NoUser,
@@ -66,6 +73,9 @@ pub struct PrivateServer {
     keeper: Child,
 }
 
+/// Where a server's settings are.
+const CONFIG: &str = "postgresql.auto.conf";
+
 /// Starts the server, waits for its standard input to end (its starter died or let go), stops the server.
 const KEEPER: &str = r#"
 "$1/pg_ctl" -D "$2/data" -l "$2/log" -s -w -t 60 start || { tail -n 5 "$2/log" >&2; echo failed; exit 1; }
@@ -83,33 +93,36 @@ impl PrivateServer {
     pub fn start(options: &ServerOptions) -> Result<Self, ServerError> {
         let binaries = binaries()?;
         let user = unprivileged()?;
-        let folder = tempfile::Builder::new().prefix("logline-pg-").tempdir().map_err(failed("folder"))?;
-        if let Some((uid, gid)) = user {
-            chown(folder.path(), Some(uid), Some(gid)).map_err(failed("folder"))?;
-        }
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).map_err(failed("port"))?.port();
-        let data = folder.path().join("data");
-        let mut initdb = run_as(user, binaries.join("initdb"), folder.path());
-        initdb
-            .args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "--pgdata"])
-            .arg(&data);
-        let output = initdb.output().map_err(failed("initdb"))?;
-        if !output.status.success() {
-            return Err(ServerError::Failed { step: "initdb", reason: String::from_utf8_lossy(&output.stderr).into_owned() });
-        }
-        let mut settings = vec![
-            "listen_addresses = '127.0.0.1'".to_owned(),
-            format!("port = {port}"),
-            format!("unix_socket_directories = '{}'", folder.path().display()),
-            "max_connections = 200".to_owned(),
-            "max_prepared_transactions = 4".to_owned(),
-        ];
-        if !options.durable {
-            settings.push("fsync = off".to_owned());
-        }
-        settings.extend(options.settings.iter().cloned());
-        let config = data.join("postgresql.auto.conf");
-        std::fs::write(&config, settings.join("\n") + "\n").map_err(failed("settings"))?;
+        Self::in_new_folder(&binaries, user, |folder| {
+            let mut initdb = run_as(user, binaries.join("initdb"), folder);
+            initdb
+                .args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "--pgdata"])
+                .arg(folder.join("data"));
+            run("initdb", &mut initdb)?;
+            let mut settings = vec!["max_connections = 200".to_owned(), "max_prepared_transactions = 4".to_owned()];
+            if !options.durable {
+                settings.push("fsync = off".to_owned());
+            }
+            settings.extend(options.settings.iter().cloned());
+            Ok(settings.join("\n") + "\n")
+        })
+    }
+
+    /// Starts a server whose data `make` puts into the folder that it is given; it returns the settings.
+    fn in_new_folder(
+        binaries: &Path,
+        user: Option<(u32, u32)>,
+        make: impl FnOnce(&Path) -> Result<String, ServerError>,
+    ) -> Result<Self, ServerError> {
+        let folder = new_folder(user)?;
+        let port = free_port()?;
+        let mut settings = make(folder.path())?;
+        settings += &format!(
+            "listen_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = '{}'\n",
+            folder.path().display()
+        );
+        let binaries = binaries.to_owned();
+        std::fs::write(folder.path().join("data").join(CONFIG), settings).map_err(failed("settings"))?;
         let mut command = run_as(user, "/bin/sh", folder.path());
         command.args(["-c", KEEPER, "keeper"]).arg(&binaries).arg(folder.path());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
@@ -172,6 +185,29 @@ impl PrivateServer {
         self.pg_ctl(&["-l", &log.display().to_string(), "start"])
     }
 
+    /// Starts a replica that follows this server.
+    ///
+    /// # Errors
+    /// Where the copy cannot be made or does not start.
+    pub fn replica(&self) -> Result<Self, ServerError> {
+        Self::in_new_folder(&self.binaries, self.user, |folder| {
+            let data = folder.join("data");
+            let mut copy = self.program("pg_basebackup");
+            copy.args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync", "--pgdata"]).arg(&data);
+            run("pg_basebackup", &mut copy)?;
+            // Of what is set there, the last counts.
+            std::fs::read_to_string(data.join(CONFIG)).map_err(failed("settings"))
+        })
+    }
+
+    /// Starts pgbouncer in front of this server: a server connection is lent for a transaction, and there are two.
+    ///
+    /// # Errors
+    /// Where pgbouncer is not installed or does not start.
+    pub fn pooler(&self) -> Result<Pooler, ServerError> {
+        Pooler::start(self.port, self.user)
+    }
+
     fn pg_ctl(&self, arguments: &[&str]) -> Result<(), ServerError> {
         let mut command = run_as(self.user, self.binaries.join("pg_ctl"), self.folder.path());
         command.arg("-D").arg(self.folder.path().join("data")).args(["-s", "-w"]).args(arguments);
@@ -189,6 +225,28 @@ impl Drop for PrivateServer {
         // Nobody is left to tell.
         let _ = self.keeper.wait();
     }
+}
+
+/// A folder that the server's user may write in.
+fn new_folder(user: Option<(u32, u32)>) -> Result<TempDir, ServerError> {
+    let folder = tempfile::Builder::new().prefix("logline-pg-").tempdir().map_err(failed("folder"))?;
+    if let Some((uid, gid)) = user {
+        chown(folder.path(), Some(uid), Some(gid)).map_err(failed("folder"))?;
+    }
+    Ok(folder)
+}
+
+fn free_port() -> Result<u16, ServerError> {
+    Ok(TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).map_err(failed("port"))?.port())
+}
+
+/// Runs a program to its end.
+fn run(step: &'static str, command: &mut Command) -> Result<(), ServerError> {
+    let output = command.output().map_err(failed(step))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(ServerError::Failed { step, reason: String::from_utf8_lossy(&output.stderr).into_owned() })
 }
 
 fn run_as(user: Option<(u32, u32)>, program: impl AsRef<OsStr>, folder: &Path) -> Command {
