@@ -239,6 +239,15 @@ impl Draft {
         self
     }
 
+    /// Removes one member of `metadata`.
+    #[must_use]
+    pub(crate) fn without_meta(mut self, key: &str) -> Self {
+        if let Some(Value::Object(map)) = &mut self.span.metadata {
+            map.remove(key);
+        }
+        self
+    }
+
     pub(crate) fn set_meta(&mut self, key: &str, value: Value) {
         match &mut self.span.metadata {
             Some(Value::Object(map)) => {

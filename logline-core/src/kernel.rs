@@ -40,6 +40,15 @@ pub trait Kernel: Send + Sync {
     async fn run(&self, request: &VerifiedSpan, context: &Context<'_>) -> Result<Effects, KernelError>;
 }
 
+/// A loop of the host that a function span can name: the span lets it run, and says so to whoever audits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Service {
+    /// The name in the `code` of its function span, before the `@`.
+    pub name: &'static str,
+    /// The version in the `code` of its function span, after the `@`.
+    pub version: u32,
+}
+
 /// What a kernel wants written.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Effects {
@@ -80,8 +89,12 @@ pub struct Context<'a> {
     pub clock: &'a dyn Clock,
     /// This attempt.
     pub attempt: Attempt,
+    /// When it began, by `clock`: for durations.
+    pub began: Timestamp,
     /// The kernel's own span.
     pub kernel: &'a SignedSpan,
+    /// The last version of the function that the request names, verified, where the host knows it; whoever may see it.
+    pub function: Option<&'a VerifiedSpan>,
     /// The input rules in force.
     pub rules: Rules,
 }
@@ -91,7 +104,7 @@ pub struct Context<'a> {
 pub struct Attempt {
     /// Counted from 1.
     pub number: u32,
-    /// When it was claimed: what the code is told as `now`.
+    /// When it was claimed, by the ledger's clock: what the code is told as `now`.
     pub started: Timestamp,
     /// The id of the execution that will record it.
     pub execution_id: Uuid,

@@ -15,8 +15,8 @@ use crate::clock::{Clock, SystemClock};
 use crate::ledger::chain::{self, Decision, Head};
 use crate::ledger::quota::{self, Uses};
 use crate::ledger::{
-    AppendOptions, Capability, Cursor, Ledger, LedgerError, Order, Outcome, Page, Position, Query, Receipt, Row, Signal,
-    Versions, Watch, WatchFrom, Work, WorkQueue, tail, work,
+    AppendOptions, Capability, Cursor, Due, Ledger, LedgerError, Look, Order, Outcome, Page, Position, Query, Receipt, Row,
+    Signal, Versions, Watch, WatchFrom, Work, WorkQueue, tail, work,
 };
 use crate::scope::Scope;
 use crate::seal::VerifiedSpan;
@@ -88,7 +88,11 @@ impl State {
     }
 
     fn head(&self, span: &SignedSpan) -> Option<&Arc<SignedSpan>> {
-        self.chain(&span.tenant_id, span.id).last().and_then(|index| self.row(*index))
+        self.last(&span.tenant_id, span.id)
+    }
+
+    fn last(&self, tenant: &str, id: Uuid) -> Option<&Arc<SignedSpan>> {
+        self.chain(tenant, id).last().and_then(|index| self.row(*index))
     }
 
     fn version(&self, span: &SignedSpan) -> Option<&Arc<SignedSpan>> {
@@ -293,6 +297,25 @@ impl WorkQueue for MemoryLedger {
 
     async fn claimable(&self, limit: usize, after: Option<&str>) -> Result<Vec<Work>, LedgerError> {
         Ok(self.state().queue.claimable(limit.min(work::MAX_CLAIMABLE), after, self.shared.clock.now()))
+    }
+
+    async fn due(&self, limit: usize, after: Option<&str>) -> Result<Look, LedgerError> {
+        let state = self.state();
+        let now = self.shared.clock.now();
+        let due = state.queue.claimable(limit.min(work::MAX_CLAIMABLE), after, now).into_iter().filter_map(|work| {
+            let request = state.last(&work.tenant_id, work.id)?;
+            let function = request.parent_id.and_then(|id| state.last(&work.tenant_id, id)).filter(|span| !span.is_deleted);
+            Some(Due { request: request.as_ref().clone(), function: function.map(|span| span.seal.curr_hash) })
+        });
+        Ok(Look { now, due: due.collect() })
+    }
+
+    async fn is_due(&self, work: &Work) -> Result<bool, LedgerError> {
+        Ok(self.state().queue.is_due(work, self.shared.clock.now()))
+    }
+
+    async fn arrivals(&self) -> Result<Arc<Signal>, LedgerError> {
+        Ok(Arc::clone(&self.shared.signal))
     }
 
     async fn heartbeat(&self, held: &Work, lease: Duration) -> Result<bool, LedgerError> {

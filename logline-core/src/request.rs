@@ -1,9 +1,18 @@
-//! The life of a request, as versions of its span: `scheduled` → `running` → `complete` or `error`.
+//! The life of a request, as versions of its span.
 //!
-//! Pure: each step is a draft made from the version before.
+//! ```text
+//! scheduled --claim--> running --> complete
+//!     ^                   |------> error        (no retry would change it, or none was asked for)
+//!     |<--back-off--------|------> dead         (attempts used up, or its deadline passed)
+//!     |<--revive-------------------+
+//!                                  cancelled    (from scheduled or running)
+//! ```
+//!
+//! Pure: each step is drafts made from the version before. Times are the ledger's, so hosts need not agree on theirs.
 
 use std::time::Duration;
 
+use chrono::NaiveDate;
 use serde_json::{Value, json};
 use thiserror::Error;
 use uuid::Uuid;
@@ -12,11 +21,25 @@ use crate::canonical;
 use crate::draft::Draft;
 use crate::hex::PublicKey;
 use crate::ids;
+use crate::ledger::Charges;
+use crate::ledger::work::MAX_PRIORITY;
 use crate::rules::{MAX_INTEGER, Rules};
 use crate::sandbox::Failure;
 use crate::span::SignedSpan;
 use crate::span::{SpanKey, Visibility};
 use crate::timestamp::Timestamp;
+
+/// Attempts of a request that names no number: a failure ends it, lost attempts are made again up to so many.
+pub const DEFAULT_LOST_ATTEMPTS: u32 = 20;
+
+/// The most attempts that a request may ask for.
+pub const MAX_ATTEMPTS: u32 = 1000;
+
+/// The first pause of a request that names none.
+pub const DEFAULT_BACKOFF: Duration = Duration::from_secs(1);
+
+/// The longest pause between attempts.
+pub const MAX_BACKOFF: Duration = Duration::from_secs(60 * 60);
 
 /// A request to be made.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,6 +59,18 @@ pub struct Request {
     pub trace_id: Option<String>,
     /// The same key, tenant, owner and function make one request, however often it is submitted.
     pub idempotency_key: Option<String>,
+    /// Not before this time; at once where absent.
+    pub due_at: Option<Timestamp>,
+    /// 0 to 9, the highest first within the tenant; 5 where absent.
+    pub priority: Option<u8>,
+    /// Attempts in all, 1 to [`MAX_ATTEMPTS`], with growing pauses between them. Where absent, the first failure is the end; only
+    /// attempts whose worker was lost are made again, up to [`DEFAULT_LOST_ATTEMPTS`].
+    pub max_attempts: Option<u32>,
+    /// The first pause, up to an hour; each is twice the one before, up to an hour, less up to a half by chance. One second where
+    /// absent.
+    pub backoff: Option<Duration>,
+    /// No attempt begins after this time.
+    pub deadline: Option<Timestamp>,
 }
 
 impl Request {
@@ -49,7 +84,47 @@ impl Request {
             visibility: Visibility::Private,
             trace_id: None,
             idempotency_key: None,
+            due_at: None,
+            priority: None,
+            max_attempts: None,
+            backoff: None,
+            deadline: None,
         }
+    }
+
+    /// Sets when it is due.
+    #[must_use]
+    pub fn due_at(mut self, due: Timestamp) -> Self {
+        self.due_at = Some(due);
+        self
+    }
+
+    /// Sets its priority, 0 to 9.
+    #[must_use]
+    pub fn priority(mut self, priority: u8) -> Self {
+        self.priority = Some(priority.min(MAX_PRIORITY));
+        self
+    }
+
+    /// Sets how often it is tried.
+    #[must_use]
+    pub fn max_attempts(mut self, attempts: u32) -> Self {
+        self.max_attempts = Some(attempts.clamp(1, MAX_ATTEMPTS));
+        self
+    }
+
+    /// Sets the first pause between attempts.
+    #[must_use]
+    pub fn backoff(mut self, pause: Duration) -> Self {
+        self.backoff = Some(pause.min(MAX_BACKOFF));
+        self
+    }
+
+    /// Sets when it is too late to begin.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Timestamp) -> Self {
+        self.deadline = Some(deadline);
+        self
     }
 
     /// Sets who may read it.
@@ -93,6 +168,18 @@ impl Request {
             .trace(self.trace_id.unwrap_or_else(|| id.simple().to_string()))
             .input(self.input)
             .metadata(json!({"attempt": 0}));
+        let draft = [
+            ("due_at", self.due_at.map(|time| time.to_string().into())),
+            ("priority", self.priority.map(Value::from)),
+            ("max_attempts", self.max_attempts.map(Value::from)),
+            ("backoff_ms", self.backoff.map(|pause| millis(pause).into())),
+            ("deadline", self.deadline.map(|time| time.to_string().into())),
+        ]
+        .into_iter()
+        .fold(draft, |draft, (name, value)| match value {
+            Some(value) => draft.meta(name, value),
+            None => draft,
+        });
         if self.idempotency_key.is_some() { draft.deterministic() } else { draft }
     }
 }
@@ -109,13 +196,29 @@ pub enum NotRunnable {
         /// Its type.
         entity_type: String,
     },
-    /// Somebody is at it.
-    #[error("request {key} is running until {lease_until}: wait for it, or retry after that time")]
-    Running {
+    /// Somebody is at it, or it is not due yet.
+    #[error("request {key} is `{status}` and not due: wait for whoever is at it, or for its time, and retry")]
+    NotDue {
         /// The request.
         key: SpanKey,
-        /// When its lease ends.
-        lease_until: Timestamp,
+        /// `scheduled` for later, or `running` under a lease.
+        status: String,
+    },
+    /// Its tenant has used its quota.
+    #[error("request {key} waits until {until}: its tenant has used its quota of today")]
+    Deferred {
+        /// The request.
+        key: SpanKey,
+        /// When it is due again.
+        until: Timestamp,
+    },
+    /// It cannot be revived.
+    #[error("request {key} is `{status}`: only one that is dead, cancelled or ended in error can be revived")]
+    NotEnded {
+        /// The request.
+        key: SpanKey,
+        /// Its status.
+        status: String,
     },
     /// Its first version is none that a request can begin with.
     #[error("request {key} cannot be run: {reason}")]
@@ -165,57 +268,100 @@ pub(crate) fn check_first(request: &SignedSpan, rules: &Rules) -> Result<(), Not
 }
 
 /// Closes a request that can never run. Its content is left to the first version, so that this one fits.
-pub(crate) fn refuse(request: &SignedSpan, reason: &NotRunnable, now: Timestamp) -> Draft {
+pub(crate) fn refuse(request: &SignedSpan, reason: &Failure, now: Timestamp) -> Draft {
     let mut draft = Draft::next_version(request).at(now).did("refused").status("error");
     let columns = draft.columns_mut();
     (columns.input, columns.output, columns.content, columns.metadata) = (None, None, None, None);
     (columns.name, columns.description, columns.code) = (None, None, None);
-    draft.error(Failure::new("request_malformed", reason.to_string()).to_value())
+    draft.error(reason.to_value())
 }
 
-/// A claim: the drafts that start an attempt.
+/// What a tenant is told, once a day, when it has used a quota.
+pub(crate) fn quota_violation(tenant: &str, key: &str, per_day: u64, day: NaiveDate) -> Draft {
+    let day = day.to_string();
+    Draft::new("policy_violation")
+        .id(ids::derive("policy_violation", &[tenant, key, &day]))
+        .tenant(tenant)
+        .owner("runtime")
+        .visibility(Visibility::Tenant)
+        .who("kernel:run_code")
+        .did("denied")
+        .this(format!("quota.{key}"))
+        .status("open")
+        .metadata(json!({"key": key, "day": day, "limit": per_day}))
+        .deterministic()
+}
+
+/// A claim that could be made, or why the request ends instead.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Claim {
-    pub(crate) attempt: u32,
-    /// The `running` version; before it, where an attempt was lost, the execution that says so.
-    pub(crate) drafts: Vec<Draft>,
+pub(crate) enum Claim {
+    /// The drafts that start an attempt: the `running` version last; before it, where an attempt was lost, the execution that says so.
+    Start { attempt: u32, drafts: Vec<Draft> },
+    /// The drafts that end the request: `dead` last.
+    End { drafts: Vec<Draft>, reason: NotRunnable },
 }
 
-/// Starts the next attempt of `request` by `worker`, whose lease ends after `lease`.
-pub(crate) fn claim(request: &SignedSpan, worker: &PublicKey, now: Timestamp, lease: Duration) -> Result<Claim, NotRunnable> {
-    let attempts = request.meta("attempt").and_then(Value::as_u64).and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
+/// How a worker takes a request.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Terms {
+    pub(crate) worker: PublicKey,
+    /// The ledger's time.
+    pub(crate) now: Timestamp,
+    pub(crate) lease: Duration,
+    /// What the claim uses.
+    pub(crate) charges: Option<Charges>,
+}
+
+/// Starts the next attempt of `request`, which the queue has found due: a running one's lease has ended.
+pub(crate) fn claim(request: &SignedSpan, terms: &Terms) -> Result<Claim, NotRunnable> {
+    let Terms { worker, now, lease, charges } = terms;
+    let attempts = attempts(request);
     let mut drafts = Vec::new();
+    let mut previous = request.clone();
     match request.status.as_deref() {
         Some("scheduled") => {}
-        Some("running") => {
-            let lease_until = request.meta("lease_until").and_then(Value::as_str).and_then(|t| t.parse().ok());
-            if let Some(lease_until) = lease_until.filter(|until| now < *until) {
-                return Err(NotRunnable::Running { key: request.key(), lease_until });
-            }
-            drafts.push(lost(request, attempts, now));
-        }
+        Some("running") => drafts.push(ended(request, "lost", "the worker's lease ended before it recorded a result", *now)),
         status => {
             return Err(NotRunnable::Ended { key: request.key(), status: status.unwrap_or_default().to_owned() });
         }
     }
+    let too_late = time(request, "deadline").filter(|deadline| now > deadline);
+    let end = if let Some(deadline) = too_late {
+        Some(Failure::new("deadline_exceeded", format!("it was not begun by its deadline, {deadline}")))
+    } else if used(request) >= allowed(request) {
+        Some(Failure::new("attempts_exhausted", format!("attempt {attempts} was lost, and it was the last allowed")))
+    } else {
+        None
+    };
+    if let Some(failure) = end {
+        let reason = NotRunnable::Ended { key: request.key(), status: "dead".to_owned() };
+        drafts.push(close_as(request, "gave_up", "dead", *now).error(failure.to_value()));
+        return Ok(Claim::End { drafts, reason });
+    }
     let attempt = attempts.saturating_add(1);
-    drafts.push(
-        Draft::next_version(request)
-            .at(now)
-            .who(format!("host:{worker}"))
-            .did("claimed")
-            .status("running")
-            .meta("attempt", attempt)
-            .meta("worker", worker.to_string())
-            .meta("lease_until", now.saturating_add(lease).to_string()),
-    );
-    Ok(Claim { attempt, drafts })
+    // What an earlier attempt failed with stands in its own version.
+    previous.span.error = None;
+    let mut draft = Draft::next_version(&previous)
+        .at(*now)
+        .who(format!("host:{worker}"))
+        .did("claimed")
+        .status("running")
+        .meta("attempt", attempt)
+        .meta("worker", worker.to_string())
+        .meta("lease_ms", millis(*lease))
+        .meta("lease_until", now.saturating_add(*lease).to_string());
+    if let Some(charges) = charges {
+        draft = draft.meta("quota", charges.to_value());
+    }
+    drafts.push(draft);
+    Ok(Claim::Start { attempt, drafts })
 }
 
-/// The execution of an attempt whose worker never came back.
-fn lost(request: &SignedSpan, attempt: u32, now: Timestamp) -> Draft {
-    let failure = Failure::new("lost", "the worker's lease ended before it recorded a result");
-    execution(request, attempt).at(now).status("error").error(failure.to_value()).meta("attempt", attempt)
+/// The execution of an attempt that ends without its worker's word.
+fn ended(running: &SignedSpan, code: &str, message: &str, now: Timestamp) -> Draft {
+    let attempt = attempts(running);
+    let failure = Failure::new(code, message);
+    execution(running, attempt).at(now).status("error").error(failure.to_value()).meta("attempt", attempt)
 }
 
 /// What every execution of `request` has in common: identity, owner, place in the timeline.
@@ -237,12 +383,104 @@ pub fn execution(request: &SignedSpan, attempt: u32) -> Draft {
     draft
 }
 
-/// Closes the attempt that `running` started.
+/// Ends the attempt that `running` started: the request with it, unless another attempt may help and is allowed.
 pub(crate) fn close(running: &SignedSpan, result: &Result<Value, Failure>, execution: Uuid, now: Timestamp) -> Draft {
-    let draft = Draft::next_version(running).at(now).meta("execution", execution.to_string());
     // The input stands in version 0 and the output in the execution; the closing row points there.
-    match result {
-        Ok(_) => draft.did("completed").status("complete"),
-        Err(failure) => draft.did("failed").status("error").error(failure.to_value()),
+    let draft = match result {
+        Ok(_) => close_as(running, "completed", "complete", now),
+        Err(failure) => {
+            let retries = running.meta("max_attempts").is_some() && !failure.is_final();
+            let draft = match retries {
+                true if used(running) < allowed(running) => {
+                    let pause = pause(running);
+                    let again = Draft::next_version(running).at(now).did("failed").status("scheduled");
+                    again.meta("due_at", now.saturating_add(pause).to_string())
+                }
+                true => close_as(running, "gave_up", "dead", now),
+                false => close_as(running, "failed", "error", now),
+            };
+            draft.error(failure.to_value())
+        }
+    };
+    draft.meta("execution", execution.to_string())
+}
+
+/// Takes back a claim whose worker has to go: the attempt ends without a result, and the next may begin at once.
+pub(crate) fn hand_back(running: &SignedSpan, now: Timestamp) -> Vec<Draft> {
+    let execution = ended(running, "handed_back", "the worker was shut down before the attempt ended", now);
+    vec![execution, Draft::next_version(running).at(now).did("handed_back").status("scheduled").meta("due_at", now.to_string())]
+}
+
+/// Puts a request off, without an attempt.
+pub(crate) fn defer(request: &SignedSpan, until: Timestamp, reason: &Failure, now: Timestamp) -> Draft {
+    let draft = Draft::next_version(request).at(now).did("deferred").status("scheduled");
+    draft.error(reason.to_value()).meta("due_at", until.to_string())
+}
+
+/// Ends a request that has not ended; an attempt that is under way is told by the loss of its claim.
+pub(crate) fn cancel(request: &SignedSpan, who: &str, now: Timestamp) -> Result<Vec<Draft>, NotRunnable> {
+    let mut drafts = Vec::new();
+    match request.status.as_deref() {
+        Some("scheduled") => {}
+        Some("running") => drafts.push(ended(request, "cancelled", "the request was cancelled while it ran", now)),
+        status => {
+            return Err(NotRunnable::Ended { key: request.key(), status: status.unwrap_or_default().to_owned() });
+        }
     }
+    drafts.push(close_as(request, "cancelled", "cancelled", now).who(who));
+    Ok(drafts)
+}
+
+/// Schedules a request that ended without success again, with as many attempts as it had at first.
+pub(crate) fn revive(request: &SignedSpan, who: &str, now: Timestamp) -> Result<Draft, NotRunnable> {
+    match request.status.as_deref() {
+        Some("dead" | "error" | "cancelled") => {
+            let draft = Draft::next_version(request).at(now).who(who).did("revived").status("scheduled");
+            let draft = draft.meta("due_at", now.to_string()).meta("attempts_before", attempts(request));
+            // A deadline that has passed would end it again.
+            Ok(draft.without_meta("deadline"))
+        }
+        status => Err(NotRunnable::NotEnded { key: request.key(), status: status.unwrap_or_default().to_owned() }),
+    }
+}
+
+fn close_as(request: &SignedSpan, did: &str, status: &str, now: Timestamp) -> Draft {
+    Draft::next_version(request).at(now).did(did).status(status)
+}
+
+/// Attempts begun so far, ever.
+fn attempts(request: &SignedSpan) -> u32 {
+    number(request, "attempt").unwrap_or(0)
+}
+
+/// Attempts begun since it was last revived.
+fn used(request: &SignedSpan) -> u32 {
+    attempts(request).saturating_sub(number(request, "attempts_before").unwrap_or(0))
+}
+
+fn allowed(request: &SignedSpan) -> u32 {
+    number(request, "max_attempts").map_or(DEFAULT_LOST_ATTEMPTS, |attempts| attempts.clamp(1, MAX_ATTEMPTS))
+}
+
+/// The pause after the attempt that `running` started. What looks like chance follows from the attempt's id, so that it is the
+/// same whoever computes it.
+fn pause(running: &SignedSpan) -> Duration {
+    let first = running.meta("backoff_ms").and_then(Value::as_u64).map_or(DEFAULT_BACKOFF, Duration::from_millis);
+    let doublings = used(running).saturating_sub(1).min(31);
+    let longest = first.saturating_mul(1 << doublings).min(MAX_BACKOFF);
+    let execution = ids::execution(&running.tenant_id, running.id, attempts(running));
+    let chance = u32::from_be_bytes(*execution.as_bytes().first_chunk().unwrap_or(&[0; 4]));
+    longest.mul_f64(1.0 - f64::from(chance) / f64::from(u32::MAX) / 2.0)
+}
+
+fn number(request: &SignedSpan, name: &str) -> Option<u32> {
+    request.meta(name).and_then(Value::as_u64).and_then(|n| u32::try_from(n).ok())
+}
+
+fn time(request: &SignedSpan, name: &str) -> Option<Timestamp> {
+    request.meta(name).and_then(Value::as_str).and_then(|text| text.parse().ok())
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

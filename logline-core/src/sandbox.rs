@@ -86,6 +86,14 @@ impl Failure {
         }
     }
 
+    /// Whether another attempt would come to the same: the function itself said no, or the request can never be carried out.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        const FINAL: &[&str] =
+            &["input_limit", "invalid_output", "not_a_function", "function_not_verified", "request_malformed"];
+        self.code.starts_with("guest:") || FINAL.contains(&self.code.as_str())
+    }
+
     /// The value of an `error` column.
     #[must_use]
     pub fn to_value(&self) -> Value {

@@ -11,7 +11,7 @@ use crate::clock::{Clock, IdSource};
 use crate::draft::Draft;
 use crate::hex::{Hash, PublicKey};
 use crate::ids;
-use crate::kernel::{Kernel, NATIVE_RUNTIME};
+use crate::kernel::{Kernel, NATIVE_RUNTIME, Service};
 use crate::keys::{Signer, Verifier};
 use crate::ledger::{Ledger, LedgerError, LedgerExt as _};
 use crate::roles::Role;
@@ -24,8 +24,8 @@ use crate::trust::{NotAuthorised, Trusted};
 /// A kernel that may run.
 #[derive(Clone)]
 pub struct Booted {
-    /// The code.
-    pub kernel: Arc<dyn Kernel>,
+    /// The code; `None` for a service, which its host runs.
+    pub kernel: Option<Arc<dyn Kernel>>,
     /// The span that names it.
     pub span: VerifiedSpan,
 }
@@ -127,6 +127,7 @@ pub(crate) struct Stage0<'a> {
     pub(crate) ledger: &'a dyn Ledger,
     pub(crate) trusted: &'a Trusted,
     pub(crate) kernels: &'a [Arc<dyn Kernel>],
+    pub(crate) services: &'a [Service],
     pub(crate) signer: &'a dyn Signer,
     pub(crate) clock: &'a dyn Clock,
     pub(crate) ids: &'a dyn IdSource,
@@ -188,11 +189,13 @@ impl Stage0<'_> {
             return Err(BootError::Runtime { id, runtime: span.runtime.clone().unwrap_or_default() });
         }
         let code = span.code.clone().unwrap_or_default();
-        let registered = |kernel: &Arc<dyn Kernel>| format!("{}@{}", kernel.name(), kernel.version());
-        match self.kernels.iter().find(|kernel| registered(kernel) == code.trim()) {
-            Some(kernel) => Ok(Booted { kernel: Arc::clone(kernel), span }),
+        let kernels = self.kernels.iter().map(|k| (format!("{}@{}", k.name(), k.version()), Some(k)));
+        let services = self.services.iter().map(|s| (format!("{}@{}", s.name, s.version), None));
+        let mut registered = kernels.chain(services);
+        match registered.clone().find(|(name, _)| name == code.trim()) {
+            Some((_, kernel)) => Ok(Booted { kernel: kernel.cloned(), span }),
             None => {
-                let registered = self.kernels.iter().map(registered).collect::<Vec<_>>().join(", ");
+                let registered = registered.by_ref().map(|(name, _)| name).collect::<Vec<_>>().join(", ");
                 Err(BootError::NotRegistered { id, code: code.chars().take(80).collect(), registered })
             }
         }

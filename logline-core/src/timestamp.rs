@@ -86,6 +86,13 @@ impl Timestamp {
         self.to_utc().date_naive()
     }
 
+    /// Midnight, UTC, at the end of `day`.
+    #[must_use]
+    pub fn start_of_day_after(day: NaiveDate) -> Self {
+        let micros = day.and_time(chrono::NaiveTime::MIN).and_utc().timestamp_micros();
+        Self { micros }.saturating_add(Duration::from_secs(24 * 60 * 60))
+    }
+
     /// This time plus `duration`, stopping at the end of year 9999.
     #[must_use]
     pub fn saturating_add(self, duration: Duration) -> Self {

@@ -17,6 +17,7 @@ const LAYERS: &[&str] = &[
     "clock",
     "ids",
     "keys",
+    "recent",
     "keyfile",
     "canonical",
     "draft",

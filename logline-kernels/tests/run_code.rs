@@ -8,7 +8,7 @@ use std::time::Duration;
 use logline_core::ledger::Ledger as _;
 use logline_core::request::{NotRunnable, Request};
 use logline_core::{
-    Draft, Execution, Host, HostError, Scope, SignedSpan, Signer as _, SystemClock, Timestamp, Verifier, Visibility, ids,
+    Draft, Execution, Host, HostError, Scope, SignedSpan, Signer as _, SystemClock, Verifier, Visibility, ids,
 };
 use logline_wasm::WasmSandbox;
 use serde_json::json;
@@ -152,9 +152,11 @@ fn a_request_signed_by_a_stranger_is_not_carried_out() {
         let mut draft = Draft::new("request").tenant(TENANT).owner(USER).who("w").this("t").parent(id).status("scheduled");
         draft.columns_mut().input = Some(json!(1));
         let request = smuggle(&ledger, draft, STRANGER).await;
-        let error = host.run(TENANT, request.id).await.unwrap_err();
+        let error = host.run_request(TENANT, request.id).await.unwrap_err();
         assert!(matches!(error, HostError::NotAuthorised(_)), "{error}");
         assert!(spans(&ledger, "execution").await.is_empty());
+        let closed = ledger.get(&Scope::Operator, TENANT, request.id).await.unwrap();
+        assert_eq!(closed.error.as_ref().unwrap()["code"], "request_not_authorised");
     });
 }
 
@@ -169,7 +171,7 @@ fn a_request_that_could_never_be_closed_is_refused_and_closed() {
         let draft = || Draft::new("request").tenant(TENANT).owner(USER).who("w").this("t").parent(id).status("scheduled");
         for hostile in [draft().content(json!("x".repeat(1_000_000))), draft().meta("attempt", u32::MAX)] {
             let request = smuggle(&ledger, hostile, HOST).await;
-            let error = host.run(TENANT, request.id).await.unwrap_err();
+            let error = host.run_request(TENANT, request.id).await.unwrap_err();
             assert!(matches!(error, HostError::NotRunnable(NotRunnable::Malformed { .. })), "{error}");
             let closed = ledger.get(&Scope::Operator, TENANT, request.id).await.unwrap();
             assert_eq!((closed.seq, closed.status.as_deref()), (1, Some("error")));
@@ -177,10 +179,10 @@ fn a_request_that_could_never_be_closed_is_refused_and_closed() {
         let mut note = draft().meta("attempt", 1);
         note.columns_mut().entity_type = "note".to_owned();
         let note = smuggle(&ledger, note, HOST).await;
-        assert!(host.run(TENANT, note.id).await.is_err());
+        assert!(host.run_request(TENANT, note.id).await.is_err());
         assert_eq!(ledger.get(&Scope::Operator, TENANT, note.id).await.unwrap().seq, 0, "what is no request is left alone");
         let last = smuggle(&ledger, draft().seq(logline_core::MAX_INTEGER), HOST).await;
-        assert!(host.run(TENANT, last.id).await.is_err());
+        assert!(host.run_request(TENANT, last.id).await.is_err());
     });
 }
 
@@ -190,25 +192,23 @@ fn a_request_runs_once_and_a_lost_attempt_is_recorded() {
         let (ledger, host) = host().await;
         let id = publish(&host, &echo()).await;
         let done = execute(&host, id, json!(1)).await;
-        let again = host.run(TENANT, done.request.id).await.unwrap_err();
+        let again = host.run_request(TENANT, done.request.id).await.unwrap_err();
         assert!(matches!(again, HostError::NotRunnable(NotRunnable::Ended { .. })), "{again}");
         // A worker that claimed and never came back, before and after its lease.
-        let claimed = |until: &str| {
+        let claimed = |lease_ms: u64| {
             let request = Request::new(TENANT, USER, id, json!(2));
-            let until = until.to_owned();
             let (host, ledger) = (host.clone(), ledger.clone());
             async move {
                 let first = host.submit(request).await.unwrap();
-                let running = Draft::next_version(&first).status("running").meta("attempt", 1).meta("lease_until", until);
+                let running = Draft::next_version(&first).status("running").meta("attempt", 1).meta("lease_ms", lease_ms);
                 smuggle(&ledger, running, HOST).await
             }
         };
-        let far = Timestamp::EPOCH.saturating_add(Duration::from_secs(200 * 365 * 86_400)).to_string();
-        let busy = claimed(&far).await;
-        let error = host.run(TENANT, busy.id).await.unwrap_err();
-        assert!(matches!(error, HostError::NotRunnable(NotRunnable::Running { .. })), "{error}");
-        let lost = claimed("2020-01-01T00:00:00.000000Z").await;
-        let done = host.run(TENANT, lost.id).await.unwrap();
+        let busy = claimed(3_600_000).await;
+        let error = host.run_request(TENANT, busy.id).await.unwrap_err();
+        assert!(matches!(error, HostError::NotRunnable(NotRunnable::NotDue { .. })), "{error}");
+        let lost = claimed(0).await;
+        let done = host.run_request(TENANT, lost.id).await.unwrap();
         assert_eq!(done.request.meta("attempt"), Some(&json!(2)));
         let first = ledger.get(&Scope::Operator, TENANT, ids::execution(TENANT, lost.id, 1)).await.unwrap();
         assert_eq!(first.error.as_ref().unwrap()["code"], "lost");
@@ -225,7 +225,7 @@ fn a_dropped_run_leaves_the_request_to_its_lease() {
         .await;
         let id = publish(&host, &module("", "(loop $again (br $again)) (i64.const 0)")).await;
         let request = host.submit(Request::new(TENANT, USER, id, json!(1))).await.unwrap();
-        let outcome = tokio::time::timeout(Duration::from_millis(100), host.run(TENANT, request.id)).await;
+        let outcome = tokio::time::timeout(Duration::from_millis(100), host.run_request(TENANT, request.id)).await;
         assert!(outcome.is_err(), "the guest was still spinning");
         let head = ledger.get(&Scope::Operator, TENANT, request.id).await.unwrap();
         assert_eq!(head.status.as_deref(), Some("running"));

@@ -142,6 +142,40 @@ BEGIN
   END LOOP;
 END $$;
 
+-- The same with the rows, each in the identity of its tenant's runtime, and the hash of the last version of what each asks. Not
+-- with the owner's rights: row-level security holds.
+CREATE FUNCTION ledger.due(after text, most integer)
+RETURNS TABLE (turn integer, function_hash text, request ledger.universal_registry)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  work record;
+  tenant text := '';
+BEGIN
+  FOR work IN
+    SELECT turns.* FROM (
+      SELECT c.*, row_number() OVER (PARTITION BY c.turn ORDER BY c.n) AS k
+      FROM ledger.claimable(after, most) WITH ORDINALITY AS c(turn, tenant_id, owner_id, id, seq, curr_hash, n)
+      ORDER BY k, c.turn LIMIT most) turns
+    ORDER BY turns.turn, turns.k
+  LOOP
+    IF work.tenant_id <> tenant THEN
+      tenant := work.tenant_id;
+      PERFORM ledger.identify('logline_runtime', tenant, '', '');
+    END IF;
+    RETURN QUERY SELECT work.turn,
+      (SELECT CASE WHEN NOT f.is_deleted THEN f.curr_hash END FROM ledger.universal_registry f
+        WHERE f.tenant_id = tenant AND f.id = u.parent_id ORDER BY f.seq DESC LIMIT 1), u
+    FROM ledger.universal_registry u WHERE u.tenant_id = tenant AND u.id = work.id AND u.seq = work.seq;
+  END LOOP;
+END $$;
+
+-- Whether a request with this last version is due and nobody has leased it.
+CREATE FUNCTION ledger.is_due(tenant text, request uuid, version integer, hash text) RETURNS boolean LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $$
+  SELECT EXISTS (SELECT FROM ledger.work w WHERE w.tenant_id = tenant AND w.id = request AND w.seq = version AND w.curr_hash = hash
+    AND w.ready_at <= clock_timestamp() AND ledger.is_within(tenant))
+$$;
+
 -- Extends the lease of a claim that is the last version still.
 CREATE FUNCTION ledger.heartbeat(tenant text, request uuid, version integer, hash text, lease_ms bigint) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -231,9 +265,11 @@ $$;
 
 REVOKE EXECUTE ON FUNCTION ledger.today(), ledger.number_in(jsonb, text, numeric), ledger.time_in(jsonb, text),
   ledger.is_claim(text, text, boolean), ledger.ready_at(boolean, jsonb, timestamptz), ledger.charges(jsonb, date), ledger.keep_work(), ledger.claimable(text, integer),
+  ledger.due(text, integer), ledger.is_due(text, uuid, integer, text),
   ledger.heartbeat(text, uuid, integer, text, bigint), ledger.used(text, text), ledger.hold_counters(text[], text[]),
   ledger.rebuild_work(), ledger.stray_work() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION ledger.claimable(text, integer), ledger.heartbeat(text, uuid, integer, text, bigint),
+GRANT EXECUTE ON FUNCTION ledger.claimable(text, integer), ledger.due(text, integer), ledger.is_due(text, uuid, integer, text),
+  ledger.heartbeat(text, uuid, integer, text, bigint),
   ledger.used(text, text), ledger.hold_counters(text[], text[]) TO logline_runtime, logline_operator;
 GRANT EXECUTE ON FUNCTION ledger.rebuild_work() TO logline_operator;
 GRANT EXECUTE ON FUNCTION ledger.stray_work() TO logline_app, logline_runtime, logline_operator;

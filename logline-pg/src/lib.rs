@@ -34,8 +34,8 @@ mod types;
 mod work;
 mod writer;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -46,7 +46,7 @@ use logline_core::ledger::{
 use logline_core::{Scope, SignedSpan, VerifiedSpan};
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{AssertSqlSafe, Executor as _, PgConnection, PgPool};
-use tokio::sync::{Mutex, OnceCell, mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
@@ -88,8 +88,10 @@ struct Shared {
     jobs: mpsc::UnboundedSender<Append>,
     queued: Arc<AtomicUsize>,
     tail: Arc<Tail>,
-    /// Listener and poller, once somebody watches.
-    watching: OnceCell<Vec<Abort>>,
+    /// The listener, once somebody watches or works.
+    listening: OnceLock<Option<Abort>>,
+    /// The poller, once somebody watches.
+    polling: OnceLock<Abort>,
     _teller: Abort,
 }
 
@@ -152,7 +154,18 @@ impl PgLedger {
             tokio::spawn(writer::run(pool.clone(), link, waiting, queued, tail));
         }
         let teller = Abort(tokio::spawn(tail::tell(pool.clone(), link, Arc::clone(&tail))));
-        Ok(Self { shared: Arc::new(Shared { pool, options, jobs, queued, tail, watching: OnceCell::new(), _teller: teller }) })
+        Ok(Self {
+            shared: Arc::new(Shared {
+                pool,
+                options,
+                jobs,
+                queued,
+                tail,
+                listening: OnceLock::new(),
+                polling: OnceLock::new(),
+                _teller: teller,
+            }),
+        })
     }
 
     /// The transactions that keep new rows from showing in append order, oldest first; empty where none does.
@@ -217,20 +230,19 @@ impl PgLedger {
         }
     }
 
+    /// Starts the listener unless it runs, or cannot hear anything.
+    fn start_listening(&self) {
+        let Shared { pool, tail, listening, .. } = &*self.shared;
+        let start = || Abort(tokio::spawn(tail::listen(pool.connect_options(), Arc::clone(tail))));
+        listening.get_or_init(|| (self.link() == Link::Direct).then(start));
+    }
+
     /// Starts listener and poller unless they run.
-    async fn start_watching(&self) {
-        let shared = &self.shared;
-        let start = || async {
-            let (pool, tail) = (&shared.pool, &shared.tail);
-            let link = self.link();
-            let poller = tail::poll(pool.clone(), link, Arc::clone(tail), shared.options.poll_interval);
-            let mut tasks = vec![Abort(tokio::spawn(poller))];
-            if link == Link::Direct {
-                tasks.push(Abort(tokio::spawn(tail::listen(pool.connect_options(), Arc::clone(tail)))));
-            }
-            tasks
-        };
-        shared.watching.get_or_init(start).await;
+    fn start_watching(&self) {
+        self.start_listening();
+        let Shared { pool, tail, polling, options, .. } = &*self.shared;
+        let poll = || tail::poll(pool.clone(), self.link(), Arc::clone(tail), options.poll_interval);
+        polling.get_or_init(|| Abort(tokio::spawn(poll())));
     }
 }
 
@@ -342,7 +354,7 @@ impl Ledger for PgLedger {
     }
 
     async fn watch(&self, scope: &Scope, from: WatchFrom) -> Result<Watch, LedgerError> {
-        self.start_watching().await;
+        self.start_watching();
         let signal = self.shared.tail.signal(tail::tenant_hash(&self.shared.pool, self.link(), scope).await?);
         let from = match from {
             WatchFrom::Now => {

@@ -1,6 +1,7 @@
 //! Following the ledger: one listener and one poller per host, however many watch.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,9 @@ use crate::types::Xid;
 
 /// The channel on which hosts tell each other that there are rows. It carries nothing.
 const CHANNEL: &str = "logline";
+
+/// The channel for requests, so that workers are not woken by everything else.
+const REQUESTS_CHANNEL: &str = "logline_requests";
 
 /// The least time between two notifications of a host: each takes a lock that all notifying transactions of the cluster share.
 const NOTIFY_INTERVAL: Duration = Duration::from_millis(10);
@@ -46,10 +50,14 @@ pub(crate) struct Tail {
     known: Mutex<(i32, Xid)>,
     /// Watchers by the tenant they look at; `None` for those who look at all.
     signals: Mutex<HashMap<Option<i64>, Arc<Signal>>>,
+    /// Requests may have come.
+    pub(crate) arrivals: Arc<Signal>,
     /// Somebody should look for rows.
     pub(crate) look: Notify,
     /// Other hosts should be told of rows.
     pub(crate) tell: Notify,
+    /// And of requests among them.
+    has_requests: AtomicBool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -67,9 +75,13 @@ impl Tail {
         *known = (*known).max(horizon);
     }
 
-    /// Rows were committed by this host.
-    pub(crate) fn wrote(&self) {
+    /// Rows were committed by this host; among them perhaps requests for whoever works.
+    pub(crate) fn wrote(&self, requests: bool) {
         self.look.notify_one();
+        if requests {
+            self.has_requests.store(true, Ordering::Relaxed);
+            self.arrivals.notify();
+        }
         self.tell.notify_one();
     }
 
@@ -122,8 +134,11 @@ pub(crate) async fn tell(pool: PgPool, link: Link, tail: Arc<Tail>) {
         let told = async {
             let mut plain = Plain::begin(&pool, link).await?;
             // A notification that a crash loses was for listeners that are gone too: its commit waits for no disk.
-            let notify = sqlx::query("SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, '')");
-            let notify = notify.persistent(link.keeps_statements()).bind(CHANNEL);
+            let requests = tail.has_requests.swap(false, Ordering::Relaxed);
+            let notify = sqlx::query(
+                "SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, ''), CASE WHEN $2 THEN pg_notify($3, '') END",
+            );
+            let notify = notify.persistent(link.keeps_statements()).bind(CHANNEL).bind(requests).bind(REQUESTS_CHANNEL);
             notify.execute(plain.connection()).await?;
             plain.end().await
         };
@@ -149,13 +164,18 @@ pub(crate) async fn listen(options: Arc<PgConnectOptions>, tail: Arc<Tail>) {
     loop {
         let heard = async {
             let mut listener = PgListener::connect_with(&pool).await?;
-            listener.listen(CHANNEL).await?;
+            listener.listen_all([CHANNEL, REQUESTS_CHANNEL]).await?;
             // What was said before is not heard: look once.
             tail.look.notify_one();
+            tail.arrivals.notify();
             loop {
                 // `None` is a lost connection: it has been replaced, and what was said meanwhile is not heard.
-                listener.try_recv().await?;
-                tail.look.notify_one();
+                let heard = listener.try_recv().await?;
+                if heard.is_none_or(|heard| heard.channel() == REQUESTS_CHANNEL) {
+                    tail.arrivals.notify();
+                } else {
+                    tail.look.notify_one();
+                }
             }
         };
         let Err::<(), sqlx::Error>(error) = heard.await else { return };

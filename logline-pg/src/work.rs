@@ -1,17 +1,19 @@
 //! The work queue: calls of the functions that keep it (`migrations/0002_work.sql`).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use logline_core::ledger::work::{MAX_CLAIMABLE, MAX_LEASE, Rebuilt, in_turns};
-use logline_core::ledger::{LedgerError, Work, WorkQueue};
+use logline_core::ledger::{Due, LedgerError, Look, Signal, Work, WorkQueue};
 use logline_core::{Scope, Timestamp};
 use sqlx::postgres::PgRow;
-use sqlx::{Executor as _, Row as _};
+use sqlx::{AssertSqlSafe, Executor as _, Row as _};
 
 use crate::PgLedger;
 use crate::error::from_sqlx;
 use crate::identity::{Access, Plain};
+use crate::row::{self, COLUMNS};
 
 #[deny(clippy::missing_trait_methods)]
 #[async_trait]
@@ -22,8 +24,7 @@ impl WorkQueue for PgLedger {
         let query = sqlx::query_scalar(sql).persistent(self.link().keeps_statements());
         let micros = query.fetch_one(plain.connection()).await.map_err(from_sqlx)?;
         plain.end().await.map_err(from_sqlx)?;
-        Timestamp::from_unix_micros(micros)
-            .map_err(|e| LedgerError::Refused { reason: format!("the server's clock cannot be used: {e}") })
+        timestamp(micros)
     }
 
     async fn claimable(&self, limit: usize, after: Option<&str>) -> Result<Vec<Work>, LedgerError> {
@@ -35,22 +36,51 @@ impl WorkQueue for PgLedger {
         let query = query.bind(after.unwrap_or_default()).bind(i32::try_from(limit).unwrap_or(i32::MAX));
         let rows = query.fetch_all(connection).await.map_err(from_sqlx)?;
         session.commit().await.map_err(from_sqlx)?;
-        let mut tenants: Vec<Vec<Work>> = Vec::new();
-        for row in rows {
-            let work = match decode(&row) {
-                Ok(work) => work,
-                // One that cannot be claimed must not keep others from being found; doctor and fsck name it.
-                Err(error) => {
-                    tracing::error!(%error, "an open request cannot be read");
-                    continue;
-                }
-            };
-            match tenants.last_mut() {
-                Some(tenant) if tenant.first().is_some_and(|first| first.tenant_id == work.tenant_id) => tenant.push(work),
-                _ => tenants.push(vec![work]),
-            }
-        }
-        Ok(in_turns(tenants, limit))
+        Ok(in_turns(by_turn(&rows, decode)?, limit))
+    }
+
+    async fn due(&self, limit: usize, after: Option<&str>) -> Result<Look, LedgerError> {
+        // One round trip, and a row also where nothing is due. The tenant of each request is taken on within.
+        let columns = COLUMNS.split(", ").map(|column| format!("(d.request).{column}")).collect::<Vec<_>>().join(", ");
+        let sql = format!(
+            "SELECT d.turn, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, d.function_hash, {columns}
+             FROM (SELECT) one LEFT JOIN ledger.due($1, $2) d ON true"
+        );
+        let link = self.link();
+        let mut plain = Plain::begin(&self.shared.pool, link).await.map_err(from_sqlx)?;
+        let query = sqlx::query(AssertSqlSafe(sql)).persistent(link.keeps_statements());
+        let query = query.bind(after.unwrap_or_default()).bind(i32::try_from(limit.min(MAX_CLAIMABLE)).unwrap_or(i32::MAX));
+        let rows = query.fetch_all(plain.connection()).await.map_err(from_sqlx)?;
+        plain.end().await.map_err(from_sqlx)?;
+        let now = rows.first().map_or(Ok(0), |row| row.try_get(1)).map_err(from_sqlx)?;
+        let found = rows.iter().filter(|row| row.try_get::<Option<i32>, _>(0).is_ok_and(|turn| turn.is_some()));
+        let due = by_turn(found, |row| {
+            let function: Option<String> = row.try_get(2).map_err(from_sqlx)?;
+            let (_, request, _) = row::decode(row, 3)?;
+            Ok(Due { request: request?, function: function.and_then(|hash| hash.parse().ok()) })
+        })?;
+        Ok(Look { now: timestamp(now)?, due: in_turns(due, limit) })
+    }
+
+    async fn is_due(&self, work: &Work) -> Result<bool, LedgerError> {
+        let mut session = self.read(&Scope::runtime(&work.tenant_id), None).await?;
+        let connection = session.connection().map_err(from_sqlx)?;
+        let is_due = sqlx::query_scalar("SELECT ledger.is_due($1, $2, $3, $4)")
+            .persistent(self.link().keeps_statements())
+            .bind(&work.tenant_id)
+            .bind(work.id)
+            .bind(i32::try_from(work.seq).unwrap_or(i32::MAX))
+            .bind(work.curr_hash.to_string())
+            .fetch_one(connection)
+            .await
+            .map_err(from_sqlx)?;
+        session.commit().await.map_err(from_sqlx)?;
+        Ok(is_due)
+    }
+
+    async fn arrivals(&self) -> Result<Arc<Signal>, LedgerError> {
+        self.start_listening();
+        Ok(Arc::clone(&self.shared.tail.arrivals))
     }
 
     async fn heartbeat(&self, held: &Work, lease: Duration) -> Result<bool, LedgerError> {
@@ -95,6 +125,31 @@ impl WorkQueue for PgLedger {
 /// A host as itself: the runtime of no tenant in particular, which sees no row.
 fn host() -> Scope {
     Scope::runtime("")
+}
+
+fn timestamp(micros: i64) -> Result<Timestamp, LedgerError> {
+    Timestamp::from_unix_micros(micros)
+        .map_err(|e| LedgerError::Refused { reason: format!("the server's clock cannot be used: {e}") })
+}
+
+/// What rows say, those of one turn together. A row that cannot be read must not keep others from being found; doctor and fsck
+/// name it.
+fn by_turn<'a, T>(
+    rows: impl IntoIterator<Item = &'a PgRow>,
+    decode: impl Fn(&PgRow) -> Result<T, LedgerError>,
+) -> Result<Vec<Vec<T>>, LedgerError> {
+    let mut turns: Vec<(i32, Vec<T>)> = Vec::new();
+    for row in rows {
+        let turn = row.try_get(0).map_err(from_sqlx)?;
+        match decode(row) {
+            Ok(item) => match turns.last_mut() {
+                Some((last, items)) if *last == turn => items.push(item),
+                _ => turns.push((turn, vec![item])),
+            },
+            Err(error) => tracing::error!(%error, "an open request cannot be read"),
+        }
+    }
+    Ok(turns.into_iter().map(|(_, items)| items).collect())
 }
 
 fn decode(row: &PgRow) -> Result<Work, LedgerError> {

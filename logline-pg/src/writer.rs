@@ -95,8 +95,12 @@ impl Writer {
             }
             Err(Stop { error, .. }) => all(&group, error),
         };
-        if verdicts.iter().flatten().flatten().any(|receipt| receipt.outcome == Outcome::Appended) {
-            tail.wrote();
+        let appended = |verdict: &Verdict| verdict.iter().flatten().any(|receipt| receipt.outcome == Outcome::Appended);
+        if verdicts.iter().any(appended) {
+            let waits = |row: &EncodedRow| row.span.entity_type == "request" && row.span.status.as_deref() == Some("scheduled");
+            tail.wrote(
+                group.iter().zip(&verdicts).any(|(append, verdict)| appended(verdict) && append.batch.iter().any(waits)),
+            );
         }
         for (append, verdict) in group.into_iter().zip(verdicts) {
             // Whoever asked may have gone.

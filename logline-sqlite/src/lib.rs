@@ -47,8 +47,8 @@ use async_trait::async_trait;
 use futures_channel::oneshot;
 use logline_core::ledger::work::{MAX_CLAIMABLE, MAX_LEASE, Rebuilt};
 use logline_core::ledger::{
-    AppendOptions, Capability, Cursor, Ledger, LedgerError, Order, Page, Position, Query, Receipt, Signal, Watch, WatchFrom,
-    Work, WorkQueue, quota, tail,
+    AppendOptions, Capability, Cursor, Ledger, LedgerError, Look, Order, Page, Position, Query, Receipt, Signal, Watch,
+    WatchFrom, Work, WorkQueue, quota, tail,
 };
 use logline_core::{Scope, SignedSpan, Timestamp, VerifiedSpan};
 use rusqlite::{Connection, TransactionBehavior};
@@ -276,6 +276,21 @@ impl WorkQueue for SqliteLedger {
     async fn claimable(&self, limit: usize, after: Option<&str>) -> Result<Vec<Work>, LedgerError> {
         let (limit, after) = (limit.min(MAX_CLAIMABLE), after.unwrap_or_default().to_owned());
         self.shared.readers.read(move |connection| work::claimable(connection, limit, &after)).await
+    }
+
+    async fn due(&self, limit: usize, after: Option<&str>) -> Result<Look, LedgerError> {
+        let (limit, after) = (limit.min(MAX_CLAIMABLE), after.unwrap_or_default().to_owned());
+        self.shared.readers.read(move |connection| work::due(connection, limit, &after)).await
+    }
+
+    async fn is_due(&self, work: &Work) -> Result<bool, LedgerError> {
+        let work = work.clone();
+        self.shared.readers.read(move |connection| work::is_due(connection, &work)).await
+    }
+
+    async fn arrivals(&self) -> Result<Arc<Signal>, LedgerError> {
+        self.shared.watcher.start(&self.shared.options)?;
+        Ok(Arc::clone(&self.shared.signal))
     }
 
     async fn heartbeat(&self, held: &Work, lease: Duration) -> Result<bool, LedgerError> {

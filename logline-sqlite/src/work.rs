@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use logline_core::ledger::quota::Uses;
 use logline_core::ledger::work::{MAX_PRIORITY, Place, Rebuilt, in_turns};
-use logline_core::ledger::{LedgerError, Limit, Order, Work};
+use logline_core::ledger::{Due, LedgerError, Limit, Look, Order, Work};
 use logline_core::{Clock as _, SignedSpan, SystemClock, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
@@ -82,6 +82,38 @@ pub(crate) fn used(connection: &Connection, day: &str, tenant: &str, key: &str) 
     let mut select = connection.prepare_cached(sql).map_err(from_sqlite)?;
     let used: Option<i64> = select.query_row(params![tenant, key, day], |row| row.get(0)).optional().map_err(from_sqlite)?;
     Ok(used.map_or(0, |used| used.try_into().unwrap_or(0)))
+}
+
+/// One look at the queue, with the rows.
+pub(crate) fn due(connection: &Connection, limit: usize, after: &str) -> Result<Look, LedgerError> {
+    let found = claimable(connection, limit, after)?;
+    let last =
+        format!("SELECT pos, {COLUMNS} FROM universal_registry WHERE tenant_id = ?1 AND id = ?2 ORDER BY seq DESC LIMIT 1");
+    let mut last = connection.prepare_cached(&last).map_err(from_sqlite)?;
+    let function =
+        "SELECT curr_hash, is_deleted FROM universal_registry WHERE tenant_id = ?1 AND id = ?2 ORDER BY seq DESC LIMIT 1";
+    let mut function = connection.prepare_cached(function).map_err(from_sqlite)?;
+    let mut due = Vec::with_capacity(found.len());
+    for work in found {
+        let mut rows = last.query(params![work.tenant_id, work.id.to_string()]).map_err(from_sqlite)?;
+        let Some(row) = rows.next().map_err(from_sqlite)? else { continue };
+        let Ok(request) = row::decode(row, Order::Append)?.0.span else { continue };
+        let of = |id: uuid::Uuid| {
+            let read = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, bool>(1)?));
+            function.query_row(params![work.tenant_id, id.to_string()], read).optional().map_err(from_sqlite)
+        };
+        let function = request.parent_id.map(of).transpose()?.flatten();
+        let function = function.filter(|(_, is_deleted)| !is_deleted).and_then(|(hash, _)| hash.parse().ok());
+        due.push(Due { request, function });
+    }
+    Ok(Look { now: now(), due })
+}
+
+pub(crate) fn is_due(connection: &Connection, work: &Work) -> Result<bool, LedgerError> {
+    let sql = "SELECT count(*) FROM work WHERE tenant_id = ?1 AND id = ?2 AND seq = ?3 AND curr_hash = ?4 AND ready_at <= ?5";
+    let row = params![work.tenant_id, work.id.to_string(), work.seq, work.curr_hash.to_string(), now().unix_micros()];
+    let mut select = connection.prepare_cached(sql).map_err(from_sqlite)?;
+    select.query_row(row, |row| row.get::<_, i64>(0)).map(|found| found > 0).map_err(from_sqlite)
 }
 
 /// One look at the queue. Its cost grows with the tenants that have open work, not with the work of each.

@@ -23,7 +23,7 @@ pub use query::{Order, Query, Versions};
 pub use quota::{Charges, Limit};
 pub use signal::Signal;
 pub use tail::tail;
-pub use work::{Work, WorkQueue};
+pub use work::{Due, Look, Work, WorkQueue};
 
 use crate::hex::Hash;
 use crate::scope::Scope;
@@ -45,7 +45,8 @@ pub type Watch = Pin<Box<dyn Stream<Item = Result<Watched, LedgerError>> + Send>
 ///   writes nothing.
 /// - `get` and a scan of [`Versions::Latest`] show the last version of an id where that version is visible to the scope and not
 ///   a tombstone, and nothing of the id otherwise: an older version never stands in for a hidden one.
-/// - Once an append has returned, every later read sees it, and a durable ledger still has it after a crash.
+/// - Once an append has returned, every later read sees it, and a durable ledger still has it after a crash. Only a scan in
+///   append order may end before it while an earlier writer is under way: its place is not final then.
 /// - No reader that follows cursors ever skips a committed row, however late it commits; versions of one id come in order.
 /// - Cancelling any call (dropping its future) leaves the ledger consistent; an append cancelled under way is stored whole or
 ///   not at all.

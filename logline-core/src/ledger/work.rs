@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::hex::Hash;
 use crate::ledger::error::LedgerError;
-use crate::ledger::{Ledger, quota};
+use crate::ledger::{Ledger, Signal, quota};
 use crate::span::{SignedSpan, Span};
 use crate::timestamp::Timestamp;
 
@@ -44,6 +44,25 @@ pub struct Work {
     pub seq: u32,
     /// The hash of that version.
     pub curr_hash: Hash,
+}
+
+/// A look at the queue.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Look {
+    /// The ledger's time.
+    pub now: Timestamp,
+    /// What is due.
+    pub due: Vec<Due>,
+}
+
+/// A due request with what a worker reads before it claims it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Due {
+    /// Its last version.
+    pub request: SignedSpan,
+    /// The last version of the span that it asks, which is its `parent_id` in its tenant, whoever may see that; `None` where
+    /// there is none, or a tombstone.
+    pub function: Option<Hash>,
 }
 
 /// What [`WorkQueue::rebuild`] found in the rows.
@@ -83,7 +102,27 @@ pub trait WorkQueue: Ledger {
     /// Where the store cannot be asked.
     async fn claimable(&self, limit: usize, after: Option<&str>) -> Result<Vec<Work>, LedgerError>;
 
-    /// Extends the lease of a claim to `lease` (at most [`MAX_LEASE`]) from now. False where the request has another last version
+    /// As [`WorkQueue::claimable`], with the rows: all that a poll of a worker asks, in one call. A row that cannot be read is left
+    /// out.
+    ///
+    /// # Errors
+    /// Where the store cannot be asked.
+    async fn due(&self, limit: usize, after: Option<&str>) -> Result<Look, LedgerError>;
+
+    /// Whether the request with this last version is due and not leased.
+    ///
+    /// # Errors
+    /// Where the store cannot be asked.
+    async fn is_due(&self, work: &Work) -> Result<bool, LedgerError>;
+
+    /// A signal that changes soon after requests were appended by whatever host, and may change for nothing. It makes polls
+    /// early; none may depend on it.
+    ///
+    /// # Errors
+    /// Where the store cannot be asked.
+    async fn arrivals(&self) -> Result<Arc<Signal>, LedgerError>;
+
+    /// Extends the lease of a claim, [`Work::of`] the version that took the request, to `lease` (at most [`MAX_LEASE`]) from now. False where the request has another last version
     /// than `held`, or is not running: then the claim is lost and its work should stop.
     ///
     /// # Errors
@@ -189,6 +228,18 @@ impl<Q: WorkQueue + ?Sized> WorkQueue for Arc<Q> {
 
     async fn claimable(&self, limit: usize, after: Option<&str>) -> Result<Vec<Work>, LedgerError> {
         (**self).claimable(limit, after).await
+    }
+
+    async fn due(&self, limit: usize, after: Option<&str>) -> Result<Look, LedgerError> {
+        (**self).due(limit, after).await
+    }
+
+    async fn is_due(&self, work: &Work) -> Result<bool, LedgerError> {
+        (**self).is_due(work).await
+    }
+
+    async fn arrivals(&self) -> Result<Arc<Signal>, LedgerError> {
+        (**self).arrivals().await
     }
 
     async fn heartbeat(&self, held: &Work, lease: Duration) -> Result<bool, LedgerError> {

@@ -58,6 +58,11 @@ impl Queue {
         in_turns(tenants, limit)
     }
 
+    pub(super) fn is_due(&self, work: &Work, now: Timestamp) -> bool {
+        let open = self.open.get(&(work.tenant_id.clone(), work.id));
+        open.is_some_and(|open| open.work == *work && open.ready <= now)
+    }
+
     pub(super) fn extend(&mut self, held: &Work, until: Timestamp) -> bool {
         let open = self.open.get_mut(&(held.tenant_id.clone(), held.id));
         let Some(open) = open.filter(|open| open.leased && open.work == *held) else { return false };

@@ -12,7 +12,7 @@ use crate::hex::PublicKey;
 use crate::keys::{self, SignatureError};
 use crate::roles::Role;
 use crate::sandbox::Limits;
-use crate::span::{SYSTEM_TENANT, Span, Visibility};
+use crate::span::{SYSTEM_TENANT, SignedSpan, Span, Visibility};
 
 /// The content of a manifest span's `metadata`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -28,7 +28,7 @@ pub struct Manifest {
     pub allowed_boot_ids: Vec<Uuid>,
     /// Which key may sign what for whom.
     pub authorities: Vec<Authority>,
-    /// Quotas. Recorded, not enforced by this version of the library.
+    /// Quotas.
     #[serde(default)]
     pub throttle: Throttle,
     /// Times.
@@ -37,7 +37,8 @@ pub struct Manifest {
     /// What one execution may use.
     #[serde(default)]
     pub limits: Limits,
-    /// The key that may override a quota. Recorded, not enforced by this version of the library.
+    /// The key that may override a quota: functions that it has signed (as a publisher of their tenant) with `metadata.force` true
+    /// are free of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub override_pubkey_hex: Option<PublicKey>,
     /// Approval thresholds. Recorded, not enforced by this version of the library.
@@ -114,7 +115,7 @@ pub(crate) fn covers(tenants: &[String], tenant: &str) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Throttle {
-    /// Executions per tenant and UTC day.
+    /// Attempts per tenant and UTC day.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub per_tenant_daily_exec_limit: Option<u64>,
 }
@@ -204,10 +205,21 @@ pub enum ManifestError {
 }
 
 /// Members that this version of the library reads and enforces; `critical` may name them.
-const ENFORCED: &[&str] = &["version", "root", "kernels", "allowed_boot_ids", "authorities", "policy", "limits", "critical"];
+const ENFORCED: &[&str] = &[
+    "version",
+    "root",
+    "kernels",
+    "allowed_boot_ids",
+    "authorities",
+    "throttle",
+    "override_pubkey_hex",
+    "policy",
+    "limits",
+    "critical",
+];
 
 /// Members that it reads and does not enforce yet.
-const RECORDED: &[&str] = &["throttle", "override_pubkey_hex", "governance", "retention"];
+const RECORDED: &[&str] = &["governance", "retention"];
 
 impl Manifest {
     /// The first manifest of a ledger whose root is `root`: nothing may boot, nobody may sign.
@@ -348,6 +360,12 @@ impl Manifest {
             .status("active")
             .visibility(Visibility::Public)
             .metadata(Value::Object(metadata))
+    }
+
+    /// Whether `function` is free of the daily quota: it says so, and the override key has signed it.
+    #[must_use]
+    pub fn is_forced(&self, function: &SignedSpan) -> bool {
+        self.override_pubkey_hex == Some(function.seal.public_key) && function.meta("force") == Some(&Value::Bool(true))
     }
 
     /// The wall-clock limit of one run, milliseconds.
