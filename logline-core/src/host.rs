@@ -594,7 +594,7 @@ impl Host {
     ///
     /// # Errors
     /// Reasons of the host; a conflict where the claim was lost. What the function did wrong is in [`Execution::result`].
-    #[tracing::instrument(skip_all, fields(tenant = claim.running.tenant_id, request = %claim.running.id, attempt = claim.attempt.number, trace_id = claim.running.trace_id), err)]
+    #[tracing::instrument(skip_all, fields(tenant = claim.running.tenant_id, request = %claim.running.id, attempt = claim.attempt.number, trace_id = claim.running.trace_id), err(level = "debug"))]
     pub async fn finish(&self, claim: Claim) -> Result<Execution, HostError> {
         let inner = &self.inner;
         let Claim { running, attempt, began, booted, trusted, function } = claim;

@@ -299,10 +299,15 @@ impl WorkQueue for MemoryLedger {
         Ok(self.state().queue.claimable(limit.min(work::MAX_CLAIMABLE), after, self.shared.clock.now()))
     }
 
-    async fn due(&self, limit: usize, after: Option<&str>) -> Result<Look, LedgerError> {
-        let state = self.state();
+    async fn take(&self, limit: usize, after: Option<&str>, hold: Duration) -> Result<Look, LedgerError> {
+        let mut state = self.state();
         let now = self.shared.clock.now();
-        let due = state.queue.claimable(limit.min(work::MAX_CLAIMABLE), after, now).into_iter().filter_map(|work| {
+        let found = state.queue.claimable(limit.min(work::MAX_CLAIMABLE), after, now);
+        if !hold.is_zero() {
+            let until = now.saturating_add(hold.min(work::MAX_HOLD));
+            found.iter().for_each(|work| state.queue.hold(work, until));
+        }
+        let due = found.into_iter().filter_map(|work| {
             let request = state.last(&work.tenant_id, work.id)?;
             let function = request.parent_id.and_then(|id| state.last(&work.tenant_id, id)).filter(|span| !span.is_deleted);
             Some(Due { request: request.as_ref().clone(), function: function.map(|span| span.seal.curr_hash) })

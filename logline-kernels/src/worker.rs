@@ -106,6 +106,9 @@ const BATCH: usize = 100;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
+/// How long what was found is this worker's to claim.
+const HOLD: Duration = Duration::from_secs(3);
+
 /// How long free places are gathered, so that a look finds more than one request.
 const GATHER: Duration = Duration::from_millis(5);
 
@@ -155,7 +158,7 @@ where
         let looked = tokio::select! {
             biased;
             () = &mut shutdown => return Ok(()),
-            looked = ledger.due(wanted, after.as_deref()) => looked,
+            looked = ledger.take(wanted, after.as_deref(), HOLD) => looked,
         };
         let look = match looked {
             Ok(look) => look,

@@ -7,9 +7,7 @@ use std::time::Duration;
 
 use logline_core::ledger::Ledger as _;
 use logline_core::request::{NotRunnable, Request};
-use logline_core::{
-    Draft, Execution, Host, HostError, Scope, SignedSpan, Signer as _, SystemClock, Verifier, Visibility, ids,
-};
+use logline_core::{Draft, Execution, Host, HostError, Scope, SignedSpan, Signer as _, SystemClock, Verifier, Visibility, ids};
 use logline_wasm::WasmSandbox;
 use serde_json::json;
 use uuid::Uuid;

@@ -142,9 +142,65 @@ BEGIN
   END LOOP;
 END $$;
 
--- The same with the rows, each in the identity of its tenant's runtime, and the hash of the last version of what each asks. Not
+-- The same, and what is told is not due for others for a while: each tenant's share, then whatever is left. Rows that somebody
+-- else is about to take are passed over. The commit waits for no disk: a hold that a crash loses costs a race.
+CREATE FUNCTION ledger.hold_due(after text, most integer, hold_ms bigint)
+RETURNS TABLE (turn integer, tenant_id text, id uuid, seq integer)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  t timestamptz := clock_timestamp();
+  until timestamptz := t + least(hold_ms, 10000) * interval '1 ms';
+  tenants text[] := '{}';
+  tenant text COLLATE "C" := after;
+  wrapped boolean := after = '';
+  room integer := least(most, 100);
+  share integer;
+  quota integer;
+  found_now integer;
+BEGIN
+  WHILE cardinality(tenants) < room LOOP
+    tenant := (SELECT w.tenant_id FROM ledger.work w WHERE w.tenant_id > tenant ORDER BY w.tenant_id LIMIT 1);
+    IF tenant IS NULL THEN
+      EXIT WHEN wrapped;
+      wrapped := true;
+      tenant := '';
+      CONTINUE;
+    END IF;
+    EXIT WHEN wrapped AND after <> '' AND tenant > after;
+    FOR level IN REVERSE 9 .. 0 LOOP
+      IF EXISTS (SELECT FROM ledger.work w WHERE w.tenant_id = tenant AND w.priority = level AND w.ready_at <= t) THEN
+        tenants := tenants || tenant;
+        EXIT;
+      END IF;
+    END LOOP;
+  END LOOP;
+  IF tenants = '{}' THEN
+    RETURN;
+  END IF;
+  PERFORM set_config('synchronous_commit', 'off', true);
+  share := greatest(1, room / cardinality(tenants));
+  FOR round IN 1 .. 2 LOOP
+    FOR i IN 1 .. cardinality(tenants) LOOP
+      turn := i;
+      quota := CASE round WHEN 1 THEN least(share, room) ELSE room END;
+      FOR level IN REVERSE 9 .. 0 LOOP
+        EXIT WHEN quota <= 0;
+        RETURN QUERY UPDATE ledger.work u SET ready_at = until
+        FROM (SELECT w.tenant_id, w.id FROM ledger.work w WHERE w.tenant_id = tenants[i] AND w.priority = level AND w.ready_at <= t
+          ORDER BY w.ready_at, w.id LIMIT quota FOR UPDATE SKIP LOCKED) picked
+        WHERE u.tenant_id = picked.tenant_id AND u.id = picked.id
+        RETURNING turn, u.tenant_id, u.id, u.seq;
+        GET DIAGNOSTICS found_now = ROW_COUNT;
+        quota := quota - found_now;
+        room := room - found_now;
+      END LOOP;
+    END LOOP;
+  END LOOP;
+END $$;
+
+-- Due work with the rows, each in the identity of its tenant's runtime, and the hash of the last version of what each asks. Not
 -- with the owner's rights: row-level security holds.
-CREATE FUNCTION ledger.due(after text, most integer)
+CREATE FUNCTION ledger.take(after text, most integer, hold_ms bigint)
 RETURNS TABLE (turn integer, function_hash text, request ledger.universal_registry)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -152,11 +208,13 @@ DECLARE
   tenant text := '';
 BEGIN
   FOR work IN
-    SELECT turns.* FROM (
+    SELECT h.turn, h.tenant_id, h.id, h.seq FROM ledger.hold_due(after, most, hold_ms) h WHERE hold_ms > 0
+    UNION ALL
+    (SELECT turns.turn, turns.tenant_id, turns.id, turns.seq FROM (
       SELECT c.*, row_number() OVER (PARTITION BY c.turn ORDER BY c.n) AS k
       FROM ledger.claimable(after, most) WITH ORDINALITY AS c(turn, tenant_id, owner_id, id, seq, curr_hash, n)
-      ORDER BY k, c.turn LIMIT most) turns
-    ORDER BY turns.turn, turns.k
+      WHERE hold_ms = 0 ORDER BY k, c.turn LIMIT most) turns
+    ORDER BY turns.turn, turns.k)
   LOOP
     IF work.tenant_id <> tenant THEN
       tenant := work.tenant_id;
@@ -265,10 +323,10 @@ $$;
 
 REVOKE EXECUTE ON FUNCTION ledger.today(), ledger.number_in(jsonb, text, numeric), ledger.time_in(jsonb, text),
   ledger.is_claim(text, text, boolean), ledger.ready_at(boolean, jsonb, timestamptz), ledger.charges(jsonb, date), ledger.keep_work(), ledger.claimable(text, integer),
-  ledger.due(text, integer), ledger.is_due(text, uuid, integer, text),
+  ledger.take(text, integer, bigint), ledger.hold_due(text, integer, bigint), ledger.is_due(text, uuid, integer, text),
   ledger.heartbeat(text, uuid, integer, text, bigint), ledger.used(text, text), ledger.hold_counters(text[], text[]),
   ledger.rebuild_work(), ledger.stray_work() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION ledger.claimable(text, integer), ledger.due(text, integer), ledger.is_due(text, uuid, integer, text),
+GRANT EXECUTE ON FUNCTION ledger.claimable(text, integer), ledger.take(text, integer, bigint), ledger.hold_due(text, integer, bigint), ledger.is_due(text, uuid, integer, text),
   ledger.heartbeat(text, uuid, integer, text, bigint),
   ledger.used(text, text), ledger.hold_counters(text[], text[]) TO logline_runtime, logline_operator;
 GRANT EXECUTE ON FUNCTION ledger.rebuild_work() TO logline_operator;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use logline_core::ledger::work::{MAX_CLAIMABLE, MAX_LEASE, Rebuilt, in_turns};
+use logline_core::ledger::work::{MAX_CLAIMABLE, MAX_HOLD, MAX_LEASE, Rebuilt, in_turns};
 use logline_core::ledger::{Due, LedgerError, Look, Signal, Work, WorkQueue};
 use logline_core::{Scope, Timestamp};
 use sqlx::postgres::PgRow;
@@ -39,17 +39,18 @@ impl WorkQueue for PgLedger {
         Ok(in_turns(by_turn(&rows, decode)?, limit))
     }
 
-    async fn due(&self, limit: usize, after: Option<&str>) -> Result<Look, LedgerError> {
+    async fn take(&self, limit: usize, after: Option<&str>, hold: Duration) -> Result<Look, LedgerError> {
         // One round trip, and a row also where nothing is due. The tenant of each request is taken on within.
         let columns = COLUMNS.split(", ").map(|column| format!("(d.request).{column}")).collect::<Vec<_>>().join(", ");
         let sql = format!(
             "SELECT d.turn, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, d.function_hash, {columns}
-             FROM (SELECT) one LEFT JOIN ledger.due($1, $2) d ON true"
+             FROM (SELECT) one LEFT JOIN ledger.take($1, $2, $3) d ON true"
         );
         let link = self.link();
         let mut plain = Plain::begin(&self.shared.pool, link).await.map_err(from_sqlx)?;
         let query = sqlx::query(AssertSqlSafe(sql)).persistent(link.keeps_statements());
         let query = query.bind(after.unwrap_or_default()).bind(i32::try_from(limit.min(MAX_CLAIMABLE)).unwrap_or(i32::MAX));
+        let query = query.bind(i64::try_from(hold.min(MAX_HOLD).as_millis()).unwrap_or(i64::MAX));
         let rows = query.fetch_all(plain.connection()).await.map_err(from_sqlx)?;
         plain.end().await.map_err(from_sqlx)?;
         let now = rows.first().map_or(Ok(0), |row| row.try_get(1)).map_err(from_sqlx)?;

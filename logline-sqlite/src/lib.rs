@@ -45,7 +45,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_channel::oneshot;
-use logline_core::ledger::work::{MAX_CLAIMABLE, MAX_LEASE, Rebuilt};
+use logline_core::ledger::work::{MAX_CLAIMABLE, MAX_HOLD, MAX_LEASE, Rebuilt};
 use logline_core::ledger::{
     AppendOptions, Capability, Cursor, Ledger, LedgerError, Look, Order, Page, Position, Query, Receipt, Signal, Watch,
     WatchFrom, Work, WorkQueue, quota, tail,
@@ -278,9 +278,18 @@ impl WorkQueue for SqliteLedger {
         self.shared.readers.read(move |connection| work::claimable(connection, limit, &after)).await
     }
 
-    async fn due(&self, limit: usize, after: Option<&str>) -> Result<Look, LedgerError> {
+    async fn take(&self, limit: usize, after: Option<&str>, hold: Duration) -> Result<Look, LedgerError> {
         let (limit, after) = (limit.min(MAX_CLAIMABLE), after.unwrap_or_default().to_owned());
-        self.shared.readers.read(move |connection| work::due(connection, limit, &after)).await
+        if !hold.is_zero() {
+            // Most looks find nothing, and those need not wait for the writer.
+            let (limit, after) = (1, after.clone());
+            let found = self.shared.readers.read(move |connection| work::claimable(connection, limit, &after)).await?;
+            if found.is_empty() {
+                return Ok(Look { now: work::now(), due: Vec::new() });
+            }
+        }
+        let take = move |connection: &Connection| work::take(connection, limit, &after, hold.min(MAX_HOLD));
+        if hold.is_zero() { self.shared.readers.read(take).await } else { self.write(move |connection| take(connection)).await }
     }
 
     async fn is_due(&self, work: &Work) -> Result<bool, LedgerError> {

@@ -6,7 +6,7 @@ use logline_core::ledger::quota::Uses;
 use logline_core::ledger::work::{MAX_PRIORITY, Place, Rebuilt, in_turns};
 use logline_core::ledger::{Due, LedgerError, Limit, Look, Order, Work};
 use logline_core::{Clock as _, SignedSpan, SystemClock, Timestamp};
-use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, TransactionBehavior, params};
 
 use crate::error::from_sqlite;
 use crate::row::{self, COLUMNS};
@@ -84,18 +84,33 @@ pub(crate) fn used(connection: &Connection, day: &str, tenant: &str, key: &str) 
     Ok(used.map_or(0, |used| used.try_into().unwrap_or(0)))
 }
 
-/// One look at the queue, with the rows.
-pub(crate) fn due(connection: &Connection, limit: usize, after: &str) -> Result<Look, LedgerError> {
-    let found = claimable(connection, limit, after)?;
-    let last =
-        format!("SELECT pos, {COLUMNS} FROM universal_registry WHERE tenant_id = ?1 AND id = ?2 ORDER BY seq DESC LIMIT 1");
-    let mut last = connection.prepare_cached(&last).map_err(from_sqlite)?;
+/// One look at the queue, with the rows; what is found is not due for others for a while.
+pub(crate) fn take(connection: &Connection, limit: usize, after: &str, hold: Duration) -> Result<Look, LedgerError> {
+    let behaviour = if hold.is_zero() { TransactionBehavior::Deferred } else { TransactionBehavior::Immediate };
+    let transaction = Transaction::new_unchecked(connection, behaviour).map_err(from_sqlite)?;
+    let look = look(&transaction, limit, after, hold)?;
+    transaction.commit().map_err(from_sqlite)?;
+    Ok(look)
+}
+
+fn look(connection: &Connection, limit: usize, after: &str, hold: Duration) -> Result<Look, LedgerError> {
+    let found = within(connection, limit, after)?;
+    if !hold.is_zero() {
+        let until = now().saturating_add(hold).unix_micros();
+        let sql = "UPDATE work SET ready_at = ?1 WHERE tenant_id = ?2 AND id = ?3";
+        let mut update = connection.prepare_cached(sql).map_err(from_sqlite)?;
+        for work in &found {
+            update.execute(params![until, work.tenant_id, work.id.to_string()]).map_err(from_sqlite)?;
+        }
+    }
+    let exact = format!("SELECT pos, {COLUMNS} FROM universal_registry WHERE tenant_id = ?1 AND id = ?2 AND seq = ?3");
+    let mut exact = connection.prepare_cached(&exact).map_err(from_sqlite)?;
     let function =
         "SELECT curr_hash, is_deleted FROM universal_registry WHERE tenant_id = ?1 AND id = ?2 ORDER BY seq DESC LIMIT 1";
     let mut function = connection.prepare_cached(function).map_err(from_sqlite)?;
     let mut due = Vec::with_capacity(found.len());
     for work in found {
-        let mut rows = last.query(params![work.tenant_id, work.id.to_string()]).map_err(from_sqlite)?;
+        let mut rows = exact.query(params![work.tenant_id, work.id.to_string(), work.seq]).map_err(from_sqlite)?;
         let Some(row) = rows.next().map_err(from_sqlite)? else { continue };
         let Ok(request) = row::decode(row, Order::Append)?.0.span else { continue };
         let of = |id: uuid::Uuid| {
@@ -119,6 +134,11 @@ pub(crate) fn is_due(connection: &Connection, work: &Work) -> Result<bool, Ledge
 /// One look at the queue. Its cost grows with the tenants that have open work, not with the work of each.
 pub(crate) fn claimable(connection: &Connection, limit: usize, after: &str) -> Result<Vec<Work>, LedgerError> {
     let snapshot = connection.unchecked_transaction().map_err(from_sqlite)?;
+    within(&snapshot, limit, after)
+}
+
+/// The same within a transaction.
+fn within(snapshot: &Connection, limit: usize, after: &str) -> Result<Vec<Work>, LedgerError> {
     let now = now().unix_micros();
     let next = "SELECT min(tenant_id) FROM work WHERE tenant_id > ?1";
     let mut next = snapshot.prepare_cached(next).map_err(from_sqlite)?;

@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use serde_json::json;
 
 use super::{Expect as _, OTHER, TENANT, USER, append, append_all, at, hold, id, next, note, same, seal};
 use crate::draft::Draft;
+use crate::keys::Verifier;
 use crate::ledger::work::MAX_CLAIMABLE;
 use crate::ledger::{AppendOptions, Charges, LedgerError, Limit, Outcome, Retry, Work, WorkQueue};
 use crate::scope::Scope;
@@ -37,7 +38,15 @@ async fn open<Q: WorkQueue>(queue: &Q, draft: Draft) -> VerifiedSpan {
 }
 
 async fn claimable<Q: WorkQueue>(queue: &Q, limit: usize, after: Option<&str>) -> Vec<Work> {
-    queue.claimable(limit, after).await.or_fail("claimable")
+    let found = queue.claimable(limit, after).await.or_fail("claimable");
+    let look = queue.take(limit, after, Duration::ZERO).await.or_fail("take");
+    let due: Vec<_> = look.due.iter().map(|due| Work::of(&due.request)).collect();
+    same(&due, &found, "a look with rows finds what one without finds");
+    for due in look.due {
+        hold(queue.is_due(&Work::of(&due.request)).await.or_fail("is due"), "what was found is due");
+        due.request.check(&mut Verifier::new()).or_fail("the row that was found");
+    }
+    found
 }
 
 async fn is_claimable<Q: WorkQueue>(queue: &Q, span: &VerifiedSpan) -> bool {
@@ -77,6 +86,74 @@ pub async fn a_request_that_ends_leaves_the_queue<Q: WorkQueue>(queue: &Q) {
     // A request cannot begin as somebody's claim.
     open(queue, request(TENANT, 99).status("running").meta("lease_ms", 0)).await;
     hold(claimable(queue, 10, None).await.is_empty(), "a first version is no claim");
+}
+
+/// What a worker runs is told by its hash, so that it reads it only when it has changed.
+pub async fn a_look_tells_the_last_version_of_the_function<Q: WorkQueue>(queue: &Q) {
+    let function = |tenant: &str| note(7).tenant(tenant).owner("publisher");
+    // The same id in another tenant is another function.
+    append(queue, seal(function(OTHER))).await;
+    let waiting = open(queue, request(TENANT, 1).parent(id(7))).await;
+    let told = async || {
+        queue.take(10, None, Duration::ZERO).await.or_fail("take").due.into_iter().next().or_fail("the request").function
+    };
+    same(&told().await, &None, "a function that is not there");
+    let first = seal(function(TENANT));
+    let second = seal(next(&first));
+    append_all(queue, vec![first, second.clone()]).await.or_fail("two versions");
+    same(&told().await, &Some(second.seal.curr_hash), "its last version, though it is its owner's alone");
+    append(queue, seal(next(&second).deleted())).await;
+    same(&told().await, &None, "a function that was deleted");
+    let claimed = open(queue, claim(&waiting, HOUR)).await;
+    for work in [Work::of(&waiting), Work::of(&claimed), Work { tenant_id: OTHER.to_owned(), ..Work::of(&waiting) }] {
+        hold(!queue.is_due(&work).await.or_fail("is due"), "neither an old version, nor a leased one, nor another tenant's");
+    }
+}
+
+/// What a worker has taken is not offered to others for a while; then it is again.
+pub async fn what_is_taken_is_held_for_a_while<Q: WorkQueue>(queue: &Q) {
+    let mut spans = BTreeSet::new();
+    for n in 0..6 {
+        spans.insert(open(queue, request(if n < 4 { TENANT } else { OTHER }, n)).await.id);
+    }
+    let take = async |limit| {
+        let look = queue.take(limit, None, HOUR).await.or_fail("take");
+        look.due.into_iter().map(|due| due.request).collect::<Vec<_>>()
+    };
+    // Three workers at once: nothing is given to two of them, and each gets a share of both tenants.
+    let [first, second, third] = [take(2).await, take(3).await, take(10).await];
+    same(&[first.len(), second.len(), third.len()], &[2, 3, 1], "what each gets");
+    let tenants: BTreeSet<_> = first.iter().map(|request| request.tenant_id.as_str()).collect();
+    same(&tenants.len(), &2, "tenants of the first two");
+    let taken: BTreeSet<_> = first.iter().chain(&second).chain(&third).map(|request| request.id).collect();
+    same(&taken, &spans, "everything was given to somebody");
+    hold(claimable(queue, 10, None).await.is_empty(), "and is nobody else's to take");
+    let held = first.into_iter().next().or_fail("a request");
+    hold(!queue.is_due(&Work::of(&held)).await.or_fail("is due"), "nor due");
+    // A claim is a claim, by whomever.
+    let held = held.verify(&mut Verifier::new()).or_fail("the row");
+    let claimed = open(queue, claim(&held, Duration::ZERO)).await;
+    same(&claimable(queue, 10, None).await, &vec![Work::of(&claimed)], "a claim whose lease has ended");
+    // What was made anew is held by nobody.
+    queue.rebuild().await.or_fail("rebuild");
+    hold(claimable(queue, 10, None).await.len() >= 5, "held no longer");
+}
+
+/// Whoever waits for work is woken by a request, whenever it comes.
+pub async fn an_arrival_wakes_whoever_waits<Q: WorkQueue>(queue: &Q) {
+    let arrivals = queue.arrivals().await.or_fail("arrivals");
+    for n in 0_u128..5 {
+        let seen = arrivals.seen();
+        let found = async {
+            let mut seen = seen;
+            // It may be woken for nothing.
+            while queue.take(10, None, Duration::ZERO).await.or_fail("take").due.len() <= n as usize {
+                arrivals.changed(seen).await;
+                seen = arrivals.seen();
+            }
+        };
+        join(found, open(queue, request(TENANT, n))).await;
+    }
 }
 
 /// Nothing of a batch that fails changes the queue; the versions of one batch count as their last.

@@ -31,6 +31,9 @@ pub const DEFAULT_LEASE: Duration = Duration::from_secs(60);
 /// The longest lease.
 pub const MAX_LEASE: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// The longest that requests are held for who has taken them and may claim them.
+pub const MAX_HOLD: Duration = Duration::from_secs(10);
+
 /// A request that waits for a worker: enough to read it and to append its next version, and nothing of what it says.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Work {
@@ -102,12 +105,14 @@ pub trait WorkQueue: Ledger {
     /// Where the store cannot be asked.
     async fn claimable(&self, limit: usize, after: Option<&str>) -> Result<Vec<Work>, LedgerError>;
 
-    /// As [`WorkQueue::claimable`], with the rows: all that a poll of a worker asks, in one call. A row that cannot be read is left
-    /// out.
+    /// As [`WorkQueue::claimable`], with the rows: all that a poll of a worker asks, in one call. What it gets is not due for others
+    /// for `hold` (at most [`MAX_HOLD`]), so that workers do not all run for the same requests; who claims in that time wins, as
+    /// ever. Within a tenant the order may differ from `claimable`'s where others look at the same time. A row that cannot be read
+    /// is left out.
     ///
     /// # Errors
     /// Where the store cannot be asked.
-    async fn due(&self, limit: usize, after: Option<&str>) -> Result<Look, LedgerError>;
+    async fn take(&self, limit: usize, after: Option<&str>, hold: Duration) -> Result<Look, LedgerError>;
 
     /// Whether the request with this last version is due and not leased.
     ///
@@ -230,8 +235,8 @@ impl<Q: WorkQueue + ?Sized> WorkQueue for Arc<Q> {
         (**self).claimable(limit, after).await
     }
 
-    async fn due(&self, limit: usize, after: Option<&str>) -> Result<Look, LedgerError> {
-        (**self).due(limit, after).await
+    async fn take(&self, limit: usize, after: Option<&str>, hold: Duration) -> Result<Look, LedgerError> {
+        (**self).take(limit, after, hold).await
     }
 
     async fn is_due(&self, work: &Work) -> Result<bool, LedgerError> {

@@ -58,6 +58,13 @@ impl Queue {
         in_turns(tenants, limit)
     }
 
+    /// Keeps a request from others for a while.
+    pub(super) fn hold(&mut self, work: &Work, until: Timestamp) {
+        if let Some(open) = self.open.get_mut(&(work.tenant_id.clone(), work.id)) {
+            open.ready = until;
+        }
+    }
+
     pub(super) fn is_due(&self, work: &Work, now: Timestamp) -> bool {
         let open = self.open.get(&(work.tenant_id.clone(), work.id));
         open.is_some_and(|open| open.work == *work && open.ready <= now)

@@ -1,0 +1,167 @@
+//! A fleet of worker processes on one ledger, with a monkey that kills them, and the count of what became of every request.
+//!
+//! `cargo run --example worker_fleet -- --chaos` starts a private PostgreSQL server; `--ledger sqlite:FILE` or
+//! `--ledger postgres://…` (an empty database and a login that may set it up) use that.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example talks to whoever runs it")]
+
+mod fleet;
+mod setup;
+mod tally;
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use futures_util::StreamExt as _;
+use logline_core::request::Request;
+use logline_core::{Host, HostError};
+use serde_json::json;
+
+use fleet::Fleet;
+use setup::{Place, TENANTS};
+use tally::Tally;
+
+pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+
+/// Worker processes on one ledger: nothing lost, nothing twice.
+#[derive(Parser)]
+struct Options {
+    /// `sqlite:FILE` or `postgres://LOGIN@HOST/DATABASE`, empty. Default: a private PostgreSQL server.
+    #[arg(long)]
+    ledger: Option<String>,
+    /// Requests in all.
+    #[arg(long, default_value_t = 2000)]
+    requests: usize,
+    /// Worker processes.
+    #[arg(long, default_value_t = 3)]
+    workers: usize,
+    /// Kill a worker at random, again and again, and start another in its place.
+    #[arg(long)]
+    chaos: bool,
+    /// With --chaos, spread the requests over so many seconds.
+    #[arg(long, default_value_t = 10)]
+    seconds: u64,
+    /// One line of JSON at the end, and nothing else.
+    #[arg(long)]
+    json: bool,
+    /// Be worker number N (the example starts itself so).
+    #[arg(long, hide = true, requires_all = ["ledger", "keys"])]
+    worker: Option<usize>,
+    #[arg(long, hide = true)]
+    keys: Option<PathBuf>,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let options = Options::parse();
+    let result = match (options.worker, &options.ledger, &options.keys) {
+        (Some(number), Some(ledger), Some(keys)) => fleet::work(number, ledger, keys).await.map(|()| true),
+        _ => run(&options).await,
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("worker_fleet failed: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(options: &Options) -> Result<bool> {
+    let say = |text: String| {
+        if !options.json {
+            println!("{text}");
+        }
+    };
+    let place = Place::prepare(options.ledger.as_deref(), options.workers).await?;
+    say(format!("ledger {}: {} tenants with a function each", place.shown, TENANTS.len()));
+    let host = place.host().await?;
+    let mut fleet = Fleet::start(&place, options.workers)?;
+    say(format!("{} worker processes, each with a key that an authority has delegated to", options.workers));
+
+    let started = Instant::now();
+    let mut tally = Tally::follow(&host).await?;
+    let spread = if options.chaos { Duration::from_secs(options.seconds) } else { Duration::ZERO };
+    let submitting = submit(&host, &place, options.requests, spread);
+    let ended = tally.until(options.requests, |ended, lately| {
+        say(format!("{ended:>8} of {} requests have ended, {lately:.0} a second", options.requests));
+    });
+    let both = async { tokio::try_join!(submitting, ended) };
+    tokio::pin!(both);
+    let mut kills = 0;
+    loop {
+        let pause = tokio::time::sleep(fleet.next_kill());
+        tokio::select! {
+            done = &mut both => {
+                done?;
+                break;
+            }
+            () = pause, if options.chaos => {
+                fleet.kill_one()?;
+                kills += 1;
+            }
+        }
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    fleet.stop()?;
+    let count = tally::count(&host, &place.trust).await?;
+    let line = json!({
+        "requests": options.requests, "outcomes": count.ended, "attempts": count.attempts, "lost": options.requests - count.ended,
+        "duplicated": count.duplicated, "unrecorded": count.unrecorded, "chain_errors": count.problems, "kills": kills,
+        "seconds": (seconds * 1000.0).round() / 1000.0, "p50_ms": count.percentile(0.50), "p95_ms": count.percentile(0.95),
+    });
+    if options.json {
+        println!("{line}");
+    } else {
+        println!("\n{} requests ended in {seconds:.1} s, {kills} workers were killed", count.ended);
+        println!("{} attempts, of which {} were lost with their worker and say so", count.attempts, count.lost_attempts);
+        println!("{} attempts without a record, {} with more than one", count.unrecorded, count.duplicated);
+        println!("audit: {} rows, {} problems", count.rows, count.problems);
+        println!(
+            "from request to recorded outcome: p50 {:.1} ms, p95 {:.1} ms",
+            count.percentile(0.50),
+            count.percentile(0.95)
+        );
+    }
+    Ok(count.ended == options.requests && count.duplicated == 0 && count.unrecorded == 0 && count.problems == 0)
+}
+
+/// Requests at a time that wait to be stored.
+const SUBMITTED_AT_ONCE: usize = 64;
+
+/// Submits requests for all tenants in turn.
+async fn submit(host: &Host, place: &Place, requests: usize, spread: Duration) -> Result<()> {
+    let started = Instant::now();
+    let submissions = futures_util::stream::iter(0..requests).map(|n| async move {
+        let due = spread.mul_f64(n as f64 / requests.max(1) as f64);
+        tokio::time::sleep(due.saturating_sub(started.elapsed())).await;
+        let tenant = TENANTS[n % TENANTS.len()];
+        // The key makes trying again harmless.
+        let request = Request::new(tenant, "customer", place.function(tenant), json!({"number": n, "amount_minor": n * 100}))
+            .max_attempts(100)
+            .backoff(Duration::from_millis(100))
+            .idempotency_key(n.to_string());
+        let mut tries = 0;
+        loop {
+            match host.submit(request.clone()).await {
+                Ok(_) => return Ok::<(), HostError>(()),
+                Err(error) if tries >= 20 => return Err(error),
+                Err(error) => {
+                    tracing::warn!(%error, "a request was not stored, trying again");
+                    tries += 1;
+                    tokio::time::sleep(Duration::from_millis(250)).await;
+                }
+            }
+        }
+    });
+    let mut submissions = submissions.buffer_unordered(SUBMITTED_AT_ONCE);
+    while let Some(submitted) = submissions.next().await {
+        submitted?;
+    }
+    Ok(())
+}
