@@ -85,10 +85,11 @@ SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   predecessor record;
 BEGIN
-  -- By the primary key alone: one more condition, and a planner without statistics might take it for the better one.
-  SELECT p.xid, p.epoch, p.curr_hash, p.owner_id, p.entity_type INTO predecessor FROM ledger.universal_registry p
-  WHERE p.tenant_id = NEW.tenant_id AND p.id = NEW.id AND p.seq = NEW.seq - 1;
-  IF NOT FOUND OR (predecessor.curr_hash, predecessor.owner_id, predecessor.entity_type)
+  -- Asked for the last one before, in order, the planner takes the primary key, also while it knows nothing of the table and keeps
+  -- the plan: asked for the exact one it may take any index that begins with the tenant.
+  SELECT p.seq, p.xid, p.epoch, p.curr_hash, p.owner_id, p.entity_type INTO predecessor FROM ledger.universal_registry p
+  WHERE p.tenant_id = NEW.tenant_id AND p.id = NEW.id AND p.seq < NEW.seq ORDER BY p.seq DESC LIMIT 1;
+  IF NOT FOUND OR predecessor.seq <> NEW.seq - 1 OR (predecessor.curr_hash, predecessor.owner_id, predecessor.entity_type)
     IS DISTINCT FROM (NEW.prev_hash, NEW.owner_id, NEW.entity_type) THEN
     RAISE EXCEPTION 'span does not follow the last version of its id'
       USING ERRCODE = 'LL001', HINT = 'read the span again and append a successor of what is there';
@@ -229,7 +230,8 @@ CREATE FUNCTION ledger.heads(tenants text[], ids uuid[], seqs integer[], owners 
 RETURNS TABLE (n bigint, head integer, exists_already boolean, same_owner boolean, entity_type text, curr_hash text)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
   SELECT a.n, h.seq,
-    EXISTS (SELECT FROM ledger.universal_registry e WHERE e.tenant_id = a.tenant AND e.id = a.id AND e.seq = a.seq),
+    (SELECT e.seq FROM ledger.universal_registry e WHERE e.tenant_id = a.tenant AND e.id = a.id AND e.seq <= a.seq
+      ORDER BY e.seq DESC LIMIT 1) IS NOT DISTINCT FROM a.seq,
     h.owner_id = a.owner,
     CASE WHEN h.owner_id = a.owner THEN h.entity_type END,
     CASE WHEN h.owner_id = a.owner THEN h.curr_hash END
@@ -242,23 +244,23 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     AND (current_setting('role', true) IN ('logline_runtime', 'logline_operator') OR a.owner = app.current_user_id())
 $$;
 
--- Whether a row that the caller may see is the last version of its id; null for other rows. Row-level security alone would let
--- an older version stand in for a hidden one.
+-- True for a row that the caller may see and that is the last version of its id, null for others. Row-level security alone would
+-- let an older version stand in for a hidden one.
 CREATE FUNCTION ledger.is_last(tenant text, span uuid, version integer) RETURNS boolean
 LANGUAGE plpgsql STABLE SECURITY DEFINER COST 1000 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   is_operator boolean := current_setting('role', true) = 'logline_operator';
   is_runtime boolean := current_setting('role', true) = 'logline_runtime';
   mine boolean := tenant = app.current_tenant_id();
+  last record;
 BEGIN
-  PERFORM FROM ledger.universal_registry u WHERE u.tenant_id = tenant AND u.id = span AND u.seq = version
-    AND (is_operator OR u.visibility = 'public'
-      OR (mine AND (is_runtime OR u.visibility = 'tenant' OR u.owner_id = app.current_user_id())));
-  IF NOT FOUND THEN
-    RETURN NULL;
+  SELECT u.seq, u.visibility, u.owner_id INTO last FROM ledger.universal_registry u
+  WHERE u.tenant_id = tenant AND u.id = span ORDER BY u.seq DESC LIMIT 1;
+  IF last.seq = version AND (is_operator OR last.visibility = 'public'
+    OR (mine AND (is_runtime OR last.visibility = 'tenant' OR last.owner_id = app.current_user_id()))) THEN
+    RETURN true;
   END IF;
-  RETURN NOT EXISTS (
-    SELECT FROM ledger.universal_registry u WHERE u.tenant_id = tenant AND u.id = span AND u.seq > version);
+  RETURN NULL;
 END $$;
 
 -- Transactions that have written and not ended, with the database that each is in. One that ends meanwhile is not listed.

@@ -146,7 +146,9 @@ END $$;
 -- else is about to take are passed over. The commit waits for no disk: a hold that a crash loses costs a race.
 CREATE FUNCTION ledger.hold_due(after text, most integer, hold_ms bigint)
 RETURNS TABLE (turn integer, tenant_id text, id uuid, seq integer)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+-- What is planned while the table is small is kept when it has grown.
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
   t timestamptz := clock_timestamp();
   until timestamptz := t + least(hold_ms, 10000) * interval '1 ms';
@@ -205,6 +207,7 @@ RETURNS TABLE (turn integer, function_hash text, request ledger.universal_regist
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   work record;
+  span ledger.universal_registry;
   tenant text := '';
 BEGIN
   FOR work IN
@@ -220,10 +223,14 @@ BEGIN
       tenant := work.tenant_id;
       PERFORM ledger.identify('logline_runtime', tenant, '', '');
     END IF;
-    RETURN QUERY SELECT work.turn,
-      (SELECT CASE WHEN NOT f.is_deleted THEN f.curr_hash END FROM ledger.universal_registry f
-        WHERE f.tenant_id = tenant AND f.id = u.parent_id ORDER BY f.seq DESC LIMIT 1), u
-    FROM ledger.universal_registry u WHERE u.tenant_id = tenant AND u.id = work.id AND u.seq = work.seq;
+    -- Asked for the last of an id, the planner takes the primary key, also where it knows nothing of the table yet.
+    SELECT u.* INTO span FROM ledger.universal_registry u WHERE u.tenant_id = tenant AND u.id = work.id ORDER BY u.seq DESC LIMIT 1;
+    CONTINUE WHEN NOT FOUND OR span.seq <> work.seq;
+    turn := work.turn;
+    request := span;
+    function_hash := (SELECT CASE WHEN NOT f.is_deleted THEN f.curr_hash END FROM ledger.universal_registry f
+      WHERE f.tenant_id = tenant AND f.id = span.parent_id ORDER BY f.seq DESC LIMIT 1);
+    RETURN NEXT;
   END LOOP;
 END $$;
 

@@ -215,12 +215,19 @@ impl Admission {
             return Ok(Existing::Nothing);
         }
         self.identify(connection, scope).await?;
-        let sql = format!("SELECT {COLUMNS} FROM ledger.universal_registry WHERE tenant_id = $1 AND id = $2 AND seq = $3");
+        // In this order the planner takes the primary key, also where it knows nothing of the table yet.
+        let sql = format!(
+            "SELECT {COLUMNS} FROM ledger.universal_registry WHERE tenant_id = $1 AND id = $2 AND seq >= $3 ORDER BY seq LIMIT 1"
+        );
         let query = sqlx::query(AssertSqlSafe(sql)).persistent(self.link.keeps_statements());
         let query = query.bind(&span.tenant_id).bind(span.id).bind(i32::try_from(span.seq).unwrap_or(i32::MAX));
         match query.fetch_optional(connection).await? {
             None => Ok(Existing::Hidden),
-            Some(found) => Ok(Existing::Row(Box::new(row::decode(&found, 0)?.1.map_err(LedgerError::from)?))),
+            Some(found) => match row::decode(&found, 0)?.1.map_err(LedgerError::from)? {
+                row if row.seq == span.seq => Ok(Existing::Row(Box::new(row))),
+                // The next one that the writer may see.
+                _ => Ok(Existing::Hidden),
+            },
         }
     }
 

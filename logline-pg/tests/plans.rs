@@ -157,6 +157,13 @@ async fn extravagant(database: &str, ended: &[Uuid]) -> Vec<String> {
     looks_at!(found, database, 150, |ledger, _n| ledger.scan(acme, chains, None).await.unwrap());
 
     looks_at!(found, database, 150, |ledger, _n| ledger.claimable(10, Some("acme")).await.unwrap());
+    looks_at!(found, database, 150, |ledger, _n| ledger.take(10, Some("acme"), Duration::from_millis(1)).await.unwrap());
+    looks_at!(found, database, 20, |ledger, n| {
+        let span = note("acme", n);
+        for _ in 0..2 {
+            ledger.append(acme, vec![span.clone()], &AppendOptions::keep()).await.unwrap();
+        }
+    });
     looks_at!(found, database, 10, |ledger, _n| ledger.used("acme", "runs").await.unwrap());
     looks_at!(found, database, 10, |ledger, n| ledger.append_one(acme, note("acme", n)).await.unwrap());
     looks_at!(found, database, 40, |ledger, _n| {
