@@ -43,12 +43,10 @@ CREATE TABLE ledger.universal_registry (
   content     jsonb,
   duration_ms integer,
   trace_id    text        COLLATE "C",
-  -- What no reader could read must not get in by any client: it would stand in the way of the next version for ever. (A regular
-  -- expression for each would cost as much as the insert.)
-  prev_hash   text        COLLATE "C" CHECK (octet_length(prev_hash) = 64 AND translate(prev_hash, '0123456789abcdef', '') = ''),
-  curr_hash   text        COLLATE "C" NOT NULL CHECK (octet_length(curr_hash) = 64 AND translate(curr_hash, '0123456789abcdef', '') = ''),
-  signature   text        COLLATE "C" NOT NULL CHECK (octet_length(signature) = 128 AND translate(signature, '0123456789abcdef', '') = ''),
-  public_key  text        COLLATE "C" NOT NULL CHECK (octet_length(public_key) = 64 AND translate(public_key, '0123456789abcdef', '') = ''),
+  prev_hash   text        COLLATE "C",
+  curr_hash   text        COLLATE "C" NOT NULL,
+  signature   text        COLLATE "C" NOT NULL,
+  public_key  text        COLLATE "C" NOT NULL,
   metadata    jsonb,
   -- Append order. Nobody may write these three: see the grants.
   epoch       integer     NOT NULL DEFAULT 1,
@@ -145,16 +143,24 @@ CREATE POLICY operator_reads ON ledger.universal_registry FOR SELECT TO logline_
 -- For definer functions and for pg_dump --enable-row-security.
 CREATE POLICY owner_reads ON ledger.universal_registry FOR SELECT TO logline_owner USING (true);
 
+-- What no reader could read must not get in by any client: it would stand in the way of the next version for ever. (`prev_hash` is
+-- another row's `curr_hash`. Part of the policies because check constraints are parsed anew by every insert.)
+CREATE FUNCTION ledger.is_sealed(curr_hash text, signature text, public_key text) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN octet_length(curr_hash) = 64 AND octet_length(decode(curr_hash, 'hex')) = 32 AND curr_hash = lower(curr_hash)
+  AND octet_length(signature) = 128 AND octet_length(decode(signature, 'hex')) = 64 AND signature = lower(signature)
+  AND octet_length(public_key) = 64 AND octet_length(decode(public_key, 'hex')) = 32 AND public_key = lower(public_key);
+
 -- `logline_core::Scope::check_append`.
 CREATE POLICY app_appends ON ledger.universal_registry FOR INSERT TO logline_app WITH CHECK (
-  tenant_id = (SELECT app.current_tenant_id()) AND owner_id = (SELECT app.current_user_id())
+  ledger.is_sealed(curr_hash, signature, public_key) AND tenant_id = (SELECT app.current_tenant_id()) AND owner_id = (SELECT app.current_user_id())
   AND NOT ledger.is_reserved(entity_type, prev_hash IS NULL)
   AND (prev_hash IS NOT NULL OR substr(id::text, 15, 1) <> '5'
     OR (jsonb_typeof(metadata -> 'idempotency_key') = 'string'
       AND id = ledger.idempotent_id(tenant_id, owner_id, entity_type, metadata ->> 'idempotency_key'))));
 CREATE POLICY runtime_appends ON ledger.universal_registry FOR INSERT TO logline_runtime
-WITH CHECK (tenant_id = (SELECT app.current_tenant_id()));
-CREATE POLICY operator_appends ON ledger.universal_registry FOR INSERT TO logline_operator WITH CHECK (true);
+WITH CHECK (ledger.is_sealed(curr_hash, signature, public_key) AND tenant_id = (SELECT app.current_tenant_id()));
+CREATE POLICY operator_appends ON ledger.universal_registry FOR INSERT TO logline_operator
+WITH CHECK (ledger.is_sealed(curr_hash, signature, public_key));
 
 GRANT USAGE ON SCHEMA ledger, app TO logline_app, logline_runtime, logline_operator;
 GRANT SELECT ON ledger.universal_registry, ledger.visible_timeline, ledger.epochs, ledger.migrations

@@ -371,7 +371,7 @@ fn a_row_that_no_reader_could_read_is_refused_whoever_inserts_it() {
         let mut bob = session("api", &database, "acme", "bob").await;
         for (good, bad) in [("'a', 64", "'h', 64"), ("'a', 64", "'a', 63"), ("'b', 128", "'B', 128"), ("'c', 64", "' ', 64")] {
             let refused = refusal(&mut bob, &request.replace(good, bad)).await;
-            assert!(refused.starts_with("23514"), "{bad}: {refused}");
+            assert!(["42501", "22023"].iter().any(|code| refused.starts_with(code)), "{bad}: {refused}");
         }
         // A hash that is one, and of nothing: it is found, and whoever reads it sees that it does not verify.
         bob.execute(AssertSqlSafe(request)).await.unwrap();
@@ -467,8 +467,6 @@ fn fsck_finds_what_a_superuser_changed_by_hand() {
         ledger.append_one(&Scope::Operator, next).await.unwrap();
         let mut superuser = connection("postgres", &database).await;
         superuser.execute("ALTER TABLE ledger.universal_registry DISABLE TRIGGER ALL").await.unwrap();
-        let constraint = "ALTER TABLE ledger.universal_registry DROP CONSTRAINT universal_registry_curr_hash_check";
-        superuser.execute(constraint).await.unwrap();
         let changes = [
             format!("UPDATE ledger.universal_registry SET content = '\"another secret\"' WHERE id = '{}'", private.id),
             format!("DELETE FROM ledger.universal_registry WHERE id = '{}' AND seq = 0", shared.id),

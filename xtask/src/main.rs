@@ -53,6 +53,19 @@ fn test() -> Result<(), Failed> {
         cargo(&["test", "--package", "logline-core", "--features", feature, "--tests"])?;
     }
     guest_tests()?;
+    // Worker processes that are killed at random: whatever is lost or twice fails it.
+    let file = root().join("target/worker_fleet.ledger");
+    for suffix in ["", "-wal", "-shm"] {
+        let mut path = file.clone().into_os_string();
+        path.push(suffix);
+        // It may not be there.
+        let _ = std::fs::remove_file(path);
+    }
+    let sqlite = format!("sqlite:{}", file.display());
+    for ledger in [&[][..], &["--ledger", &sqlite][..]] {
+        let fleet = ["run", "--quiet", "--example", "worker_fleet", "--", "--chaos", "--requests", "1000", "--seconds", "6"];
+        command("cargo").args(fleet).args(ledger).run()?;
+    }
     // The main job, and its ledger checked by a program that shares no code with it.
     let export = root().join("target/quickstart.ndjson");
     command("cargo").args(["run", "--quiet", "--example", "quickstart", "--", "--export"]).arg(&export).run()?;
