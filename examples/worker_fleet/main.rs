@@ -137,10 +137,10 @@ const SUBMITTED_AT_ONCE: usize = 64;
 /// Submits requests for all tenants in turn.
 async fn submit(host: &Host, place: &Place, requests: usize, spread: Duration) -> Result<()> {
     let started = Instant::now();
-    let submissions = futures_util::stream::iter(0..requests).map(|n| async move {
+    let submissions = TENANTS.into_iter().cycle().take(requests).enumerate();
+    let submissions = futures_util::stream::iter(submissions).map(|(n, tenant)| async move {
         let due = spread.mul_f64(n as f64 / requests.max(1) as f64);
         tokio::time::sleep(due.saturating_sub(started.elapsed())).await;
-        let tenant = TENANTS[n % TENANTS.len()];
         // The key makes trying again harmless.
         let request = Request::new(tenant, "customer", place.function(tenant), json!({"number": n, "amount_minor": n * 100}))
             .max_attempts(100)

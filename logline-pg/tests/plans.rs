@@ -25,8 +25,8 @@ fn seal(draft: Draft) -> VerifiedSpan {
 }
 
 fn note(tenant: &str, n: usize) -> VerifiedSpan {
-    let draft = Draft::new("note").tenant(tenant).owner(&format!("user_{}", n % 8)).who("user:x").this("note");
-    seal(draft.parent(Uuid::from_u128((n / 10) as u128)).trace(&format!("trace-{}", n / 10)))
+    let draft = Draft::new("note").tenant(tenant).owner(format!("user_{}", n % 8)).who("user:x").this("note");
+    seal(draft.parent(Uuid::from_u128((n / 10) as u128)).trace(format!("trace-{}", n / 10)))
 }
 
 fn request(tenant: &str) -> VerifiedSpan {

@@ -212,7 +212,6 @@ impl Host {
                     let execution_id = ids::execution(&running.tenant_id, running.id, attempt);
                     let attempt = Attempt { number: attempt, started: terms.now, execution_id, worker: terms.worker };
                     let began = inner.clock.now();
-                    drop(driver);
                     return Ok(Claim { running: Arc::new(running), attempt, began, booted, trusted, function });
                 }
                 // Midnight has passed since `now`.
