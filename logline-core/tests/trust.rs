@@ -228,7 +228,7 @@ fn a_manifest_that_demands_the_unknown_makes_an_older_host_refuse() {
     block_on(async {
         for (member, value) in [
             ("critical", json!(["quorum_sensing"])),
-            ("critical", json!(["throttle"])),
+            ("critical", json!(["retention"])),
             ("governance", json!({"promotion": "required"})),
             ("promotion", json!("required")),
         ] {
