@@ -34,9 +34,9 @@ struct Options {
     /// Requests in all.
     #[arg(long, default_value_t = 2000)]
     requests: usize,
-    /// Worker processes.
-    #[arg(long, default_value_t = 3)]
-    workers: usize,
+    /// Worker processes, 1 to 32.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=32))]
+    workers: u8,
     /// Kill a worker at random, again and again, and start another in its place.
     #[arg(long)]
     chaos: bool,
@@ -78,10 +78,10 @@ async fn run(options: &Options) -> Result<bool> {
             println!("{text}");
         }
     };
-    let place = Place::prepare(options.ledger.as_deref(), options.workers).await?;
+    let place = Place::prepare(options.ledger.as_deref(), options.workers.into()).await?;
     say(format!("ledger {}: {} tenants with a function each", place.shown, TENANTS.len()));
     let host = place.host().await?;
-    let mut fleet = Fleet::start(&place, options.workers)?;
+    let mut fleet = Fleet::start(&place, options.workers.into())?;
     say(format!("{} worker processes, each with a key that an authority has delegated to", options.workers));
 
     let started = Instant::now();

@@ -1,5 +1,6 @@
 //! How a ledger in PostgreSQL is reached.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use logline_core::ledger::LedgerError;
@@ -40,9 +41,13 @@ impl PgOptions {
     /// [`LedgerError::Refused`] for a URL that is none.
     pub fn new(url: &str) -> Result<Self, LedgerError> {
         // The URL may hold a password, so the error does not show it.
-        let connect: PgConnectOptions = url
-            .parse()
-            .map_err(|e| LedgerError::Refused { reason: format!("not a URL such as postgres://login@host/database: {e}") })?;
+        let refused = |why: &dyn Display| LedgerError::Refused {
+            reason: format!("not a URL such as postgres://login@host/database: {why}"),
+        };
+        if !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
+            return Err(refused(&"it begins with something else"));
+        }
+        let connect: PgConnectOptions = url.parse().map_err(|e| refused(&e))?;
         let is_named = connect.get_application_name().is_some();
         Ok(Self::from_connect(if is_named { connect } else { connect.application_name("logline") }))
     }
