@@ -9,7 +9,10 @@ use futures_util::future::join_all;
 use logline_core::kernel::Service;
 use logline_core::ledger::{Due, LedgerError, Retry, Work, WorkQueue as _};
 use logline_core::request::NotRunnable;
-use logline_core::{AdmitError, Claim, Execution, Host, HostError, IdSource as _, SystemIds, Timestamp, VerifiedSpan, ids};
+use logline_core::trust::TrustError;
+use logline_core::{
+    AdmitError, BootError, Claim, Execution, Host, HostError, IdSource as _, SystemIds, Timestamp, VerifiedSpan, ids,
+};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use uuid::Uuid;
@@ -255,6 +258,10 @@ fn may_pass(error: &HostError) -> bool {
         HostError::Ledger(error) | HostError::Admit(AdmitError::Ledger(error)) => {
             !matches!(error, LedgerError::Closed | LedgerError::ReadOnly { .. })
         }
+        // A claim boots kernels and looks at the manifest again where either has changed.
+        HostError::Boot(BootError::Ledger(error)) | HostError::Trust(TrustError::Ledger(error)) => {
+            error.retry() == Retry::Later
+        }
         // Of one request, not of the host.
         HostError::Admit(_) | HostError::Kernel(_) => true,
         _ => false,
@@ -445,6 +452,32 @@ async fn keep_leases(host: Host, desk: Arc<Desk>, lease: Duration) {
                 }
                 Err(error) => tracing::warn!(%error, request = %work.id, "a lease could not be extended"),
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ledger_that_is_away_for_a_moment_does_not_end_the_worker_and_one_that_is_closed_does() {
+        let away = || LedgerError::Unavailable { reason: "restarting".to_owned(), source: None };
+        for error in [
+            HostError::Ledger(away()),
+            HostError::Admit(AdmitError::Ledger(away())),
+            HostError::Boot(BootError::Ledger(away())),
+            HostError::Trust(TrustError::Ledger(away())),
+        ] {
+            assert!(may_pass(&error), "{error:?}");
+        }
+        for error in [
+            HostError::Ledger(LedgerError::Closed),
+            HostError::Boot(BootError::Ledger(LedgerError::Closed)),
+            HostError::Boot(BootError::NotAllowed { id: ids::RUN_CODE }),
+            HostError::Trust(TrustError::Flooded),
+        ] {
+            assert!(!may_pass(&error), "{error:?}");
         }
     }
 }

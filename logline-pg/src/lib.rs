@@ -222,7 +222,7 @@ impl PgLedger {
             reading.commit().await.map_err(from_sqlx)?;
             match target {
                 Some(target) if at_end && horizon.1 <= target && Instant::now() < deadline => {
-                    tokio::time::sleep(step).await;
+                    tokio::time::sleep(step.min(deadline.saturating_duration_since(Instant::now()))).await;
                     step *= 2;
                 }
                 _ => return Ok(page),

@@ -224,10 +224,12 @@ impl<'a> Select<'a> {
                 format!("{own} UNION ALL {system}")
             }
         };
-        // What one replica has replayed says nothing about another. Transactions below the horizon have ended when this statement's snapshot is taken, so it sees all they wrote.
+        // What one replica has replayed says nothing about another. Transactions below the horizon have ended when this statement's
+        // snapshot is taken, so it sees all they wrote.
         Ok(format!(
             "WITH h AS MATERIALIZED (SELECT e.epoch AS epoch_now,
-                CASE WHEN e.epoch = {known_epoch} AND NOT pg_is_in_recovery() THEN greatest(ledger.horizon(), {known}::xid8) ELSE ledger.horizon() END AS horizon
+                CASE WHEN e.epoch = {known_epoch} AND NOT pg_is_in_recovery()
+                  THEN greatest(ledger.horizon(), {known}::xid8) ELSE ledger.horizon() END AS horizon
                 FROM ledger.epochs e ORDER BY e.epoch DESC LIMIT 1)
              SELECT h.epoch_now, h.horizon::text, found.epoch, found.xid::text, found.pos, {COLUMNS} FROM h
              LEFT JOIN LATERAL (SELECT * FROM ({rows}) u ORDER BY {order} LIMIT {limit}) found ON true"

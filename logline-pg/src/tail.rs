@@ -24,7 +24,7 @@ const REQUESTS_CHANNEL: &str = "logline_requests";
 /// The least time between two notifications of a host: each takes a lock that all notifying transactions of the cluster share.
 const NOTIFY_INTERVAL: Duration = Duration::from_millis(10);
 
-/// How often a host that is told of nothing asks whether it is in another cluster than before.
+/// How often a host asks whether it is in another cluster than before.
 const EPOCH_INTERVAL: Duration = Duration::from_secs(30);
 
 /// After a look the poller rests so many times as long as the look took, so that looking takes one part in twenty of
@@ -123,13 +123,17 @@ async fn hash(pool: &PgPool, link: Link, tenant: &str) -> Result<i64, sqlx::Erro
 
 /// Tells other hosts, in transactions of its own: in the writing ones it would make all commits wait for each other.
 pub(crate) async fn tell(pool: PgPool, link: Link, tail: Arc<Tail>) {
+    let mut epoch_due = tokio::time::Instant::now() + EPOCH_INTERVAL;
     loop {
         tokio::select! {
-            () = tail.tell.notified() => {}
-            () = tokio::time::sleep(EPOCH_INTERVAL) => {
+            // First, or a busy host would never get to it.
+            biased;
+            () = tokio::time::sleep_until(epoch_due) => {
                 check_epoch(&pool).await;
+                epoch_due = tokio::time::Instant::now() + EPOCH_INTERVAL;
                 continue;
             }
+            () = tail.tell.notified() => {}
         }
         let told = async {
             let mut plain = Plain::begin(&pool, link).await?;

@@ -36,7 +36,6 @@ const LEASE_MARGIN: Duration = Duration::from_secs(45);
 const COMMIT_TRIES: u32 = 3;
 
 /// A request that this host has taken.
-#[derive(Clone)]
 pub struct Claim {
     running: Arc<VerifiedSpan>,
     attempt: Attempt,
