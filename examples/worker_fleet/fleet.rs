@@ -24,7 +24,7 @@ pub(crate) async fn work(number: usize, url: &str, keys: &Path) -> Result<()> {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
         let _ = ended.send(());
     });
-    let worked = host.run(options, async move { drop(end.await) }).await?;
+    let worked = host.run(options, async move { drop(end.await) }).await?.worker;
     tracing::info!(?worked, "worker {number} is done");
     Ok(())
 }

@@ -90,7 +90,10 @@ fn a_database_is_set_up_checked_filled_and_audited() {
     let row: Value = serde_json::from_str(&site.expect(0, "auditor", "ledger", &get)).unwrap();
     assert_eq!(row["content"], json!({"n": 1}));
     assert!(site.expect(0, "auditor", "ledger", &["fsck"]).contains("3 rows in 3 chains: 0 problems"));
-    assert_eq!(site.expect(0, "auditor", "ledger", &["rebuild"]), "0 open requests, 0 counters of today\n");
+    assert_eq!(
+        site.expect(0, "auditor", "ledger", &["rebuild"]),
+        "0 open requests, 0 schedules and policies, 0 counters of today\n"
+    );
     // As alice, and as somebody of another tenant, with a login that may be both.
     let tail = ["tail", "--from-start", "--limit", "3", "--json", "--tenant", "acme", "--user", "alice"];
     assert_eq!(ids(&site.expect(0, "api", "ledger", &tail)).len(), 3);

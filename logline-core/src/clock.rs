@@ -61,6 +61,11 @@ impl ManualClock {
         Self(Mutex::new(start))
     }
 
+    /// Sets it to `time`, which may be before what it was.
+    pub fn set(&self, time: Timestamp) {
+        *self.0.lock().unwrap_or_else(|e| e.into_inner()) = time;
+    }
+
     /// Moves it forward.
     pub fn advance(&self, by: Duration) {
         let mut now = self.0.lock().unwrap_or_else(|e| e.into_inner());

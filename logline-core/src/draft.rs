@@ -241,7 +241,7 @@ impl Draft {
 
     /// Removes one member of `metadata`.
     #[must_use]
-    pub(crate) fn without_meta(mut self, key: &str) -> Self {
+    pub fn without_meta(mut self, key: &str) -> Self {
         if let Some(Value::Object(map)) = &mut self.span.metadata {
             map.remove(key);
         }

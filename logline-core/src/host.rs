@@ -15,13 +15,13 @@ use crate::clock::{Clock, IdSource, SystemClock, SystemIds};
 use crate::draft::Draft;
 use crate::driver::{AdmitError, Driver};
 use crate::hex::Hash;
-use crate::kernel::{Kernel, KernelError, Service};
+use crate::kernel::{Kernel, KernelError, Service, Validator};
 use crate::keys::{Signer, Verifier};
 use crate::ledger::{AppendOptions, Ledger as _, LedgerError, Outcome, WorkQueue};
 use crate::recent::Recent;
 use crate::request::{self, NotRunnable, Request};
 use crate::rules::Rules;
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Failure, Sandbox};
 use crate::scope::Scope;
 use crate::seal::{VerifiedSpan, VerifyError};
 use crate::stage0::{BootError, Booted, Stage0};
@@ -39,6 +39,7 @@ struct Inner {
     signer: Arc<dyn Signer>,
     kernels: Vec<Arc<dyn Kernel>>,
     services: Vec<Service>,
+    validators: Vec<Arc<dyn Validator>>,
     sandboxes: Vec<Arc<dyn Sandbox>>,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn IdSource>,
@@ -61,6 +62,7 @@ pub struct HostBuilder {
     signer: Option<Arc<dyn Signer>>,
     kernels: Vec<Arc<dyn Kernel>>,
     services: Vec<Service>,
+    validators: Vec<Arc<dyn Validator>>,
     sandboxes: Vec<Arc<dyn Sandbox>>,
     clock: Option<Arc<dyn Clock>>,
     ids: Option<Arc<dyn IdSource>>,
@@ -93,6 +95,22 @@ pub enum HostError {
     /// A kernel could not do its work.
     #[error(transparent)]
     Kernel(#[from] KernelError),
+    /// What was to be published would not work.
+    #[error("the {entity_type} was not published: {reason}")]
+    NotValid {
+        /// Its type.
+        entity_type: String,
+        /// What is wrong with it.
+        reason: Failure,
+    },
+    /// Requests of several tenants in one batch.
+    #[error("a batch of requests is one tenant's, this has `{first}` and `{other}`: submit one batch for each")]
+    TwoTenants {
+        /// The first one's.
+        first: String,
+        /// Another.
+        other: String,
+    },
     /// The request cannot be run.
     #[error(transparent)]
     NotRunnable(#[from] NotRunnable),
@@ -124,6 +142,13 @@ impl HostError {
             Self::NotRunnable(NotRunnable::Malformed { .. }) => Some("request_malformed"),
             _ => None,
         }
+    }
+
+    /// Whether something else stands already under an id that follows from what was to be written.
+    #[must_use]
+    pub fn is_keep_mismatch(&self) -> bool {
+        let mismatch = |error: &LedgerError| matches!(error, LedgerError::KeepMismatch { .. });
+        matches!(self, Self::Admit(AdmitError::Ledger(error)) | Self::Ledger(error) if mismatch(error))
     }
 
     /// Whether another worker was faster, or has the request now.
@@ -166,6 +191,13 @@ impl HostBuilder {
     #[must_use]
     pub fn services(mut self, services: impl IntoIterator<Item = Service>) -> Self {
         self.services.extend(services);
+        self
+    }
+
+    /// What checks spans before [`Host::publish`] publishes them.
+    #[must_use]
+    pub fn validators(mut self, validators: impl IntoIterator<Item = Arc<dyn Validator>>) -> Self {
+        self.validators.extend(validators);
         self
     }
 
@@ -220,6 +252,7 @@ impl HostBuilder {
                 signer,
                 kernels: self.kernels,
                 services: self.services,
+                validators: self.validators,
                 sandboxes: self.sandboxes,
                 clock: self.clock.unwrap_or_else(|| Arc::new(SystemClock)),
                 ids: self.ids.unwrap_or_else(|| Arc::new(SystemIds)),
@@ -245,6 +278,18 @@ impl Host {
     #[must_use]
     pub fn ledger(&self) -> &Arc<dyn WorkQueue> {
         &self.inner.ledger
+    }
+
+    /// The sandboxes for tenants' code.
+    #[must_use]
+    pub fn sandboxes(&self) -> &[Arc<dyn Sandbox>] {
+        &self.inner.sandboxes
+    }
+
+    /// The limits of spans.
+    #[must_use]
+    pub fn rules(&self) -> &Rules {
+        &self.inner.rules
     }
 
     /// The manifest in force and what it leads to.
@@ -302,8 +347,14 @@ impl Host {
     /// Seals `draft` with `signer`, checks that it may sign such a span, and appends it: how a publisher publishes.
     ///
     /// # Errors
-    /// Where the signer lacks the role, the draft breaks a rule, or the ledger refuses.
+    /// Where the signer lacks the role, the draft breaks a rule or would not work, or the ledger refuses.
     pub async fn publish(&self, draft: Draft, signer: &dyn Signer) -> Result<VerifiedSpan, HostError> {
+        for validator in &self.inner.validators {
+            validator.validate(draft.columns()).map_err(|reason| {
+                let entity_type = draft.columns().entity_type.clone();
+                HostError::NotValid { entity_type, reason }
+            })?;
+        }
         let scope = Scope::runtime(draft.columns().tenant_id.clone());
         self.write_one(&scope, draft, signer).await
     }
@@ -314,20 +365,59 @@ impl Host {
     /// # Errors
     /// Where the ledger refuses it, or this host's key may not sign requests of the tenant.
     pub async fn submit(&self, request: Request) -> Result<VerifiedSpan, HostError> {
+        let submitted = self.submit_all([request]).await?;
+        submitted.into_iter().next().ok_or(HostError::Incomplete { part: "span" })
+    }
+
+    /// Records requests of one tenant, all of them or none; at most
+    /// [`Capability::max_batch`](crate::ledger::Capability::max_batch). Otherwise as [`Host::submit`]; in their order.
+    ///
+    /// # Errors
+    /// As [`Host::submit`]; where they are of several tenants.
+    pub async fn submit_all(&self, requests: impl IntoIterator<Item = Request>) -> Result<Vec<VerifiedSpan>, HostError> {
         let inner = &self.inner;
-        let scope = Scope::runtime(request.tenant.clone());
-        let draft = request.into_draft(inner.ids.next_id(inner.clock.now()));
-        let draft = draft.stamp(inner.clock.as_ref(), inner.ids.as_ref());
-        let span = draft.seal_within(inner.signer.as_ref(), &inner.rules).await.map_err(AdmitError::from)?;
-        request::check_first(&span, &inner.rules)?;
-        self.trusted().authorities.check_now(&span, inner.clock.now()).map_err(AdmitError::from)?;
-        let receipts = inner.ledger.append(&scope, vec![span.clone()], &AppendOptions::keep()).await?;
-        if receipts.iter().all(|receipt| receipt.outcome == Outcome::Appended) {
-            return Ok(span);
+        let trusted = self.trusted();
+        let mut batch: Vec<VerifiedSpan> = Vec::new();
+        for request in requests {
+            let draft = request.into_draft(inner.ids.next_id(inner.clock.now()));
+            let draft = draft.stamp(inner.clock.as_ref(), inner.ids.as_ref());
+            let span = draft.seal_within(inner.signer.as_ref(), &inner.rules).await.map_err(AdmitError::from)?;
+            request::check_first(&span, &inner.rules)?;
+            trusted.authorities.check_now(&span, inner.clock.now()).map_err(AdmitError::from)?;
+            if let Some(first) = batch.first().filter(|first| first.tenant_id != span.tenant_id) {
+                let (first, other) = (first.tenant_id.clone(), span.tenant_id.clone());
+                return Err(HostError::TwoTenants { first, other });
+            }
+            batch.push(span);
         }
-        let stored = inner.ledger.history(&scope, &span.tenant_id, span.id, span.seq, 1).await?;
-        let not_found = || LedgerError::NotFound { tenant: span.tenant_id.clone(), id: span.id };
-        Ok(stored.into_iter().next().ok_or_else(not_found)?.verify(&mut Verifier::new())?)
+        let Some(first) = batch.first() else { return Ok(batch) };
+        let scope = Scope::runtime(first.tenant_id.clone());
+        let receipts = inner.ledger.append(&scope, batch.clone(), &AppendOptions::keep()).await?;
+        for (span, receipt) in batch.iter_mut().zip(receipts) {
+            if receipt.outcome != Outcome::Appended {
+                let stored = inner.ledger.history(&scope, &span.tenant_id, span.id, span.seq, 1).await?;
+                let not_found = || LedgerError::NotFound { tenant: span.tenant_id.clone(), id: span.id };
+                *span = stored.into_iter().next().ok_or_else(not_found)?.verify(&mut Verifier::new())?;
+            }
+        }
+        Ok(batch)
+    }
+
+    /// Writes what a loop of this host has decided: seals `drafts` of `tenant` with the host's key, holds each to the authorities,
+    /// and appends them as one batch.
+    ///
+    /// # Errors
+    /// Where this host's key may not sign them, a draft breaks a rule, or the ledger refuses. Nothing is written then.
+    pub async fn record(
+        &self,
+        tenant: &str,
+        drafts: Vec<Draft>,
+        options: &AppendOptions,
+    ) -> Result<Vec<VerifiedSpan>, HostError> {
+        let trusted = self.trusted();
+        let (written, _) =
+            self.driver(&trusted).write(&Scope::runtime(tenant), drafts, self.inner.signer.as_ref(), options).await?;
+        Ok(written)
     }
 
     fn driver<'a>(&'a self, trusted: &'a Trusted) -> Driver<'a> {

@@ -15,7 +15,7 @@ use crate::rules::Rules;
 use crate::sandbox::{Failure, Sandbox};
 use crate::scope::Scope;
 use crate::seal::VerifiedSpan;
-use crate::span::SignedSpan;
+use crate::span::{SignedSpan, Span};
 use crate::timestamp::Timestamp;
 use crate::trust::Trusted;
 
@@ -38,6 +38,15 @@ pub trait Kernel: Send + Sync {
 
     /// Carries out one attempt of `request`.
     async fn run(&self, request: &VerifiedSpan, context: &Context<'_>) -> Result<Effects, KernelError>;
+}
+
+/// Knows what a span must say to work, and refuses to have it published otherwise.
+pub trait Validator: Send + Sync {
+    /// Whether a span will work; `Ok` for types that it does not know.
+    ///
+    /// # Errors
+    /// What is wrong, where, and what to write instead.
+    fn validate(&self, span: &Span) -> Result<(), Failure>;
 }
 
 /// A loop of the host that a function span can name: the span lets it run, and says so to whoever audits.

@@ -15,8 +15,8 @@ use crate::clock::{Clock, SystemClock};
 use crate::ledger::chain::{self, Decision, Head};
 use crate::ledger::quota::{self, Uses};
 use crate::ledger::{
-    AppendOptions, Capability, Cursor, Due, Ledger, LedgerError, Look, Order, Outcome, Page, Position, Query, Receipt, Row,
-    Signal, Versions, Watch, WatchFrom, Work, WorkQueue, tail, work,
+    AppendOptions, Capability, Cursor, Due, Ledger, LedgerError, Look, MAX_STANDING, Order, Outcome, Page, Position, Query,
+    Receipt, Row, Signal, Standing, Versions, Watch, WatchFrom, Work, WorkQueue, tail, work,
 };
 use crate::scope::Scope;
 use crate::seal::VerifiedSpan;
@@ -321,6 +321,10 @@ impl WorkQueue for MemoryLedger {
 
     async fn arrivals(&self) -> Result<Arc<Signal>, LedgerError> {
         Ok(Arc::clone(&self.shared.signal))
+    }
+
+    async fn standing(&self, kind: Standing, after: Option<&Work>, limit: usize) -> Result<Vec<Work>, LedgerError> {
+        Ok(self.state().queue.standing(kind, after, limit.min(MAX_STANDING)))
     }
 
     async fn heartbeat(&self, held: &Work, lease: Duration) -> Result<bool, LedgerError> {

@@ -41,6 +41,17 @@ pub const DEFAULT_BACKOFF: Duration = Duration::from_secs(1);
 /// The longest pause between attempts.
 pub const MAX_BACKOFF: Duration = Duration::from_secs(60 * 60);
 
+/// The `this` of a request to look at a span again for a policy, at a time that the policy named.
+pub const POLICY_DUE: &str = "policy.due";
+
+/// The member of metadata in which the runtime records which policy brought a span about, and how many policies before it.
+pub const CAUSE: &str = "policy";
+
+/// The kernel that carries out `request`.
+pub(crate) fn kernel(request: &SignedSpan) -> Uuid {
+    if request.this == POLICY_DUE { ids::POLICY_AGENT } else { ids::RUN_CODE }
+}
+
 /// A request to be made.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
@@ -71,6 +82,10 @@ pub struct Request {
     pub backoff: Option<Duration>,
     /// No attempt begins after this time.
     pub deadline: Option<Timestamp>,
+    /// The time of its schedule that it is for: tenant, owner, function and slot make one request.
+    pub slot: Option<Timestamp>,
+    /// The policy that asks, as the runtime records it in what policies bring about.
+    pub cause: Option<Value>,
 }
 
 impl Request {
@@ -89,6 +104,8 @@ impl Request {
             max_attempts: None,
             backoff: None,
             deadline: None,
+            slot: None,
+            cause: None,
         }
     }
 
@@ -127,6 +144,20 @@ impl Request {
         self
     }
 
+    /// Makes it the one request of its function for this slot of the schedule.
+    #[must_use]
+    pub fn slot(mut self, slot: Timestamp) -> Self {
+        self.slot = Some(slot);
+        self
+    }
+
+    /// Sets the policy that asks.
+    #[must_use]
+    pub fn cause(mut self, cause: Value) -> Self {
+        self.cause = Some(cause);
+        self
+    }
+
     /// Sets who may read it.
     #[must_use]
     pub fn visibility(mut self, visibility: Visibility) -> Self {
@@ -148,16 +179,30 @@ impl Request {
         self
     }
 
-    /// The request's version 0.
-    pub(crate) fn into_draft(self, new_id: Uuid) -> Draft {
+    /// The id that it will have, where that follows from what it says.
+    #[must_use]
+    pub fn derived_id(&self) -> Option<Uuid> {
         let function = self.function.to_string();
-        let id = match &self.idempotency_key {
-            Some(key) => ids::derive("request", &[&self.tenant, &self.owner, &function, key]),
-            None => new_id,
+        match (self.slot, &self.idempotency_key) {
+            (Some(slot), _) => Some(ids::derive("slot", &[&self.tenant, &self.owner, &function, &slot.to_string()])),
+            (None, Some(key)) => Some(ids::derive("request", &[&self.tenant, &self.owner, &function, key])),
+            (None, None) => None,
+        }
+    }
+
+    /// The request's version 0, with an id of its own where none follows from what it says.
+    #[must_use]
+    pub fn into_draft(self, new_id: Uuid) -> Draft {
+        let derived = self.derived_id();
+        let id = derived.unwrap_or(new_id);
+        let who = match (&self.cause, self.slot) {
+            (Some(_), _) => "kernel:policy_agent".to_owned(),
+            (None, Some(_)) => "kernel:observer_bot".to_owned(),
+            (None, None) => format!("user:{}", self.owner),
         };
         let draft = Draft::new("request")
             .id(id)
-            .who(format!("user:{}", self.owner))
+            .who(who)
             .did("requested")
             .this("function.run")
             .tenant(self.tenant)
@@ -174,13 +219,15 @@ impl Request {
             ("max_attempts", self.max_attempts.map(Value::from)),
             ("backoff_ms", self.backoff.map(|pause| millis(pause).into())),
             ("deadline", self.deadline.map(|time| time.to_string().into())),
+            ("slot", self.slot.map(|time| time.to_string().into())),
+            (CAUSE, self.cause),
         ]
         .into_iter()
         .fold(draft, |draft, (name, value)| match value {
             Some(value) => draft.meta(name, value),
             None => draft,
         });
-        if self.idempotency_key.is_some() { draft.deterministic() } else { draft }
+        if derived.is_some() { draft.deterministic() } else { draft }
     }
 }
 

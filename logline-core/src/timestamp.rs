@@ -101,6 +101,14 @@ impl Timestamp {
         Self { micros: self.micros.saturating_add(micros).min(LAST) }
     }
 
+    /// This time less `duration`, stopping at the beginning of year 1.
+    #[must_use]
+    pub fn saturating_sub(self, duration: Duration) -> Self {
+        const FIRST: i64 = -62_135_596_800_000_000;
+        let micros = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+        Self { micros: self.micros.saturating_sub(micros).max(FIRST) }
+    }
+
     /// The time passed since `earlier`, zero if the clock went backwards.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {

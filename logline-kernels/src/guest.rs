@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use logline_core::kernel::Context;
 use logline_core::ledger::{Cursor, LedgerError, Query};
+use logline_core::request::{CAUSE, POLICY_DUE};
 use logline_core::sandbox::{Failure, HostCalls};
 use logline_core::{Draft, Scope, SignedSpan, Timestamp, canonical, ids, json, parse_draft, roles};
 use serde_json::{Map, Value, json};
@@ -84,6 +85,9 @@ impl<'a> Guest<'a> {
         }
         // What the host's key would sign must be what the owner may write: a guest records no executions, publishes no
         // functions, approves nothing.
+        if columns.entity_type == "request" && columns.this == POLICY_DUE {
+            return Err(refuse(format!("`{POLICY_DUE}` is asked by the runtime only")));
+        }
         let scope = Scope::user(&self.request.tenant_id, &self.request.owner_id);
         scope.check_append(draft.columns()).map_err(|e| refuse(e.to_string()))?;
         if !roles::required(draft.columns()).contains(&roles::Role::Member) {
@@ -91,6 +95,11 @@ impl<'a> Guest<'a> {
         }
         // Each emission of an attempt has an id of its own, the same whenever the attempt is replayed.
         let index = self.drafts.len().to_string();
+        // How many policies it follows from is the host's to say.
+        let draft = match self.request.meta(CAUSE) {
+            Some(cause) => draft.meta(CAUSE, cause.clone()),
+            None => draft.without_meta(CAUSE),
+        };
         let draft = draft.id(ids::derive("emitted", &[&self.context.attempt.execution_id.to_string(), &index]));
         draft.validate(&self.context.rules).map_err(|e| Failure::new("invalid_draft", e.to_string()))?;
         Ok(draft)

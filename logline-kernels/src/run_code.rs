@@ -172,6 +172,9 @@ fn execution(request: &SignedSpan, context: &Context<'_>, outcome: &Outcome, dur
     if !outcome.logs.is_empty() {
         add("logs", Value::Array(outcome.logs.clone()));
     }
+    if let Some(cause) = request.meta(request::CAUSE) {
+        add(request::CAUSE, cause.clone());
+    }
     if outcome.logs_dropped > 0 {
         add("logs_dropped", outcome.logs_dropped.into());
     }
@@ -203,5 +206,8 @@ fn slow_mark(request: &SignedSpan, context: &Context<'_>, duration_ms: u32, slow
         .duration_ms(duration_ms)
         .metadata(json!({"slow_ms": slow_ms}));
     draft.columns_mut().trace_id.clone_from(&request.trace_id);
-    draft
+    match request.meta(request::CAUSE) {
+        Some(cause) => draft.meta(request::CAUSE, cause.clone()),
+        None => draft,
+    }
 }

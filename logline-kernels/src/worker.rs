@@ -7,15 +7,14 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use logline_core::kernel::Service;
-use logline_core::ledger::{Due, LedgerError, Retry, Work, WorkQueue as _};
+use logline_core::ledger::{Due, Retry, Work, WorkQueue as _};
 use logline_core::request::NotRunnable;
-use logline_core::trust::TrustError;
-use logline_core::{
-    AdmitError, BootError, Claim, Execution, Host, HostError, IdSource as _, SystemIds, Timestamp, VerifiedSpan, ids,
-};
+use logline_core::{Claim, Execution, Host, HostError, Timestamp, VerifiedSpan, ids};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use uuid::Uuid;
+
+use crate::pace::{Backoff, jittered, may_pass};
 
 /// The kernel `request_worker`, version 2.
 pub(crate) const SERVICE: Service = Service { name: "request_worker", version: 2 };
@@ -105,10 +104,6 @@ pub struct Worked {
 /// The most requests in one look.
 const BATCH: usize = 100;
 
-/// The pause after a first failure of the ledger; then twice as long, up to the longest.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-
 /// How long what was found is this worker's to claim.
 const HOLD: Duration = Duration::from_secs(3);
 
@@ -149,7 +144,7 @@ where
     let ledger = host.ledger();
     let arrivals = ledger.arrivals().await?;
     let mut after: Option<String> = None;
-    let mut pause = FIRST_PAUSE;
+    let mut backoff = Backoff::default();
     loop {
         tokio::select! {
             biased;
@@ -166,12 +161,11 @@ where
         let look = match looked {
             Ok(look) => look,
             Err(error) if error.retry() == Retry::Later => {
-                tracing::warn!(%error, pause_ms = pause.as_millis(), "cannot look for requests");
+                tracing::warn!(%error, "cannot look for requests");
                 tokio::select! {
                     () = &mut shutdown => return Ok(()),
-                    () = tokio::time::sleep(jittered(pause)) => {}
+                    () = tokio::time::sleep(backoff.next()) => {}
                 }
-                pause = (pause * 2).min(LONGEST_PAUSE);
                 continue;
             }
             Err(error) => return Err(error.into()),
@@ -180,18 +174,16 @@ where
         after = look.due.last().map(|due| due.request.tenant_id.clone()).or(after);
         let started = take(host, options, desk, look.due, look.now).await?;
         if started > 0 {
-            pause = FIRST_PAUSE;
+            backoff = Backoff::default();
         }
         if found < wanted || started == 0 {
+            let pause = if found < wanted { jittered(options.poll) } else { backoff.next() };
             // Whatever came since the look has changed the signal.
             tokio::select! {
                 biased;
                 () = &mut shutdown => return Ok(()),
                 () = arrivals.changed(seen), if found < wanted => {}
-                () = tokio::time::sleep(jittered(if found < wanted { options.poll } else { pause })) => {}
-            }
-            if started == 0 && found > 0 {
-                pause = (pause * 2).min(LONGEST_PAUSE);
+                () = tokio::time::sleep(pause) => {}
             }
         }
     }
@@ -250,29 +242,6 @@ async fn take(
         }
     }
     Ok(started)
-}
-
-/// Whether the same may succeed later.
-fn may_pass(error: &HostError) -> bool {
-    match error {
-        HostError::Ledger(error) | HostError::Admit(AdmitError::Ledger(error)) => {
-            !matches!(error, LedgerError::Closed | LedgerError::ReadOnly { .. })
-        }
-        // A claim boots kernels and looks at the manifest again where either has changed.
-        HostError::Boot(BootError::Ledger(error)) | HostError::Trust(TrustError::Ledger(error)) => {
-            error.retry() == Retry::Later
-        }
-        // Of one request, not of the host.
-        HostError::Admit(_) | HostError::Kernel(_) => true,
-        _ => false,
-    }
-}
-
-/// `duration`, a quarter more or less: hosts that were started together do not stay together.
-fn jittered(duration: Duration) -> Duration {
-    let chance = SystemIds.next_id(Timestamp::EPOCH).as_u128() % 1000;
-    #[allow(clippy::cast_precision_loss, reason = "below 1000")]
-    duration.mul_f64(0.75 + chance as f64 / 2000.0)
 }
 
 /// What a worker has under way.
@@ -452,32 +421,6 @@ async fn keep_leases(host: Host, desk: Arc<Desk>, lease: Duration) {
                 }
                 Err(error) => tracing::warn!(%error, request = %work.id, "a lease could not be extended"),
             }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_ledger_that_is_away_for_a_moment_does_not_end_the_worker_and_one_that_is_closed_does() {
-        let away = || LedgerError::Unavailable { reason: "restarting".to_owned(), source: None };
-        for error in [
-            HostError::Ledger(away()),
-            HostError::Admit(AdmitError::Ledger(away())),
-            HostError::Boot(BootError::Ledger(away())),
-            HostError::Trust(TrustError::Ledger(away())),
-        ] {
-            assert!(may_pass(&error), "{error:?}");
-        }
-        for error in [
-            HostError::Ledger(LedgerError::Closed),
-            HostError::Boot(BootError::Ledger(LedgerError::Closed)),
-            HostError::Boot(BootError::NotAllowed { id: ids::RUN_CODE }),
-            HostError::Trust(TrustError::Flooded),
-        ] {
-            assert!(!may_pass(&error), "{error:?}");
         }
     }
 }

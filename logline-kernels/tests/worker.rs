@@ -59,7 +59,7 @@ async fn beside<T>(host: &Host, options: WorkerOptions, test: impl Future<Output
         result
     };
     let (worked, result) = futures_util::future::join(worker, test).await;
-    (result, worked.unwrap())
+    (result, worked.unwrap().worker)
 }
 
 fn request(function: Uuid) -> Request {
@@ -137,7 +137,7 @@ fn four_workers_carry_out_every_request_once() {
         let workers = hosts.iter().map(|host| {
             let mut stopped = stop.subscribe();
             let host = host.clone();
-            tokio::spawn(async move { host.run(options(), async move { drop(stopped.recv().await) }).await.unwrap() })
+            tokio::spawn(async move { host.run(options(), async move { drop(stopped.recv().await) }).await.unwrap().worker })
         });
         let workers: Vec<_> = workers.collect();
         all.await;

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use logline_core::ledger::work::{MAX_CLAIMABLE, MAX_HOLD, MAX_LEASE, Rebuilt, in_turns};
-use logline_core::ledger::{Due, LedgerError, Look, Signal, Work, WorkQueue};
+use logline_core::ledger::{Due, LedgerError, Look, MAX_STANDING, Signal, Standing, Work, WorkQueue};
 use logline_core::{Scope, Timestamp};
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Executor as _, Row as _};
+use uuid::Uuid;
 
 use crate::PgLedger;
 use crate::error::from_sqlx;
@@ -84,6 +85,23 @@ impl WorkQueue for PgLedger {
         Ok(Arc::clone(&self.shared.tail.arrivals))
     }
 
+    async fn standing(&self, kind: Standing, after: Option<&Work>, limit: usize) -> Result<Vec<Work>, LedgerError> {
+        let mut session = self.begin(Access::ReadOnly, &host(), None).await?;
+        let connection = session.connection().map_err(from_sqlx)?;
+        let sql = "SELECT 0, tenant_id, owner_id, id, seq, curr_hash FROM ledger.list_standing($1, $2, $3, $4)";
+        let rows = sqlx::query(sql)
+            .persistent(self.link().keeps_statements())
+            .bind(kind.as_str())
+            .bind(after.map_or("", |work| work.tenant_id.as_str()))
+            .bind(after.map_or(Uuid::nil(), |work| work.id))
+            .bind(i32::try_from(limit.min(MAX_STANDING)).unwrap_or(i32::MAX))
+            .fetch_all(connection)
+            .await
+            .map_err(from_sqlx)?;
+        session.commit().await.map_err(from_sqlx)?;
+        Ok(by_turn(&rows, decode)?.into_iter().flatten().collect())
+    }
+
     async fn heartbeat(&self, held: &Work, lease: Duration) -> Result<bool, LedgerError> {
         let mut session = self.begin(Access::ReadWrite, &Scope::runtime(&held.tenant_id), None).await?;
         let connection = session.connection().map_err(from_sqlx)?;
@@ -115,11 +133,12 @@ impl WorkQueue for PgLedger {
         let mut session = self.begin(Access::ReadWrite, &Scope::Operator, None).await?;
         let connection = session.connection().map_err(from_sqlx)?;
         connection.execute("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '10s'").await.map_err(from_sqlx)?;
-        let query = sqlx::query_as("SELECT open, counters FROM ledger.rebuild_work()");
+        let query = sqlx::query_as("SELECT open, standing, counters FROM ledger.rebuild_work()");
         let query = query.persistent(self.link().keeps_statements());
-        let (open, counters): (i64, i64) = query.fetch_one(connection).await.map_err(from_sqlx)?;
+        let (open, standing, counters): (i64, i64, i64) = query.fetch_one(connection).await.map_err(from_sqlx)?;
         session.commit().await.map_err(from_sqlx)?;
-        Ok(Rebuilt { open: open.try_into().unwrap_or(0), counters: counters.try_into().unwrap_or(0) })
+        let count = |count: i64| count.try_into().unwrap_or(0);
+        Ok(Rebuilt { open: count(open), standing: count(standing), counters: count(counters) })
     }
 }
 
@@ -147,7 +166,7 @@ fn by_turn<'a, T>(
                 Some((last, items)) if *last == turn => items.push(item),
                 _ => turns.push((turn, vec![item])),
             },
-            Err(error) => tracing::error!(%error, "an open request cannot be read"),
+            Err(error) => tracing::error!(%error, "open work cannot be read"),
         }
     }
     Ok(turns.into_iter().map(|(_, items)| items).collect())

@@ -47,8 +47,8 @@ use async_trait::async_trait;
 use futures_channel::oneshot;
 use logline_core::ledger::work::{MAX_CLAIMABLE, MAX_HOLD, MAX_LEASE, Rebuilt};
 use logline_core::ledger::{
-    AppendOptions, Capability, Cursor, Ledger, LedgerError, Look, Order, Page, Position, Query, Receipt, Signal, Watch,
-    WatchFrom, Work, WorkQueue, quota, tail,
+    AppendOptions, Capability, Cursor, Ledger, LedgerError, Look, MAX_STANDING, Order, Page, Position, Query, Receipt, Signal,
+    Standing, Watch, WatchFrom, Work, WorkQueue, quota, tail,
 };
 use logline_core::{Scope, SignedSpan, Timestamp, VerifiedSpan};
 use rusqlite::{Connection, TransactionBehavior};
@@ -300,6 +300,11 @@ impl WorkQueue for SqliteLedger {
     async fn arrivals(&self) -> Result<Arc<Signal>, LedgerError> {
         self.shared.watcher.start(&self.shared.options)?;
         Ok(Arc::clone(&self.shared.signal))
+    }
+
+    async fn standing(&self, kind: Standing, after: Option<&Work>, limit: usize) -> Result<Vec<Work>, LedgerError> {
+        let (after, limit) = (after.cloned(), limit.min(MAX_STANDING));
+        self.shared.readers.read(move |connection| work::standing(connection, kind, after.as_ref(), limit)).await
     }
 
     async fn heartbeat(&self, held: &Work, lease: Duration) -> Result<bool, LedgerError> {

@@ -11,7 +11,7 @@ use crate::options::{SqliteOptions, Synchronous};
 use crate::work;
 
 /// The schema version that this library writes, in `user_version`.
-pub(crate) const VERSION: i64 = 2;
+pub(crate) const VERSION: i64 = 3;
 
 /// `application_id` of a ledger file: `LOGL`.
 const APPLICATION_ID: i64 = 0x4c4f_474c;
@@ -130,14 +130,20 @@ fn migrate(connection: &mut Connection, options: &SqliteOptions) -> Result<(), L
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(from_sqlite)?;
     let tables: i64 = transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(from_sqlite)?;
     if tables == 0 {
-        transaction.execute_batch(DDL).and_then(|()| transaction.execute_batch(work::DDL)).map_err(from_sqlite)?;
+        for ddl in [DDL, work::DDL, work::STANDING_DDL] {
+            transaction.execute_batch(ddl).map_err(from_sqlite)?;
+        }
         transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(from_sqlite)?;
         transaction.pragma_update(None, "user_version", VERSION).map_err(from_sqlite)?;
         return transaction.commit().map_err(from_sqlite);
     }
-    if pragma(&transaction, "application_id")? == APPLICATION_ID && pragma(&transaction, "user_version")? == 1 {
-        // Version 1 had no tables of open work and counters.
-        transaction.execute_batch(work::DDL).map_err(from_sqlite)?;
+    let found = pragma(&transaction, "user_version")?;
+    if pragma(&transaction, "application_id")? == APPLICATION_ID && (1..VERSION).contains(&found) {
+        // Version 1 had no tables of open work and counters, version 2 none of what stands.
+        let missing: &[&str] = if found == 1 { &[work::DDL, work::STANDING_DDL] } else { &[work::STANDING_DDL] };
+        for ddl in missing {
+            transaction.execute_batch(ddl).map_err(from_sqlite)?;
+        }
         work::rebuild(&transaction)?;
         transaction.pragma_update(None, "user_version", VERSION).map_err(from_sqlite)?;
         return transaction.commit().map_err(from_sqlite);

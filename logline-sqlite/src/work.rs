@@ -1,15 +1,28 @@
-//! Open work and counters: two tables that follow from the rows and change in the transaction that adds them.
+//! Open work, what stands, and counters: tables that follow from the rows and change in the transaction that adds them.
 
 use std::time::Duration;
 
 use logline_core::ledger::quota::Uses;
 use logline_core::ledger::work::{MAX_PRIORITY, Place, Rebuilt, in_turns};
-use logline_core::ledger::{Due, LedgerError, Limit, Look, Order, Work};
+use logline_core::ledger::{Due, LedgerError, Limit, Look, Order, Standing, Work};
 use logline_core::{Clock as _, SignedSpan, SystemClock, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, TransactionBehavior, params};
 
 use crate::error::from_sqlite;
 use crate::row::{self, COLUMNS};
+
+/// What hosts attend to without a request.
+pub(crate) const STANDING_DDL: &str = "
+CREATE TABLE standing (
+  kind TEXT NOT NULL,
+  tenant_id TEXT NOT NULL,
+  id TEXT NOT NULL,
+  seq INTEGER NOT NULL,
+  owner_id TEXT NOT NULL,
+  curr_hash TEXT NOT NULL,
+  PRIMARY KEY (kind, tenant_id, id)
+) STRICT, WITHOUT ROWID;
+";
 
 /// Times in microseconds since 1970.
 pub(crate) const DDL: &str = "
@@ -41,6 +54,9 @@ pub(crate) fn now() -> Timestamp {
 
 /// Takes a new row into account.
 pub(crate) fn place(connection: &Connection, span: &SignedSpan, now: Timestamp) -> Result<(), LedgerError> {
+    if let Some(stands) = Standing::of(span) {
+        return stand(connection, span, stands);
+    }
     let (ready, priority, leased) = match Place::of(span, now) {
         None => return Ok(()),
         Some(Place::Closed) => {
@@ -57,6 +73,35 @@ pub(crate) fn place(connection: &Connection, span: &SignedSpan, now: Timestamp) 
     let (id, hash) = (span.id.to_string(), span.seal.curr_hash.to_string());
     let row = params![span.tenant_id, id, span.seq, span.owner_id, hash, priority, ready.unix_micros(), leased];
     insert.execute(row).map(drop).map_err(from_sqlite)
+}
+
+fn stand(connection: &Connection, span: &SignedSpan, stands: Option<Standing>) -> Result<(), LedgerError> {
+    let id = span.id.to_string();
+    let Some(kind) = stands else {
+        // The keys of either kind: an id keeps its type.
+        let sql = "DELETE FROM standing WHERE kind IN ('schedule', 'policy') AND tenant_id = ?1 AND id = ?2";
+        let mut delete = connection.prepare_cached(sql).map_err(from_sqlite)?;
+        return delete.execute(params![span.tenant_id, id]).map(drop).map_err(from_sqlite);
+    };
+    let sql = "INSERT OR REPLACE INTO standing (kind, tenant_id, id, seq, owner_id, curr_hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    let mut insert = connection.prepare_cached(sql).map_err(from_sqlite)?;
+    let row = params![kind.as_str(), span.tenant_id, id, span.seq, span.owner_id, span.seal.curr_hash.to_string()];
+    insert.execute(row).map(drop).map_err(from_sqlite)
+}
+
+pub(crate) fn standing(
+    connection: &Connection,
+    kind: Standing,
+    after: Option<&Work>,
+    limit: usize,
+) -> Result<Vec<Work>, LedgerError> {
+    let sql = "SELECT tenant_id, owner_id, id, seq, curr_hash FROM standing
+        WHERE kind = ?1 AND (tenant_id, id) > (?2, ?3) ORDER BY tenant_id, id LIMIT ?4";
+    let mut select = connection.prepare_cached(sql).map_err(from_sqlite)?;
+    let (tenant, id) = after.map_or_else(Default::default, |work| (work.tenant_id.clone(), work.id.to_string()));
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows = select.query_map(params![kind.as_str(), tenant, id, limit], decode).map_err(from_sqlite)?;
+    rows.collect::<Result<_, _>>().map_err(from_sqlite)
 }
 
 /// Adds what a new row uses to `uses`, unless a limit forbids it.
@@ -199,12 +244,14 @@ pub(crate) fn heartbeat(connection: &Connection, held: &Work, lease: Duration) -
     connection.execute(sql, row).map(|rows| rows > 0).map_err(from_sqlite)
 }
 
-/// Makes both tables anew, within the transaction of `connection`. A row that is no span any more is nobody's work; fsck names it.
+/// Makes the tables anew, within the transaction of `connection`. A row that is no span any more is nobody's work; fsck names it.
 pub(crate) fn rebuild(connection: &Connection) -> Result<Rebuilt, LedgerError> {
-    connection.execute_batch("DELETE FROM work; DELETE FROM quota").map_err(from_sqlite)?;
+    connection.execute_batch("DELETE FROM work; DELETE FROM standing; DELETE FROM quota").map_err(from_sqlite)?;
     let now = now();
     let mut uses = Uses::on(now.day());
-    let sql = format!("SELECT pos, {COLUMNS} FROM universal_registry WHERE entity_type = 'request' ORDER BY pos");
+    let sql = format!(
+        "SELECT pos, {COLUMNS} FROM universal_registry WHERE entity_type IN ('request', 'function', 'policy') ORDER BY pos"
+    );
     let mut select = connection.prepare(&sql).map_err(from_sqlite)?;
     let mut rows = select.query([]).map_err(from_sqlite)?;
     while let Some(found) = rows.next().map_err(from_sqlite)? {
@@ -214,6 +261,8 @@ pub(crate) fn rebuild(connection: &Connection) -> Result<Rebuilt, LedgerError> {
         }
     }
     charge(connection, &uses)?;
-    let open: i64 = connection.query_row("SELECT count(*) FROM work", [], |row| row.get(0)).map_err(from_sqlite)?;
-    Ok(Rebuilt { open: open.try_into().unwrap_or(0), counters: uses.units().len().try_into().unwrap_or(u64::MAX) })
+    let sql = "SELECT (SELECT count(*) FROM work), (SELECT count(*) FROM standing)";
+    let count = |row: &Row<'_>, n: usize| row.get(n).map(|count: i64| u64::try_from(count).unwrap_or(0));
+    let (open, standing) = connection.query_row(sql, [], |row| Ok((count(row, 0)?, count(row, 1)?))).map_err(from_sqlite)?;
+    Ok(Rebuilt { open, standing, counters: uses.units().len().try_into().unwrap_or(u64::MAX) })
 }

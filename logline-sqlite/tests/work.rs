@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
 
 use futures_util::future::join_all;
-use logline_core::ledger::{AppendOptions, Charges, Ledger as _, LedgerError, LedgerExt as _, Limit, Work, WorkQueue as _};
+use logline_core::ledger::{
+    AppendOptions, Charges, Ledger as _, LedgerError, LedgerExt as _, Limit, Standing, Work, WorkQueue as _,
+};
 use logline_core::{Draft, KeyPair, Scope, SystemClock, SystemIds, VerifiedSpan};
 use logline_sqlite::SqliteLedger;
 use rusqlite::Connection;
@@ -32,22 +34,31 @@ async fn filled(ledger: &SqliteLedger) -> Vec<Work> {
 }
 
 #[tokio::test]
-async fn a_file_of_version_1_is_migrated_and_its_open_work_found() {
+async fn a_file_of_an_older_version_is_migrated_and_its_open_work_found() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ledger.db");
     let ledger = SqliteLedger::open(&path).unwrap();
     let work = filled(&ledger).await;
+    let policy = Draft::new("policy").tenant("acme").owner("alice").who("alice").this("policy.p").status("active");
+    let policy = policy.stamp(&SystemClock, &SystemIds).seal_local(&KeyPair::from_seed(&[7; 32])).unwrap();
+    ledger.append_one(&Scope::runtime("acme"), policy.clone()).await.unwrap();
     drop(ledger);
-    let by_hand = Connection::open(&path).unwrap();
-    by_hand.execute_batch("DROP TABLE work; DROP TABLE quota; PRAGMA user_version = 1").unwrap();
-    drop(by_hand);
-    let error = SqliteLedger::open_with(logline_sqlite::SqliteOptions::new(&path).read_only()).map(drop).unwrap_err();
-    assert!(error.to_string().contains("open it once for writing"), "{error}");
+    for older in [
+        "DROP TABLE work; DROP TABLE quota; DROP TABLE standing; PRAGMA user_version = 1",
+        "DROP TABLE standing; PRAGMA user_version = 2",
+    ] {
+        let by_hand = Connection::open(&path).unwrap();
+        by_hand.execute_batch(older).unwrap();
+        drop(by_hand);
+        let error = SqliteLedger::open_with(logline_sqlite::SqliteOptions::new(&path).read_only()).map(drop).unwrap_err();
+        assert!(error.to_string().contains("open it once for writing"), "{error}");
 
-    let ledger = SqliteLedger::open(&path).unwrap();
-    assert_eq!(ledger.claimable(10, None).await.unwrap(), work);
-    assert_eq!(ledger.used("acme", "runs").await.unwrap(), 1);
-    assert_eq!(ledger.collect(&Scope::Operator, &logline_core::ledger::Query::timeline(), 10).await.unwrap().len(), 4);
+        let ledger = SqliteLedger::open(&path).unwrap();
+        assert_eq!(ledger.claimable(10, None).await.unwrap(), work);
+        assert_eq!(ledger.used("acme", "runs").await.unwrap(), 1);
+        assert_eq!(ledger.standing(Standing::Policy, None, 10).await.unwrap(), [Work::of(&policy)]);
+        assert_eq!(ledger.collect(&Scope::Operator, &logline_core::ledger::Query::timeline(), 10).await.unwrap().len(), 5);
+    }
 }
 
 #[tokio::test]

@@ -10,9 +10,12 @@ pub(crate) async fn run(url: Option<&str>, json: bool) -> Result<bool, Error> {
     location.check_exists()?;
     let rebuilt = location.for_writing().await?.rebuild().await?;
     output::line(&if json {
-        json!({"open": rebuilt.open, "counters": rebuilt.counters}).to_string()
+        json!({"open": rebuilt.open, "standing": rebuilt.standing, "counters": rebuilt.counters}).to_string()
     } else {
-        format!("{} open requests, {} counters of today", rebuilt.open, rebuilt.counters)
+        format!(
+            "{} open requests, {} schedules and policies, {} counters of today",
+            rebuilt.open, rebuilt.standing, rebuilt.counters
+        )
     });
     Ok(true)
 }

@@ -6,11 +6,11 @@ use std::time::Duration;
 use futures_util::future::{join, join_all};
 use serde_json::json;
 
-use super::{Expect as _, OTHER, TENANT, USER, append, append_all, at, hold, id, next, note, same, seal};
+use super::{Expect as _, OTHER, TENANT, USER, append, append_all, at, fail, hold, id, next, note, same, seal};
 use crate::draft::Draft;
 use crate::keys::Verifier;
 use crate::ledger::work::MAX_CLAIMABLE;
-use crate::ledger::{AppendOptions, Charges, LedgerError, Limit, Outcome, Retry, Work, WorkQueue};
+use crate::ledger::{AppendOptions, Charges, LedgerError, Limit, Outcome, Retry, Standing, Work, WorkQueue};
 use crate::scope::Scope;
 use crate::seal::VerifiedSpan;
 
@@ -397,6 +397,44 @@ pub async fn a_claim_uses_the_ledgers_day<Q: WorkQueue>(queue: &Q) {
         append(queue, last.clone()).await;
     }
     same(&queue.used(TENANT, "runs").await.or_fail("used"), &0, "nothing of today");
+}
+
+/// Functions with status `scheduled` and active policies, of all tenants, in pages.
+pub async fn schedules_and_policies_stand_until_their_last_version_says_otherwise<Q: WorkQueue>(queue: &Q) {
+    let of = |tenant: &str, n: u128, entity_type: &str, status: &str| {
+        Draft::new(entity_type).id(id(n)).tenant(tenant).owner(USER).who("user:alice").this("trial").at(at(n)).status(status)
+    };
+    let standing =
+        async |kind: Standing, after: Option<&Work>, limit: usize| queue.standing(kind, after, limit).await.or_fail("standing");
+    append(queue, seal(of(TENANT, 1, "function", "active"))).await;
+    append(queue, seal(of(TENANT, 2, "policy", "scheduled"))).await;
+    append(queue, seal(of(TENANT, 3, "note", "scheduled"))).await;
+    for kind in [Standing::Schedule, Standing::Policy] {
+        hold(standing(kind, None, 10).await.is_empty(), "neither scheduled nor active");
+    }
+    let mut scheduled = Vec::new();
+    for (n, tenant) in [(6, TENANT), (5, OTHER), (4, TENANT)] {
+        scheduled.push(open(queue, of(tenant, n, "function", "scheduled")).await);
+    }
+    let policy = open(queue, of(OTHER, 5 + 100, "policy", "active")).await;
+    let works = |spans: &[&VerifiedSpan]| spans.iter().map(|span| Work::of(span)).collect::<Vec<_>>();
+    let [six, five, four] = scheduled.as_slice() else { fail("three schedules") };
+    same(&standing(Standing::Schedule, None, 10).await, &works(&[four, six, five]), "by tenant, then by id");
+    same(&standing(Standing::Policy, None, 10).await, &works(&[&policy]), "policies are apart");
+    let page = standing(Standing::Schedule, None, 1).await;
+    same(&page, &works(&[four]), "a first page");
+    same(&standing(Standing::Schedule, page.last(), 1).await, &works(&[six]), "the next page");
+    same(&standing(Standing::Schedule, Some(&Work::of(five)), 10).await, &Vec::new(), "after the last");
+    let upgraded = open(queue, next(six).name("upgraded")).await;
+    open(queue, next(four).deleted()).await;
+    open(queue, next(five).status("active")).await;
+    same(&standing(Standing::Schedule, None, 10).await, &works(&[&upgraded]), "the last versions count");
+    let refused = append_all(queue, vec![seal(next(&upgraded).deleted()), seal(next(four).name("a fork"))]).await;
+    hold(refused.is_err(), "the batch has a fork");
+    same(&standing(Standing::Schedule, None, 10).await, &works(&[&upgraded]), "a refused batch changes nothing");
+    let rebuilt = queue.rebuild().await.or_fail("rebuild");
+    same(&(rebuilt.open, rebuilt.standing), &(0, 2), "a rebuild finds what stands");
+    same(&standing(Standing::Schedule, None, 10).await, &works(&[&upgraded]), "after a rebuild");
 }
 
 /// What stands in the tables stands in the rows.

@@ -163,7 +163,8 @@ impl Host {
     pub async fn claim(&self, due: Due, now: Timestamp, lease: Duration) -> Result<Claim, HostError> {
         let inner = &self.inner;
         let Due { request, function } = due;
-        let booted = self.boot(ids::RUN_CODE).await?;
+        let kernel = request::kernel(&request);
+        let booted = self.boot(kernel).await?;
         let mut checked = self.check_request(&request);
         if matches!(checked, Err(HostError::NotAuthorised(_))) {
             // Its signer may have been named since this host looked.
@@ -190,7 +191,8 @@ impl Host {
         let mut terms = Terms { worker: signer.public_key(), now, lease, charges: None };
         loop {
             let mut options = AppendOptions::default();
-            if let Some(per_day) = per_day {
+            // What policies look at again is no execution of a function.
+            if let Some(per_day) = per_day.filter(|_| kernel == ids::RUN_CODE) {
                 terms.charges = Some(Charges::new(terms.now.day(), [EXECUTIONS_QUOTA]));
                 if !is_forced {
                     let (tenant, key) = (request.tenant_id.clone(), EXECUTIONS_QUOTA.to_owned());
@@ -225,7 +227,41 @@ impl Host {
         }
     }
 
-    /// Records that a tenant has used its quota, once a day, and puts the request off to the next.
+    /// Whether `function` may run once more today: the manifest sets no limit, it is exempt, or its tenant has not used the limit.
+    /// A refusal is recorded, once a day. What is told may be over by the time of a claim, which decides.
+    ///
+    /// # Errors
+    /// The ledger's.
+    pub async fn is_within_quota(&self, function: &VerifiedSpan) -> Result<bool, HostError> {
+        let (trusted, ledger, tenant) = (self.trusted(), &self.inner.ledger, &function.tenant_id);
+        let Some(per_day) = trusted.manifest.throttle.per_tenant_daily_exec_limit else { return Ok(true) };
+        if trusted.manifest.is_forced(function) || ledger.used(tenant, EXECUTIONS_QUOTA).await? < per_day {
+            return Ok(true);
+        }
+        let now = ledger.now().await?;
+        self.record_denial(&self.driver(&trusted), &Scope::runtime(tenant), tenant, per_day, now.day(), now).await?;
+        Ok(false)
+    }
+
+    /// Records that a tenant has used its quota, once a day.
+    async fn record_denial(
+        &self,
+        driver: &Driver<'_>,
+        scope: &Scope,
+        tenant: &str,
+        per_day: u64,
+        day: NaiveDate,
+        now: Timestamp,
+    ) -> Result<(), HostError> {
+        let violation = request::quota_violation(tenant, EXECUTIONS_QUOTA, per_day, day).at(now);
+        match driver.write(scope, vec![violation], self.inner.signer.as_ref(), &AppendOptions::keep()).await {
+            // The first of the day stands, whatever limit it was about.
+            Ok(_) | Err(AdmitError::Ledger(LedgerError::KeepMismatch { .. })) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Records that a tenant has used its quota, and puts the request off to the next day.
     async fn deny(
         &self,
         driver: &Driver<'_>,
@@ -236,12 +272,7 @@ impl Host {
         now: Timestamp,
     ) -> Result<NotRunnable, HostError> {
         let signer = self.inner.signer.as_ref();
-        let violation = request::quota_violation(&request.tenant_id, EXECUTIONS_QUOTA, per_day, day).at(now);
-        match driver.write(scope, vec![violation], signer, &AppendOptions::keep()).await {
-            // The first of the day stands, whatever limit it was about.
-            Ok(_) | Err(AdmitError::Ledger(LedgerError::KeepMismatch { .. })) => {}
-            Err(error) => return Err(error.into()),
-        }
+        self.record_denial(driver, scope, &request.tenant_id, per_day, day, now).await?;
         let until = Timestamp::start_of_day_after(day);
         let failure = Failure::new("quota_exceeded", format!("tenant `{}` has used its {per_day} of {day}", request.tenant_id));
         let deferred = request::defer(request, until, &failure, now);
@@ -303,7 +334,8 @@ impl Host {
             function: function.as_deref(),
             rules: inner.rules,
         };
-        let kernel = booted.kernel.as_ref().ok_or(HostError::Incomplete { part: "code of the kernel run_code" })?;
+        let kernel =
+            booted.kernel.as_ref().ok_or(HostError::Incomplete { part: "code of the kernel that the request needs" })?;
         let effects = kernel.run(&running, &context).await?;
         // The ledger's time: what it was at the claim, and what has passed here since.
         let now = attempt.started.saturating_add(inner.clock.now().since(began));

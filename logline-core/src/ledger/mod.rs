@@ -6,6 +6,7 @@ mod position;
 mod query;
 pub mod quota;
 mod signal;
+mod standing;
 mod tail;
 pub mod work;
 
@@ -22,6 +23,7 @@ pub use position::Position;
 pub use query::{Order, Query, Versions};
 pub use quota::{Charges, Limit};
 pub use signal::Signal;
+pub use standing::{MAX_STANDING, Standing};
 pub use tail::tail;
 pub use work::{Due, Look, Work, WorkQueue};
 

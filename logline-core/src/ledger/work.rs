@@ -1,6 +1,6 @@
 //! The work that a ledger holds open.
 //!
-//! Which requests are open follows from their last versions alone. Backends keep them in a table of their own, so that finding
+//! Which requests are open, and which schedules and policies stand, follows from their last versions alone. Backends keep them in a table of their own, so that finding
 //! work costs the same however long the history is; nothing else writes that table, and it can be made anew from the rows.
 
 use std::collections::VecDeque;
@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::hex::Hash;
 use crate::ledger::error::LedgerError;
-use crate::ledger::{Ledger, Signal, quota};
+use crate::ledger::{Ledger, Signal, Standing, quota};
 use crate::span::{SignedSpan, Span};
 use crate::timestamp::Timestamp;
 
@@ -34,7 +34,7 @@ pub const MAX_LEASE: Duration = Duration::from_secs(24 * 60 * 60);
 /// The longest that requests are held for who has taken them and may claim them.
 pub const MAX_HOLD: Duration = Duration::from_secs(10);
 
-/// A request that waits for a worker: enough to read it and to append its next version, and nothing of what it says.
+/// A span that hosts attend to: enough to read it and to append its next version, and nothing of what it says.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Work {
     /// Its tenant.
@@ -73,6 +73,8 @@ pub struct Due {
 pub struct Rebuilt {
     /// Open requests.
     pub open: u64,
+    /// Standing schedules and policies.
+    pub standing: u64,
     /// Counters of today that are above zero.
     pub counters: u64,
 }
@@ -84,7 +86,7 @@ pub struct Rebuilt {
 ///   `metadata.due_at` (at once where that is missing or no time), a running one again when its lease has ended:
 ///   `metadata.lease_ms` after its append, or the last [`WorkQueue::heartbeat`], by the ledger's clock.
 /// - Claiming is appending the next version: of any number of workers one wins. The queue decides nothing, it only tells.
-/// - Open work and counters change in the append that changes them, or not at all. They hold nothing that is not in the rows,
+/// - Open work, what stands, and counters change in the append that changes them, or not at all. They hold nothing that is not in the rows,
 ///   except heartbeats.
 /// - [`AppendOptions::limits`](crate::ledger::AppendOptions::limits) hold under any number of writers.
 ///
@@ -127,6 +129,13 @@ pub trait WorkQueue: Ledger {
     /// Where the store cannot be asked.
     async fn arrivals(&self) -> Result<Arc<Signal>, LedgerError>;
 
+    /// Up to `limit` (at most [`MAX_STANDING`](crate::ledger::MAX_STANDING)) spans that stand for `kind`, of all tenants, in the
+    /// order of (tenant, id), after one of them.
+    ///
+    /// # Errors
+    /// Where the store cannot be asked.
+    async fn standing(&self, kind: Standing, after: Option<&Work>, limit: usize) -> Result<Vec<Work>, LedgerError>;
+
     /// Extends the lease of a claim, [`Work::of`] the version that took the request, to `lease` (at most [`MAX_LEASE`]) from now. False where the request has another last version
     /// than `held`, or is not running: then the claim is lost and its work should stop.
     ///
@@ -140,7 +149,7 @@ pub trait WorkQueue: Ledger {
     /// Where the store cannot be asked.
     async fn used(&self, tenant: &str, key: &str) -> Result<u64, LedgerError>;
 
-    /// Makes open work and counters anew from the rows. Leases begin again. Reads every request; a repair, not routine.
+    /// Makes open work, what stands, and counters anew from the rows. Leases begin again. Reads every request; a repair, not routine.
     ///
     /// # Errors
     /// Where the store cannot be asked, or refuses; nothing has changed then.
@@ -245,6 +254,10 @@ impl<Q: WorkQueue + ?Sized> WorkQueue for Arc<Q> {
 
     async fn arrivals(&self) -> Result<Arc<Signal>, LedgerError> {
         (**self).arrivals().await
+    }
+
+    async fn standing(&self, kind: Standing, after: Option<&Work>, limit: usize) -> Result<Vec<Work>, LedgerError> {
+        (**self).standing(kind, after, limit).await
     }
 
     async fn heartbeat(&self, held: &Work, lease: Duration) -> Result<bool, LedgerError> {

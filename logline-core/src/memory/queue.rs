@@ -5,15 +5,16 @@ use std::collections::BTreeMap;
 use chrono::NaiveDate;
 use uuid::Uuid;
 
-use crate::ledger::Work;
 use crate::ledger::quota::Uses;
 use crate::ledger::work::{Place, Rebuilt, in_turns};
+use crate::ledger::{Standing, Work};
 use crate::span::SignedSpan;
 use crate::timestamp::Timestamp;
 
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     open: BTreeMap<(String, Uuid), Open>,
+    standing: BTreeMap<(Standing, String, Uuid), Work>,
     day: NaiveDate,
     /// INVARIANT: only of `day`, and none is zero.
     used: BTreeMap<(String, String), u64>,
@@ -31,6 +32,10 @@ impl Queue {
     /// Takes a new row into account.
     pub(super) fn place(&mut self, span: &SignedSpan, now: Timestamp) {
         let key = || (span.tenant_id.clone(), span.id);
+        if let Some(stands) = Standing::of(span) {
+            self.standing.retain(|(_, tenant, id), _| (tenant.as_str(), *id) != (span.tenant_id.as_str(), span.id));
+            self.standing.extend(stands.map(|kind| ((kind, span.tenant_id.clone(), span.id), Work::of(span))));
+        }
         let (ready, priority, leased) = match Place::of(span, now) {
             None => return,
             Some(Place::Closed) => {
@@ -56,6 +61,15 @@ impl Queue {
             open.into_iter().map(|open| open.work.clone())
         });
         in_turns(tenants, limit)
+    }
+
+    pub(super) fn standing(&self, kind: Standing, after: Option<&Work>, limit: usize) -> Vec<Work> {
+        let after = after.map(|work| (work.tenant_id.as_str(), work.id));
+        let of_kind = self
+            .standing
+            .iter()
+            .filter(|((of, tenant, id), _)| *of == kind && after.is_none_or(|after| (tenant.as_str(), *id) > after));
+        of_kind.take(limit).map(|(_, work)| work.clone()).collect()
     }
 
     /// Keeps a request from others for a while.
@@ -95,6 +109,6 @@ impl Queue {
 
     pub(super) fn size(&self) -> Rebuilt {
         let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
-        Rebuilt { open: count(self.open.len()), counters: count(self.used.len()) }
+        Rebuilt { open: count(self.open.len()), standing: count(self.standing.len()), counters: count(self.used.len()) }
     }
 }

@@ -59,6 +59,8 @@ pub(crate) async fn host_of(ledger: &MemoryLedger) -> Host {
         .trust(trust())
         .key(key(HOST))
         .kernels(logline_kernels::native())
+        .services(logline_kernels::services())
+        .validators(logline_kernels::validators())
         .sandbox(WasmSandbox::new().unwrap())
         .build()
         .await

@@ -1,0 +1,566 @@
+//! `policy_agent`: reads what is appended, asks the policies of its tenant, and carries out what they decide.
+//!
+//! Each policy has a cursor: a chain of `policy_cursor` spans that name the last span it has decided about. Effects and cursor are
+//! one batch, and of several agents one appends the next cursor; so each effect happens once, whoever else runs.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::NaiveDate;
+use logline_core::kernel::Service;
+use logline_core::ledger::{
+    AppendOptions, Cursor, Ledger as _, LedgerExt as _, MAX_STANDING, Page, Query, Standing, Versions, Work, WorkQueue as _,
+};
+use logline_core::sandbox::Failure;
+use logline_core::{
+    Draft, EXECUTIONS_QUOTA, Host, HostError, Scope, SignedSpan, SpanKey, Timestamp, VerifiedSpan, Verifier, ids,
+};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::effects::{self, Cause, Effect, MAX_DEPTH, Tally};
+use super::{Decision, Facts, Policy, Sandboxed, due};
+use crate::observer::record_refusal;
+use crate::pace::{Backoff, jittered, may_pass};
+
+/// The kernel `policy_agent`, version 1.
+pub(crate) const SERVICE: Service = Service { name: due::NAME, version: due::VERSION };
+
+/// The type of the spans that say how far a policy has read.
+pub(crate) const CURSOR: &str = "policy_cursor";
+
+/// How a host attends to policies.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct AgentOptions {
+    /// How often to look unasked; each look comes up to a quarter early or late. Default 1 second.
+    pub poll: Duration,
+    /// Spans in one page. Default 500.
+    pub page: usize,
+}
+
+impl Default for AgentOptions {
+    fn default() -> Self {
+        Self { poll: Duration::from_secs(1), page: 500 }
+    }
+}
+
+impl AgentOptions {
+    /// Sets how often to look.
+    #[must_use]
+    pub fn poll(mut self, interval: Duration) -> Self {
+        self.poll = interval;
+        self
+    }
+
+    /// Sets the spans in a page.
+    #[must_use]
+    pub fn page(mut self, spans: usize) -> Self {
+        self.page = spans.max(1);
+        self
+    }
+}
+
+/// What a policy agent did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Decided {
+    /// Spans that policies decided about, each counted for each policy.
+    pub spans: u64,
+    /// Spans that it wrote for policies.
+    pub effects: u64,
+    /// Policies that it could not follow.
+    pub refused: u64,
+    /// Pages that another agent was faster with.
+    pub conflicts: u64,
+}
+
+/// Effects in one batch.
+const BATCH: usize = 256;
+
+/// Spans read after which a cursor is appended, though nothing followed from them.
+const UNSAVED: u64 = 1000;
+
+/// Policies that are read for the first time in one look.
+const READ_AT_ONCE: usize = 256;
+
+pub(crate) async fn run<S>(host: &Host, options: AgentOptions, shutdown: S) -> Result<Decided, HostError>
+where
+    S: Future<Output = ()> + Send,
+{
+    host.boot(ids::POLICY_AGENT).await?;
+    let arrivals = host.ledger().arrivals().await?;
+    let mut shutdown = std::pin::pin!(shutdown);
+    let mut agent = Agent { host, options: &options, known: HashMap::new(), decided: Decided::default() };
+    let mut backoff = Backoff::default();
+    loop {
+        let seen = arrivals.seen();
+        let (pause, wakes) = tokio::select! {
+            biased;
+            () = &mut shutdown => return Ok(agent.decided),
+            looked = agent.look() => match looked {
+                Ok(has_more) => {
+                    backoff = Backoff::default();
+                    (if has_more { Duration::ZERO } else { jittered(options.poll) }, true)
+                }
+                Err(error) if may_pass(&error) => {
+                    tracing::warn!(%error, "cannot attend to policies");
+                    (backoff.next(), false)
+                }
+                Err(error) => return Err(error),
+            },
+        };
+        tokio::select! {
+            biased;
+            () = &mut shutdown => return Ok(agent.decided),
+            () = arrivals.changed(seen), if wakes => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+/// A policy that stands.
+struct Known {
+    hash: logline_core::Hash,
+    /// `None`: it cannot be followed, which has been recorded.
+    active: Option<Active>,
+}
+
+struct Active {
+    span: Arc<VerifiedSpan>,
+    policy: Arc<Policy>,
+    /// The last `policy_cursor`.
+    saved: Option<VerifiedSpan>,
+    /// Where the next page begins.
+    position: Cursor,
+    /// The last span that was read, and how many since the last cursor.
+    last: Option<SpanKey>,
+    unsaved: u64,
+    /// What it brought about on this day.
+    day: NaiveDate,
+    effects: u64,
+    /// Whether what it wants to write may stand already, because the ledger went back or its cursor was lost.
+    is_careful: bool,
+}
+
+impl Active {
+    fn is_spent(&self, today: NaiveDate) -> bool {
+        self.day == today && self.effects >= self.policy.effects_per_day
+    }
+}
+
+/// A page that policies at one position share.
+struct Read {
+    spans: Arc<Vec<VerifiedSpan>>,
+    end: Cursor,
+    has_more: bool,
+    facts: Facts,
+    now: Timestamp,
+}
+
+struct Agent<'a> {
+    host: &'a Host,
+    options: &'a AgentOptions,
+    known: HashMap<(String, Uuid), Known>,
+    decided: Decided,
+}
+
+impl Agent<'_> {
+    /// One page for every policy. True where there is more to read at once.
+    async fn look(&mut self) -> Result<bool, HostError> {
+        let ledger = self.host.ledger();
+        let mut standing: Vec<Work> = Vec::new();
+        loop {
+            let page = ledger.standing(Standing::Policy, standing.last(), MAX_STANDING).await?;
+            let is_last = page.len() < MAX_STANDING;
+            standing.extend(page);
+            if is_last {
+                break;
+            }
+        }
+        if standing.is_empty() {
+            self.known.clear();
+            return Ok(false);
+        }
+        let now = ledger.now().await?;
+        let mut has_more = self.learn(&standing, now).await?;
+        // Policies of a tenant that have read the same share a page; as they keep up they all do.
+        let mut groups: BTreeMap<(String, String), Vec<Uuid>> = BTreeMap::new();
+        for ((tenant, id), known) in &self.known {
+            if let Some(active) = known.active.as_ref().filter(|active| !active.is_spent(now.day())) {
+                groups.entry((tenant.clone(), active.position.to_string())).or_default().push(*id);
+            }
+        }
+        for ((tenant, position), policies) in groups {
+            let read = self.read(&tenant, &Cursor::from_text(position), now).await?;
+            has_more |= read.has_more;
+            for id in policies {
+                let key = (tenant.clone(), id);
+                let Some(mut active) = self.known.get_mut(&key).and_then(|known| known.active.take()) else { continue };
+                let step = self.step(&mut active, &read).await;
+                match step {
+                    Ok(()) => {}
+                    Err(error) if error.is_conflict() || error.is_keep_mismatch() => {
+                        tracing::debug!(policy = %id, tenant, %error, "another agent was faster");
+                        self.decided.conflicts += 1;
+                        self.known.remove(&key);
+                        has_more = true;
+                        continue;
+                    }
+                    Err(error) => {
+                        // Read anew: some of the page may have been carried out.
+                        self.known.remove(&key);
+                        return Err(error);
+                    }
+                }
+                if let Some(known) = self.known.get_mut(&key) {
+                    known.active = Some(active);
+                }
+            }
+        }
+        Ok(has_more)
+    }
+
+    /// Reads policies that are new or have a new version, and forgets those that stand no more. True where some are left.
+    async fn learn(&mut self, standing: &[Work], now: Timestamp) -> Result<bool, HostError> {
+        let stands: HashSet<(&str, Uuid)> = standing.iter().map(|work| (work.tenant_id.as_str(), work.id)).collect();
+        self.known.retain(|(tenant, id), _| stands.contains(&(tenant.as_str(), *id)));
+        let mut read = 0;
+        for work in standing {
+            let key = (work.tenant_id.clone(), work.id);
+            if self.known.get(&key).is_some_and(|known| known.hash == work.curr_hash) {
+                continue;
+            }
+            if read == READ_AT_ONCE {
+                return Ok(true);
+            }
+            read += 1;
+            let active = match self.activate(work, now).await? {
+                Some(Ok(active)) => Some(active),
+                Some(Err(failure)) => {
+                    tracing::warn!(policy = %work.id, tenant = work.tenant_id, %failure, "a policy cannot be followed");
+                    self.decided.refused += 1;
+                    record_refusal(self.host, work, "policy", &failure, now).await?;
+                    None
+                }
+                None => continue,
+            };
+            self.known.insert(key, Known { hash: work.curr_hash, active });
+        }
+        Ok(false)
+    }
+
+    /// A policy and where it has got to; `None` where it is another by now.
+    async fn activate(&self, work: &Work, now: Timestamp) -> Result<Option<Result<Active, Failure>>, HostError> {
+        let (ledger, tenant) = (self.host.ledger(), &work.tenant_id);
+        let scope = Scope::runtime(tenant);
+        let Some(span) = ledger.find(&scope, tenant, work.id).await? else { return Ok(None) };
+        if span.seal.curr_hash != work.curr_hash {
+            return Ok(None);
+        }
+        let key = span.key();
+        let span = match span.verify(&mut Verifier::new()) {
+            Ok(span) => span,
+            Err(error) => return Ok(Some(Err(Failure::new("policy_not_verified", error.to_string())))),
+        };
+        if let Err(error) = self.host.trusted().authorities.check(&span) {
+            return Ok(Some(Err(Failure::new("policy_not_authorised", error.to_string()))));
+        }
+        let policy = match Policy::of(&span) {
+            Ok(policy) => policy,
+            Err(failure) => return Ok(Some(Err(failure))),
+        };
+        let saved = ledger.find(&scope, tenant, cursor_id(tenant, work.id)).await?;
+        let saved = saved.and_then(|saved| saved.verify(&mut Verifier::new()).ok());
+        let last = saved.as_ref().and_then(|saved| after(tenant, saved));
+        let found = match &last {
+            Some(last) => self.position(&scope, last).await?,
+            None => None,
+        };
+        let is_careful = saved.is_some();
+        if last.is_some() && found.is_none() {
+            tracing::error!(policy = %work.id, tenant, "the span at which the policy has arrived is gone: it begins at itself again");
+        }
+        let position = match found {
+            Some(position) => position,
+            // A policy is about what comes after it.
+            None => match self.position(&scope, &key).await? {
+                Some(position) => position,
+                None => return Ok(None),
+            },
+        };
+        let counted = saved.as_ref().and_then(|saved| saved.meta("effects"));
+        let day = counted.and_then(|counted| counted.get("day")?.as_str()?.parse().ok()).unwrap_or(now.day());
+        let effects = counted.and_then(|counted| counted.get("count")?.as_u64()).unwrap_or(0);
+        let policy = Arc::new(policy);
+        let span = Arc::new(span);
+        Ok(Some(Ok(Active { span, policy, saved, position, last, unsaved: 0, day, effects, is_careful })))
+    }
+
+    /// Where a span stands in append order.
+    async fn position(&self, scope: &Scope, key: &SpanKey) -> Result<Option<Cursor>, HostError> {
+        let query = Query::new().tenant(&key.tenant_id).id(key.id).versions(Versions::All);
+        let mut cursor = None;
+        loop {
+            let page = self.host.ledger().scan(scope, &query, cursor.as_ref()).await?;
+            for row in page.rows {
+                if row.span.as_ref().is_ok_and(|span| span.seq == key.seq) {
+                    return Ok(Some(row.cursor));
+                }
+            }
+            cursor = page.next;
+            if cursor.is_none() {
+                return Ok(None);
+            }
+        }
+    }
+
+    async fn read(&self, tenant: &str, position: &Cursor, now: Timestamp) -> Result<Read, HostError> {
+        let (ledger, scope) = (self.host.ledger(), Scope::runtime(tenant));
+        let query = Query::timeline().tenant(tenant).limit(self.options.page);
+        let Page { rows, next, reached, .. } = ledger.scan(&scope, &query, Some(position)).await?;
+        let end = next.clone().or(reached).or_else(|| rows.last().map(|row| row.cursor.clone()));
+        let spans = tokio::task::spawn_blocking(move || {
+            let mut verifier = Verifier::new();
+            let verified = rows.into_iter().filter_map(|row| match row.span {
+                Ok(span) => match span.verify(&mut verifier) {
+                    Ok(span) => Some(span),
+                    Err(error) => {
+                        tracing::error!(%error, "a span does not verify: no policy sees it; run fsck");
+                        None
+                    }
+                },
+                Err(damaged) => {
+                    tracing::error!(id = damaged.id, reason = damaged.reason, "a row is no span: no policy sees it; run fsck");
+                    None
+                }
+            });
+            verified.collect::<Vec<_>>()
+        });
+        let spans = spans.await.map_err(|_| HostError::Incomplete { part: "verifier: it panicked" })?;
+        let facts = if spans.is_empty() {
+            Facts::default()
+        } else {
+            let limit = self.host.trusted().manifest.throttle.per_tenant_daily_exec_limit.unwrap_or(0);
+            Facts::new(ledger.used(tenant, EXECUTIONS_QUOTA).await?, limit)
+        };
+        let end = end.unwrap_or_else(|| position.clone());
+        Ok(Read { spans: Arc::new(spans), end, has_more: next.is_some(), facts, now })
+    }
+
+    /// Asks one policy about one page and carries out what it decides.
+    async fn step(&mut self, active: &mut Active, read: &Read) -> Result<(), HostError> {
+        let today = read.now.day();
+        if active.day < today {
+            (active.day, active.effects) = (today, 0);
+        }
+        let decisions = self.decide(active, read).await?;
+        let concerned = decisions.iter().filter(|decision| decision.is_some()).count() as u64;
+        self.decided.spans += concerned;
+        metrics::counter!("logline_policy_spans_total").increment(concerned);
+        let trusted = self.host.trusted();
+        let mut batch = Batch::default();
+        for (span, decision) in read.spans.iter().zip(decisions) {
+            let depth = effects::depth(span, &trusted.authorities);
+            let policy = Arc::clone(&active.span);
+            let cause = Cause { policy: &policy, span, depth, now: read.now };
+            match decision {
+                None | Some(Ok(Decision::Pass)) => {}
+                Some(Ok(_)) if depth >= MAX_DEPTH => {
+                    let message =
+                        format!("{MAX_DEPTH} policies followed from each other up to span {}: it ends here", span.key());
+                    batch.effects.push(cause.violation("depth", &Failure::new("policy_loop", message), today));
+                }
+                Some(Ok(_)) if active.effects >= active.policy.effects_per_day => {
+                    // It goes on with this span tomorrow.
+                    let limit = active.policy.effects_per_day;
+                    let message = format!("it has brought about {limit} effects today, its limit: it goes on tomorrow");
+                    batch.effects.push(cause.violation("effects", &Failure::new("effects_exceeded", message), today));
+                    self.commit(active, batch, read.now).await?;
+                    if let Some(last) = &active.last {
+                        let scope = Scope::runtime(&policy.tenant_id);
+                        active.position = self.position(&scope, last).await?.unwrap_or_else(|| active.position.clone());
+                    }
+                    return Ok(());
+                }
+                Some(Ok(Decision::Later(due))) => {
+                    active.effects += 1;
+                    batch.effects.push(cause.later(due));
+                }
+                Some(Ok(Decision::Act(actions))) => {
+                    active.effects += actions.len() as u64;
+                    batch.act(cause, actions, self.host, today);
+                }
+                Some(Err(failure)) => {
+                    let what = if failure.code == "too_costly" { "cost" } else { "error" };
+                    tracing::debug!(policy = %policy.id, span = %span.key(), %failure, "a policy could not decide");
+                    batch.effects.push(cause.violation(what, &failure, today));
+                }
+            }
+            active.last = Some(span.key());
+            active.unsaved += 1;
+            if batch.effects.len() + batch.tallies.len() >= BATCH {
+                self.commit(active, std::mem::take(&mut batch), read.now).await?;
+            }
+        }
+        if !batch.is_empty() || active.unsaved >= UNSAVED {
+            self.commit(active, batch, read.now).await?;
+        }
+        active.position = read.end.clone();
+        Ok(())
+    }
+
+    /// What the policy decides about each span; `None` where it is not about it.
+    async fn decide(&self, active: &Active, read: &Read) -> Result<Vec<Option<Result<Decision, Failure>>>, HostError> {
+        let (policy, facts) = (Arc::clone(&active.policy), read.facts);
+        if policy.is_cel() {
+            let spans = Arc::clone(&read.spans);
+            let decide = move || {
+                let decide = |span: &VerifiedSpan| {
+                    policy.concerns(&span.entity_type).then(|| policy.decide_cel(span, facts, span.at, false))
+                };
+                spans.iter().map(decide).collect()
+            };
+            // The interpreter is another's; were it to panic, the loop goes on after a pause.
+            let decisions = tokio::task::spawn_blocking(decide).await;
+            return decisions.map_err(|_| HostError::Incomplete { part: "decision: the policy's evaluation panicked" });
+        }
+        let trusted = self.host.trusted();
+        let sandbox = Sandboxed { sandboxes: self.host.sandboxes(), limits: &trusted.manifest.limits };
+        let mut decisions = Vec::with_capacity(read.spans.len());
+        for span in read.spans.iter() {
+            decisions.push(match policy.concerns(&span.entity_type) {
+                true => Some(policy.decide(span, facts, sandbox).await),
+                false => None,
+            });
+        }
+        Ok(decisions)
+    }
+
+    /// Writes what a policy decided, and how far it has read, as one batch.
+    async fn commit(&mut self, active: &mut Active, batch: Batch, now: Timestamp) -> Result<(), HostError> {
+        let Some(last) = &active.last else { return Ok(()) };
+        let (ledger, tenant) = (self.host.ledger(), &active.span.tenant_id);
+        let scope = Scope::runtime(tenant);
+        let mut drafts = Vec::with_capacity(batch.effects.len() + batch.tallies.len() + 1);
+        let mut written = HashSet::new();
+        for Effect { draft, is_keyed } in batch.effects {
+            let id = draft.columns().id;
+            if !written.insert(id) {
+                continue;
+            }
+            let is_there = (is_keyed || active.is_careful) && !ledger.history(&scope, tenant, id, 0, 1).await?.is_empty();
+            if !is_there {
+                drafts.push(draft);
+            }
+        }
+        for counted in batch.tallies.into_values() {
+            let before = ledger.find(&scope, tenant, counted.tally.id).await?;
+            let before = before.and_then(|before| before.verify(&mut Verifier::new()).ok());
+            let cause = Cause { policy: &active.span, span: &counted.deepest.0, depth: counted.deepest.1, now };
+            drafts.push(counted.tally.draft(counted.count, counted.sum, before.as_ref(), cause));
+        }
+        let effects = drafts.len() as u64;
+        let cursor = cursor(&active.span, active.saved.as_ref(), last, (active.day, active.effects), now);
+        drafts.push(cursor);
+        let written = self.host.record(tenant, drafts, &AppendOptions::keep()).await?;
+        active.saved = written.into_iter().last();
+        active.unsaved = 0;
+        self.decided.effects += effects;
+        metrics::counter!("logline_policy_effects_total").increment(effects);
+        Ok(())
+    }
+}
+
+/// What is to be written for one policy.
+#[derive(Default)]
+struct Batch {
+    effects: Vec<Effect>,
+    tallies: BTreeMap<Uuid, Counted>,
+}
+
+struct Counted {
+    tally: Tally,
+    count: u64,
+    sum: f64,
+    /// The span with the most policies before it, and how many.
+    deepest: (SignedSpan, u64),
+}
+
+impl Batch {
+    fn is_empty(&self) -> bool {
+        self.effects.is_empty() && self.tallies.is_empty()
+    }
+
+    /// Takes in all actions about a span, or what is wrong with one of them.
+    fn act(&mut self, cause: Cause<'_>, actions: Vec<super::Action>, host: &Host, today: NaiveDate) {
+        let mut effects = Vec::with_capacity(actions.len());
+        let mut tallies = Vec::new();
+        for (index, action) in actions.into_iter().enumerate() {
+            match cause.effect(action, index, host.rules()) {
+                Ok(Ok(effect)) => effects.push(effect),
+                Ok(Err(tally)) => tallies.push(tally),
+                Err(failure) => {
+                    self.effects.push(cause.violation("error", &failure, today));
+                    return;
+                }
+            }
+        }
+        self.effects.extend(effects);
+        for tally in tallies {
+            let value = tally.value;
+            let counted = self.tallies.entry(tally.id).or_insert_with(|| Counted {
+                tally,
+                count: 0,
+                sum: 0.0,
+                deepest: (cause.span.clone(), cause.depth),
+            });
+            counted.count += 1;
+            counted.sum += value;
+            if cause.depth > counted.deepest.1 {
+                counted.deepest = (cause.span.clone(), cause.depth);
+            }
+        }
+    }
+}
+
+fn cursor_id(tenant: &str, policy: Uuid) -> Uuid {
+    ids::derive(CURSOR, &[tenant, &policy.to_string()])
+}
+
+/// The span that a cursor names.
+fn after(tenant: &str, cursor: &SignedSpan) -> Option<SpanKey> {
+    let after = cursor.meta("after")?;
+    let id = after.get("id")?.as_str()?.parse().ok()?;
+    let seq = after.get("seq").and_then(Value::as_u64).and_then(|seq| u32::try_from(seq).ok())?;
+    Some(SpanKey { tenant_id: tenant.to_owned(), id, seq })
+}
+
+/// The next cursor of a policy. It names a span, not a position of this ledger.
+fn cursor(
+    policy: &SignedSpan,
+    before: Option<&VerifiedSpan>,
+    last: &SpanKey,
+    (day, effects): (NaiveDate, u64),
+    now: Timestamp,
+) -> Draft {
+    let draft = match before {
+        Some(before) => Draft::next_version(before),
+        None => Draft::new(CURSOR)
+            .id(cursor_id(&policy.tenant_id, policy.id))
+            .tenant(&policy.tenant_id)
+            .owner(&policy.owner_id)
+            .who("kernel:policy_agent")
+            .did("read")
+            .this("policy.cursor")
+            .parent(policy.id),
+    };
+    draft
+        .at(now)
+        .meta("after", json!({"id": last.id.to_string(), "seq": last.seq}))
+        .meta("policy_seq", policy.seq)
+        .meta("effects", json!({"day": day.to_string(), "count": effects}))
+        .deterministic()
+}

@@ -1,0 +1,152 @@
+//! What an expression costs at most, told from the expression and the size of what it is given, before it is evaluated.
+//!
+//! CEL has no loops without an end, but loops within loops over one span can outlast patience, and its interpreter has no budget
+//! to stop at. So the worst case is computed first: every node counts one unit, every 64 bytes that a call may read or copy one
+//! more, and a macro (`all`, `exists`, `exists_one`, `map`, `filter`) its body as often as its range may have items.
+
+use std::collections::BTreeMap;
+
+use cel::common::ast::{EntryExpr, Expr, IdedExpr, LiteralValue, operators};
+use serde_json::Value;
+
+/// The size of a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Size {
+    /// Values within it, itself included: the most items that a loop over it, or over anything in it, can have.
+    pub(super) items: u64,
+    /// Bytes of its texts, and eight for every value.
+    pub(super) bytes: u64,
+}
+
+/// What an expression comes to at most.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bound {
+    /// Units.
+    pub(super) cost: u64,
+    /// Of its value.
+    pub(super) size: Size,
+}
+
+/// The text of a number or a time has no more bytes.
+const TEXT: u64 = 400;
+
+const SCALAR: Size = Size { items: 1, bytes: 8 };
+
+impl Size {
+    pub(super) fn of(value: &Value) -> Self {
+        match value {
+            Value::Null | Value::Bool(_) | Value::Number(_) => SCALAR,
+            Value::String(text) => SCALAR.with(text.len() as u64),
+            Value::Array(items) => items.iter().map(Self::of).fold(SCALAR, Self::plus),
+            Value::Object(members) => {
+                let member = |(name, value): (&String, &Value)| SCALAR.with(name.len() as u64).plus(Self::of(value));
+                members.iter().map(member).fold(SCALAR, Self::plus)
+            }
+        }
+    }
+
+    fn with(self, bytes: u64) -> Self {
+        Self { bytes: self.bytes.saturating_add(bytes), ..self }
+    }
+
+    fn plus(self, other: Self) -> Self {
+        Self { items: self.items.saturating_add(other.items), bytes: self.bytes.saturating_add(other.bytes) }
+    }
+
+    fn times(self, n: u64) -> Self {
+        Self { items: self.items.saturating_mul(n), bytes: self.bytes.saturating_mul(n) }
+    }
+
+    fn max(self, other: Self) -> Self {
+        Self { items: self.items.max(other.items), bytes: self.bytes.max(other.bytes) }
+    }
+
+    /// Units for reading or copying it once.
+    fn pass(self) -> u64 {
+        self.bytes / 64 + 1
+    }
+}
+
+/// The bound of `expr`; `variables` are the sizes of what it may name. Recursion is as deep as the expression, which is checked
+/// when it is compiled.
+pub(super) fn bound(expr: &IdedExpr, variables: &mut BTreeMap<String, Size>) -> Bound {
+    let leaf = |size| Bound { cost: 1, size };
+    match &expr.expr {
+        Expr::Unspecified => leaf(SCALAR),
+        Expr::Literal(literal) => leaf(match literal {
+            LiteralValue::String(text) => SCALAR.with(text.inner().len() as u64),
+            LiteralValue::Bytes(bytes) => SCALAR.with(bytes.inner().len() as u64),
+            _ => SCALAR,
+        }),
+        Expr::Ident(name) => leaf(variables.get(name).copied().unwrap_or(SCALAR)),
+        // What is within a value is no larger than it.
+        Expr::Select(select) => {
+            let operand = bound(&select.operand, variables);
+            Bound { cost: operand.cost.saturating_add(1), size: if select.test { SCALAR } else { operand.size } }
+        }
+        Expr::List(list) => together(list.elements.iter(), variables),
+        Expr::Map(map) => {
+            let parts = map.entries.iter().flat_map(|entry| match &entry.expr {
+                EntryExpr::MapEntry(entry) => [&entry.key, &entry.value],
+                EntryExpr::StructField(field) => [&field.value, &field.value],
+            });
+            together(parts, variables)
+        }
+        // Refused when it is compiled.
+        Expr::Struct(_) => Bound { cost: u64::MAX, size: SCALAR },
+        Expr::Call(call) => {
+            let args: Vec<_> =
+                call.target.iter().map(AsRef::as_ref).chain(&call.args).map(|arg| bound(arg, variables)).collect();
+            let cost = args.iter().fold(1, |cost: u64, arg| cost.saturating_add(arg.cost));
+            let read = args.iter().map(|arg| arg.size).fold(Size::default(), Size::plus);
+            match call.func_name.as_str() {
+                // Neither reads what it chooses.
+                operators::CONDITIONAL => {
+                    let size = args.iter().skip(1).map(|arg| arg.size).fold(SCALAR, Size::max);
+                    Bound { cost, size }
+                }
+                operators::INDEX => {
+                    let size = args.first().map_or(SCALAR, |arg| arg.size);
+                    Bound { cost: cost.saturating_add(1), size }
+                }
+                operators::LOGICAL_AND | operators::LOGICAL_OR | operators::LOGICAL_NOT | operators::NOT_STRICTLY_FALSE => {
+                    Bound { cost, size: SCALAR }
+                }
+                operators::ADD => Bound { cost: cost.saturating_add(read.pass()), size: read.plus(SCALAR) },
+                "dyn" => Bound { cost, size: read },
+                "string" | "bytes" => Bound { cost: cost.saturating_add(read.pass()), size: read.with(TEXT) },
+                // Comparisons, tests, conversions to numbers and times, parts of times.
+                _ => Bound { cost: cost.saturating_add(read.pass()), size: SCALAR },
+            }
+        }
+        Expr::Comprehension(loops) => {
+            let range = bound(&loops.iter_range, variables);
+            let init = bound(&loops.accu_init, variables);
+            let rounds = range.size.items;
+            let mut inner = variables.clone();
+            for name in std::iter::once(&loops.iter_var).chain(&loops.iter_var2) {
+                inner.insert(name.clone(), range.size);
+            }
+            // What one round adds to the result: the step is `result + [item]`, or chooses between that and the result.
+            inner.insert(loops.accu_var.clone(), Size::default());
+            let added = bound(&loops.loop_step, &mut inner).size;
+            let total = init.size.plus(added.times(rounds));
+            // The result itself is appended to in place, not read.
+            let step = bound(&loops.loop_step, &mut inner).cost;
+            let condition = bound(&loops.loop_cond, &mut inner).cost;
+            let round = step.saturating_add(condition).saturating_add(2);
+            inner.insert(loops.accu_var.clone(), total);
+            let result = bound(&loops.result, &mut inner);
+            let parts = [range.cost, init.cost, range.size.pass(), rounds.saturating_mul(round), total.pass(), result.cost];
+            Bound { cost: parts.into_iter().fold(1, u64::saturating_add), size: result.size }
+        }
+    }
+}
+
+fn together<'e>(parts: impl Iterator<Item = &'e IdedExpr>, variables: &mut BTreeMap<String, Size>) -> Bound {
+    parts.map(|part| bound(part, variables)).fold(Bound { cost: 1, size: SCALAR }, |sum, part| Bound {
+        // Built by copying.
+        cost: sum.cost.saturating_add(part.cost).saturating_add(part.size.pass()),
+        size: sum.size.plus(part.size),
+    })
+}
