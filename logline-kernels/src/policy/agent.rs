@@ -15,7 +15,8 @@ use logline_core::ledger::{
 };
 use logline_core::sandbox::Failure;
 use logline_core::{
-    Draft, EXECUTIONS_QUOTA, Host, HostError, Scope, SignedSpan, SpanKey, Timestamp, VerifiedSpan, Verifier, ids,
+    Clock as _, Draft, EXECUTIONS_QUOTA, Host, HostError, IdSource as _, Scope, SignedSpan, SpanKey, SystemClock, SystemIds,
+    Timestamp, VerifiedSpan, Verifier, ids,
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -93,7 +94,8 @@ where
     host.boot(ids::POLICY_AGENT).await?;
     let arrivals = host.ledger().arrivals().await?;
     let mut shutdown = std::pin::pin!(shutdown);
-    let mut agent = Agent { host, options: &options, known: HashMap::new(), decided: Decided::default() };
+    let id = SystemIds.next_id(SystemClock.now());
+    let mut agent = Agent { host, options: &options, id, known: HashMap::new(), decided: Decided::default() };
     let mut backoff = Backoff::default();
     loop {
         let seen = arrivals.seen();
@@ -163,6 +165,8 @@ struct Read {
 struct Agent<'a> {
     host: &'a Host,
     options: &'a AgentOptions,
+    /// Of this run.
+    id: Uuid,
     known: HashMap<(String, Uuid), Known>,
     decided: Decided,
 }
@@ -463,7 +467,7 @@ impl Agent<'_> {
             drafts.push(counted.tally.draft(counted.count, counted.sum, before.as_ref(), cause));
         }
         let effects = drafts.len() as u64;
-        let cursor = cursor(&active.span, active.saved.as_ref(), last, (active.day, active.effects), now);
+        let cursor = cursor(&active.span, active.saved.as_ref(), last, (active.day, active.effects), now, self.id);
         drafts.push(cursor);
         let written = self.host.record(tenant, drafts, &AppendOptions::keep()).await?;
         active.saved = written.into_iter().last();
@@ -538,13 +542,15 @@ fn after(tenant: &str, cursor: &SignedSpan) -> Option<SpanKey> {
     Some(SpanKey { tenant_id: tenant.to_owned(), id, seq })
 }
 
-/// The next cursor of a policy. It names a span, not a position of this ledger.
+/// The next cursor of a policy. It names a span, not a position of this ledger. And it names the agent: one that is late must not
+/// find the other's cursor to be the same as its own, or what it counted would be counted twice.
 fn cursor(
     policy: &SignedSpan,
     before: Option<&VerifiedSpan>,
     last: &SpanKey,
     (day, effects): (NaiveDate, u64),
     now: Timestamp,
+    agent: Uuid,
 ) -> Draft {
     let draft = match before {
         Some(before) => Draft::next_version(before),
@@ -562,5 +568,5 @@ fn cursor(
         .meta("after", json!({"id": last.id.to_string(), "seq": last.seq}))
         .meta("policy_seq", policy.seq)
         .meta("effects", json!({"day": day.to_string(), "count": effects}))
-        .deterministic()
+        .meta("agent", agent.to_string())
 }

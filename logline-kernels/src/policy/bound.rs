@@ -3,6 +3,9 @@
 //! CEL has no loops without an end, but loops within loops over one span can outlast patience, and its interpreter has no budget
 //! to stop at. So the worst case is computed first: every node counts one unit, every 64 bytes that a call may read or copy one
 //! more, and a macro (`all`, `exists`, `exists_one`, `map`, `filter`) its body as often as its range may have items.
+//!
+//! The items of a range share its bytes. What a body costs grows at least in proportion to its item, so the worst range has
+//! everything in one item and next to nothing in the others.
 
 use std::collections::BTreeMap;
 
@@ -29,6 +32,9 @@ pub(super) struct Bound {
 
 /// The text of a number or a time has no more bytes.
 const TEXT: u64 = 400;
+
+/// Loops within loops, at most: three over a usual span are beyond the limit already.
+const MAX_LOOPS: usize = 5;
 
 const SCALAR: Size = Size { items: 1, bytes: 8 };
 
@@ -69,7 +75,12 @@ impl Size {
 
 /// The bound of `expr`; `variables` are the sizes of what it may name. Recursion is as deep as the expression, which is checked
 /// when it is compiled.
-pub(super) fn bound(expr: &IdedExpr, variables: &mut BTreeMap<String, Size>) -> Bound {
+pub(super) fn bound(expr: &IdedExpr, variables: &BTreeMap<String, Size>) -> Bound {
+    within(expr, variables, 0)
+}
+
+fn within(expr: &IdedExpr, variables: &BTreeMap<String, Size>, loops_around: usize) -> Bound {
+    let bound = |expr: &IdedExpr| within(expr, variables, loops_around);
     let leaf = |size| Bound { cost: 1, size };
     match &expr.expr {
         Expr::Unspecified => leaf(SCALAR),
@@ -81,22 +92,21 @@ pub(super) fn bound(expr: &IdedExpr, variables: &mut BTreeMap<String, Size>) -> 
         Expr::Ident(name) => leaf(variables.get(name).copied().unwrap_or(SCALAR)),
         // What is within a value is no larger than it.
         Expr::Select(select) => {
-            let operand = bound(&select.operand, variables);
+            let operand = bound(&select.operand);
             Bound { cost: operand.cost.saturating_add(1), size: if select.test { SCALAR } else { operand.size } }
         }
-        Expr::List(list) => together(list.elements.iter(), variables),
+        Expr::List(list) => together(list.elements.iter().map(bound)),
         Expr::Map(map) => {
             let parts = map.entries.iter().flat_map(|entry| match &entry.expr {
                 EntryExpr::MapEntry(entry) => [&entry.key, &entry.value],
                 EntryExpr::StructField(field) => [&field.value, &field.value],
             });
-            together(parts, variables)
+            together(parts.map(bound))
         }
         // Refused when it is compiled.
         Expr::Struct(_) => Bound { cost: u64::MAX, size: SCALAR },
         Expr::Call(call) => {
-            let args: Vec<_> =
-                call.target.iter().map(AsRef::as_ref).chain(&call.args).map(|arg| bound(arg, variables)).collect();
+            let args: Vec<_> = call.target.iter().map(AsRef::as_ref).chain(&call.args).map(bound).collect();
             let cost = args.iter().fold(1, |cost: u64, arg| cost.saturating_add(arg.cost));
             let read = args.iter().map(|arg| arg.size).fold(Size::default(), Size::plus);
             match call.func_name.as_str() {
@@ -119,32 +129,36 @@ pub(super) fn bound(expr: &IdedExpr, variables: &mut BTreeMap<String, Size>) -> 
                 _ => Bound { cost: cost.saturating_add(read.pass()), size: SCALAR },
             }
         }
+        Expr::Comprehension(_) if loops_around == MAX_LOOPS => Bound { cost: u64::MAX, size: SCALAR },
         Expr::Comprehension(loops) => {
-            let range = bound(&loops.iter_range, variables);
-            let init = bound(&loops.accu_init, variables);
+            let (range, init) = (bound(&loops.iter_range), bound(&loops.accu_init));
             let rounds = range.size.items;
             let mut inner = variables.clone();
-            for name in std::iter::once(&loops.iter_var).chain(&loops.iter_var2) {
-                inner.insert(name.clone(), range.size);
-            }
-            // What one round adds to the result: the step is `result + [item]`, or chooses between that and the result.
-            inner.insert(loops.accu_var.clone(), Size::default());
-            let added = bound(&loops.loop_step, &mut inner).size;
-            let total = init.size.plus(added.times(rounds));
-            // The result itself is appended to in place, not read.
-            let step = bound(&loops.loop_step, &mut inner).cost;
-            let condition = bound(&loops.loop_cond, &mut inner).cost;
-            let round = step.saturating_add(condition).saturating_add(2);
+            // Cost and growth of one round, with an item of this size. The step is `result + [item]`, or chooses between that and
+            // the result; the result itself is appended to in place, not read.
+            let mut round = |item: Size| {
+                for name in std::iter::once(&loops.iter_var).chain(&loops.iter_var2) {
+                    inner.insert(name.clone(), item);
+                }
+                inner.insert(loops.accu_var.clone(), Size::default());
+                let step = within(&loops.loop_step, &inner, loops_around + 1);
+                let condition = within(&loops.loop_cond, &inner, loops_around + 1);
+                (step.cost.saturating_add(condition.cost).saturating_add(2), step.size)
+            };
+            let ((most, largest), (least, smallest)) = (round(range.size), round(SCALAR));
+            let others = rounds.saturating_sub(1);
+            let total = init.size.plus(largest).plus(smallest.times(others));
             inner.insert(loops.accu_var.clone(), total);
-            let result = bound(&loops.result, &mut inner);
-            let parts = [range.cost, init.cost, range.size.pass(), rounds.saturating_mul(round), total.pass(), result.cost];
+            let result = within(&loops.result, &inner, loops_around + 1);
+            let parts =
+                [range.cost, init.cost, range.size.pass(), most, least.saturating_mul(others), total.pass(), result.cost];
             Bound { cost: parts.into_iter().fold(1, u64::saturating_add), size: result.size }
         }
     }
 }
 
-fn together<'e>(parts: impl Iterator<Item = &'e IdedExpr>, variables: &mut BTreeMap<String, Size>) -> Bound {
-    parts.map(|part| bound(part, variables)).fold(Bound { cost: 1, size: SCALAR }, |sum, part| Bound {
+fn together(parts: impl Iterator<Item = Bound>) -> Bound {
+    parts.fold(Bound { cost: 1, size: SCALAR }, |sum, part| Bound {
         // Built by copying.
         cost: sum.cost.saturating_add(part.cost).saturating_add(part.size.pass()),
         size: sum.size.plus(part.size),

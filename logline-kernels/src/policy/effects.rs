@@ -241,6 +241,12 @@ impl Cause<'_> {
     }
 }
 
+/// A number as its canonical form shows it: whole where it is whole.
+fn shown(number: f64) -> Value {
+    #[allow(clippy::cast_possible_truncation, reason = "whole, and within ±2^53")]
+    if number.fract() == 0.0 && number.abs() <= 9_007_199_254_740_991.0 { json!(number as i64) } else { json!(number) }
+}
+
 impl Tally {
     /// The next version of the metric, or its first: what was counted in one page, added to what stands there. `cause` is the
     /// deepest of what was counted.
@@ -248,7 +254,7 @@ impl Tally {
         let policy = cause.policy;
         let number = |name: &str| before.and_then(|span| span.output.as_ref()?.get(name)?.as_f64()).unwrap_or(0.0);
         #[allow(clippy::cast_precision_loss, reason = "counts are below 2^53")]
-        let output = json!({"count": number("count") + count as f64, "sum": number("sum") + sum});
+        let output = json!({"count": shown(number("count") + count as f64), "sum": shown(number("sum") + sum)});
         let draft = match before {
             Some(before) => Draft::next_version(before),
             None => Draft::new("metric")

@@ -165,7 +165,7 @@ impl Expression {
 
     /// What it costs at most where its variables have these sizes.
     pub(super) fn bound(&self, sizes: &BTreeMap<String, Size>) -> Bound {
-        bound(self.program.expression(), &mut sizes.clone())
+        bound(self.program.expression(), sizes)
     }
 
     /// Its value.
