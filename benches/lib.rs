@@ -1,5 +1,7 @@
 //! What the benches measure with: one realistic span of about 1.2 KB, and ledgers on temporary files.
 
+pub mod plain;
+
 use logline_core::ledger::{AppendOptions, Ledger as _, LedgerError};
 use logline_core::{Draft, KeyPair, Scope, SealError, SystemClock, SystemIds, VerifiedSpan};
 use serde_json::json;

@@ -10,128 +10,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
+use logline_benches::plain::{self, Plain, batch_sql, insert_batch, insert_one, single_sql};
 use logline_benches::{draft, key};
 use logline_core::ledger::{AppendOptions, Ledger as _, LedgerExt as _, WatchFrom};
-use logline_core::{Scope, VerifiedSpan, canonical};
+use logline_core::{Scope, VerifiedSpan};
 use logline_pg::{PgLedger, PgOptions, migrate};
 use logline_pg_testing::{PrivateServer, ServerOptions};
-use sqlx::postgres::{PgArguments, PgPoolOptions};
-use sqlx::query::Query;
-use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, PgPool, Postgres};
-
-const COLUMNS: &str = "id, seq, entity_type, who, did, this, at, parent_id, related_to, owner_id, tenant_id, visibility, \
-    status, is_deleted, name, description, code, language, runtime, input, output, error, content, duration_ms, trace_id, \
-    prev_hash, curr_hash, signature, public_key, metadata";
-
-/// A span's columns as any program would make them, JSON as text.
-struct Plain {
-    span: VerifiedSpan,
-    at: String,
-    related: String,
-    json: [Option<String>; 5],
-    seal: [String; 3],
-}
-
-impl Plain {
-    fn new(span: VerifiedSpan) -> Self {
-        let related: Vec<_> = span.related_to.iter().map(ToString::to_string).collect();
-        let json = [&span.input, &span.output, &span.error, &span.content, &span.metadata];
-        Self {
-            at: span.at.to_string(),
-            related: format!("{{{}}}", related.join(",")),
-            json: json.map(|value| value.as_ref().map(canonical::to_string)),
-            seal: [span.seal.curr_hash.to_string(), span.seal.signature.to_string(), span.seal.public_key.to_string()],
-            span,
-        }
-    }
-}
-
-type Statement<'q> = Query<'q, Postgres, PgArguments>;
-
-/// Binds one row, or a column of rows.
-macro_rules! bind_columns {
-    ($query:expr, |$row:ident| $each:ident) => {
-        $query
-            .bind($each!(|$row| $row.span.id))
-            .bind($each!(|$row| $row.span.seq as i32))
-            .bind($each!(|$row| $row.span.entity_type.as_str()))
-            .bind($each!(|$row| $row.span.who.as_str()))
-            .bind($each!(|$row| $row.span.did.as_deref()))
-            .bind($each!(|$row| $row.span.this.as_str()))
-            .bind($each!(|$row| $row.at.as_str()))
-            .bind($each!(|$row| $row.span.parent_id))
-            .bind($each!(|$row| $row.related.as_str()))
-            .bind($each!(|$row| $row.span.owner_id.as_str()))
-            .bind($each!(|$row| $row.span.tenant_id.as_str()))
-            .bind($each!(|$row| $row.span.visibility.as_str()))
-            .bind($each!(|$row| $row.span.status.as_deref()))
-            .bind($each!(|$row| $row.span.is_deleted))
-            .bind($each!(|$row| $row.span.name.as_deref()))
-            .bind($each!(|$row| $row.span.description.as_deref()))
-            .bind($each!(|$row| $row.span.code.as_deref()))
-            .bind($each!(|$row| $row.span.language.as_deref()))
-            .bind($each!(|$row| $row.span.runtime.as_deref()))
-            .bind($each!(|$row| $row.json[0].as_deref()))
-            .bind($each!(|$row| $row.json[1].as_deref()))
-            .bind($each!(|$row| $row.json[2].as_deref()))
-            .bind($each!(|$row| $row.json[3].as_deref()))
-            .bind($each!(|$row| $row.span.duration_ms.map(|n| n as i32)))
-            .bind($each!(|$row| $row.span.trace_id.as_deref()))
-            .bind($each!(|$row| None::<&str>.filter(|_| $row.span.seq > 0)))
-            .bind($each!(|$row| $row.seal[0].as_str()))
-            .bind($each!(|$row| $row.seal[1].as_str()))
-            .bind($each!(|$row| $row.seal[2].as_str()))
-            .bind($each!(|$row| $row.json[4].as_deref()))
-    };
-}
-
-/// How the texts among the parameters are read.
-const CASTS: [(usize, &str); 7] =
-    [(7, "timestamptz"), (9, "uuid[]"), (20, "jsonb"), (21, "jsonb"), (22, "jsonb"), (23, "jsonb"), (30, "jsonb")];
-
-fn cast(number: usize) -> &'static str {
-    CASTS.iter().find(|(n, _)| *n == number).map_or("", |(_, name)| name)
-}
-
-fn single_sql() -> String {
-    let marks: Vec<_> =
-        (1..=30).map(|n| if cast(n).is_empty() { format!("${n}") } else { format!("${n}::text::{}", cast(n)) }).collect();
-    format!("INSERT INTO plain.registry ({COLUMNS}) VALUES ({})", marks.join(", "))
-}
-
-fn batch_sql() -> String {
-    let names: Vec<_> = (1..=30).map(|n| format!("c{n}")).collect();
-    let values: Vec<_> =
-        (1..=30).map(|n| if cast(n).is_empty() { format!("c{n}") } else { format!("c{n}::{}", cast(n)) }).collect();
-    let marks: Vec<_> = (1..=30).map(|n| format!("${n}")).collect();
-    format!(
-        "INSERT INTO plain.registry ({COLUMNS}) SELECT {} FROM unnest({}) AS u({})",
-        values.join(", "),
-        marks.join(", "),
-        names.join(", ")
-    )
-}
-
-async fn insert_one(pool: &PgPool, sql: &str, row: &Plain) {
-    macro_rules! value {
-        (|$r:ident| $value:expr) => {{
-            let $r = row;
-            $value
-        }};
-    }
-    let query: Statement<'_> = sqlx::query(AssertSqlSafe(sql.to_owned()));
-    bind_columns!(query, |row| value).execute(pool).await.unwrap();
-}
-
-async fn insert_batch(pool: &PgPool, sql: &str, rows: &[Plain]) {
-    macro_rules! column {
-        (|$r:ident| $value:expr) => {
-            rows.iter().map(|$r| $value).collect::<Vec<_>>()
-        };
-    }
-    let query: Statement<'_> = sqlx::query(AssertSqlSafe(sql.to_owned()));
-    bind_columns!(query, |row| column).execute(pool).await.unwrap();
-}
+use sqlx::postgres::PgPoolOptions;
+use sqlx::{Connection as _, Executor as _, PgConnection, PgPool};
 
 /// A span of one of 32 owners in 8 tenants.
 fn span(caller: usize, n: u64) -> VerifiedSpan {
@@ -224,7 +110,7 @@ impl Bench {
             let started = Instant::now();
             for batch in batches.iter().cloned() {
                 // Making the texts is part of the work on both sides.
-                let batch: Vec<_> = batch.into_iter().map(Plain::new).collect();
+                let batch: Vec<_> = batch.into_iter().map(|span| Plain::new(span.into_signed())).collect();
                 insert_batch(&pool, &sql, &batch).await;
             }
             plain.push(rows / started.elapsed().as_secs_f64());
@@ -245,9 +131,9 @@ impl Bench {
         let spans = (self.seconds * 30_000.0) as usize / callers;
         for _ in 0..self.rounds {
             let (pool, sql) = (pool.clone(), Arc::clone(&sql));
-            let work = move |span| {
+            let work = move |span: VerifiedSpan| {
                 let (pool, sql) = (pool.clone(), Arc::clone(&sql));
-                async move { insert_one(&pool, &sql, &Plain::new(span)).await }
+                async move { insert_one(&pool, &sql, &Plain::new(span.into_signed())).await }
             };
             plain.push(rate(callers, self.seconds, spans, work).await);
             let ledger = ledger.clone();
@@ -309,9 +195,7 @@ async fn main() {
     let url = server.url("postgres", "postgres");
     migrate(&PgOptions::new(&url).unwrap()).await.unwrap();
     let mut connection = PgConnection::connect(&url).await.unwrap();
-    let plain = "CREATE SCHEMA plain;
-        CREATE TABLE plain.registry (LIKE ledger.universal_registry INCLUDING DEFAULTS INCLUDING IDENTITY INCLUDING INDEXES)";
-    connection.execute(plain).await.unwrap();
+    connection.execute(plain::DDL).await.unwrap();
     let bench = Bench { url, seconds, rounds };
     println!("| what | plain, rows/s | ours, rows/s | ratio |\n|---|---|---|---|");
     let wanted =

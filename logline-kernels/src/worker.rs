@@ -23,7 +23,7 @@ pub(crate) const SERVICE: Service = Service { name: "request_worker", version: 2
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct WorkerOptions {
-    /// Attempts at a time. Default 32.
+    /// Attempts at a time. Default 64.
     pub concurrency: usize,
     /// Attempts of one tenant at a time. Default: as many as in all.
     pub per_tenant: usize,
@@ -39,7 +39,7 @@ pub struct WorkerOptions {
 impl Default for WorkerOptions {
     fn default() -> Self {
         Self {
-            concurrency: 32,
+            concurrency: 64,
             per_tenant: usize::MAX,
             poll: Duration::from_secs(1),
             lease: Duration::from_secs(30),

@@ -10,6 +10,12 @@ AS $$ SELECT nullif(current_setting('app.tenant_id', true), '') $$;
 CREATE FUNCTION app.named_tenant_id() RETURNS text LANGUAGE sql STABLE PARALLEL SAFE
 AS $$ SELECT nullif(current_setting('app.named_tenant_id', true), '') $$;
 
+-- The tenants of an append that is several tenants' at once: a host commits what it has for all of them in one statement.
+CREATE FUNCTION app.append_tenant_ids() RETURNS text[] LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RETURN ARRAY(SELECT jsonb_array_elements_text(nullif(current_setting('app.append_tenant_ids', true), '')::jsonb));
+END $$;
+
 -- Clusters that this ledger has lived in. Transaction ids of one say nothing about another's, so each begins an epoch.
 CREATE TABLE ledger.epochs (
   epoch     integer     PRIMARY KEY,
@@ -158,7 +164,8 @@ CREATE POLICY app_appends ON ledger.universal_registry FOR INSERT TO logline_app
     OR (jsonb_typeof(metadata -> 'idempotency_key') = 'string'
       AND id = ledger.idempotent_id(tenant_id, owner_id, entity_type, metadata ->> 'idempotency_key'))));
 CREATE POLICY runtime_appends ON ledger.universal_registry FOR INSERT TO logline_runtime
-WITH CHECK (ledger.is_sealed(curr_hash, signature, public_key) AND tenant_id = (SELECT app.current_tenant_id()));
+WITH CHECK (ledger.is_sealed(curr_hash, signature, public_key) AND (tenant_id = (SELECT app.current_tenant_id())
+  OR tenant_id = ANY ((SELECT app.append_tenant_ids())::text[])));
 CREATE POLICY operator_appends ON ledger.universal_registry FOR INSERT TO logline_operator
 WITH CHECK (ledger.is_sealed(curr_hash, signature, public_key));
 
@@ -179,9 +186,9 @@ BEGIN
 END $$;
 
 -- Appends rows for several scopes in one transaction. Rows `ends[i-1]+1 ..= ends[i]` are scope i's; row-level security holds
--- each to it. The caller's rights: this function can do nothing that its caller could not.
+-- each to it. Scopes that are hosts' may be one: `many[i]` lists their tenants as JSON then, and is empty otherwise. The caller's rights: this function can do nothing that its caller could not.
 CREATE FUNCTION ledger.append(
-  roles text[], tenants text[], users text[], ends integer[],
+  roles text[], tenants text[], users text[], ends integer[], many text[],
   id uuid[], seq integer[], entity_type text[], who text[], did text[], this text[], at timestamptz[], parent_id uuid[],
   related_to text[], owner_id text[], tenant_id text[], visibility text[], status text[], is_deleted boolean[], name text[],
   description text[], code text[], language text[], runtime text[], input jsonb[], output jsonb[], error jsonb[],
@@ -197,16 +204,32 @@ BEGIN
   FOR i IN 1 .. cardinality(roles) LOOP
     -- As `ledger.identify` does; a call of it would cost as much as the insert of a row.
     PERFORM set_config('role', roles[i], true), set_config('app.tenant_id', tenants[i], true),
-      set_config('app.user_id', users[i], true), set_config('app.named_tenant_id', '', true);
+      set_config('app.user_id', users[i], true), set_config('app.named_tenant_id', '', true),
+      set_config('app.append_tenant_ids', many[i], true);
     hi := ends[i];
     -- The usual case where many callers append one row each: no set to build from thirty arrays.
     IF lo = hi THEN
       INSERT INTO ledger.universal_registry (id, seq, entity_type, who, did, this, at, parent_id, related_to, owner_id,
         tenant_id, visibility, status, is_deleted, name, description, code, language, runtime, input, output, error, content,
         duration_ms, trace_id, prev_hash, curr_hash, signature, public_key, metadata)
-      VALUES ($5[lo], $6[lo], $7[lo], $8[lo], $9[lo], $10[lo], $11[lo], $12[lo], $13[lo]::uuid[], $14[lo], $15[lo], $16[lo],
-        $17[lo], $18[lo], $19[lo], $20[lo], $21[lo], $22[lo], $23[lo], $24[lo], $25[lo], $26[lo], $27[lo], $28[lo], $29[lo],
-        $30[lo], $31[lo], $32[lo], $33[lo], $34[lo]);
+      VALUES ($6[lo], $7[lo], $8[lo], $9[lo], $10[lo], $11[lo], $12[lo], $13[lo], $14[lo]::uuid[], $15[lo], $16[lo], $17[lo],
+        $18[lo], $19[lo], $20[lo], $21[lo], $22[lo], $23[lo], $24[lo], $25[lo], $26[lo], $27[lo], $28[lo], $29[lo], $30[lo],
+        $31[lo], $32[lo], $33[lo], $34[lo], $35[lo]);
+    ELSIF cardinality(roles) = 1 THEN
+      -- All of each array: a part would be a copy.
+      INSERT INTO ledger.universal_registry (id, seq, entity_type, who, did, this, at, parent_id, related_to, owner_id,
+        tenant_id, visibility, status, is_deleted, name, description, code, language, runtime, input, output, error, content,
+        duration_ms, trace_id, prev_hash, curr_hash, signature, public_key, metadata)
+      SELECT r.id, r.seq, r.entity_type, r.who, r.did, r.this, r.at, r.parent_id, r.related_to::uuid[], r.owner_id, r.tenant_id,
+        r.visibility, r.status, r.is_deleted, r.name, r.description, r.code, r.language, r.runtime, r.input, r.output, r.error,
+        r.content, r.duration_ms, r.trace_id, r.prev_hash, r.curr_hash, r.signature, r.public_key, r.metadata
+      FROM unnest($6, $7, $8, $9, $10, $11, $12, $13, $14,
+        $15, $16, $17, $18, $19, $20, $21, $22, $23,
+        $24, $25, $26, $27, $28, $29, $30, $31, $32,
+        $33, $34, $35)
+      AS r(id, seq, entity_type, who, did, this, at, parent_id, related_to, owner_id, tenant_id, visibility, status, is_deleted,
+        name, description, code, language, runtime, input, output, error, content, duration_ms, trace_id, prev_hash, curr_hash,
+        signature, public_key, metadata);
     ELSE
       INSERT INTO ledger.universal_registry (id, seq, entity_type, who, did, this, at, parent_id, related_to, owner_id,
         tenant_id, visibility, status, is_deleted, name, description, code, language, runtime, input, output, error, content,
@@ -214,10 +237,10 @@ BEGIN
       SELECT r.id, r.seq, r.entity_type, r.who, r.did, r.this, r.at, r.parent_id, r.related_to::uuid[], r.owner_id, r.tenant_id,
         r.visibility, r.status, r.is_deleted, r.name, r.description, r.code, r.language, r.runtime, r.input, r.output, r.error,
         r.content, r.duration_ms, r.trace_id, r.prev_hash, r.curr_hash, r.signature, r.public_key, r.metadata
-      FROM unnest($5[lo:hi], $6[lo:hi], $7[lo:hi], $8[lo:hi], $9[lo:hi], $10[lo:hi], $11[lo:hi], $12[lo:hi], $13[lo:hi],
-        $14[lo:hi], $15[lo:hi], $16[lo:hi], $17[lo:hi], $18[lo:hi], $19[lo:hi], $20[lo:hi], $21[lo:hi], $22[lo:hi],
-        $23[lo:hi], $24[lo:hi], $25[lo:hi], $26[lo:hi], $27[lo:hi], $28[lo:hi], $29[lo:hi], $30[lo:hi], $31[lo:hi],
-        $32[lo:hi], $33[lo:hi], $34[lo:hi])
+      FROM unnest($6[lo:hi], $7[lo:hi], $8[lo:hi], $9[lo:hi], $10[lo:hi], $11[lo:hi], $12[lo:hi], $13[lo:hi], $14[lo:hi],
+        $15[lo:hi], $16[lo:hi], $17[lo:hi], $18[lo:hi], $19[lo:hi], $20[lo:hi], $21[lo:hi], $22[lo:hi], $23[lo:hi],
+        $24[lo:hi], $25[lo:hi], $26[lo:hi], $27[lo:hi], $28[lo:hi], $29[lo:hi], $30[lo:hi], $31[lo:hi], $32[lo:hi],
+        $33[lo:hi], $34[lo:hi], $35[lo:hi])
       AS r(id, seq, entity_type, who, did, this, at, parent_id, related_to, owner_id, tenant_id, visibility, status, is_deleted,
         name, description, code, language, runtime, input, output, error, content, duration_ms, trace_id, prev_hash, curr_hash,
         signature, public_key, metadata);

@@ -45,7 +45,7 @@ CREATE POLICY owner_stands ON ledger.standing TO logline_owner USING (true) WITH
 CREATE POLICY owner_counts ON ledger.quota TO logline_owner USING (true) WITH CHECK (true);
 
 -- The ledger's day. Constant within a transaction.
-CREATE FUNCTION ledger.today() RETURNS date LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+CREATE FUNCTION ledger.today() RETURNS date LANGUAGE sql STABLE
 RETURN (now() AT TIME ZONE 'UTC')::date;
 
 -- `logline_core::ledger::work::Place`: how a number and a time are read from metadata. What is neither is null.
@@ -75,9 +75,11 @@ RETURN CASE WHEN claimed
   ELSE coalesce(ledger.time_in(metadata, 'due_at'), least(at, clock_timestamp())) END;
 
 -- `logline_core::ledger::Charges::of`, for one day: the quotas of which a claim uses a unit.
-CREATE FUNCTION ledger.charges(metadata jsonb, day date) RETURNS SETOF text LANGUAGE sql STABLE
+-- (plpgsql keeps the plan; a set from a SQL function is planned at every call.)
+CREATE FUNCTION ledger.charges(metadata jsonb, day date) RETURNS SETOF text LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
-  SELECT key FROM (
+BEGIN
+  RETURN QUERY SELECT key FROM (
     SELECT array_agg(DISTINCT e #>> '{}') AS keys
     FROM jsonb_array_elements(
       CASE WHEN jsonb_typeof(metadata #> '{quota,keys}') = 'array' THEN metadata #> '{quota,keys}' ELSE '[]' END) AS e
@@ -85,8 +87,8 @@ SET search_path = pg_catalog, pg_temp AS $$
       AND count(DISTINCT e) BETWEEN 1 AND 16) named,
   unnest(named.keys) AS key
   WHERE jsonb_typeof(metadata #> '{quota,day}') = 'string' AND metadata #>> '{quota,day}' = to_char(day, 'YYYY-MM-DD')
-  ORDER BY key COLLATE "C"
-$$;
+  ORDER BY key COLLATE "C";
+END $$;
 
 CREATE FUNCTION ledger.keep_work() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
@@ -105,7 +107,7 @@ BEGIN
   ELSE
     DELETE FROM ledger.work w WHERE w.tenant_id = NEW.tenant_id AND w.id = NEW.id AND w.seq < NEW.seq;
   END IF;
-  IF claimed THEN
+  IF claimed AND NEW.metadata ? 'quota' THEN
     FOR quota_key IN SELECT ledger.charges(NEW.metadata, ledger.today()) LOOP
       INSERT INTO ledger.quota AS q (tenant_id, key, day, used) VALUES (NEW.tenant_id, quota_key, ledger.today(), 1)
       ON CONFLICT (tenant_id, key) DO UPDATE
@@ -195,7 +197,8 @@ CREATE FUNCTION ledger.hold_due(after text, most integer, hold_ms bigint)
 RETURNS TABLE (turn integer, tenant_id text, id uuid, seq integer)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 -- What is planned while the table is small is kept when it has grown.
-SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
   t timestamptz := clock_timestamp();
   until timestamptz := t + least(hold_ms, 10000) * interval '1 ms';
@@ -205,6 +208,7 @@ DECLARE
   room integer := least(most, 100);
   share integer;
   quota integer;
+  level smallint;
   found_now integer;
 BEGIN
   WHILE cardinality(tenants) < room LOOP
@@ -216,7 +220,11 @@ BEGIN
       CONTINUE;
     END IF;
     EXIT WHEN wrapped AND after <> '' AND tenant > after;
-    FOR level IN REVERSE 9 .. 0 LOOP
+    level := 10;
+    LOOP
+      level := (SELECT w.priority FROM ledger.work w WHERE w.tenant_id = tenant AND w.priority < level
+        ORDER BY w.priority DESC LIMIT 1);
+      EXIT WHEN level IS NULL;
       IF EXISTS (SELECT FROM ledger.work w WHERE w.tenant_id = tenant AND w.priority = level AND w.ready_at <= t) THEN
         tenants := tenants || tenant;
         EXIT;
@@ -232,8 +240,13 @@ BEGIN
     FOR i IN 1 .. cardinality(tenants) LOOP
       turn := i;
       quota := CASE round WHEN 1 THEN least(share, room) ELSE room END;
-      FOR level IN REVERSE 9 .. 0 LOOP
+      level := 10;
+      LOOP
         EXIT WHEN quota <= 0;
+        -- Few tenants use more than one priority.
+        level := (SELECT w.priority FROM ledger.work w WHERE w.tenant_id = tenants[i] AND w.priority < level
+          ORDER BY w.priority DESC LIMIT 1);
+        EXIT WHEN level IS NULL;
         RETURN QUERY UPDATE ledger.work u SET ready_at = until
         FROM (SELECT w.tenant_id, w.id FROM ledger.work w WHERE w.tenant_id = tenants[i] AND w.priority = level AND w.ready_at <= t
           ORDER BY w.ready_at, w.id LIMIT quota FOR UPDATE SKIP LOCKED) picked
@@ -251,33 +264,33 @@ END $$;
 -- with the owner's rights: row-level security holds.
 CREATE FUNCTION ledger.take(after text, most integer, hold_ms bigint)
 RETURNS TABLE (turn integer, function_hash text, request ledger.universal_registry)
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
   work record;
-  span ledger.universal_registry;
-  tenant text := '';
 BEGIN
   FOR work IN
-    SELECT h.turn, h.tenant_id, h.id, h.seq FROM ledger.hold_due(after, most, hold_ms) h WHERE hold_ms > 0
-    UNION ALL
-    (SELECT turns.turn, turns.tenant_id, turns.id, turns.seq FROM (
-      SELECT c.*, row_number() OVER (PARTITION BY c.turn ORDER BY c.n) AS k
+    SELECT found.turn, found.tenant_id, array_agg(found.id ORDER BY found.k) AS ids, array_agg(found.seq ORDER BY found.k) AS seqs
+    FROM (
+      SELECT h.turn, h.tenant_id, h.id, h.seq, h.n AS k
+      FROM ledger.hold_due(after, most, hold_ms) WITH ORDINALITY AS h(turn, tenant_id, id, seq, n) WHERE hold_ms > 0
+      UNION ALL
+      (SELECT c.turn, c.tenant_id, c.id, c.seq, row_number() OVER (PARTITION BY c.turn ORDER BY c.n) AS k
       FROM ledger.claimable(after, most) WITH ORDINALITY AS c(turn, tenant_id, owner_id, id, seq, curr_hash, n)
-      WHERE hold_ms = 0 ORDER BY k, c.turn LIMIT most) turns
-    ORDER BY turns.turn, turns.k)
+      WHERE hold_ms = 0 ORDER BY k, c.turn LIMIT most)) found
+    GROUP BY found.turn, found.tenant_id ORDER BY found.turn
   LOOP
-    IF work.tenant_id <> tenant THEN
-      tenant := work.tenant_id;
-      PERFORM ledger.identify('logline_runtime', tenant, '', '');
-    END IF;
+    PERFORM ledger.identify('logline_runtime', work.tenant_id, '', '');
     -- Asked for the last of an id, the planner takes the primary key, also where it knows nothing of the table yet.
-    SELECT u.* INTO span FROM ledger.universal_registry u WHERE u.tenant_id = tenant AND u.id = work.id ORDER BY u.seq DESC LIMIT 1;
-    CONTINUE WHEN NOT FOUND OR span.seq <> work.seq;
-    turn := work.turn;
-    request := span;
-    function_hash := (SELECT CASE WHEN NOT f.is_deleted THEN f.curr_hash END FROM ledger.universal_registry f
-      WHERE f.tenant_id = tenant AND f.id = span.parent_id ORDER BY f.seq DESC LIMIT 1);
-    RETURN NEXT;
+    RETURN QUERY SELECT work.turn,
+      (SELECT CASE WHEN NOT f.is_deleted THEN f.curr_hash END FROM ledger.universal_registry f
+        WHERE f.tenant_id = work.tenant_id AND f.id = (last.span).parent_id ORDER BY f.seq DESC LIMIT 1),
+      last.span
+    FROM unnest(work.ids, work.seqs) WITH ORDINALITY AS w(id, seq, k)
+    CROSS JOIN LATERAL (SELECT u AS span FROM ledger.universal_registry u WHERE u.tenant_id = work.tenant_id AND u.id = w.id
+      ORDER BY u.seq DESC LIMIT 1) last
+    WHERE (last.span).seq = w.seq ORDER BY w.k;
   END LOOP;
 END $$;
 

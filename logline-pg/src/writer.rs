@@ -249,29 +249,71 @@ fn by_scope<'a, T>(items: impl Iterator<Item = (&'a Scope, T)>) -> Vec<(&'a Scop
     groups
 }
 
+/// Whom rows are inserted for: one scope, or the runtimes of several tenants together.
+struct Together<'a> {
+    scope: &'a Scope,
+    /// In order of first appearance; for runtimes.
+    tenants: Vec<&'a str>,
+    rows: Vec<&'a EncodedRow>,
+}
+
+impl Together<'_> {
+    /// The one tenant, or none where they are several.
+    fn tenant(&self) -> &str {
+        if self.tenants.len() > 1 { "" } else { self.scope.tenant().unwrap_or_default() }
+    }
+
+    /// The tenants as JSON, where they are several.
+    fn many(&self) -> String {
+        if self.tenants.len() > 1 { serde_json::json!(self.tenants).to_string() } else { String::new() }
+    }
+}
+
+/// The fewest statements: runtimes are one, because a host may write for each of their tenants and starting a statement costs more than
+/// a row.
+fn together<'a>(rows: Vec<(&'a Scope, &'a EncodedRow)>) -> Vec<Together<'a>> {
+    let mut groups: Vec<Together<'_>> = Vec::new();
+    for (scope, rows) in by_scope(rows.into_iter()) {
+        let runtime = match scope {
+            // Who has no identity writes nothing, whoever else is about.
+            Scope::Runtime { tenant } if !tenant.is_empty() => Some(tenant.as_str()),
+            _ => None,
+        };
+        let open = groups.iter_mut().find(|group| runtime.is_some() && !group.tenants.is_empty());
+        match open {
+            Some(group) => {
+                group.tenants.extend(runtime);
+                group.rows.extend(rows);
+            }
+            None => groups.push(Together { scope, tenants: runtime.into_iter().collect(), rows }),
+        }
+    }
+    groups
+}
+
 /// Inserts the rows of several scopes in one statement.
 async fn insert(connection: &mut PgConnection, rows: Vec<(&Scope, &EncodedRow)>, link: Link) -> Result<(), sqlx::Error> {
     if rows.is_empty() {
         return Ok(());
     }
-    let groups = by_scope(rows.into_iter());
-    let scopes = || groups.iter().map(|(scope, _)| *scope);
+    let groups = together(rows);
     let mut end = 0_i32;
-    let ends = groups.iter().map(|(_, rows)| {
-        end = end.saturating_add(i32::try_from(rows.len()).unwrap_or(i32::MAX));
+    let ends = groups.iter().map(|group| {
+        end = end.saturating_add(i32::try_from(group.rows.len()).unwrap_or(i32::MAX));
         end
     });
     let query = sqlx::query(append_sql())
         .persistent(link.keeps_statements())
-        .bind(scopes().map(identity::role).collect::<Vec<_>>())
-        .bind(scopes().map(|scope| scope.tenant().unwrap_or_default()).collect::<Vec<_>>())
-        .bind(scopes().map(identity::user).collect::<Vec<_>>())
-        .bind(ends.collect::<Vec<_>>());
-    let rows: Vec<&EncodedRow> = groups.iter().flat_map(|(_, rows)| rows.iter().copied()).collect();
+        .bind(groups.iter().map(|group| identity::role(group.scope)).collect::<Vec<_>>())
+        .bind(groups.iter().map(Together::tenant).collect::<Vec<_>>())
+        .bind(groups.iter().map(|group| identity::user(group.scope)).collect::<Vec<_>>())
+        .bind(ends.collect::<Vec<_>>())
+        .bind(groups.iter().map(Together::many).collect::<Vec<_>>());
+    let rows: Vec<&EncodedRow> = groups.iter().flat_map(|group| group.rows.iter().copied()).collect();
     row::bind(query, &rows).execute(connection).await.map(drop)
 }
 
 fn append_sql() -> &'static str {
     "SELECT ledger.append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, \
-     $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34)"
+     $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35)"
 }
