@@ -17,7 +17,7 @@ use crate::driver::{AdmitError, Driver};
 use crate::hex::Hash;
 use crate::kernel::{Kernel, KernelError, Service, Validator};
 use crate::keys::{Signer, Verifier};
-use crate::ledger::{AppendOptions, Ledger as _, LedgerError, Outcome, WorkQueue};
+use crate::ledger::{AppendOptions, Ledger as _, LedgerError, OnExisting, Outcome, WorkQueue};
 use crate::recent::Recent;
 use crate::request::{self, NotRunnable, Request};
 use crate::rules::Rules;
@@ -286,6 +286,12 @@ impl Host {
         &self.inner.sandboxes
     }
 
+    /// Where ids come from, and what looks like chance.
+    #[must_use]
+    pub fn ids(&self) -> &dyn IdSource {
+        self.inner.ids.as_ref()
+    }
+
     /// The limits of spans.
     #[must_use]
     pub fn rules(&self) -> &Rules {
@@ -378,7 +384,12 @@ impl Host {
         let inner = &self.inner;
         let trusted = self.trusted();
         let mut batch: Vec<VerifiedSpan> = Vec::new();
+        // Only where the id follows from what is asked can it stand there already, and looking takes time.
+        let mut options = AppendOptions::default();
         for request in requests {
+            if request.derived_id().is_some() {
+                options.on_existing = OnExisting::Keep;
+            }
             let draft = request.into_draft(inner.ids.next_id(inner.clock.now()));
             let draft = draft.stamp(inner.clock.as_ref(), inner.ids.as_ref());
             let span = draft.seal_within(inner.signer.as_ref(), &inner.rules).await.map_err(AdmitError::from)?;
@@ -392,7 +403,7 @@ impl Host {
         }
         let Some(first) = batch.first() else { return Ok(batch) };
         let scope = Scope::runtime(first.tenant_id.clone());
-        let receipts = inner.ledger.append(&scope, batch.clone(), &AppendOptions::keep()).await?;
+        let receipts = inner.ledger.append(&scope, batch.clone(), &options).await?;
         for (span, receipt) in batch.iter_mut().zip(receipts) {
             if receipt.outcome != Outcome::Appended {
                 let stored = inner.ledger.history(&scope, &span.tenant_id, span.id, span.seq, 1).await?;

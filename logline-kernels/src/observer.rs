@@ -85,11 +85,11 @@ where
                 Ok(true) => Duration::ZERO,
                 Ok(false) => {
                     backoff = Backoff::default();
-                    jittered(options.poll)
+                    jittered(host, options.poll)
                 }
                 Err(error) if may_pass(&error) => {
                     tracing::warn!(%error, "cannot attend to schedules");
-                    backoff.next()
+                    backoff.next(host)
                 }
                 Err(error) => return Err(error),
             },

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use logline_core::ledger::{LedgerError, Retry};
 use logline_core::trust::TrustError;
-use logline_core::{AdmitError, BootError, HostError, IdSource as _, SystemIds, Timestamp};
+use logline_core::{AdmitError, BootError, Host, HostError, Timestamp};
 
 /// Pauses between failures, each twice as long as the one before.
 #[derive(Debug, Clone, Copy)]
@@ -21,16 +21,17 @@ impl Default for Backoff {
 
 impl Backoff {
     /// The pause after one more failure.
-    pub(crate) fn next(&mut self) -> Duration {
+    pub(crate) fn next(&mut self, host: &Host) -> Duration {
         let pause = self.0;
         self.0 = (pause * 2).min(LONGEST);
-        jittered(pause)
+        jittered(host, pause)
     }
 }
 
-/// `duration`, a quarter more or less: hosts that were started together do not stay together.
-pub(crate) fn jittered(duration: Duration) -> Duration {
-    let chance = SystemIds.next_id(Timestamp::EPOCH).as_u128() % 1000;
+/// `duration`, a quarter more or less: hosts that were started together do not stay together. The chance is the host's, so that a
+/// simulation can repeat it.
+pub(crate) fn jittered(host: &Host, duration: Duration) -> Duration {
+    let chance = host.ids().next_id(Timestamp::EPOCH).as_u128() % 1000;
     #[allow(clippy::cast_precision_loss, reason = "below 1000")]
     duration.mul_f64(0.75 + chance as f64 / 2000.0)
 }

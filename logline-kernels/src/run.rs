@@ -113,6 +113,7 @@ impl Run for Host {
         let (stop, mut stopped) = watch::channel(false);
         let ending = async move {
             tokio::select! {
+                biased;
                 () = shutdown => {}
                 _ = stopped.wait_for(|stopped| *stopped) => {}
             }
@@ -128,6 +129,7 @@ impl Run for Host {
         let policies = unless_absent(policies, &ending, |options, end| agent::run(self, options, end).map_err(failed));
         let ran = futures_util::future::join3(worker, observer, policies);
         tokio::select! {
+            biased;
             (worker, observer, policies) = ran => Ok(Ran { worker: worker?, observer: observer?, policies: policies? }),
             never = follow_system(self) => match never {},
         }

@@ -1,9 +1,9 @@
 //! `request_worker`: finds due requests, claims them in batches, runs them, and keeps their leases.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use logline_core::kernel::Service;
@@ -12,6 +12,7 @@ use logline_core::request::NotRunnable;
 use logline_core::{Claim, Execution, Host, HostError, Timestamp, VerifiedSpan, ids};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::pace::{Backoff, jittered, may_pass};
@@ -163,8 +164,9 @@ where
             Err(error) if error.retry() == Retry::Later => {
                 tracing::warn!(%error, "cannot look for requests");
                 tokio::select! {
+                    biased;
                     () = &mut shutdown => return Ok(()),
-                    () = tokio::time::sleep(backoff.next()) => {}
+                    () = tokio::time::sleep(backoff.next(host)) => {}
                 }
                 continue;
             }
@@ -177,7 +179,7 @@ where
             backoff = Backoff::default();
         }
         if found < wanted || started == 0 {
-            let pause = if found < wanted { jittered(options.poll) } else { backoff.next() };
+            let pause = if found < wanted { jittered(host, options.poll) } else { backoff.next(host) };
             // Whatever came since the look has changed the signal.
             tokio::select! {
                 biased;
@@ -254,7 +256,7 @@ struct Desk {
 
 #[derive(Default)]
 struct DeskState {
-    running: HashMap<(String, Uuid), Running>,
+    running: BTreeMap<(String, Uuid), Running>,
     worked: Worked,
 }
 
@@ -290,7 +292,7 @@ impl Desk {
                 return;
             }
             if running < places {
-                let until = *gathered.get_or_insert_with(|| tokio::time::Instant::now() + GATHER);
+                let until = *gathered.get_or_insert_with(|| Instant::now() + GATHER);
                 if tokio::time::timeout_at(until, self.freed.notified()).await.is_err() {
                     return;
                 }
@@ -360,7 +362,7 @@ impl Desk {
 
     /// Waits for what is under way; gives back what takes longer than `grace`.
     async fn clear(&self, host: &Host, grace: Duration) {
-        let deadline = tokio::time::Instant::now() + grace;
+        let deadline = Instant::now() + grace;
         while self.len() > 0 {
             if tokio::time::timeout_at(deadline, self.freed.notified()).await.is_err() {
                 break;

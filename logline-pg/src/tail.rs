@@ -22,7 +22,7 @@ const CHANNEL: &str = "logline";
 const REQUESTS_CHANNEL: &str = "logline_requests";
 
 /// The least time between two notifications of a host: each takes a lock that all notifying transactions of the cluster share.
-const NOTIFY_INTERVAL: Duration = Duration::from_millis(10);
+const NOTIFY_INTERVAL: Duration = Duration::from_millis(4);
 
 /// How often a host asks whether it is in another cluster than before.
 const EPOCH_INTERVAL: Duration = Duration::from_secs(30);

@@ -1,6 +1,6 @@
 //! Waking those who wait for new rows, without any runtime.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard};
@@ -17,7 +17,7 @@ pub struct Signal {
 #[derive(Debug, Default)]
 struct State {
     generation: u64,
-    wakers: HashMap<u64, Waker>,
+    wakers: BTreeMap<u64, Waker>,
     waiters: u64,
 }
 

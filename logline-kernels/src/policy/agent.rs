@@ -3,7 +3,7 @@
 //! Each policy has a cursor: a chain of `policy_cursor` spans that name the last span it has decided about. Effects and cursor are
 //! one batch, and of several agents one appends the next cursor; so each effect happens once, whoever else runs.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,8 +15,7 @@ use logline_core::ledger::{
 };
 use logline_core::sandbox::Failure;
 use logline_core::{
-    Clock as _, Draft, EXECUTIONS_QUOTA, Host, HostError, IdSource as _, Scope, SignedSpan, SpanKey, SystemClock, SystemIds,
-    Timestamp, VerifiedSpan, Verifier, ids,
+    Draft, EXECUTIONS_QUOTA, Host, HostError, Scope, SignedSpan, SpanKey, Timestamp, VerifiedSpan, Verifier, ids,
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -94,8 +93,8 @@ where
     host.boot(ids::POLICY_AGENT).await?;
     let arrivals = host.ledger().arrivals().await?;
     let mut shutdown = std::pin::pin!(shutdown);
-    let id = SystemIds.next_id(SystemClock.now());
-    let mut agent = Agent { host, options: &options, id, known: HashMap::new(), decided: Decided::default() };
+    let id = host.ids().next_id(host.ledger().now().await?);
+    let mut agent = Agent { host, options: &options, id, known: BTreeMap::new(), decided: Decided::default() };
     let mut backoff = Backoff::default();
     loop {
         let seen = arrivals.seen();
@@ -105,11 +104,11 @@ where
             looked = agent.look() => match looked {
                 Ok(has_more) => {
                     backoff = Backoff::default();
-                    (if has_more { Duration::ZERO } else { jittered(options.poll) }, true)
+                    (if has_more { Duration::ZERO } else { jittered(host, options.poll) }, true)
                 }
                 Err(error) if may_pass(&error) => {
                     tracing::warn!(%error, "cannot attend to policies");
-                    (backoff.next(), false)
+                    (backoff.next(host), false)
                 }
                 Err(error) => return Err(error),
             },
@@ -167,7 +166,7 @@ struct Agent<'a> {
     options: &'a AgentOptions,
     /// Of this run.
     id: Uuid,
-    known: HashMap<(String, Uuid), Known>,
+    known: BTreeMap<(String, Uuid), Known>,
     decided: Decided,
 }
 
