@@ -24,10 +24,10 @@ use logline_core::roles::Role;
 use logline_core::sandbox::{Failure, HostCalls, Job, Receipt as Used, Report, Sandbox};
 use logline_core::trust::Manifest;
 use logline_core::{
-    Clock, EXECUTIONS_QUOTA, Host, MemoryLedger, SYSTEM_TENANT, Scope, SeededIds, SignedSpan, Signer as _, Timestamp,
+    Clock, Draft, EXECUTIONS_QUOTA, Host, MemoryLedger, SYSTEM_TENANT, Scope, SeededIds, SignedSpan, Signer as _, Timestamp,
     VerifiedSpan, ids,
 };
-use logline_kernels::{Loops, ObserverOptions, Run as _, WorkerOptions};
+use logline_kernels::{AgentOptions, Loops, ObserverOptions, Run as _, WorkerOptions};
 use serde_json::{Value, json};
 use setup::{PUBLISHER, key};
 use tokio::sync::Notify;
@@ -260,6 +260,7 @@ fn manifest(hosts: usize) -> Manifest {
         })
         .allow("request_worker", ids::REQUEST_WORKER)
         .allow("observer_bot", ids::OBSERVER)
+        .allow("policy_agent", ids::POLICY_AGENT)
         .grant(key(PUBLISHER).public_key(), Role::Publisher, ["globex", "initech"]);
     manifest.throttle.per_tenant_daily_exec_limit = Some(PER_DAY);
     manifest
@@ -287,7 +288,7 @@ async fn host<L: WorkQueue>(
 }
 
 /// A process that is started again whenever it dies.
-async fn supervise(world: Arc<World>, n: usize) {
+async fn supervise(world: Arc<World>, n: usize, policies: bool) {
     loop {
         let connection =
             Arc::new(Connection { world: Arc::clone(&world), is_dead: AtomicBool::new(false), died: Notify::new() });
@@ -297,6 +298,7 @@ async fn supervise(world: Arc<World>, n: usize) {
             let host = host(&world, Faulty(Arc::clone(&connection)), n, seed, minutes).await?;
             let worker = WorkerOptions::default().concurrency(4).lease(Duration::from_secs(6)).poll(Duration::from_millis(500));
             let loops = Loops::none().worker(worker).observer(ObserverOptions::default());
+            let loops = if policies { loops.policies(AgentOptions::default().page(5)) } else { loops };
             host.run(loops, std::future::pending()).await
         };
         tokio::select! {
@@ -313,7 +315,7 @@ fn function(tenant: &str) -> Uuid {
     ids::derive("function", &[tenant, "play"])
 }
 
-async fn simulate(seed: u64) -> Result<Counted, String> {
+async fn simulate(seed: u64, policies: bool) -> Result<Counted, String> {
     let start = Instant::now();
     let clock = Arc::new(Virtual { start, minutes: 0 });
     let world = Arc::new(World {
@@ -338,12 +340,33 @@ async fn simulate(seed: u64) -> Result<Counted, String> {
     let schedule = json!({"schedule": {"every_ms": 10_000, "catch_up": "all", "input": {"n": 0}}});
     let draft = setup::function("play").tenant("globex").runtime("play@1").status("scheduled").metadata(schedule);
     let scheduled = steady.publish(draft, &key(PUBLISHER)).await.unwrap();
-    let fleet: Vec<_> = (0..hosts).map(|n| tokio::spawn(supervise(Arc::clone(&world), n))).collect();
+    if policies {
+        let then = json!([
+            {"emit": {"entity_type": "reply", "content": "${span.content}"}},
+            {"key": "all", "count": {"this": "notes", "value": "${span.content}"}},
+        ]);
+        let draft = Draft::new("policy")
+            .tenant("acme")
+            .owner("compliance")
+            .who("publisher")
+            .this("policy.notes")
+            .status("active")
+            .language("cel")
+            .content(json!({"on": ["note"], "when": "true", "then": then}));
+        steady.publish(draft, &key(PUBLISHER)).await.unwrap();
+    }
+    let mut notes = 0;
+    let fleet: Vec<_> = (0..hosts).map(|n| tokio::spawn(supervise(Arc::clone(&world), n, policies))).collect();
     let mut submitted: BTreeMap<Uuid, u64> = BTreeMap::new();
     while start.elapsed() < STORM {
         tokio::time::sleep(Duration::from_millis(chance.below(4000))).await;
         if chance.once_in(12) {
             *world.away_until.lock().unwrap() = Instant::now() + Duration::from_secs(10);
+        }
+        for _ in 0..if policies { chance.below(8) } else { 0 } {
+            let note = Draft::new("note").tenant("acme").owner("alice").who("user:alice").this("note").content(json!(notes));
+            steady.record("acme", vec![note], &AppendOptions::default()).await.unwrap();
+            notes += 1;
         }
         for _ in 0..chance.below(4) {
             let n = submitted.len() as u64;
@@ -376,7 +399,7 @@ async fn simulate(seed: u64) -> Result<Counted, String> {
     }
     world.is_calm.store(true, Ordering::Relaxed);
     let until = Instant::now() + Duration::from_secs(300);
-    while Instant::now() < until && ledger.size_of_open().await > 0 {
+    while Instant::now() < until && (ledger.size_of_open().await > 0 || replies(ledger).await.len() < notes) {
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     let stopped = ledger.now().await.unwrap();
@@ -384,9 +407,34 @@ async fn simulate(seed: u64) -> Result<Counted, String> {
     for task in fleet {
         let _ = task.await;
     }
+    check_policies(ledger, notes).await?;
     let mut counted = check(ledger, &submitted, &scheduled, stopped).await?;
     (counted.crashes, counted.failures) = (world.crashes.load(Ordering::Relaxed), world.failures.load(Ordering::Relaxed));
     Ok(counted)
+}
+
+/// What policies wrote about notes: the numbers of the notes.
+async fn replies(ledger: &MemoryLedger) -> Vec<u64> {
+    let query = Query::timeline().entity_type("reply");
+    let replies = ledger.collect(&Scope::Operator, &query, usize::MAX).await.unwrap();
+    replies.iter().map(|reply| reply.content.as_ref().unwrap().as_u64().unwrap()).collect()
+}
+
+/// Every note has one reply, and is counted once.
+async fn check_policies(ledger: &MemoryLedger, notes: usize) -> Result<(), String> {
+    let mut replies = replies(ledger).await;
+    replies.sort_unstable();
+    let notes = notes as u64;
+    if replies != (0..notes).collect::<Vec<_>>() {
+        return Err(format!("{notes} notes, and replies to {replies:?}"));
+    }
+    let metrics = ledger.collect(&Scope::Operator, &Query::new().entity_type("metric"), usize::MAX).await.unwrap();
+    let last = metrics.iter().find(|metric| metric.this == "notes").and_then(|metric| metric.output.clone());
+    let expected = (notes > 0).then(|| json!({"count": notes, "sum": (0..notes).sum::<u64>()}));
+    if last != expected {
+        return Err(format!("counted {last:?}, not {expected:?}"));
+    }
+    Ok(())
 }
 
 /// Requests of now that somebody has to do something about.
@@ -419,6 +467,28 @@ struct Counted {
     crashes: u64,
     failures: u64,
     hash: [u8; 32],
+}
+
+impl Counted {
+    fn add(&mut self, other: Self) {
+        self.requests += other.requests;
+        self.attempts += other.attempts;
+        self.lost += other.lost;
+        self.slots += other.slots;
+        self.crashes += other.crashes;
+        self.failures += other.failures;
+    }
+}
+
+impl std::fmt::Display for Counted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { requests, attempts, lost, slots, crashes, failures, .. } = self;
+        write!(
+            f,
+            "{requests} requests ({slots} of schedules), {attempts} attempts, {lost} of them lost, {crashes} crashes of hosts, \
+             {failures} failures of the ledger"
+        )
+    }
 }
 
 /// What must hold whatever happened.
@@ -533,36 +603,28 @@ fn shown(versions: &[&SignedSpan]) -> Vec<String> {
     versions.iter().map(|v| format!("{} {:?} {:?} {:?}", v.seq, v.status, v.meta("attempt"), v.error)).collect()
 }
 
-fn run(seed: u64) -> Result<Counted, String> {
+fn run(seed: u64, policies: bool) -> Result<Counted, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    runtime.block_on(simulate(seed))
+    runtime.block_on(simulate(seed, policies))
 }
 
 fn from_env(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} must be a number")))
 }
 
-#[test]
-fn whatever_happens_to_a_fleet_every_attempt_is_recorded_once() {
+/// Runs the seeds that were asked for, on two threads; what they did in all.
+fn run_all(test: &str, usual: u64, policies: bool) -> (usize, Counted) {
     let seeds: Vec<u64> = match from_env("LOGLINE_SIMULATION_SEED") {
         Some(seed) => vec![seed],
-        None => (0..from_env("LOGLINE_SIMULATION_SEEDS").unwrap_or(60)).collect(),
+        None => (0..from_env("LOGLINE_SIMULATION_SEEDS").unwrap_or(usual)).collect(),
     };
     let (next, total, failed) = (AtomicU64::new(0), Mutex::new(Counted::default()), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
                 while let Some(seed) = seeds.get(usize::try_from(next.fetch_add(1, Ordering::Relaxed)).unwrap()) {
-                    match run(*seed) {
-                        Ok(counted) => {
-                            let mut total = total.lock().unwrap();
-                            total.requests += counted.requests;
-                            total.attempts += counted.attempts;
-                            total.lost += counted.lost;
-                            total.slots += counted.slots;
-                            total.crashes += counted.crashes;
-                            total.failures += counted.failures;
-                        }
+                    match run(*seed, policies) {
+                        Ok(counted) => total.lock().unwrap().add(counted),
                         Err(error) => failed.lock().unwrap().push((*seed, error)),
                     }
                 }
@@ -572,17 +634,30 @@ fn whatever_happens_to_a_fleet_every_attempt_is_recorded_once() {
     let failed = failed.into_inner().unwrap();
     for (seed, error) in &failed {
         eprintln!(
-            "seed {seed}: {error}\n  repeat it: LOGLINE_SIMULATION_SEED={seed} cargo test -p logline-kernels --test simulation"
+            "seed {seed}: {error}\n  repeat it: LOGLINE_SIMULATION_SEED={seed} cargo test -p logline-kernels --test simulation {test}"
         );
     }
-    let total = total.into_inner().unwrap();
     assert!(failed.is_empty(), "{} of {} seeds failed", failed.len(), seeds.len());
-    println!("{} seeds: {total:?}", seeds.len());
+    let total = total.into_inner().unwrap();
+    println!("{} seeds: {total}", seeds.len());
+    (seeds.len(), total)
+}
+
+#[test]
+fn whatever_happens_to_a_fleet_every_attempt_is_recorded_once() {
+    let (seeds, total) = run_all("whatever_happens", 60, false);
     // A simulation in which nothing goes wrong proves nothing.
-    assert!(seeds.len() < 10 || (total.lost > 0 && total.crashes > 0 && total.failures > 0), "{total:?}");
+    assert!(seeds < 10 || (total.lost > 0 && total.crashes > 0 && total.failures > 0), "{total}");
+}
+
+#[test]
+fn whatever_happens_to_agents_every_effect_happens_once() {
+    let (seeds, total) = run_all("agents", 30, true);
+    assert!(seeds < 10 || (total.crashes > 0 && total.failures > 0), "{total}");
 }
 
 #[test]
 fn a_seed_repeats_itself_to_the_last_hash() {
-    assert_eq!(run(3).unwrap(), run(3).unwrap());
+    // (Without policies: their evaluation takes a thread of its own, which no seed schedules.)
+    assert_eq!(run(3, false).unwrap(), run(3, false).unwrap());
 }
