@@ -8,6 +8,8 @@ pub mod canonical_form {}
 pub mod trust {}
 #[doc = include_str!("execution.md")]
 pub mod execution {}
+#[doc = include_str!("policies.md")]
+pub mod policies {}
 #[doc = include_str!("wasm-abi.md")]
 pub mod wasm_abi {}
 #[doc = include_str!("sqlite.md")]

@@ -624,7 +624,7 @@ fn the_seeds_compile_and_a_changed_input_survives_an_upgrade() {
         let changed = Draft::next_version(&slow).input(json!({"threshold_ms": 7})).description("ours");
         host.publish(changed, &key(PUBLISHER)).await.unwrap();
         install_policies(&ledger, TENANT, "compliance", &key(PUBLISHER), &SystemClock).await.unwrap();
-        let slow = spans(&ledger, "policy").await.into_iter().filter(|span| span.id == slow.id).next_back().unwrap();
+        let slow = spans(&ledger, "policy").await.into_iter().rfind(|span| span.id == slow.id).unwrap();
         assert_eq!((slow.seq, slow.input.clone()), (2, Some(json!({"threshold_ms": 7}))));
     });
 }

@@ -3,7 +3,15 @@
 //!
 //! `LOGLINE_SIMULATION_SEED=7 cargo test -p logline-kernels --test simulation` repeats one seed, `LOGLINE_SIMULATION_SEEDS=10000` runs so
 //! many (`cargo xtask simulate`).
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "tests may, and this one says how to repeat it"
+)]
 
 mod setup;
 

@@ -2,6 +2,7 @@
 //!
 //! - `cargo xtask test`: every test, installing what is missing.
 //! - `cargo xtask ci`: the same, plus format, lints, docs and the dependency policy.
+//! - `cargo xtask simulate [SEEDS]`: the simulation of a fleet with 5,000 seeds, or so many.
 //! - `cargo xtask large`: the large-file test with 300 MB.
 //! - `cargo xtask guests`: rebuilds the WebAssembly guests (needs the wasm32-unknown-unknown target).
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a task talks to whoever runs it")]
@@ -26,9 +27,10 @@ fn main() -> ExitCode {
         "test" => test(),
         "ci" => ci(),
         "large" => large(),
+        "simulate" => simulate(),
         "guests" => guests(),
         _ => {
-            eprintln!("usage: cargo xtask test | ci | large | guests");
+            eprintln!("usage: cargo xtask test | ci | simulate [SEEDS] | large | guests");
             return ExitCode::from(2);
         }
     };
@@ -117,6 +119,15 @@ fn dependency_policy() -> Result<(), Failed> {
     // The policy looks at every platform's crates; a build fetches its own only.
     cargo(&["fetch", "--locked"])?;
     command(&deny).args(["--offline", "check", "--hide-inclusion-graph", "bans", "licenses", "sources"]).run()
+}
+
+/// What the suite does with some seeds, with many.
+fn simulate() -> Result<(), Failed> {
+    let seeds = std::env::args().nth(2).unwrap_or_else(|| "5000".to_owned());
+    command("cargo")
+        .args(["test", "--package", "logline-kernels", "--test", "simulation", "whatever", "--", "--nocapture"])
+        .env("LOGLINE_SIMULATION_SEEDS", seeds)
+        .run()
 }
 
 /// What the suite does with 30 MB, with 300.
