@@ -1,4 +1,4 @@
-//! Schedules: when a function runs by itself. Pure; what is done about it is the [`observer`](crate::observer)'s.
+//! Schedules: when a function runs by itself. Pure; what is done about it is the observer's.
 
 use std::str::FromStr as _;
 use std::time::Duration;

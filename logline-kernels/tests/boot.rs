@@ -17,7 +17,7 @@ use setup::{
 
 fn kernel(code: &str) -> Draft {
     Draft::new("function")
-        .id(ids::OBSERVER)
+        .id(ids::PROVIDER_EXEC)
         .tenant(SYSTEM_TENANT)
         .owner(SYSTEM_TENANT)
         .who("logline")
@@ -28,7 +28,7 @@ fn kernel(code: &str) -> Draft {
 }
 
 async fn refused(host: &Host) -> BootError {
-    match host.boot(ids::OBSERVER).await {
+    match host.boot(ids::PROVIDER_EXEC).await {
         Err(HostError::Boot(error)) => error,
         Err(other) => panic!("{other}"),
         Ok(_) => panic!("it booted"),
@@ -46,7 +46,7 @@ async fn recorded(ledger: &MemoryLedger) -> String {
 }
 
 fn allowing() -> Manifest {
-    manifest().allow("observer_bot", ids::OBSERVER)
+    manifest().allow("provider_exec", ids::PROVIDER_EXEC)
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn a_newer_version_by_a_stranger_stops_the_kernel_instead_of_running() {
         let ledger = ledger(&allowing()).await;
         let good = smuggle(&ledger, kernel("run_code@2"), SYSTEM_PUBLISHER).await;
         let host = host_of(&ledger).await;
-        host.boot(ids::OBSERVER).await.unwrap();
+        host.boot(ids::PROVIDER_EXEC).await.unwrap();
         smuggle(&ledger, Draft::next_version(&good).code("other@1"), STRANGER).await;
         host.refresh().await.unwrap();
         assert!(matches!(refused(&host).await, BootError::NotAuthorised { .. }));
