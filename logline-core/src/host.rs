@@ -14,12 +14,13 @@ pub use attempts::{Claim, EXECUTIONS_QUOTA, Execution};
 use crate::clock::{Clock, IdSource, SystemClock, SystemIds};
 use crate::draft::Draft;
 use crate::driver::{AdmitError, Driver};
-use crate::hex::Hash;
+use crate::hex::{Hash, PublicKey};
 use crate::kernel::{Kernel, KernelError, Service, Validator};
 use crate::keys::{Signer, Verifier};
 use crate::ledger::{AppendOptions, Ledger as _, LedgerError, OnExisting, Outcome, WorkQueue};
 use crate::recent::Recent;
 use crate::request::{self, NotRunnable, Request};
+use crate::roles::Role;
 use crate::rules::Rules;
 use crate::sandbox::{Failure, Sandbox};
 use crate::scope::Scope;
@@ -140,6 +141,7 @@ impl HostError {
             Self::NotVerified(_) => Some("request_not_verified"),
             Self::NotAuthorised(_) => Some("request_not_authorised"),
             Self::NotRunnable(NotRunnable::Malformed { .. }) => Some("request_malformed"),
+            Self::NotRunnable(NotRunnable::NotPermitted { .. }) => Some("request_not_permitted"),
             _ => None,
         }
     }
@@ -278,6 +280,23 @@ impl Host {
     #[must_use]
     pub fn ledger(&self) -> &Arc<dyn WorkQueue> {
         &self.inner.ledger
+    }
+
+    /// This host's public key.
+    #[must_use]
+    pub fn key(&self) -> PublicKey {
+        self.inner.signer.public_key()
+    }
+
+    /// Whether this host may record what happens in `tenant`.
+    #[must_use]
+    pub fn works_for(&self, tenant: &str) -> bool {
+        self.trusted().authorities.has(&self.key(), Role::Runtime, tenant, self.inner.clock.now())
+    }
+
+    /// Whether this host has the code of a native kernel, and the manifest allows it.
+    fn has_kernel(&self, id: Uuid, name: &str) -> bool {
+        self.trusted().manifest.allowed_boot_ids.contains(&id) && self.inner.kernels.iter().any(|kernel| kernel.name() == name)
     }
 
     /// The sandboxes for tenants' code.

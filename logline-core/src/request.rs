@@ -259,6 +259,24 @@ pub enum NotRunnable {
         /// When it is due again.
         until: Timestamp,
     },
+    /// This host cannot carry it out; another may.
+    #[error(
+        "request {key} needs the kernel {kernel}, which this host cannot run: have the manifest allow it, install its seed, or leave it to another host"
+    )]
+    NoKernel {
+        /// The request.
+        key: SpanKey,
+        /// The kernel.
+        kernel: Uuid,
+    },
+    /// It asks for what only a host may ask for.
+    #[error("request {key} is of `{this}`, which only a host may ask for")]
+    NotPermitted {
+        /// The request.
+        key: SpanKey,
+        /// Its `this`.
+        this: String,
+    },
     /// It cannot be revived.
     #[error("request {key} is `{status}`: only one that is dead, cancelled or ended in error can be revived")]
     NotEnded {

@@ -10,6 +10,7 @@ mod run;
 mod run_code;
 pub mod schedule;
 mod seeds;
+mod standing;
 mod worker;
 
 use std::sync::Arc;

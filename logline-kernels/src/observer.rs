@@ -1,20 +1,20 @@
 //! `observer_bot`: submits a request for every slot of every schedule, once, whoever else observes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use logline_core::kernel::Service;
-use logline_core::ledger::{AppendOptions, Ledger as _, LedgerExt as _, MAX_STANDING, Standing, Work, WorkQueue as _};
+use logline_core::ledger::{Ledger as _, LedgerExt as _, Standing, Work, WorkQueue as _};
 use logline_core::request::Request;
 use logline_core::sandbox::Failure;
-use logline_core::{Draft, Hash, Host, HostError, Scope, Timestamp, VerifiedSpan, Verifier, Visibility, ids};
-use serde_json::json;
+use logline_core::{Hash, Host, HostError, Scope, Timestamp, VerifiedSpan, Verifier, ids};
 use uuid::Uuid;
 
-use crate::pace::{Backoff, jittered, may_pass};
+use crate::pace::{Backoff, is_general, jittered, may_pass};
 use crate::schedule::Schedule;
+use crate::standing;
 
 /// The kernel `observer_bot`, version 2.
 pub(crate) const SERVICE: Service = Service { name: "observer_bot", version: 2 };
@@ -75,7 +75,7 @@ where
 {
     host.boot(ids::OBSERVER).await?;
     let mut shutdown = std::pin::pin!(shutdown);
-    let mut observer = Observer { host, known: HashMap::new(), observed: Observed::default() };
+    let mut observer = Observer { host, known: HashMap::new(), read: None, observed: Observed::default() };
     let mut backoff = Backoff::default();
     loop {
         let pause = tokio::select! {
@@ -105,61 +105,85 @@ where
 struct Observer<'a> {
     host: &'a Host,
     known: HashMap<(String, Uuid), Known>,
+    /// The last that was read for the first time, where not all could be at once.
+    read: Option<Work>,
     observed: Observed,
 }
 
 impl Observer<'_> {
     /// Attends to every schedule once. True where there is more to do at once.
     async fn look(&mut self) -> Result<bool, HostError> {
-        let ledger = self.host.ledger();
-        let now = ledger.now().await?;
-        let mut standing: Vec<Work> = Vec::new();
-        loop {
-            let page = ledger.standing(Standing::Schedule, standing.last(), MAX_STANDING).await?;
-            let is_last = page.len() < MAX_STANDING;
-            standing.extend(page);
-            if is_last {
-                break;
-            }
-        }
-        let stands: std::collections::HashSet<(&str, Uuid)> =
-            standing.iter().map(|work| (work.tenant_id.as_str(), work.id)).collect();
+        let now = self.host.ledger().now().await?;
+        let standing = standing::list(self.host, Standing::Schedule, self.read.as_ref()).await?;
+        let stands: HashSet<(&str, Uuid)> = standing.iter().map(|work| (work.tenant_id.as_str(), work.id)).collect();
         self.known.retain(|(tenant, id), _| stands.contains(&(tenant.as_str(), *id)));
         let (mut has_more, mut read) = (false, 0);
-        let mut denied = std::collections::HashSet::new();
+        let mut denied = HashSet::new();
         for work in &standing {
             let key = (work.tenant_id.clone(), work.id);
-            if self.known.get(&key).is_none_or(|known| known.hash != work.curr_hash) {
+            let is_new = self.known.get(&key).is_none_or(|known| known.hash != work.curr_hash);
+            if is_new {
                 if read == READ_AT_ONCE {
                     has_more = true;
                     continue;
                 }
                 read += 1;
-                let Some(known) = self.read(work, now).await? else { continue };
-                self.known.insert(key.clone(), known);
+                self.read = Some(work.clone());
             }
-            let Some(known) = self.known.get_mut(&key) else { continue };
-            let Some((function, schedule)) = known.schedule.as_ref().filter(|_| known.next.is_some_and(|next| next <= now))
-            else {
-                continue;
-            };
-            if denied.contains(&work.tenant_id) {
-                continue;
+            match self.attend(work, is_new, now, &mut denied).await {
+                Ok(more) => has_more |= more,
+                Err(error) if is_general(&error) => return Err(error),
+                // What is wrong with one schedule is not the others'.
+                Err(error) => {
+                    let refused = self.refuse(work, &Failure::new("schedule_failed", error.to_string()), now).await?;
+                    self.known.insert(key, refused);
+                }
             }
-            if !self.host.is_within_quota(function).await? {
-                denied.insert(work.tenant_id.clone());
-                continue;
-            }
-            let mut due = schedule.due(known.done, now);
-            has_more |= due.len() > PER_FUNCTION;
-            due.truncate(PER_FUNCTION);
-            let requests = due.iter().map(|slot| schedule.request(function, *slot));
-            self.observed.submitted += submit(self.host, requests.collect()).await?;
-            // Where nothing was due, what there was has been missed.
-            known.done = due.last().copied().unwrap_or(now);
-            known.next = schedule.next(known.done);
         }
         Ok(has_more)
+    }
+
+    /// Attends to one schedule. True where more of its slots are due.
+    async fn attend(
+        &mut self,
+        work: &Work,
+        is_new: bool,
+        now: Timestamp,
+        denied: &mut HashSet<String>,
+    ) -> Result<bool, HostError> {
+        let key = (work.tenant_id.clone(), work.id);
+        if is_new {
+            let Some(known) = self.read(work, now).await? else { return Ok(false) };
+            self.known.insert(key.clone(), known);
+        }
+        let Some(known) = self.known.get_mut(&key) else { return Ok(false) };
+        let is_due = known.next.is_some_and(|next| next <= now) && !denied.contains(&work.tenant_id);
+        let Some((function, schedule)) = known.schedule.as_ref().filter(|_| is_due) else { return Ok(false) };
+        if !self.host.is_within_quota(function).await? {
+            denied.insert(work.tenant_id.clone());
+            return Ok(false);
+        }
+        let mut due = schedule.due(known.done, now);
+        let has_more = due.len() > PER_FUNCTION;
+        due.truncate(PER_FUNCTION);
+        let requests = due.iter().map(|slot| schedule.request(function, *slot));
+        self.observed.submitted += submit(self.host, requests.collect()).await?;
+        // Where nothing was due, what there was has been missed.
+        known.done = due.last().copied().unwrap_or(now);
+        known.next = schedule.next(known.done);
+        Ok(has_more)
+    }
+
+    /// Records that a schedule cannot be followed. It is left alone until it has another version.
+    async fn refuse(&mut self, work: &Work, failure: &Failure, now: Timestamp) -> Result<Known, HostError> {
+        tracing::warn!(function = %work.id, tenant = work.tenant_id, %failure, "a schedule cannot be followed");
+        self.observed.refused += 1;
+        match standing::refuse(self.host, work, "schedule", failure, now).await {
+            Err(error) if is_general(&error) => return Err(error),
+            Err(error) => tracing::error!(%error, "nor can that be recorded"),
+            Ok(()) => {}
+        }
+        Ok(Known { hash: work.curr_hash, schedule: None, done: now, next: None })
     }
 
     /// Reads a schedule for the first time; `None` where it is another by now.
@@ -178,12 +202,7 @@ impl Observer<'_> {
         };
         let schedule = match checked {
             Ok(schedule) => schedule,
-            Err(failure) => {
-                tracing::warn!(function = %work.id, tenant = work.tenant_id, %failure, "a schedule cannot be followed");
-                self.observed.refused += 1;
-                record_refusal(self.host, work, "schedule", &failure, now).await?;
-                return Ok(Some(Known { hash: work.curr_hash, schedule: None, done: now, next: None }));
-            }
+            Err(failure) => return self.refuse(work, &failure, now).await.map(Some),
         };
         let (function, rule) = &schedule;
         // Slots before its publication are nobody's; of the others, requests exist up to some slot and none after it.
@@ -221,35 +240,4 @@ async fn submit(host: &Host, requests: Vec<Request>) -> Result<u64, HostError> {
     }
     metrics::counter!("logline_slots_total").increment(count);
     Ok(count)
-}
-
-/// Records once, for this version, that something which stands cannot be followed.
-pub(crate) async fn record_refusal(
-    host: &Host,
-    work: &Work,
-    what: &str,
-    failure: &Failure,
-    now: Timestamp,
-) -> Result<(), HostError> {
-    let (id, hash) = (work.id.to_string(), work.curr_hash.to_string());
-    let violation = Draft::new("policy_violation")
-        .id(ids::derive("policy_violation", &[&work.tenant_id, &id, &hash, &failure.code]))
-        .at(now)
-        .tenant(&work.tenant_id)
-        .owner(&work.owner_id)
-        .visibility(Visibility::Tenant)
-        .who("kernel:observer_bot")
-        .did("refused")
-        .this(format!("{what}.{}", failure.code))
-        .parent(work.id)
-        .related([work.id])
-        .status("open")
-        .error(failure.to_value())
-        .metadata(json!({"subject": {"tenant": work.tenant_id, "id": id, "seq": work.seq, "curr_hash": hash}}))
-        .deterministic();
-    match host.record(&work.tenant_id, vec![violation], &AppendOptions::keep()).await {
-        Ok(_) => Ok(()),
-        Err(error) if error.is_keep_mismatch() => Ok(()),
-        Err(error) => Err(error),
-    }
 }

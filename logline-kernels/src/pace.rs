@@ -36,6 +36,17 @@ pub(crate) fn jittered(host: &Host, duration: Duration) -> Duration {
     duration.mul_f64(0.75 + chance as f64 / 2000.0)
 }
 
+/// Whether an error is about the ledger or the host as a whole, not about what was being looked at.
+pub(crate) fn is_general(error: &HostError) -> bool {
+    match error {
+        HostError::Ledger(error) | HostError::Admit(AdmitError::Ledger(error)) => {
+            error.retry() == Retry::Later || matches!(error, LedgerError::Closed | LedgerError::ReadOnly { .. })
+        }
+        HostError::Boot(_) | HostError::Trust(_) => true,
+        _ => false,
+    }
+}
+
 /// Whether the same may succeed later.
 pub(crate) fn may_pass(error: &HostError) -> bool {
     match error {

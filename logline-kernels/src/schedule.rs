@@ -8,7 +8,7 @@ use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
 use logline_core::request::Request;
 use logline_core::sandbox::Failure;
-use logline_core::{Span, Timestamp, Visibility};
+use logline_core::{Span, Timestamp, Visibility, canonical};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -17,6 +17,9 @@ pub const MAX_CAUGHT_UP: usize = 1000;
 
 /// A slot that is no older than this is late, not missed: every catch-up policy has it run.
 pub const GRACE: Duration = Duration::from_secs(60);
+
+/// The largest input, bytes: the ceiling of what any function may get.
+const MAX_INPUT: usize = 256 << 10;
 
 /// The shortest interval.
 const SHORTEST: u64 = 1000;
@@ -111,6 +114,10 @@ impl Schedule {
         };
         if written.input.contains_key("slot") {
             return Err(invalid("has `slot` in its input, which is where the slot will stand: name it otherwise".to_owned()));
+        }
+        let bytes = canonical::to_vec(&Value::Object(written.input.clone())).len();
+        if bytes > MAX_INPUT {
+            return Err(invalid(format!("has an input of {bytes} bytes, the limit is {MAX_INPUT}")));
         }
         let terms = Terms {
             input: written.input,
@@ -312,6 +319,7 @@ mod tests {
             (json!({"every_ms": 1000, "input": {"slot": 1}}), "slot"),
             (json!({"every_ms": 1000, "visibility": "public"}), "visibility"),
             (json!("hourly"), "malformed"),
+            (json!({"every_ms": 1000, "input": {"text": "x".repeat(300_000)}}), "the limit is"),
         ] {
             let failure = Schedule::of(&function(value.clone())).unwrap_err();
             assert!(failure.code == "invalid_schedule" && failure.message.contains(reason), "{value}: {failure}");

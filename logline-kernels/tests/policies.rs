@@ -337,9 +337,8 @@ fn a_guest_can_neither_forge_a_depth_nor_ask_a_policy_to_look_again() {
         let request = host.publish(draft.parent(reaper.id).related([note.id]), &key(PUBLISHER)).await.unwrap();
         let loops = Loops::none().worker(WorkerOptions::default().poll(Duration::from_millis(5)));
         run_until(&host, loops, until(&ledger, 1, |row| row.id == request.id && row.status.as_deref() == Some("error"))).await;
-        let executions = spans(&ledger, "execution").await;
-        let execution = executions.iter().find(|span| span.related_to.contains(&request.id)).unwrap();
-        assert_eq!(execution.error.as_ref().unwrap()["code"], "not_permitted");
+        let closed = spans(&ledger, "request").await.into_iter().rfind(|row| row.id == request.id).unwrap();
+        assert_eq!(closed.error.as_ref().unwrap()["code"], "request_not_permitted");
         assert!(spans(&ledger, "reply").await.is_empty());
     });
 }
@@ -723,4 +722,137 @@ fn no_expression_of_the_allowed_length_breaks_the_compiler() {
             }
         }
     }
+}
+
+#[test]
+fn a_request_that_claims_a_depth_does_not_hide_what_follows_from_it() {
+    block_on(async {
+        let (ledger, host) = site().await;
+        let answered = json!({"on": ["execution"], "when": "true", "then": [{"emit": {"entity_type": "reply"}}]});
+        publish(&host, "answered", answered).await;
+        let function = setup::publish(&host, &echo()).await;
+        let draft = Draft::new("request")
+            .tenant(TENANT)
+            .owner(USER)
+            .who("user:alice")
+            .this("function.run")
+            .parent(function)
+            .status("scheduled")
+            .metadata(json!({"policy": {"depth": 99}}));
+        host.publish(draft.clone(), &key(PUBLISHER)).await.unwrap();
+        let cancelled = host.publish(draft, &key(PUBLISHER)).await.unwrap();
+        host.cancel(TENANT, cancelled.id, "operator").await.unwrap();
+        run_until(&host, everything(), until(&ledger, 1, of_type("reply"))).await;
+        let execution = spans(&ledger, "execution").await.remove(0);
+        assert_eq!(execution.meta("policy"), None);
+        let requests = spans(&ledger, "request").await;
+        assert!(requests.iter().all(|row| row.prev_hash.is_none() || row.meta("policy").is_none()), "{requests:?}");
+    });
+}
+
+#[test]
+fn a_members_request_of_another_kernel_stops_no_worker() {
+    block_on(async {
+        // This manifest does not allow the policy agent at all.
+        let ledger = setup::ledger(&setup::manifest().allow("request_worker", ids::REQUEST_WORKER)).await;
+        let host = host(&ledger, HOST).await;
+        let function = setup::publish(&host, &echo()).await;
+        let due = |signer| {
+            let draft = Draft::new("request").tenant(TENANT).owner(USER).who("user:alice").this("policy.due");
+            let draft = draft.status("scheduled").parent(function);
+            (draft, signer)
+        };
+        let forged = host.publish(due(PUBLISHER).0, &key(due(PUBLISHER).1)).await.unwrap();
+        // A host's own, for which this one has no kernel: left to another.
+        let left = host.publish(due(HOST).0, &key(HOST)).await.unwrap();
+        host.submit(Request::new(TENANT, USER, function, json!(1))).await.unwrap();
+        let loops = Loops::none().worker(WorkerOptions::default().poll(Duration::from_millis(5)));
+        let both = async {
+            until(&ledger, 1, of_type("execution")).await;
+            until(&ledger, 1, |row| row.id == forged.id && row.status.as_deref() == Some("error")).await;
+        };
+        run_until(&host, loops, both).await;
+        let left: Vec<_> = spans(&ledger, "request").await.into_iter().filter(|row| row.id == left.id).collect();
+        assert_eq!(left.len(), 1, "nobody touched it");
+    });
+}
+
+#[test]
+fn one_policy_that_cannot_be_carried_out_stops_no_other() {
+    block_on(async {
+        let (ledger, host) = site().await;
+        let deep = format!("${{{}1{}}}", "[".repeat(70), "]".repeat(70));
+        // What it wants counted can never be written: numbers and depths that no span has, no name.
+        for (n, count) in [
+            json!({"this": "", "value": 1}),
+            json!({"this": "x", "labels": {"n": "${9007199254740993}"}}),
+            json!({"this": "x", "labels": deep}),
+            json!({"this": "x", "value": "${1e300}"}),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let content = json!({"on": ["note"], "when": "true", "then": [{"key": "k", "count": count}]});
+            publish(&host, &format!("a{n}"), content).await;
+        }
+        publish(&host, "echo", echoing()).await;
+        write(&host, note(json!(1))).await;
+        run_until(&host, agents(), until(&ledger, 1, of_type("reply"))).await;
+        settle(&ledger, &host, agents()).await;
+        let violations = spans(&ledger, "policy_violation").await;
+        assert_eq!(violations.len(), 4, "{violations:?}");
+        assert!(violations.iter().all(|span| span.this == "policy.error"));
+    });
+}
+
+#[test]
+fn a_host_attends_to_the_tenants_it_works_for() {
+    block_on(async {
+        let manifest = manifest().grant(key(PUBLISHER).public_key(), Role::Publisher, ["aaa"]).grant(
+            key(77).public_key(),
+            Role::Runtime,
+            [SYSTEM_TENANT, TENANT],
+        );
+        let ledger = setup::ledger(&manifest).await;
+        let all = host(&ledger, HOST).await;
+        let foreign = policy("foreign", echoing()).tenant("aaa");
+        all.publish(foreign, &key(PUBLISHER)).await.unwrap();
+        all.record("aaa", vec![note(json!("theirs")).tenant("aaa")], &AppendOptions::default()).await.unwrap();
+        publish(&all, "echo", echoing()).await;
+        write(&all, note(json!("ours"))).await;
+        let some = Host::builder()
+            .ledger(ledger.clone())
+            .trust(setup::trust())
+            .key(key(77))
+            .kernels(logline_kernels::native())
+            .services(logline_kernels::services())
+            .build()
+            .await
+            .unwrap();
+        run_until(&some, agents(), until(&ledger, 1, of_type("reply"))).await;
+        run_until(&all, agents(), until(&ledger, 2, of_type("reply"))).await;
+    });
+}
+
+#[test]
+fn a_delay_that_is_lengthened_is_waited_for() {
+    block_on(async {
+        let clock = Arc::new(ManualClock::new("2026-05-01T12:00:00Z".parse::<Timestamp>().unwrap()));
+        let ledger = MemoryLedger::with_clock(clock.clone());
+        setup::trust().publish(&ledger, &manifest(), &key(setup::ROOT), &SystemClock).await.unwrap();
+        logline_kernels::install(&ledger, &key(setup::SYSTEM_PUBLISHER), &SystemClock).await.unwrap();
+        let host = host(&ledger, HOST).await;
+        let content = json!({"on": ["note"], "when": "true", "due": "timestamp(span.at) + duration(config.delay)", "then": [{"emit": {"entity_type": "reply"}}]});
+        let first = host.publish(policy("later", content).input(json!({"delay": "60s"})), &key(PUBLISHER)).await.unwrap();
+        write(&host, note(json!(1)).at("2026-05-01T12:00:00Z".parse().unwrap())).await;
+        let asks = |row: &SignedSpan| row.this == "policy.due" && row.entity_type == "request" && row.prev_hash.is_none();
+        run_until(&host, agents(), until(&ledger, 1, asks)).await;
+        host.publish(Draft::next_version(&first).input(json!({"delay": "3600s"})), &key(PUBLISHER)).await.unwrap();
+        let worker = || Loops::none().worker(WorkerOptions::default().poll(Duration::from_millis(5)));
+        clock.set("2026-05-01T12:01:00Z".parse().unwrap());
+        run_until(&host, worker(), until(&ledger, 2, asks)).await;
+        assert!(spans(&ledger, "reply").await.is_empty());
+        clock.set("2026-05-01T13:00:00Z".parse().unwrap());
+        run_until(&host, worker(), until(&ledger, 1, of_type("reply"))).await;
+    });
 }

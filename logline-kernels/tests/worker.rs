@@ -235,7 +235,8 @@ fn a_cancelled_attempt_stops_and_is_recorded() {
             let next = host.submit(request(quick)).await.unwrap();
             until(&ledger, &next, &["complete"]).await;
         };
-        let short = options().concurrency(1).lease(Duration::from_millis(300));
+        // What has been recorded is also counted before the end.
+        let short = options().concurrency(1).lease(Duration::from_millis(300)).grace(Duration::from_secs(5));
         let (_, worked) = beside(&host, short, test).await;
         assert_eq!((worked.claimed, worked.recorded, worked.lost, worked.handed_back), (2, 1, 1, 0));
         assert_eq!(attempts(&ledger, running.id).await, BTreeMap::from([(1, "cancelled".to_owned())]));

@@ -186,7 +186,9 @@ BEGIN
 END $$;
 
 -- Appends rows for several scopes in one transaction. Rows `ends[i-1]+1 ..= ends[i]` are scope i's; row-level security holds
--- each to it. Scopes that are hosts' may be one: `many[i]` lists their tenants as JSON then, and is empty otherwise. The caller's rights: this function can do nothing that its caller could not.
+-- each to it. Hosts' scopes may be one: `many[i]` lists their tenants as JSON then, and is empty otherwise; that each row is of
+-- its own scope's tenant has been checked before they were put together. The caller's rights: this function can do nothing that
+-- its caller could not.
 CREATE FUNCTION ledger.append(
   roles text[], tenants text[], users text[], ends integer[], many text[],
   id uuid[], seq integer[], entity_type text[], who text[], did text[], this text[], at timestamptz[], parent_id uuid[],

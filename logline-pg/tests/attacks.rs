@@ -204,6 +204,25 @@ fn nobody_writes_as_another() {
 }
 
 #[test]
+fn a_list_of_tenants_gives_no_user_another_tenant() {
+    block_on(async {
+        let (database, _ledger, _) = with_secrets().await;
+        let insert = |tenant: &str| {
+            insert(Uuid::from_u128(0x0197_0000_0000_7000_8000_0000_0000_0009), 0, "note", "mallory", tenant, None)
+        };
+        let mut mallory = session("api", &database, "globex", "mallory").await;
+        mallory.execute("SELECT set_config('app.append_tenant_ids', '[\"acme\"]', false)").await.unwrap();
+        assert!(refusal(&mut mallory, &insert("acme")).await.contains("row-level security"));
+        // A host writes for whom it says, and for nobody else; a list that is none is an error.
+        let mut worker = session("worker", &database, "globex", "").await;
+        worker.execute("SELECT set_config('app.append_tenant_ids', '[\"initech\"]', false)").await.unwrap();
+        assert!(refusal(&mut worker, &insert("acme")).await.contains("row-level security"));
+        worker.execute("SELECT set_config('app.append_tenant_ids', 'acme', false)").await.unwrap();
+        assert!(refusal(&mut worker, &insert("acme")).await.contains("json"));
+    });
+}
+
+#[test]
 fn a_unique_key_tells_nothing_across_tenants() {
     block_on(async {
         let (database, _ledger, [private, _]) = with_secrets().await;

@@ -18,6 +18,7 @@ use crate::ledger::{
     AppendOptions, Charges, Due, Ledger as _, LedgerError, LedgerExt as _, Limit, Retry, Work, WorkQueue as _,
 };
 use crate::request::{self, NotRunnable, Request, Terms};
+use crate::roles::Role;
 use crate::sandbox::Failure;
 use crate::scope::Scope;
 use crate::seal::VerifiedSpan;
@@ -162,14 +163,16 @@ impl Host {
     /// Why it was closed or put off; a conflict where another worker was faster.
     pub async fn claim(&self, due: Due, now: Timestamp, lease: Duration) -> Result<Claim, HostError> {
         let inner = &self.inner;
-        let Due { request, function } = due;
-        let kernel = request::kernel(&request);
-        let booted = self.boot(kernel).await?;
+        let Due { mut request, function } = due;
         let mut checked = self.check_request(&request);
         if matches!(checked, Err(HostError::NotAuthorised(_))) {
             // Its signer may have been named since this host looked.
             self.refresh().await?;
             checked = self.check_request(&request);
+        }
+        let kernel = request::kernel(&request);
+        if checked.is_ok() {
+            checked = self.check_origin(&mut request, kernel).await?;
         }
         let trusted = self.trusted();
         let driver = self.driver(&trusted);
@@ -182,6 +185,11 @@ impl Host {
             }
             return Err(error);
         }
+        // Whatever a request asks for, it must not keep a host from other requests.
+        if kernel != ids::RUN_CODE && !self.has_kernel(kernel, "policy_agent") {
+            return Err(NotRunnable::NoKernel { key: request.key(), kernel }.into());
+        }
+        let booted = self.boot(kernel).await?;
         let function = match (function, request.parent_id) {
             (Some(hash), Some(id)) => self.function(&scope, &request.tenant_id, id, hash).await?,
             _ => None,
@@ -280,6 +288,32 @@ impl Host {
         Ok(NotRunnable::Deferred { key: request.key(), until })
     }
 
+    /// What only a host may say in a request, a request of others does not say: it is refused, or taken out before anything follows
+    /// from it.
+    async fn check_origin(&self, request: &mut SignedSpan, kernel: Uuid) -> Result<Result<(), HostError>, HostError> {
+        if kernel == ids::RUN_CODE && request.prev_hash.is_some() {
+            // It was looked at when it was first claimed.
+            return Ok(Ok(()));
+        }
+        let (tenant, id) = (&request.tenant_id, request.id);
+        let first = match &request.prev_hash {
+            None => Some(request.clone()),
+            Some(_) => self.inner.ledger.history(&Scope::runtime(tenant), tenant, id, 0, 1).await?.into_iter().next(),
+        };
+        let first = first.and_then(|first| first.verify(&mut Verifier::new()).ok());
+        let authorities = &self.trusted().authorities;
+        if first.is_some_and(|first| authorities.has(&first.seal.public_key, Role::Runtime, tenant, first.at)) {
+            return Ok(Ok(()));
+        }
+        if kernel != ids::RUN_CODE {
+            return Ok(Err(NotRunnable::NotPermitted { key: request.key(), this: request.this.clone() }.into()));
+        }
+        if let Some(Value::Object(metadata)) = &mut request.span.metadata {
+            metadata.remove(request::CAUSE);
+        }
+        Ok(Ok(()))
+    }
+
     /// What a request must be before anything is done for it.
     fn check_request(&self, request: &SignedSpan) -> Result<(), HostError> {
         if let Err(malformed @ NotRunnable::NotARequest { .. }) = request::check_first(request, &self.inner.rules) {
@@ -365,7 +399,8 @@ impl Host {
     /// # Errors
     /// [`NotRunnable::Ended`]; a conflict where it changed meanwhile.
     pub async fn cancel(&self, tenant: &str, request: Uuid, who: &str) -> Result<VerifiedSpan, HostError> {
-        let request = self.request(tenant, request).await?;
+        let mut request = self.request(tenant, request).await?.into_signed();
+        self.check_origin(&mut request, ids::RUN_CODE).await??;
         self.write_last(tenant, request::cancel(&request, who, self.inner.ledger.now().await?)?).await
     }
 

@@ -5,13 +5,14 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::future::Future;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::NaiveDate;
 use logline_core::kernel::Service;
 use logline_core::ledger::{
-    AppendOptions, Cursor, Ledger as _, LedgerExt as _, MAX_STANDING, Page, Query, Standing, Versions, Work, WorkQueue as _,
+    AppendOptions, Cursor, Ledger as _, LedgerExt as _, Page, Query, Standing, Versions, Work, WorkQueue as _,
 };
 use logline_core::sandbox::Failure;
 use logline_core::{
@@ -22,8 +23,8 @@ use uuid::Uuid;
 
 use super::effects::{self, Cause, Effect, MAX_DEPTH, Tally};
 use super::{Decision, Facts, Policy, Sandboxed, due};
-use crate::observer::record_refusal;
-use crate::pace::{Backoff, jittered, may_pass};
+use crate::pace::{Backoff, is_general, jittered, may_pass};
+use crate::standing;
 
 /// The kernel `policy_agent`, version 1.
 pub(crate) const SERVICE: Service = Service { name: due::NAME, version: due::VERSION };
@@ -77,6 +78,15 @@ pub struct Decided {
     pub conflicts: u64,
 }
 
+/// Spans that are decided about at a time, in CEL.
+const CHUNK: usize = 8;
+
+/// How long one policy may take in one look, so that it does not keep the others waiting.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a policy is left alone after it could not be carried out.
+const SUSPENSION: Duration = Duration::from_secs(60);
+
 /// Effects in one batch.
 const BATCH: usize = 256;
 
@@ -94,7 +104,7 @@ where
     let arrivals = host.ledger().arrivals().await?;
     let mut shutdown = std::pin::pin!(shutdown);
     let id = host.ids().next_id(host.ledger().now().await?);
-    let mut agent = Agent { host, options: &options, id, known: BTreeMap::new(), decided: Decided::default() };
+    let mut agent = Agent { host, options: &options, id, known: BTreeMap::new(), read: None, decided: Decided::default() };
     let mut backoff = Backoff::default();
     loop {
         let seen = arrivals.seen();
@@ -144,17 +154,20 @@ struct Active {
     effects: u64,
     /// Whether what it wants to write may stand already, because the ledger went back or its cursor was lost.
     is_careful: bool,
+    /// It could not be carried out, and is left alone until then.
+    suspended_until: Option<Timestamp>,
 }
 
 impl Active {
-    fn is_spent(&self, today: NaiveDate) -> bool {
-        self.day == today && self.effects >= self.policy.effects_per_day
+    fn rests(&self, now: Timestamp) -> bool {
+        let is_spent = self.day == now.day() && self.effects >= self.policy.effects_per_day;
+        is_spent || self.suspended_until.is_some_and(|until| now < until)
     }
 }
 
 /// A page that policies at one position share.
 struct Read {
-    spans: Arc<Vec<VerifiedSpan>>,
+    spans: Arc<Vec<(VerifiedSpan, Cursor)>>,
     end: Cursor,
     has_more: bool,
     facts: Facts,
@@ -167,32 +180,25 @@ struct Agent<'a> {
     /// Of this run.
     id: Uuid,
     known: BTreeMap<(String, Uuid), Known>,
+    /// The last that was read for the first time, where not all could be at once.
+    read: Option<Work>,
     decided: Decided,
 }
 
 impl Agent<'_> {
     /// One page for every policy. True where there is more to read at once.
     async fn look(&mut self) -> Result<bool, HostError> {
-        let ledger = self.host.ledger();
-        let mut standing: Vec<Work> = Vec::new();
-        loop {
-            let page = ledger.standing(Standing::Policy, standing.last(), MAX_STANDING).await?;
-            let is_last = page.len() < MAX_STANDING;
-            standing.extend(page);
-            if is_last {
-                break;
-            }
-        }
+        let standing = standing::list(self.host, Standing::Policy, self.read.as_ref()).await?;
         if standing.is_empty() {
             self.known.clear();
             return Ok(false);
         }
-        let now = ledger.now().await?;
+        let now = self.host.ledger().now().await?;
         let mut has_more = self.learn(&standing, now).await?;
         // Policies of a tenant that have read the same share a page; as they keep up they all do.
         let mut groups: BTreeMap<(String, String), Vec<Uuid>> = BTreeMap::new();
         for ((tenant, id), known) in &self.known {
-            if let Some(active) = known.active.as_ref().filter(|active| !active.is_spent(now.day())) {
+            if let Some(active) = known.active.as_ref().filter(|active| !active.rests(now)) {
                 groups.entry((tenant.clone(), active.position.to_string())).or_default().push(*id);
             }
         }
@@ -202,21 +208,22 @@ impl Agent<'_> {
             for id in policies {
                 let key = (tenant.clone(), id);
                 let Some(mut active) = self.known.get_mut(&key).and_then(|known| known.active.take()) else { continue };
-                let step = self.step(&mut active, &read).await;
-                match step {
-                    Ok(()) => {}
+                match self.step(&mut active, &read).await {
+                    Ok(more) => has_more |= more,
+                    // Read anew at the next look.
                     Err(error) if error.is_conflict() || error.is_keep_mismatch() => {
                         tracing::debug!(policy = %id, tenant, %error, "another agent was faster");
                         self.decided.conflicts += 1;
                         self.known.remove(&key);
-                        has_more = true;
                         continue;
                     }
-                    Err(error) => {
+                    Err(error) if is_general(&error) => {
                         // Read anew: some of the page may have been carried out.
                         self.known.remove(&key);
                         return Err(error);
                     }
+                    // What is wrong with one policy is not the others'.
+                    Err(error) => active = self.suspend(active, &read, &error).await?,
                 }
                 if let Some(known) = self.known.get_mut(&key) {
                     known.active = Some(active);
@@ -224,6 +231,22 @@ impl Agent<'_> {
             }
         }
         Ok(has_more)
+    }
+
+    /// Leaves a policy alone for a while that cannot be carried out, and says so.
+    async fn suspend(&mut self, active: Active, read: &Read, error: &HostError) -> Result<Active, HostError> {
+        tracing::error!(policy = %active.span.id, tenant = active.span.tenant_id, %error, "a policy could not be carried out");
+        let failure = Failure::new("not_carried_out", error.to_string());
+        if let Some((span, _)) = read.spans.first() {
+            let cause = Cause { policy: &active.span, span, depth: 0, now: read.now };
+            let violation = cause.violation("error", &failure, read.now.day()).draft;
+            match self.host.record(&active.span.tenant_id, vec![violation], &AppendOptions::keep()).await {
+                Err(error) if is_general(&error) => return Err(error),
+                // It stands already, or cannot be written either.
+                _ => {}
+            }
+        }
+        Ok(Active { suspended_until: Some(read.now.saturating_add(SUSPENSION)), ..active })
     }
 
     /// Reads policies that are new or have a new version, and forgets those that stand no more. True where some are left.
@@ -240,12 +263,17 @@ impl Agent<'_> {
                 return Ok(true);
             }
             read += 1;
+            self.read = Some(work.clone());
             let active = match self.activate(work, now).await? {
                 Some(Ok(active)) => Some(active),
                 Some(Err(failure)) => {
                     tracing::warn!(policy = %work.id, tenant = work.tenant_id, %failure, "a policy cannot be followed");
                     self.decided.refused += 1;
-                    record_refusal(self.host, work, "policy", &failure, now).await?;
+                    match standing::refuse(self.host, work, "policy", &failure, now).await {
+                        Err(error) if is_general(&error) => return Err(error),
+                        Err(error) => tracing::error!(%error, "nor can that be recorded"),
+                        Ok(()) => {}
+                    }
                     None
                 }
                 None => continue,
@@ -283,8 +311,15 @@ impl Agent<'_> {
             None => None,
         };
         let is_careful = saved.is_some();
-        if last.is_some() && found.is_none() {
-            tracing::error!(policy = %work.id, tenant, "the span at which the policy has arrived is gone: it begins at itself again");
+        if let (Some(last), None) = (&last, &found) {
+            if !ledger.history(&scope, tenant, last.id, last.seq, 1).await?.is_empty() {
+                // Its place in append order is not final yet.
+                return Ok(None);
+            }
+            let message = format!(
+                "span {last}, at which it has arrived, is gone: run fsck, or publish it under another id to begin anew"
+            );
+            return Ok(Some(Err(Failure::new("cursor_lost", message))));
         }
         let position = match found {
             Some(position) => position,
@@ -299,7 +334,18 @@ impl Agent<'_> {
         let effects = counted.and_then(|counted| counted.get("count")?.as_u64()).unwrap_or(0);
         let policy = Arc::new(policy);
         let span = Arc::new(span);
-        Ok(Some(Ok(Active { span, policy, saved, position, last, unsaved: 0, day, effects, is_careful })))
+        Ok(Some(Ok(Active {
+            span,
+            policy,
+            saved,
+            position,
+            last,
+            unsaved: 0,
+            day,
+            effects,
+            is_careful,
+            suspended_until: None,
+        })))
     }
 
     /// Where a span stands in append order.
@@ -329,7 +375,7 @@ impl Agent<'_> {
             let mut verifier = Verifier::new();
             let verified = rows.into_iter().filter_map(|row| match row.span {
                 Ok(span) => match span.verify(&mut verifier) {
-                    Ok(span) => Some(span),
+                    Ok(span) => Some((span, row.cursor)),
                     Err(error) => {
                         tracing::error!(%error, "a span does not verify: no policy sees it; run fsck");
                         None
@@ -353,91 +399,108 @@ impl Agent<'_> {
         Ok(Read { spans: Arc::new(spans), end, has_more: next.is_some(), facts, now })
     }
 
-    /// Asks one policy about one page and carries out what it decides.
-    async fn step(&mut self, active: &mut Active, read: &Read) -> Result<(), HostError> {
+    /// Asks one policy about one page and carries out what it decides. True where it has not come to the end of the page.
+    async fn step(&mut self, active: &mut Active, read: &Read) -> Result<bool, HostError> {
         let today = read.now.day();
         if active.day < today {
             (active.day, active.effects) = (today, 0);
         }
-        let decisions = self.decide(active, read).await?;
-        let concerned = decisions.iter().filter(|decision| decision.is_some()).count() as u64;
-        self.decided.spans += concerned;
-        metrics::counter!("logline_policy_spans_total").increment(concerned);
+        let began = tokio::time::Instant::now();
         let trusted = self.host.trusted();
+        let policy = Arc::clone(&active.span);
         let mut batch = Batch::default();
-        for (span, decision) in read.spans.iter().zip(decisions) {
-            let depth = effects::depth(span, &trusted.authorities);
-            let policy = Arc::clone(&active.span);
-            let cause = Cause { policy: &policy, span, depth, now: read.now };
-            match decision {
-                None | Some(Ok(Decision::Pass)) => {}
-                Some(Ok(_)) if depth >= MAX_DEPTH => {
-                    let message =
-                        format!("{MAX_DEPTH} policies followed from each other up to span {}: it ends here", span.key());
-                    batch.effects.push(cause.violation("depth", &Failure::new("policy_loop", message), today));
-                }
-                Some(Ok(_)) if active.effects >= active.policy.effects_per_day => {
-                    // It goes on with this span tomorrow.
-                    let limit = active.policy.effects_per_day;
-                    let message = format!("it has brought about {limit} effects today, its limit: it goes on tomorrow");
-                    batch.effects.push(cause.violation("effects", &Failure::new("effects_exceeded", message), today));
-                    self.commit(active, batch, read.now).await?;
-                    if let Some(last) = &active.last {
-                        let scope = Scope::runtime(&policy.tenant_id);
-                        active.position = self.position(&scope, last).await?.unwrap_or_else(|| active.position.clone());
-                    }
-                    return Ok(());
-                }
-                Some(Ok(Decision::Later(due))) => {
-                    active.effects += 1;
-                    batch.effects.push(cause.later(due));
-                }
-                Some(Ok(Decision::Act(actions))) => {
-                    active.effects += actions.len() as u64;
-                    batch.act(cause, actions, self.host, today);
-                }
-                Some(Err(failure)) => {
-                    let what = if failure.code == "too_costly" { "cost" } else { "error" };
-                    tracing::debug!(policy = %policy.id, span = %span.key(), %failure, "a policy could not decide");
-                    batch.effects.push(cause.violation(what, &failure, today));
-                }
+        let size = if active.policy.is_cel() { CHUNK } else { 1 };
+        for chunk in (0..read.spans.len()).step_by(size) {
+            if began.elapsed() > PATIENCE {
+                self.commit(active, batch, read.now).await?;
+                return Ok(true);
             }
-            active.last = Some(span.key());
-            active.unsaved += 1;
-            if batch.effects.len() + batch.tallies.len() >= BATCH {
-                self.commit(active, std::mem::take(&mut batch), read.now).await?;
+            let decisions = self.decide(active, read, chunk..(chunk + size).min(read.spans.len())).await?;
+            let spans = read.spans.get(chunk..).unwrap_or_default();
+            for ((span, place), decision) in spans.iter().zip(decisions) {
+                let depth = effects::depth(span, &trusted.authorities);
+                let cause = Cause { policy: &policy, span, depth, now: read.now };
+                self.decided.spans += u64::from(decision.is_some());
+                let limit = active.policy.effects_per_day;
+                if matches!(decision, Some(Ok(Decision::Act(_) | Decision::Later(_)))) && depth < MAX_DEPTH {
+                    if active.effects + batch.len() as u64 >= limit {
+                        // Not all of what is wanted is new.
+                        self.commit(active, std::mem::take(&mut batch), read.now).await?;
+                    }
+                    if active.effects >= limit {
+                        let message = format!("it has brought about {limit} effects today, its limit: it goes on tomorrow");
+                        batch.effects.push(cause.violation("effects", &Failure::new("effects_exceeded", message), today));
+                        self.commit(active, batch, read.now).await?;
+                        return Ok(false);
+                    }
+                }
+                match decision {
+                    None | Some(Ok(Decision::Pass)) => {}
+                    Some(Ok(_)) if depth >= MAX_DEPTH => {
+                        let message =
+                            format!("{MAX_DEPTH} policies followed from each other up to span {}: it ends here", span.key());
+                        batch.effects.push(cause.violation("depth", &Failure::new("policy_loop", message), today));
+                    }
+                    Some(Ok(Decision::Later(due))) => batch.effects.push(cause.later(due)),
+                    Some(Ok(Decision::Act(actions))) => batch.act(cause, actions, self.host, today),
+                    Some(Err(failure)) => {
+                        let what = if failure.code == "too_costly" { "cost" } else { "error" };
+                        tracing::debug!(policy = %policy.id, span = %span.key(), %failure, "a policy could not decide");
+                        batch.effects.push(cause.violation(what, &failure, today));
+                    }
+                }
+                active.position = place.clone();
+                // A cursor is no progress: policies would follow each other's for ever.
+                if span.entity_type != CURSOR {
+                    active.last = Some(span.key());
+                    active.unsaved += 1;
+                }
+                if batch.len() >= BATCH {
+                    self.commit(active, std::mem::take(&mut batch), read.now).await?;
+                }
             }
         }
-        if !batch.is_empty() || active.unsaved >= UNSAVED {
+        if batch.len() > 0 || active.unsaved >= UNSAVED {
             self.commit(active, batch, read.now).await?;
         }
         active.position = read.end.clone();
-        Ok(())
+        Ok(false)
     }
 
-    /// What the policy decides about each span; `None` where it is not about it.
-    async fn decide(&self, active: &Active, read: &Read) -> Result<Vec<Option<Result<Decision, Failure>>>, HostError> {
+    /// What the policy decides about some spans of the page; `None` where it is not about one.
+    async fn decide(
+        &self,
+        active: &Active,
+        read: &Read,
+        range: Range<usize>,
+    ) -> Result<Vec<Option<Result<Decision, Failure>>>, HostError> {
         let (policy, facts) = (Arc::clone(&active.policy), read.facts);
         if policy.is_cel() {
             let spans = Arc::clone(&read.spans);
             let decide = move || {
-                let decide = |span: &VerifiedSpan| {
-                    policy.concerns(&span.entity_type).then(|| policy.decide_cel(span, facts, span.at, false))
+                let decide = |(span, _): &(VerifiedSpan, Cursor)| {
+                    policy.concerns(&span.entity_type).then(|| policy.decide_cel(span, facts, span.at))
                 };
-                spans.iter().map(decide).collect()
+                spans.get(range).unwrap_or_default().iter().map(decide).collect::<Vec<_>>()
             };
-            // The interpreter is another's; were it to panic, the loop goes on after a pause.
+            // The interpreter is another's: were it to panic, this policy is left alone for a while.
             let decisions = tokio::task::spawn_blocking(decide).await;
-            return decisions.map_err(|_| HostError::Incomplete { part: "decision: the policy's evaluation panicked" });
+            let decisions =
+                decisions.map_err(|_| HostError::Incomplete { part: "decision: the policy's evaluation panicked" })?;
+            let concerned = decisions.iter().filter(|decision| decision.is_some()).count() as u64;
+            metrics::counter!("logline_policy_spans_total").increment(concerned);
+            return Ok(decisions);
         }
         let trusted = self.host.trusted();
         let sandbox = Sandboxed { sandboxes: self.host.sandboxes(), limits: &trusted.manifest.limits };
-        let mut decisions = Vec::with_capacity(read.spans.len());
-        for span in read.spans.iter() {
-            decisions.push(match policy.concerns(&span.entity_type) {
-                true => Some(policy.decide(span, facts, sandbox).await),
-                false => None,
-            });
+        let mut decisions = Vec::with_capacity(range.len());
+        for (span, _) in read.spans.get(range).unwrap_or_default() {
+            if policy.concerns(&span.entity_type) {
+                metrics::counter!("logline_policy_spans_total").increment(1);
+                decisions.push(Some(policy.decide(span, facts, sandbox).await));
+            } else {
+                decisions.push(None);
+            }
         }
         Ok(decisions)
     }
@@ -466,6 +529,7 @@ impl Agent<'_> {
             drafts.push(counted.tally.draft(counted.count, counted.sum, before.as_ref(), cause));
         }
         let effects = drafts.len() as u64;
+        active.effects += drafts.iter().filter(|draft| draft.columns().entity_type != "policy_violation").count() as u64;
         let cursor = cursor(&active.span, active.saved.as_ref(), last, (active.day, active.effects), now, self.id);
         drafts.push(cursor);
         let written = self.host.record(tenant, drafts, &AppendOptions::keep()).await?;
@@ -493,8 +557,8 @@ struct Counted {
 }
 
 impl Batch {
-    fn is_empty(&self) -> bool {
-        self.effects.is_empty() && self.tallies.is_empty()
+    fn len(&self) -> usize {
+        self.effects.len() + self.tallies.len()
     }
 
     /// Takes in all actions about a span, or what is wrong with one of them.

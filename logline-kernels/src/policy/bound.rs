@@ -67,6 +67,11 @@ impl Size {
         Self { items: self.items.max(other.items), bytes: self.bytes.max(other.bytes) }
     }
 
+    /// Units for making CEL's value of it.
+    pub(super) fn conversion(self) -> u64 {
+        self.items.saturating_add(self.pass())
+    }
+
     /// Units for reading or copying it once.
     fn pass(self) -> u64 {
         self.bytes / 64 + 1
@@ -117,7 +122,9 @@ fn within(expr: &IdedExpr, variables: &BTreeMap<String, Size>, loops_around: usi
                 }
                 operators::INDEX => {
                     let size = args.first().map_or(SCALAR, |arg| arg.size);
-                    Bound { cost: cost.saturating_add(1), size }
+                    // A key is hashed, and copied where it is not found.
+                    let key = args.get(1).map_or(1, |arg| arg.size.pass().saturating_add(arg.size.items));
+                    Bound { cost: cost.saturating_add(key), size }
                 }
                 operators::LOGICAL_AND | operators::LOGICAL_OR | operators::LOGICAL_NOT | operators::NOT_STRICTLY_FALSE => {
                     Bound { cost, size: SCALAR }

@@ -71,16 +71,23 @@ async fn look(request: &VerifiedSpan, context: &Context<'_>) -> Result<Looked, K
     if !first.is_some_and(|first| authorities.has(&first.seal.public_key, Role::Runtime, tenant, first.at)) {
         return refuse("not_permitted", "only a host may ask a policy to look at a span");
     }
-    let Some(policy_span) = context.function.filter(|span| span.entity_type == "policy") else {
+    let known = context.function.filter(|span| span.entity_type == "policy").cloned();
+    let found = match (known, request.parent_id) {
+        (Some(known), _) => Some(known),
+        // It has a new version since the request was taken.
+        (None, Some(id)) => context.runtime.find(tenant, id).await?.and_then(|span| span.verify(&mut Verifier::new()).ok()),
+        (None, None) => None,
+    };
+    let Some(policy_span) = found.filter(|span| span.entity_type == "policy") else {
         return refuse("policy_not_found", "the policy is gone, or its last version does not verify");
     };
     if policy_span.status.as_deref() != Some("active") {
         return Ok(Ok(("the policy is not active", Vec::new())));
     }
-    if let Err(error) = authorities.check(policy_span) {
+    if let Err(error) = authorities.check(&policy_span) {
         return Ok(Err(Failure::new("policy_not_authorised", error.to_string())));
     }
-    let policy = match Policy::of(policy_span) {
+    let policy = match Policy::of(&policy_span) {
         Ok(policy) => policy,
         Err(failure) => return Ok(Err(failure)),
     };
@@ -96,25 +103,35 @@ async fn look(request: &VerifiedSpan, context: &Context<'_>) -> Result<Looked, K
         return Ok(Ok(("the policy is not about such spans", Vec::new())));
     }
     let now = context.attempt.started;
-    let actions = match policy.decide_cel(&span, Facts::default(), now, true) {
-        Ok(Decision::Act(actions)) => actions,
-        Ok(_) => return Ok(Ok(("pass", Vec::new()))),
-        Err(failure) => return Ok(Err(failure)),
-    };
-    // What the request says of its depth was written by a host, as its seal shows.
+    // What the request says of its depth was written by a host, as its first version shows.
     let depth = request.meta(CAUSE).and_then(|cause| cause.get("depth")).and_then(Value::as_u64).unwrap_or(0);
-    let cause = Cause { policy: policy_span, span: &span, depth: depth.saturating_sub(1), now };
-    let mut drafts = Vec::new();
-    for (index, action) in actions.into_iter().enumerate() {
-        let effect = match cause.effect(action, index, &context.rules) {
-            Ok(Ok(effect)) => effect,
-            Ok(Err(_)) => return refuse("invalid_action", "`count` and content.due do not go together"),
-            Err(failure) => return Ok(Err(failure)),
-        };
-        let there = Query::new().tenant(tenant).id(effect.draft.columns().id).versions(Versions::All).limit(1);
-        if context.runtime.scan(&there, None).await?.rows.is_empty() {
+    let cause = Cause { policy: &policy_span, span: &span, depth: depth.saturating_sub(1), now };
+    let mut said = "act";
+    let decided = match policy.decide_cel(&span, Facts::default(), now) {
+        Ok(Decision::Act(actions)) => {
+            let effects = actions.into_iter().enumerate().map(|(index, action)| cause.effect(action, index, &context.rules));
+            effects
+                .map(|effect| effect?.map_err(|_| Failure::new("invalid_action", "`count` and content.due do not go together")))
+                .collect::<Result<Vec<_>, _>>()
+        }
+        Ok(Decision::Later(due)) => {
+            said = "later";
+            Ok(vec![cause.later(due)])
+        }
+        Ok(Decision::Pass) => return Ok(Ok(("pass", Vec::new()))),
+        Err(failure) => Err(failure),
+    };
+    let effects = decided.unwrap_or_else(|failure| {
+        said = "could not decide";
+        vec![cause.violation("error", &failure, now.day())]
+    });
+    let mut drafts: Vec<logline_core::Draft> = Vec::with_capacity(effects.len());
+    for effect in effects {
+        let id = effect.draft.columns().id;
+        let there = Query::new().tenant(tenant).id(id).versions(Versions::All).limit(1);
+        if drafts.iter().all(|draft| draft.columns().id != id) && context.runtime.scan(&there, None).await?.rows.is_empty() {
             drafts.push(effect.draft);
         }
     }
-    Ok(Ok(("act", drafts)))
+    Ok(Ok((said, drafts)))
 }

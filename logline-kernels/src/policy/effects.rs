@@ -117,7 +117,7 @@ impl Cause<'_> {
     fn id(self, kind: &str, key: Option<&str>, index: usize) -> Uuid {
         let (tenant, policy) = (&self.policy.tenant_id, self.policy.id.to_string());
         match key {
-            Some(key) => ids::derive(kind, &[tenant, &policy, "key", key]),
+            Some(key) => ids::derive(kind, &[tenant, &policy, "key", key, &index.to_string()]),
             None => {
                 let (span, seq) = (self.span.id.to_string(), self.span.seq.to_string());
                 ids::derive(kind, &[tenant, &policy, &span, &seq, &index.to_string()])
@@ -149,8 +149,11 @@ impl Cause<'_> {
                 Ok(Ok(Effect { draft, is_keyed }))
             }
             Action::Count { this, key, labels, value } => {
-                let id = ids::derive("policy_count", &[&self.policy.tenant_id, &self.policy.id.to_string(), &key]);
-                Ok(Err(Tally { id, this, key, labels, value }))
+                let id = ids::derive("policy_count", &[&self.policy.tenant_id, &self.policy.id.to_string(), &this, &key]);
+                let tally = Tally { id, this, key, labels, value };
+                // What cannot be written is found out now, while it is known whose doing it is.
+                tally.draft(1, value, None, self).validate(rules).map_err(|e| Failure::new("invalid_draft", e.to_string()))?;
+                Ok(Err(tally))
             }
         }
     }
@@ -241,10 +244,13 @@ impl Cause<'_> {
     }
 }
 
+/// The largest number up to which every whole one can be told: a sum stays there.
+const EXACT: f64 = 9_007_199_254_740_991.0;
+
 /// A number as its canonical form shows it: whole where it is whole.
 fn shown(number: f64) -> Value {
     #[allow(clippy::cast_possible_truncation, reason = "whole, and within ±2^53")]
-    if number.fract() == 0.0 && number.abs() <= 9_007_199_254_740_991.0 { json!(number as i64) } else { json!(number) }
+    if number.fract() == 0.0 { json!(number.clamp(-EXACT, EXACT) as i64) } else { json!(number) }
 }
 
 impl Tally {

@@ -34,6 +34,9 @@ use crate::schedule::Schedule;
 /// What a policy may bring about in a day, unless it says otherwise.
 pub const DEFAULT_EFFECTS_PER_DAY: u64 = 10_000;
 
+/// Bytes of all actions about one span, with eight for every value.
+const MAX_ACTION_BYTES: u64 = 2 << 20;
+
 /// The most that it may say.
 const MAX_EFFECTS_PER_DAY: u64 = 10_000_000;
 
@@ -172,7 +175,8 @@ impl Policy {
         match &self.code {
             Code::Cel { when, due, then } => {
                 let conditions = std::iter::once(when).chain(due).map(|expression| expression.bound(sizes).cost);
-                conditions.chain(then.iter().map(|template| template.cost(sizes))).fold(0, u64::saturating_add)
+                let given = sizes.values().map(|size| size.conversion());
+                given.chain(conditions).chain(then.iter().map(|template| template.cost(sizes))).fold(0, u64::saturating_add)
             }
             // Fuel bounds it.
             Code::Sandboxed { .. } => 0,
@@ -186,7 +190,7 @@ impl Policy {
     /// value, and what the sandbox says.
     pub async fn decide(&self, span: &SignedSpan, facts: Facts, sandbox: Sandboxed<'_>) -> Result<Decision, Failure> {
         match &self.code {
-            Code::Cel { .. } => self.decide_cel(span, facts, span.at, false),
+            Code::Cel { .. } => self.decide_cel(span, facts, span.at),
             Code::Sandboxed { runtime, code } => {
                 let input = json!({"span": columns(span)?, "now": span.at.to_string(), "facts": facts.to_value()});
                 let answer = wasm::run(runtime, code, &self.config, &input, sandbox).await?;
@@ -201,14 +205,8 @@ impl Policy {
         matches!(self.code, Code::Cel { .. })
     }
 
-    /// As [`Policy::decide`] for CEL; `is_due` where it looks at the span again, at a time that it named.
-    pub(crate) fn decide_cel(
-        &self,
-        span: &SignedSpan,
-        facts: Facts,
-        now: Timestamp,
-        is_due: bool,
-    ) -> Result<Decision, Failure> {
+    /// As [`Policy::decide`] for CEL, at whatever time.
+    pub(crate) fn decide_cel(&self, span: &SignedSpan, facts: Facts, now: Timestamp) -> Result<Decision, Failure> {
         let Code::Cel { when, due, then } = &self.code else { return Ok(Decision::Pass) };
         let value = columns(span)?;
         let cost = self.cost(&sizes(Size::of(&value), &self.config));
@@ -231,14 +229,22 @@ impl Policy {
             let time = due.as_str().and_then(|text| text.parse::<Timestamp>().ok());
             let time =
                 time.ok_or_else(|| Failure::new("evaluation_failed", format!("content.due is {due}, which is no time")))?;
-            match (time > now, is_due) {
-                (true, false) => return Ok(Decision::Later(time)),
-                // It was put off: the version that did so has a request of its own.
-                (true, true) => return Ok(Decision::Pass),
-                (false, _) => {}
+            if time > now {
+                // Also where it has been put off.
+                return Ok(Decision::Later(time));
             }
         }
-        let actions = then.iter().map(|template| Action::of(&template.render(&given)?)).collect::<Result<Vec<_>, _>>()?;
+        let mut actions = Vec::with_capacity(then.len());
+        let mut bytes = 0_u64;
+        for template in then {
+            let rendered = template.render(&given)?;
+            bytes = bytes.saturating_add(Size::of(&rendered).bytes);
+            if bytes > MAX_ACTION_BYTES {
+                let message = format!("its actions have more than {MAX_ACTION_BYTES} bytes: emit less");
+                return Err(Failure::new("invalid_action", message));
+            }
+            actions.push(Action::of(&rendered)?);
+        }
         Ok(Decision::Act(actions))
     }
 }
