@@ -110,6 +110,9 @@ pub trait HostCalls: Send {
     /// The attempt's start: the same at every call.
     fn now(&mut self) -> Timestamp;
 
+    /// Random bytes of a stream whose seed is recorded, so that the run can be repeated.
+    fn random(&mut self, bytes: usize) -> Result<Vec<u8>, Failure>;
+
     /// Reads spans with the rights of the request's owner.
     async fn query(&mut self, query: Value) -> Result<Value, Failure>;
 

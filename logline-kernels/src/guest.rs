@@ -43,6 +43,9 @@ pub(crate) struct Guest<'a> {
     pub(crate) logs: Vec<Value>,
     log_bytes: usize,
     pub(crate) logs_dropped: u32,
+    /// The stream of random bytes, once one was asked for, and its seed.
+    random: Option<blake3::OutputReader>,
+    pub(crate) seed: Option<[u8; 32]>,
     /// The ledger failed under a query: a reason of the host, not of the function.
     pub(crate) ledger_error: Option<LedgerError>,
 }
@@ -58,6 +61,8 @@ impl<'a> Guest<'a> {
             logs: Vec::new(),
             log_bytes: 0,
             logs_dropped: 0,
+            random: None,
+            seed: None,
             ledger_error: None,
         }
     }
@@ -131,6 +136,22 @@ impl HostCalls for Guest<'_> {
 
     fn now(&mut self) -> Timestamp {
         self.context.attempt.started
+    }
+
+    fn random(&mut self, bytes: usize) -> Result<Vec<u8>, Failure> {
+        let stream = match &mut self.random {
+            Some(stream) => stream,
+            None => {
+                let mut seed = [0; 32];
+                getrandom::fill(&mut seed)
+                    .map_err(|e| Failure::new("unavailable", format!("the host has no random numbers now: {e}")))?;
+                self.seed = Some(seed);
+                self.random.insert(blake3::Hasher::new().update(&seed).finalize_xof())
+            }
+        };
+        let mut drawn = vec![0; bytes];
+        stream.fill(&mut drawn);
+        Ok(drawn)
     }
 
     async fn query(&mut self, query: Value) -> Result<Value, Failure> {

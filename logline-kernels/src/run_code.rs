@@ -24,12 +24,22 @@ struct Outcome {
     emitted: Vec<Draft>,
     logs: Vec<Value>,
     logs_dropped: u32,
+    /// Of its random numbers, where it drew any.
+    seed: Option<[u8; 32]>,
 }
 
 impl Outcome {
     /// An attempt that ended before any code ran.
     fn refused(failure: Failure) -> Self {
-        Self { result: Err(failure), receipt: None, function: None, emitted: Vec::new(), logs: Vec::new(), logs_dropped: 0 }
+        Self {
+            result: Err(failure),
+            receipt: None,
+            function: None,
+            emitted: Vec::new(),
+            logs: Vec::new(),
+            logs_dropped: 0,
+            seed: None,
+        }
     }
 }
 
@@ -138,12 +148,20 @@ async fn run_function(request: &SignedSpan, function: VerifiedSpan, context: &Co
     let mut guest = Guest::new(context, request, function.id);
     let job = Job { code: function.code.as_deref().unwrap_or_default(), call: &call, limits: &limits };
     let report = Sandbox::run(sandbox.as_ref(), job, &mut guest).await;
-    let Guest { drafts: emitted, logs, logs_dropped, ledger_error, .. } = guest;
+    let Guest { drafts: emitted, logs, logs_dropped, ledger_error, seed, .. } = guest;
     if let Some(error) = ledger_error {
         // The function may have gone on with an answer that was none.
         return Err(error.into());
     }
-    Ok(Outcome { result: report.result, receipt: Some(report.receipt), function: Some(function), emitted, logs, logs_dropped })
+    Ok(Outcome {
+        result: report.result,
+        receipt: Some(report.receipt),
+        function: Some(function),
+        emitted,
+        logs,
+        logs_dropped,
+        seed,
+    })
 }
 
 fn reference(key: &SpanKey, span: &SignedSpan) -> Value {
@@ -171,6 +189,9 @@ fn execution(request: &SignedSpan, context: &Context<'_>, outcome: &Outcome, dur
     }
     if !outcome.logs.is_empty() {
         add("logs", Value::Array(outcome.logs.clone()));
+    }
+    if let Some(seed) = &outcome.seed {
+        add("journal", json!({"seed": logline_core::Hash(*seed).to_string()}));
     }
     if let Some(cause) = request.meta(request::CAUSE) {
         add(request::CAUSE, cause.clone());

@@ -387,7 +387,7 @@ fn an_unknown_operation_is_an_answer_not_the_end() {
             (0, "unknown_operation"),
             (7, "unknown_operation"),
             (-1, "unknown_operation"),
-            (3, "not_supported"),
+            (3, "invalid_random"),
             (6, "not_permitted"),
         ] {
             let done = run(&host, &ask(op, "null"), json!(1)).await;
@@ -395,5 +395,32 @@ fn an_unknown_operation_is_an_answer_not_the_end() {
         }
         let done = run(&host, &ask(2, "{nonsense"), json!(1)).await;
         assert_eq!(output(&done)["code"], "invalid_json");
+    });
+}
+
+#[test]
+fn random_bytes_can_be_drawn_again_from_the_recorded_seed() {
+    block_on(async {
+        let (_, host) = host().await;
+        // Two draws in one call: 4 bytes, then 6, of which the second is answered.
+        let four = r#"{"bytes":4}"#;
+        let six = r#"{"bytes":6}"#;
+        let data = |at: u32, text: &str| format!("(data (i32.const {at}) \"{}\")", text.replace('"', "\\22"));
+        let body = format!(
+            "(drop (call $host (i32.const 3) (i32.const 1024) (i32.const {}))) (call $host (i32.const 3) (i32.const 2048) (i32.const {}))",
+            four.len(),
+            six.len()
+        );
+        let code = module(&(data(1024, four) + &data(2048, six)), &body);
+        let drawn = run(&host, &code, json!(null)).await;
+        let again = run(&host, &code, json!(null)).await;
+        assert_ne!(output(&drawn), output(&again), "each attempt has a seed of its own");
+        let seed: logline_core::Hash = drawn.span.meta("journal").unwrap()["seed"].as_str().unwrap().parse().unwrap();
+        let mut stream = [0; 10];
+        blake3::Hasher::new().update(&seed.0).finalize_xof().fill(&mut stream);
+        let hex: String = stream[4..].iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(output(&drawn)["hex"], hex);
+        let none = run(&host, &echo(), json!(null)).await;
+        assert_eq!(none.span.meta("journal"), None);
     });
 }

@@ -16,6 +16,9 @@ pub(crate) const HOST_CALL: &str = "host_call";
 /// Work charged for a call to the host, besides one unit per byte: what it costs the host must cost the guest.
 const HOST_CALL_FUEL: u64 = 200;
 
+/// Random bytes in one answer.
+const MAX_RANDOM: usize = 1024;
+
 /// A result as the ABI packs it: pointer in the high 32 bits, length in the low 31, bit 31 for an error object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Packed {
@@ -177,9 +180,16 @@ pub(crate) async fn answer(host: &mut dyn HostCalls, op: i32, argument: Value) -
     match op {
         1 => host.log(argument).map(|()| Value::Null),
         2 => Ok(json!({"now": host.now().to_string()})),
+        3 => {
+            let bytes = argument.get("bytes").and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok());
+            let bytes = bytes.filter(|n| (1..=MAX_RANDOM).contains(n)).ok_or_else(|| {
+                Failure::new("invalid_random", format!("random takes `{{\"bytes\"}}`, a number from 1 to {MAX_RANDOM}"))
+            })?;
+            let hex: String = host.random(bytes)?.iter().map(|byte| format!("{byte:02x}")).collect();
+            Ok(json!({"hex": hex}))
+        }
         4 => host.query(argument).await,
         5 => host.emit(argument),
-        3 => Err(Failure::new("not_supported", "operation 3 (random) is not available in this version of the host")),
         6 => Err(Failure::new("not_permitted", "operation 6 (call) is not permitted: this host has no providers")),
         _ => Err(Failure::new("unknown_operation", format!("operation {op} is unknown: ABI v1 has 1 to 6"))),
     }

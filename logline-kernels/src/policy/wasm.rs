@@ -50,6 +50,10 @@ impl HostCalls for Nothing {
         self.now
     }
 
+    fn random(&mut self, _: usize) -> Result<Vec<u8>, Failure> {
+        Err(refusal("draw"))
+    }
+
     async fn query(&mut self, _: Value) -> Result<Value, Failure> {
         Err(refusal("query"))
     }
