@@ -77,8 +77,10 @@ async fn run(options: &Options) -> Result<bool> {
 
 async fn tour(sandbox: &WasmSandbox) -> Result<bool> {
     let rules = strict::parse(RULES.as_bytes())?;
-    let payment =
-        json!({"id": "pay_1", "amount_minor": 129_900, "currency": "EUR", "country": "DE", "customer": {"id": "c_7"}});
+    let payment = json!({
+        "id": "pay_1", "amount_minor": 620_000, "currency": "EUR", "card": {"country": "DE", "present": false},
+        "customer": {"id": "cus_7", "age_days": 3, "country": "DE"}, "ip_country": "DE", "attempts_last_hour": 1
+    });
     let (scored, host) = call(sandbox, &logline_wasm::encode_binary(SCORE), &rules, &payment, &Limits::default()).await;
     show("score_payments", &scored, &host);
 

@@ -68,6 +68,10 @@ fn test() -> Result<(), Failed> {
         let fleet = ["run", "--quiet", "--example", "worker_fleet", "--", "--chaos", "--requests", "1000", "--seconds", "6"];
         command("cargo").args(fleet).args(ledger).run()?;
     }
+    // What follows by itself, and the sandbox: each ends well only where what it shows holds.
+    for example in ["policies", "sandbox"] {
+        command("cargo").args(["run", "--quiet", "--example", example]).run()?;
+    }
     // The main job, and its ledger checked by a program that shares no code with it.
     let export = root().join("target/quickstart.ndjson");
     command("cargo").args(["run", "--quiet", "--example", "quickstart", "--", "--export"]).arg(&export).run()?;
