@@ -294,6 +294,13 @@ impl Host {
         self.trusted().authorities.has(&self.key(), Role::Runtime, tenant, self.inner.clock.now())
     }
 
+    /// Whether this host may record what happens in whatever tenant.
+    #[must_use]
+    pub fn works_for_all(&self) -> bool {
+        // No tenant has this name: it stands for all.
+        self.works_for("*")
+    }
+
     /// Whether this host has the code of a native kernel, and the manifest allows it.
     fn has_kernel(&self, id: Uuid, name: &str) -> bool {
         self.trusted().manifest.allowed_boot_ids.contains(&id) && self.inner.kernels.iter().any(|kernel| kernel.name() == name)

@@ -154,12 +154,14 @@ where
         }
         let wanted = options.concurrency.saturating_sub(desk.len()).min(BATCH);
         let seen = arrivals.seen();
+        // What is held is kept from those who could work on it.
+        let hold = if host.works_for_all() { HOLD } else { Duration::ZERO };
         let looked = tokio::select! {
             biased;
             () = &mut shutdown => return Ok(()),
-            looked = ledger.take(wanted, after.as_deref(), HOLD) => looked,
+            looked = ledger.take(wanted, after.as_deref(), hold) => looked,
         };
-        let look = match looked {
+        let mut look = match looked {
             Ok(look) => look,
             Err(error) if error.retry() == Retry::Later => {
                 tracing::warn!(%error, "cannot look for requests");
@@ -174,6 +176,9 @@ where
         };
         let found = look.due.len();
         after = look.due.last().map(|due| due.request.tenant_id.clone()).or(after);
+        if hold.is_zero() {
+            look.due.retain(|due| host.works_for(&due.request.tenant_id));
+        }
         let started = take(host, options, desk, look.due, look.now).await?;
         if started > 0 {
             backoff = Backoff::default();

@@ -450,3 +450,24 @@ fn one_tenants_backlog_does_not_delay_anothers_first_request() {
         assert!(worked.claimed < 100, "it was among the first: {worked:?}");
     });
 }
+
+#[test]
+fn a_host_of_one_tenant_leaves_the_others_requests_to_those_who_may_work_on_them() {
+    block_on(async {
+        let manifest = manifest().grant(key(PUBLISHER).public_key(), Role::Publisher, ["aaa"]).grant(
+            key(77).public_key(),
+            Role::Runtime,
+            [SYSTEM_TENANT, TENANT],
+        );
+        let ledger = setup::ledger(&manifest).await;
+        let (all, some) = (host(&ledger, HOST).await, host(&ledger, 77).await);
+        let foreign = all.publish(setup::function(&echo()).tenant("aaa"), &key(PUBLISHER)).await.unwrap();
+        let function = publish(&all, &echo()).await;
+        let theirs = all.submit(Request::new("aaa", USER, foreign.id, json!(1))).await.unwrap();
+        let ours = all.submit(request(function)).await.unwrap();
+        beside(&some, options(), until(&ledger, &ours, &["complete"])).await;
+        // Neither touched nor held.
+        assert_eq!(ledger.claimable(10, None).await.unwrap(), [logline_core::ledger::Work::of(&theirs)]);
+        beside(&all, options(), until(&ledger, &theirs, &["complete"])).await;
+    });
+}
