@@ -12,15 +12,14 @@ use uuid::Uuid;
 /// The most spans that one query answers.
 const MAX_ROWS: usize = 100;
 
-/// Columns that the host sets in what a guest emits.
-const HOST_COLUMNS: &[&str] = &[
+/// Columns that the host sets in whatever code of the ledger has it write. In what a guest emits, `owner_id` as well.
+pub(crate) const HOST_COLUMNS: &[&str] = &[
     "id",
     "seq",
     "v",
     "who",
     "at",
     "tenant_id",
-    "owner_id",
     "trace_id",
     "prev_hash",
     "curr_hash",
@@ -73,7 +72,8 @@ impl<'a> Guest<'a> {
         let Value::Object(members) = &value else {
             return Err(Failure::new("invalid_draft", "emit takes an object"));
         };
-        if let Some(column) = HOST_COLUMNS.iter().find(|c| members.get(**c).is_some_and(|v| !v.is_null())) {
+        if let Some(column) = HOST_COLUMNS.iter().chain(&["owner_id"]).find(|c| members.get(**c).is_some_and(|v| !v.is_null()))
+        {
             return Err(refuse(format!("column `{column}` is set by the host: leave it out")));
         }
         let draft = parse_draft(value).map_err(|e| Failure::new("invalid_draft", e.to_string()))?;

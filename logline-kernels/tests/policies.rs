@@ -4,25 +4,21 @@
 mod setup;
 
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
-use logline_core::ledger::{AppendOptions, Ledger as _, WatchFrom, WorkQueue as _};
+use logline_core::ledger::{AppendOptions, WorkQueue as _};
 use logline_core::request::Request;
 use logline_core::roles::Role;
 use logline_core::trust::Manifest;
 use logline_core::{
-    Draft, Host, HostError, ManualClock, MemoryLedger, SYSTEM_TENANT, Scope, SignedSpan, Signer as _, SystemClock, Timestamp,
+    Draft, Host, HostError, ManualClock, MemoryLedger, SYSTEM_TENANT, SignedSpan, Signer as _, SystemClock, Timestamp,
     VerifiedSpan, Visibility, ids,
 };
 use logline_kernels::policy::{Action, Decision, DryRunOptions, Facts, MAX_DEPTH, Policy, Sandboxed, dry_run};
 use logline_kernels::{AgentOptions, Loops, Run as _, WorkerOptions, built_in_policies, install_policies, policy_id};
-use logline_wasm::WasmSandbox;
 use serde_json::{Value, json};
-use setup::{HOST, PUBLISHER, TENANT, USER, answer, block_on, echo, key, spans};
-use tokio::sync::oneshot;
+use setup::{HOST, PUBLISHER, TENANT, USER, answer, block_on, echo, host_as, key, run_until, spans, until};
 
 const OTHER_HOST: u8 = 40;
 
@@ -34,23 +30,9 @@ fn manifest() -> Manifest {
     )
 }
 
-async fn host(ledger: &MemoryLedger, n: u8) -> Host {
-    Host::builder()
-        .ledger(ledger.clone())
-        .trust(setup::trust())
-        .key(key(n))
-        .kernels(logline_kernels::native())
-        .services(logline_kernels::services())
-        .validators(logline_kernels::validators())
-        .sandbox(WasmSandbox::new().unwrap())
-        .build()
-        .await
-        .unwrap()
-}
-
 async fn site() -> (MemoryLedger, Host) {
     let ledger = setup::ledger(&manifest()).await;
-    let host = host(&ledger, HOST).await;
+    let host = host_as(&ledger, HOST).await;
     (ledger, host)
 }
 
@@ -92,34 +74,6 @@ fn everything() -> Loops {
     agents().worker(WorkerOptions::default().poll(Duration::from_millis(5)))
 }
 
-async fn run_until(host: &Host, loops: Loops, until: impl Future<Output = ()>) {
-    let (stop, stopped) = oneshot::channel::<()>();
-    let until = async move {
-        until.await;
-        drop(stop);
-    };
-    let run = host.run(loops, async move { drop(stopped.await) });
-    futures_util::future::join(run, until).await.0.unwrap();
-}
-
-/// Waits until `count` rows are such.
-async fn until(ledger: &MemoryLedger, count: usize, is_such: impl Fn(&SignedSpan) -> bool) {
-    let mut watch = ledger.watch(&Scope::Operator, WatchFrom::Beginning).await.unwrap();
-    let wait = async {
-        let mut found = 0;
-        while found < count {
-            found += usize::from(is_such(&watch.next().await.unwrap().unwrap().span));
-        }
-    };
-    if tokio::time::timeout(Duration::from_secs(20), wait).await.is_err() {
-        let violations = spans(ledger, "policy_violation").await;
-        let violations: Vec<_> = violations.iter().map(|span| (&span.this, &span.error)).collect();
-        let metrics: Vec<_> =
-            spans(ledger, "metric").await.into_iter().map(|span| (span.id, span.seq, span.output.clone())).collect();
-        panic!("what is waited for does not come; violations: {violations:?} {metrics:?}");
-    }
-}
-
 fn of_type(entity_type: &'static str) -> impl Fn(&SignedSpan) -> bool {
     move |row| row.entity_type == entity_type
 }
@@ -148,7 +102,7 @@ async fn settle(ledger: &MemoryLedger, host: &Host, loops: Loops) {
 fn what_a_policy_decides_happens_once_whoever_runs_it() {
     block_on(async {
         let (ledger, first) = site().await;
-        let second = host(&ledger, OTHER_HOST).await;
+        let second = host_as(&ledger, OTHER_HOST).await;
         let before = write(&first, note(json!("before the policy"))).await;
         let policy = publish(&first, "echo", echoing()).await;
         let notes: Vec<_> = (0..700).map(|n| note(json!(n))).collect();
@@ -189,7 +143,7 @@ fn an_agent_goes_on_where_the_last_one_ended() {
         run_until(&host, agents(), until(&ledger, 1, of_type("reply"))).await;
         write(&host, note(json!(2))).await;
         // Another process, which knows nothing but the ledger.
-        let other = self::host(&ledger, OTHER_HOST).await;
+        let other = host_as(&ledger, OTHER_HOST).await;
         run_until(&other, agents(), until(&ledger, 2, of_type("reply"))).await;
         settle(&ledger, &other, agents()).await;
         assert_eq!(spans(&ledger, "reply").await.len(), 2);
@@ -256,7 +210,7 @@ fn what_is_smuggled_past_the_validator_is_reported_once_and_never_run() {
         setup::smuggle(&ledger, policy("forged", echoing()), setup::STRANGER).await;
         write(&host, note(json!(1))).await;
         settle(&ledger, &host, agents()).await;
-        settle(&ledger, &self::host(&ledger, OTHER_HOST).await, agents()).await;
+        settle(&ledger, &host_as(&ledger, OTHER_HOST).await, agents()).await;
         let mut reported: Vec<_> = spans(&ledger, "policy_violation").await.into_iter().map(|span| span.this.clone()).collect();
         reported.sort();
         assert_eq!(reported, ["policy.invalid_policy", "policy.policy_not_authorised"]);
@@ -384,7 +338,7 @@ fn a_policy_stops_for_the_day_at_its_limit_and_goes_on_the_next() {
         let ledger = MemoryLedger::with_clock(clock.clone());
         setup::trust().publish(&ledger, &manifest(), &key(setup::ROOT), &SystemClock).await.unwrap();
         logline_kernels::install(&ledger, &key(setup::SYSTEM_PUBLISHER), &SystemClock).await.unwrap();
-        let host = host(&ledger, HOST).await;
+        let host = host_as(&ledger, HOST).await;
         let mut content = echoing();
         content["effects_per_day"] = json!(3);
         publish(&host, "echo", content).await;
@@ -397,7 +351,7 @@ fn a_policy_stops_for_the_day_at_its_limit_and_goes_on_the_next() {
         assert_eq!(spans(&ledger, "reply").await.len(), 3);
         clock.set("2026-05-02T00:00:01Z".parse().unwrap());
         // Also by an agent that knows nothing but the ledger.
-        let other = self::host(&ledger, OTHER_HOST).await;
+        let other = host_as(&ledger, OTHER_HOST).await;
         run_until(&other, agents(), until(&ledger, 5, of_type("reply"))).await;
         let contents: Vec<_> = spans(&ledger, "reply").await.into_iter().map(|span| span.content.clone().unwrap()).collect();
         assert_eq!(contents, [json!(0), json!(1), json!(2), json!(3), json!(4)], "nothing is passed over");
@@ -408,7 +362,7 @@ fn a_policy_stops_for_the_day_at_its_limit_and_goes_on_the_next() {
 fn counts_are_exact_with_any_number_of_agents() {
     block_on(async {
         let (ledger, first) = site().await;
-        let second = host(&ledger, OTHER_HOST).await;
+        let second = host_as(&ledger, OTHER_HOST).await;
         let count = json!({"on": ["note"], "when": "true", "then": [{"key": "${span.content.colour}", "count": {"this": "notes", "labels": {"colour": "${span.content.colour}"}, "value": "${span.content.n}"}}]});
         publish(&first, "count", count).await;
         let (stop, stopped) = tokio::sync::watch::channel(());
@@ -449,7 +403,7 @@ fn a_policy_with_a_due_time_acts_at_that_time_on_the_last_version() {
         setup::trust().publish(&ledger, &manifest(), &key(setup::ROOT), &SystemClock).await.unwrap();
         logline_kernels::install(&ledger, &key(setup::SYSTEM_PUBLISHER), &SystemClock).await.unwrap();
         install_policies(&ledger, TENANT, "compliance", &key(PUBLISHER), &SystemClock).await.unwrap();
-        let host = host(&ledger, HOST).await;
+        let host = host_as(&ledger, HOST).await;
         let directive = |ttl: &str| {
             Draft::new("prompt_directive")
                 .tenant(TENANT)
@@ -557,7 +511,7 @@ fn the_built_in_policies_do_what_they_say() {
         let mut manifest = manifest();
         manifest.throttle.per_tenant_daily_exec_limit = Some(4);
         let ledger = setup::ledger(&manifest).await;
-        let host = host(&ledger, HOST).await;
+        let host = host_as(&ledger, HOST).await;
         let installed = install_policies(&ledger, TENANT, "compliance", &key(PUBLISHER), &SystemClock).await.unwrap();
         assert_eq!(installed.len(), 8);
         let again = install_policies(&ledger, TENANT, "compliance", &key(PUBLISHER), &SystemClock).await.unwrap();
@@ -755,7 +709,7 @@ fn a_members_request_of_another_kernel_stops_no_worker() {
     block_on(async {
         // This manifest does not allow the policy agent at all.
         let ledger = setup::ledger(&setup::manifest().allow("request_worker", ids::REQUEST_WORKER)).await;
-        let host = host(&ledger, HOST).await;
+        let host = host_as(&ledger, HOST).await;
         let function = setup::publish(&host, &echo()).await;
         let due = |signer| {
             let draft = Draft::new("request").tenant(TENANT).owner(USER).who("user:alice").this("policy.due");
@@ -814,7 +768,7 @@ fn a_host_attends_to_the_tenants_it_works_for() {
             [SYSTEM_TENANT, TENANT],
         );
         let ledger = setup::ledger(&manifest).await;
-        let all = host(&ledger, HOST).await;
+        let all = host_as(&ledger, HOST).await;
         let foreign = policy("foreign", echoing()).tenant("aaa");
         all.publish(foreign, &key(PUBLISHER)).await.unwrap();
         all.record("aaa", vec![note(json!("theirs")).tenant("aaa")], &AppendOptions::default()).await.unwrap();
@@ -841,7 +795,7 @@ fn a_delay_that_is_lengthened_is_waited_for() {
         let ledger = MemoryLedger::with_clock(clock.clone());
         setup::trust().publish(&ledger, &manifest(), &key(setup::ROOT), &SystemClock).await.unwrap();
         logline_kernels::install(&ledger, &key(setup::SYSTEM_PUBLISHER), &SystemClock).await.unwrap();
-        let host = host(&ledger, HOST).await;
+        let host = host_as(&ledger, HOST).await;
         let content = json!({"on": ["note"], "when": "true", "due": "timestamp(span.at) + duration(config.delay)", "then": [{"emit": {"entity_type": "reply"}}]});
         let first = host.publish(policy("later", content).input(json!({"delay": "60s"})), &key(PUBLISHER)).await.unwrap();
         write(&host, note(json!(1)).at("2026-05-01T12:00:00Z".parse().unwrap())).await;

@@ -4,19 +4,14 @@
 mod setup;
 
 use std::collections::BTreeSet;
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
-use logline_core::ledger::{Ledger as _, WatchFrom};
 use logline_core::trust::Manifest;
-use logline_core::{Draft, Host, HostError, ManualClock, MemoryLedger, Scope, SignedSpan, SystemClock, Timestamp, ids};
+use logline_core::{Draft, Host, HostError, ManualClock, MemoryLedger, SignedSpan, SystemClock, Timestamp, ids};
 use logline_kernels::{Loops, ObserverOptions, Run as _, WorkerOptions};
-use logline_wasm::WasmSandbox;
 use serde_json::{Value, json};
-use setup::{HOST, PUBLISHER, block_on, echo, function, key, spans};
-use tokio::sync::oneshot;
+use setup::{PUBLISHER, block_on, echo, function, host_of, key, run_until, spans, until};
 
 fn manifest() -> Manifest {
     setup::manifest().allow("observer_bot", ids::OBSERVER).allow("request_worker", ids::REQUEST_WORKER)
@@ -35,37 +30,12 @@ async fn site(now: &str) -> (MemoryLedger, Arc<ManualClock>) {
     (ledger, clock)
 }
 
-async fn host(ledger: &MemoryLedger) -> Host {
-    Host::builder()
-        .ledger(ledger.clone())
-        .trust(setup::trust())
-        .key(key(HOST))
-        .kernels(logline_kernels::native())
-        .services(logline_kernels::services())
-        .validators(logline_kernels::validators())
-        .sandbox(WasmSandbox::new().unwrap())
-        .build()
-        .await
-        .unwrap()
-}
-
 fn scheduled(schedule: Value, published: &str) -> Draft {
     function(&echo()).status("scheduled").at(at(published)).metadata(json!({"schedule": schedule}))
 }
 
 fn observing() -> Loops {
     Loops::none().observer(ObserverOptions::default().poll(Duration::from_millis(5)))
-}
-
-/// Runs the loops until `until` is done.
-async fn run_until(host: &Host, loops: Loops, until: impl Future<Output = ()>) {
-    let (stop, stopped) = oneshot::channel::<()>();
-    let until = async move {
-        until.await;
-        drop(stop);
-    };
-    let run = host.run(loops, async move { drop(stopped.await) });
-    futures_util::future::join(run, until).await.0.unwrap();
 }
 
 /// Observes until there are so many requests of slots; the slots, in the order of their submission.
@@ -76,18 +46,6 @@ async fn slots(ledger: &MemoryLedger, host: &Host, count: usize) -> Vec<String> 
 
 async fn until_slots(ledger: &MemoryLedger, count: usize) {
     until(ledger, count, |row| row.entity_type == "request" && row.prev_hash.is_none()).await;
-}
-
-/// Waits until `count` rows are such.
-async fn until(ledger: &MemoryLedger, count: usize, is_such: impl Fn(&SignedSpan) -> bool) {
-    let mut watch = ledger.watch(&Scope::Operator, WatchFrom::Beginning).await.unwrap();
-    let wait = async {
-        let mut found = 0;
-        while found < count {
-            found += usize::from(is_such(&watch.next().await.unwrap().unwrap().span));
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), wait).await.expect("what is waited for comes in time");
 }
 
 fn slot(request: &SignedSpan) -> String {
@@ -102,7 +60,7 @@ async fn submitted(ledger: &MemoryLedger) -> Vec<String> {
 fn any_number_of_observers_submit_each_slot_once() {
     block_on(async {
         let (ledger, clock) = site("2026-05-01T00:00:30Z").await;
-        let hosts = [host(&ledger).await, host(&ledger).await, host(&ledger).await];
+        let hosts = [host_of(&ledger).await, host_of(&ledger).await, host_of(&ledger).await];
         let draft = scheduled(json!({"every_ms": 60_000, "catch_up": "all"}), "2026-05-01T00:00:00Z");
         hosts[0].publish(draft, &key(PUBLISHER)).await.unwrap();
         clock.set(at("2026-05-01T00:40:30Z"));
@@ -135,7 +93,7 @@ fn an_observer_that_comes_back_catches_up_as_the_schedule_says() {
             ("skip", vec!["00:05", "00:25"]),
         ] {
             let (ledger, clock) = site("2026-05-01T00:00:30Z").await;
-            let observer = host(&ledger).await;
+            let observer = host_of(&ledger).await;
             let rare = scheduled(json!({"every_ms": 300_000, "catch_up": catch_up}), "2026-05-01T00:00:20Z");
             let rare = observer.publish(rare, &key(PUBLISHER)).await.unwrap();
             clock.set(at("2026-05-01T00:05:00Z"));
@@ -160,7 +118,7 @@ fn an_observer_that_comes_back_catches_up_as_the_schedule_says() {
 fn a_scheduled_function_runs_as_its_owner_and_gets_its_slot() {
     block_on(async {
         let (ledger, clock) = site("2026-05-01T00:00:30Z").await;
-        let host = host(&ledger).await;
+        let host = host_of(&ledger).await;
         let schedule = json!({"cron": "*/5 * * * *", "time_zone": "Europe/Lisbon", "input": {"book": "eur"}});
         host.publish(scheduled(schedule, "2026-05-01T00:00:20Z"), &key(PUBLISHER)).await.unwrap();
         clock.set(at("2026-05-01T00:05:01Z"));
@@ -179,7 +137,7 @@ fn a_scheduled_function_runs_as_its_owner_and_gets_its_slot() {
 fn a_schedule_that_cannot_work_is_not_published_and_a_smuggled_one_is_reported_once() {
     block_on(async {
         let (ledger, clock) = site("2026-05-01T00:00:30Z").await;
-        let host = host(&ledger).await;
+        let host = host_of(&ledger).await;
         let broken = scheduled(json!({"cron": "61 * * * *"}), "2026-05-01T00:00:20Z");
         let refused = host.publish(broken.clone(), &key(PUBLISHER)).await.unwrap_err();
         assert!(matches!(&refused, HostError::NotValid { .. }) && refused.to_string().contains("61 * * * *"), "{refused}");
@@ -212,7 +170,7 @@ fn a_tenant_that_has_used_its_quota_gets_no_more_slots_today() {
         let ledger = MemoryLedger::with_clock(clock.clone());
         setup::trust().publish(&ledger, &manifest, &key(setup::ROOT), &SystemClock).await.unwrap();
         logline_kernels::install(&ledger, &key(setup::SYSTEM_PUBLISHER), &SystemClock).await.unwrap();
-        let host = host(&ledger).await;
+        let host = host_of(&ledger).await;
         host.publish(scheduled(json!({"every_ms": 60_000, "catch_up": "last"}), "2026-05-01T00:00:20Z"), &key(PUBLISHER))
             .await
             .unwrap();
@@ -235,7 +193,7 @@ fn a_tenant_that_has_used_its_quota_gets_no_more_slots_today() {
 fn a_new_version_of_a_schedule_takes_effect_while_the_observer_runs() {
     block_on(async {
         let (ledger, clock) = site("2026-05-01T00:00:30Z").await;
-        let host = host(&ledger).await;
+        let host = host_of(&ledger).await;
         let first =
             host.publish(scheduled(json!({"every_ms": 60_000}), "2026-05-01T00:00:20Z"), &key(PUBLISHER)).await.unwrap();
         let test = async {

@@ -17,9 +17,8 @@ use logline_core::{
     Draft, Host, HostError, MemoryLedger, SYSTEM_TENANT, Scope, SignedSpan, Signer as _, SystemClock, VerifiedSpan, ids,
 };
 use logline_kernels::{Run as _, Worked, WorkerOptions};
-use logline_wasm::WasmSandbox;
 use serde_json::json;
-use setup::{HOST, PUBLISHER, ROOT, TENANT, USER, answer, echo, key, module, publish, spans, trust};
+use setup::{HOST, PUBLISHER, ROOT, TENANT, USER, answer, echo, host_as, key, module, publish, spans, trust};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -30,19 +29,6 @@ fn manifest() -> Manifest {
     HOSTS[1..].iter().fold(setup::manifest().allow("request_worker", ids::REQUEST_WORKER), |manifest, host| {
         manifest.grant(key(*host).public_key(), Role::Runtime, [SYSTEM_TENANT, "*"])
     })
-}
-
-async fn host(ledger: &MemoryLedger, n: u8) -> Host {
-    Host::builder()
-        .ledger(ledger.clone())
-        .trust(trust())
-        .key(key(n))
-        .kernels(logline_kernels::native())
-        .services(logline_kernels::services())
-        .sandbox(WasmSandbox::new().unwrap())
-        .build()
-        .await
-        .unwrap()
 }
 
 fn options() -> WorkerOptions {
@@ -107,7 +93,7 @@ async fn endless() -> (MemoryLedger, Host) {
     manifest.limits.timeout_ms = 3_600_000;
     manifest.policy.timeout_ms = Some(3_600_000);
     let ledger = setup::ledger(&manifest).await;
-    let host = host(&ledger, HOST).await;
+    let host = host_as(&ledger, HOST).await;
     (ledger, host)
 }
 
@@ -121,7 +107,7 @@ fn four_workers_carry_out_every_request_once() {
         let ledger = setup::ledger(&manifest()).await;
         let mut hosts = Vec::new();
         for n in HOSTS {
-            hosts.push(host(&ledger, n).await);
+            hosts.push(host_as(&ledger, n).await);
         }
         let function = publish(&hosts[0], &echo()).await;
         let mut requests = Vec::new();
@@ -163,7 +149,7 @@ fn four_workers_carry_out_every_request_once() {
 fn a_poison_function_is_tried_so_often_then_dead_and_can_be_revived() {
     block_on(async {
         let ledger = setup::ledger(&manifest()).await;
-        let host = host(&ledger, HOST).await;
+        let host = host_as(&ledger, HOST).await;
         let poison = publish(&host, &trapping()).await;
         let patient = request(poison).max_attempts(3).backoff(Duration::from_millis(20));
         let patient = host.submit(patient).await.unwrap();
@@ -201,7 +187,7 @@ fn a_poison_function_is_tried_so_often_then_dead_and_can_be_revived() {
 fn a_functions_own_no_is_not_asked_again() {
     block_on(async {
         let ledger = setup::ledger(&manifest()).await;
-        let host = host(&ledger, HOST).await;
+        let host = host_as(&ledger, HOST).await;
         let no = r#"{"code":"declined","message":"no"}"#;
         let body = format!("(i64.or (call $pack (i32.const 1024) (i32.const {})) (i64.const 0x80000000))", no.len());
         let data = no.replace('"', "\\22");
@@ -282,7 +268,7 @@ fn a_lease_is_kept_for_as_long_as_the_attempt_takes() {
 fn a_worker_that_died_loses_its_attempt_and_its_late_result() {
     block_on(async {
         let ledger = setup::ledger(&manifest()).await;
-        let (dead, alive) = (host(&ledger, HOSTS[0]).await, host(&ledger, HOSTS[1]).await);
+        let (dead, alive) = (host_as(&ledger, HOSTS[0]).await, host_as(&ledger, HOSTS[1]).await);
         let function = publish(&dead, &echo()).await;
         let lost = dead.submit(request(function)).await.unwrap();
         // It claimed, its lease ended, and it is not as dead as it seemed.
@@ -300,7 +286,7 @@ fn a_worker_that_died_loses_its_attempt_and_its_late_result() {
 fn a_request_whose_deadline_has_passed_or_whose_attempts_were_all_lost_is_dead() {
     block_on(async {
         let ledger = setup::ledger(&manifest()).await;
-        let host = host(&ledger, HOST).await;
+        let host = host_as(&ledger, HOST).await;
         let function = publish(&host, &echo()).await;
         let late = host.submit(request(function).deadline("2020-01-01T00:00:00Z".parse().unwrap())).await.unwrap();
         let lost = host.submit(request(function).max_attempts(2)).await.unwrap();
@@ -325,7 +311,7 @@ fn a_quota_holds_leaves_one_violation_and_the_override_key_is_free_of_it() {
         manifest.throttle.per_tenant_daily_exec_limit = Some(3);
         manifest.override_pubkey_hex = Some(key(PUBLISHER).public_key());
         let ledger = setup::ledger(&manifest).await;
-        let host = host(&ledger, HOST).await;
+        let host = host_as(&ledger, HOST).await;
         let function = publish(&host, &echo()).await;
         let mut requests = Vec::new();
         for _ in 0..8 {
@@ -369,7 +355,7 @@ fn a_quota_holds_leaves_one_violation_and_the_override_key_is_free_of_it() {
 fn a_new_version_of_a_function_or_manifest_is_obeyed_without_restart() {
     block_on(async {
         let ledger = setup::ledger(&manifest()).await;
-        let host = host(&ledger, HOST).await;
+        let host = host_as(&ledger, HOST).await;
         let first = host.publish(setup::function(&answer("1")), &key(PUBLISHER)).await.unwrap();
         let test = async {
             let before = host.submit(request(first.id)).await.unwrap();
@@ -403,7 +389,7 @@ fn a_new_version_of_a_function_or_manifest_is_obeyed_without_restart() {
 fn what_is_not_signed_by_the_tenant_is_closed_and_holds_nobody_up() {
     block_on(async {
         let ledger = setup::ledger(&manifest()).await;
-        let host = host(&ledger, HOST).await;
+        let host = host_as(&ledger, HOST).await;
         let function = publish(&host, &echo()).await;
         let mut strange = Vec::new();
         for _ in 0..5 {
@@ -427,7 +413,7 @@ fn what_is_not_signed_by_the_tenant_is_closed_and_holds_nobody_up() {
 fn a_host_whose_manifest_does_not_allow_the_worker_runs_none() {
     block_on(async {
         let ledger = setup::ledger(&setup::manifest()).await;
-        let host = host(&ledger, HOST).await;
+        let host = host_as(&ledger, HOST).await;
         let refused = host.run(options(), std::future::pending()).await.unwrap_err();
         assert!(refused.to_string().contains("allowed_boot_ids"), "{refused}");
     });
@@ -438,7 +424,7 @@ fn one_tenants_backlog_does_not_delay_anothers_first_request() {
     block_on(async {
         let manifest = manifest().grant(key(PUBLISHER).public_key(), Role::Publisher, ["zeta"]);
         let ledger = setup::ledger(&manifest).await;
-        let host = host(&ledger, HOST).await;
+        let host = host_as(&ledger, HOST).await;
         let flood = publish(&host, &echo()).await;
         let rare = setup::function(&echo()).tenant("zeta");
         let rare = host.publish(rare, &key(PUBLISHER)).await.unwrap().id;
@@ -460,7 +446,7 @@ fn a_host_of_one_tenant_leaves_the_others_requests_to_those_who_may_work_on_them
             [SYSTEM_TENANT, TENANT],
         );
         let ledger = setup::ledger(&manifest).await;
-        let (all, some) = (host(&ledger, HOST).await, host(&ledger, 77).await);
+        let (all, some) = (host_as(&ledger, HOST).await, host_as(&ledger, 77).await);
         let foreign = all.publish(setup::function(&echo()).tenant("aaa"), &key(PUBLISHER)).await.unwrap();
         let function = publish(&all, &echo()).await;
         let theirs = all.submit(Request::new("aaa", USER, foreign.id, json!(1))).await.unwrap();

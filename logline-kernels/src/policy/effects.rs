@@ -10,29 +10,10 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::Action;
+use crate::guest::HOST_COLUMNS;
 
 /// Policies that follow from each other, at most: what a policy brings about at this depth is no policy's input.
 pub const MAX_DEPTH: u64 = 8;
-
-/// Columns that are not a policy's to set.
-const HOST_COLUMNS: &[&str] = &[
-    "id",
-    "seq",
-    "v",
-    "who",
-    "at",
-    "tenant_id",
-    "trace_id",
-    "prev_hash",
-    "curr_hash",
-    "signature",
-    "public_key",
-    "is_deleted",
-    "duration_ms",
-    "code",
-    "language",
-    "runtime",
-];
 
 /// Types that record what only the runtime itself does.
 const NOT_EMITTED: &[&str] =

@@ -2,18 +2,22 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 use std::future::Future;
+use std::time::Duration;
 
-use logline_core::ledger::{Ledger as _, LedgerExt as _};
+use futures_util::StreamExt as _;
+use logline_core::ledger::{Ledger as _, LedgerExt as _, WatchFrom};
 use logline_core::request::Request;
 use logline_core::roles::Role;
 use logline_core::sandbox::Limits;
 use logline_core::trust::{Manifest, RootSet, TrustRoot};
 use logline_core::{
-    Draft, Execution, Host, KeyPair, MemoryLedger, SYSTEM_TENANT, Scope, Signer as _, SystemClock, SystemIds, VerifiedSpan,
-    Visibility, ids,
+    Draft, Execution, Host, KeyPair, MemoryLedger, SYSTEM_TENANT, Scope, SignedSpan, Signer as _, SystemClock, SystemIds,
+    VerifiedSpan, Visibility, ids,
 };
+use logline_kernels::{Loops, Run as _};
 use logline_wasm::WasmSandbox;
 use serde_json::Value;
+use tokio::sync::oneshot;
 use uuid::Uuid;
 
 pub(crate) const TENANT: &str = "acme";
@@ -54,10 +58,15 @@ pub(crate) async fn ledger(manifest: &Manifest) -> MemoryLedger {
 }
 
 pub(crate) async fn host_of(ledger: &MemoryLedger) -> Host {
+    host_as(ledger, HOST).await
+}
+
+/// A host with the key of this number.
+pub(crate) async fn host_as(ledger: &MemoryLedger, n: u8) -> Host {
     Host::builder()
         .ledger(ledger.clone())
         .trust(trust())
-        .key(key(HOST))
+        .key(key(n))
         .kernels(logline_kernels::native())
         .services(logline_kernels::services())
         .validators(logline_kernels::validators())
@@ -65,6 +74,33 @@ pub(crate) async fn host_of(ledger: &MemoryLedger) -> Host {
         .build()
         .await
         .unwrap()
+}
+
+/// Runs loops until `until` is done.
+pub(crate) async fn run_until(host: &Host, loops: impl Into<Loops> + Send, until: impl Future<Output = ()>) {
+    let (stop, stopped) = oneshot::channel::<()>();
+    let until = async move {
+        until.await;
+        drop(stop);
+    };
+    let run = host.run(loops, async move { drop(stopped.await) });
+    futures_util::future::join(run, until).await.0.unwrap();
+}
+
+/// Waits until `count` rows are such.
+pub(crate) async fn until(ledger: &MemoryLedger, count: usize, is_such: impl Fn(&SignedSpan) -> bool) {
+    let mut watch = ledger.watch(&Scope::Operator, WatchFrom::Beginning).await.unwrap();
+    let wait = async {
+        let mut found = 0;
+        while found < count {
+            found += usize::from(is_such(&watch.next().await.unwrap().unwrap().span));
+        }
+    };
+    if tokio::time::timeout(Duration::from_secs(20), wait).await.is_err() {
+        let violations = spans(ledger, "policy_violation").await;
+        let violations: Vec<_> = violations.iter().map(|span| (&span.this, &span.error)).collect();
+        panic!("what is waited for does not come; violations: {violations:?}");
+    }
 }
 
 pub(crate) async fn host() -> (MemoryLedger, Host) {
