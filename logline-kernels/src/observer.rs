@@ -178,7 +178,7 @@ impl Observer<'_> {
     async fn refuse(&mut self, work: &Work, failure: &Failure, now: Timestamp) -> Result<Known, HostError> {
         tracing::warn!(function = %work.id, tenant = work.tenant_id, %failure, "a schedule cannot be followed");
         self.observed.refused += 1;
-        match standing::refuse(self.host, work, "schedule", failure, now).await {
+        match standing::refuse(self.host, work, Standing::Schedule, failure, now).await {
             Err(error) if is_general(&error) => return Err(error),
             Err(error) => tracing::error!(%error, "nor can that be recorded"),
             Ok(()) => {}

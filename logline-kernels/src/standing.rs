@@ -29,15 +29,25 @@ pub(crate) async fn list(host: &Host, kind: Standing, from: Option<&Work>) -> Re
 }
 
 /// Records once, for this version, that something which stands cannot be followed.
-pub(crate) async fn refuse(host: &Host, work: &Work, what: &str, failure: &Failure, now: Timestamp) -> Result<(), HostError> {
+pub(crate) async fn refuse(
+    host: &Host,
+    work: &Work,
+    kind: Standing,
+    failure: &Failure,
+    now: Timestamp,
+) -> Result<(), HostError> {
     let (id, hash) = (work.id.to_string(), work.curr_hash.to_string());
+    let (kernel, what) = match kind {
+        Standing::Policy => ("policy_agent", "policy"),
+        _ => ("observer_bot", "schedule"),
+    };
     let violation = Draft::new("policy_violation")
         .id(ids::derive("policy_violation", &[&work.tenant_id, &id, &hash, &failure.code]))
         .at(now)
         .tenant(&work.tenant_id)
         .owner(&work.owner_id)
         .visibility(Visibility::Tenant)
-        .who("kernel:observer_bot")
+        .who(format!("kernel:{kernel}"))
         .did("refused")
         .this(format!("{what}.{}", failure.code))
         .parent(work.id)

@@ -36,6 +36,15 @@ async fn site() -> (MemoryLedger, Host) {
     (ledger, host)
 }
 
+/// A ledger whose clock stands at noon.
+async fn at_noon() -> (MemoryLedger, Arc<ManualClock>) {
+    let clock = Arc::new(ManualClock::new("2026-05-01T12:00:00Z".parse::<Timestamp>().unwrap()));
+    let ledger = MemoryLedger::with_clock(clock.clone());
+    setup::trust().publish(&ledger, &manifest(), &key(setup::ROOT), &SystemClock).await.unwrap();
+    logline_kernels::install(&ledger, &key(setup::SYSTEM_PUBLISHER), &SystemClock).await.unwrap();
+    (ledger, clock)
+}
+
 fn policy(name: &str, content: Value) -> Draft {
     Draft::new("policy")
         .id(policy_id(name))
@@ -214,6 +223,7 @@ fn what_is_smuggled_past_the_validator_is_reported_once_and_never_run() {
         let mut reported: Vec<_> = spans(&ledger, "policy_violation").await.into_iter().map(|span| span.this.clone()).collect();
         reported.sort();
         assert_eq!(reported, ["policy.invalid_policy", "policy.policy_not_authorised"]);
+        assert!(spans(&ledger, "policy_violation").await.iter().all(|span| span.who == "kernel:policy_agent"));
         assert!(spans(&ledger, "reply").await.is_empty());
     });
 }
@@ -334,10 +344,7 @@ fn a_policy_that_fails_on_a_span_says_so_once_a_day_and_goes_on() {
 #[test]
 fn a_policy_stops_for_the_day_at_its_limit_and_goes_on_the_next() {
     block_on(async {
-        let clock = Arc::new(ManualClock::new("2026-05-01T12:00:00Z".parse::<Timestamp>().unwrap()));
-        let ledger = MemoryLedger::with_clock(clock.clone());
-        setup::trust().publish(&ledger, &manifest(), &key(setup::ROOT), &SystemClock).await.unwrap();
-        logline_kernels::install(&ledger, &key(setup::SYSTEM_PUBLISHER), &SystemClock).await.unwrap();
+        let (ledger, clock) = at_noon().await;
         let host = host_as(&ledger, HOST).await;
         let mut content = echoing();
         content["effects_per_day"] = json!(3);
@@ -398,10 +405,7 @@ fn counts_are_exact_with_any_number_of_agents() {
 #[test]
 fn a_policy_with_a_due_time_acts_at_that_time_on_the_last_version() {
     block_on(async {
-        let clock = Arc::new(ManualClock::new("2026-05-01T12:00:00Z".parse::<Timestamp>().unwrap()));
-        let ledger = MemoryLedger::with_clock(clock.clone());
-        setup::trust().publish(&ledger, &manifest(), &key(setup::ROOT), &SystemClock).await.unwrap();
-        logline_kernels::install(&ledger, &key(setup::SYSTEM_PUBLISHER), &SystemClock).await.unwrap();
+        let (ledger, clock) = at_noon().await;
         install_policies(&ledger, TENANT, "compliance", &key(PUBLISHER), &SystemClock).await.unwrap();
         let host = host_as(&ledger, HOST).await;
         let directive = |ttl: &str| {
@@ -791,10 +795,7 @@ fn a_host_attends_to_the_tenants_it_works_for() {
 #[test]
 fn a_delay_that_is_lengthened_is_waited_for() {
     block_on(async {
-        let clock = Arc::new(ManualClock::new("2026-05-01T12:00:00Z".parse::<Timestamp>().unwrap()));
-        let ledger = MemoryLedger::with_clock(clock.clone());
-        setup::trust().publish(&ledger, &manifest(), &key(setup::ROOT), &SystemClock).await.unwrap();
-        logline_kernels::install(&ledger, &key(setup::SYSTEM_PUBLISHER), &SystemClock).await.unwrap();
+        let (ledger, clock) = at_noon().await;
         let host = host_as(&ledger, HOST).await;
         let content = json!({"on": ["note"], "when": "true", "due": "timestamp(span.at) + duration(config.delay)", "then": [{"emit": {"entity_type": "reply"}}]});
         let first = host.publish(policy("later", content).input(json!({"delay": "60s"})), &key(PUBLISHER)).await.unwrap();

@@ -15,22 +15,18 @@ use logline_core::ledger::{
     AppendOptions, Cursor, Ledger as _, LedgerExt as _, Page, Query, Standing, Versions, Work, WorkQueue as _,
 };
 use logline_core::sandbox::Failure;
-use logline_core::{
-    Draft, EXECUTIONS_QUOTA, Host, HostError, Scope, SignedSpan, SpanKey, Timestamp, VerifiedSpan, Verifier, ids,
-};
-use serde_json::{Value, json};
+use logline_core::{EXECUTIONS_QUOTA, Host, HostError, Scope, SpanKey, Timestamp, VerifiedSpan, Verifier, ids};
 use uuid::Uuid;
 
-use super::effects::{self, Cause, Effect, MAX_DEPTH, Tally};
+use super::batch::Batch;
+use super::cursor::{CURSOR, after, cursor, cursor_id};
+use super::effects::{self, Cause, Effect, MAX_DEPTH};
 use super::{Decision, Facts, Policy, Sandboxed, due};
 use crate::pace::{Backoff, is_general, jittered, may_pass};
 use crate::standing;
 
 /// The kernel `policy_agent`, version 1.
 pub(crate) const SERVICE: Service = Service { name: due::NAME, version: due::VERSION };
-
-/// The type of the spans that say how far a policy has read.
-pub(crate) const CURSOR: &str = "policy_cursor";
 
 /// How a host attends to policies.
 #[derive(Debug, Clone)]
@@ -269,7 +265,7 @@ impl Agent<'_> {
                 Some(Err(failure)) => {
                     tracing::warn!(policy = %work.id, tenant = work.tenant_id, %failure, "a policy cannot be followed");
                     self.decided.refused += 1;
-                    match standing::refuse(self.host, work, "policy", &failure, now).await {
+                    match standing::refuse(self.host, work, Standing::Policy, &failure, now).await {
                         Err(error) if is_general(&error) => return Err(error),
                         Err(error) => tracing::error!(%error, "nor can that be recorded"),
                         Ok(()) => {}
@@ -539,97 +535,4 @@ impl Agent<'_> {
         metrics::counter!("logline_policy_effects_total").increment(effects);
         Ok(())
     }
-}
-
-/// What is to be written for one policy.
-#[derive(Default)]
-struct Batch {
-    effects: Vec<Effect>,
-    tallies: BTreeMap<Uuid, Counted>,
-}
-
-struct Counted {
-    tally: Tally,
-    count: u64,
-    sum: f64,
-    /// The span with the most policies before it, and how many.
-    deepest: (SignedSpan, u64),
-}
-
-impl Batch {
-    fn len(&self) -> usize {
-        self.effects.len() + self.tallies.len()
-    }
-
-    /// Takes in all actions about a span, or what is wrong with one of them.
-    fn act(&mut self, cause: Cause<'_>, actions: Vec<super::Action>, host: &Host, today: NaiveDate) {
-        let mut effects = Vec::with_capacity(actions.len());
-        let mut tallies = Vec::new();
-        for (index, action) in actions.into_iter().enumerate() {
-            match cause.effect(action, index, host.rules()) {
-                Ok(Ok(effect)) => effects.push(effect),
-                Ok(Err(tally)) => tallies.push(tally),
-                Err(failure) => {
-                    self.effects.push(cause.violation("error", &failure, today));
-                    return;
-                }
-            }
-        }
-        self.effects.extend(effects);
-        for tally in tallies {
-            let value = tally.value;
-            let counted = self.tallies.entry(tally.id).or_insert_with(|| Counted {
-                tally,
-                count: 0,
-                sum: 0.0,
-                deepest: (cause.span.clone(), cause.depth),
-            });
-            counted.count += 1;
-            counted.sum += value;
-            if cause.depth > counted.deepest.1 {
-                counted.deepest = (cause.span.clone(), cause.depth);
-            }
-        }
-    }
-}
-
-fn cursor_id(tenant: &str, policy: Uuid) -> Uuid {
-    ids::derive(CURSOR, &[tenant, &policy.to_string()])
-}
-
-/// The span that a cursor names.
-fn after(tenant: &str, cursor: &SignedSpan) -> Option<SpanKey> {
-    let after = cursor.meta("after")?;
-    let id = after.get("id")?.as_str()?.parse().ok()?;
-    let seq = after.get("seq").and_then(Value::as_u64).and_then(|seq| u32::try_from(seq).ok())?;
-    Some(SpanKey { tenant_id: tenant.to_owned(), id, seq })
-}
-
-/// The next cursor of a policy. It names a span, not a position of this ledger. And it names the agent: one that is late must not
-/// find the other's cursor to be the same as its own, or what it counted would be counted twice.
-fn cursor(
-    policy: &SignedSpan,
-    before: Option<&VerifiedSpan>,
-    last: &SpanKey,
-    (day, effects): (NaiveDate, u64),
-    now: Timestamp,
-    agent: Uuid,
-) -> Draft {
-    let draft = match before {
-        Some(before) => Draft::next_version(before),
-        None => Draft::new(CURSOR)
-            .id(cursor_id(&policy.tenant_id, policy.id))
-            .tenant(&policy.tenant_id)
-            .owner(&policy.owner_id)
-            .who("kernel:policy_agent")
-            .did("read")
-            .this("policy.cursor")
-            .parent(policy.id),
-    };
-    draft
-        .at(now)
-        .meta("after", json!({"id": last.id.to_string(), "seq": last.seq}))
-        .meta("policy_seq", policy.seq)
-        .meta("effects", json!({"day": day.to_string(), "count": effects}))
-        .meta("agent", agent.to_string())
 }

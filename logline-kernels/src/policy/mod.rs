@@ -4,7 +4,9 @@
 
 mod action;
 pub(crate) mod agent;
+mod batch;
 mod bound;
+mod cursor;
 mod dry_run;
 pub(crate) mod due;
 mod effects;
@@ -168,7 +170,7 @@ impl Policy {
 
     /// Whether it is about spans of this type. Never about where policies have got to.
     pub(crate) fn concerns(&self, entity_type: &str) -> bool {
-        entity_type != agent::CURSOR && (self.on.is_empty() || self.on.iter().any(|on| on == entity_type))
+        entity_type != cursor::CURSOR && (self.on.is_empty() || self.on.iter().any(|on| on == entity_type))
     }
 
     fn cost(&self, sizes: &BTreeMap<String, Size>) -> u64 {
