@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use commands::{delegate, doctor, export, fsck, import, keygen, migrate, read, rebuild, tail};
+use commands::{delegate, doctor, export, fsck, import, keygen, migrate, read, rebuild, replay, tail};
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
@@ -45,6 +45,8 @@ enum Command {
     Get(read::Options),
     /// Prints every version of a span.
     History(read::Options),
+    /// Runs executions again from the ledger and compares: output, what was emitted and logged, and fuel.
+    Replay(replay::Options),
     /// Follows the ledger.
     Tail(tail::Options),
     /// Brings a PostgreSQL database to this version's schema, roles included.
@@ -80,6 +82,7 @@ async fn run(options: &Options) -> Result<bool, Error> {
         Command::Fsck(command) => fsck::run(command, ledger, options.json).await,
         Command::Get(command) => read::get(command, ledger, options.json).await,
         Command::History(command) => read::history(command, ledger, options.json).await,
+        Command::Replay(command) => replay::run(command, ledger, options.json).await,
         Command::Tail(command) => tail::run(command, ledger, options.json).await,
         Command::Migrate(command) => migrate::run(command, ledger, options.json).await,
         Command::Doctor => doctor::run(ledger, options.json).await,

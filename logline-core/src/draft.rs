@@ -281,7 +281,10 @@ impl Draft {
     }
 
     /// The columns, normalised and held to every rule but the size, ready to be sealed.
-    pub(crate) fn into_span(self) -> Result<Span, InvalidSpan> {
+    ///
+    /// # Errors
+    /// The first rule it breaks; where its time is not set.
+    pub fn into_span(self) -> Result<Span, InvalidSpan> {
         let mut span = self.span;
         span.at = self.at.ok_or(InvalidSpan::Missing { column: "at" })?;
         rules::normalise(&mut span);

@@ -25,12 +25,55 @@ pub trait Sandbox: Send + Sync {
 /// One run.
 #[derive(Debug, Clone, Copy)]
 pub struct Job<'a> {
+    /// The tenant on whose behalf it runs: its runs share what [`Share`] allows.
+    pub tenant: &'a str,
+    /// What all runs of the tenant may use at once.
+    pub share: Share,
     /// The function's `code` column.
     pub code: &'a str,
+    /// The hash of the verified span that holds `code`, if there is one: what was compiled for it is found without hashing `code`.
+    pub version: Option<Hash>,
     /// What the code is called with.
     pub call: &'a Value,
     /// What it may use.
     pub limits: &'a Limits,
+}
+
+impl<'a> Job<'a> {
+    /// A run of `code` for `tenant`, with its usual share.
+    #[must_use]
+    pub fn new(tenant: &'a str, code: &'a str, call: &'a Value, limits: &'a Limits) -> Self {
+        Self { tenant, share: Share::default(), code, version: None, call, limits }
+    }
+
+    /// Another share than usual.
+    #[must_use]
+    pub fn share(mut self, share: Share) -> Self {
+        self.share = share;
+        self
+    }
+
+    /// Says which span holds the code. Whoever says so has verified it.
+    #[must_use]
+    pub fn version(mut self, hash: Hash) -> Self {
+        self.version = Some(hash);
+        self
+    }
+}
+
+/// What the runs of one tenant may use of one host at the same time. A run that finds no room waits, within its time limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// Runs. Default 32.
+    pub calls: u32,
+    /// Memory that they are allowed together, bytes: a run counts with all it may use. Default 2 GiB.
+    pub memory_bytes: u64,
+}
+
+impl Default for Share {
+    fn default() -> Self {
+        Self { calls: 32, memory_bytes: 2 << 30 }
+    }
 }
 
 /// What became of a run.
@@ -42,18 +85,51 @@ pub struct Report {
     pub receipt: Receipt,
 }
 
-/// What was run and what it used, for the execution's metadata.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+/// The form of receipts that this library writes.
+pub const RECEIPT_VERSION: u32 = 1;
+
+/// What was run, by what, within which limits, and what it used: stands in the execution's metadata, so that the run can be
+/// repeated (`docs/execution.md`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Receipt {
+    /// The form of the receipt: [`RECEIPT_VERSION`].
+    pub v: u32,
     /// BLAKE3 of the `code` column's text.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub code_hash: Option<Hash>,
-    /// The engine, its version and settings, as a name.
+    pub code_hash: Hash,
+    /// The interface that the code was run by, as in a `runtime` column.
+    pub abi: String,
+    /// The engine and its version, for people.
     pub engine: String,
+    /// Determines engine, version and every setting on which output and fuel depend: where it is the same, both are.
+    pub engine_hash: Hash,
+    /// What the run was allowed.
+    pub limits: Limits,
     /// Deterministic units of work done.
     pub fuel_used: u64,
     /// The most memory the code held, bytes.
     pub peak_memory_bytes: u64,
+    /// Calls to the host.
+    pub host_calls: u32,
+}
+
+impl Receipt {
+    /// The receipt of a run that has used nothing yet.
+    #[must_use]
+    pub fn new(code_hash: Hash, abi: &str, engine: &str, engine_hash: Hash, limits: &Limits) -> Self {
+        Self {
+            v: RECEIPT_VERSION,
+            code_hash,
+            abi: abi.to_owned(),
+            engine: engine.to_owned(),
+            engine_hash,
+            limits: limits.clone(),
+            fuel_used: 0,
+            peak_memory_bytes: 0,
+            host_calls: 0,
+        }
+    }
 }
 
 /// A run that failed, in terms of stable codes.
@@ -89,8 +165,14 @@ impl Failure {
     /// Whether another attempt would come to the same: the function itself said no, or the request can never be carried out.
     #[must_use]
     pub fn is_final(&self) -> bool {
-        const FINAL: &[&str] =
-            &["input_limit", "invalid_output", "not_a_function", "function_not_verified", "request_malformed"];
+        const FINAL: &[&str] = &[
+            "input_limit",
+            "invalid_limits",
+            "invalid_output",
+            "not_a_function",
+            "function_not_verified",
+            "request_malformed",
+        ];
         self.code.starts_with("guest:") || FINAL.contains(&self.code.as_str())
     }
 
@@ -143,6 +225,8 @@ pub struct Limits {
     pub emitted: u32,
     /// Bytes of all log entries together; what comes later is counted and dropped. Default 16 KiB.
     pub log_bytes: usize,
+    /// Bytes of the journal, which names every row that was read; further queries are refused. Default 128 KiB.
+    pub journal_bytes: usize,
     /// Bytes of the decoded module. Default 1 MiB.
     pub module_bytes: usize,
 }
@@ -159,6 +243,7 @@ impl Default for Limits {
             host_call_bytes: 1 << 20,
             emitted: 64,
             log_bytes: 16 << 10,
+            journal_bytes: 128 << 10,
             module_bytes: 1 << 20,
         }
     }
@@ -166,25 +251,78 @@ impl Default for Limits {
 
 impl Limits {
     /// What may be set: above these, the closing row might not fit or the sandbox could not keep its promise.
+    const CEILINGS: Self = Self {
+        fuel: 100_000_000_000,
+        timeout_ms: 3_600_000,
+        memory_bytes: 64 << 20,
+        input_bytes: 256 << 10,
+        output_bytes: 256 << 10,
+        host_calls: 100_000,
+        host_call_bytes: 4 << 20,
+        emitted: 1000,
+        log_bytes: 64 << 10,
+        journal_bytes: 256 << 10,
+        module_bytes: 1 << 20,
+    };
+
+    /// Each limit by name.
+    fn figures(&self) -> [(&'static str, u64); 11] {
+        [
+            ("fuel", self.fuel),
+            ("timeout_ms", self.timeout_ms),
+            ("memory_bytes", self.memory_bytes),
+            ("input_bytes", self.input_bytes as u64),
+            ("output_bytes", self.output_bytes as u64),
+            ("host_calls", self.host_calls.into()),
+            ("host_call_bytes", self.host_call_bytes as u64),
+            ("emitted", self.emitted.into()),
+            ("log_bytes", self.log_bytes as u64),
+            ("journal_bytes", self.journal_bytes as u64),
+            ("module_bytes", self.module_bytes as u64),
+        ]
+    }
+
+    /// Whether every limit is within what may be set.
     ///
     /// # Errors
     /// The first limit that is too high, as a text.
     pub fn check(&self) -> Result<(), String> {
-        let ceilings: [(&str, u64, u64); 10] = [
-            ("fuel", self.fuel, 100_000_000_000),
-            ("timeout_ms", self.timeout_ms, 3_600_000),
-            ("memory_bytes", self.memory_bytes, 64 << 20),
-            ("input_bytes", self.input_bytes as u64, 256 << 10),
-            ("output_bytes", self.output_bytes as u64, 256 << 10),
-            ("host_calls", self.host_calls.into(), 100_000),
-            ("host_call_bytes", self.host_call_bytes as u64, 4 << 20),
-            ("emitted", self.emitted.into(), 1000),
-            ("log_bytes", self.log_bytes as u64, 64 << 10),
-            ("module_bytes", self.module_bytes as u64, 1 << 20),
-        ];
-        match ceilings.into_iter().find(|(_, value, ceiling)| value > ceiling) {
-            Some((name, value, ceiling)) => Err(format!("limits.{name} is {value}, the most is {ceiling}")),
+        let mut limits = self.figures().into_iter().zip(Self::CEILINGS.figures());
+        match limits.find(|((_, value), (_, ceiling))| value > ceiling) {
+            Some(((name, value), (_, ceiling))) => Err(format!("limits.{name} is {value}, the most is {ceiling}")),
             None => Ok(()),
+        }
+    }
+
+    /// These limits with those members that `some` names, an object of limits, set to its values.
+    ///
+    /// # Errors
+    /// A member that is no limit, or a value that is none, as a text.
+    pub fn with(&self, some: &Value) -> Result<Self, String> {
+        let Value::Object(named) = some else { return Err("limits must be an object".to_owned()) };
+        // A struct of numbers always serialises to an object.
+        let mut all = serde_json::to_value(self).map_err(|e| e.to_string())?;
+        if let Some(members) = all.as_object_mut() {
+            members.extend(named.clone());
+        }
+        serde_json::from_value(all).map_err(|e| format!("limits: {e}"))
+    }
+
+    /// The lower of each limit of the two.
+    #[must_use]
+    pub fn min(&self, other: &Self) -> Self {
+        Self {
+            fuel: self.fuel.min(other.fuel),
+            timeout_ms: self.timeout_ms.min(other.timeout_ms),
+            memory_bytes: self.memory_bytes.min(other.memory_bytes),
+            input_bytes: self.input_bytes.min(other.input_bytes),
+            output_bytes: self.output_bytes.min(other.output_bytes),
+            host_calls: self.host_calls.min(other.host_calls),
+            host_call_bytes: self.host_call_bytes.min(other.host_call_bytes),
+            emitted: self.emitted.min(other.emitted),
+            log_bytes: self.log_bytes.min(other.log_bytes),
+            journal_bytes: self.journal_bytes.min(other.journal_bytes),
+            module_bytes: self.module_bytes.min(other.module_bytes),
         }
     }
 }

@@ -1,13 +1,14 @@
-//! What a function may ask of its host while it runs: log, now, query, emit.
+//! What a function may ask of its host while it runs: log, now, random, query, emit.
 
 use async_trait::async_trait;
-use logline_core::kernel::Context;
-use logline_core::ledger::{Cursor, LedgerError, Query};
+use logline_core::ledger::{Cursor, Query};
 use logline_core::request::{CAUSE, POLICY_DUE};
-use logline_core::sandbox::{Failure, HostCalls};
-use logline_core::{Draft, Scope, SignedSpan, Timestamp, canonical, ids, json, parse_draft, roles};
+use logline_core::sandbox::{Failure, HostCalls, Limits};
+use logline_core::{Draft, Rules, Scope, SignedSpan, Timestamp, canonical, ids, parse_draft, roles};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
+
+use crate::journal::Source;
 
 /// The most spans that one query answers.
 const MAX_ROWS: usize = 100;
@@ -32,38 +33,51 @@ pub(crate) const HOST_COLUMNS: &[&str] = &[
     "runtime",
 ];
 
+/// What the host of a run knows about it.
+pub(crate) struct Facts<'a> {
+    /// The version of the request with which it was claimed.
+    pub(crate) request: &'a SignedSpan,
+    pub(crate) function: Uuid,
+    pub(crate) execution: Uuid,
+    pub(crate) started: Timestamp,
+    pub(crate) limits: &'a Limits,
+    pub(crate) rules: Rules,
+}
+
 /// Answers one function's calls and collects what it emits.
-pub(crate) struct Guest<'a> {
-    context: &'a Context<'a>,
-    request: &'a SignedSpan,
-    function: Uuid,
+pub(crate) struct Guest<'a, S> {
+    facts: Facts<'a>,
+    pub(crate) source: S,
+    /// Made so far.
+    calls: u32,
     pub(crate) drafts: Vec<Draft>,
     emitted_bytes: usize,
     pub(crate) logs: Vec<Value>,
     log_bytes: usize,
     pub(crate) logs_dropped: u32,
-    /// The stream of random bytes, once one was asked for, and its seed.
+    /// The stream of random bytes, once one was asked for.
     random: Option<blake3::OutputReader>,
-    pub(crate) seed: Option<[u8; 32]>,
-    /// The ledger failed under a query: a reason of the host, not of the function.
-    pub(crate) ledger_error: Option<LedgerError>,
 }
 
-impl<'a> Guest<'a> {
-    pub(crate) fn new(context: &'a Context<'a>, request: &'a SignedSpan, function: Uuid) -> Self {
+impl<'a, S: Source> Guest<'a, S> {
+    pub(crate) fn new(facts: Facts<'a>, source: S) -> Self {
         Self {
-            context,
-            request,
-            function,
+            facts,
+            source,
+            calls: 0,
             drafts: Vec::new(),
             emitted_bytes: 0,
             logs: Vec::new(),
             log_bytes: 0,
             logs_dropped: 0,
             random: None,
-            seed: None,
-            ledger_error: None,
         }
+    }
+
+    /// The number of this call.
+    fn count(&mut self) -> u32 {
+        self.calls = self.calls.saturating_add(1);
+        self.calls
     }
 
     /// The draft of what a guest emits, as the request's owner would have written it.
@@ -78,13 +92,13 @@ impl<'a> Guest<'a> {
         }
         let draft = parse_draft(value).map_err(|e| Failure::new("invalid_draft", e.to_string()))?;
         let mut draft = draft
-            .tenant(&self.request.tenant_id)
-            .owner(&self.request.owner_id)
-            .who(format!("function:{}", self.function))
-            .at(self.context.attempt.started)
-            .related([self.context.attempt.execution_id]);
+            .tenant(&self.facts.request.tenant_id)
+            .owner(&self.facts.request.owner_id)
+            .who(format!("function:{}", self.facts.function))
+            .at(self.facts.started)
+            .related([self.facts.execution]);
         let columns = draft.columns_mut();
-        columns.trace_id.clone_from(&self.request.trace_id);
+        columns.trace_id.clone_from(&self.facts.request.trace_id);
         if columns.this.is_empty() {
             columns.this.clone_from(&columns.entity_type);
         }
@@ -93,7 +107,7 @@ impl<'a> Guest<'a> {
         if columns.entity_type == "request" && columns.this == POLICY_DUE {
             return Err(refuse(format!("`{POLICY_DUE}` is asked by the runtime only")));
         }
-        let scope = Scope::user(&self.request.tenant_id, &self.request.owner_id);
+        let scope = Scope::user(&self.facts.request.tenant_id, &self.facts.request.owner_id);
         scope.check_append(draft.columns()).map_err(|e| refuse(e.to_string()))?;
         if !roles::required(draft.columns()).contains(&roles::Role::Member) {
             return Err(refuse(format!("type `{}` cannot be emitted by a function", draft.columns().entity_type)));
@@ -101,31 +115,44 @@ impl<'a> Guest<'a> {
         // Each emission of an attempt has an id of its own, the same whenever the attempt is replayed.
         let index = self.drafts.len().to_string();
         // How many policies it follows from is the host's to say.
-        let draft = match self.request.meta(CAUSE) {
+        let draft = match self.facts.request.meta(CAUSE) {
             Some(cause) => draft.meta(CAUSE, cause.clone()),
             None => draft.without_meta(CAUSE),
         };
-        let draft = draft.id(ids::derive("emitted", &[&self.context.attempt.execution_id.to_string(), &index]));
-        draft.validate(&self.context.rules).map_err(|e| Failure::new("invalid_draft", e.to_string()))?;
+        let draft = draft.id(ids::derive("emitted", &[&self.facts.execution.to_string(), &index]));
+        draft.validate(&self.facts.rules).map_err(|e| Failure::new("invalid_draft", e.to_string()))?;
         Ok(draft)
+    }
+
+    /// The draft, if there is room for it.
+    fn admit(&self, draft: Value, bytes: usize) -> Result<Draft, Failure> {
+        let most = self.facts.limits.emitted;
+        if self.drafts.len() >= most as usize {
+            return Err(Failure::new("emit_limit", format!("more than {most} emitted spans")));
+        }
+        if self.emitted_bytes.saturating_add(bytes) > self.facts.rules.max_span_bytes {
+            return Err(Failure::new("emit_limit", "all emitted spans together are larger than one span may be"));
+        }
+        self.draft(draft)
     }
 }
 
 #[async_trait]
-impl HostCalls for Guest<'_> {
+impl<S: Source> HostCalls for Guest<'_, S> {
     fn log(&mut self, entry: Value) -> Result<(), Failure> {
+        self.count();
         let text = |name: &str| entry.get(name).and_then(Value::as_str);
         let (Some(level), Some(message)) = (text("level"), text("message")) else {
             return Err(Failure::new("invalid_log", "log takes an object of `level`, `message` and optional `fields`"));
         };
-        tracing::debug!(target: "logline::guest", function = %self.function, level = cut(level), message = cut(message));
+        tracing::debug!(target: "logline::guest", function = %self.facts.function, level = cut(level), message = cut(message));
         let mut stored = Map::from_iter([("level".to_owned(), level.into()), ("message".to_owned(), message.into())]);
         if let Some(fields) = entry.get("fields").filter(|f| !f.is_null()) {
             stored.insert("fields".to_owned(), fields.clone());
         }
         let stored = Value::Object(stored);
         let bytes = canonical::to_vec(&stored).len();
-        if self.log_bytes.saturating_add(bytes) > self.context.trusted.manifest.limits.log_bytes || depth(&stored) > 32 {
+        if self.log_bytes.saturating_add(bytes) > self.facts.limits.log_bytes || depth(&stored) > 32 {
             self.logs_dropped = self.logs_dropped.saturating_add(1);
         } else {
             self.log_bytes += bytes;
@@ -135,17 +162,16 @@ impl HostCalls for Guest<'_> {
     }
 
     fn now(&mut self) -> Timestamp {
-        self.context.attempt.started
+        self.count();
+        self.facts.started
     }
 
     fn random(&mut self, bytes: usize) -> Result<Vec<u8>, Failure> {
+        self.count();
         let stream = match &mut self.random {
             Some(stream) => stream,
             None => {
-                let mut seed = [0; 32];
-                getrandom::fill(&mut seed)
-                    .map_err(|e| Failure::new("unavailable", format!("the host has no random numbers now: {e}")))?;
-                self.seed = Some(seed);
+                let seed = self.source.seed()?;
                 self.random.insert(blake3::Hasher::new().update(&seed).finalize_xof())
             }
         };
@@ -155,38 +181,16 @@ impl HostCalls for Guest<'_> {
     }
 
     async fn query(&mut self, query: Value) -> Result<Value, Failure> {
+        let call = self.count();
         let (query, cursor) = read_query(&query).map_err(|message| Failure::new("invalid_query", message))?;
-        let page = self.context.owner.scan(&query, cursor.as_ref()).await.and_then(|page| {
-            let next = page.next.clone();
-            page.into_spans().map(|spans| (spans, next))
-        });
-        match page {
-            Ok((spans, next)) => {
-                let rows = spans.iter().map(|span| json::parse(&span.to_line())).collect::<Result<Vec<_>, _>>();
-                let rows = rows.map_err(|e| Failure::new("internal", e.to_string()))?;
-                Ok(json!({"spans": rows, "cursor": next.map(|c| c.to_string())}))
-            }
-            Err(LedgerError::InvalidCursor { cursor }) => {
-                Err(Failure::new("invalid_query", format!("cursor `{cursor}` is none of this query's")))
-            }
-            Err(error) => {
-                let failure = Failure::new("unavailable", "the ledger could not be read");
-                self.ledger_error.get_or_insert(error);
-                Err(failure)
-            }
-        }
+        self.source.query(call, query, cursor).await
     }
 
     fn emit(&mut self, draft: Value) -> Result<Value, Failure> {
-        let limits = &self.context.trusted.manifest.limits;
-        if self.drafts.len() >= limits.emitted as usize {
-            return Err(Failure::new("emit_limit", format!("more than {} emitted spans", limits.emitted)));
-        }
+        let call = self.count();
         let bytes = canonical::to_vec(&draft).len();
-        if self.emitted_bytes.saturating_add(bytes) > self.context.rules.max_span_bytes {
-            return Err(Failure::new("emit_limit", "all emitted spans together are larger than one span may be"));
-        }
-        let draft = self.draft(draft)?;
+        let draft = self.admit(draft, bytes);
+        let draft = self.source.emitted(call, draft)?;
         let id = draft.columns().id;
         self.emitted_bytes += bytes;
         self.drafts.push(draft);

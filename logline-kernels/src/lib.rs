@@ -3,9 +3,11 @@
 //! A host registers [`native`] and installs the seeds once; Stage-0 then boots each kernel from its signed span.
 
 mod guest;
+mod journal;
 mod observer;
 mod pace;
 pub mod policy;
+mod replay;
 mod run;
 mod run_code;
 pub mod schedule;
@@ -20,6 +22,7 @@ use logline_core::kernel::{Kernel, Service, Validator};
 pub use observer::{Observed, ObserverOptions};
 pub use policy::agent::{AgentOptions, Decided};
 pub use policy::due::PolicyDue;
+pub use replay::{Difference, Replay, ReplayError, replay};
 pub use run::{Loops, Ran, Run};
 pub use run_code::RunCode;
 pub use seeds::{InstallError, Installed, built_in_policies, install, install_policies, policy_id};

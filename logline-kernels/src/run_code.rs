@@ -3,11 +3,12 @@
 use async_trait::async_trait;
 use logline_core::kernel::{Context, Effects, Kernel, KernelError};
 use logline_core::ledger::LedgerError;
-use logline_core::sandbox::{Failure, Job, Limits, Receipt, Sandbox};
+use logline_core::sandbox::{Failure, Job, Receipt, Sandbox};
 use logline_core::{Draft, Scope, SignedSpan, SpanKey, VerifiedSpan, Verifier, canonical, ids, request};
 use serde_json::{Value, json};
 
-use crate::guest::Guest;
+use crate::guest::{Facts, Guest};
+use crate::journal::{Journal, Recorder};
 
 /// The kernel `run_code`, version 2.
 #[derive(Debug, Clone, Copy, Default)]
@@ -24,8 +25,7 @@ struct Outcome {
     emitted: Vec<Draft>,
     logs: Vec<Value>,
     logs_dropped: u32,
-    /// Of its random numbers, where it drew any.
-    seed: Option<[u8; 32]>,
+    journal: Option<Journal>,
 }
 
 impl Outcome {
@@ -38,7 +38,7 @@ impl Outcome {
             emitted: Vec::new(),
             logs: Vec::new(),
             logs_dropped: 0,
-            seed: None,
+            journal: None,
         }
     }
 }
@@ -122,8 +122,6 @@ fn authorised(function: VerifiedSpan, context: &Context<'_>) -> Result<VerifiedS
 
 async fn run_function(request: &SignedSpan, function: VerifiedSpan, context: &Context<'_>) -> Result<Outcome, KernelError> {
     let manifest = &context.trusted.manifest;
-    let mut limits: Limits = manifest.limits.clone();
-    limits.timeout_ms = manifest.timeout_ms();
     let refuse = |code: &str, message: String| {
         Ok(Outcome { function: Some(function.clone()), ..Outcome::refused(Failure::new(code, message)) })
     };
@@ -135,21 +133,30 @@ async fn run_function(request: &SignedSpan, function: VerifiedSpan, context: &Co
             format!("no sandbox of this host runs `{runtime}` (it has: {})", known.join(", ")),
         );
     };
+    let limits = match manifest.limits_for(&function) {
+        Ok(limits) => limits,
+        Err(reason) => return refuse("invalid_limits", format!("function {}: {reason}", function.id)),
+    };
     let input_bytes = request.input.as_ref().map_or(0, |input| canonical::to_vec(input).len());
     if input_bytes > limits.input_bytes {
         return refuse("input_limit", format!("the input has {input_bytes} bytes, the limit is {}", limits.input_bytes));
     }
-    let call = json!({
-        "function": reference(&function.key(), &function),
-        "request": {"id": request.id.to_string(), "attempt": context.attempt.number},
-        "config": function.input,
-        "input": request.input,
-    });
-    let mut guest = Guest::new(context, request, function.id);
-    let job = Job { code: function.code.as_deref().unwrap_or_default(), call: &call, limits: &limits };
+    let call = call(&function, request, context.attempt.number);
+    let facts = Facts {
+        request,
+        function: function.id,
+        execution: context.attempt.execution_id,
+        started: context.attempt.started,
+        limits: &limits,
+        rules: context.rules,
+    };
+    let recorder = Recorder::new(&context.owner, facts.started, limits.journal_bytes);
+    let mut guest = Guest::new(facts, recorder);
+    let code = function.code.as_deref().unwrap_or_default();
+    let job = Job::new(&request.tenant_id, code, &call, &limits).share(manifest.share()).version(function.seal.curr_hash);
     let report = Sandbox::run(sandbox.as_ref(), job, &mut guest).await;
-    let Guest { drafts: emitted, logs, logs_dropped, ledger_error, seed, .. } = guest;
-    if let Some(error) = ledger_error {
+    let Guest { drafts: emitted, logs, logs_dropped, source, .. } = guest;
+    if let Some(error) = source.ledger_error {
         // The function may have gone on with an answer that was none.
         return Err(error.into());
     }
@@ -160,7 +167,17 @@ async fn run_function(request: &SignedSpan, function: VerifiedSpan, context: &Co
         emitted,
         logs,
         logs_dropped,
-        seed,
+        journal: Some(source.journal),
+    })
+}
+
+/// What a function is called with.
+pub(crate) fn call(function: &SignedSpan, request: &SignedSpan, attempt: u32) -> Value {
+    json!({
+        "function": reference(&function.key(), function),
+        "request": {"id": request.id.to_string(), "attempt": attempt},
+        "config": function.input,
+        "input": request.input,
     })
 }
 
@@ -190,8 +207,8 @@ fn execution(request: &SignedSpan, context: &Context<'_>, outcome: &Outcome, dur
     if !outcome.logs.is_empty() {
         add("logs", Value::Array(outcome.logs.clone()));
     }
-    if let Some(seed) = &outcome.seed {
-        add("journal", json!({"seed": logline_core::Hash(*seed).to_string()}));
+    if let Some(journal) = &outcome.journal {
+        add("journal", json!(journal));
     }
     if let Some(cause) = request.meta(request::CAUSE) {
         add(request::CAUSE, cause.clone());

@@ -621,7 +621,7 @@ fn a_decision_is_the_same_whenever_it_is_asked() {
         let content = json!({"on": ["note"], "when": "true", "then": [{"emit": {"entity_type": "reply", "content": "at ${now} of ${day}: $${x} {${span.content + 1}}"}}]});
         let policy = Policy::of(policy("times", content).columns()).unwrap();
         let trusted = host.trusted();
-        let sandbox = Sandboxed { sandboxes: host.sandboxes(), limits: &trusted.manifest.limits };
+        let sandbox = Sandboxed { sandboxes: host.sandboxes(), manifest: &trusted.manifest };
         let decisions = [
             policy.decide(&span, Facts::default(), sandbox).await.unwrap(),
             policy.decide(&span, Facts::default(), sandbox).await.unwrap(),

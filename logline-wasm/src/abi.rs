@@ -1,5 +1,6 @@
 //! ABI v1 (`docs/wasm-abi.md`): three exports, one import, canonical JSON both ways.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use logline_core::sandbox::{Failure, HostCalls};
@@ -9,12 +10,14 @@ use tokio::sync::oneshot;
 use wasmtime::{Caller, Extern, ExternType, Linker, Memory, Module, TypedFunc, ValType};
 
 use crate::call::{CallState, HostRequest};
+use crate::module::Exports;
+use crate::scan::invalid;
 
 pub(crate) const MODULE: &str = "logline";
 pub(crate) const HOST_CALL: &str = "host_call";
 
 /// Work charged for a call to the host, besides one unit per byte: what it costs the host must cost the guest.
-const HOST_CALL_FUEL: u64 = 200;
+pub(crate) const HOST_CALL_FUEL: u64 = 200;
 
 /// Random bytes in one answer.
 const MAX_RANDOM: usize = 1024;
@@ -56,8 +59,8 @@ fn end(code: &str, message: impl Into<String>) -> wasmtime::Error {
     wasmtime::Error::new(Ended(Failure::new(code, message)))
 }
 
-/// The exports that a module must have, before it runs for the first time.
-pub(crate) fn check_exports(module: &Module) -> Result<(), Failure> {
+/// The exports that a module must have, found before it runs for the first time.
+pub(crate) fn exports(module: &Module) -> Result<Exports, Failure> {
     let is = |types: &mut dyn Iterator<Item = ValType>, wanted: &[ValType]| {
         let found: Vec<_> = types.collect();
         found.len() == wanted.len() && found.iter().zip(wanted).all(|(a, b)| ValType::eq(a, b))
@@ -73,9 +76,10 @@ pub(crate) fn check_exports(module: &Module) -> Result<(), Failure> {
     } else if !function("run", &[ValType::I32, ValType::I32], &[ValType::I64]) {
         "`run(ptr: i32, len: i32) -> i64`"
     } else {
-        return Ok(());
+        let place = |name| module.get_export_index(name).ok_or_else(|| invalid(format!("it does not export `{name}`")));
+        return Ok(Exports { memory: place("memory")?, alloc: place("alloc")?, run: place("run")? });
     };
-    Err(Failure::new("invalid_module", format!("it does not export {missing}")))
+    Err(invalid(format!("it does not export {missing}")))
 }
 
 /// Defines the one import.
@@ -94,11 +98,13 @@ async fn host_call(mut caller: Caller<'_, CallState>, op: i32, pointer: i32, len
         return Err(end("re_entrant", "`alloc` called the host while the host was waiting for it"));
     }
     state.host_calls += 1;
+    state.usage.host_calls.store(state.host_calls, Ordering::Relaxed);
     let (calls, max_calls, max_bytes) = (state.host_calls, state.limits.host_calls, state.limits.host_call_bytes);
     if calls > max_calls {
         return Err(end("host_call_limit", format!("more than {max_calls} calls to the host: ask for more at a time")));
     }
-    let memory = memory(&mut caller)?;
+    let module = Arc::clone(&caller.data().module);
+    let Some(Extern::Memory(memory)) = caller.get_module_export(&module.exports.memory) else { return Err(missing("memory")) };
     let len = len.cast_unsigned() as usize;
     charge(&mut caller, len)?;
     let answer = if len > max_bytes {
@@ -118,7 +124,7 @@ async fn host_call(mut caller: Caller<'_, CallState>, op: i32, pointer: i32, len
         (reply, is_error) = (canonical::to_vec(&failure.to_value()), true);
     }
     charge(&mut caller, reply.len())?;
-    let Some(Extern::Func(alloc)) = caller.get_export("alloc") else { return Err(end("invalid_module", "no `alloc`")) };
+    let Some(Extern::Func(alloc)) = caller.get_module_export(&module.exports.alloc) else { return Err(missing("alloc")) };
     let alloc = alloc.typed::<i32, i32>(&caller)?;
     caller.data_mut().in_alloc = true;
     let pointer = place(&mut caller, &memory, &alloc, &reply).await?;
@@ -151,11 +157,9 @@ fn charge(caller: &mut Caller<'_, CallState>, bytes: usize) -> wasmtime::Result<
     }
 }
 
-fn memory(caller: &mut Caller<'_, CallState>) -> wasmtime::Result<Memory> {
-    match caller.get_export("memory") {
-        Some(Extern::Memory(memory)) => Ok(memory),
-        _ => Err(end("invalid_module", "no `memory`")),
-    }
+/// An export that was there when the module was compiled.
+pub(crate) fn missing(export: &str) -> wasmtime::Error {
+    end("invalid_module", format!("it does not export `{export}`"))
 }
 
 pub(crate) fn out_of_range(what: &str) -> wasmtime::Error {

@@ -1,24 +1,26 @@
 //! One call of a guest in a store of its own.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use logline_core::json;
 use logline_core::sandbox::{Failure, Limits};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
-use wasmtime::{Engine, ResourceLimiter, Store, Trap};
+use wasmtime::{Engine, Extern, ResourceLimiter, Store, Trap};
 
 use crate::abi::{self, Ended, Packed};
 use crate::engine::MAX_TABLE;
 use crate::module::Compiled;
+use crate::share::Place;
 
-/// Fuel between two points at which a guest lets others run.
-const YIELD_INTERVAL: u64 = 50_000;
+/// Fuel between two points at which a guest lets others run: some tens of microseconds.
+pub(crate) const SLICE: u64 = 50_000;
 
 /// What a store of one call holds.
 pub(crate) struct CallState {
     pub(crate) host: mpsc::Sender<HostRequest>,
+    pub(crate) module: Arc<Compiled>,
     pub(crate) limits: Limits,
     pub(crate) host_calls: u32,
     /// Whether the guest's `alloc` runs on behalf of a host call.
@@ -40,6 +42,18 @@ pub(crate) struct HostRequest {
 pub(crate) struct Usage {
     pub(crate) fuel: AtomicU64,
     pub(crate) peak_memory: AtomicU64,
+    pub(crate) host_calls: AtomicU32,
+}
+
+/// A store that says what it has used when it is gone, however it goes.
+struct Metered(Store<CallState>);
+
+impl Drop for Metered {
+    fn drop(&mut self) {
+        let rest = self.0.get_fuel().unwrap_or(0);
+        let state = self.0.data();
+        state.usage.fuel.store(state.limits.fuel.saturating_sub(rest), Ordering::Relaxed);
+    }
 }
 
 impl ResourceLimiter for CallState {
@@ -61,7 +75,7 @@ impl ResourceLimiter for CallState {
     }
 }
 
-/// Calls `run` of a fresh instance with `argument`; nothing of the instance outlives the call.
+/// Calls `run` of a fresh instance with `argument`; nothing of the instance outlives the call, and `place` is held as long.
 pub(crate) async fn call(
     engine: Engine,
     module: Arc<Compiled>,
@@ -69,43 +83,44 @@ pub(crate) async fn call(
     limits: Limits,
     host: mpsc::Sender<HostRequest>,
     usage: Arc<Usage>,
+    place: Place,
 ) -> Result<Value, Failure> {
-    let state =
-        CallState { host, limits: limits.clone(), host_calls: 0, in_alloc: false, usage: Arc::clone(&usage), denied: None };
-    let mut store = Store::new(&engine, state);
-    store.limiter(|state| state);
-    let result = run(&mut store, &module, &argument, &limits).await;
-    let rest = store.get_fuel().unwrap_or(0);
-    usage.fuel.store(limits.fuel.saturating_sub(rest), Ordering::Relaxed);
-    match result {
+    let state = CallState { host, module, limits, host_calls: 0, in_alloc: false, usage, denied: None };
+    let mut store = Metered(Store::new(&engine, state));
+    store.0.limiter(|state| state);
+    let result = run(&mut store.0, &argument).await;
+    let result = match result {
         Ok((bytes, false)) => json::parse(&bytes)
             .map_err(|e| Failure::new("invalid_output", format!("the function's output is not acceptable JSON: {e}"))),
         Ok((bytes, true)) => Err(guest_error(&bytes)),
-        Err(error) => Err(failure(&error, &limits, store.data().denied)),
-    }
+        Err(error) => Err(failure(&error, store.0.data())),
+    };
+    drop(store);
+    drop(place);
+    result
 }
 
 /// The bytes that the guest returned, and whether they are an error object.
-async fn run(
-    store: &mut Store<CallState>,
-    module: &Compiled,
-    argument: &[u8],
-    limits: &Limits,
-) -> wasmtime::Result<(Vec<u8>, bool)> {
-    store.set_fuel(limits.fuel)?;
-    store.fuel_async_yield_interval(Some(YIELD_INTERVAL))?;
+async fn run(store: &mut Store<CallState>, argument: &[u8]) -> wasmtime::Result<(Vec<u8>, bool)> {
+    let module = Arc::clone(&store.data().module);
+    store.set_fuel(store.data().limits.fuel)?;
+    store.fuel_async_yield_interval(Some(SLICE))?;
     let instance = module.pre.instantiate_async(&mut *store).await?;
-    let memory = instance.get_memory(&mut *store, "memory").ok_or_else(|| abi::out_of_range("`memory`"))?;
-    let alloc = instance.get_typed_func::<i32, i32>(&mut *store, "alloc")?;
-    let main = instance.get_typed_func::<(i32, i32), i64>(&mut *store, "run")?;
+    let exports = &module.exports;
+    let memory = instance.get_module_export(&mut *store, &exports.memory).and_then(Extern::into_memory);
+    let memory = memory.ok_or_else(|| abi::missing("memory"))?;
+    let alloc = instance.get_module_export(&mut *store, &exports.alloc).and_then(Extern::into_func);
+    let alloc = alloc.ok_or_else(|| abi::missing("alloc"))?.typed::<i32, i32>(&*store)?;
+    let main = instance.get_module_export(&mut *store, &exports.run).and_then(Extern::into_func);
+    let main = main.ok_or_else(|| abi::missing("run"))?.typed::<(i32, i32), i64>(&*store)?;
     let pointer = abi::place(&mut *store, &memory, &alloc, argument).await?;
     // `place` has checked that it fits an i32.
     let packed = main.call_async(&mut *store, (pointer.cast_signed(), argument.len() as i32)).await?;
     let Packed { pointer, len, is_error } = Packed::unpack(packed);
     let (start, len) = (pointer as usize, len as usize);
-    if len > limits.output_bytes {
-        let message =
-            format!("the function returned {len} bytes, the limit is {}: return less, or emit spans", limits.output_bytes);
+    let most = store.data().limits.output_bytes;
+    if len > most {
+        let message = format!("the function returned {len} bytes, the limit is {most}: return less, or emit spans");
         return Err(wasmtime::Error::new(Ended(Failure::new("output_limit", message))));
     }
     let bytes = start.checked_add(len).and_then(|stop| memory.data(&*store).get(start..stop));
@@ -123,7 +138,8 @@ fn guest_error(bytes: &[u8]) -> Failure {
 }
 
 /// Why a call ended, in stable codes.
-fn failure(error: &wasmtime::Error, limits: &Limits, denied: Option<&str>) -> Failure {
+fn failure(error: &wasmtime::Error, state: &CallState) -> Failure {
+    let CallState { limits, denied, .. } = state;
     if let Some(Ended(failure)) = error.downcast_ref::<Ended>() {
         return failure.clone();
     }
@@ -133,7 +149,7 @@ fn failure(error: &wasmtime::Error, limits: &Limits, denied: Option<&str>) -> Fa
             format!("the function used up its {} units of fuel: it loops, or needs a higher limits.fuel", limits.fuel),
         ),
         Some(Trap::StackOverflow) => Failure::new("stack_overflow", "the function's calls nest deeper than 512 KiB of stack"),
-        Some(trap) => match denied {
+        Some(trap) => match *denied {
             // A guest that is denied memory usually gives up by a trap of its own.
             Some("memory") => Failure::new(
                 "memory_limit",

@@ -1,9 +1,13 @@
 //! The engine and its settings, chosen once for every module.
 
+use logline_core::{Hash, canonical};
+use serde_json::json;
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
 
-/// Calls that can be under way at once; further ones wait.
-pub(crate) const POOL: u32 = 64;
+use crate::{abi, scan};
+
+/// The version of wasmtime that this is built with. A test compares it with the lockfile.
+pub(crate) const VERSION: &str = "48.0.8";
 
 /// The most linear memory that any call can have.
 pub(crate) const MAX_MEMORY: usize = 64 << 20;
@@ -11,28 +15,42 @@ pub(crate) const MAX_MEMORY: usize = 64 << 20;
 /// The most elements of a table.
 pub(crate) const MAX_TABLE: usize = 10_000;
 
-/// Engine, version and the settings that decide what code computes, as a name in receipts.
-pub(crate) const NAME: &str = "wasmtime 48 cranelift; fuel 1; nan canonical; no simd";
+/// Stack of a guest.
+pub(crate) const STACK: usize = 512 << 10;
 
-pub(crate) fn new() -> wasmtime::Result<Engine> {
-    let mut pool = PoolingAllocationConfig::new();
-    pool.total_core_instances(POOL)
-        .total_memories(POOL)
-        .total_tables(POOL)
-        // A call to the guest's `alloc` from within a host call runs on a stack of its own.
-        .total_stacks(2 * POOL)
-        .max_memories_per_module(1)
-        .max_tables_per_module(1)
-        .max_memory_size(MAX_MEMORY)
-        .table_elements(MAX_TABLE)
-        // Warm slots keep a little memory resident, so that most calls fault in no page.
-        .linear_memory_keep_resident(256 << 10);
+/// Engine and version, as receipts name it.
+pub(crate) fn name() -> String {
+    format!("wasmtime {VERSION}")
+}
+
+/// Determines everything on which output and fuel of a module depend: engine, version, and the settings below. (Not the machine:
+/// a module computes the same on each.)
+pub(crate) fn hash() -> Hash {
+    let settings = json!({
+        "engine": "wasmtime",
+        "version": VERSION,
+        "abi": crate::RUNTIME,
+        "features": {
+            "bulk_memory": true, "extended_const": true, "multi_value": true,
+            "memory64": false, "multi_memory": false, "relaxed_simd": false, "simd": false, "tail_call": false,
+        },
+        "nan": "canonical",
+        "fuel": {"operators": "default", "host_call": abi::HOST_CALL_FUEL, "host_call_byte": 1},
+        "memory_bytes": MAX_MEMORY,
+        "table_elements": MAX_TABLE,
+        "stack_bytes": STACK,
+        "scan": scan::limits(),
+    });
+    Hash::of(&canonical::to_vec(&settings))
+}
+
+/// The settings that decide what is compiled, and to what: those of an engine that only compiles as well.
+pub(crate) fn compiling() -> Config {
     let mut config = Config::new();
     config
-        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
         .memory_reservation(MAX_MEMORY as u64)
         .memory_guard_size(64 << 10)
-        .max_wasm_stack(512 << 10)
+        .max_wasm_stack(STACK)
         .async_stack_size(1 << 20)
         .consume_fuel(true)
         // The same bytes compute the same on every machine.
@@ -40,10 +58,65 @@ pub(crate) fn new() -> wasmtime::Result<Engine> {
         .wasm_relaxed_simd(false)
         .wasm_simd(false)
         .cranelift_opt_level(OptLevel::Speed)
+        .wasm_bulk_memory(true)
+        .wasm_multi_value(true)
+        .wasm_extended_const(true)
         // What guests do not need is not there to be attacked.
         .wasm_multi_memory(false)
         .wasm_memory64(false)
         .wasm_tail_call(false)
         .wasm_backtrace_max_frames(None);
+    config
+}
+
+/// An engine with a pool of this many instances.
+pub(crate) fn new(calls: u32) -> wasmtime::Result<Engine> {
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_core_instances(calls)
+        .total_memories(calls)
+        .total_tables(calls)
+        // A call to the guest's `alloc` from within a host call runs on a stack of its own.
+        .total_stacks(2 * calls)
+        .max_memories_per_module(1)
+        .max_tables_per_module(1)
+        .max_memory_size(MAX_MEMORY)
+        .table_elements(MAX_TABLE)
+        // Warm slots keep a little memory resident, so that most calls fault in no page.
+        .linear_memory_keep_resident(256 << 10);
+    let mut config = compiling();
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     Engine::new(&config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_in_receipts_is_the_one_that_runs() {
+        let lock = include_str!("../../Cargo.lock");
+        assert!(lock.contains(&format!("name = \"wasmtime\"\nversion = \"{VERSION}\"\n")), "set engine::VERSION");
+    }
+
+    #[test]
+    fn the_settings_are_those_that_the_hash_names() {
+        let features = Engine::new(&compiling()).unwrap();
+        let accepts = |module: &str| wasmtime::Module::validate(&features, &wat::parse_str(module).unwrap()).is_ok();
+        for (name, module, wanted) in [
+            ("bulk_memory", "(module (memory 1) (func (memory.fill (i32.const 0) (i32.const 0) (i32.const 0))))", true),
+            ("multi_value", "(module (func (result i32 i32) (i32.const 0) (i32.const 0)))", true),
+            ("extended_const", "(module (global i32 (i32.add (i32.const 1) (i32.const 1))))", true),
+            ("memory64", "(module (memory i64 1))", false),
+            ("multi_memory", "(module (memory 1) (memory 1))", false),
+            ("simd", "(module (func (drop (v128.const i64x2 0 0))))", false),
+            ("tail_call", "(module (func $f (return_call $f)))", false),
+            ("threads", "(module (memory 1 1 shared))", false),
+            ("exceptions", "(module (tag (param i32)))", false),
+            ("gc", "(module (type (struct)))", false),
+        ] {
+            assert_eq!(accepts(module), wanted, "{name}");
+        }
+        // It changes only together with what it names: receipts of older versions must not pass for this one's.
+        assert_eq!(hash().to_string(), "3963351c75b9125059aeeadf4bfa244ec7dad9445de13b59e8f3f8b814c1d46d");
+    }
 }

@@ -4,9 +4,14 @@
 //! and what it asks the host for, nothing else. `docs/wasm-abi.md` specifies the interface byte by byte.
 
 mod abi;
+mod cache;
 mod call;
 mod engine;
 mod module;
+mod options;
+mod scan;
+mod share;
+mod threads;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,11 +22,15 @@ use logline_core::sandbox::{Failure, HostCalls, Job, Receipt, Report, Sandbox};
 use logline_core::{Hash, canonical};
 use serde_json::Value;
 use thiserror::Error;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
 use wasmtime::Engine;
 
 use call::Usage;
-use module::{Compiled, Modules};
+use module::Modules;
+pub use options::WasmOptions;
+use share::Shares;
+use threads::Threads;
 
 /// The value of a function's `runtime` column that this sandbox runs.
 pub const RUNTIME: &str = "wasm@1";
@@ -37,50 +46,60 @@ pub fn encode_binary(binary: &[u8]) -> String {
 #[error("wasmtime could not be set up: {0}; check the limits on address space (ulimit -v)")]
 pub struct SetupError(String);
 
-/// Runs WebAssembly guests by ABI v1. It needs a tokio runtime with time enabled; one sandbox serves any number of calls, of
-/// which up to 64 are under way at once and the others wait within their time limit.
+/// Runs WebAssembly guests by ABI v1. It needs a tokio runtime with time enabled; one sandbox serves any number of calls at once.
+///
+/// A guest begins on the thread of whoever calls it and is moved to threads of the sandbox when it has computed for some tens of
+/// microseconds: short calls cost no change of threads, long ones keep nobody from theirs.
 pub struct WasmSandbox {
     engine: Engine,
+    engine_name: String,
+    engine_hash: Hash,
     modules: Modules,
-    slots: Semaphore,
+    shares: Shares,
+    threads: Threads,
 }
 
 impl WasmSandbox {
-    /// Sets up the engine and its pool of instances.
+    /// A sandbox with the default options.
     ///
     /// # Errors
-    /// Where the system refuses the address space of the pool, about 4 GiB.
+    /// As [`WasmSandbox::with`].
     pub fn new() -> Result<Self, SetupError> {
-        let setup = |e: wasmtime::Error| SetupError(format!("{e:#}"));
-        let engine = engine::new().map_err(setup)?;
-        let modules = Modules::new(engine.clone()).map_err(setup)?;
-        Ok(Self { engine, modules, slots: Semaphore::new(engine::POOL as usize) })
+        Self::with(WasmOptions::default())
     }
 
-    async fn call(
-        &self,
-        module: Arc<Compiled>,
-        job: Job<'_>,
-        host: &mut dyn HostCalls,
-        usage: &Arc<Usage>,
-    ) -> Result<Value, Failure> {
-        let _slot = self.slots.acquire().await.map_err(|_| Failure::new("closed", "the sandbox is closed"))?;
+    /// Sets up the engine, its pool of instances and its threads.
+    ///
+    /// # Errors
+    /// Where the system refuses threads, or the address space of the pool: 64 MiB for each call.
+    pub fn with(options: WasmOptions) -> Result<Self, SetupError> {
+        let setup = |e: wasmtime::Error| SetupError(format!("{e:#}"));
+        let engine = engine::new(options.calls).map_err(setup)?;
+        let modules = Modules::new(engine.clone(), options.threads, options.compiled_bytes).map_err(setup)?;
+        let threads = Threads::new(options.threads).map_err(|e| SetupError(e.to_string()))?;
+        let shares = Shares::new(options.calls);
+        Ok(Self { engine, engine_name: engine::name(), engine_hash: engine::hash(), modules, shares, threads })
+    }
+
+    async fn call(&self, job: Job<'_>, code: Hash, host: &mut dyn HostCalls, usage: &Arc<Usage>) -> Result<Value, Failure> {
+        let tenant = self.shares.tenant(&job);
+        let module = self.modules.get(&job, code, &tenant.compiling).await?;
+        let limit = job.limits.timeout_ms;
+        let deadline = Instant::now() + Duration::from_millis(limit);
+        let place = tokio::time::timeout_at(deadline, self.shares.place(&tenant, job.limits.memory_bytes)).await;
+        let place = place.map_err(|_| {
+            let message = format!("there was no place to run within {limit} ms: its tenant, or all, run too much; retry later");
+            Failure::new("busy", message)
+        })?;
+        let place = place.map_err(|_| Failure::new("closed", "the sandbox is closed"))?;
         let argument = canonical::to_vec(job.call);
         // One question at a time: a guest waits for its answer.
-        let (questions, mut asked) = mpsc::channel(1);
-        let guest = call::call(self.engine.clone(), module, argument, job.limits.clone(), questions, Arc::clone(usage));
-        tokio::pin!(guest);
-        loop {
-            tokio::select! {
-                biased;
-                result = &mut guest => return result,
-                Some(question) = asked.recv() => {
-                    let answer = abi::answer(host, question.op, question.argument).await;
-                    // The guest cannot be gone: it is waiting right here.
-                    let _ = question.reply.send(answer);
-                }
-            }
-        }
+        let (questions, asked) = mpsc::channel(1);
+        let guest = call::call(self.engine.clone(), module, argument, job.limits.clone(), questions, Arc::clone(usage), place);
+        self.threads.run(guest, asked, host, usage, deadline).await.unwrap_or_else(|| {
+            let message = format!("the function did not end within {limit} ms: it waits or computes too long");
+            Err(Failure::new("timeout", message))
+        })
     }
 }
 
@@ -91,26 +110,13 @@ impl Sandbox for WasmSandbox {
     }
 
     async fn run(&self, job: Job<'_>, host: &mut dyn HostCalls) -> Report {
-        let hash = Hash::of(job.code.as_bytes());
+        let code = self.modules.code_hash(&job);
         let usage = Arc::new(Usage::default());
-        let limit = Duration::from_millis(job.limits.timeout_ms);
-        // Dropping the call drops its store, which ends the guest at its next yield.
-        let result = match self.modules.get(job.code, hash, job.limits.module_bytes).await {
-            Err(failure) => Err(failure),
-            Ok(module) => match tokio::time::timeout(limit, self.call(module, job, host, &usage)).await {
-                Ok(result) => result,
-                Err(_) => Err(Failure::new(
-                    "timeout",
-                    format!("the function did not end within {} ms: it waits or computes too long", job.limits.timeout_ms),
-                )),
-            },
-        };
-        let receipt = Receipt {
-            code_hash: Some(hash),
-            engine: engine::NAME.to_owned(),
-            fuel_used: usage.fuel.load(Ordering::Relaxed),
-            peak_memory_bytes: usage.peak_memory.load(Ordering::Relaxed),
-        };
+        let result = self.call(job, code, host, &usage).await;
+        let mut receipt = Receipt::new(code, RUNTIME, &self.engine_name, self.engine_hash, job.limits);
+        receipt.fuel_used = usage.fuel.load(Ordering::Relaxed);
+        receipt.peak_memory_bytes = usage.peak_memory.load(Ordering::Relaxed);
+        receipt.host_calls = usage.host_calls.load(Ordering::Relaxed);
         Report { result, receipt }
     }
 }

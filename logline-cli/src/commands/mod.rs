@@ -9,4 +9,5 @@ pub(crate) mod keygen;
 pub(crate) mod migrate;
 pub(crate) mod read;
 pub(crate) mod rebuild;
+pub(crate) mod replay;
 pub(crate) mod tail;

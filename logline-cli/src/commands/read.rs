@@ -26,20 +26,29 @@ impl Options {
         ids::from_text(&self.id)
     }
 
-    /// The tenant to look in: named, or the only one that has the id.
     async fn tenant(&self, ledger: &dyn Ledger) -> Result<String, Error> {
-        if let Some(tenant) = self.r#in.as_deref().or(self.identity.tenant()) {
-            return Ok(tenant.to_owned());
-        }
-        let query = Query::new().id(self.id()).versions(Versions::All);
-        let spans = ledger.collect(&self.identity.scope(), &query, 1000).await?;
-        let tenants: BTreeSet<_> = spans.into_iter().map(|span| span.span.tenant_id).collect();
-        let mut tenants = tenants.into_iter();
-        match (tenants.next(), tenants.next()) {
-            (Some(tenant), None) => Ok(tenant),
-            (None, _) => Err(format!("no span {} in any tenant", self.id()).into()),
-            (Some(a), Some(b)) => Err(format!("id {} is in tenants `{a}`, `{b}`, …: name one with --in", self.id()).into()),
-        }
+        tenant_of(ledger, &self.identity, self.r#in.as_deref(), self.id()).await
+    }
+}
+
+/// The tenant to look in: named, or the only one that has the id.
+pub(crate) async fn tenant_of(
+    ledger: &dyn Ledger,
+    identity: &Identity,
+    named: Option<&str>,
+    id: Uuid,
+) -> Result<String, Error> {
+    if let Some(tenant) = named.or(identity.tenant()) {
+        return Ok(tenant.to_owned());
+    }
+    let query = Query::new().id(id).versions(Versions::All);
+    let spans = ledger.collect(&identity.scope(), &query, 1000).await?;
+    let tenants: BTreeSet<_> = spans.into_iter().map(|span| span.span.tenant_id).collect();
+    let mut tenants = tenants.into_iter();
+    match (tenants.next(), tenants.next()) {
+        (Some(tenant), None) => Ok(tenant),
+        (None, _) => Err(format!("no span {id} in any tenant").into()),
+        (Some(a), Some(b)) => Err(format!("id {id} is in tenants `{a}`, `{b}`, …: name one with --in").into()),
     }
 }
 

@@ -151,7 +151,7 @@ impl Host {
         }
         let now = inner.ledger.now().await?;
         // Nobody extends this lease, so it lasts as long as the function may take.
-        let lease = inner.lease.max(Duration::from_millis(self.trusted().manifest.timeout_ms()) + LEASE_MARGIN);
+        let lease = inner.lease.max(Duration::from_millis(self.trusted().manifest.limits_of(tenant).timeout_ms) + LEASE_MARGIN);
         let claim = self.claim(Due { request, function: None }, now, lease).await?;
         self.finish(claim).await
     }

@@ -11,7 +11,7 @@ use crate::draft::Draft;
 use crate::hex::PublicKey;
 use crate::keys::{self, SignatureError};
 use crate::roles::Role;
-use crate::sandbox::Limits;
+use crate::sandbox::{Limits, Share};
 use crate::span::{SYSTEM_TENANT, SignedSpan, Span, Visibility};
 
 /// The content of a manifest span's `metadata`.
@@ -34,9 +34,12 @@ pub struct Manifest {
     /// Times.
     #[serde(default)]
     pub policy: Policy,
-    /// What one execution may use.
+    /// What one execution may use. A function may ask for less in its `metadata.limits`.
     #[serde(default)]
     pub limits: Limits,
+    /// Limits of some tenants, where they differ from `limits`: by tenant, an object of the members that differ.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tenant_limits: BTreeMap<String, Value>,
     /// The key that may override a quota: functions that it has signed (as a publisher of their tenant) with `metadata.force` true
     /// are free of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -118,6 +121,15 @@ pub struct Throttle {
     /// Attempts per tenant and UTC day.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub per_tenant_daily_exec_limit: Option<u64>,
+    /// Fuel per tenant and UTC day. Counted when an attempt ends: what runs already when it is used up may end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub per_tenant_daily_fuel: Option<u64>,
+    /// Runs of one tenant at the same time on each host. Default 32.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub per_tenant_concurrent_calls: Option<u32>,
+    /// Memory that the runs of one tenant may use together on each host, bytes. Default 2 GiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub per_tenant_memory_bytes: Option<u64>,
 }
 
 /// Times of executions.
@@ -215,6 +227,7 @@ const ENFORCED: &[&str] = &[
     "override_pubkey_hex",
     "policy",
     "limits",
+    "tenant_limits",
     "critical",
 ];
 
@@ -234,6 +247,7 @@ impl Manifest {
             throttle: Throttle::default(),
             policy: Policy::default(),
             limits: Limits::default(),
+            tenant_limits: BTreeMap::new(),
             override_pubkey_hex: None,
             governance: None,
             retention: None,
@@ -298,7 +312,53 @@ impl Manifest {
                 return Err(ManifestError::NoTenant { key: authority.key, role: authority.role });
             }
         }
-        self.limits.check().map_err(|reason| ManifestError::Limits { reason })
+        let limits = |reason| ManifestError::Limits { reason };
+        self.limits.check().map_err(limits)?;
+        for (tenant, some) in &self.tenant_limits {
+            let of_tenant = self.limits.with(some).and_then(|all| all.check());
+            of_tenant.map_err(|reason| limits(format!("tenant_limits of `{tenant}`: {reason}")))?;
+        }
+        let share = self.share();
+        if share.calls == 0 {
+            return Err(limits("throttle.per_tenant_concurrent_calls is 0: nothing could run".to_owned()));
+        }
+        let largest = self.tenant_limits.keys().map(|tenant| self.limits_of(tenant).memory_bytes);
+        if let Some(bytes) = largest.chain([self.limits.memory_bytes]).max().filter(|bytes| *bytes > share.memory_bytes) {
+            let reason = format!("throttle.per_tenant_memory_bytes is {}, below the {bytes} of one run", share.memory_bytes);
+            return Err(limits(reason));
+        }
+        Ok(())
+    }
+
+    /// What one execution of a tenant's function may use, before the function's own limits.
+    #[must_use]
+    pub fn limits_of(&self, tenant: &str) -> Limits {
+        let own = self.tenant_limits.get(tenant).and_then(|some| self.limits.with(some).ok());
+        let mut limits = own.unwrap_or_else(|| self.limits.clone());
+        limits.timeout_ms = self.policy.timeout_ms.unwrap_or(self.policy.slow_ms).min(limits.timeout_ms);
+        limits
+    }
+
+    /// What one execution of `function` may use: the manifest's limits of its tenant, or less where its `metadata.limits` says so.
+    ///
+    /// # Errors
+    /// Where `metadata.limits` is no object of limits, as a text.
+    pub fn limits_for(&self, function: &Span) -> Result<Limits, String> {
+        let allowed = self.limits_of(&function.tenant_id);
+        match function.meta("limits") {
+            Some(own) => Ok(allowed.with(own).map_err(|reason| format!("metadata.{reason}"))?.min(&allowed)),
+            None => Ok(allowed),
+        }
+    }
+
+    /// What all runs of one tenant may use of one host at the same time.
+    #[must_use]
+    pub fn share(&self) -> Share {
+        let usual = Share::default();
+        Share {
+            calls: self.throttle.per_tenant_concurrent_calls.unwrap_or(usual.calls),
+            memory_bytes: self.throttle.per_tenant_memory_bytes.unwrap_or(usual.memory_bytes),
+        }
     }
 
     /// Whether this library can do what the manifest demands.
@@ -366,12 +426,6 @@ impl Manifest {
     #[must_use]
     pub fn is_forced(&self, function: &SignedSpan) -> bool {
         self.override_pubkey_hex == Some(function.seal.public_key) && function.meta("force") == Some(&Value::Bool(true))
-    }
-
-    /// The wall-clock limit of one run, milliseconds.
-    #[must_use]
-    pub fn timeout_ms(&self) -> u64 {
-        self.policy.timeout_ms.unwrap_or(self.policy.slow_ms).min(self.limits.timeout_ms)
     }
 }
 

@@ -488,7 +488,7 @@ impl Agent<'_> {
             return Ok(decisions);
         }
         let trusted = self.host.trusted();
-        let sandbox = Sandboxed { sandboxes: self.host.sandboxes(), limits: &trusted.manifest.limits };
+        let sandbox = Sandboxed { sandboxes: self.host.sandboxes(), manifest: &trusted.manifest };
         let mut decisions = Vec::with_capacity(range.len());
         for (span, _) in read.spans.get(range).unwrap_or_default() {
             if policy.concerns(&span.entity_type) {

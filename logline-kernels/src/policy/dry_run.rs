@@ -72,7 +72,7 @@ pub async fn dry_run(host: &Host, policy: &Span, options: &DryRunOptions) -> Res
     let scope = Scope::runtime(tenant);
     let query = Query::timeline().tenant(tenant).order(Order::Newest);
     let trusted = host.trusted();
-    let sandbox = Sandboxed { sandboxes: host.sandboxes(), limits: &trusted.manifest.limits };
+    let sandbox = Sandboxed { sandboxes: host.sandboxes(), manifest: &trusted.manifest };
     let (mut seen, mut cursor) = (0, None);
     let mut foreseen = Vec::new();
     loop {

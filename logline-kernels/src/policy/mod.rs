@@ -18,7 +18,7 @@ mod wasm;
 use std::collections::BTreeMap;
 
 use logline_core::kernel::Validator;
-use logline_core::sandbox::{Failure, Sandbox};
+use logline_core::sandbox::{Failure, Limits, Sandbox};
 use logline_core::{SignedSpan, Span, Timestamp, json as strict};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -195,7 +195,7 @@ impl Policy {
             Code::Cel { .. } => self.decide_cel(span, facts, span.at),
             Code::Sandboxed { runtime, code } => {
                 let input = json!({"span": columns(span)?, "now": span.at.to_string(), "facts": facts.to_value()});
-                let answer = wasm::run(runtime, code, &self.config, &input, sandbox).await?;
+                let answer = wasm::run((runtime, code), &span.tenant_id, &self.config, &input, sandbox).await?;
                 let actions = Action::list(&answer)?;
                 Ok(if actions.is_empty() { Decision::Pass } else { Decision::Act(actions) })
             }
@@ -256,8 +256,8 @@ impl Policy {
 pub struct Sandboxed<'a> {
     /// The host's sandboxes.
     pub sandboxes: &'a [std::sync::Arc<dyn Sandbox>],
-    /// What one run may use.
-    pub limits: &'a logline_core::sandbox::Limits,
+    /// What one run may use, and all of a tenant's.
+    pub manifest: &'a logline_core::trust::Manifest,
 }
 
 /// A span as policies see it: every column that is there, by its name.
@@ -300,14 +300,20 @@ fn cel(when: &str, due: Option<&str>, then: &[Value]) -> Result<Code, Failure> {
     Ok(Code::Cel { when, due, then: templates })
 }
 
-/// Refuses policies that do not compile and schedules that name no time.
+/// Refuses policies that do not compile, schedules that name no time and limits that are none.
 pub(crate) struct Standards;
 
 impl Validator for Standards {
     fn validate(&self, span: &Span) -> Result<(), Failure> {
         match (span.entity_type.as_str(), span.status.as_deref(), span.is_deleted) {
             ("policy", _, false) => Policy::of(span).map(drop),
-            ("function", Some("scheduled"), false) => Schedule::of(span).map(drop),
+            ("function", status, false) => {
+                if let Some(limits) = span.meta("limits") {
+                    let invalid = |reason| Failure::new("invalid_limits", format!("metadata.{reason}"));
+                    Limits::default().with(limits).map_err(invalid)?;
+                }
+                if status == Some("scheduled") { Schedule::of(span).map(drop) } else { Ok(()) }
+            }
             _ => Ok(()),
         }
     }

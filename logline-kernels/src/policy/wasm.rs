@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use logline_core::Timestamp;
-use logline_core::sandbox::{Failure, HostCalls, Job, Limits};
+use logline_core::sandbox::{Failure, HostCalls, Job};
 use serde_json::{Value, json};
 
 use super::Sandboxed;
@@ -12,8 +12,8 @@ const TIMEOUT_MS: u64 = 3000;
 
 /// Runs the code of a policy once.
 pub(super) async fn run(
-    runtime: &str,
-    code: &str,
+    (runtime, code): (&str, &str),
+    tenant: &str,
     config: &Value,
     input: &Value,
     given: Sandboxed<'_>,
@@ -23,10 +23,10 @@ pub(super) async fn run(
     };
     let now = input.get("now").and_then(Value::as_str).and_then(|text| text.parse().ok());
     let call = json!({"config": config, "input": input});
-    let mut limits: Limits = given.limits.clone();
+    let mut limits = given.manifest.limits_of(tenant);
     limits.timeout_ms = limits.timeout_ms.min(TIMEOUT_MS);
     let mut host = Nothing { now: now.unwrap_or(Timestamp::EPOCH) };
-    sandbox.run(Job { code, call: &call, limits: &limits }, &mut host).await.result
+    sandbox.run(Job::new(tenant, code, &call, &limits).share(given.manifest.share()), &mut host).await.result
 }
 
 /// All that the code of a policy gets from its host: the time of the span.

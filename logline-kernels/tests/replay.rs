@@ -1,0 +1,257 @@
+//! Executions that are repeated from the ledger: what was recorded can be checked by whoever reads it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
+
+mod setup;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use logline_core::ledger::{Ledger, LedgerExt as _, Query, Versions};
+use logline_core::sandbox::{HostCalls, Job, Report, Sandbox};
+use logline_core::{Draft, Hash, MemoryLedger, Rules, Scope, SignedSpan, SystemClock, SystemIds, Verifier, Visibility};
+use logline_kernels::{Replay, ReplayError};
+use logline_wasm::WasmSandbox;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use setup::{
+    HOST, PUBLISHER, TENANT, USER, answer, ask, block_on, echo, execute, failure, function, host, host_with, key, module,
+    output, publish, smuggle, spans,
+};
+
+fn sandboxes() -> Vec<Arc<dyn Sandbox>> {
+    vec![Arc::new(WasmSandbox::new().unwrap())]
+}
+
+async fn replay(ledger: &dyn Ledger, execution: Uuid) -> Result<Replay, ReplayError> {
+    let scope = Scope::runtime(TENANT);
+    logline_kernels::replay(ledger, &scope, (TENANT, execution), &sandboxes(), Rules::default()).await
+}
+
+/// Asks the host twice: a query for all notes, page by page, and random bytes; emits a draft; returns the last answer.
+fn curious() -> String {
+    let data = |at: usize, text: &str| format!(r#"(data (i32.const {at}) "{}")"#, text.replace('"', "\\22"));
+    let (query, random) = (r#"{"entity_type":"note","limit":2}"#, r#"{"bytes":16}"#);
+    let (draft, refused) = (r#"{"entity_type":"alert"}"#, r#"{"entity_type":"execution"}"#);
+    let ask =
+        |op: u32, at: usize, text: &str| format!("(call $host (i32.const {op}) (i32.const {at}) (i32.const {}))", text.len());
+    module(
+        &[data(1024, query), data(1100, random), data(1200, draft), data(1300, refused)].concat(),
+        &format!(
+            "(local $found i64)
+             (local.set $found {}) (drop {}) (drop {}) (drop {})
+             (local.get $found)",
+            ask(4, 1024, query),
+            ask(3, 1100, random),
+            ask(5, 1200, draft),
+            ask(5, 1300, refused),
+        ),
+    )
+}
+
+async fn notes(ledger: &MemoryLedger, count: usize) {
+    for n in 0..count {
+        let note = Draft::new("note").tenant(TENANT).owner(USER).who("user").this("note").content(json!({"n": n}));
+        smuggle(ledger, note, HOST).await;
+    }
+}
+
+#[test]
+fn an_execution_is_repeated_from_the_ledger_alone() {
+    block_on(async {
+        let (ledger, host) = host().await;
+        notes(&ledger, 3).await;
+        let id = publish(&host, &curious()).await;
+        let done = execute(&host, id, json!({"n": 1})).await;
+        assert_eq!(output(&done)["spans"].as_array().unwrap().len(), 2);
+        // What the function read has changed meanwhile, and there is more of it.
+        let read = spans(&ledger, "note").await.remove(0);
+        let changed = Draft::next_version(&read).content(json!({"n": "changed"})).stamp(&SystemClock, &SystemIds);
+        ledger.append_one(&Scope::Operator, changed.seal_local(&key(HOST)).unwrap()).await.unwrap();
+        notes(&ledger, 5).await;
+        let again = replay(&ledger, done.span.id).await.unwrap();
+        assert!(again.holds() && again.is_same_engine(), "{:?}", again.differences);
+        assert_eq!(again.repeated.result.as_ref().unwrap(), output(&done));
+        assert_eq!(again.repeated.receipt.fuel_used, again.recorded.fuel_used);
+        assert_eq!(again.repeated.receipt.peak_memory_bytes, again.recorded.peak_memory_bytes);
+        let journal = done.span.meta("journal").unwrap();
+        assert_eq!(journal["answers"][0]["rows"].as_array().unwrap().len(), 2);
+        assert_eq!(journal["answers"][0]["rows"][0][3], read.seal.curr_hash.to_string());
+        assert!(journal["answers"][0]["cursor"].is_string() && journal["seed"].is_string());
+        assert_eq!(journal["answers"][1]["error"]["code"], "not_permitted");
+    });
+}
+
+#[test]
+fn failures_are_repeated_as_well() {
+    block_on(async {
+        let (ledger, host) = host_with(|limits| limits.fuel = 1_000_000).await;
+        let deeper = "[".repeat(64) + &"]".repeat(64);
+        for (code, expected) in [
+            (module("", "unreachable"), "trap"),
+            (module("", "(loop $again (br $again)) (i64.const 0)"), "fuel_exhausted"),
+            (module("", "(i64.const 0x7fffffff00001000)"), "out_of_range"),
+            (answer("nonsense"), "invalid_output"),
+            (answer(&deeper), "invalid_output"),
+            ("(module)".to_owned(), "invalid_module"),
+            (ask(9, "null"), ""),
+        ] {
+            let id = publish(&host, &code).await;
+            let done = execute(&host, id, json!(1)).await;
+            if !expected.is_empty() {
+                assert_eq!(failure(&done).0, expected);
+            }
+            let again = replay(&ledger, done.span.id).await.unwrap();
+            assert!(again.holds(), "{expected}: {:?}", again.differences);
+        }
+    });
+}
+
+#[test]
+fn what_depends_on_the_hour_is_not_repeated() {
+    block_on(async {
+        let (ledger, host) = host_with(|limits| {
+            limits.fuel = 100_000_000_000;
+            limits.timeout_ms = 50;
+        })
+        .await;
+        let id = publish(&host, &module("", "(loop $again (br $again)) (i64.const 0)")).await;
+        let done = execute(&host, id, json!(1)).await;
+        let fuel = done.span.meta("receipt").unwrap()["fuel_used"].as_u64().unwrap();
+        assert!(fuel > 50_000, "what a stopped function has used is known: {fuel}");
+        let error = replay(&ledger, done.span.id).await.unwrap_err();
+        assert!(error.to_string().contains("ended with `timeout`, which depends on the machine"), "{error}");
+        let error = replay(&ledger, id).await.unwrap_err();
+        assert!(error.to_string().contains("it is of type `function`"), "{error}");
+        let error = replay(&ledger, Uuid::nil()).await.unwrap_err();
+        assert!(matches!(error, ReplayError::Missing { .. }), "{error}");
+        let refused = execute(&host, publish(&host, &echo()).await, json!("x".repeat(200_000))).await;
+        let error = replay(&ledger, refused.span.id).await.unwrap_err();
+        assert!(error.to_string().contains("no code ran"), "{error}");
+    });
+}
+
+/// The same ledger, but that its host has signed another record of this execution.
+async fn forged(ledger: &MemoryLedger, honest: &SignedSpan, change: impl FnOnce(&mut Draft)) -> MemoryLedger {
+    let mut draft = Draft::from_columns(honest.span.clone());
+    change(&mut draft);
+    let forged = MemoryLedger::new();
+    for row in ledger.collect(&Scope::Operator, &Query::new().versions(Versions::All), 1000).await.unwrap() {
+        let span = match row.id == honest.id {
+            true => draft.clone().seal_local(&key(HOST)).unwrap(),
+            false => row.verify(&mut Verifier::new()).unwrap(),
+        };
+        forged.append_one(&Scope::Operator, span).await.unwrap();
+    }
+    forged
+}
+
+/// A change of one place in a draft's metadata.
+fn set(path: &'static str, value: Value) -> impl FnOnce(&mut Draft) {
+    move |draft: &mut Draft| *draft.columns_mut().metadata.as_mut().unwrap().pointer_mut(path).unwrap() = value
+}
+
+#[test]
+fn a_host_that_records_what_did_not_happen_is_found_out() {
+    block_on(async {
+        let (ledger, host) = host().await;
+        notes(&ledger, 3).await;
+        let id = publish(&host, &curious()).await;
+        let done = execute(&host, id, json!({"n": 1})).await.span.into_signed();
+        let output = |draft: &mut Draft| draft.columns_mut().output = Some(json!("paid"));
+        let error = |draft: &mut Draft| {
+            draft.columns_mut().output = None;
+            draft.columns_mut().error = Some(json!({"code": "trap", "message": "it failed"}));
+        };
+        for (ledger, expected) in [
+            (forged(&ledger, &done, output).await, &["output"][..]),
+            (forged(&ledger, &done, error).await, &["output", "error"]),
+            (forged(&ledger, &done, set("/receipt/fuel_used", json!(1))).await, &["fuel_used"]),
+            (forged(&ledger, &done, set("/journal/answers/0/rows", json!([]))).await, &["output", "fuel_used"]),
+            (forged(&ledger, &done, set("/journal/answers/0/call", json!(7))).await, &["output", "error", "fuel_used"]),
+            (forged(&ledger, &done, set("/journal/now", json!("2020-01-01T00:00:00.000000Z"))).await, &["emitted"]),
+        ] {
+            let again = replay(&ledger, done.id).await.unwrap();
+            let found: Vec<_> = again.differences.iter().map(|difference| difference.what).collect();
+            assert_eq!(found, expected, "{:?}", again.differences);
+        }
+    });
+}
+
+#[test]
+fn a_record_that_names_rows_that_are_not_there_is_not_believed() {
+    block_on(async {
+        let (ledger, host) = host().await;
+        notes(&ledger, 1).await;
+        let id = publish(&host, &curious()).await;
+        let done = execute(&host, id, json!(1)).await;
+        // Another tenant's runtime does not see what it needs.
+        let scope = Scope::runtime("other");
+        let replayed = logline_kernels::replay(&ledger, &scope, (TENANT, done.span.id), &sandboxes(), Rules::default()).await;
+        assert!(matches!(replayed, Err(ReplayError::Missing { .. })), "{replayed:?}");
+        let another = json!(Hash::of(b"another").to_string());
+        let forged = forged(&ledger, &done.span, set("/journal/answers/0/rows/0/3", another)).await;
+        assert!(matches!(replay(&forged, done.span.id).await, Err(ReplayError::Changed { .. })));
+    });
+}
+
+/// An engine that counts otherwise, as another version would.
+struct Another(WasmSandbox);
+
+#[async_trait]
+impl Sandbox for Another {
+    fn runtime(&self) -> &'static str {
+        self.0.runtime()
+    }
+
+    async fn run(&self, job: Job<'_>, host: &mut dyn HostCalls) -> Report {
+        let mut report = self.0.run(job, host).await;
+        report.receipt.engine_hash = Hash::of(b"another engine");
+        report.receipt.fuel_used += 7;
+        report
+    }
+}
+
+#[test]
+fn another_engine_owes_the_same_output_but_not_the_same_fuel() {
+    block_on(async {
+        let (ledger, host) = host().await;
+        let done = execute(&host, publish(&host, &echo()).await, json!([1, 2])).await;
+        let another: Vec<Arc<dyn Sandbox>> = vec![Arc::new(Another(WasmSandbox::new().unwrap()))];
+        let scope = Scope::runtime(TENANT);
+        let again = logline_kernels::replay(&ledger, &scope, (TENANT, done.span.id), &another, Rules::default()).await.unwrap();
+        assert!(again.holds() && !again.is_same_engine());
+    });
+}
+
+#[test]
+fn a_function_that_reads_more_than_its_journal_holds_is_told_so() {
+    block_on(async {
+        let (ledger, host) = host_with(|limits| limits.journal_bytes = 400).await;
+        notes(&ledger, 5).await;
+        let done = execute(&host, publish(&host, &ask(4, r#"{"entity_type":"note"}"#)).await, json!(1)).await;
+        assert_eq!(output(&done)["code"], "journal_limit");
+        assert_eq!(done.span.meta("journal").unwrap()["full_at"], 1);
+        assert!(replay(&ledger, done.span.id).await.unwrap().holds());
+        let few = execute(&host, publish(&host, &ask(4, r#"{"entity_type":"note","limit":2}"#)).await, json!(1)).await;
+        assert_eq!(output(&few)["spans"].as_array().unwrap().len(), 2);
+    });
+}
+
+#[test]
+fn a_function_may_ask_for_less_than_its_tenant_is_allowed_and_never_for_more() {
+    block_on(async {
+        let (_, host) = host().await;
+        let spin = module("", "(loop $again (br $again)) (i64.const 0)");
+        for (limits, fuel) in [(json!({"fuel": 70_000}), 70_000), (json!({"fuel": 100_000_000_000_u64}), 100_000_000)] {
+            let draft = function(&spin).visibility(Visibility::Tenant).meta("limits", limits);
+            let id = host.publish(draft, &key(PUBLISHER)).await.unwrap().id;
+            let done = execute(&host, id, json!(1)).await;
+            assert_eq!(failure(&done).0, "fuel_exhausted");
+            assert_eq!(done.span.meta("receipt").unwrap()["limits"]["fuel"], fuel);
+        }
+        let draft = function(&spin).meta("limits", json!({"fule": 1}));
+        let error = host.publish(draft.clone(), &key(PUBLISHER)).await.unwrap_err();
+        assert!(error.to_string().contains("unknown field `fule`"), "{error}");
+    });
+}

@@ -1,0 +1,51 @@
+//! What a sandbox may use of its machine.
+
+use std::num::NonZeroUsize;
+
+/// How a [`WasmSandbox`](crate::WasmSandbox) is set up. The defaults suit a host with some cores and gigabytes.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct WasmOptions {
+    pub(crate) calls: u32,
+    pub(crate) threads: usize,
+    pub(crate) compiled_bytes: usize,
+}
+
+/// The most calls at once: each needs 64 MiB of address space.
+const MAX_CALLS: u32 = 4096;
+
+impl Default for WasmOptions {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        Self { calls: 64, threads: cores, compiled_bytes: 256 << 20 }
+    }
+}
+
+impl WasmOptions {
+    /// The defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Calls that can be under way at once, 1 to 4096; further ones wait. Default 64.
+    #[must_use]
+    pub fn calls(mut self, calls: u32) -> Self {
+        self.calls = calls.clamp(1, MAX_CALLS);
+        self
+    }
+
+    /// Threads for guests that compute for long, and as many for compiling. Default: one for each core.
+    #[must_use]
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = threads.clamp(1, 256);
+        self
+    }
+
+    /// Machine code to keep in memory, bytes; past it the longest unused goes. Default 256 MiB.
+    #[must_use]
+    pub fn compiled_bytes(mut self, bytes: usize) -> Self {
+        self.compiled_bytes = bytes;
+        self
+    }
+}

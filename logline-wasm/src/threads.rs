@@ -1,0 +1,112 @@
+//! Where guests compute: at first with whoever calls them, then on threads of their own.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Poll;
+
+use futures_util::FutureExt as _;
+use logline_core::sandbox::{Failure, HostCalls};
+use serde_json::Value;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
+
+use crate::abi;
+use crate::call::{HostRequest, SLICE, Usage};
+
+type Outcome = Result<Value, Failure>;
+
+/// Threads for guests that compute for long. Those take turns: each lets the others run after a slice of fuel.
+pub(crate) struct Threads {
+    /// INVARIANT: `Some` until it is dropped.
+    runtime: Option<Runtime>,
+}
+
+impl Threads {
+    pub(crate) fn new(threads: usize) -> std::io::Result<Self> {
+        let runtime = Builder::new_multi_thread().worker_threads(threads).thread_name("logline-guest").build()?;
+        Ok(Self { runtime: Some(runtime) })
+    }
+
+    /// Runs a guest to its end and answers its questions; `None` when the deadline was first. It has stopped when this returns; where
+    /// this is dropped it stops at the end of its slice.
+    pub(crate) async fn run(
+        &self,
+        guest: impl Future<Output = Outcome> + Send + 'static,
+        mut asked: mpsc::Receiver<HostRequest>,
+        host: &mut dyn HostCalls,
+        usage: &Arc<Usage>,
+        deadline: Instant,
+    ) -> Option<Outcome> {
+        // Whatever wasmtime does, a run ends with a report.
+        let guest = AssertUnwindSafe(guest).catch_unwind();
+        let guest = async move { guest.await.unwrap_or_else(|_| Err(failed())) };
+        let mut guest: Pin<Box<dyn Future<Output = Outcome> + Send>> = Box::pin(guest);
+        loop {
+            let polled = std::future::poll_fn(|context| Poll::Ready(guest.as_mut().poll(context))).await;
+            if let Poll::Ready(outcome) = polled {
+                return Some(outcome);
+            }
+            // A guest that waits for nothing has used up its slice.
+            let Ok(question) = asked.try_recv() else { break };
+            if !answer(question, host, deadline).await {
+                return None;
+            }
+            if usage.fuel.load(Ordering::Relaxed) > SLICE {
+                break;
+            }
+        }
+        let runtime = self.runtime.as_ref()?;
+        let mut guest = Guest(runtime.spawn(guest));
+        loop {
+            tokio::select! {
+                biased;
+                outcome = &mut guest.0 => return Some(outcome.unwrap_or_else(|_| Err(failed()))),
+                Some(question) = asked.recv() => {
+                    if !answer(question, host, deadline).await {
+                        break;
+                    }
+                }
+                () = tokio::time::sleep_until(deadline) => break,
+            }
+        }
+        // It ends with its slice. Only then its place is free and what it has used is known.
+        guest.0.abort();
+        (&mut guest.0).await.ok()
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // Hosts drop their sandbox in asynchronous code, where waiting for threads is not allowed.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// A guest on a thread of the sandbox, which is stopped with whoever waits for it.
+struct Guest(JoinHandle<Outcome>);
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn failed() -> Failure {
+    Failure::new("internal", "the engine failed: see the host's log, and report it")
+}
+
+/// Answers one question, unless the deadline is first.
+async fn answer(question: HostRequest, host: &mut dyn HostCalls, deadline: Instant) -> bool {
+    let HostRequest { op, argument, reply } = question;
+    let Ok(answer) = timeout_at(deadline, abi::answer(host, op, argument)).await else { return false };
+    // A guest that was stopped is not there to hear it.
+    let _ = reply.send(answer);
+    true
+}
