@@ -227,7 +227,7 @@ pub struct Limits {
     pub log_bytes: usize,
     /// Bytes of the journal, which names every row that was read; further queries are refused. Default 128 KiB.
     pub journal_bytes: usize,
-    /// Bytes of the decoded module. Default 1 MiB.
+    /// Bytes of the decoded module. Default 1 MiB; the ceiling is 16 MiB, for hosts that compile in processes of their own.
     pub module_bytes: usize,
 }
 
@@ -262,7 +262,7 @@ impl Limits {
         emitted: 1000,
         log_bytes: 64 << 10,
         journal_bytes: 256 << 10,
-        module_bytes: 1 << 20,
+        module_bytes: 16 << 20,
     };
 
     /// Each limit by name.

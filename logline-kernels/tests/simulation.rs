@@ -32,8 +32,8 @@ use logline_core::roles::Role;
 use logline_core::sandbox::{Failure, HostCalls, Job, Receipt as Used, Report, Sandbox};
 use logline_core::trust::Manifest;
 use logline_core::{
-    Clock, Draft, EXECUTIONS_QUOTA, Host, MemoryLedger, SYSTEM_TENANT, Scope, SeededIds, SignedSpan, Signer as _, Timestamp,
-    VerifiedSpan, ids,
+    Clock, Draft, EXECUTIONS_QUOTA, Hash, Host, MemoryLedger, SYSTEM_TENANT, Scope, SeededIds, SignedSpan, Signer as _,
+    Timestamp, VerifiedSpan, ids,
 };
 use logline_kernels::{AgentOptions, Loops, ObserverOptions, Run as _, WorkerOptions};
 use serde_json::{Value, json};
@@ -253,7 +253,8 @@ impl Sandbox for Play {
             Some(code) => Err(Failure::new(code, "as it was told")),
             None => Ok(input["n"].clone()),
         };
-        Report { result, receipt: Used::default() }
+        let receipt = Used::new(Hash::of(job.code.as_bytes()), self.runtime(), "play", Hash::of(b"play"), job.limits);
+        Report { result, receipt }
     }
 }
 

@@ -4,8 +4,11 @@
 //! and what it asks the host for, nothing else. `docs/wasm-abi.md` specifies the interface byte by byte.
 
 mod abi;
+mod artifact;
 mod cache;
 mod call;
+mod compiler;
+mod disk;
 mod engine;
 mod module;
 mod options;
@@ -26,9 +29,12 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use wasmtime::Engine;
 
+pub use artifact::CacheKey;
 use call::Usage;
+pub use compiler::{Compiler, compiler_main};
 use module::Modules;
 pub use options::WasmOptions;
+use scan::Scan;
 use share::Shares;
 use threads::Threads;
 
@@ -41,9 +47,18 @@ pub fn encode_binary(binary: &[u8]) -> String {
     module::encode(binary)
 }
 
+/// Whether the binary of a module would be compiled: its imports, and what compiling it may cost. Whether it is valid in itself is
+/// found when it is compiled.
+///
+/// # Errors
+/// `invalid_module`, with what to change.
+pub fn check(binary: &[u8]) -> Result<(), Failure> {
+    scan::scan(binary, Scan::Cost)
+}
+
 /// The engine could not be set up.
 #[derive(Debug, Error)]
-#[error("wasmtime could not be set up: {0}; check the limits on address space (ulimit -v)")]
+#[error("the sandbox could not be set up: {0}; check the limits on address space (ulimit -v) and threads")]
 pub struct SetupError(String);
 
 /// Runs WebAssembly guests by ABI v1. It needs a tokio runtime with time enabled; one sandbox serves any number of calls at once.
@@ -71,14 +86,15 @@ impl WasmSandbox {
     /// Sets up the engine, its pool of instances and its threads.
     ///
     /// # Errors
-    /// Where the system refuses threads, or the address space of the pool: 64 MiB for each call.
+    /// Where the system refuses threads, a folder, or the address space of the pool: 64 MiB for each call.
     pub fn with(options: WasmOptions) -> Result<Self, SetupError> {
         let setup = |e: wasmtime::Error| SetupError(format!("{e:#}"));
         let engine = engine::new(options.calls).map_err(setup)?;
-        let modules = Modules::new(engine.clone(), options.threads, options.compiled_bytes).map_err(setup)?;
         let threads = Threads::new(options.threads).map_err(|e| SetupError(e.to_string()))?;
         let shares = Shares::new(options.calls);
-        Ok(Self { engine, engine_name: engine::name(), engine_hash: engine::hash(), modules, shares, threads })
+        let scan = if options.compiler.is_some() { Scan::Structure } else { Scan::Cost };
+        let modules = Modules::new(engine.clone(), options).map_err(setup)?;
+        Ok(Self { engine, engine_name: engine::name(), engine_hash: engine::hash(scan), modules, shares, threads })
     }
 
     async fn call(&self, job: Job<'_>, code: Hash, host: &mut dyn HostCalls, usage: &Arc<Usage>) -> Result<Value, Failure> {

@@ -12,12 +12,19 @@ use tokio::time::Instant;
 use wasmtime::{Engine, InstancePre, Linker, Module, ModuleExport};
 
 use crate::abi;
+use crate::artifact::Artifact;
 use crate::cache::{Cache, Verdict};
 use crate::call::CallState;
-use crate::scan::{invalid, scan};
+use crate::compiler::Compiler;
+use crate::disk::Disk;
+use crate::options::WasmOptions;
+use crate::scan::{Scan, invalid, scan};
 
 /// How long a caller waits for a module to be compiled, its turn included. (A host's lease allows for it.)
 const COMPILE_TIME: Duration = Duration::from_secs(30);
+
+/// Bytes of a binary that is compiled within the host.
+const MAX_BYTES: usize = 1 << 20;
 
 /// Modules that are compiled at once, each of another tenant.
 const COMPILATIONS: usize = 2;
@@ -40,6 +47,7 @@ pub(crate) struct Exports {
 }
 
 impl Compiled {
+    /// A module that was compiled, with the bytes of its binary.
     fn new(linker: &Linker<CallState>, module: &Module, bytes: usize) -> Result<Self, Failure> {
         let exports = abi::exports(module)?;
         let pre = linker.instantiate_pre(module).map_err(|e| invalid(format!("{e:#}")))?;
@@ -55,32 +63,41 @@ impl Compiled {
 
 /// Modules by their code.
 pub(crate) struct Modules {
-    engine: Engine,
-    linker: Arc<Linker<CallState>>,
-    cache: Arc<Cache>,
+    maker: Arc<Maker>,
     compiling: Arc<Semaphore>,
     /// Threads that do nothing but compile.
     pool: rayon::ThreadPool,
 }
 
+/// What makes modules of code.
+struct Maker {
+    engine: Engine,
+    linker: Linker<CallState>,
+    cache: Cache,
+    disk: Option<Disk>,
+    compiler: Option<Compiler>,
+}
+
 impl Modules {
-    pub(crate) fn new(engine: Engine, threads: usize, compiled_bytes: usize) -> wasmtime::Result<Self> {
+    pub(crate) fn new(engine: Engine, options: WasmOptions) -> wasmtime::Result<Self> {
         let mut linker = Linker::new(&engine);
         abi::link(&mut linker)?;
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|n| format!("logline-compile-{n}"));
-        let pool = pool.build().map_err(wasmtime::Error::new)?;
-        let cache = Arc::new(Cache::new(compiled_bytes));
-        let compiling = Arc::new(Semaphore::new(COMPILATIONS));
-        Ok(Self { engine, linker: Arc::new(linker), cache, compiling, pool })
+        let pool = rayon::ThreadPoolBuilder::new();
+        let pool = pool.num_threads(options.threads).thread_name(|n| format!("logline-compile-{n}")).build();
+        let pool = pool.map_err(wasmtime::Error::new)?;
+        let disk = options.disk.map(|(folder, key)| Disk::open(folder, key, &engine)).transpose()?;
+        let cache = Cache::new(options.compiled_bytes);
+        let maker = Arc::new(Maker { engine, linker, cache, disk, compiler: options.compiler });
+        Ok(Self { maker, compiling: Arc::new(Semaphore::new(COMPILATIONS)), pool })
     }
 
     /// The hash of a job's code, which is computed once for each version of a function.
     pub(crate) fn code_hash(&self, job: &Job<'_>) -> Hash {
-        let known = job.version.and_then(|version| self.cache.code_of(&version));
+        let known = job.version.and_then(|version| self.maker.cache.code_of(&version));
         known.unwrap_or_else(|| {
             let hash = Hash::of(job.code.as_bytes());
             if let Some(version) = job.version {
-                self.cache.remember(version, hash);
+                self.maker.cache.remember(version, hash);
             }
             hash
         })
@@ -89,7 +106,7 @@ impl Modules {
     /// The module in a job's code, whose hash is `hash`, compiled now or before. `turns` is its tenant's place among compilations.
     pub(crate) async fn get(&self, job: &Job<'_>, hash: Hash, turns: &Arc<Semaphore>) -> Result<Arc<Compiled>, Failure> {
         let max_bytes = job.limits.module_bytes;
-        let known = || self.cache.get(&hash).map(|verdict| verdict.and_then(|module| module.within(max_bytes)));
+        let known = || self.maker.cache.get(&hash).map(|verdict| verdict.and_then(|module| module.within(max_bytes)));
         if let Some(known) = known() {
             return known;
         }
@@ -101,16 +118,15 @@ impl Modules {
         if let Some(known) = known() {
             return known;
         }
-        let (engine, linker, code) = (self.engine.clone(), Arc::clone(&self.linker), job.code.to_owned());
-        let cache = Arc::clone(&self.cache);
+        let (maker, code) = (Arc::clone(&self.maker), job.code.to_owned());
         let (done, compiled) = oneshot::channel();
         // The turn and the result belong to the compilation, not to whoever waits for it: a caller that gives up neither lets a
         // further compiler start nor throws the work away.
         self.pool.spawn(move || {
-            let verdict = compile(&engine, &linker, &code, max_bytes);
-            // What is too large for one tenant's limits may fit another's.
-            if !verdict.as_ref().is_err_and(|failure| failure.code == "module_limit") {
-                cache.insert(hash, verdict.clone());
+            let verdict = maker.make(&code, &hash, max_bytes);
+            // What does not fit one tenant's limits may fit another's, and what failed for other reasons may not fail again.
+            if !verdict.as_ref().is_err_and(|failure| failure.code != "invalid_module") {
+                maker.cache.insert(hash, verdict.clone());
             }
             drop((own, place));
             // Nobody may be waiting any more.
@@ -138,11 +154,33 @@ fn too_large(bytes: usize, max: usize) -> Result<(), Failure> {
     Err(Failure::new("module_limit", format!("the module has {bytes} bytes, the limit is {max}: build it smaller")))
 }
 
-fn compile(engine: &Engine, linker: &Linker<CallState>, code: &str, max_bytes: usize) -> Verdict {
-    let binary = decode(code, max_bytes)?;
-    scan(&binary)?;
-    let module = Module::from_binary(engine, &binary).map_err(|e| invalid(format!("{e:#}")))?;
-    Compiled::new(linker, &module, binary.len()).map(Arc::new)
+impl Maker {
+    fn make(&self, code: &str, hash: &Hash, max_bytes: usize) -> Verdict {
+        let binary = decode(code, max_bytes)?;
+        if self.compiler.is_none() {
+            too_large(binary.len(), MAX_BYTES)?;
+            scan(&binary, Scan::Cost)?;
+        }
+        let cached = self.disk.as_ref().and_then(|disk| disk.load(hash, &self.engine));
+        let is_new = cached.is_none();
+        let module = match cached {
+            Some(module) => module,
+            None => self.compile(&binary)?,
+        };
+        let compiled = Compiled::new(&self.linker, &module, binary.len()).map(Arc::new)?;
+        if let Some(disk) = self.disk.as_ref().filter(|_| is_new) {
+            disk.store(hash, &module);
+        }
+        Ok(compiled)
+    }
+
+    fn compile(&self, binary: &[u8]) -> Result<Module, Failure> {
+        let made = match &self.compiler {
+            Some(compiler) => Artifact::of_compiler(&compiler.compile(binary)?).load(&self.engine),
+            None => Module::from_binary(&self.engine, binary),
+        };
+        made.map_err(|e| invalid(format!("{e:#}")))
+    }
 }
 
 /// The binary in a `code` column: WebAssembly text where it begins like one, base64 otherwise.

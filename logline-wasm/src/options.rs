@@ -1,6 +1,10 @@
 //! What a sandbox may use of its machine.
 
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use crate::artifact::CacheKey;
+use crate::compiler::Compiler;
 
 /// How a [`WasmSandbox`](crate::WasmSandbox) is set up. The defaults suit a host with some cores and gigabytes.
 #[derive(Debug, Clone)]
@@ -9,6 +13,8 @@ pub struct WasmOptions {
     pub(crate) calls: u32,
     pub(crate) threads: usize,
     pub(crate) compiled_bytes: usize,
+    pub(crate) disk: Option<(PathBuf, CacheKey)>,
+    pub(crate) compiler: Option<Compiler>,
 }
 
 /// The most calls at once: each needs 64 MiB of address space.
@@ -17,7 +23,7 @@ const MAX_CALLS: u32 = 4096;
 impl Default for WasmOptions {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        Self { calls: 64, threads: cores, compiled_bytes: 256 << 20 }
+        Self { calls: 64, threads: cores, compiled_bytes: 256 << 20, disk: None, compiler: None }
     }
 }
 
@@ -46,6 +52,21 @@ impl WasmOptions {
     #[must_use]
     pub fn compiled_bytes(mut self, bytes: usize) -> Self {
         self.compiled_bytes = bytes;
+        self
+    }
+
+    /// Keeps machine code in files of this folder as well, so that a restart need not compile again. What is loaded from there runs
+    /// with all rights of this process: only what carries a MAC by `key` is.
+    #[must_use]
+    pub fn disk(mut self, folder: impl Into<PathBuf>, key: CacheKey) -> Self {
+        self.disk = Some((folder.into(), key));
+        self
+    }
+
+    /// Compiles in processes of their own.
+    #[must_use]
+    pub fn compiler(mut self, compiler: Compiler) -> Self {
+        self.compiler = Some(compiler);
         self
     }
 }

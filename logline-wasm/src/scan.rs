@@ -1,8 +1,12 @@
-//! What a module must keep to before the compiler sees it: the compiler's time and memory grow faster than the module.
+//! What a module must keep to before the compiler sees it.
+//!
+//! The compiler's time and memory grow faster than the module: a function of 11 KiB, 500 locals that change in 250 nested blocks, takes
+//! it ten seconds, and the time grows with the square. So functions are weighed before. `tests/bombs.rs` compiles the worst that
+//! pass; `docs/threat-model.md` has what they cost.
 
 use logline_core::sandbox::Failure;
 use serde_json::{Value, json};
-use wasmparser::{Parser, Payload, TypeRef};
+use wasmparser::{FunctionBody, Operator, Parser, Payload, TypeRef};
 
 use crate::abi;
 
@@ -19,26 +23,55 @@ const MAX_FUNCTIONS: u32 = 10_000;
 const MAX_PARAMS: usize = 32;
 const MAX_RESULTS: usize = 8;
 
+/// Of one function, the product of its locals and the places where its control flow meets: the compiler may have a value of each local
+/// at each of them. Functions of real modules come to some thousands.
+const MAX_MEETINGS: u64 = 40_000;
+
+/// Of one module, the sum of the squares of that product: with it the compiler's time grows.
+const MAX_MEETINGS_SQUARED: u64 = 5 * MAX_MEETINGS * MAX_MEETINGS;
+
+/// Of one module, the sum over its functions of locals times instructions.
+const MAX_VALUES: u64 = 20_000_000;
+
+/// Counted as locals in every function: what the compiler keeps besides.
+const OWN_LOCALS: u64 = 8;
+
+/// How much a module is held to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scan {
+    /// To its interface: the operating system limits what compiling it costs.
+    Structure,
+    /// To what compiling it may cost this process as well.
+    Cost,
+}
+
 /// The limits that decide which modules are refused.
-pub(crate) fn limits() -> Value {
-    json!({
-        "locals": MAX_LOCALS, "body_bytes": MAX_BODY, "functions": MAX_FUNCTIONS,
-        "params": MAX_PARAMS, "results": MAX_RESULTS,
-    })
+pub(crate) fn limits(scan: Scan) -> Value {
+    match scan {
+        Scan::Structure => Value::Null,
+        Scan::Cost => json!({
+            "locals": MAX_LOCALS, "body_bytes": MAX_BODY, "functions": MAX_FUNCTIONS, "params": MAX_PARAMS,
+            "results": MAX_RESULTS, "meetings": MAX_MEETINGS, "meetings_squared": MAX_MEETINGS_SQUARED, "values": MAX_VALUES,
+        }),
+    }
 }
 
 pub(crate) fn invalid(message: impl Into<String>) -> Failure {
     Failure::new("invalid_module", message)
 }
 
+fn malformed(error: wasmparser::BinaryReaderError) -> Failure {
+    invalid(error.to_string())
+}
+
 /// Refuses what would cost the compiler too much, and every import but the one there is.
-pub(crate) fn scan(binary: &[u8]) -> Result<(), Failure> {
-    let mut functions = 0_u32;
+pub(crate) fn scan(binary: &[u8], scan: Scan) -> Result<(), Failure> {
+    let mut weight = Weight::default();
     for payload in Parser::new(0).parse_all(binary) {
-        match payload.map_err(|e| invalid(e.to_string()))? {
+        match payload.map_err(malformed)? {
             Payload::ImportSection(imports) => {
                 for import in imports.into_imports() {
-                    let import = import.map_err(|e| invalid(e.to_string()))?;
+                    let import = import.map_err(malformed)?;
                     let known = (import.module, import.name) == (abi::MODULE, abi::HOST_CALL);
                     if !known || !matches!(import.ty, TypeRef::Func(_)) {
                         return Err(invalid(format!(
@@ -51,9 +84,9 @@ pub(crate) fn scan(binary: &[u8]) -> Result<(), Failure> {
                     }
                 }
             }
-            Payload::TypeSection(types) => {
+            Payload::TypeSection(types) if scan == Scan::Cost => {
                 for ty in types.into_iter_err_on_gc_types() {
-                    let ty = ty.map_err(|e| invalid(e.to_string()))?;
+                    let ty = ty.map_err(malformed)?;
                     if ty.params().len() > MAX_PARAMS || ty.results().len() > MAX_RESULTS {
                         return Err(invalid(format!(
                             "a type has {} parameters and {} results, the limits are {MAX_PARAMS} and {MAX_RESULTS}",
@@ -63,25 +96,82 @@ pub(crate) fn scan(binary: &[u8]) -> Result<(), Failure> {
                     }
                 }
             }
-            Payload::CodeSectionEntry(body) => {
-                functions += 1;
-                if functions > MAX_FUNCTIONS {
-                    return Err(invalid(format!("it has more than {MAX_FUNCTIONS} functions")));
-                }
-                let bytes = body.range().len();
-                if bytes > MAX_BODY {
-                    return Err(invalid(format!("a function has {bytes} bytes, the limit is {MAX_BODY}: split it")));
-                }
-                let mut locals = 0_u64;
-                for local in body.get_locals_reader().map_err(|e| invalid(e.to_string()))? {
-                    locals += u64::from(local.map_err(|e| invalid(e.to_string()))?.0);
-                }
-                if locals > MAX_LOCALS {
-                    return Err(invalid(format!("a function has {locals} locals, the limit is {MAX_LOCALS}")));
-                }
-            }
+            Payload::CodeSectionEntry(body) if scan == Scan::Cost => weight.add(&body)?,
             _ => {}
         }
     }
     Ok(())
+}
+
+/// What compiling the functions so far will cost.
+#[derive(Default)]
+struct Weight {
+    functions: u32,
+    meetings_squared: u64,
+    values: u64,
+}
+
+impl Weight {
+    fn add(&mut self, body: &FunctionBody<'_>) -> Result<(), Failure> {
+        self.functions += 1;
+        let n = self.functions;
+        if n > MAX_FUNCTIONS {
+            return Err(invalid(format!("it has more than {MAX_FUNCTIONS} functions")));
+        }
+        let bytes = body.range().len();
+        if bytes > MAX_BODY {
+            return Err(invalid(format!("function {n} has {bytes} bytes, the limit is {MAX_BODY}: split it")));
+        }
+        let mut locals = 0_u64;
+        for local in body.get_locals_reader().map_err(malformed)? {
+            locals += u64::from(local.map_err(malformed)?.0);
+        }
+        if locals > MAX_LOCALS {
+            return Err(invalid(format!("function {n} has {locals} locals, the limit is {MAX_LOCALS}")));
+        }
+        let (mut meeting, mut instructions) = (0_u64, 0_u64);
+        for operator in body.get_operators_reader().map_err(malformed)? {
+            instructions += 1;
+            meeting += meetings(&operator.map_err(malformed)?);
+        }
+        // No overflow: a body of 64 KiB has at most as many instructions.
+        let meetings = (locals + OWN_LOCALS) * meeting;
+        if meetings > MAX_MEETINGS {
+            return Err(invalid(format!(
+                "function {n} has {locals} locals and {meeting} places where control flow meets, the limit of their product is \
+                 {MAX_MEETINGS}: split it"
+            )));
+        }
+        self.meetings_squared += meetings * meetings;
+        self.values += (locals + OWN_LOCALS) * instructions;
+        if self.meetings_squared > MAX_MEETINGS_SQUARED || self.values > MAX_VALUES {
+            return Err(invalid("all functions together are too involved to be compiled here: make the module smaller"));
+        }
+        Ok(())
+    }
+}
+
+/// How many places an instruction makes at which control flow meets, in the module or in what the compiler makes of it.
+fn meetings(operator: &Operator<'_>) -> u64 {
+    match operator {
+        Operator::Block { .. }
+        | Operator::Loop { .. }
+        | Operator::If { .. }
+        // A look into a table that is filled lazily, and calls of the engine.
+        | Operator::CallIndirect { .. }
+        | Operator::TableGet { .. }
+        | Operator::TableSet { .. }
+        | Operator::TableFill { .. }
+        | Operator::TableCopy { .. }
+        | Operator::TableInit { .. }
+        | Operator::TableGrow { .. }
+        | Operator::MemoryGrow { .. }
+        | Operator::MemoryFill { .. }
+        | Operator::MemoryCopy { .. }
+        | Operator::MemoryInit { .. }
+        | Operator::DataDrop { .. }
+        | Operator::ElemDrop { .. } => 1,
+        Operator::BrTable { targets } => u64::from(targets.len()) + 1,
+        _ => 0,
+    }
 }
