@@ -1,8 +1,10 @@
-//! The sandbox by itself: what a function can do, what it used, and what stops one that means harm. No ledger.
+//! The sandbox: what a function can do, what it used, that its record can be repeated, and what stops one that means harm.
 //!
 //! `cargo run --example sandbox -- --code FILE --input JSON --json` runs any module, WebAssembly text or binary, under the default limits
 //! and prints one line.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example talks to whoever runs it")]
+
+mod recorded;
 
 use std::error::Error;
 use std::io;
@@ -84,6 +86,8 @@ async fn tour(sandbox: &WasmSandbox) -> Result<bool> {
     let (scored, host) = call(sandbox, &logline_wasm::encode_binary(SCORE), &rules, &payment, &Limits::default()).await;
     show("score_payments", &scored, &host);
 
+    let holds = recorded::show(SCORE, rules, payment).await?;
+
     println!("\nand functions that mean harm, each with less than the default:");
     let limits: Limits = serde_json::from_value(json!({
         "fuel": 5_000_000, "timeout_ms": 2_000, "memory_bytes": 1 << 20, "output_bytes": 1_000, "host_calls": 10
@@ -127,7 +131,7 @@ async fn tour(sandbox: &WasmSandbox) -> Result<bool> {
         all_stopped &= code == expected;
         println!("  {name:<23} {said}");
     }
-    Ok(scored.result.is_ok() && all_stopped)
+    Ok(scored.result.is_ok() && holds && all_stopped)
 }
 
 /// A module with this body of `run`.

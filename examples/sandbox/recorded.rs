@@ -1,0 +1,64 @@
+//! The same function by a host with a ledger: what is recorded, and that it can be repeated.
+
+use std::sync::Arc;
+
+use logline_core::request::Request;
+use logline_core::roles::Role;
+use logline_core::sandbox::Sandbox;
+use logline_core::trust::{Manifest, RootSet, TrustRoot};
+use logline_core::{
+    Draft, Host, KeyPair, MemoryLedger, Rules, SYSTEM_TENANT, Scope, Signer as _, SystemClock, Visibility, canonical, ids,
+};
+use logline_kernels::replay;
+use logline_wasm::WasmSandbox;
+use serde_json::Value;
+
+use crate::Result;
+
+/// Runs `code` for one request, shows its receipt and runs it again from the ledger. Whether it came to the same.
+pub(crate) async fn show(code: &[u8], config: Value, input: Value) -> Result<bool> {
+    let (ledger, key) = (MemoryLedger::new(), KeyPair::generate()?);
+    let trust = TrustRoot::new([key.public_key()], 1);
+    // One key for everything: fine for a tour, see the quickstart for more.
+    let manifest = Manifest::first(RootSet::new([key.public_key()], 1))
+        .allow("run_code", ids::RUN_CODE)
+        .grant(key.public_key(), Role::Publisher, [SYSTEM_TENANT, "acme"])
+        .grant(key.public_key(), Role::Runtime, [SYSTEM_TENANT, "acme"]);
+    trust.publish(&ledger, &manifest, &key, &SystemClock).await?;
+    logline_kernels::install(&ledger, &key, &SystemClock).await?;
+    let host = Host::builder()
+        .ledger(ledger.clone())
+        .trust(trust)
+        .key(key.clone())
+        .kernels(logline_kernels::native())
+        .sandbox(WasmSandbox::new()?)
+        .build()
+        .await?;
+    let function = Draft::new("function")
+        .tenant("acme")
+        .owner("risk")
+        .who("publisher:risk")
+        .this("function.score_payments")
+        .visibility(Visibility::Tenant)
+        .runtime(logline_wasm::RUNTIME)
+        .code(logline_wasm::encode_binary(code))
+        .input(config);
+    let function = host.publish(function, &key).await?;
+    let done = host.execute(Request::new("acme", "payments-api", function.id, input)).await?;
+
+    println!("\nthe same, recorded as execution {}:", done.span.id);
+    for part in ["receipt", "journal"] {
+        println!("  {part}: {}", canonical::to_string(done.span.meta(part).unwrap_or(&Value::Null)));
+    }
+    let sandboxes: [Arc<dyn Sandbox>; 1] = [Arc::new(WasmSandbox::new()?)];
+    let again = replay(&ledger, &Scope::runtime("acme"), ("acme", done.span.id), &sandboxes, Rules::default()).await?;
+    println!(
+        "  run again from the ledger by another sandbox: {}, {} units of fuel",
+        if again.holds() { "it came to the same" } else { "it DIFFERS" },
+        again.repeated.receipt.fuel_used
+    );
+    for difference in &again.differences {
+        println!("  {difference}");
+    }
+    Ok(again.holds() && done.result.is_ok())
+}
