@@ -3,6 +3,7 @@
 //! - `cargo xtask test`: every test, installing what is missing.
 //! - `cargo xtask ci`: the same, plus format, lints, docs and the dependency policy.
 //! - `cargo xtask simulate [SEEDS]`: the simulation of a fleet with 5,000 seeds, or so many.
+//! - `cargo xtask bombs`: what the worst modules that pass the sandbox's scan cost the compiler.
 //! - `cargo xtask large`: the large-file test with 300 MB.
 //! - `cargo xtask guests`: rebuilds the WebAssembly guests (needs the wasm32-unknown-unknown target).
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a task talks to whoever runs it")]
@@ -28,9 +29,10 @@ fn main() -> ExitCode {
         "ci" => ci(),
         "large" => large(),
         "simulate" => simulate(),
+        "bombs" => bombs(),
         "guests" => guests(),
         _ => {
-            eprintln!("usage: cargo xtask test | ci | simulate [SEEDS] | large | guests");
+            eprintln!("usage: cargo xtask test | ci | simulate [SEEDS] | bombs | large | guests");
             return ExitCode::from(2);
         }
     };
@@ -131,6 +133,14 @@ fn simulate() -> Result<(), Failed> {
     command("cargo")
         .args(["test", "--package", "logline-kernels", "--test", "simulation", "whatever", "--", "--nocapture"])
         .env("LOGLINE_SIMULATION_SEEDS", seeds)
+        .run()
+}
+
+/// What the suite does with one function of each kind, with whole modules; it prints what they cost.
+fn bombs() -> Result<(), Failed> {
+    command("cargo")
+        .args(["test", "--release", "--package", "logline-wasm", "--test", "bombs", "--", "--nocapture"])
+        .env("LOGLINE_BOMBS", "1")
         .run()
 }
 
