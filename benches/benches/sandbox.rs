@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use futures_util::future::join_all;
 use logline_core::sandbox::{Failure, HostCalls, Job, Limits, Sandbox as _};
-use logline_core::{Hash, Timestamp};
+use logline_core::{Hash, Timestamp, canonical};
 use logline_wasm::{CacheKey, WasmOptions, WasmSandbox};
 use serde_json::{Value, json};
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, InstancePre, Linker, Module, PoolingAllocationConfig, Store};
@@ -152,6 +152,14 @@ async fn fresh(rounds: usize) {
         bares.push(plain);
         ratios.push(own / plain);
     }
+    let time = |f: &dyn Fn()| {
+        let started = Instant::now();
+        (0..CALLS).for_each(|_| f());
+        started.elapsed().as_secs_f64() / f64::from(CALLS) * 1e6
+    };
+    let strict = time(&|| drop(black_box(logline_core::json::parse(&canonical::to_vec(&payment)))));
+    let plain = time(&|| drop(black_box(serde_json::from_slice::<Value>(&serde_json::to_vec(&payment).unwrap()))));
+    println!("of which canonical and strict JSON both ways {strict:.1} µs, serde_json {plain:.1} µs");
     let bytes = serde_json::to_vec(&payment).unwrap().len();
     println!(
         "fresh call, {bytes} bytes both ways: {:.1} µs, bare wasmtime and serde_json {:.1} µs, ratio {:.2}",

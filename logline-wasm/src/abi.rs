@@ -6,10 +6,9 @@ use std::sync::atomic::Ordering;
 use logline_core::sandbox::{Failure, HostCalls};
 use logline_core::{canonical, json};
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
 use wasmtime::{Caller, Extern, ExternType, Linker, Memory, Module, TypedFunc, ValType};
 
-use crate::call::{CallState, HostRequest};
+use crate::call::CallState;
 use crate::module::Exports;
 use crate::scan::invalid;
 
@@ -93,12 +92,12 @@ pub(crate) fn link(linker: &mut Linker<CallState>) -> wasmtime::Result<()> {
 async fn host_call(mut caller: Caller<'_, CallState>, op: i32, pointer: i32, len: i32) -> wasmtime::Result<i64> {
     let fuel = caller.get_fuel()?;
     let state = caller.data_mut();
-    state.usage.fuel.store(state.limits.fuel.saturating_sub(fuel), Ordering::Relaxed);
+    state.line.fuel.store(state.limits.fuel.saturating_sub(fuel), Ordering::Relaxed);
     if state.in_alloc {
         return Err(end("re_entrant", "`alloc` called the host while the host was waiting for it"));
     }
     state.host_calls += 1;
-    state.usage.host_calls.store(state.host_calls, Ordering::Relaxed);
+    state.line.host_calls.store(state.host_calls, Ordering::Relaxed);
     let (calls, max_calls, max_bytes) = (state.host_calls, state.limits.host_calls, state.limits.host_call_bytes);
     if calls > max_calls {
         return Err(end("host_call_limit", format!("more than {max_calls} calls to the host: ask for more at a time")));
@@ -139,10 +138,8 @@ async fn ask(caller: &Caller<'_, CallState>, op: i32, bytes: &[u8]) -> wasmtime:
         Ok(value) => value,
         Err(e) => return Ok(Err(Failure::new("invalid_json", e.to_string()))),
     };
-    let (reply, answer) = oneshot::channel();
-    let gone = || end("closed", "the host stopped listening");
-    caller.data().host.send(HostRequest { op, argument, reply }).await.map_err(|_| gone())?;
-    answer.await.map_err(|_| gone())
+    let answer = caller.data().line.ask(op, argument).await;
+    answer.map(Ok).unwrap_or_else(|| Err(end("closed", "the host stopped listening")))
 }
 
 fn charge(caller: &mut Caller<'_, CallState>, bytes: usize) -> wasmtime::Result<()> {

@@ -1,16 +1,16 @@
 //! One call of a guest in a store of its own.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use logline_core::json;
 use logline_core::sandbox::{Failure, Limits};
 use serde_json::Value;
-use tokio::sync::{mpsc, oneshot};
 use wasmtime::{Engine, Extern, ResourceLimiter, Store, Trap};
 
 use crate::abi::{self, Ended, Packed};
 use crate::engine::MAX_TABLE;
+use crate::line::Line;
 use crate::module::Compiled;
 use crate::share::Place;
 
@@ -19,30 +19,14 @@ pub(crate) const SLICE: u64 = 50_000;
 
 /// What a store of one call holds.
 pub(crate) struct CallState {
-    pub(crate) host: mpsc::Sender<HostRequest>,
+    pub(crate) line: Arc<Line>,
     pub(crate) module: Arc<Compiled>,
     pub(crate) limits: Limits,
     pub(crate) host_calls: u32,
     /// Whether the guest's `alloc` runs on behalf of a host call.
     pub(crate) in_alloc: bool,
-    pub(crate) usage: Arc<Usage>,
     /// Whether the guest asked for more memory or table than it may have.
     denied: Option<&'static str>,
-}
-
-/// A question of the guest to its host.
-pub(crate) struct HostRequest {
-    pub(crate) op: i32,
-    pub(crate) argument: Value,
-    pub(crate) reply: oneshot::Sender<Result<Value, Failure>>,
-}
-
-/// What a call has used; readable after a call that was stopped from outside.
-#[derive(Debug, Default)]
-pub(crate) struct Usage {
-    pub(crate) fuel: AtomicU64,
-    pub(crate) peak_memory: AtomicU64,
-    pub(crate) host_calls: AtomicU32,
 }
 
 /// A store that says what it has used when it is gone, however it goes.
@@ -52,7 +36,7 @@ impl Drop for Metered {
     fn drop(&mut self) {
         let rest = self.0.get_fuel().unwrap_or(0);
         let state = self.0.data();
-        state.usage.fuel.store(state.limits.fuel.saturating_sub(rest), Ordering::Relaxed);
+        state.line.fuel.store(state.limits.fuel.saturating_sub(rest), Ordering::Relaxed);
     }
 }
 
@@ -62,7 +46,7 @@ impl ResourceLimiter for CallState {
             self.denied = Some("memory");
             return Ok(false);
         }
-        self.usage.peak_memory.fetch_max(desired as u64, Ordering::Relaxed);
+        self.line.peak_memory.fetch_max(desired as u64, Ordering::Relaxed);
         Ok(true)
     }
 
@@ -81,11 +65,10 @@ pub(crate) async fn call(
     module: Arc<Compiled>,
     argument: Vec<u8>,
     limits: Limits,
-    host: mpsc::Sender<HostRequest>,
-    usage: Arc<Usage>,
+    line: Arc<Line>,
     place: Place,
 ) -> Result<Value, Failure> {
-    let state = CallState { host, module, limits, host_calls: 0, in_alloc: false, usage, denied: None };
+    let state = CallState { line, module, limits, host_calls: 0, in_alloc: false, denied: None };
     let mut store = Metered(Store::new(&engine, state));
     store.0.limiter(|state| state);
     let result = run(&mut store.0, &argument).await;

@@ -10,6 +10,7 @@ mod call;
 mod compiler;
 mod disk;
 mod engine;
+mod line;
 mod module;
 mod options;
 mod scan;
@@ -25,13 +26,12 @@ use logline_core::sandbox::{Failure, HostCalls, Job, Receipt, Report, Sandbox};
 use logline_core::{Hash, canonical};
 use serde_json::Value;
 use thiserror::Error;
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 use wasmtime::Engine;
 
 pub use artifact::CacheKey;
-use call::Usage;
 pub use compiler::{Compiler, compiler_main};
+use line::Line;
 use module::Modules;
 pub use options::WasmOptions;
 use scan::Scan;
@@ -97,7 +97,7 @@ impl WasmSandbox {
         Ok(Self { engine, engine_name: engine::name(), engine_hash: engine::hash(scan), modules, shares, threads })
     }
 
-    async fn call(&self, job: Job<'_>, code: Hash, host: &mut dyn HostCalls, usage: &Arc<Usage>) -> Result<Value, Failure> {
+    async fn call(&self, job: Job<'_>, code: Hash, host: &mut dyn HostCalls, line: &Arc<Line>) -> Result<Value, Failure> {
         let tenant = self.shares.tenant(&job);
         let module = self.modules.get(&job, code, &tenant.compiling).await?;
         let limit = job.limits.timeout_ms;
@@ -109,10 +109,8 @@ impl WasmSandbox {
         })?;
         let place = place.map_err(|_| Failure::new("closed", "the sandbox is closed"))?;
         let argument = canonical::to_vec(job.call);
-        // One question at a time: a guest waits for its answer.
-        let (questions, asked) = mpsc::channel(1);
-        let guest = call::call(self.engine.clone(), module, argument, job.limits.clone(), questions, Arc::clone(usage), place);
-        self.threads.run(guest, asked, host, usage, deadline).await.unwrap_or_else(|| {
+        let guest = call::call(self.engine.clone(), module, argument, job.limits.clone(), Arc::clone(line), place);
+        self.threads.run(guest, line, host, deadline).await.unwrap_or_else(|| {
             let message = format!("the function did not end within {limit} ms: it waits or computes too long");
             Err(Failure::new("timeout", message))
         })
@@ -127,12 +125,12 @@ impl Sandbox for WasmSandbox {
 
     async fn run(&self, job: Job<'_>, host: &mut dyn HostCalls) -> Report {
         let code = self.modules.code_hash(&job);
-        let usage = Arc::new(Usage::default());
-        let result = self.call(job, code, host, &usage).await;
+        let line = Arc::new(Line::default());
+        let result = self.call(job, code, host, &line).await;
         let mut receipt = Receipt::new(code, RUNTIME, &self.engine_name, self.engine_hash, job.limits);
-        receipt.fuel_used = usage.fuel.load(Ordering::Relaxed);
-        receipt.peak_memory_bytes = usage.peak_memory.load(Ordering::Relaxed);
-        receipt.host_calls = usage.host_calls.load(Ordering::Relaxed);
+        receipt.fuel_used = line.fuel.load(Ordering::Relaxed);
+        receipt.peak_memory_bytes = line.peak_memory.load(Ordering::Relaxed);
+        receipt.host_calls = line.host_calls.load(Ordering::Relaxed);
         Report { result, receipt }
     }
 }

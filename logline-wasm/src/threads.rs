@@ -3,7 +3,6 @@
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
 
@@ -11,12 +10,12 @@ use futures_util::FutureExt as _;
 use logline_core::sandbox::{Failure, HostCalls};
 use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
 use crate::abi;
-use crate::call::{HostRequest, SLICE, Usage};
+use crate::call::SLICE;
+use crate::line::{Line, Question};
 
 type Outcome = Result<Value, Failure>;
 
@@ -37,9 +36,8 @@ impl Threads {
     pub(crate) async fn run(
         &self,
         guest: impl Future<Output = Outcome> + Send + 'static,
-        mut asked: mpsc::Receiver<HostRequest>,
+        line: &Line,
         host: &mut dyn HostCalls,
-        usage: &Arc<Usage>,
         deadline: Instant,
     ) -> Option<Outcome> {
         // Whatever wasmtime does, a run ends with a report.
@@ -52,11 +50,11 @@ impl Threads {
                 return Some(outcome);
             }
             // A guest that waits for nothing has used up its slice.
-            let Ok(question) = asked.try_recv() else { break };
+            let Some(question) = line.take() else { break };
             if !answer(question, host, deadline).await {
                 return None;
             }
-            if usage.fuel.load(Ordering::Relaxed) > SLICE {
+            if line.fuel.load(Ordering::Relaxed) > SLICE {
                 break;
             }
         }
@@ -66,8 +64,10 @@ impl Threads {
             tokio::select! {
                 biased;
                 outcome = &mut guest.0 => return Some(outcome.unwrap_or_else(|_| Err(failed()))),
-                Some(question) = asked.recv() => {
-                    if !answer(question, host, deadline).await {
+                () = line.rung() => {
+                    if let Some(question) = line.take()
+                        && !answer(question, host, deadline).await
+                    {
                         break;
                     }
                 }
@@ -104,8 +104,8 @@ fn failed() -> Failure {
 }
 
 /// Answers one question, unless the deadline is first.
-async fn answer(question: HostRequest, host: &mut dyn HostCalls, deadline: Instant) -> bool {
-    let HostRequest { op, argument, reply } = question;
+async fn answer(question: Question, host: &mut dyn HostCalls, deadline: Instant) -> bool {
+    let Question { op, argument, reply } = question;
     let Ok(answer) = timeout_at(deadline, abi::answer(host, op, argument)).await else { return false };
     // A guest that was stopped is not there to hear it.
     let _ = reply.send(answer);
