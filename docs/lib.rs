@@ -12,6 +12,8 @@ pub mod execution {}
 pub mod policies {}
 #[doc = include_str!("wasm-abi.md")]
 pub mod wasm_abi {}
+#[doc = include_str!("writing-functions.md")]
+pub mod writing_functions {}
 #[doc = include_str!("threat-model.md")]
 pub mod threat_model {}
 #[doc = include_str!("sqlite.md")]

@@ -130,6 +130,7 @@ fn kernels_know_no_backend_and_backends_only_core() {
     for package in ["logline-sqlite", "logline-pg", "logline-wasm", "logline-kernels"] {
         assert_eq!(workspace(package), core, "{package}");
     }
+    assert_eq!(workspace("logline-guest"), BTreeSet::new(), "guests know no host");
 }
 
 #[test]

@@ -83,12 +83,19 @@ fn test() -> Result<(), Failed> {
     command(&python).arg("docs/verify/verify.py").arg(&export).run()
 }
 
+/// Functions in Rust whose artifacts are committed.
+const GUESTS: [&str; 2] = ["fee", "score_payments"];
+
 /// The guests' logic, natively; their artifacts are what the other tests run.
 fn guest_tests() -> Result<(), Failed> {
-    command("cargo")
-        .args(["test", "--quiet", "--locked", "--manifest-path", "logline-wasm/guests/score_payments/Cargo.toml"])
-        .env("CARGO_TARGET_DIR", root().join("target/guests"))
-        .run()
+    for guest in GUESTS {
+        command("cargo")
+            .args(["test", "--quiet", "--locked", "--manifest-path"])
+            .arg(format!("logline-wasm/guests/{guest}/Cargo.toml"))
+            .env("CARGO_TARGET_DIR", root().join("target/guests"))
+            .run()?;
+    }
+    Ok(())
 }
 
 /// Whether every artifact is the one whose hash was committed.
@@ -160,14 +167,17 @@ fn guests() -> Result<(), Failed> {
     // No path of the machine that built it may stand in an artifact.
     let flags = format!("--remap-path-prefix={home}=/cargo --remap-path-prefix={}=/logline", root().display());
     let target = root().join("target/guests");
-    command("cargo")
-        .args(["build", "--release", "--target", "wasm32-unknown-unknown", "--manifest-path"])
-        .arg(guests.join("score_payments/Cargo.toml"))
-        .env("RUSTFLAGS", flags)
-        .env("CARGO_TARGET_DIR", &target)
-        .run()?;
-    let built = target.join("wasm32-unknown-unknown/release/score_payments.wasm");
-    std::fs::copy(&built, guests.join("score_payments.wasm")).map_err(|e| Failed(format!("{}: {e}", built.display())))?;
-    println!("now run: cd {} && sha256sum score_payments.wasm > SHA256SUMS", guests.display());
+    for guest in GUESTS {
+        command("cargo")
+            .args(["build", "--release", "--locked", "--target", "wasm32-unknown-unknown", "--manifest-path"])
+            .arg(guests.join(guest).join("Cargo.toml"))
+            .env("RUSTFLAGS", &flags)
+            .env("CARGO_TARGET_DIR", &target)
+            .run()?;
+        let built = target.join(format!("wasm32-unknown-unknown/release/{guest}.wasm"));
+        let copy = std::fs::copy(&built, guests.join(format!("{guest}.wasm")));
+        copy.map_err(|e| Failed(format!("{}: {e}", built.display())))?;
+    }
+    println!("now run: cd {} && sha256sum *.wasm > SHA256SUMS", guests.display());
     Ok(())
 }

@@ -1,10 +1,10 @@
 //! The `payment_alert` spans: raised for a held payment, counted for the customer's next one.
 
 use crate::event::Event;
-use crate::host;
+
 use crate::score::{Decision, Verdict};
-use crate::{Failure, Host};
-use serde_json::{json, Value};
+use logline_guest::{Failure, Host, HostExt as _, Op};
+use serde_json::{Value, json};
 
 const ENTITY_TYPE: &str = "payment_alert";
 const OPEN: &str = "open";
@@ -30,12 +30,7 @@ enum Next {
 
 impl<'a> OpenAlerts<'a> {
     pub(crate) fn of(event: &Event<'a>) -> Self {
-        Self {
-            customer_id: event.customer_id,
-            payment_id: event.id,
-            found: 0,
-            next: Next::First,
-        }
+        Self { customer_id: event.customer_id, payment_id: event.id, found: 0, next: Next::First }
     }
 
     /// Whether the customer has this many open alerts. A guest checkout has none.
@@ -47,27 +42,17 @@ impl<'a> OpenAlerts<'a> {
             let mut query = json!({ "entity_type": ENTITY_TYPE, "status": OPEN, "limit": PAGE });
             match (&self.next, query.as_object_mut()) {
                 (Next::Done, _) => break,
-                (Next::After(cursor), Some(query)) => {
-                    drop(query.insert("cursor".into(), cursor.clone()))
-                }
+                (Next::After(cursor), Some(query)) => drop(query.insert("cursor".into(), cursor.clone())),
                 _ => {}
             }
-            let page = host::query(host, &query)?;
+            let page = host.call(Op::Query, &query)?;
             let Some(spans) = page.get("spans").and_then(Value::as_array) else {
-                return Err(Failure::new(
-                    "host_reply",
-                    "operation `query` answered without `spans`",
-                ));
+                return Err(Failure::new("host_reply", "operation `query` answered without `spans`"));
             };
-            self.found += spans
-                .iter()
-                .filter(|span| self.counts(span, customer_id))
-                .count() as u64;
+            self.found += spans.iter().filter(|span| self.counts(span, customer_id)).count() as u64;
             // Cursors are resumable, so a host may give one after the last row too: an empty page also ends it.
             self.next = match page.get("cursor") {
-                Some(cursor) if !cursor.is_null() && !spans.is_empty() => {
-                    Next::After(cursor.clone())
-                }
+                Some(cursor) if !cursor.is_null() && !spans.is_empty() => Next::After(cursor.clone()),
                 _ => Next::Done,
             };
         }
@@ -76,22 +61,13 @@ impl<'a> OpenAlerts<'a> {
 
     /// An alert of this very payment does not count: scoring a payment again must not raise its score.
     fn counts(&self, span: &Value, customer_id: &str) -> bool {
-        let content = |key| {
-            span.get("content")
-                .and_then(|content| content.get(key))
-                .and_then(Value::as_str)
-        };
-        content("customer_id") == Some(customer_id)
-            && content("payment_id") != Some(self.payment_id)
+        let content = |key| span.get("content").and_then(|content| content.get(key)).and_then(Value::as_str);
+        content("customer_id") == Some(customer_id) && content("payment_id") != Some(self.payment_id)
     }
 }
 
 /// Emits the alert for a payment that was not allowed, and logs it once.
-pub(crate) fn raise(
-    event: &Event<'_>,
-    verdict: &Verdict,
-    host: &mut dyn Host,
-) -> Result<(), Failure> {
+pub(crate) fn raise(event: &Event<'_>, verdict: &Verdict, host: &mut dyn Host) -> Result<(), Failure> {
     let decision = verdict.decision;
     let draft = json!({
         "entity_type": ENTITY_TYPE,
@@ -106,12 +82,8 @@ pub(crate) fn raise(
             "hits": verdict.hits,
         },
     });
-    host::emit(host, &draft)?;
-    let level = if decision == Decision::Block {
-        "warn"
-    } else {
-        "info"
-    };
+    host.emit(&draft)?;
+    let level = if decision == Decision::Block { "warn" } else { "info" };
     let fields = json!({ "payment_id": event.id, "decision": decision, "score": verdict.score });
-    host::log(host, level, "payment not allowed", fields)
+    host.log(level, "payment not allowed", fields)
 }

@@ -2,10 +2,11 @@
 
 use crate::alerts::OpenAlerts;
 use crate::event::Event;
-use crate::failure::{found, Failure};
+use crate::found::found;
 use crate::rules::invalid;
-use crate::Host;
 use core::cmp::Ordering;
+use logline_guest::Failure;
+use logline_guest::Host;
 use serde_json::{Map, Value};
 
 /// When a rule hits.
@@ -13,23 +14,10 @@ use serde_json::{Map, Value};
 pub(crate) enum Condition {
     All(Vec<Condition>),
     Any(Vec<Condition>),
-    Exists {
-        field: String,
-        expected: bool,
-    },
-    Compare {
-        field: String,
-        op: Comparison,
-        with: Operand,
-    },
-    Member {
-        field: String,
-        of: Vec<Value>,
-        expected: bool,
-    },
-    OpenAlerts {
-        at_least: u64,
-    },
+    Exists { field: String, expected: bool },
+    Compare { field: String, op: Comparison, with: Operand },
+    Member { field: String, of: Vec<Value>, expected: bool },
+    OpenAlerts { at_least: u64 },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,14 +72,8 @@ impl Condition {
                 only(object, &["field", "op", "value"], at)?;
                 let field = path(object.get("field"), &format!("{at}.field"))?;
                 return match value {
-                    None => Ok(Self::Exists {
-                        field,
-                        expected: true,
-                    }),
-                    Some(Value::Bool(expected)) => Ok(Self::Exists {
-                        field,
-                        expected: *expected,
-                    }),
+                    None => Ok(Self::Exists { field, expected: true }),
+                    Some(Value::Bool(expected)) => Ok(Self::Exists { field, expected: *expected }),
                     Some(_) => Err(invalid(&value_at, "true or false", value)),
                 };
             }
@@ -100,17 +82,9 @@ impl Condition {
                 let field = path(object.get("field"), &format!("{at}.field"))?;
                 return match value {
                     Some(Value::Array(of)) if !of.is_empty() && of.iter().all(is_scalar) => {
-                        Ok(Self::Member {
-                            field,
-                            of: of.clone(),
-                            expected: op == "in",
-                        })
+                        Ok(Self::Member { field, of: of.clone(), expected: op == "in" })
                     }
-                    _ => Err(invalid(
-                        &value_at,
-                        "a non-empty array of strings, numbers or booleans",
-                        value,
-                    )),
+                    _ => Err(invalid(&value_at, "a non-empty array of strings, numbers or booleans", value)),
                 };
             }
             "eq" => Comparison::Eq,
@@ -119,31 +93,20 @@ impl Condition {
             "gte" => Comparison::Gte,
             "lt" => Comparison::Lt,
             "lte" => Comparison::Lte,
-            _ => {
-                return Err(Failure::new(
-                    "invalid_config",
-                    format!("`{op_at}`: unknown operator `{op}`"),
-                ))
-            }
+            _ => return Err(Failure::new("invalid_config", format!("`{op_at}`: unknown operator `{op}`"))),
         };
 
         only(object, &["field", "op", "value", "value_from"], at)?;
         let field = path(object.get("field"), &format!("{at}.field"))?;
         let with = match (value, object.get("value_from")) {
-            (Some(literal), None) => {
-                Operand::Literal(comparable(literal, comparison, &value_at)?.clone())
-            }
+            (Some(literal), None) => Operand::Literal(comparable(literal, comparison, &value_at)?.clone()),
             (None, Some(other)) => Operand::Field(path(Some(other), &format!("{at}.value_from"))?),
             _ => {
                 let message = format!("`{at}`: expected exactly one of `value` and `value_from`");
                 return Err(Failure::new("invalid_config", message));
             }
         };
-        Ok(Self::Compare {
-            field,
-            op: comparison,
-            with,
-        })
+        Ok(Self::Compare { field, op: comparison, with })
     }
 
     /// Whether the event meets the condition. A field that is absent meets only `exists: false`, so that a rule
@@ -151,12 +114,7 @@ impl Condition {
     ///
     /// # Errors
     /// Only those of the host, from `open_alerts_gte`.
-    pub(crate) fn holds(
-        &self,
-        event: &Event<'_>,
-        alerts: &mut OpenAlerts<'_>,
-        host: &mut dyn Host,
-    ) -> Result<bool, Failure> {
+    pub(crate) fn holds(&self, event: &Event<'_>, alerts: &mut OpenAlerts<'_>, host: &mut dyn Host) -> Result<bool, Failure> {
         Ok(match self {
             Self::All(conditions) => {
                 for condition in conditions {
@@ -175,13 +133,9 @@ impl Condition {
                 false
             }
             Self::Exists { field, expected } => event.field(field).is_some() == *expected,
-            Self::Member {
-                field,
-                of,
-                expected,
-            } => event
-                .field(field)
-                .is_some_and(|value| of.iter().any(|member| same(value, member)) == *expected),
+            Self::Member { field, of, expected } => {
+                event.field(field).is_some_and(|value| of.iter().any(|member| same(value, member)) == *expected)
+            }
             Self::Compare { field, op, with } => {
                 let right = match with {
                     Operand::Literal(value) => Some(value),
@@ -203,10 +157,7 @@ impl Comparison {
             Self::Eq => same(left, right),
             Self::Ne => !same(left, right),
             Self::Gt => order(left, right) == Some(Ordering::Greater),
-            Self::Gte => matches!(
-                order(left, right),
-                Some(Ordering::Greater | Ordering::Equal)
-            ),
+            Self::Gte => matches!(order(left, right), Some(Ordering::Greater | Ordering::Equal)),
             Self::Lt => order(left, right) == Some(Ordering::Less),
             Self::Lte => matches!(order(left, right), Some(Ordering::Less | Ordering::Equal)),
         }
@@ -233,9 +184,7 @@ fn is_scalar(value: &Value) -> bool {
 fn comparable<'a>(value: &'a Value, op: Comparison, at: &str) -> Result<&'a Value, Failure> {
     match op {
         Comparison::Eq | Comparison::Ne if is_scalar(value) => Ok(value),
-        Comparison::Eq | Comparison::Ne => {
-            Err(invalid(at, "a string, number or boolean", Some(value)))
-        }
+        Comparison::Eq | Comparison::Ne => Err(invalid(at, "a string, number or boolean", Some(value))),
         _ if value.is_number() => Ok(value),
         _ => Err(invalid(at, "a number", Some(value))),
     }
@@ -244,11 +193,9 @@ fn comparable<'a>(value: &'a Value, op: Comparison, at: &str) -> Result<&'a Valu
 /// An empty list is refused: `all` of nothing would hit every payment.
 fn parse_list(value: Option<&Value>, at: &str) -> Result<Vec<Condition>, Failure> {
     match value {
-        Some(Value::Array(items)) if !items.is_empty() => items
-            .iter()
-            .enumerate()
-            .map(|(index, item)| Condition::parse(Some(item), &format!("{at}[{index}]")))
-            .collect(),
+        Some(Value::Array(items)) if !items.is_empty() => {
+            items.iter().enumerate().map(|(index, item)| Condition::parse(Some(item), &format!("{at}[{index}]"))).collect()
+        }
         _ => Err(invalid(at, "a non-empty array of conditions", value)),
     }
 }
@@ -262,18 +209,11 @@ fn path(value: Option<&Value>, at: &str) -> Result<String, Failure> {
 
 /// Refuses members that nothing reads, because a misspelt one would silently weaken a rule.
 pub(crate) fn only(object: &Map<String, Value>, known: &[&str], at: &str) -> Result<(), Failure> {
-    match object
-        .iter()
-        .find(|(key, _)| !known.contains(&key.as_str()))
-    {
+    match object.iter().find(|(key, _)| !known.contains(&key.as_str())) {
         None => Ok(()),
         Some((key, value)) => Err(Failure::new(
             "invalid_config",
-            format!(
-                "`{at}`: expected only `{}`, found `{key}` with {}",
-                known.join("`, `"),
-                found(Some(value))
-            ),
+            format!("`{at}`: expected only `{}`, found `{key}` with {}", known.join("`, `"), found(Some(value))),
         )),
     }
 }

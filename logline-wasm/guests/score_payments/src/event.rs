@@ -1,6 +1,7 @@
 //! The payment event: only what every rule table relies on is checked, the rest belongs to the rules.
 
-use crate::failure::{found, Failure};
+use crate::found::found;
+use logline_guest::Failure;
 use serde_json::Value;
 
 /// A payment event with a usable `id`, `amount_minor` and, where there is one, `customer.id`.
@@ -16,10 +17,7 @@ impl<'a> Event<'a> {
         let Some(fields) = input.filter(|input| input.is_object()) else {
             return Err(Failure::new(
                 "invalid_event",
-                format!(
-                    "`input`: expected a payment event as a JSON object, found {}",
-                    found(input)
-                ),
+                format!("`input`: expected a payment event as a JSON object, found {}", found(input)),
             ));
         };
         let Some(id) = text(fields.get("id")) else {
@@ -27,11 +25,7 @@ impl<'a> Event<'a> {
         };
         let amount = fields.get("amount_minor");
         if amount.and_then(Value::as_u64).is_none() {
-            return Err(invalid(
-                "amount_minor",
-                "an integer of minor units, 0 or more",
-                amount,
-            ));
+            return Err(invalid("amount_minor", "an integer of minor units, 0 or more", amount));
         }
         let customer_id = match field(fields, "customer.id") {
             None => None,
@@ -40,11 +34,7 @@ impl<'a> Event<'a> {
                 None => return Err(invalid("customer.id", "a non-empty string", Some(id))),
             },
         };
-        Ok(Self {
-            id,
-            customer_id,
-            fields,
-        })
+        Ok(Self { id, customer_id, fields })
     }
 
     /// The value at a dotted path. `null` counts as absent, as it does in a span.
@@ -54,20 +44,13 @@ impl<'a> Event<'a> {
 }
 
 fn field<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
-    path.split('.')
-        .try_fold(value, |value, key| value.get(key))
-        .filter(|value| !value.is_null())
+    path.split('.').try_fold(value, |value, key| value.get(key)).filter(|value| !value.is_null())
 }
 
 fn text(value: Option<&Value>) -> Option<&str> {
-    value
-        .and_then(Value::as_str)
-        .filter(|text| !text.is_empty())
+    value.and_then(Value::as_str).filter(|text| !text.is_empty())
 }
 
 fn invalid(field: &str, expected: &str, value: Option<&Value>) -> Failure {
-    Failure::new(
-        "invalid_event",
-        format!("`{field}`: expected {expected}, found {}", found(value)),
-    )
+    Failure::new("invalid_event", format!("`{field}`: expected {expected}, found {}", found(value)))
 }

@@ -1,7 +1,8 @@
 //! The rule table.
 
-use crate::condition::{only, Condition};
-use crate::failure::{found, Failure};
+use crate::condition::{Condition, only};
+use crate::found::found;
+use logline_guest::Failure;
 use serde_json::Value;
 
 /// Bounds one rule's weight, so that the total of any table that fits in a span stays far from overflow.
@@ -35,19 +36,13 @@ impl Table {
         let version = text(table.get("version"), "version")?;
 
         let Some(Value::Object(thresholds)) = table.get("thresholds") else {
-            return Err(invalid(
-                "thresholds",
-                "an object with `review` and `block`",
-                table.get("thresholds"),
-            ));
+            return Err(invalid("thresholds", "an object with `review` and `block`", table.get("thresholds")));
         };
         only(thresholds, &["review", "block"], "thresholds")?;
         let review = integer(thresholds.get("review"), "thresholds.review")?;
         let block = integer(thresholds.get("block"), "thresholds.block")?;
         if review > block {
-            let message = format!(
-                "`thresholds`: expected `review` at or below `block`, found {review} and {block}"
-            );
+            let message = format!("`thresholds`: expected `review` at or below `block`, found {review} and {block}");
             return Err(Failure::new("invalid_config", message));
         }
 
@@ -58,20 +53,12 @@ impl Table {
         for (index, item) in items.iter().enumerate() {
             let rule = Rule::parse(item, &format!("rules[{index}]"))?;
             if rules.iter().any(|earlier| earlier.id == rule.id) {
-                let message = format!(
-                    "`rules[{index}].id`: expected a unique id, found `{}` again",
-                    rule.id
-                );
+                let message = format!("`rules[{index}].id`: expected a unique id, found `{}` again", rule.id);
                 return Err(Failure::new("invalid_config", message));
             }
             rules.push(rule);
         }
-        Ok(Self {
-            version,
-            review,
-            block,
-            rules,
-        })
+        Ok(Self { version, review, block, rules })
     }
 }
 
@@ -84,8 +71,7 @@ impl Rule {
         let score_at = format!("{at}.score");
         let score = integer(rule.get("score"), &score_at)?;
         if !(-MAX_SCORE..=MAX_SCORE).contains(&score) {
-            let message =
-                format!("`{score_at}`: expected -{MAX_SCORE} to {MAX_SCORE}, found {score}");
+            let message = format!("`{score_at}`: expected -{MAX_SCORE} to {MAX_SCORE}, found {score}");
             return Err(Failure::new("invalid_config", message));
         }
         Ok(Self {
@@ -98,10 +84,7 @@ impl Rule {
 }
 
 pub(crate) fn invalid(at: &str, expected: &str, value: Option<&Value>) -> Failure {
-    Failure::new(
-        "invalid_config",
-        format!("`{at}`: expected {expected}, found {}", found(value)),
-    )
+    Failure::new("invalid_config", format!("`{at}`: expected {expected}, found {}", found(value)))
 }
 
 fn text(value: Option<&Value>, at: &str) -> Result<String, Failure> {
@@ -112,7 +95,5 @@ fn text(value: Option<&Value>, at: &str) -> Result<String, Failure> {
 }
 
 fn integer(value: Option<&Value>, at: &str) -> Result<i64, Failure> {
-    value
-        .and_then(Value::as_i64)
-        .ok_or_else(|| invalid(at, "an integer", value))
+    value.and_then(Value::as_i64).ok_or_else(|| invalid(at, "an integer", value))
 }

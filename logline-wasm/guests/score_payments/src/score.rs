@@ -3,9 +3,9 @@
 use crate::alerts::OpenAlerts;
 use crate::event::Event;
 use crate::rules::Table;
-use crate::{Failure, Host};
+use logline_guest::{Failure, Host};
 use serde::Serialize;
-use serde_json::{json, Value};
+use serde_json::{Value, json};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -53,22 +53,14 @@ impl Verdict {
 }
 
 /// Evaluates every rule, in the table's order: none stops the others, because the hits are the explanation.
-pub(crate) fn score(
-    table: &Table,
-    event: &Event<'_>,
-    host: &mut dyn Host,
-) -> Result<Verdict, Failure> {
+pub(crate) fn score(table: &Table, event: &Event<'_>, host: &mut dyn Host) -> Result<Verdict, Failure> {
     let mut alerts = OpenAlerts::of(event);
     let mut score = 0_i64;
     let mut hits = Vec::new();
     for rule in &table.rules {
         if rule.when.holds(event, &mut alerts, host)? {
             score = score.saturating_add(rule.score);
-            hits.push(Hit {
-                rule: rule.id.clone(),
-                score: rule.score,
-                reason: rule.reason.clone(),
-            });
+            hits.push(Hit { rule: rule.id.clone(), score: rule.score, reason: rule.reason.clone() });
         }
     }
     let decision = if score >= table.block {
@@ -78,9 +70,5 @@ pub(crate) fn score(
     } else {
         Decision::Allow
     };
-    Ok(Verdict {
-        decision,
-        score,
-        hits,
-    })
+    Ok(Verdict { decision, score, hits })
 }

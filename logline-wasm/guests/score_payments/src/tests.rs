@@ -1,7 +1,7 @@
-//! Claims about the whole call, made through [`handle`] with a ledger that lives in the test.
+//! Claims about the whole call, made with a ledger that lives in the test.
 
-use crate::{handle, Failure, Host, Op};
-use serde_json::{json, Value};
+use crate::score_payment;
+use logline_guest::{Failure, Host, Op, Value, answer, json};
 
 const NOW: &str = "2026-03-02T09:14:05.000000Z";
 
@@ -21,11 +21,7 @@ impl TestLedger {
             json!({ "entity_type": "payment_alert", "status": "open",
                     "content": { "customer_id": customer, "payment_id": payment } })
         };
-        Self {
-            alerts: alerts.iter().map(span).collect(),
-            page: 100,
-            ..Self::default()
-        }
+        Self { alerts: alerts.iter().map(span).collect(), page: 100, ..Self::default() }
     }
 }
 
@@ -43,19 +39,14 @@ impl Host for TestLedger {
             Op::Query => {
                 self.queries.push(input.clone());
                 let from = input["cursor"].as_u64().unwrap_or(0) as usize;
-                let spans: Vec<_> = self
-                    .alerts
-                    .iter()
-                    .skip(from)
-                    .take(self.page)
-                    .cloned()
-                    .collect();
+                let spans: Vec<_> = self.alerts.iter().skip(from).take(self.page).cloned().collect();
                 json!({ "cursor": from + spans.len(), "spans": spans })
             }
             Op::Emit => {
                 self.alerts.push(input.clone());
                 json!({ "id": "0195563c-0000-7000-8000-000000000001" })
             }
+            _ => Value::Null,
         })
     }
 }
@@ -67,7 +58,7 @@ fn call(config: Value, input: Value, ledger: &mut TestLedger) -> Result<Value, F
         "config": config,
         "input": input,
     });
-    handle(call.to_string().as_bytes(), ledger)
+    answer(call.to_string().as_bytes(), ledger, score_payment)
 }
 
 fn table(when: Value) -> Value {
@@ -82,105 +73,38 @@ fn payment() -> Value {
 
 fn hits(when: Value) -> bool {
     let mut ledger = TestLedger::default();
-    let output = call(table(when.clone()), payment(), &mut ledger)
-        .unwrap_or_else(|e| panic!("{when}: {e:?}"));
+    let output = call(table(when.clone()), payment(), &mut ledger).unwrap_or_else(|e| panic!("{when}: {e:?}"));
     output["decision"] == "review"
 }
 
 #[test]
 fn each_operator_hits_what_it_says() {
     let cases = [
-        (
-            json!({ "field": "currency", "op": "eq", "value": "EUR" }),
-            true,
-        ),
-        (
-            json!({ "field": "currency", "op": "eq", "value": "USD" }),
-            false,
-        ),
-        (
-            json!({ "field": "card.present", "op": "eq", "value": false }),
-            true,
-        ),
-        (
-            json!({ "field": "amount_minor", "op": "eq", "value": 1000.0 }),
-            true,
-        ),
-        (
-            json!({ "field": "amount_minor", "op": "eq", "value": "1000" }),
-            false,
-        ),
+        (json!({ "field": "currency", "op": "eq", "value": "EUR" }), true),
+        (json!({ "field": "currency", "op": "eq", "value": "USD" }), false),
+        (json!({ "field": "card.present", "op": "eq", "value": false }), true),
+        (json!({ "field": "amount_minor", "op": "eq", "value": 1000.0 }), true),
+        (json!({ "field": "amount_minor", "op": "eq", "value": "1000" }), false),
         (json!({ "field": "ratio", "op": "eq", "value": 0.1 }), true),
-        (
-            json!({ "field": "currency", "op": "ne", "value": "USD" }),
-            true,
-        ),
-        (
-            json!({ "field": "card.country", "op": "ne", "value_from": "ip_country" }),
-            true,
-        ),
-        (
-            json!({ "field": "card.country", "op": "eq", "value_from": "ip_country" }),
-            false,
-        ),
-        (
-            json!({ "field": "amount_minor", "op": "gt", "value": 999.5 }),
-            true,
-        ),
-        (
-            json!({ "field": "amount_minor", "op": "gt", "value": 1000 }),
-            false,
-        ),
-        (
-            json!({ "field": "amount_minor", "op": "gte", "value": 1000 }),
-            true,
-        ),
-        (
-            json!({ "field": "amount_minor", "op": "lt", "value": 1000 }),
-            false,
-        ),
-        (
-            json!({ "field": "amount_minor", "op": "lte", "value": 1000 }),
-            true,
-        ),
-        (
-            json!({ "field": "currency", "op": "gt", "value": 1 }),
-            false,
-        ),
-        (
-            json!({ "field": "currency", "op": "in", "value": ["USD", "EUR"] }),
-            true,
-        ),
-        (
-            json!({ "field": "amount_minor", "op": "in", "value": [1000.0] }),
-            true,
-        ),
-        (
-            json!({ "field": "currency", "op": "not_in", "value": ["USD", "EUR"] }),
-            false,
-        ),
-        (
-            json!({ "field": "currency", "op": "not_in", "value": ["USD"] }),
-            true,
-        ),
+        (json!({ "field": "currency", "op": "ne", "value": "USD" }), true),
+        (json!({ "field": "card.country", "op": "ne", "value_from": "ip_country" }), true),
+        (json!({ "field": "card.country", "op": "eq", "value_from": "ip_country" }), false),
+        (json!({ "field": "amount_minor", "op": "gt", "value": 999.5 }), true),
+        (json!({ "field": "amount_minor", "op": "gt", "value": 1000 }), false),
+        (json!({ "field": "amount_minor", "op": "gte", "value": 1000 }), true),
+        (json!({ "field": "amount_minor", "op": "lt", "value": 1000 }), false),
+        (json!({ "field": "amount_minor", "op": "lte", "value": 1000 }), true),
+        (json!({ "field": "currency", "op": "gt", "value": 1 }), false),
+        (json!({ "field": "currency", "op": "in", "value": ["USD", "EUR"] }), true),
+        (json!({ "field": "amount_minor", "op": "in", "value": [1000.0] }), true),
+        (json!({ "field": "currency", "op": "not_in", "value": ["USD", "EUR"] }), false),
+        (json!({ "field": "currency", "op": "not_in", "value": ["USD"] }), true),
         (json!({ "field": "card.country", "op": "exists" }), true),
         (json!({ "field": "card.brand", "op": "exists" }), false),
-        (
-            json!({ "field": "card.brand", "op": "exists", "value": false }),
-            true,
-        ),
-        (
-            json!({ "all": [{ "field": "id", "op": "exists" }, { "field": "nope", "op": "exists" }] }),
-            false,
-        ),
-        (
-            json!({ "any": [{ "field": "nope", "op": "exists" }, { "field": "id", "op": "exists" }] }),
-            true,
-        ),
-        (
-            json!({ "all": [{ "any": [{ "field": "id", "op": "exists" }] }] }),
-            true,
-        ),
+        (json!({ "field": "card.brand", "op": "exists", "value": false }), true),
+        (json!({ "all": [{ "field": "id", "op": "exists" }, { "field": "nope", "op": "exists" }] }), false),
+        (json!({ "any": [{ "field": "nope", "op": "exists" }, { "field": "id", "op": "exists" }] }), true),
+        (json!({ "all": [{ "any": [{ "field": "id", "op": "exists" }] }] }), true),
     ];
     for (when, expected) in cases {
         assert_eq!(hits(when.clone()), expected, "{when}");
@@ -190,43 +114,20 @@ fn each_operator_hits_what_it_says() {
 #[test]
 fn an_absent_or_null_field_meets_only_exists_false() {
     for field in ["nope", "card.nope", "currency.nope", "note"] {
-        for (op, value) in [
-            ("eq", json!(1)),
-            ("ne", json!(1)),
-            ("gt", json!(1)),
-            ("lte", json!(1)),
-        ] {
-            assert!(
-                !hits(json!({ "field": field, "op": op, "value": value })),
-                "{field} {op}"
-            );
+        for (op, value) in [("eq", json!(1)), ("ne", json!(1)), ("gt", json!(1)), ("lte", json!(1))] {
+            assert!(!hits(json!({ "field": field, "op": op, "value": value })), "{field} {op}");
         }
         for op in ["in", "not_in"] {
-            assert!(
-                !hits(json!({ "field": field, "op": op, "value": [1] })),
-                "{field} {op}"
-            );
+            assert!(!hits(json!({ "field": field, "op": op, "value": [1] })), "{field} {op}");
         }
-        assert!(
-            !hits(json!({ "field": "currency", "op": "ne", "value_from": field })),
-            "{field}"
-        );
-        assert!(
-            hits(json!({ "field": field, "op": "exists", "value": false })),
-            "{field}"
-        );
+        assert!(!hits(json!({ "field": "currency", "op": "ne", "value_from": field })), "{field}");
+        assert!(hits(json!({ "field": field, "op": "exists", "value": false })), "{field}");
     }
 }
 
 #[test]
 fn thresholds_are_inclusive_and_scores_add_up() {
-    let cases = [
-        (49, 0, "allow"),
-        (50, 0, "review"),
-        (79, 0, "review"),
-        (80, 0, "block"),
-        (90, -11, "review"),
-    ];
+    let cases = [(49, 0, "allow"), (50, 0, "review"), (79, 0, "review"), (80, 0, "block"), (90, -11, "review")];
     for (first, second, decision) in cases {
         let always = json!({ "field": "id", "op": "exists" });
         let config = json!({ "version": "t1", "thresholds": { "review": 50, "block": 80 }, "rules": [
@@ -242,23 +143,16 @@ fn thresholds_are_inclusive_and_scores_add_up() {
 #[test]
 fn a_held_payment_raises_one_alert_and_one_log_line() {
     let mut ledger = TestLedger::default();
-    let output = call(
-        table(json!({ "field": "id", "op": "exists" })),
-        payment(),
-        &mut ledger,
-    )
-    .expect("scores");
+    let output = call(table(json!({ "field": "id", "op": "exists" })), payment(), &mut ledger).expect("scores");
     let hits = json!([{ "rule": "r", "score": 50, "reason": "because" }]);
     let expected = json!({ "decision": "review", "score": 50, "hits": hits, "rules_version": "t1", "scored_at": NOW });
     assert_eq!(output, expected);
     assert_eq!(
         ledger.alerts,
-        [
-            json!({ "entity_type": "payment_alert", "this": "payment.alert", "status": "open",
+        [json!({ "entity_type": "payment_alert", "this": "payment.alert", "status": "open",
                  "name": "payment pay_1: review",
                  "content": { "customer_id": "cus_1", "payment_id": "pay_1", "decision": "review", "score": 50,
-                              "hits": hits } })
-        ]
+                              "hits": hits } })]
     );
     assert_eq!(ledger.logs.len(), 1);
 }
@@ -266,12 +160,7 @@ fn a_held_payment_raises_one_alert_and_one_log_line() {
 #[test]
 fn an_allowed_payment_writes_nothing() {
     let mut ledger = TestLedger::default();
-    call(
-        table(json!({ "field": "nope", "op": "exists" })),
-        payment(),
-        &mut ledger,
-    )
-    .expect("scores");
+    call(table(json!({ "field": "nope", "op": "exists" })), payment(), &mut ledger).expect("scores");
     assert!(ledger.alerts.is_empty() && ledger.logs.is_empty() && ledger.queries.is_empty());
 }
 
@@ -285,56 +174,30 @@ fn only_the_customers_other_payments_count_as_open_alerts() {
     ];
     for (alerts, expected) in cases {
         let mut ledger = TestLedger::with_alerts(alerts);
-        let output = call(
-            table(json!({ "op": "open_alerts_gte", "value": 2 })),
-            payment(),
-            &mut ledger,
-        );
-        assert_eq!(
-            output.expect("scores")["decision"] == "review",
-            expected,
-            "{alerts:?}"
-        );
+        let output = call(table(json!({ "op": "open_alerts_gte", "value": 2 })), payment(), &mut ledger);
+        assert_eq!(output.expect("scores")["decision"] == "review", expected, "{alerts:?}");
     }
 }
 
 #[test]
 fn alerts_are_counted_over_all_pages_and_no_page_is_read_twice() {
-    let mut ledger = TestLedger {
-        page: 1,
-        ..TestLedger::with_alerts(&[("cus_1", "a"), ("cus_2", "b"), ("cus_1", "c")])
-    };
+    let mut ledger = TestLedger { page: 1, ..TestLedger::with_alerts(&[("cus_1", "a"), ("cus_2", "b"), ("cus_1", "c")]) };
     let when = json!({ "any": [
         { "op": "open_alerts_gte", "value": 4 },
         { "op": "open_alerts_gte", "value": 3 },
         { "op": "open_alerts_gte", "value": 2 },
     ] });
-    assert_eq!(
-        call(table(when), payment(), &mut ledger).expect("scores")["decision"],
-        "review"
-    );
-    let cursors: Vec<_> = ledger
-        .queries
-        .iter()
-        .map(|query| query["cursor"].as_u64())
-        .collect();
+    assert_eq!(call(table(when), payment(), &mut ledger).expect("scores")["decision"], "review");
+    let cursors: Vec<_> = ledger.queries.iter().map(|query| query["cursor"].as_u64()).collect();
     assert_eq!(cursors, [None, Some(1), Some(2), Some(3)]);
-    assert!(ledger
-        .queries
-        .iter()
-        .all(|query| query["entity_type"] == "payment_alert" && query["status"] == "open"));
+    assert!(ledger.queries.iter().all(|query| query["entity_type"] == "payment_alert" && query["status"] == "open"));
 }
 
 #[test]
 fn a_guest_checkout_asks_nothing_about_open_alerts() {
     let mut ledger = TestLedger::with_alerts(&[("cus_1", "pay_a")]);
     let event = json!({ "id": "pay_2", "amount_minor": 0 });
-    let output = call(
-        table(json!({ "op": "open_alerts_gte", "value": 1 })),
-        event,
-        &mut ledger,
-    )
-    .expect("scores");
+    let output = call(table(json!({ "op": "open_alerts_gte", "value": 1 })), event, &mut ledger).expect("scores");
     assert_eq!(output["decision"], "allow");
     assert!(ledger.queries.is_empty());
 }
@@ -342,20 +205,9 @@ fn a_guest_checkout_asks_nothing_about_open_alerts() {
 #[test]
 fn a_refusal_by_the_host_is_passed_on_and_never_read_as_no_alerts() {
     for op in [Op::Log, Op::Now, Op::Query, Op::Emit] {
-        let mut ledger = TestLedger {
-            refuse: Some(op),
-            ..TestLedger::with_alerts(&[("cus_1", "pay_a")])
-        };
-        let result = call(
-            table(json!({ "op": "open_alerts_gte", "value": 1 })),
-            payment(),
-            &mut ledger,
-        );
-        assert_eq!(
-            result.map_err(|failure| failure.code),
-            Err("host_call_limit".into()),
-            "{op:?}"
-        );
+        let mut ledger = TestLedger { refuse: Some(op), ..TestLedger::with_alerts(&[("cus_1", "pay_a")]) };
+        let result = call(table(json!({ "op": "open_alerts_gte", "value": 1 })), payment(), &mut ledger);
+        assert_eq!(result.map_err(|failure| failure.code), Err("host_call_limit".into()), "{op:?}");
     }
 }
 
@@ -365,51 +217,19 @@ fn a_bad_event_names_the_field_and_what_is_expected() {
         (json!(null), "`input`", "JSON object"),
         (json!([1]), "`input`", "JSON object"),
         (json!({ "amount_minor": 1 }), "`id`", "found nothing"),
-        (
-            json!({ "id": "", "amount_minor": 1 }),
-            "`id`",
-            "an empty string",
-        ),
-        (
-            json!({ "id": 7, "amount_minor": 1 }),
-            "`id`",
-            "found a number",
-        ),
+        (json!({ "id": "", "amount_minor": 1 }), "`id`", "an empty string"),
+        (json!({ "id": 7, "amount_minor": 1 }), "`id`", "found a number"),
         (json!({ "id": "p" }), "`amount_minor`", "found nothing"),
-        (
-            json!({ "id": "p", "amount_minor": "1" }),
-            "`amount_minor`",
-            "found a string",
-        ),
-        (
-            json!({ "id": "p", "amount_minor": 1.5 }),
-            "`amount_minor`",
-            "a number with a fraction",
-        ),
-        (
-            json!({ "id": "p", "amount_minor": -1 }),
-            "`amount_minor`",
-            "found a negative number",
-        ),
-        (
-            json!({ "id": "p", "amount_minor": 1, "customer": { "id": 7 } }),
-            "`customer.id`",
-            "non-empty string",
-        ),
+        (json!({ "id": "p", "amount_minor": "1" }), "`amount_minor`", "found a string"),
+        (json!({ "id": "p", "amount_minor": 1.5 }), "`amount_minor`", "a number with a fraction"),
+        (json!({ "id": "p", "amount_minor": -1 }), "`amount_minor`", "found a negative number"),
+        (json!({ "id": "p", "amount_minor": 1, "customer": { "id": 7 } }), "`customer.id`", "non-empty string"),
     ];
     for (event, field, part) in cases {
-        let failure = call(
-            table(json!({ "field": "id", "op": "exists" })),
-            event,
-            &mut TestLedger::default(),
-        )
-        .expect_err("is refused");
+        let failure =
+            call(table(json!({ "field": "id", "op": "exists" })), event, &mut TestLedger::default()).expect_err("is refused");
         assert_eq!(failure.code, "invalid_event");
-        assert!(
-            failure.message.starts_with(field) && failure.message.contains(part),
-            "{}",
-            failure.message
-        );
+        assert!(failure.message.starts_with(field) && failure.message.contains(part), "{}", failure.message);
     }
 }
 
@@ -420,108 +240,48 @@ fn a_bad_rule_table_names_the_place() {
         (json!(null), "`config`"),
         (json!({ "thresholds": {}, "rules": [] }), "`version`"),
         (json!({ "version": "t", "rules": [] }), "`thresholds`"),
-        (
-            json!({ "version": "t", "thresholds": { "review": 1.5, "block": 2 }, "rules": [] }),
-            "`thresholds.review`",
-        ),
-        (
-            json!({ "version": "t", "thresholds": { "review": 3, "block": 2 }, "rules": [] }),
-            "`thresholds`",
-        ),
-        (
-            json!({ "version": "t", "thresholds": { "review": 1, "block": 2 } }),
-            "`rules`",
-        ),
-        (
-            json!({ "version": "t", "thresholds": { "review": 1, "block": 2 }, "rules": [], "rulez": [] }),
-            "`config`",
-        ),
+        (json!({ "version": "t", "thresholds": { "review": 1.5, "block": 2 }, "rules": [] }), "`thresholds.review`"),
+        (json!({ "version": "t", "thresholds": { "review": 3, "block": 2 }, "rules": [] }), "`thresholds`"),
+        (json!({ "version": "t", "thresholds": { "review": 1, "block": 2 } }), "`rules`"),
+        (json!({ "version": "t", "thresholds": { "review": 1, "block": 2 }, "rules": [], "rulez": [] }), "`config`"),
         (rule(json!(1)), "`rules[0]`"),
-        (
-            rule(json!({ "id": "a", "score": 1001, "reason": "x", "when": {} })),
-            "`rules[0].score`",
-        ),
-        (
-            rule(json!({ "id": "a", "score": 1, "reason": "x" })),
-            "`rules[0].when`",
-        ),
+        (rule(json!({ "id": "a", "score": 1001, "reason": "x", "when": {} })), "`rules[0].score`"),
+        (rule(json!({ "id": "a", "score": 1, "reason": "x" })), "`rules[0].when`"),
         (table(json!({})), "`rules[0].when.op`"),
-        (
-            table(json!({ "field": "a", "op": "like", "value": 1 })),
-            "`rules[0].when.op`",
-        ),
-        (
-            table(json!({ "field": "a..b", "op": "exists" })),
-            "`rules[0].when.field`",
-        ),
-        (
-            table(json!({ "field": "a", "op": "exists", "value": 1 })),
-            "`rules[0].when.value`",
-        ),
-        (
-            table(json!({ "field": "a", "op": "gt", "value": "1" })),
-            "`rules[0].when.value`",
-        ),
-        (
-            table(json!({ "field": "a", "op": "eq", "value": null })),
-            "`rules[0].when.value`",
-        ),
-        (
-            table(json!({ "field": "a", "op": "eq" })),
-            "`rules[0].when`",
-        ),
-        (
-            table(json!({ "field": "a", "op": "eq", "value": 1, "value_from": "b" })),
-            "`rules[0].when`",
-        ),
-        (
-            table(json!({ "field": "a", "op": "eq", "value": 1, "vaule": 1 })),
-            "`rules[0].when`",
-        ),
-        (
-            table(json!({ "field": "a", "op": "in", "value": [] })),
-            "`rules[0].when.value`",
-        ),
-        (
-            table(json!({ "op": "open_alerts_gte", "value": 0 })),
-            "`rules[0].when.value`",
-        ),
+        (table(json!({ "field": "a", "op": "like", "value": 1 })), "`rules[0].when.op`"),
+        (table(json!({ "field": "a..b", "op": "exists" })), "`rules[0].when.field`"),
+        (table(json!({ "field": "a", "op": "exists", "value": 1 })), "`rules[0].when.value`"),
+        (table(json!({ "field": "a", "op": "gt", "value": "1" })), "`rules[0].when.value`"),
+        (table(json!({ "field": "a", "op": "eq", "value": null })), "`rules[0].when.value`"),
+        (table(json!({ "field": "a", "op": "eq" })), "`rules[0].when`"),
+        (table(json!({ "field": "a", "op": "eq", "value": 1, "value_from": "b" })), "`rules[0].when`"),
+        (table(json!({ "field": "a", "op": "eq", "value": 1, "vaule": 1 })), "`rules[0].when`"),
+        (table(json!({ "field": "a", "op": "in", "value": [] })), "`rules[0].when.value`"),
+        (table(json!({ "op": "open_alerts_gte", "value": 0 })), "`rules[0].when.value`"),
         (table(json!({ "all": [] })), "`rules[0].when.all`"),
-        (
-            table(json!({ "all": [{ "any": [{ "op": "eq" }] }] })),
-            "`rules[0].when.all[0].any[0].field`",
-        ),
+        (table(json!({ "all": [{ "any": [{ "op": "eq" }] }] })), "`rules[0].when.all[0].any[0].field`"),
     ];
     for (config, place) in cases {
-        let failure =
-            call(config.clone(), payment(), &mut TestLedger::default()).expect_err("is refused");
+        let failure = call(config.clone(), payment(), &mut TestLedger::default()).expect_err("is refused");
         assert_eq!(failure.code, "invalid_config", "{config}");
-        assert!(
-            failure.message.starts_with(&format!("{place}:")),
-            "{place}: {}",
-            failure.message
-        );
+        assert!(failure.message.starts_with(&format!("{place}:")), "{place}: {}", failure.message);
     }
     let mut twice = table(json!({ "field": "id", "op": "exists" }));
     let again = twice["rules"][0].clone();
     twice["rules"].as_array_mut().expect("rules").push(again);
     let failure = call(twice, payment(), &mut TestLedger::default()).expect_err("is refused");
-    assert!(
-        failure.message.starts_with("`rules[1].id`"),
-        "{}",
-        failure.message
-    );
+    assert!(failure.message.starts_with("`rules[1].id`"), "{}", failure.message);
 }
 
 #[test]
 fn bytes_that_are_no_call_are_an_error() {
     let deep = "[".repeat(100_000);
     for bytes in [&b""[..], b"\xff", b"{", deep.as_bytes()] {
-        let failure = handle(bytes, &mut TestLedger::default()).expect_err("is refused");
-        assert_eq!(failure.code, "invalid_input");
+        let failure = answer(bytes, &mut TestLedger::default(), score_payment).expect_err("is refused");
+        assert_eq!(failure.code, "invalid_call");
     }
     for bytes in [&b"null"[..], b"[]", b"{}", b"1e999"] {
-        assert!(handle(bytes, &mut TestLedger::default()).is_err());
+        assert!(answer(bytes, &mut TestLedger::default(), score_payment).is_err());
     }
 }
 
@@ -529,8 +289,5 @@ fn bytes_that_are_no_call_are_an_error() {
 fn the_shipped_rule_table_is_valid() {
     let config = serde_json::from_str(include_str!("../rules.json")).expect("is JSON");
     let output = call(config, payment(), &mut TestLedger::default()).expect("scores");
-    assert_eq!(
-        (&output["decision"], &output["rules_version"]),
-        (&json!("allow"), &json!("2026-03"))
-    );
+    assert_eq!((&output["decision"], &output["rules_version"]), (&json!("allow"), &json!("2026-03")));
 }

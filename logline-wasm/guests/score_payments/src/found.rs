@@ -1,30 +1,6 @@
-//! The one error shape that crosses the boundary: `{"code", "message"}`.
+//! What a value is, for messages about it.
 
-use serde_json::{json, Value};
-
-/// Why a call has no result.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
-    /// Stable, for programs.
-    pub code: String,
-    /// What was wrong and what was expected, for people.
-    pub message: String,
-}
-
-impl Failure {
-    /// A failure with this code and message.
-    pub fn new(code: &str, message: impl Into<String>) -> Self {
-        Self {
-            code: code.into(),
-            message: message.into(),
-        }
-    }
-
-    /// The error object that the host reads.
-    pub fn to_json(&self) -> Value {
-        json!({ "code": self.code, "message": self.message })
-    }
-}
+use logline_guest::Value;
 
 /// What was found in place of the expected value, for messages. It names the type and never repeats the value:
 /// messages end up in ledgers and logs, and a payment event holds personal data.
