@@ -143,6 +143,15 @@ impl<'a> Reader<'a> {
         self.ledger.find(&self.scope, tenant, id).await
     }
 
+    /// One version of a span.
+    ///
+    /// # Errors
+    /// The ledger's.
+    pub async fn version(&self, tenant: &str, id: Uuid, seq: u32) -> Result<Option<SignedSpan>, LedgerError> {
+        let found = self.ledger.history(&self.scope, tenant, id, seq, 1).await?;
+        Ok(found.into_iter().next().filter(|span| span.seq == seq))
+    }
+
     /// As [`Ledger::scan`].
     ///
     /// # Errors

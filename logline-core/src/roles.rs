@@ -58,6 +58,7 @@ impl FromStr for Role {
 /// Types that publishers sign.
 const PUBLISHED: &[&str] = &[
     "app_bundle",
+    "blob",
     "bundle_template",
     "function",
     "memory_contract",

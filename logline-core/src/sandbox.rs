@@ -96,7 +96,7 @@ pub const RECEIPT_VERSION: u32 = 1;
 pub struct Receipt {
     /// The form of the receipt: [`RECEIPT_VERSION`].
     pub v: u32,
-    /// BLAKE3 of the `code` column's text.
+    /// BLAKE3 of the text that ran: the `code` column's, or what the blob that it names holds.
     pub code_hash: Hash,
     /// The interface that the code was run by, as in a `runtime` column.
     pub abi: String,

@@ -2,6 +2,7 @@
 //!
 //! A host registers [`native`] and installs the seeds once; Stage-0 then boots each kernel from its signed span.
 
+mod blob;
 mod guest;
 mod journal;
 mod observer;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 
 use logline_core::kernel::{Kernel, Service, Validator};
 
+pub use blob::publish_module;
 pub use observer::{Observed, ObserverOptions};
 pub use policy::agent::{AgentOptions, Decided};
 pub use policy::due::PolicyDue;
@@ -31,7 +33,7 @@ pub use worker::{Worked, WorkerOptions};
 /// Every kernel of this crate, to be registered with a host.
 #[must_use]
 pub fn native() -> Vec<Arc<dyn Kernel>> {
-    vec![Arc::new(RunCode), Arc::new(PolicyDue)]
+    vec![Arc::new(RunCode::default()), Arc::new(PolicyDue)]
 }
 
 /// Every loop of this crate, to be registered with a host that [runs](Run) them.

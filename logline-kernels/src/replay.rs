@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use logline_core::kernel::Reader;
 use logline_core::ledger::{Cursor, Ledger, LedgerError, Query};
 use logline_core::sandbox::{Failure, Job, RECEIPT_VERSION, Receipt, Report, Sandbox, Share};
 use logline_core::{
@@ -15,6 +16,7 @@ use serde_json::{Value, json};
 use thiserror::Error;
 use uuid::Uuid;
 
+use crate::blob::Blobs;
 use crate::guest::{Facts, Guest};
 use crate::journal::{Journal, Source, full, page};
 use crate::run_code::call;
@@ -147,9 +149,9 @@ pub async fn replay(
         return Err(refuse(format!("it is of type `{}`", span.entity_type)));
     }
     let recorded = receipt(&span).map_err(&refuse)?;
-    let code = span.error.as_ref().and_then(|error| error.get("code")).and_then(Value::as_str);
-    if let Some(code) = code.filter(|code| CIRCUMSTANCES.contains(code)) {
-        return Err(refuse(format!("it ended with `{code}`, which depends on the machine and the hour")));
+    let ended = span.error.as_ref().and_then(|error| error.get("code")).and_then(Value::as_str);
+    if let Some(ended) = ended.filter(|ended| CIRCUMSTANCES.contains(ended)) {
+        return Err(refuse(format!("it ended with `{ended}`, which depends on the machine and the hour")));
     }
     let journal = Journal::of(&span).map_err(&refuse)?;
     let named = |what: &str| reference(&span, what).ok_or_else(|| refuse(format!("its metadata names no {what}")));
@@ -173,9 +175,11 @@ pub async fn replay(
         limits: &recorded.limits,
         rules,
     };
+    let reader = Reader::new(ledger, scope.clone());
+    let code = Blobs::default().code(&function, &reader).await?.map_err(|failure| refuse(failure.to_string()))?;
     let call = call(&function, &request, attempt);
     let share = Share { calls: 1, memory_bytes: limits.memory_bytes };
-    let job = Job::new(&span.tenant_id, function.code.as_deref().unwrap_or_default(), &call, &limits).share(share);
+    let job = Job::new(&span.tenant_id, &code, &call, &limits).share(share);
     let mut guest = Guest::new(facts, Playback { rows, journal, problem: None });
     let mut repeated = sandbox.run(job, &mut guest).await;
     let Guest { source, drafts, logs, .. } = guest;
@@ -188,7 +192,7 @@ pub async fn replay(
     {
         return Err(refuse(format!("its repetition ended with `{failure}`: try again, or on another machine")));
     }
-    if code == Some("invalid_output")
+    if ended == Some("invalid_output")
         && let Ok(output) = &repeated.result
         && let Err(failure) = storable(&span, output, &rules)
     {

@@ -7,12 +7,15 @@ use logline_core::sandbox::{Failure, Job, Receipt, Sandbox};
 use logline_core::{Draft, Scope, SignedSpan, SpanKey, VerifiedSpan, Verifier, canonical, ids, request};
 use serde_json::{Value, json};
 
+use crate::blob::Blobs;
 use crate::guest::{Facts, Guest};
 use crate::journal::{Journal, Recorder};
 
 /// The kernel `run_code`, version 2.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct RunCode;
+#[derive(Debug, Default)]
+pub struct RunCode {
+    blobs: Blobs,
+}
 
 const NAME: &str = "run_code";
 const VERSION: u32 = 2;
@@ -59,7 +62,7 @@ impl Kernel for RunCode {
             return Err(KernelError::Subject { key: request.key(), reason });
         }
         let mut outcome = match find_function(request, context).await? {
-            Ok(function) => run_function(request, function, context).await?,
+            Ok(function) => run_function(request, function, context, &self.blobs).await?,
             Err(failure) => Outcome::refused(failure),
         };
         let ended = context.clock.now();
@@ -120,7 +123,12 @@ fn authorised(function: VerifiedSpan, context: &Context<'_>) -> Result<VerifiedS
     }
 }
 
-async fn run_function(request: &SignedSpan, function: VerifiedSpan, context: &Context<'_>) -> Result<Outcome, KernelError> {
+async fn run_function(
+    request: &SignedSpan,
+    function: VerifiedSpan,
+    context: &Context<'_>,
+    blobs: &Blobs,
+) -> Result<Outcome, KernelError> {
     let manifest = &context.trusted.manifest;
     let refuse = |code: &str, message: String| {
         Ok(Outcome { function: Some(function.clone()), ..Outcome::refused(Failure::new(code, message)) })
@@ -141,6 +149,10 @@ async fn run_function(request: &SignedSpan, function: VerifiedSpan, context: &Co
     if input_bytes > limits.input_bytes {
         return refuse("input_limit", format!("the input has {input_bytes} bytes, the limit is {}", limits.input_bytes));
     }
+    let code = match blobs.code(&function, &context.runtime).await? {
+        Ok(code) => code,
+        Err(failure) => return Ok(Outcome { function: Some(function), ..Outcome::refused(failure) }),
+    };
     let call = call(&function, request, context.attempt.number);
     let facts = Facts {
         request,
@@ -152,8 +164,7 @@ async fn run_function(request: &SignedSpan, function: VerifiedSpan, context: &Co
     };
     let recorder = Recorder::new(&context.owner, facts.started, limits.journal_bytes);
     let mut guest = Guest::new(facts, recorder);
-    let code = function.code.as_deref().unwrap_or_default();
-    let job = Job::new(&request.tenant_id, code, &call, &limits).share(manifest.share()).version(function.seal.curr_hash);
+    let job = Job::new(&request.tenant_id, &code, &call, &limits).share(manifest.share()).version(function.seal.curr_hash);
     let report = Sandbox::run(sandbox.as_ref(), job, &mut guest).await;
     let Guest { drafts: emitted, logs, logs_dropped, source, .. } = guest;
     if let Some(error) = source.ledger_error {

@@ -113,7 +113,7 @@ CREATE FUNCTION ledger.is_reserved(entity_type text, is_first boolean) RETURNS b
 RETURN CASE
   WHEN entity_type = 'request' THEN NOT is_first
   WHEN entity_type IN ('function', 'policy', 'provider', 'prompt_block', 'prompt_variant', 'prompt_eval', 'memory_contract',
-    'bundle_template', 'app_bundle', 'pact', 'slo', 'test_plan', 'manifest', 'approval', 'rejection') THEN false
+    'blob', 'bundle_template', 'app_bundle', 'pact', 'slo', 'test_plan', 'manifest', 'approval', 'rejection') THEN false
   WHEN entity_type IN ('boot_event', 'bundle_instantiation', 'checkpoint', 'consent', 'delegation', 'error_report',
     'escalation_request', 'execution', 'export_artifact', 'export_request', 'metric', 'promotion', 'provider_request',
     'redaction', 'registration', 'rollback', 'status_patch', 'test_result') THEN true

@@ -457,7 +457,7 @@ fn the_databases_table_of_reserved_types_is_cores() {
             provider_request provider_execution manifest boot_event prompt_block prompt_variant prompt_build prompt_run \
             prompt_eval prompt_selection memory memory_audit memory_contract memory_search_result consent redaction \
             export_request export_artifact escalation_request error_report approval rejection promotion rollback slo test_plan \
-            test_result app_bundle bundle_template bundle_instantiation registration delegation pact note checkpoint \
+            test_result app_bundle blob bundle_template bundle_instantiation registration delegation pact note checkpoint \
             a_build b_run c_selection d_execution _run memoryx policy_ payment Execution run build memory";
         for entity_type in types.split_whitespace() {
             let mut draft = note("acme", "alice");

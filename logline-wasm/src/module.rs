@@ -183,16 +183,30 @@ impl Maker {
     }
 }
 
-/// The binary in a `code` column: WebAssembly text where it begins like one, base64 otherwise.
+/// What the binary in a `code` column may be preceded by: its hash.
+const HASH: &str = "blake3:";
+
+/// The binary in a `code` column: WebAssembly text where it begins like one, base64 otherwise, after the binary's hash if it has one.
 fn decode(code: &str, max_bytes: usize) -> Result<Vec<u8>, Failure> {
     let code = code.trim();
-    let binary = if code.starts_with('(') || code.starts_with(";;") {
+    let (named, code) = match code.strip_prefix(HASH).map(|rest| rest.split_once(char::is_whitespace)) {
+        None => (None, code),
+        Some(Some((hash, code))) => {
+            let hash = hash.parse::<Hash>().map_err(|e| invalid(format!("code begins with `{HASH}` and no hash: {e}")))?;
+            (Some(hash), code.trim_start())
+        }
+        Some(None) => return Err(invalid(format!("code begins with `{HASH}`: a hash, white space and base64 must follow"))),
+    };
+    let binary = if named.is_none() && (code.starts_with('(') || code.starts_with(";;")) {
         wat::parse_str(code).map_err(|e| invalid(e.to_string()))?
     } else {
         STANDARD.decode(code).map_err(|e| {
             invalid(format!("code is neither WebAssembly text (it would begin with `(`) nor base64 of a binary: {e}"))
         })?
     };
+    if let Some(named) = named.filter(|named| Hash::of(&binary) != *named) {
+        return Err(invalid(format!("the decoded code has BLAKE3 {}, it says {named}", Hash::of(&binary))));
+    }
     if !binary.starts_with(b"\0asm") {
         return Err(invalid("the decoded code does not begin with the WebAssembly magic bytes"));
     }
@@ -201,5 +215,5 @@ fn decode(code: &str, max_bytes: usize) -> Result<Vec<u8>, Failure> {
 }
 
 pub(crate) fn encode(binary: &[u8]) -> String {
-    STANDARD.encode(binary)
+    format!("{HASH}{}\n{}", Hash::of(binary), STANDARD.encode(binary))
 }
