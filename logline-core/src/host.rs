@@ -9,7 +9,7 @@ use std::time::Duration;
 use thiserror::Error;
 use uuid::Uuid;
 
-pub use attempts::{Claim, EXECUTIONS_QUOTA, Execution};
+pub use attempts::{Claim, EXECUTIONS_QUOTA, Execution, FUEL_QUOTA};
 
 use crate::clock::{Clock, IdSource, SystemClock, SystemIds};
 use crate::draft::Draft;

@@ -76,7 +76,7 @@ pub use clock::{Clock, IdSource, ManualClock, SeededIds, SystemClock, SystemIds}
 pub use draft::Draft;
 pub use driver::AdmitError;
 pub use hex::{Hash, HexError, PublicKey, Signature};
-pub use host::{Claim, EXECUTIONS_QUOTA, Execution, Host, HostBuilder, HostError};
+pub use host::{Claim, EXECUTIONS_QUOTA, Execution, FUEL_QUOTA, Host, HostBuilder, HostError};
 pub use keyfile::{HexErrorKind, KeyFileError, KeyTextError};
 pub use keys::{KeyPair, SignError, SignatureError, Signer, Verifier, check_key};
 pub use memory::MemoryLedger;

@@ -449,7 +449,13 @@ pub fn execution(request: &SignedSpan, attempt: u32) -> Draft {
 }
 
 /// Ends the attempt that `running` started: the request with it, unless another attempt may help and is allowed.
-pub(crate) fn close(running: &SignedSpan, result: &Result<Value, Failure>, execution: Uuid, now: Timestamp) -> Draft {
+pub(crate) fn close(
+    running: &SignedSpan,
+    result: &Result<Value, Failure>,
+    execution: Uuid,
+    used_up: Option<Charges>,
+    now: Timestamp,
+) -> Draft {
     // The input stands in version 0 and the output in the execution; the closing row points there.
     let draft = match result {
         Ok(_) => close_as(running, "completed", "complete", now),
@@ -458,7 +464,7 @@ pub(crate) fn close(running: &SignedSpan, result: &Result<Value, Failure>, execu
             let draft = match retries {
                 true if used(running) < allowed(running) => {
                     let pause = pause(running);
-                    let again = Draft::next_version(running).at(now).did("failed").status("scheduled");
+                    let again = close_as(running, "failed", "scheduled", now);
                     again.meta("due_at", now.saturating_add(pause).to_string())
                 }
                 true => close_as(running, "gave_up", "dead", now),
@@ -467,7 +473,11 @@ pub(crate) fn close(running: &SignedSpan, result: &Result<Value, Failure>, execu
             draft.error(failure.to_value())
         }
     };
-    draft.meta("execution", execution.to_string())
+    let draft = draft.meta("execution", execution.to_string());
+    match used_up {
+        Some(charges) => draft.meta("quota", charges.to_used()),
+        None => draft,
+    }
 }
 
 /// Takes back a claim whose worker has to go: the attempt ends without a result, and the next may begin at once.
@@ -510,7 +520,8 @@ pub(crate) fn revive(request: &SignedSpan, who: &str, now: Timestamp) -> Result<
 }
 
 fn close_as(request: &SignedSpan, did: &str, status: &str, now: Timestamp) -> Draft {
-    Draft::next_version(request).at(now).did(did).status(status)
+    // What an earlier version has used is not used again.
+    Draft::next_version(request).at(now).did(did).status(status).without_meta("quota")
 }
 
 /// Attempts begun so far, ever.

@@ -5,9 +5,12 @@ mod setup;
 
 use serde_json::{Value, json};
 
+use logline_core::HostError;
+use logline_core::ledger::WorkQueue as _;
+use logline_core::request::{NotRunnable, Request};
 use setup::{
-    PUBLISHER, answer, ask, block_on, echo, execute, failure, function, host, host_with, key, module, output, publish, run,
-    spans,
+    PUBLISHER, TENANT, USER, answer, ask, block_on, echo, execute, failure, function, host, host_of, host_with, key, ledger,
+    manifest, module, output, publish, run, spans,
 };
 
 #[test]
@@ -269,6 +272,33 @@ fn many_spinning_and_short_functions_all_end() {
         for e in &asked {
             assert!(output(e)["now"].is_string());
         }
+    });
+}
+
+#[test]
+fn a_tenant_that_has_used_its_fuel_waits_for_the_next_day() {
+    block_on(async {
+        let mut manifest = manifest();
+        manifest.throttle.per_tenant_daily_fuel = Some(2_000_000);
+        manifest.limits.fuel = 1_500_000;
+        let ledger = ledger(&manifest).await;
+        let host = host_of(&ledger).await;
+        let spin = publish(&host, &module("", "(loop $again (br $again)) (i64.const 0)")).await;
+        let used = async || ledger.used(TENANT, logline_core::FUEL_QUOTA).await.unwrap();
+        for n in 1..=2 {
+            assert_eq!(failure(&execute(&host, spin, json!(1)).await).0, "fuel_exhausted");
+            // A last instruction may go over by some units.
+            assert!((n * 1_500_000..n * 1_500_100).contains(&used().await), "{}", used().await);
+        }
+        // The second was begun when there was some left; the third waits.
+        let waits = host.execute(Request::new(TENANT, USER, spin, json!(1))).await;
+        assert!(matches!(&waits, Err(HostError::NotRunnable(NotRunnable::Deferred { .. }))), "{waits:?}");
+        let violations = spans(&ledger, "policy_violation").await;
+        assert_eq!(violations.len(), 1);
+        assert_eq!(violations[0].this, "quota.fuel.per_tenant.daily");
+        let counted = used().await;
+        ledger.rebuild().await.unwrap();
+        assert_eq!(used().await, counted, "the counter is a sum over rows");
     });
 }
 

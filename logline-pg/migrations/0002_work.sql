@@ -74,27 +74,44 @@ RETURN CASE WHEN claimed
   THEN clock_timestamp() + coalesce(ledger.number_in(metadata, 'lease_ms', 86400000), 60000)::float8 * interval '1 ms'
   ELSE coalesce(ledger.time_in(metadata, 'due_at'), least(at, clock_timestamp())) END;
 
--- `logline_core::ledger::Charges::of`, for one day: the quotas of which a claim uses a unit.
+-- A version with which an attempt ends that came to a result. Only the runtime writes such.
+CREATE FUNCTION ledger.ends_attempt(prev_hash text, did text, is_deleted boolean) RETURNS boolean LANGUAGE sql IMMUTABLE
+RETURN prev_hash IS NOT NULL AND coalesce(did IN ('completed', 'failed', 'gave_up'), false) AND NOT is_deleted;
+
+-- `logline_core::ledger::Charges::of`, for one day: the quotas of which a claim uses a unit, or the units that an attempt has used.
 -- (plpgsql keeps the plan; a set from a SQL function is planned at every call.)
-CREATE FUNCTION ledger.charges(metadata jsonb, day date) RETURNS SETOF text LANGUAGE plpgsql STABLE
+CREATE FUNCTION ledger.charges(claimed boolean, metadata jsonb, day date) RETURNS TABLE (key text, units bigint) LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  RETURN QUERY SELECT key FROM (
-    SELECT array_agg(DISTINCT e #>> '{}') AS keys
-    FROM jsonb_array_elements(
-      CASE WHEN jsonb_typeof(metadata #> '{quota,keys}') = 'array' THEN metadata #> '{quota,keys}' ELSE '[]' END) AS e
-    HAVING bool_and(jsonb_typeof(e) = 'string' AND octet_length(e #>> '{}') BETWEEN 1 AND 128)
-      AND count(DISTINCT e) BETWEEN 1 AND 16) named,
-  unnest(named.keys) AS key
-  WHERE jsonb_typeof(metadata #> '{quota,day}') = 'string' AND metadata #>> '{quota,day}' = to_char(day, 'YYYY-MM-DD')
-  ORDER BY key COLLATE "C";
+  IF jsonb_typeof(metadata #> '{quota,day}') IS DISTINCT FROM 'string' OR metadata #>> '{quota,day}' <> to_char(day, 'YYYY-MM-DD') THEN
+    RETURN;
+  END IF;
+  IF claimed THEN
+    RETURN QUERY SELECT name, 1::bigint FROM (
+      SELECT array_agg(DISTINCT e #>> '{}') AS keys
+      FROM jsonb_array_elements(
+        CASE WHEN jsonb_typeof(metadata #> '{quota,keys}') = 'array' THEN metadata #> '{quota,keys}' ELSE '[]' END) AS e
+      HAVING bool_and(jsonb_typeof(e) = 'string' AND octet_length(e #>> '{}') BETWEEN 1 AND 128)
+        AND count(DISTINCT e) BETWEEN 1 AND 16) named,
+    unnest(named.keys) AS name
+    ORDER BY name COLLATE "C";
+  ELSE
+    RETURN QUERY SELECT name, number::bigint FROM (
+      SELECT array_agg(e.key) AS keys, array_agg(CASE WHEN jsonb_typeof(e.value) = 'number' THEN (e.value #>> '{}')::numeric END) AS used
+      FROM jsonb_each(
+        CASE WHEN jsonb_typeof(metadata #> '{quota,units}') = 'object' THEN metadata #> '{quota,units}' ELSE '{}' END) AS e
+      HAVING bool_and(jsonb_typeof(e.value) = 'number' AND octet_length(e.key) BETWEEN 1 AND 128) AND count(*) BETWEEN 1 AND 16) named,
+    unnest(named.keys, named.used) AS u(name, number)
+    WHERE (SELECT bool_and(n BETWEEN 0 AND 9007199254740991 AND n = trunc(n)) FROM unnest(named.used) AS n)
+    ORDER BY name COLLATE "C";
+  END IF;
 END $$;
 
 CREATE FUNCTION ledger.keep_work() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   claimed boolean := ledger.is_claim(NEW.prev_hash, NEW.status, NEW.is_deleted);
-  quota_key text;
+  charge record;
 BEGIN
   IF claimed OR (NEW.status = 'scheduled' AND NOT NEW.is_deleted) THEN
     INSERT INTO ledger.work AS w (tenant_id, id, seq, owner_id, curr_hash, priority, ready_at, leased)
@@ -107,11 +124,11 @@ BEGIN
   ELSE
     DELETE FROM ledger.work w WHERE w.tenant_id = NEW.tenant_id AND w.id = NEW.id AND w.seq < NEW.seq;
   END IF;
-  IF claimed AND NEW.metadata ? 'quota' THEN
-    FOR quota_key IN SELECT ledger.charges(NEW.metadata, ledger.today()) LOOP
-      INSERT INTO ledger.quota AS q (tenant_id, key, day, used) VALUES (NEW.tenant_id, quota_key, ledger.today(), 1)
+  IF NEW.metadata ? 'quota' AND (claimed OR ledger.ends_attempt(NEW.prev_hash, NEW.did, NEW.is_deleted)) THEN
+    FOR charge IN SELECT c.key, c.units FROM ledger.charges(claimed, NEW.metadata, ledger.today()) AS c LOOP
+      INSERT INTO ledger.quota AS q (tenant_id, key, day, used) VALUES (NEW.tenant_id, charge.key, ledger.today(), charge.units)
       ON CONFLICT (tenant_id, key) DO UPDATE
-      SET day = EXCLUDED.day, used = CASE WHEN q.day = EXCLUDED.day THEN q.used + 1 ELSE 1 END
+      SET day = EXCLUDED.day, used = CASE WHEN q.day = EXCLUDED.day THEN q.used + EXCLUDED.used ELSE EXCLUDED.used END
       WHERE q.day <= EXCLUDED.day;
     END LOOP;
   END IF;
@@ -366,9 +383,11 @@ BEGIN
     FROM ledger.universal_registry u WHERE u.entity_type = 'request' ORDER BY u.tenant_id, u.id, u.seq DESC) l
   WHERE l.claimed OR (l.status = 'scheduled' AND NOT l.is_deleted);
   INSERT INTO ledger.quota (tenant_id, key, day, used)
-  SELECT u.tenant_id, c.key, ledger.today(), count(*)
-  FROM ledger.universal_registry u CROSS JOIN LATERAL ledger.charges(u.metadata, ledger.today()) AS c(key)
-  WHERE u.entity_type = 'request' AND ledger.is_claim(u.prev_hash, u.status, u.is_deleted)
+  SELECT u.tenant_id, c.key, ledger.today(), sum(c.units)::bigint
+  FROM (SELECT r.*, ledger.is_claim(r.prev_hash, r.status, r.is_deleted) AS claimed FROM ledger.universal_registry r
+    WHERE r.entity_type = 'request') u
+  CROSS JOIN LATERAL ledger.charges(u.claimed, u.metadata, ledger.today()) AS c
+  WHERE u.claimed OR ledger.ends_attempt(u.prev_hash, u.did, u.is_deleted)
   GROUP BY u.tenant_id, c.key;
   RETURN QUERY SELECT (SELECT count(*) FROM ledger.work), (SELECT count(*) FROM ledger.standing), (SELECT count(*) FROM ledger.quota);
 END $$;
@@ -399,7 +418,7 @@ SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 REVOKE EXECUTE ON FUNCTION ledger.today(), ledger.number_in(jsonb, text, numeric), ledger.time_in(jsonb, text),
-  ledger.is_claim(text, text, boolean), ledger.ready_at(boolean, jsonb, timestamptz), ledger.charges(jsonb, date), ledger.keep_work(), ledger.claimable(text, integer),
+  ledger.is_claim(text, text, boolean), ledger.ready_at(boolean, jsonb, timestamptz), ledger.charges(boolean, jsonb, date), ledger.ends_attempt(text, text, boolean), ledger.keep_work(), ledger.claimable(text, integer),
   ledger.stands_for(text, text, boolean), ledger.keep_standing(), ledger.list_standing(text, text, uuid, integer),
   ledger.take(text, integer, bigint), ledger.hold_due(text, integer, bigint), ledger.is_due(text, uuid, integer, text),
   ledger.heartbeat(text, uuid, integer, text, bigint), ledger.used(text, text), ledger.hold_counters(text[], text[]),

@@ -108,7 +108,7 @@ impl Admission {
         rows: &[&EncodedRow],
     ) -> Result<(), Failure> {
         let named = rows.iter().filter_map(|row| Some((row.span.tenant_id.as_str(), Charges::of(&row.span)?)));
-        let named = named.flat_map(|(tenant, charges)| charges.keys.into_iter().map(move |key| (tenant.to_owned(), key)));
+        let named = named.flat_map(|(tenant, charges)| charges.units.into_keys().map(move |key| (tenant.to_owned(), key)));
         let named: BTreeSet<(String, String)> = named.collect();
         self.identify(connection, scope).await?;
         let found = sqlx::query("SELECT n, used, day FROM ledger.hold_counters($1, $2)")

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use logline_core::Scope;
-use logline_core::ledger::{AppendOptions, LedgerError, OnExisting, Outcome, Receipt};
+use logline_core::ledger::{AppendOptions, Charges, LedgerError, OnExisting, Outcome, Receipt};
 use sqlx::pool::PoolConnection;
 use sqlx::{Connection as _, PgConnection, PgPool, Postgres};
 use tokio::sync::{Mutex, mpsc, oneshot};
@@ -25,8 +25,11 @@ pub(crate) struct Append {
 }
 
 impl Append {
+    /// Whether counters are to be locked before: where limits apply, and where attempts end that have used units, so that all hosts lock
+    /// in one order.
     fn is_limited(&self) -> bool {
-        !self.options.limits.is_empty()
+        let ends = |row: &EncodedRow| row.span.status.as_deref() != Some("running") && Charges::of(&row.span).is_some();
+        !self.options.limits.is_empty() || self.batch.iter().any(ends)
     }
 }
 

@@ -112,6 +112,7 @@ macro_rules! work_queue_suite {
             working::a_quota_holds_under_any_number_of_workers,
             working::only_what_is_stored_uses_quota,
             working::a_claim_uses_the_ledgers_day,
+            working::what_an_attempt_has_used_counts_when_it_ends,
             working::schedules_and_policies_stand_until_their_last_version_says_otherwise,
             working::a_rebuild_finds_what_was_there,
         }

@@ -399,6 +399,57 @@ pub async fn a_claim_uses_the_ledgers_day<Q: WorkQueue>(queue: &Q) {
     same(&queue.used(TENANT, "runs").await.or_fail("used"), &0, "nothing of today");
 }
 
+/// Units that are known only at the end of an attempt, once for each end.
+pub async fn what_an_attempt_has_used_counts_when_it_ends<Q: WorkQueue>(queue: &Q) {
+    let day = today(queue).await;
+    let used = async || queue.used(TENANT, "fuel").await.or_fail("used");
+    let ended = |before: &VerifiedSpan, did: &str, status: &str, quota: serde_json::Value| {
+        seal(next(before).did(did).status(status).meta("quota", quota))
+    };
+    let mut total = 0;
+    for (n, (did, status, units)) in (0..).zip([
+        ("completed", "complete", 5),
+        ("failed", "error", 7),
+        ("gave_up", "dead", 1 << 40),
+        ("failed", "scheduled", 0),
+    ]) {
+        let claimed = charged(&open(queue, request(TENANT, n)).await, &Charges::new(day, ["runs"]));
+        append(queue, claimed.clone()).await;
+        let end = ended(&claimed, did, status, Charges::of_attempt(day, "fuel", units).to_used());
+        append(queue, end.clone()).await;
+        total += units;
+        same(&used().await, &total, did);
+        append(queue, end.clone()).await;
+        same(&used().await, &total, "the same again uses nothing");
+        // Later versions have the same metadata until they say otherwise.
+        open(queue, next(&end).did("revived").status("scheduled")).await;
+        same(&used().await, &total, "only an end uses");
+    }
+    let claimed = charged(&open(queue, request(TENANT, 20)).await, &Charges::new(day, ["runs"]));
+    append(queue, claimed.clone()).await;
+    let text = day.to_string();
+    let many: serde_json::Map<_, _> = (0..17).map(|n| (format!("k{n}"), json!(1))).collect();
+    let mut last = claimed;
+    for none in [
+        json!({"day": text, "units": {"fuel": -1}}),
+        json!({"day": text, "units": {"fuel": 1.5}}),
+        json!({"day": text, "units": {"fuel": "1"}}),
+        json!({"day": text, "units": {"fuel": 1, "cpu": null}}),
+        json!({"day": text, "units": {"": 1}}),
+        json!({"day": text, "units": many}),
+        json!({"day": text, "units": ["fuel"]}),
+        json!({"day": text, "keys": ["fuel"]}),
+        Charges::of_attempt(day.pred_opt().or_fail("a day before"), "fuel", 9).to_used(),
+    ] {
+        last = ended(&last, "failed", "error", none);
+        append(queue, last.clone()).await;
+    }
+    same(&used().await, &total, "what is no account of units");
+    queue.rebuild().await.or_fail("rebuild");
+    same(&used().await, &total, "after a rebuild");
+    same(&queue.used(TENANT, "runs").await.or_fail("used"), &5, "claims as well");
+}
+
 /// Functions with status `scheduled` and active policies, of all tenants, in pages.
 pub async fn schedules_and_policies_stand_until_their_last_version_says_otherwise<Q: WorkQueue>(queue: &Q) {
     let of = |tenant: &str, n: u128, entity_type: &str, status: &str| {

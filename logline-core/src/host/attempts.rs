@@ -30,6 +30,9 @@ use crate::trust::Trusted;
 /// The quota of attempts that a manifest may limit.
 pub const EXECUTIONS_QUOTA: &str = "exec.per_tenant.daily";
 
+/// The quota of fuel that a manifest may limit.
+pub const FUEL_QUOTA: &str = "fuel.per_tenant.daily";
+
 /// What a lease allows for besides the function's own time: compiling it, and committing the result.
 const LEASE_MARGIN: Duration = Duration::from_secs(45);
 
@@ -196,6 +199,11 @@ impl Host {
         };
         let per_day = trusted.manifest.throttle.per_tenant_daily_exec_limit;
         let is_forced = function.as_ref().is_some_and(|function| trusted.manifest.is_forced(function));
+        if let Some(per_day) = trusted.manifest.throttle.per_tenant_daily_fuel.filter(|_| kernel == ids::RUN_CODE && !is_forced)
+            && inner.ledger.used(&request.tenant_id, FUEL_QUOTA).await? >= per_day
+        {
+            return Err(self.deny(&driver, &scope, &request, (FUEL_QUOTA, per_day), now.day(), now).await?.into());
+        }
         let mut terms = Terms { worker: signer.public_key(), now, lease, charges: None };
         loop {
             let mut options = AppendOptions::default();
@@ -228,7 +236,10 @@ impl Host {
                     terms.now = inner.ledger.now().await?;
                 }
                 Err(AdmitError::Ledger(LedgerError::QuotaExceeded { per_day, day, .. })) => {
-                    return Err(self.deny(&driver, &scope, &request, per_day, day, terms.now).await?.into());
+                    return Err(self
+                        .deny(&driver, &scope, &request, (EXECUTIONS_QUOTA, per_day), day, terms.now)
+                        .await?
+                        .into());
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -242,13 +253,20 @@ impl Host {
     /// The ledger's.
     pub async fn is_within_quota(&self, function: &VerifiedSpan) -> Result<bool, HostError> {
         let (trusted, ledger, tenant) = (self.trusted(), &self.inner.ledger, &function.tenant_id);
-        let Some(per_day) = trusted.manifest.throttle.per_tenant_daily_exec_limit else { return Ok(true) };
-        if trusted.manifest.is_forced(function) || ledger.used(tenant, EXECUTIONS_QUOTA).await? < per_day {
+        if trusted.manifest.is_forced(function) {
             return Ok(true);
         }
-        let now = ledger.now().await?;
-        self.record_denial(&self.driver(&trusted), &Scope::runtime(tenant), tenant, per_day, now.day(), now).await?;
-        Ok(false)
+        let throttle = &trusted.manifest.throttle;
+        let limits = [(EXECUTIONS_QUOTA, throttle.per_tenant_daily_exec_limit), (FUEL_QUOTA, throttle.per_tenant_daily_fuel)];
+        for (key, per_day) in limits {
+            let Some(per_day) = per_day else { continue };
+            if ledger.used(tenant, key).await? >= per_day {
+                let (driver, now) = (self.driver(&trusted), ledger.now().await?);
+                self.record_denial(&driver, &Scope::runtime(tenant), tenant, (key, per_day), now.day(), now).await?;
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Records that a tenant has used its quota, once a day.
@@ -257,11 +275,11 @@ impl Host {
         driver: &Driver<'_>,
         scope: &Scope,
         tenant: &str,
-        per_day: u64,
+        (key, per_day): (&str, u64),
         day: NaiveDate,
         now: Timestamp,
     ) -> Result<(), HostError> {
-        let violation = request::quota_violation(tenant, EXECUTIONS_QUOTA, per_day, day).at(now);
+        let violation = request::quota_violation(tenant, key, per_day, day).at(now);
         match driver.write(scope, vec![violation], self.inner.signer.as_ref(), &AppendOptions::keep()).await {
             // The first of the day stands, whatever limit it was about.
             Ok(_) | Err(AdmitError::Ledger(LedgerError::KeepMismatch { .. })) => Ok(()),
@@ -275,14 +293,15 @@ impl Host {
         driver: &Driver<'_>,
         scope: &Scope,
         request: &SignedSpan,
-        per_day: u64,
+        (key, per_day): (&str, u64),
         day: NaiveDate,
         now: Timestamp,
     ) -> Result<NotRunnable, HostError> {
         let signer = self.inner.signer.as_ref();
-        self.record_denial(driver, scope, &request.tenant_id, per_day, day, now).await?;
+        self.record_denial(driver, scope, &request.tenant_id, (key, per_day), day, now).await?;
         let until = Timestamp::start_of_day_after(day);
-        let failure = Failure::new("quota_exceeded", format!("tenant `{}` has used its {per_day} of {day}", request.tenant_id));
+        let failure =
+            Failure::new("quota_exceeded", format!("tenant `{}` has used its {per_day} of {key} of {day}", request.tenant_id));
         let deferred = request::defer(request, until, &failure, now);
         driver.write(scope, vec![deferred], signer, &AppendOptions::default()).await?;
         Ok(NotRunnable::Deferred { key: request.key(), until })
@@ -374,7 +393,13 @@ impl Host {
         // The ledger's time: what it was at the claim, and what has passed here since.
         let now = attempt.started.saturating_add(inner.clock.now().since(began));
         let mut drafts = effects.drafts;
-        drafts.push(request::close(&running, &effects.result, attempt.execution_id, now));
+        // Counted where a limit is set: each counter is a row that the tenant's attempts share.
+        let used_up = trusted.manifest.throttle.per_tenant_daily_fuel.and_then(|_| {
+            let execution = drafts.iter().find(|draft| draft.columns().id == attempt.execution_id)?;
+            let fuel = execution.columns().meta("receipt")?.get("fuel_used")?.as_u64()?;
+            Some(Charges::of_attempt(now.day(), FUEL_QUOTA, fuel))
+        });
+        drafts.push(request::close(&running, &effects.result, attempt.execution_id, used_up, now));
         let driver = self.driver(&trusted);
         let mut written = commit(&driver, &scope, drafts, inner.signer.as_ref()).await?;
         let closing = written.pop().ok_or(HostError::Incomplete { part: "closing version" })?;

@@ -121,6 +121,9 @@ pub struct Throttle {
     /// Attempts per tenant and UTC day.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub per_tenant_daily_exec_limit: Option<u64>,
+    /// Fuel per tenant and UTC day. It is counted when attempts end: those that are under way when it is used up may still end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub per_tenant_daily_fuel: Option<u64>,
     /// Runs of one tenant at the same time on each host. Default 32.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub per_tenant_concurrent_calls: Option<u32>,
