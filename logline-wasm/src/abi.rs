@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use logline_core::sandbox::{Failure, HostCalls};
 use logline_core::{canonical, json};
 use serde_json::{Value, json};
-use wasmtime::{Caller, Extern, ExternType, Linker, Memory, Module, TypedFunc, ValType};
+use wasmtime::{AsContextMut as _, Caller, Extern, ExternType, Linker, Memory, Module, StoreContextMut, TypedFunc, ValType};
 
 use crate::call::CallState;
 use crate::module::Exports;
@@ -89,41 +89,57 @@ pub(crate) fn link(linker: &mut Linker<CallState>) -> wasmtime::Result<()> {
     Ok(())
 }
 
-async fn host_call(mut caller: Caller<'_, CallState>, op: i32, pointer: i32, len: i32) -> wasmtime::Result<i64> {
-    let fuel = caller.get_fuel()?;
-    let state = caller.data_mut();
+/// Counts a call to the host; how many bytes it may have in each direction.
+pub(crate) fn count_call(store: &mut StoreContextMut<'_, CallState>) -> wasmtime::Result<usize> {
+    let fuel = store.get_fuel()?;
+    let state = store.data_mut();
     state.line.fuel.store(state.limits.fuel.saturating_sub(fuel), Ordering::Relaxed);
     if state.in_alloc {
         return Err(end("re_entrant", "`alloc` called the host while the host was waiting for it"));
     }
     state.host_calls += 1;
     state.line.host_calls.store(state.host_calls, Ordering::Relaxed);
-    let (calls, max_calls, max_bytes) = (state.host_calls, state.limits.host_calls, state.limits.host_call_bytes);
-    if calls > max_calls {
-        return Err(end("host_call_limit", format!("more than {max_calls} calls to the host: ask for more at a time")));
+    let most = state.limits.host_calls;
+    if state.host_calls > most {
+        return Err(end("host_call_limit", format!("more than {most} calls to the host: ask for more at a time")));
     }
+    Ok(state.limits.host_call_bytes)
+}
+
+pub(crate) fn call_too_large(bytes: usize, most: usize) -> Failure {
+    Failure::new("too_large", format!("{bytes} bytes in one call, the limit is {most}"))
+}
+
+pub(crate) fn answer_too_large(bytes: usize, most: usize) -> Failure {
+    Failure::new("too_large", format!("the answer has {bytes} bytes, the limit is {most}"))
+}
+
+async fn host_call(mut caller: Caller<'_, CallState>, op: i32, pointer: i32, len: i32) -> wasmtime::Result<i64> {
+    let max_bytes = count_call(&mut caller.as_context_mut())?;
     let module = Arc::clone(&caller.data().module);
-    let Some(Extern::Memory(memory)) = caller.get_module_export(&module.exports.memory) else { return Err(missing("memory")) };
+    let exports = &module.core()?.exports;
+    let Some(Extern::Memory(memory)) = caller.get_module_export(&exports.memory) else { return Err(missing("memory")) };
     let len = len.cast_unsigned() as usize;
-    charge(&mut caller, len)?;
+    charge(&mut caller.as_context_mut(), len)?;
     let answer = if len > max_bytes {
-        Err(Failure::new("too_large", format!("{len} bytes in one call, the limit is {max_bytes}")))
+        Err(call_too_large(len, max_bytes))
     } else {
         let start = pointer.cast_unsigned() as usize;
         let bytes = start.checked_add(len).and_then(|stop| memory.data(&caller).get(start..stop));
-        let bytes = bytes.ok_or_else(|| out_of_range("the call's argument"))?.to_vec();
-        ask(&caller, op, &bytes).await?
+        match json::parse(bytes.ok_or_else(|| out_of_range("the call's argument"))?) {
+            Ok(argument) => ask(caller.data(), op, argument).await?,
+            Err(e) => Err(Failure::new("invalid_json", e.to_string())),
+        }
     };
     let (mut reply, mut is_error) = match answer {
         Ok(value) => (canonical::to_vec(&value), false),
         Err(failure) => (canonical::to_vec(&failure.to_value()), true),
     };
     if reply.len() > max_bytes {
-        let failure = Failure::new("too_large", format!("the answer has {} bytes, the limit is {max_bytes}", reply.len()));
-        (reply, is_error) = (canonical::to_vec(&failure.to_value()), true);
+        (reply, is_error) = (canonical::to_vec(&answer_too_large(reply.len(), max_bytes).to_value()), true);
     }
-    charge(&mut caller, reply.len())?;
-    let Some(Extern::Func(alloc)) = caller.get_module_export(&module.exports.alloc) else { return Err(missing("alloc")) };
+    charge(&mut caller.as_context_mut(), reply.len())?;
+    let Some(Extern::Func(alloc)) = caller.get_module_export(&exports.alloc) else { return Err(missing("alloc")) };
     let alloc = alloc.typed::<i32, i32>(&caller)?;
     caller.data_mut().in_alloc = true;
     let pointer = place(&mut caller, &memory, &alloc, &reply).await?;
@@ -133,22 +149,19 @@ async fn host_call(mut caller: Caller<'_, CallState>, op: i32, pointer: i32, len
 }
 
 /// Passes the question to whoever answers for the host.
-async fn ask(caller: &Caller<'_, CallState>, op: i32, bytes: &[u8]) -> wasmtime::Result<Result<Value, Failure>> {
-    let argument = match json::parse(bytes) {
-        Ok(value) => value,
-        Err(e) => return Ok(Err(Failure::new("invalid_json", e.to_string()))),
-    };
-    let answer = caller.data().line.ask(op, argument).await;
+pub(crate) async fn ask(state: &CallState, op: i32, argument: Value) -> wasmtime::Result<Result<Value, Failure>> {
+    let answer = state.line.ask(op, argument).await;
     answer.map(Ok).unwrap_or_else(|| Err(end("closed", "the host stopped listening")))
 }
 
-fn charge(caller: &mut Caller<'_, CallState>, bytes: usize) -> wasmtime::Result<()> {
-    let fuel = caller.get_fuel()?;
+/// Charges for a call to the host, or for its answer.
+pub(crate) fn charge(store: &mut StoreContextMut<'_, CallState>, bytes: usize) -> wasmtime::Result<()> {
+    let fuel = store.get_fuel()?;
     let cost = HOST_CALL_FUEL.saturating_add(bytes as u64);
     match fuel.checked_sub(cost) {
-        Some(rest) => caller.set_fuel(rest),
+        Some(rest) => store.set_fuel(rest),
         None => {
-            caller.set_fuel(0)?;
+            store.set_fuel(0)?;
             Err(wasmtime::Trap::OutOfFuel.into())
         }
     }
@@ -157,6 +170,15 @@ fn charge(caller: &mut Caller<'_, CallState>, bytes: usize) -> wasmtime::Result<
 /// An export that was there when the module was compiled.
 pub(crate) fn missing(export: &str) -> wasmtime::Error {
     end("invalid_module", format!("it does not export `{export}`"))
+}
+
+/// Refuses an output that is too long, before it is copied.
+pub(crate) fn check_output(state: &CallState, bytes: usize) -> wasmtime::Result<()> {
+    let most = state.limits.output_bytes;
+    if bytes <= most {
+        return Ok(());
+    }
+    Err(end("output_limit", format!("the function returned {bytes} bytes, the limit is {most}: return less, or emit spans")))
 }
 
 pub(crate) fn out_of_range(what: &str) -> wasmtime::Error {

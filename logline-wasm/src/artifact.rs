@@ -74,4 +74,14 @@ impl<'a> Artifact<'a> {
         // in an earlier one with the same key (the MAC holds), or in the compiler that this process has started.
         unsafe { Module::deserialize(engine, self.0) }
     }
+
+    /// Loads that of a component.
+    ///
+    /// # Errors
+    /// Where it is another engine's, or a module's.
+    #[cfg(feature = "component-model")]
+    pub(crate) fn load_component(&self, engine: &Engine) -> wasmtime::Result<wasmtime::component::Component> {
+        // SAFETY: as above.
+        unsafe { wasmtime::component::Component::deserialize(engine, self.0) }
+    }
 }

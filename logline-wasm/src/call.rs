@@ -11,7 +11,7 @@ use wasmtime::{Engine, Extern, ResourceLimiter, Store, Trap};
 use crate::abi::{self, Ended, Packed};
 use crate::engine::MAX_TABLE;
 use crate::line::Line;
-use crate::module::Compiled;
+use crate::module::{Code, Compiled, Core};
 use crate::share::Place;
 
 /// Fuel between two points at which a guest lets others run: some tens of microseconds.
@@ -85,11 +85,19 @@ pub(crate) async fn call(
 
 /// The bytes that the guest returned, and whether they are an error object.
 async fn run(store: &mut Store<CallState>, argument: &[u8]) -> wasmtime::Result<(Vec<u8>, bool)> {
-    let module = Arc::clone(&store.data().module);
     store.set_fuel(store.data().limits.fuel)?;
     store.fuel_async_yield_interval(Some(SLICE))?;
-    let instance = module.pre.instantiate_async(&mut *store).await?;
-    let exports = &module.exports;
+    let module = Arc::clone(&store.data().module);
+    match &module.code {
+        Code::Core(core) => run_core(store, core, argument).await,
+        #[cfg(feature = "component-model")]
+        Code::Component(kernel) => kernel.run(store, argument).await,
+    }
+}
+
+async fn run_core(store: &mut Store<CallState>, core: &Core, argument: &[u8]) -> wasmtime::Result<(Vec<u8>, bool)> {
+    let Core { pre, exports } = core;
+    let instance = pre.instantiate_async(&mut *store).await?;
     let memory = instance.get_module_export(&mut *store, &exports.memory).and_then(Extern::into_memory);
     let memory = memory.ok_or_else(|| abi::missing("memory"))?;
     let alloc = instance.get_module_export(&mut *store, &exports.alloc).and_then(Extern::into_func);
@@ -101,11 +109,7 @@ async fn run(store: &mut Store<CallState>, argument: &[u8]) -> wasmtime::Result<
     let packed = main.call_async(&mut *store, (pointer.cast_signed(), argument.len() as i32)).await?;
     let Packed { pointer, len, is_error } = Packed::unpack(packed);
     let (start, len) = (pointer as usize, len as usize);
-    let most = store.data().limits.output_bytes;
-    if len > most {
-        let message = format!("the function returned {len} bytes, the limit is {most}: return less, or emit spans");
-        return Err(wasmtime::Error::new(Ended(Failure::new("output_limit", message))));
-    }
+    abi::check_output(store.data(), len)?;
     let bytes = start.checked_add(len).and_then(|stop| memory.data(&*store).get(start..stop));
     Ok((bytes.ok_or_else(|| abi::out_of_range("the result"))?.to_vec(), is_error))
 }

@@ -10,6 +10,8 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 use wasmtime::Engine;
 
 use crate::engine;
+#[cfg(feature = "component-model")]
+use crate::kind::Kind;
 use crate::scan::{self, Scan, invalid};
 
 /// The program `logline-wasm-compiler`, and what one module may cost it. With it modules may be larger and more involved than what
@@ -117,7 +119,7 @@ pub fn compiler_main() -> ExitCode {
     config.parallel_compilation(false);
     let compiled = scan::scan(&binary, Scan::Structure)
         .and_then(|()| Engine::new(&config).map_err(|e| invalid(format!("{e:#}"))))
-        .and_then(|engine| engine.precompile_module(&binary).map_err(|e| invalid(format!("{e:#}"))));
+        .and_then(|engine| precompile(&engine, &binary).map_err(|e| invalid(format!("{e:#}"))));
     match compiled {
         Ok(artifact) => match io::stdout().lock().write_all(&artifact) {
             Ok(()) => ExitCode::SUCCESS,
@@ -125,6 +127,14 @@ pub fn compiler_main() -> ExitCode {
         },
         Err(failure) => tell(REFUSED, &failure.message),
     }
+}
+
+fn precompile(engine: &Engine, binary: &[u8]) -> wasmtime::Result<Vec<u8>> {
+    #[cfg(feature = "component-model")]
+    if Kind::Component.check(binary).is_ok() {
+        return engine.precompile_component(binary);
+    }
+    engine.precompile_module(binary)
 }
 
 fn tell(status: u8, message: &str) -> ExitCode {

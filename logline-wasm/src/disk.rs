@@ -8,9 +8,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use logline_core::Hash;
-use wasmtime::{Engine, Module};
+use wasmtime::Engine;
 
-use crate::artifact::{CacheKey, Sealed};
+use crate::artifact::{Artifact, CacheKey, Sealed};
 
 /// Bytes of all files together; past it those go that were written first.
 const MAX_BYTES: u64 = 1 << 30;
@@ -40,8 +40,8 @@ impl Disk {
         self.folder.join(format!("{code}.logline"))
     }
 
-    /// The module, if it stands here as this key has sealed it.
-    pub(crate) fn load(&self, code: &Hash, engine: &Engine) -> Option<Module> {
+    /// What was kept for this code, if it stands here as this key has sealed it.
+    pub(crate) fn load<T>(&self, code: &Hash, load: impl FnOnce(Artifact<'_>) -> wasmtime::Result<T>) -> Option<T> {
         let path = self.path(code);
         if fs::metadata(&path).ok()?.len() > MAX_FILE {
             return None;
@@ -52,14 +52,14 @@ impl Disk {
             tracing::warn!(path = %path.display(), "cached machine code is not what this host has written for this engine: compiling again");
             return None;
         };
-        let loaded = artifact.load(engine);
+        let loaded = load(artifact);
         loaded.inspect_err(|error| tracing::warn!(path = %path.display(), %error, "cached machine code cannot be loaded")).ok()
     }
 
-    /// Keeps a module. A cache that cannot be written is slow, not wrong.
-    pub(crate) fn store(&self, code: &Hash, module: &Module) {
+    /// Keeps machine code. A cache that cannot be written is slow, not wrong.
+    pub(crate) fn store(&self, code: &Hash, serialize: impl FnOnce() -> wasmtime::Result<Vec<u8>>) {
         let stored = || -> io::Result<()> {
-            let artifact = module.serialize().map_err(|e| io::Error::other(format!("{e:#}")))?;
+            let artifact = serialize().map_err(|e| io::Error::other(format!("{e:#}")))?;
             let sealed = Sealed::seal(&self.key, &self.engine, code, &artifact);
             self.make_room(sealed.len() as u64)?;
             // Whole or not at all, also beside other processes.

@@ -26,11 +26,11 @@ pub(crate) fn name() -> String {
 
 /// Determines everything on which output and fuel of a module depend: engine, version, and the settings below. (Not the machine:
 /// a module computes the same on each.)
-pub(crate) fn hash(scan: Scan) -> Hash {
+pub(crate) fn hash(runtime: &str, scan: Scan) -> Hash {
     let settings = json!({
         "engine": "wasmtime",
         "version": VERSION,
-        "abi": crate::RUNTIME,
+        "abi": runtime,
         "features": {
             "bulk_memory": true, "extended_const": true, "multi_value": true,
             "memory64": false, "multi_memory": false, "relaxed_simd": false, "simd": false, "tail_call": false,
@@ -67,6 +67,8 @@ pub(crate) fn compiling() -> Config {
         .wasm_memory64(false)
         .wasm_tail_call(false)
         .wasm_backtrace_max_frames(None);
+    #[cfg(feature = "component-model")]
+    config.wasm_component_model(true);
     config
 }
 
@@ -84,6 +86,13 @@ pub(crate) fn new(calls: u32) -> wasmtime::Result<Engine> {
         .table_elements(MAX_TABLE)
         // Warm slots keep a little memory resident, so that most calls fault in no page.
         .linear_memory_keep_resident(256 << 10);
+    #[cfg(feature = "component-model")]
+    pool.total_component_instances(calls)
+        .max_core_instances_per_component(scan::MAX_CORE_INSTANCES)
+        .total_core_instances(calls * scan::MAX_CORE_INSTANCES)
+        .max_memories_per_component(1)
+        .max_tables_per_component(scan::MAX_CORE_INSTANCES)
+        .total_tables(calls * scan::MAX_CORE_INSTANCES);
     let mut config = compiling();
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     Engine::new(&config)
@@ -118,6 +127,9 @@ mod tests {
             assert_eq!(accepts(module), wanted, "{name}");
         }
         // It changes only together with what it names: receipts of older versions must not pass for this one's.
-        assert_eq!(hash(Scan::Cost).to_string(), "1d6b467d51cc30f090962da34b3a73f69755d5ea5a0545b692bb82bcc5143bd3");
+        assert_eq!(
+            hash(crate::RUNTIME, Scan::Cost).to_string(),
+            "1d6b467d51cc30f090962da34b3a73f69755d5ea5a0545b692bb82bcc5143bd3"
+        );
     }
 }

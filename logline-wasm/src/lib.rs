@@ -8,8 +8,11 @@ mod artifact;
 mod cache;
 mod call;
 mod compiler;
+#[cfg(feature = "component-model")]
+mod component;
 mod disk;
 mod engine;
+mod kind;
 mod line;
 mod module;
 mod options;
@@ -31,6 +34,7 @@ use wasmtime::Engine;
 
 pub use artifact::CacheKey;
 pub use compiler::{Compiler, compiler_main};
+use kind::Kind;
 use line::Line;
 use module::Modules;
 pub use options::WasmOptions;
@@ -66,9 +70,25 @@ pub struct SetupError(String);
 /// A guest begins on the thread of whoever calls it and is moved to threads of the sandbox when it has computed for some tens of
 /// microseconds: short calls cost no change of threads, long ones keep nobody from theirs.
 pub struct WasmSandbox {
+    inner: Arc<Inner>,
+}
+
+/// Runs components of the world `logline:kernel/kernel@1.0.0`, with the places, threads and caches of a [`WasmSandbox`].
+#[cfg(feature = "component-model")]
+pub struct ComponentSandbox {
+    inner: Arc<Inner>,
+}
+
+/// The value of the `runtime` column of a function that is a component.
+#[cfg(feature = "component-model")]
+pub const COMPONENT_RUNTIME: &str = "wasm-component@1";
+
+struct Inner {
     engine: Engine,
     engine_name: String,
     engine_hash: Hash,
+    #[cfg(feature = "component-model")]
+    component_hash: Hash,
     modules: Modules,
     shares: Shares,
     threads: Threads,
@@ -94,12 +114,38 @@ impl WasmSandbox {
         let shares = Shares::new(options.calls);
         let scan = if options.compiler.is_some() { Scan::Structure } else { Scan::Cost };
         let modules = Modules::new(engine.clone(), options).map_err(setup)?;
-        Ok(Self { engine, engine_name: engine::name(), engine_hash: engine::hash(scan), modules, shares, threads })
+        let inner = Inner {
+            engine,
+            engine_name: engine::name(),
+            engine_hash: engine::hash(RUNTIME, scan),
+            #[cfg(feature = "component-model")]
+            component_hash: engine::hash(COMPONENT_RUNTIME, scan),
+            modules,
+            shares,
+            threads,
+        };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
-    async fn call(&self, job: Job<'_>, code: Hash, host: &mut dyn HostCalls, line: &Arc<Line>) -> Result<Value, Failure> {
+    /// The sandbox for components that shares all of this one, to be registered with the host as well.
+    #[cfg(feature = "component-model")]
+    #[must_use]
+    pub fn components(&self) -> ComponentSandbox {
+        ComponentSandbox { inner: Arc::clone(&self.inner) }
+    }
+}
+
+impl Inner {
+    async fn call(
+        &self,
+        kind: Kind,
+        job: Job<'_>,
+        code: Hash,
+        host: &mut dyn HostCalls,
+        line: &Arc<Line>,
+    ) -> Result<Value, Failure> {
         let tenant = self.shares.tenant(&job);
-        let module = self.modules.get(&job, code, &tenant.compiling).await?;
+        let module = self.modules.get(kind, &job, code, &tenant.compiling).await?;
         let limit = job.limits.timeout_ms;
         let deadline = Instant::now() + Duration::from_millis(limit);
         let place = tokio::time::timeout_at(deadline, self.shares.place(&tenant, job.limits.memory_bytes)).await;
@@ -115,6 +161,17 @@ impl WasmSandbox {
             Err(Failure::new("timeout", message))
         })
     }
+
+    async fn run(&self, kind: Kind, (runtime, engine_hash): (&str, Hash), job: Job<'_>, host: &mut dyn HostCalls) -> Report {
+        let code = self.modules.code_hash(&job);
+        let line = Arc::new(Line::default());
+        let result = self.call(kind, job, code, host, &line).await;
+        let mut receipt = Receipt::new(code, runtime, &self.engine_name, engine_hash, job.limits);
+        receipt.fuel_used = line.fuel.load(Ordering::Relaxed);
+        receipt.peak_memory_bytes = line.peak_memory.load(Ordering::Relaxed);
+        receipt.host_calls = line.host_calls.load(Ordering::Relaxed);
+        Report { result, receipt }
+    }
 }
 
 #[async_trait]
@@ -124,13 +181,18 @@ impl Sandbox for WasmSandbox {
     }
 
     async fn run(&self, job: Job<'_>, host: &mut dyn HostCalls) -> Report {
-        let code = self.modules.code_hash(&job);
-        let line = Arc::new(Line::default());
-        let result = self.call(job, code, host, &line).await;
-        let mut receipt = Receipt::new(code, RUNTIME, &self.engine_name, self.engine_hash, job.limits);
-        receipt.fuel_used = line.fuel.load(Ordering::Relaxed);
-        receipt.peak_memory_bytes = line.peak_memory.load(Ordering::Relaxed);
-        receipt.host_calls = line.host_calls.load(Ordering::Relaxed);
-        Report { result, receipt }
+        self.inner.run(Kind::Core, (RUNTIME, self.inner.engine_hash), job, host).await
+    }
+}
+
+#[cfg(feature = "component-model")]
+#[async_trait]
+impl Sandbox for ComponentSandbox {
+    fn runtime(&self) -> &'static str {
+        COMPONENT_RUNTIME
+    }
+
+    async fn run(&self, job: Job<'_>, host: &mut dyn HostCalls) -> Report {
+        self.inner.run(Kind::Component, (COMPONENT_RUNTIME, self.inner.component_hash), job, host).await
     }
 }

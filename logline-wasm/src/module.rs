@@ -16,7 +16,10 @@ use crate::artifact::Artifact;
 use crate::cache::{Cache, Verdict};
 use crate::call::CallState;
 use crate::compiler::Compiler;
+#[cfg(feature = "component-model")]
+use crate::component;
 use crate::disk::Disk;
+use crate::kind::Kind;
 use crate::options::WasmOptions;
 use crate::scan::{Scan, invalid, scan};
 
@@ -29,14 +32,28 @@ const MAX_BYTES: usize = 1 << 20;
 /// Modules that are compiled at once, each of another tenant.
 const COMPILATIONS: usize = 2;
 
-/// A module that is ready to be called.
+/// Code that is ready to be called.
 pub(crate) struct Compiled {
-    pub(crate) pre: InstancePre<CallState>,
-    pub(crate) exports: Exports,
+    pub(crate) code: Code,
     /// Bytes of the binary.
     bytes: usize,
     /// Bytes of machine code and what belongs to it.
     pub(crate) image_bytes: usize,
+}
+
+/// What kind of code it is, which the `runtime` of its function says.
+pub(crate) enum Code {
+    /// A module, by ABI v1.
+    Core(Core),
+    /// A component.
+    #[cfg(feature = "component-model")]
+    Component(component::Kernel),
+}
+
+/// A module by ABI v1.
+pub(crate) struct Core {
+    pub(crate) pre: InstancePre<CallState>,
+    pub(crate) exports: Exports,
 }
 
 /// Where an instance has what the interface needs.
@@ -46,14 +63,40 @@ pub(crate) struct Exports {
     pub(crate) run: ModuleExport,
 }
 
+/// Machine code as wasmtime has it.
+enum Machine {
+    Core(Module),
+    #[cfg(feature = "component-model")]
+    Component(wasmtime::component::Component),
+}
+
+impl Machine {
+    fn image_bytes(&self) -> usize {
+        let image = match self {
+            Self::Core(module) => module.image_range(),
+            #[cfg(feature = "component-model")]
+            Self::Component(component) => component.image_range(),
+        };
+        (image.end as usize).saturating_sub(image.start as usize)
+    }
+
+    fn serialize(&self) -> wasmtime::Result<Vec<u8>> {
+        match self {
+            Self::Core(module) => module.serialize(),
+            #[cfg(feature = "component-model")]
+            Self::Component(component) => component.serialize(),
+        }
+    }
+}
+
 impl Compiled {
-    /// A module that was compiled, with the bytes of its binary.
-    fn new(linker: &Linker<CallState>, module: &Module, bytes: usize) -> Result<Self, Failure> {
-        let exports = abi::exports(module)?;
-        let pre = linker.instantiate_pre(module).map_err(|e| invalid(format!("{e:#}")))?;
-        let image = module.image_range();
-        let image_bytes = (image.end as usize).saturating_sub(image.start as usize);
-        Ok(Self { pre, exports, bytes, image_bytes })
+    /// The module by ABI v1 that this is.
+    pub(crate) fn core(&self) -> wasmtime::Result<&Core> {
+        match &self.code {
+            Code::Core(core) => Ok(core),
+            #[cfg(feature = "component-model")]
+            Code::Component(_) => Err(abi::missing("memory")),
+        }
     }
 
     fn within(self: Arc<Self>, max_bytes: usize) -> Result<Arc<Self>, Failure> {
@@ -73,6 +116,8 @@ pub(crate) struct Modules {
 struct Maker {
     engine: Engine,
     linker: Linker<CallState>,
+    #[cfg(feature = "component-model")]
+    components: wasmtime::component::Linker<CallState>,
     cache: Cache,
     disk: Option<Disk>,
     compiler: Option<Compiler>,
@@ -87,7 +132,16 @@ impl Modules {
         let pool = pool.map_err(wasmtime::Error::new)?;
         let disk = options.disk.map(|(folder, key)| Disk::open(folder, key, &engine)).transpose()?;
         let cache = Cache::new(options.compiled_bytes);
-        let maker = Arc::new(Maker { engine, linker, cache, disk, compiler: options.compiler });
+        let maker = Maker {
+            #[cfg(feature = "component-model")]
+            components: component::linker(&engine)?,
+            engine,
+            linker,
+            cache,
+            disk,
+            compiler: options.compiler,
+        };
+        let maker = Arc::new(maker);
         Ok(Self { maker, compiling: Arc::new(Semaphore::new(COMPILATIONS)), pool })
     }
 
@@ -104,7 +158,14 @@ impl Modules {
     }
 
     /// The module in a job's code, whose hash is `hash`, compiled now or before. `turns` is its tenant's place among compilations.
-    pub(crate) async fn get(&self, job: &Job<'_>, hash: Hash, turns: &Arc<Semaphore>) -> Result<Arc<Compiled>, Failure> {
+    pub(crate) async fn get(
+        &self,
+        kind: Kind,
+        job: &Job<'_>,
+        hash: Hash,
+        turns: &Arc<Semaphore>,
+    ) -> Result<Arc<Compiled>, Failure> {
+        let hash = kind.place(hash);
         let max_bytes = job.limits.module_bytes;
         let known = || self.maker.cache.get(&hash).map(|verdict| verdict.and_then(|module| module.within(max_bytes)));
         if let Some(known) = known() {
@@ -123,7 +184,7 @@ impl Modules {
         // The turn and the result belong to the compilation, not to whoever waits for it: a caller that gives up neither lets a
         // further compiler start nor throws the work away.
         self.pool.spawn(move || {
-            let verdict = maker.make(&code, &hash, max_bytes);
+            let verdict = maker.make(kind, &code, &hash, max_bytes);
             // What does not fit one tenant's limits may fit another's, and what failed for other reasons may not fail again.
             if !verdict.as_ref().is_err_and(|failure| failure.code != "invalid_module") {
                 maker.cache.insert(hash, verdict.clone());
@@ -155,29 +216,50 @@ fn too_large(bytes: usize, max: usize) -> Result<(), Failure> {
 }
 
 impl Maker {
-    fn make(&self, code: &str, hash: &Hash, max_bytes: usize) -> Verdict {
+    fn make(&self, kind: Kind, code: &str, hash: &Hash, max_bytes: usize) -> Verdict {
         let binary = decode(code, max_bytes)?;
+        kind.check(&binary)?;
         if self.compiler.is_none() {
             too_large(binary.len(), MAX_BYTES)?;
             scan(&binary, Scan::Cost)?;
         }
-        let cached = self.disk.as_ref().and_then(|disk| disk.load(hash, &self.engine));
+        let cached = self.disk.as_ref().and_then(|disk| disk.load(hash, |artifact| self.load(kind, &artifact)));
         let is_new = cached.is_none();
-        let module = match cached {
-            Some(module) => module,
-            None => self.compile(&binary)?,
+        let machine = match cached {
+            Some(machine) => machine,
+            None => self.compile(kind, &binary)?,
         };
-        let compiled = Compiled::new(&self.linker, &module, binary.len()).map(Arc::new)?;
+        let image_bytes = machine.image_bytes();
+        let code = match &machine {
+            Machine::Core(module) => Code::Core(Core {
+                exports: abi::exports(module)?,
+                pre: self.linker.instantiate_pre(module).map_err(|e| invalid(format!("{e:#}")))?,
+            }),
+            #[cfg(feature = "component-model")]
+            Machine::Component(component) => Code::Component(component::Kernel::new(&self.components, component)?),
+        };
         if let Some(disk) = self.disk.as_ref().filter(|_| is_new) {
-            disk.store(hash, &module);
+            disk.store(hash, || machine.serialize());
         }
-        Ok(compiled)
+        Ok(Arc::new(Compiled { code, bytes: binary.len(), image_bytes }))
     }
 
-    fn compile(&self, binary: &[u8]) -> Result<Module, Failure> {
-        let made = match &self.compiler {
-            Some(compiler) => Artifact::of_compiler(&compiler.compile(binary)?).load(&self.engine),
-            None => Module::from_binary(&self.engine, binary),
+    fn load(&self, kind: Kind, artifact: &Artifact<'_>) -> wasmtime::Result<Machine> {
+        match kind {
+            Kind::Core => artifact.load(&self.engine).map(Machine::Core),
+            #[cfg(feature = "component-model")]
+            Kind::Component => artifact.load_component(&self.engine).map(Machine::Component),
+        }
+    }
+
+    fn compile(&self, kind: Kind, binary: &[u8]) -> Result<Machine, Failure> {
+        let made = match (&self.compiler, kind) {
+            (Some(compiler), _) => self.load(kind, &Artifact::of_compiler(&compiler.compile(binary)?)),
+            (None, Kind::Core) => Module::from_binary(&self.engine, binary).map(Machine::Core),
+            #[cfg(feature = "component-model")]
+            (None, Kind::Component) => {
+                wasmtime::component::Component::from_binary(&self.engine, binary).map(Machine::Component)
+            }
         };
         made.map_err(|e| invalid(format!("{e:#}")))
     }

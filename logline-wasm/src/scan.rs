@@ -33,6 +33,14 @@ const MAX_MEETINGS_SQUARED: u64 = 5 * MAX_MEETINGS * MAX_MEETINGS;
 /// Of one module, the sum over its functions of locals times instructions.
 const MAX_VALUES: u64 = 20_000_000;
 
+/// Instances of modules in a component: the guest's own and what its toolchain puts beside it.
+#[cfg(feature = "component-model")]
+pub(crate) const MAX_CORE_INSTANCES: u32 = 4;
+
+/// Bytes of a component besides its modules: types, imports and how they are put together.
+#[cfg(feature = "component-model")]
+const MAX_COMPONENT: usize = 64 << 10;
+
 /// Counted as locals in every function: what the compiler keeps besides.
 const OWN_LOCALS: u64 = 8;
 
@@ -67,9 +75,18 @@ fn malformed(error: wasmparser::BinaryReaderError) -> Failure {
 /// Refuses what would cost the compiler too much, and every import but the one there is.
 pub(crate) fn scan(binary: &[u8], scan: Scan) -> Result<(), Failure> {
     let mut weight = Weight::default();
+    // What is imported within a component is checked when it is linked.
+    let is_component = binary.get(6) == Some(&1);
+    #[cfg(feature = "component-model")]
+    let mut beside = binary.len();
     for payload in Parser::new(0).parse_all(binary) {
         match payload.map_err(malformed)? {
-            Payload::ImportSection(imports) => {
+            #[cfg(feature = "component-model")]
+            Payload::ModuleSection { unchecked_range, .. } => beside -= unchecked_range.len().min(beside),
+            // Between components the compiler makes functions of its own.
+            #[cfg(feature = "component-model")]
+            Payload::ComponentSection { .. } => return Err(invalid("a component has components within: compose it into one")),
+            Payload::ImportSection(imports) if !is_component => {
                 for import in imports.into_imports() {
                     let import = import.map_err(malformed)?;
                     let known = (import.module, import.name) == (abi::MODULE, abi::HOST_CALL);
@@ -99,6 +116,10 @@ pub(crate) fn scan(binary: &[u8], scan: Scan) -> Result<(), Failure> {
             Payload::CodeSectionEntry(body) if scan == Scan::Cost => weight.add(&body)?,
             _ => {}
         }
+    }
+    #[cfg(feature = "component-model")]
+    if is_component && beside > MAX_COMPONENT {
+        return Err(invalid(format!("it has {beside} bytes besides its modules, the limit is {MAX_COMPONENT}")));
     }
     Ok(())
 }

@@ -56,6 +56,8 @@ fn test() -> Result<(), Failed> {
     for feature in ["serde_json/preserve_order", "serde_json/arbitrary_precision"] {
         cargo(&["test", "--package", "logline-core", "--features", feature, "--tests"])?;
     }
+    // What hosts may switch on in the sandbox.
+    cargo(&["test", "--package", "logline-wasm", "--features", "component-model", "--test", "components"])?;
     guest_tests()?;
     // Worker processes that are killed at random: whatever is lost or twice fails it.
     let file = root().join("target/worker_fleet.ledger");
@@ -114,6 +116,8 @@ for line in sums.read_text().splitlines():
 fn ci() -> Result<(), Failed> {
     cargo(&["fmt", "--all", "--check"])?;
     cargo(&["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"])?;
+    let components = ["--package", "logline-wasm", "--features", "component-model", "--all-targets"];
+    cargo(&[&["clippy"], &components[..], &["--", "--deny", "warnings"]].concat())?;
     command("cargo").args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "--deny warnings").run()?;
     dependency_policy()?;
     test()

@@ -1,0 +1,161 @@
+//! Functions as components of the world `logline:kernel/kernel@1.0.0` (`wit/kernel.wit`): the same host, the same limits and the same
+//! documents as ABI v1, with typed functions around them.
+
+use logline_core::canonical;
+use logline_core::json;
+use logline_core::sandbox::Failure;
+use serde_json::{Value, json};
+use wasmtime::component::{Component, ComponentExportIndex, ComponentType, InstancePre, Lift, Linker, Lower, WasmStr};
+use wasmtime::{Engine, Store, StoreContextMut};
+
+use crate::abi::{self, Ended};
+use crate::call::CallState;
+use crate::scan::invalid;
+
+const HOST: &str = "logline:kernel/host@1.0.0";
+const RUN: &str = "run";
+
+/// The record `failure` of the interface.
+#[derive(Debug, Clone, ComponentType, Lift, Lower)]
+#[component(record)]
+struct Refusal {
+    code: String,
+    message: String,
+}
+
+impl From<Failure> for Refusal {
+    fn from(failure: Failure) -> Self {
+        Self { code: failure.code, message: failure.message }
+    }
+}
+
+/// The same as a guest returns it, not copied yet.
+#[derive(ComponentType, Lift)]
+#[component(record)]
+struct Returned {
+    code: WasmStr,
+    message: WasmStr,
+}
+
+type Run = (Result<WasmStr, Returned>,);
+
+/// A component that is ready to be called.
+pub(crate) struct Kernel {
+    pre: InstancePre<CallState>,
+    run: ComponentExportIndex,
+}
+
+impl Kernel {
+    /// Finds what the world exports.
+    ///
+    /// # Errors
+    /// `invalid_module` where it imports anything else, or exports no `run` of the world's type.
+    pub(crate) fn new(linker: &Linker<CallState>, component: &Component) -> Result<Self, Failure> {
+        let pre = linker.instantiate_pre(component).map_err(|e| invalid(format!("{e:#}")))?;
+        let run = component.get_export_index(None, RUN).ok_or_else(|| invalid(format!("it does not export `{RUN}`")))?;
+        Ok(Self { pre, run })
+    }
+
+    /// The text that the guest returned, and whether it is an error object.
+    pub(crate) async fn run(&self, store: &mut Store<CallState>, argument: &[u8]) -> wasmtime::Result<(Vec<u8>, bool)> {
+        let instance = self.pre.instantiate_async(&mut *store).await?;
+        let run = instance.get_typed_func::<(&str,), Run>(&mut *store, self.run).map_err(|e| {
+            wasmtime::Error::new(Ended(invalid(format!("its export `{RUN}` is not of the world's type: {e:#}"))))
+        })?;
+        let (returned,) = run.call_async(&mut *store, (std::str::from_utf8(argument)?,)).await?;
+        match returned {
+            Ok(text) => Ok((output(store, &text)?, false)),
+            Err(Returned { code, message }) => {
+                let text = |text: &WasmStr, store: &Store<CallState>| text.to_str(store).map(|text| Value::from(&*text));
+                let error = json!({"code": text(&code, store)?, "message": text(&message, store)?});
+                Ok((canonical::to_vec(&error), true))
+            }
+        }
+    }
+}
+
+/// The text of a result that is not too long.
+fn output(store: &Store<CallState>, text: &WasmStr) -> wasmtime::Result<Vec<u8>> {
+    let text = text.to_str(store).map_err(|e| {
+        wasmtime::Error::new(Ended(Failure::new("invalid_output", format!("the function's output is no UTF-8: {e}"))))
+    })?;
+    abi::check_output(store.data(), text.len())?;
+    Ok(text.as_bytes().to_vec())
+}
+
+/// Defines what the world imports.
+pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<CallState>> {
+    let mut linker = Linker::new(engine);
+    let mut host = linker.instance(HOST)?;
+    host.func_wrap_async("log", |store, (level, message, fields): (String, String, Option<String>)| {
+        Box::new(async move {
+            let bytes = level.len() + message.len() + fields.as_ref().map_or(0, String::len);
+            let fields = fields.map_or(Ok(Value::Null), |fields| parse(&fields));
+            let entry = fields.map(|fields| json!({"level": level, "message": message, "fields": fields}));
+            let answer = asked(store, 1, bytes, entry).await?;
+            Ok((answer.map(drop),))
+        })
+    })?;
+    host.func_wrap_async("now", |store, (): ()| {
+        Box::new(async move {
+            let answer = asked(store, 2, 0, Ok(Value::Null)).await?;
+            Ok((text(&answer.unwrap_or_default(), "now"),))
+        })
+    })?;
+    host.func_wrap_async("random", |store, (bytes,): (u32,)| {
+        Box::new(async move {
+            let answer = asked(store, 3, 0, Ok(json!({"bytes": bytes}))).await?;
+            Ok((answer.map(|answer| unhex(&text(&answer, "hex"))),))
+        })
+    })?;
+    host.func_wrap_async("query", |store, (query,): (String,)| {
+        Box::new(async move {
+            let answer = asked(store, 4, query.len(), parse(&query)).await?;
+            Ok((answer.map(|page| canonical::to_string(&page)),))
+        })
+    })?;
+    host.func_wrap_async("emit", |store, (draft,): (String,)| {
+        Box::new(async move {
+            let answer = asked(store, 5, draft.len(), parse(&draft)).await?;
+            Ok((answer.map(|emitted| text(&emitted, "id")),))
+        })
+    })?;
+    Ok(linker)
+}
+
+/// Asks the host for one operation, whose texts have so many bytes, and charges for it as ABI v1 does.
+async fn asked(
+    mut store: StoreContextMut<'_, CallState>,
+    op: i32,
+    bytes: usize,
+    argument: Result<Value, Failure>,
+) -> wasmtime::Result<Result<Value, Refusal>> {
+    let most = abi::count_call(&mut store)?;
+    abi::charge(&mut store, bytes)?;
+    let argument = match argument {
+        _ if bytes > most => return Ok(Err(abi::call_too_large(bytes, most).into())),
+        Ok(argument) => argument,
+        Err(failure) => return Ok(Err(failure.into())),
+    };
+    let answer = match abi::ask(store.data(), op, argument).await? {
+        Ok(answer) => answer,
+        Err(failure) => return Ok(Err(failure.into())),
+    };
+    let bytes = canonical::to_vec(&answer).len();
+    abi::charge(&mut store, bytes)?;
+    Ok(if bytes > most { Err(abi::answer_too_large(bytes, most).into()) } else { Ok(answer) })
+}
+
+fn parse(text: &str) -> Result<Value, Failure> {
+    json::parse(text.as_bytes()).map_err(|e| Failure::new("invalid_json", e.to_string()))
+}
+
+fn text(answer: &Value, name: &str) -> String {
+    answer.get(name).and_then(Value::as_str).unwrap_or_default().to_owned()
+}
+
+/// The bytes of lower-case hexadecimal that this host has written itself.
+fn unhex(hex: &str) -> Vec<u8> {
+    let digit = |byte: &u8| char::from(*byte).to_digit(16).map_or(0, |digit| digit as u8);
+    hex.as_bytes().chunks_exact(2).map(|pair| pair.iter().fold(0, |byte, half| byte << 4 | digit(half))).collect()
+}
