@@ -52,7 +52,7 @@ fn a_database_of_version_1_is_migrated_and_its_open_work_found() {
         superuser(
             &database,
             "DROP TABLE ledger.work, ledger.standing, ledger.quota; DROP TRIGGER ur_work ON ledger.universal_registry;
-             DROP FUNCTION IF EXISTS ledger.today, ledger.number_in, ledger.time_in, ledger.is_claim, ledger.ready_at, ledger.charges,
+             DROP FUNCTION IF EXISTS ledger.today, ledger.number_in, ledger.time_in, ledger.is_claim, ledger.ends_attempt, ledger.ready_at, ledger.charges,
                ledger.keep_work, ledger.claimable, ledger.hold_due, ledger.take, ledger.is_due, ledger.heartbeat, ledger.used, ledger.hold_counters, ledger.rebuild_work,
                ledger.stray_work, ledger.stands_for, ledger.keep_standing, ledger.list_standing CASCADE;
              DELETE FROM ledger.migrations WHERE version = 2",
