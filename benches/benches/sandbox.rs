@@ -1,6 +1,7 @@
 //! The sandbox beside bare wasmtime, and what compiling, many functions and spinning neighbours cost.
 //!
-//! `cargo bench -p logline-benches --bench sandbox [-- ROUNDS [fresh|compile|rotation|spinners]]`
+//! `cargo bench -p logline-benches --bench sandbox [-- ROUNDS [fresh|compile|rotation|spinners]]`, and with `--features component-model` the
+//! same function as a component.
 //!
 //! - `fresh`: a call of a function that returns its argument, 1 KiB of JSON, in an instance of its own. Beside it, in turns, wasmtime
 //!   with the same settings: pool, fuel, `InstancePre`, without a time limit, host or asynchrony, and serde_json both ways.
@@ -169,6 +170,57 @@ async fn fresh(rounds: usize) {
     );
 }
 
+/// The same function as a component.
+#[cfg(feature = "component-model")]
+const COMPONENT: &str = r#"(component
+  (import "logline:kernel/host@1.0.0" (instance $host
+    (type $record (record (field "code" string) (field "message" string)))
+    (export "failure" (type $failure (eq $record)))))
+  (alias export $host "failure" (type $failure))
+  (core module $main
+    (memory (export "memory") 2)
+    (global $next (mut i32) (i32.const 65536))
+    (func (export "realloc") (param i32 i32 i32) (param $len i32) (result i32)
+      (global.set $next (i32.add (global.get $next) (local.get $len)))
+      (i32.sub (global.get $next) (local.get $len)))
+    (func (export "run") (param $ptr i32) (param $len i32) (result i32)
+      (i32.store (i32.const 4) (local.get $ptr)) (i32.store (i32.const 8) (local.get $len)) (i32.const 0)))
+  (core instance $main (instantiate $main))
+  (alias core export $main "memory" (core memory $memory))
+  (alias core export $main "realloc" (core func $realloc))
+  (alias core export $main "run" (core func $run))
+  (func (export "run") (param "json" string) (result (result string (error $failure)))
+    (canon lift (core func $run) (memory $memory) (realloc $realloc))))"#;
+
+#[cfg(feature = "component-model")]
+async fn component(rounds: usize) {
+    const CALLS: u32 = 2000;
+    let modules = WasmSandbox::new().unwrap();
+    let components = modules.components();
+    let (code, limits, payment) = (echo(""), Limits::default(), payment());
+    let (module, component) = (Hash::of(code.as_bytes()), Hash::of(COMPONENT.as_bytes()));
+    let (mut times, mut ratios) = (Vec::new(), Vec::new());
+    for round in 0..=rounds {
+        let started = Instant::now();
+        for _ in 0..CALLS {
+            black_box(modules.run(Job::new("acme", &code, &payment, &limits).version(module), &mut Desk).await);
+        }
+        let plain = started.elapsed().as_secs_f64();
+        let started = Instant::now();
+        for _ in 0..CALLS {
+            let report = components.run(Job::new("acme", COMPONENT, &payment, &limits).version(component), &mut Desk).await;
+            assert!(report.result.is_ok(), "{report:?}");
+        }
+        let own = started.elapsed().as_secs_f64();
+        // The first round compiles.
+        if round > 0 {
+            times.push(own / f64::from(CALLS) * 1e6);
+            ratios.push(own / plain);
+        }
+    }
+    println!("the same as a component: {:.1} µs, ratio to the module {:.2}", median(times), median(ratios));
+}
+
 async fn compile(rounds: usize) {
     for functions in [1, 30, 300, 1500] {
         let body = "(local i64) (local.set 1 (i64.extend_i32_u (local.get 0))) (loop (local.set 1 (i64.add (i64.mul (local.get 1) (i64.const 31)) (i64.const 7))) (br_if 0 (i64.lt_u (local.get 1) (i64.const 1000)))) (i32.wrap_i64 (local.get 1))";
@@ -252,6 +304,8 @@ fn main() {
     runtime.block_on(async {
         if wants("fresh") {
             fresh(rounds).await;
+            #[cfg(feature = "component-model")]
+            component(rounds).await;
         }
         if wants("compile") {
             compile(rounds).await;

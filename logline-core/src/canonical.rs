@@ -61,7 +61,7 @@ pub(crate) fn draft_digest(span: &Span) -> Hash {
 /// `arbitrary_precision`, is written as `null`; sealing refuses it before.
 #[must_use]
 pub fn to_vec(value: &Value) -> Vec<u8> {
-    let mut out = Vec::with_capacity(256);
+    let mut out = Vec::with_capacity(1024);
     write_value(value, &mut out);
     out
 }
@@ -274,19 +274,22 @@ fn write_number(number: &serde_json::Number, out: &mut Vec<u8>) {
 }
 
 fn write_integer(value: i64, out: &mut Vec<u8>) {
+    // The last digit is found first: they are written from the end of what an i64 may need.
+    let mut digits = [0; 19];
+    let mut rest = value.unsigned_abs();
+    let mut count = 0;
+    for place in digits.iter_mut().rev() {
+        *place = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        count += 1;
+        if rest == 0 {
+            break;
+        }
+    }
     if value < 0 {
         out.push(b'-');
     }
-    let mut rest = value.unsigned_abs();
-    let mut unit = 1;
-    while rest / unit >= 10 {
-        unit *= 10;
-    }
-    while unit > 0 {
-        out.push(b'0' + (rest / unit) as u8);
-        rest %= unit;
-        unit /= 10;
-    }
+    out.extend_from_slice(digits.get(digits.len() - count..).unwrap_or_default());
 }
 
 fn write_string(text: &str, out: &mut Vec<u8>) {

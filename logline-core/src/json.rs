@@ -316,6 +316,10 @@ impl<'a> Reader<'a> {
             }
         }
         let token = self.text.get(start..self.at).unwrap_or_default();
+        // Most numbers are short integers: up to 15 characters are within the limits, whatever they are.
+        if let Some(number) = Some(token).filter(|token| token.len() <= 15).and_then(|token| token.parse::<i64>().ok()) {
+            return Ok(Value::Number(Number::from(number)));
+        }
         let out_of_range =
             || JsonError { kind: JsonErrorKind::NumberOutOfRange { number: token.chars().take(40).collect() }, offset: start };
         if exceeds_max(token) {
