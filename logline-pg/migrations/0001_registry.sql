@@ -349,7 +349,9 @@ BEGIN
     SELECT e, h,
       CASE WHEN after_epoch = e AND (SELECT count(*) FROM new) <= 1000 THEN
         ARRAY(SELECT DISTINCT hashtextextended(n.tenant_id, 0) FROM new n) END,
-      EXISTS (SELECT FROM ledger.universal_registry u WHERE u.epoch = e AND u.xid >= h);
+      -- No EXISTS: it has no order, and where nothing is unsettled it would read the table to find that out.
+      (SELECT true FROM ledger.universal_registry u WHERE u.epoch = e AND u.xid >= h
+        ORDER BY u.epoch, u.xid, u.pos LIMIT 1) IS NOT NULL;
 END $$;
 
 -- Which cluster this is, and which of its histories.
