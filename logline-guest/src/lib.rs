@@ -88,13 +88,15 @@ impl std::error::Error for Failure {}
 /// Answers one call, given as JSON, with `function`: what the sandbox does, for tests.
 ///
 /// # Errors
-/// `invalid_call` where `config` or `input` is not what the function takes, with the place; what the function answers.
+/// `invalid_call` where `config` or `input` is not what the function takes, with the path to it; what the function answers.
 pub fn answer<C: DeserializeOwned, I: DeserializeOwned, O: Serialize>(
     call: &[u8],
     host: &mut dyn Host,
     function: impl FnOnce(Call<C, I>, &mut dyn Host) -> Result<O, Failure>,
 ) -> Result<Value, Failure> {
-    let call = serde_json::from_slice(call).map_err(|e| Failure::new("invalid_call", e.to_string()))?;
+    let mut call = serde_json::Deserializer::from_slice(call);
+    // The error's place is a path: `input.amount: missing field …`.
+    let call = serde_path_to_error::deserialize(&mut call).map_err(|e| Failure::new("invalid_call", e.to_string()))?;
     let output = function(call, host)?;
     serde_json::to_value(output).map_err(|e| Failure::new("invalid_output", e.to_string()))
 }

@@ -87,7 +87,7 @@ impl Blobs {
         reader: &Reader<'_>,
     ) -> Result<Result<Arc<str>, Failure>, LedgerError> {
         let code = function.code.as_deref().unwrap_or_default();
-        let Some(named) = code.strip_prefix(PREFIX) else { return Ok(Ok(code.into())) };
+        let Some(named) = code.trim_start().strip_prefix(PREFIX) else { return Ok(Ok(code.into())) };
         let Ok(hash) = named.trim().parse::<Hash>() else {
             let message = "code names a blob by no hash: it must be `blob:` and 64 hexadecimal digits";
             return Ok(Err(Failure::new("invalid_module", message)));

@@ -25,7 +25,11 @@ use crate::run_code::call;
 const MIN_TIMEOUT_MS: u64 = 60_000;
 
 /// Failures that say something about the machine and the hour, not about the function.
-const CIRCUMSTANCES: &[&str] = &["timeout", "busy", "compile_timeout", "closed", "internal", "stack_overflow"];
+const CIRCUMSTANCES: &[&str] =
+    &["timeout", "busy", "compile_timeout", "compile_limit", "compiler_failed", "closed", "internal", "stack_overflow"];
+
+/// Failures that say which modules a host accepts: one that compiles in processes of its own accepts more.
+const REFUSALS: &[&str] = &["invalid_module", "module_limit"];
 
 /// An execution that was run again.
 #[derive(Debug, Clone, PartialEq)]
@@ -191,6 +195,13 @@ pub async fn replay(
         && CIRCUMSTANCES.contains(&failure.code.as_str())
     {
         return Err(refuse(format!("its repetition ended with `{failure}`: try again, or on another machine")));
+    }
+    if let Err(failure) = &repeated.result
+        && REFUSALS.contains(&failure.code.as_str())
+        && recorded.engine_hash != repeated.receipt.engine_hash
+        && ended != Some(failure.code.as_str())
+    {
+        return Err(refuse(format!("the engine here does not run the module: {failure}")));
     }
     if ended == Some("invalid_output")
         && let Ok(output) = &repeated.result

@@ -15,8 +15,9 @@ use crate::scan::invalid;
 pub(crate) const MODULE: &str = "logline";
 pub(crate) const HOST_CALL: &str = "host_call";
 
-/// Work charged for a call to the host, besides one unit per byte: what it costs the host must cost the guest.
-pub(crate) const HOST_CALL_FUEL: u64 = 200;
+/// Work charged for what goes to the host, and for what comes back, besides one unit per byte: what it costs the host must cost the
+/// guest.
+pub(crate) const HOST_MESSAGE_FUEL: u64 = 200;
 
 /// Random bytes in one answer.
 const MAX_RANDOM: usize = 1024;
@@ -157,7 +158,7 @@ pub(crate) async fn ask(state: &CallState, op: i32, argument: Value) -> wasmtime
 /// Charges for a call to the host, or for its answer.
 pub(crate) fn charge(store: &mut StoreContextMut<'_, CallState>, bytes: usize) -> wasmtime::Result<()> {
     let fuel = store.get_fuel()?;
-    let cost = HOST_CALL_FUEL.saturating_add(bytes as u64);
+    let cost = HOST_MESSAGE_FUEL.saturating_add(bytes as u64);
     match fuel.checked_sub(cost) {
         Some(rest) => store.set_fuel(rest),
         None => {

@@ -1,4 +1,4 @@
-//! Machine code that was compiled elsewhere: the one place with `unsafe`.
+//! Machine code that was compiled elsewhere: the one place of a host with `unsafe`.
 //!
 //! To load machine code is to run it with all rights of this process. So it is loaded from two sources only, which this module
 //! tells apart by type: a [`Sealed`] file, whose MAC by the host's key holds, and the answer of the host's own compiler.

@@ -36,7 +36,7 @@ pub(crate) fn hash(runtime: &str, scan: Scan) -> Hash {
             "memory64": false, "multi_memory": false, "relaxed_simd": false, "simd": false, "tail_call": false,
         },
         "nan": "canonical",
-        "fuel": {"operators": "default", "host_call": abi::HOST_CALL_FUEL, "host_call_byte": 1},
+        "fuel": {"operators": "default", "host_message": abi::HOST_MESSAGE_FUEL, "host_message_byte": 1},
         "memory_bytes": MAX_MEMORY,
         "table_elements": MAX_TABLE,
         "stack_bytes": STACK,
@@ -129,7 +129,7 @@ mod tests {
         // It changes only together with what it names: receipts of older versions must not pass for this one's.
         assert_eq!(
             hash(crate::RUNTIME, Scan::Cost).to_string(),
-            "1d6b467d51cc30f090962da34b3a73f69755d5ea5a0545b692bb82bcc5143bd3"
+            "871f65acc1a7b5a076459ecb1389131603333c92d4c3763f816a1c3bdb956f8f"
         );
     }
 }

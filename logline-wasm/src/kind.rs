@@ -24,15 +24,24 @@ impl Kind {
         }
     }
 
+    /// Refuses text of another kind, which the parser may not know.
+    pub(crate) fn check_text(self, text: &str) -> Result<(), Failure> {
+        if self == Self::Core && text.starts_with("(component") { Err(component()) } else { Ok(()) }
+    }
+
     /// Refuses a binary of another kind, with what to do.
     pub(crate) fn check(self, binary: &[u8]) -> Result<(), Failure> {
         // After the magic bytes: the version, and the layer, 0 for modules and 1 for components.
         let is_component = binary.get(6) == Some(&1);
         match (self, is_component) {
-            (Self::Core, true) => Err(invalid("it is a component: publish it with runtime `wasm-component@1`")),
+            (Self::Core, true) => Err(component()),
             #[cfg(feature = "component-model")]
             (Self::Component, false) => Err(invalid("it is a module, no component: publish it with runtime `wasm@1`")),
             _ => Ok(()),
         }
     }
+}
+
+fn component() -> Failure {
+    invalid("it is a component: publish it with runtime `wasm-component@1`, for hosts that run those")
 }

@@ -25,7 +25,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use logline_core::sandbox::{Failure, HostCalls, Job, Receipt, Report, Sandbox};
+use logline_core::sandbox::{Failure, HostCalls, Job, Limits, Receipt, Report, Sandbox};
 use logline_core::{Hash, canonical};
 use serde_json::Value;
 use thiserror::Error;
@@ -51,8 +51,8 @@ pub fn encode_binary(binary: &[u8]) -> String {
     module::encode(binary)
 }
 
-/// Whether the binary of a module would be compiled: its imports, and what compiling it may cost. Whether it is valid in itself is
-/// found when it is compiled.
+/// Whether the binary of a module would be compiled: its imports, and what compiling it may cost. It takes microseconds and no sandbox;
+/// whether the module is valid in itself, and has what the interface needs, [`WasmSandbox::check`] tells.
 ///
 /// # Errors
 /// `invalid_module`, with what to change.
@@ -127,6 +127,15 @@ impl WasmSandbox {
         Ok(Self { inner: Arc::new(inner) })
     }
 
+    /// Whether `code` could be run for `tenant` within `limits`: it is compiled, and kept for the first call. Nothing of it runs, so a
+    /// start function or initial data that do not fit show only then.
+    ///
+    /// # Errors
+    /// Those of a call that is not compiled: `invalid_module` and `module_limit`, with what to change; `compile_timeout`.
+    pub async fn check(&self, tenant: &str, code: &str, limits: &Limits) -> Result<(), Failure> {
+        self.inner.check(Kind::Core, Job::new(tenant, code, &Value::Null, limits)).await
+    }
+
     /// The sandbox for components that shares all of this one, to be registered with the host as well.
     #[cfg(feature = "component-model")]
     #[must_use]
@@ -135,7 +144,23 @@ impl WasmSandbox {
     }
 }
 
+#[cfg(feature = "component-model")]
+impl ComponentSandbox {
+    /// As [`WasmSandbox::check`].
+    ///
+    /// # Errors
+    /// As [`WasmSandbox::check`].
+    pub async fn check(&self, tenant: &str, code: &str, limits: &Limits) -> Result<(), Failure> {
+        self.inner.check(Kind::Component, Job::new(tenant, code, &Value::Null, limits)).await
+    }
+}
+
 impl Inner {
+    async fn check(&self, kind: Kind, job: Job<'_>) -> Result<(), Failure> {
+        let tenant = self.shares.tenant(&job);
+        self.modules.get(kind, &job, self.modules.code_hash(&job), &tenant.compiling).await.map(drop)
+    }
+
     async fn call(
         &self,
         kind: Kind,

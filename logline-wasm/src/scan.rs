@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use wasmparser::{FunctionBody, Operator, Parser, Payload, TypeRef};
 
 use crate::abi;
+use crate::engine::{MAX_MEMORY, MAX_TABLE};
 
 /// Locals of one function.
 const MAX_LOCALS: u64 = 500;
@@ -43,6 +44,9 @@ const MAX_COMPONENT: usize = 64 << 10;
 
 /// Counted as locals in every function: what the compiler keeps besides.
 const OWN_LOCALS: u64 = 8;
+
+/// Bytes of a page of memory.
+const PAGE: u64 = 64 << 10;
 
 /// How much a module is held to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,6 +105,16 @@ pub(crate) fn scan(binary: &[u8], scan: Scan) -> Result<(), Failure> {
                     }
                 }
             }
+            Payload::MemorySection(memories) => {
+                for memory in memories {
+                    within("memory", "bytes", memory.map_err(malformed)?.initial.saturating_mul(PAGE), MAX_MEMORY)?;
+                }
+            }
+            Payload::TableSection(tables) => {
+                for table in tables {
+                    within("table", "elements", table.map_err(malformed)?.ty.initial, MAX_TABLE)?;
+                }
+            }
             Payload::TypeSection(types) if scan == Scan::Cost => {
                 for ty in types.into_iter_err_on_gc_types() {
                     let ty = ty.map_err(malformed)?;
@@ -122,6 +136,14 @@ pub(crate) fn scan(binary: &[u8], scan: Scan) -> Result<(), Failure> {
         return Err(invalid(format!("it has {beside} bytes besides its modules, the limit is {MAX_COMPONENT}")));
     }
     Ok(())
+}
+
+/// Refuses what no call could have, from the start.
+fn within(what: &str, unit: &str, initial: u64, max: usize) -> Result<(), Failure> {
+    if initial <= max as u64 {
+        return Ok(());
+    }
+    Err(invalid(format!("its {what} begins with {initial} {unit}, the most is {max}")))
 }
 
 /// What compiling the functions so far will cost.

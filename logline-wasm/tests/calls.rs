@@ -242,7 +242,7 @@ fn tables_and_memories_cannot_grow_beyond_their_limits() {
         );
         assert_eq!(code(&run(&sandbox, &grows).await), "memory_limit");
         let born_large = echo().replace("(global $next", "(table 20000 funcref) (global $next");
-        assert!(["memory_limit", "invalid_module"].contains(&code(&run(&sandbox, &born_large).await)));
+        assert_eq!(code(&run(&sandbox, &born_large).await), "invalid_module");
         let two = echo().replace("(global $next", "(table 1 funcref) (table 1 funcref) (global $next");
         assert_eq!(code(&run(&sandbox, &two).await), "invalid_module");
         // Denied memory is an answer to whoever asks; who goes on without it is not stopped.
@@ -279,5 +279,39 @@ fn every_answer_of_the_interface_can_be_told_apart() {
         let overlapping = run(&sandbox, &answer(r#"{"ok":true}"#).replace("(i32.const 65536))\n", "(i32.const 1020))\n")).await;
         // The argument is written over the answer: whatever it says then, it is the guest's own memory.
         assert!(overlapping.result.is_ok() || code(&overlapping) == "invalid_output");
+    });
+}
+
+#[test]
+fn a_check_tells_what_a_call_would_come_to_and_what_to_do() {
+    block_on(async {
+        let sandbox = WasmSandbox::new().unwrap();
+        let limits = Limits::default();
+        assert_eq!(sandbox.check("acme", &echo(), &limits).await, Ok(()));
+        let garbage = "QUJD".repeat(100);
+        for (code, told) in [
+            (
+                echo().replace("(memory (export \"memory\") 2", "(memory (export \"memory\") 1025"),
+                "begins with 67174400 bytes, the most is 67108864",
+            ),
+            (
+                echo().replace("(global $next", "(table 20000 funcref) (global $next"),
+                "begins with 20000 elements, the most is 10000",
+            ),
+            (echo().replace("\"logline\"", "\"env\""), "it imports `env.host_call`"),
+            (echo().replace("\"run\"", "\"main\""), "run"),
+            ("(component)".to_owned(), "wasm-component@1"),
+            ("(modul)".to_owned(), "expected"),
+            (garbage, "magic bytes"),
+            ("\u{7f}ELF".to_owned(), "`(` or `;;`"),
+            (" \n".to_owned(), "code is empty"),
+            ("blob:".to_owned() + &"0".repeat(64), "base64"),
+        ] {
+            let refused = sandbox.check("acme", &code, &limits).await.unwrap_err();
+            assert_eq!(refused.code, "invalid_module", "{refused}");
+            assert!(refused.message.contains(told), "{refused}");
+            let call = sandbox.run(Job::new("acme", &code, &Value::Null, &limits), &mut Desk::default()).await;
+            assert_eq!(call.result, Err(refused), "a call tells the same");
+        }
     });
 }

@@ -49,7 +49,19 @@ fn the_function_in_assemblyscript_counts_words() {
     assert_eq!(count(json!({"text": " \"quoted\"  é\\n "})), Ok(json!({"words": 2})));
     assert_eq!(count(json!({"text": "word ".repeat(20_000)})), Ok(json!({"words": 20_000})));
     assert_eq!(count(json!({"text": ""})), Ok(json!({"words": 0})));
-    assert_eq!(error_code(count(json!("text"))), "guest:invalid_input");
+    assert_eq!(
+        count(json!({"a": {"text": "one two"}, "b": "\"text\":\"one two\"", "text": "one", "z": ["text"]})),
+        Ok(json!({"words": 1}))
+    );
+    for input in
+        [json!("text"), json!({"a": {"text": "one two"}}), json!({"text": 1}), json!(["text", "one"]), json!({"\"text": "one"})]
+    {
+        assert_eq!(error_code(count(input.clone())), "guest:invalid_input", "{input}");
+    }
+    // Only the request's own input counts.
+    let config = json!({"input": {"text": "one two"}});
+    assert_eq!(asked(WORDS, &config, &json!({"text": "one"})), Ok(json!({"words": 1})));
+    assert_eq!(error_code(asked(WORDS, &config, &json!(1))), "guest:invalid_input");
 }
 
 #[test]
@@ -60,5 +72,7 @@ fn the_function_in_rust_charges_a_fee() {
     assert_eq!(error_code(charge(json!({"payment": "pay_1", "amount_minor": 0}))), "guest:no_amount");
     let failure = charge(json!({"payment": "pay_1", "amount_minor": "12"})).unwrap_err();
     assert_eq!(failure.code, "guest:invalid_call");
-    assert!(failure.message.contains("invalid type: string \"12\", expected u64"), "{failure}");
+    assert!(failure.message.contains("input.amount_minor: invalid type: string \"12\", expected u64"), "{failure}");
+    let most = json!({"payment": "pay_1", "amount_minor": 9_007_199_254_740_991_u64});
+    assert_eq!(error_code(asked(&code, &json!({"rate": 10_000}), &most)), "guest:too_large");
 }

@@ -28,18 +28,35 @@ function log(message: string): void {
   host_call(1, changetype<usize>(line), line.byteLength);
 }
 
-// Canonical JSON has nothing between its tokens, and a quotation mark within a text has a backslash before it: the member `"text":"`
-// of the input can stand nowhere else after `"input":{`.
+// Where the value of a member begins in the object that begins at `at`; -1 where there is no such object or member. (Canonical JSON
+// has nothing between its tokens. A library, such as json-as, does without this.)
+function member(json: string, at: i32, name: string): i32 {
+  if (at < 0 || json.charCodeAt(at) != 0x7b) return -1;
+  let depth = 0;
+  for (let i = at; i < json.length; i++) {
+    const c = json.charCodeAt(i);
+    if (c == 0x7b || c == 0x5b) depth++;
+    if ((c == 0x7d || c == 0x5d) && --depth == 0) return -1;
+    if (c != 0x22) continue;
+    const start = i + 1;
+    for (i = start; i < json.length && json.charCodeAt(i) != 0x22; i++) {
+      if (json.charCodeAt(i) == 0x5c) i++;
+    }
+    // A text that a colon follows is a name.
+    if (depth == 1 && json.charCodeAt(i + 1) == 0x3a && json.substring(start, i) == name) return i + 2;
+  }
+  return -1;
+}
+
 export function run(ptr: usize, len: i32): u64 {
   const call = String.UTF8.decodeUnsafe(ptr, len);
-  const input = call.lastIndexOf('"input":{');
-  const start = input < 0 ? -1 : call.indexOf('"text":"', input);
-  if (start < 0) {
+  const start = member(call, member(call, 0, "input"), "text");
+  if (start < 0 || call.charCodeAt(start) != 0x22) {
     return packed('{"code":"invalid_input","message":"input.text is missing: send {\\"text\\": …}"}', true);
   }
   let words = 0;
   let within = false;
-  for (let i = start + 8; i < call.length; i++) {
+  for (let i = start + 1; i < call.length; i++) {
     let c = call.charCodeAt(i);
     if (c == 0x22) break;
     let isSpace = c == 0x20;

@@ -25,7 +25,8 @@ fn fee(call: Call<Config, Input>, host: &mut dyn Host) -> Result<Output, Failure
     if amount_minor == 0 {
         return Err(Failure::new("no_amount", "amount_minor is 0: send what is to be paid"));
     }
-    let fee_minor = amount_minor * call.config.rate / 10_000;
+    let too_large = || Failure::new("too_large", "amount_minor times the rate has no room in 64 bits: send a smaller amount");
+    let fee_minor = amount_minor.checked_mul(call.config.rate).ok_or_else(too_large)? / 10_000;
     host.emit(&json!({"entity_type": "fee", "name": payment, "content": {"fee_minor": fee_minor}}))?;
     host.log("info", "fee charged", json!({"payment": payment}))?;
     Ok(Output { fee_minor })
@@ -38,6 +39,13 @@ mod tests {
     use logline_guest::{Op, Value, answer};
 
     use super::*;
+
+    #[test]
+    fn a_fee_that_has_no_room_is_an_error_and_no_other_fee() {
+        let mut host = |_: Op, _: &Value| Ok(json!({"id": "a"}));
+        let call = br#"{"config":{"rate":25},"input":{"payment":"pay_1","amount_minor":18446744073709551615}}"#;
+        assert_eq!(answer(call, &mut host, fee).unwrap_err().code, "too_large");
+    }
 
     #[test]
     fn a_fee_is_charged_and_emitted() {
