@@ -1,14 +1,14 @@
 //! The sandbox: what a function can do, what it used, that its record can be repeated, and what stops one that means harm.
 //!
 //! `cargo run --example sandbox -- --code FILE --input JSON --json` runs any module, WebAssembly text or binary, under the default limits
-//! and prints one line.
+//! and prints one line. Exit status: 0 where it answered, 1 where it failed, 2 where it could not be called.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example talks to whoever runs it")]
 
 mod recorded;
 
 use std::error::Error;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use async_trait::async_trait;
@@ -43,21 +43,52 @@ struct Options {
 #[tokio::main]
 async fn main() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).with_writer(io::stderr).init();
-    match run(&Options::parse()).await {
+    let options = Options::parse();
+    match run(&options).await {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("sandbox failed: {error}");
-            ExitCode::FAILURE
+            let (failure, status) = match error.downcast::<Failure>() {
+                Ok(failure) => (*failure, 1),
+                Err(error) => (Failure::new("usage", error.to_string()), 2),
+            };
+            if options.json {
+                println!("{}", line(&Err(failure), 0, 0));
+            } else {
+                eprintln!("sandbox: {failure}");
+            }
+            ExitCode::from(status)
         }
     }
+}
+
+/// What became of a call, for machines.
+fn line(result: &std::result::Result<Value, Failure>, fuel: u64, peak_memory_bytes: u64) -> String {
+    let (name, value) = match result {
+        Ok(output) => ("output", output.clone()),
+        Err(failure) => ("error", failure.to_value()),
+    };
+    canonical::to_string(&json!({"ok": result.is_ok(), name: value, "fuel": fuel, "peak_memory_bytes": peak_memory_bytes}))
+}
+
+/// The `code` column of a function whose module is in this file.
+fn code_of(file: &Path) -> Result<String> {
+    let bytes = std::fs::read(file).map_err(|e| format!("{}: {e}", file.display()))?;
+    if bytes.starts_with(b"\0asm") {
+        return Ok(logline_wasm::encode_binary(&bytes));
+    }
+    let text = String::from_utf8(bytes).ok().filter(|text| !text.trim().is_empty());
+    let neither = || {
+        let message = format!("{} is neither a WebAssembly binary (it would begin with \\0asm) nor text", file.display());
+        Failure::new("invalid_module", message)
+    };
+    Ok(text.ok_or_else(neither)?)
 }
 
 async fn run(options: &Options) -> Result<bool> {
     let sandbox = WasmSandbox::new()?;
     let Some(file) = &options.code else { return tour(&sandbox).await };
-    let bytes = std::fs::read(file).map_err(|e| format!("{}: {e}", file.display()))?;
-    let code = if bytes.starts_with(b"\0asm") { logline_wasm::encode_binary(&bytes) } else { String::from_utf8(bytes)? };
+    let code = code_of(file)?;
     let parse = |text: &Option<String>, name: &str| match text {
         Some(text) => strict::parse(text.as_bytes()).map_err(|e| format!("--{name} is not acceptable JSON: {e}")),
         None => Ok(Value::Null),
@@ -65,12 +96,7 @@ async fn run(options: &Options) -> Result<bool> {
     let (input, config) = (parse(&options.input, "input")?, parse(&options.config, "config")?);
     let (report, host) = call(&sandbox, &code, &config, &input, &Limits::default()).await;
     if options.json {
-        let (fuel, peak) = (report.receipt.fuel_used, report.receipt.peak_memory_bytes);
-        let line = match &report.result {
-            Ok(output) => json!({"ok": true, "output": output, "fuel": fuel, "peak_memory_bytes": peak}),
-            Err(failure) => json!({"ok": false, "error": failure.to_value(), "fuel": fuel, "peak_memory_bytes": peak}),
-        };
-        println!("{}", canonical::to_string(&line));
+        println!("{}", line(&report.result, report.receipt.fuel_used, report.receipt.peak_memory_bytes));
     } else {
         show("it", &report, &host);
     }

@@ -116,7 +116,8 @@ for line in sums.read_text().splitlines():
 fn ci() -> Result<(), Failed> {
     cargo(&["fmt", "--all", "--check"])?;
     cargo(&["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"])?;
-    let components = ["--package", "logline-wasm", "--features", "component-model", "--all-targets"];
+    let components =
+        ["--package", "logline-wasm", "--package", "logline-cli", "--features", "component-model", "--all-targets"];
     cargo(&[&["clippy"], &components[..], &["--", "--deny", "warnings"]].concat())?;
     command("cargo").args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "--deny warnings").run()?;
     dependency_policy()?;

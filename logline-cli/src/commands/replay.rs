@@ -1,12 +1,13 @@
 //! `logline replay`
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
 use logline_core::sandbox::Sandbox;
 use logline_core::{Rules, canonical};
 use logline_kernels::{Replay, ReplayError, replay};
-use logline_wasm::{WasmOptions, WasmSandbox};
+use logline_wasm::{Compiler, WasmOptions, WasmSandbox};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -24,11 +25,32 @@ pub(crate) struct Options {
     /// The tenant that the executions are in, where it is another than --tenant.
     #[arg(long, value_name = "TENANT")]
     r#in: Option<String>,
+    /// The program `logline-wasm-compiler`, for what hosts that compile with it have run.
+    #[arg(long, value_name = "PROGRAM")]
+    compiler: Option<PathBuf>,
+}
+
+impl Options {
+    fn sandboxes(&self) -> Result<Vec<Arc<dyn Sandbox>>, Error> {
+        let mut options = WasmOptions::new().calls(1);
+        if let Some(program) = &self.compiler {
+            if !program.is_file() {
+                return Err(format!("there is no program {}: pass the path of logline-wasm-compiler", program.display()).into());
+            }
+            options = options.compiler(Compiler::new(program));
+        }
+        let modules = WasmSandbox::with(options)?;
+        Ok(vec![
+            #[cfg(feature = "component-model")]
+            Arc::new(modules.components()),
+            Arc::new(modules),
+        ])
+    }
 }
 
 pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Result<bool, Error> {
     let ledger = open::for_reading(url).await?;
-    let sandboxes: [Arc<dyn Sandbox>; 1] = [Arc::new(WasmSandbox::with(WasmOptions::new().calls(1))?)];
+    let sandboxes = options.sandboxes()?;
     let scope = options.identity.scope();
     let mut all_hold = true;
     for id in &options.executions {
