@@ -123,23 +123,24 @@ async fn host_call(mut caller: Caller<'_, CallState>, op: i32, pointer: i32, len
     let len = len.cast_unsigned() as usize;
     charge(&mut caller.as_context_mut(), len)?;
     let answer = if len > max_bytes {
-        Err(call_too_large(len, max_bytes))
+        refused(call_too_large(len, max_bytes)).await
     } else {
         let start = pointer.cast_unsigned() as usize;
         let bytes = start.checked_add(len).and_then(|stop| memory.data(&caller).get(start..stop));
         match json::parse(bytes.ok_or_else(|| out_of_range("the call's argument"))?) {
             Ok(argument) => ask(caller.data(), op, argument).await?,
-            Err(e) => Err(Failure::new("invalid_json", e.to_string())),
+            Err(e) => refused(Failure::new("invalid_json", e.to_string())).await,
         }
     };
     let (mut reply, mut is_error) = match answer {
         Ok(value) => (canonical::to_vec(&value), false),
         Err(failure) => (canonical::to_vec(&failure.to_value()), true),
     };
+    // Also what is too long has been read.
+    charge(&mut caller.as_context_mut(), reply.len())?;
     if reply.len() > max_bytes {
         (reply, is_error) = (canonical::to_vec(&answer_too_large(reply.len(), max_bytes).to_value()), true);
     }
-    charge(&mut caller.as_context_mut(), reply.len())?;
     let Some(Extern::Func(alloc)) = caller.get_module_export(&exports.alloc) else { return Err(missing("alloc")) };
     let alloc = alloc.typed::<i32, i32>(&caller)?;
     caller.data_mut().in_alloc = true;
@@ -153,6 +154,13 @@ async fn host_call(mut caller: Caller<'_, CallState>, op: i32, pointer: i32, len
 pub(crate) async fn ask(state: &CallState, op: i32, argument: Value) -> wasmtime::Result<Result<Value, Failure>> {
     let answer = state.line.ask(op, argument).await;
     answer.map(Ok).unwrap_or_else(|| Err(end("closed", "the host stopped listening")))
+}
+
+/// Refuses a call without asking the host. Charging begins the guest's slice anew, so it lets others run first, as it does where it
+/// asks.
+pub(crate) async fn refused<T, E: From<Failure>>(failure: Failure) -> Result<T, E> {
+    tokio::task::yield_now().await;
+    Err(failure.into())
 }
 
 /// Charges for a call to the host, or for its answer.

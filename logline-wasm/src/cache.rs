@@ -20,7 +20,11 @@ const OVERHEAD: usize = 4096;
 /// Versions of functions whose code is known.
 const MAX_VERSIONS: usize = 4 * MAX_MODULES;
 
-/// Verdicts by the hash of the code, bounded in number and bytes; the longest unused goes.
+/// Of the bytes, what one entry may have at most.
+const LARGEST: usize = 4;
+
+/// Verdicts by the hash of the code, bounded in number and bytes. The longest unused goes, of the tenant whose modules take the most: one
+/// tenant's do not drive out the others'.
 pub(crate) struct Cache {
     max_bytes: usize,
     inner: Mutex<Inner>,
@@ -33,9 +37,12 @@ struct Inner {
     versions: HashMap<Hash, Hash>,
     clock: u64,
     bytes: usize,
+    /// By the tenant that was first to need a module.
+    tenants: HashMap<Arc<str>, usize>,
 }
 
 struct Entry {
+    tenant: Arc<str>,
     used: u64,
     bytes: usize,
     verdict: Verdict,
@@ -71,19 +78,57 @@ impl Cache {
         Some(entry.verdict.clone())
     }
 
-    pub(crate) fn insert(&self, code: Hash, verdict: Verdict) {
+    pub(crate) fn insert(&self, code: Hash, tenant: &Arc<str>, verdict: Verdict) {
         let bytes = OVERHEAD + verdict.as_ref().map_or(0, |module| module.image_bytes);
+        if bytes > self.max_bytes / LARGEST {
+            return;
+        }
         let mut inner = self.lock();
+        inner.remove(&code);
         inner.clock += 1;
-        let entry = Entry { used: inner.clock, bytes, verdict };
+        let entry = Entry { tenant: Arc::clone(tenant), used: inner.clock, bytes, verdict };
         inner.bytes += bytes;
-        if let Some(before) = inner.entries.insert(code, entry) {
-            inner.bytes -= before.bytes;
+        *inner.tenants.entry(Arc::clone(tenant)).or_default() += bytes;
+        inner.entries.insert(code, entry);
+        while inner.entries.len() > MAX_MODULES || inner.bytes > self.max_bytes {
+            let largest = inner.tenants.iter().max_by_key(|(_, bytes)| **bytes).map(|(tenant, _)| Arc::clone(tenant));
+            let of_largest = inner.entries.iter().filter(|(_, entry)| Some(&entry.tenant) == largest.as_ref());
+            let Some(oldest) = of_largest.min_by_key(|(_, entry)| entry.used).map(|(code, _)| *code) else { break };
+            inner.remove(&oldest);
         }
-        while inner.entries.len() > 1 && (inner.entries.len() > MAX_MODULES || inner.bytes > self.max_bytes) {
-            let oldest = inner.entries.iter().min_by_key(|(_, entry)| entry.used).map(|(code, _)| *code);
-            let Some(removed) = oldest.and_then(|oldest| inner.entries.remove(&oldest)) else { break };
-            inner.bytes -= removed.bytes;
+    }
+}
+
+impl Inner {
+    fn remove(&mut self, code: &Hash) {
+        let Some(Entry { tenant, bytes, .. }) = self.entries.remove(code) else { return };
+        self.bytes -= bytes;
+        if let Some(held) = self.tenants.get_mut(&tenant) {
+            *held -= bytes;
+            if *held == 0 {
+                self.tenants.remove(&tenant);
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_tenants_modules_do_not_drive_out_the_others() {
+        let cache = Cache::new(1 << 30);
+        let (few, many) = (Arc::from("few"), Arc::from("many"));
+        let refusal = || Err(Failure::new("invalid_module", "it is none"));
+        cache.insert(Hash::of(b"few"), &few, refusal());
+        for n in 0..2 * MAX_MODULES {
+            cache.insert(Hash::of(&n.to_be_bytes()), &many, refusal());
+        }
+        assert!(cache.get(&Hash::of(b"few")).is_some());
+        let inner = cache.lock();
+        assert_eq!(inner.entries.len(), MAX_MODULES);
+        assert_eq!(inner.bytes, MAX_MODULES * OVERHEAD);
+        assert_eq!(inner.tenants.values().sum::<usize>(), inner.bytes);
     }
 }

@@ -2,11 +2,12 @@
 //! not notice.
 
 use std::io::{self, Read as _, Write as _};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 
 use logline_core::sandbox::Failure;
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 use wasmtime::Engine;
 
 use crate::engine;
@@ -26,6 +27,9 @@ pub struct Compiler {
 
 /// Ends that the compiler tells apart by its exit status.
 const REFUSED: u8 = 3;
+
+/// Signals by which a limit ends the compiler, and not somebody else.
+const OWN_ENDS: [Signal; 3] = [Signal::XCPU, Signal::ABORT, Signal::SEGV];
 
 /// Bytes of machine code for which an answer is read: more than any module of 16 MiB comes to.
 const MAX_ANSWER: u64 = 512 << 20;
@@ -84,13 +88,20 @@ impl Compiler {
         match status.code() {
             Some(0) => Ok(answer),
             Some(code) if code == i32::from(REFUSED) => Err(invalid(String::from_utf8_lossy(&said))),
-            _ => Err(Failure::new(
-                "compile_limit",
-                format!(
-                    "the compiler ended with {status}: the module needs more than {} bytes of memory or {} s of processor time; make \
+            // Its processor time is over, its memory, or its stack: it would be again.
+            None if status.signal().is_some_and(|signal| OWN_ENDS.iter().any(|own| own.as_raw() == signal)) => {
+                Err(Failure::new(
+                    "compile_limit",
+                    format!(
+                        "the compiler ended with {status}: the module needs more than {} bytes of memory or {} s of processor time; make \
                      it smaller",
-                    self.memory_bytes, self.cpu_seconds
-                ),
+                        self.memory_bytes, self.cpu_seconds
+                    ),
+                ))
+            }
+            _ => Err(Failure::new(
+                "compiler_failed",
+                format!("the compiler ended with {status}: {}; check the program, then retry", String::from_utf8_lossy(&said)),
             )),
         }
     }
@@ -106,7 +117,9 @@ pub fn compiler_main() -> ExitCode {
         return tell(2, "usage: logline-wasm-compiler MEMORY_BYTES CPU_SECONDS < module.wasm > machine-code");
     };
     for (resource, most) in [(Resource::As, memory), (Resource::Cpu, seconds), (Resource::Core, 0), (Resource::Fsize, 0)] {
-        if let Err(e) = setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) }) {
+        // The first of the two ends a process by a signal that tells what it was.
+        let maximum = if resource == Resource::Cpu { most.saturating_add(1) } else { most };
+        if let Err(e) = setrlimit(resource, Rlimit { current: Some(most), maximum: Some(maximum) }) {
             return tell(2, &format!("limits could not be set: {e}"));
         }
     }

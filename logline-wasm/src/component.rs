@@ -15,6 +15,9 @@ use crate::scan::invalid;
 const HOST: &str = "logline:kernel/host@1.0.0";
 const RUN: &str = "run";
 
+/// Moved besides texts: lengths, and texts that are a little too long.
+const SLACK: usize = 64 << 10;
+
 /// The record `failure` of the interface.
 #[derive(Debug, Clone, ComponentType, Lift, Lower)]
 #[component(record)]
@@ -62,13 +65,17 @@ impl Kernel {
         let run = instance.get_typed_func::<(&str,), Run>(&mut *store, self.run).map_err(|e| {
             wasmtime::Error::new(Ended(invalid(format!("its export `{RUN}` is not of the world's type: {e:#}"))))
         })?;
+        let limits = &store.data().limits;
+        // What one call may move out of the guest, to the host or as its result. Longer arguments are answered as too large.
+        let most = limits.host_call_bytes.max(limits.output_bytes).saturating_add(SLACK);
+        store.set_hostcall_fuel(most);
         let (returned,) = run.call_async(&mut *store, (std::str::from_utf8(argument)?,)).await?;
         match returned {
             Ok(text) => Ok((output(store, &text)?, false)),
             Err(Returned { code, message }) => {
-                let text = |text: &WasmStr, store: &Store<CallState>| text.to_str(store).map(|text| Value::from(&*text));
-                let error = json!({"code": text(&code, store)?, "message": text(&message, store)?});
-                Ok((canonical::to_vec(&error), true))
+                let (code, message) = (code.to_str(&*store)?, message.to_str(&*store)?);
+                abi::check_output(store.data(), code.len() + message.len())?;
+                Ok((canonical::to_vec(&json!({"code": code, "message": message})), true))
             }
         }
     }
@@ -90,33 +97,35 @@ pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<CallState>> {
     host.func_wrap_async("log", |store, (level, message, fields): (String, String, Option<String>)| {
         Box::new(async move {
             let bytes = level.len() + message.len() + fields.as_ref().map_or(0, String::len);
-            let fields = fields.map_or(Ok(Value::Null), |fields| parse(&fields));
-            let entry = fields.map(|fields| json!({"level": level, "message": message, "fields": fields}));
+            let entry = || {
+                let fields = fields.map_or(Ok(Value::Null), |fields| parse(&fields))?;
+                Ok(json!({"level": level, "message": message, "fields": fields}))
+            };
             let answer = asked(store, 1, bytes, entry).await?;
             Ok((answer.map(drop),))
         })
     })?;
     host.func_wrap_async("now", |store, (): ()| {
         Box::new(async move {
-            let answer = asked(store, 2, 0, Ok(Value::Null)).await?;
+            let answer = asked(store, 2, 0, || Ok(Value::Null)).await?;
             Ok((text(&answer.unwrap_or_default(), "now"),))
         })
     })?;
     host.func_wrap_async("random", |store, (bytes,): (u32,)| {
         Box::new(async move {
-            let answer = asked(store, 3, 0, Ok(json!({"bytes": bytes}))).await?;
+            let answer = asked(store, 3, 0, || Ok(json!({"bytes": bytes}))).await?;
             Ok((answer.map(|answer| unhex(&text(&answer, "hex"))),))
         })
     })?;
     host.func_wrap_async("query", |store, (query,): (String,)| {
         Box::new(async move {
-            let answer = asked(store, 4, query.len(), parse(&query)).await?;
+            let answer = asked(store, 4, query.len(), || parse(&query)).await?;
             Ok((answer.map(|page| canonical::to_string(&page)),))
         })
     })?;
     host.func_wrap_async("emit", |store, (draft,): (String,)| {
         Box::new(async move {
-            let answer = asked(store, 5, draft.len(), parse(&draft)).await?;
+            let answer = asked(store, 5, draft.len(), || parse(&draft)).await?;
             Ok((answer.map(|emitted| text(&emitted, "id")),))
         })
     })?;
@@ -128,14 +137,14 @@ async fn asked(
     mut store: StoreContextMut<'_, CallState>,
     op: i32,
     bytes: usize,
-    argument: Result<Value, Failure>,
+    argument: impl FnOnce() -> Result<Value, Failure>,
 ) -> wasmtime::Result<Result<Value, Refusal>> {
     let most = abi::count_call(&mut store)?;
     abi::charge(&mut store, bytes)?;
+    let argument = if bytes > most { Err(abi::call_too_large(bytes, most)) } else { argument() };
     let argument = match argument {
-        _ if bytes > most => return Ok(Err(abi::call_too_large(bytes, most).into())),
         Ok(argument) => argument,
-        Err(failure) => return Ok(Err(failure.into())),
+        Err(failure) => return Ok(abi::refused(failure).await),
     };
     let answer = match abi::ask(store.data(), op, argument).await? {
         Ok(answer) => answer,

@@ -4,7 +4,7 @@
 //! that somebody has put there) is not loaded, and overwritten when the module has been compiled again.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use logline_core::Hash;
@@ -33,6 +33,15 @@ impl Disk {
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
         builder.create(&folder)?;
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::MetadataExt as _;
+            let found = fs::metadata(&folder)?;
+            if found.uid() != rustix::process::geteuid().as_raw() || found.mode() & 0o022 != 0 {
+                let message = format!("others may write to {}: it must be this user's, with mode 700", folder.display());
+                return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+            }
+        }
         Ok(Self { folder, key, engine: compatibility(engine) })
     }
 
@@ -43,11 +52,8 @@ impl Disk {
     /// What was kept for this code, if it stands here as this key has sealed it.
     pub(crate) fn load<T>(&self, code: &Hash, load: impl FnOnce(Artifact<'_>) -> wasmtime::Result<T>) -> Option<T> {
         let path = self.path(code);
-        if fs::metadata(&path).ok()?.len() > MAX_FILE {
-            return None;
-        }
         // Read once and then only looked at in memory: who changes the file meanwhile changes nothing.
-        let sealed = fs::read(&path).ok()?;
+        let sealed = read(&path).ok()??;
         let Some(artifact) = Sealed::open(&self.key, &self.engine, code, &sealed) else {
             tracing::warn!(path = %path.display(), "cached machine code is not what this host has written for this engine: compiling again");
             return None;
@@ -65,7 +71,9 @@ impl Disk {
             // Whole or not at all, also beside other processes.
             let unique = format!("{code}.{}.{:?}.new", std::process::id(), std::thread::current().id());
             let new = self.folder.join(unique);
-            fs::write(&new, &sealed)?;
+            // Left by a process that was killed, if it is there.
+            remove(&new)?;
+            private().create_new(true).write(true).open(&new)?.write_all(&sealed)?;
             fs::rename(&new, self.path(code))
         };
         if let Err(error) = stored() {
@@ -78,6 +86,9 @@ impl Disk {
         for entry in fs::read_dir(&self.folder)? {
             let entry = entry?;
             let metadata = entry.metadata()?;
+            if !metadata.is_file() {
+                continue;
+            }
             files.push((metadata.modified()?, metadata.len(), entry.path()));
         }
         let mut total: u64 = files.iter().map(|(_, len, _)| len).sum();
@@ -91,6 +102,30 @@ impl Disk {
         }
         Ok(())
     }
+}
+
+/// Files for their owner only. What stands there is opened, not what a link points to, and a pipe is not waited for.
+fn private() -> fs::OpenOptions {
+    let mut options = fs::OpenOptions::new();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+        options.mode(0o600).custom_flags(flags.bits().cast_signed());
+    }
+    options
+}
+
+/// All of a file, unless it is none or too large.
+fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    let file = private().read(true).open(path)?;
+    let found = file.metadata()?;
+    if !found.is_file() || found.len() > MAX_FILE {
+        return Ok(None);
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    Ok(Some(bytes).filter(|bytes| bytes.len() as u64 <= MAX_FILE))
 }
 
 fn remove(path: &Path) -> io::Result<()> {

@@ -157,8 +157,8 @@ impl ComponentSandbox {
 
 impl Inner {
     async fn check(&self, kind: Kind, job: Job<'_>) -> Result<(), Failure> {
-        let tenant = self.shares.tenant(&job);
-        self.modules.get(kind, &job, self.modules.code_hash(&job), &tenant.compiling).await.map(drop)
+        let turns = self.shares.compiling(&job);
+        self.modules.get(kind, &job, self.modules.code_hash(&job), &turns).await.map(drop)
     }
 
     async fn call(

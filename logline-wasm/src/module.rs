@@ -1,5 +1,7 @@
 //! From a function's `code` to a module that is ready to be called.
 
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use logline_core::Hash;
 use logline_core::sandbox::{Failure, Job};
+use rustix::io::Errno;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::Instant;
 use wasmtime::{Engine, InstancePre, Linker, Module, ModuleExport};
@@ -28,6 +31,9 @@ const COMPILE_TIME: Duration = Duration::from_secs(30);
 
 /// Bytes of a binary that is compiled within the host.
 const MAX_BYTES: usize = 1 << 20;
+
+/// Refusals that are kept: whoever compiles the module again comes to the same.
+const KEPT: &[&str] = &["invalid_module", "compile_limit"];
 
 /// Modules that are compiled at once, each of another tenant.
 const COMPILATIONS: usize = 2;
@@ -179,22 +185,24 @@ impl Modules {
         if let Some(known) = known() {
             return known;
         }
-        let (maker, code) = (Arc::clone(&self.maker), job.code.to_owned());
+        let (maker, code, tenant) = (Arc::clone(&self.maker), job.code.to_owned(), Arc::<str>::from(job.tenant));
         let (done, compiled) = oneshot::channel();
         // The turn and the result belong to the compilation, not to whoever waits for it: a caller that gives up neither lets a
         // further compiler start nor throws the work away.
         self.pool.spawn(move || {
-            let verdict = maker.make(kind, &code, &hash, max_bytes);
+            let made = catch_unwind(AssertUnwindSafe(|| maker.make(kind, &code, &hash, max_bytes)));
+            let verdict = made
+                .unwrap_or_else(|_| Err(Failure::new("internal", "the compiler failed: see the host's log, and report it")));
             // What does not fit one tenant's limits may fit another's, and what failed for other reasons may not fail again.
-            if !verdict.as_ref().is_err_and(|failure| failure.code != "invalid_module") {
-                maker.cache.insert(hash, verdict.clone());
+            if !verdict.as_ref().is_err_and(|failure| !KEPT.contains(&failure.code.as_str())) {
+                maker.cache.insert(hash, &tenant, verdict.clone());
             }
             drop((own, place));
             // Nobody may be waiting any more.
             let _ = done.send(verdict);
         });
         let compiled = tokio::time::timeout_at(deadline, compiled).await.map_err(|_| late())?;
-        compiled.map_err(|_| invalid("the compiler failed"))?
+        compiled.map_err(|_| Failure::new("closed", "the sandbox is closed"))?
     }
 }
 
@@ -261,7 +269,15 @@ impl Maker {
                 wasmtime::component::Component::from_binary(&self.engine, binary).map(Machine::Component)
             }
         };
-        made.map_err(|e| invalid(format!("{e:#}")))
+        made.map_err(|e| {
+            // Memory that the host could not map says nothing about the module.
+            let is_of_host = e.chain().any(|cause| cause.is::<io::Error>() || cause.is::<Errno>());
+            if is_of_host {
+                Failure::new("internal", format!("the module could not be loaded: {e:#}; retry"))
+            } else {
+                invalid(format!("{e:#}"))
+            }
+        })
     }
 }
 

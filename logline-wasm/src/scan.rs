@@ -6,7 +6,9 @@
 
 use logline_core::sandbox::Failure;
 use serde_json::{Value, json};
-use wasmparser::{FunctionBody, Operator, Parser, Payload, TypeRef};
+use wasmparser::{
+    ConstExpr, DataKind, ElementItems, ElementKind, ElementSectionReader, FunctionBody, Operator, Parser, Payload, TypeRef,
+};
 
 use crate::abi;
 use crate::engine::{MAX_MEMORY, MAX_TABLE};
@@ -23,6 +25,15 @@ const MAX_FUNCTIONS: u32 = 10_000;
 /// Parameters and results of one function or block type: the compiler makes values of them wherever the type is used.
 const MAX_PARAMS: usize = 32;
 const MAX_RESULTS: usize = 8;
+
+/// Types of one module: the compiler makes a way to the host for each.
+const MAX_TYPES: u32 = 1_000;
+
+/// Of one module, what its beginning consists of: globals, segments of data and elements; functions in all elements; instructions of
+/// constant expressions. The compiler makes one function of them.
+const MAX_SEGMENTS: u64 = 1_000;
+const MAX_ELEMENTS: u64 = 10_000;
+const MAX_CONSTANTS: u64 = 20_000;
 
 /// Of one function, the product of its locals and the places where its control flow meets: the compiler may have a value of each local
 /// at each of them. Functions of real modules come to some thousands.
@@ -62,8 +73,8 @@ pub(crate) fn limits(scan: Scan) -> Value {
     match scan {
         Scan::Structure => Value::Null,
         Scan::Cost => json!({
-            "locals": MAX_LOCALS, "body_bytes": MAX_BODY, "functions": MAX_FUNCTIONS, "params": MAX_PARAMS,
-            "results": MAX_RESULTS, "meetings": MAX_MEETINGS, "meetings_squared": MAX_MEETINGS_SQUARED, "values": MAX_VALUES,
+            "locals": MAX_LOCALS, "body_bytes": MAX_BODY, "functions": MAX_FUNCTIONS, "types": MAX_TYPES, "params": MAX_PARAMS,
+            "results": MAX_RESULTS, "segments": MAX_SEGMENTS, "elements": MAX_ELEMENTS, "constants": MAX_CONSTANTS, "meetings": MAX_MEETINGS, "meetings_squared": MAX_MEETINGS_SQUARED, "values": MAX_VALUES,
         }),
     }
 }
@@ -78,15 +89,21 @@ fn malformed(error: wasmparser::BinaryReaderError) -> Failure {
 
 /// Refuses what would cost the compiler too much, and every import but the one there is.
 pub(crate) fn scan(binary: &[u8], scan: Scan) -> Result<(), Failure> {
-    let mut weight = Weight::default();
+    let (mut weight, mut start) = (Weight::default(), Start::default());
     // What is imported within a component is checked when it is linked.
     let is_component = binary.get(6) == Some(&1);
     #[cfg(feature = "component-model")]
-    let mut beside = binary.len();
+    let (mut beside, mut modules) = (binary.len(), 0);
     for payload in Parser::new(0).parse_all(binary) {
         match payload.map_err(malformed)? {
             #[cfg(feature = "component-model")]
-            Payload::ModuleSection { unchecked_range, .. } => beside -= unchecked_range.len().min(beside),
+            Payload::ModuleSection { unchecked_range, .. } => {
+                modules += 1;
+                if modules > MAX_CORE_INSTANCES {
+                    return Err(invalid(format!("a component has more than {MAX_CORE_INSTANCES} modules within")));
+                }
+                beside -= unchecked_range.len().min(beside);
+            }
             // Between components the compiler makes functions of its own.
             #[cfg(feature = "component-model")]
             Payload::ComponentSection { .. } => return Err(invalid("a component has components within: compose it into one")),
@@ -116,6 +133,9 @@ pub(crate) fn scan(binary: &[u8], scan: Scan) -> Result<(), Failure> {
                 }
             }
             Payload::TypeSection(types) if scan == Scan::Cost => {
+                if types.count() > MAX_TYPES {
+                    return Err(invalid(format!("it has {} types, the limit is {MAX_TYPES}", types.count())));
+                }
                 for ty in types.into_iter_err_on_gc_types() {
                     let ty = ty.map_err(malformed)?;
                     if ty.params().len() > MAX_PARAMS || ty.results().len() > MAX_RESULTS {
@@ -125,6 +145,17 @@ pub(crate) fn scan(binary: &[u8], scan: Scan) -> Result<(), Failure> {
                             ty.results().len()
                         )));
                     }
+                }
+            }
+            Payload::GlobalSection(globals) if scan == Scan::Cost => {
+                for global in globals {
+                    start.segment(Some(global.map_err(malformed)?.init_expr), 0)?;
+                }
+            }
+            Payload::ElementSection(elements) if scan == Scan::Cost => start.elements(elements)?,
+            Payload::DataSection(segments) if scan == Scan::Cost => {
+                for segment in segments {
+                    start.segment(offset_of_data(segment.map_err(malformed)?.kind), 0)?;
                 }
             }
             Payload::CodeSectionEntry(body) if scan == Scan::Cost => weight.add(&body)?,
@@ -144,6 +175,71 @@ fn within(what: &str, unit: &str, initial: u64, max: usize) -> Result<(), Failur
         return Ok(());
     }
     Err(invalid(format!("its {what} begins with {initial} {unit}, the most is {max}")))
+}
+
+/// What an instance begins with, of which the compiler makes one function.
+#[derive(Default)]
+struct Start {
+    segments: u64,
+    elements: u64,
+    constants: u64,
+}
+
+impl Start {
+    /// A global, or a segment with so many elements.
+    fn segment(&mut self, expression: Option<ConstExpr<'_>>, elements: u64) -> Result<(), Failure> {
+        self.segments += 1;
+        self.elements += elements;
+        if let Some(expression) = expression {
+            self.expression(&expression)?;
+        }
+        for (what, found, most) in [
+            ("globals and segments", self.segments, MAX_SEGMENTS),
+            ("elements", self.elements, MAX_ELEMENTS),
+            ("instructions in constant expressions", self.constants, MAX_CONSTANTS),
+        ] {
+            if found > most {
+                return Err(invalid(format!("it has more than {most} {what}: join them, or fill memory and table in code")));
+            }
+        }
+        Ok(())
+    }
+
+    fn elements(&mut self, elements: ElementSectionReader<'_>) -> Result<(), Failure> {
+        for element in elements {
+            let element = element.map_err(malformed)?;
+            let offset = match element.kind {
+                ElementKind::Active { offset_expr, .. } => Some(offset_expr),
+                ElementKind::Passive | ElementKind::Declared => None,
+            };
+            let count = match element.items {
+                ElementItems::Functions(functions) => functions.count().into(),
+                ElementItems::Expressions(_, expressions) => {
+                    for expression in expressions.clone() {
+                        self.expression(&expression.map_err(malformed)?)?;
+                    }
+                    expressions.count().into()
+                }
+            };
+            self.segment(offset, count)?;
+        }
+        Ok(())
+    }
+
+    fn expression(&mut self, expression: &ConstExpr<'_>) -> Result<(), Failure> {
+        for operator in expression.get_operators_reader() {
+            operator.map_err(malformed)?;
+            self.constants += 1;
+        }
+        Ok(())
+    }
+}
+
+fn offset_of_data(kind: DataKind<'_>) -> Option<ConstExpr<'_>> {
+    match kind {
+        DataKind::Active { offset_expr, .. } => Some(offset_expr),
+        DataKind::Passive => None,
+    }
 }
 
 /// What compiling the functions so far will cost.

@@ -110,9 +110,41 @@ fn bombs(locals: usize) -> Vec<Bomb> {
     bombs
 }
 
+fn section(id: u8, content: Vec<u8>) -> Vec<u8> {
+    [vec![id], leb(content.len()), content].concat()
+}
+
+/// Modules whose beginning has so many parts: of it the compiler makes functions as well.
+fn beginnings(count: usize) -> Vec<(&'static str, Vec<u8>)> {
+    let head = || [b"\0asm\x01\0\0\0".to_vec(), section(1, vec![1, 0x60, 0, 0]), section(3, vec![1, 0])].concat();
+    let (table, memory, code) = (section(4, vec![1, 0x70, 0, 1]), section(5, vec![1, 0, 2]), section(10, vec![1, 2, 0, 0x0b]));
+    let many = |id: u8, part: &[u8]| section(id, [leb(count), part.repeat(count)].concat());
+    // A function of the module in one element, and as an expression.
+    let (plain, passive) = ([leb(count), vec![0; count]].concat(), [leb(count), [0xd2, 0, 0x0b].repeat(count)].concat());
+    let one = |segment: Vec<u8>| section(9, [vec![1], segment].concat());
+    // i32.const 1, i32.const 1, i32.add: nothing that is computed beforehand.
+    let offset = [0x41, 1, 0x41, 1, 0x6a, 0x0b];
+    let types: Vec<u8> = (0..count)
+        .flat_map(|n| {
+            [vec![0x60, 16], (0..16).map(|bit| if n >> bit & 1 == 1 { I32 } else { F64 }).collect(), vec![0]].concat()
+        })
+        .collect();
+    vec![
+        ("elements", [head(), table.clone(), one([vec![0, 0x41, 0, 0x0b], plain].concat()), code.clone()].concat()),
+        ("passive", [head(), table.clone(), one([vec![5, 0x70], passive].concat()), code.clone()].concat()),
+        ("segments", [head(), table, many(9, &[&[0][..], &offset, &[1, 0]].concat()), code.clone()].concat()),
+        ("data", [head(), memory, code.clone(), many(11, &[&[0][..], &offset, &[1, 7]].concat())].concat()),
+        ("globals", [head(), many(6, &[&[I32, 0][..], &offset].concat()), code.clone()].concat()),
+        (
+            "types",
+            [b"\0asm\x01\0\0\0".to_vec(), section(1, [leb(count), types].concat()), section(3, vec![0]), section(10, vec![0])]
+                .concat(),
+        ),
+    ]
+}
+
 /// A module with this function so many times.
 fn module(body: &[u8], count: usize) -> Vec<u8> {
-    let section = |id: u8, content: Vec<u8>| [vec![id], leb(content.len()), content].concat();
     let function = [leb(body.len()), body.to_vec()].concat();
     [
         b"\0asm\x01\0\0\0".to_vec(),
@@ -186,6 +218,13 @@ fn whatever_passes_the_scan_is_compiled_within_bounds() {
             );
         }
     }
+    for kind in 0..beginnings(0).len() {
+        let count = most(100_000, |count| passes(&beginnings(count)[kind].1));
+        let (name, module) = &beginnings(count)[kind];
+        assert!(count < 20_000, "{name}: {count}");
+        let (seconds, mib) = compile(module, 512 << 20, 10);
+        println!("{name:>13}, {count} of them: {seconds:>5.2} s, {mib} MiB");
+    }
     assert!(compiled > 20, "most kinds have some that pass: {compiled}");
 }
 
@@ -196,6 +235,10 @@ fn what_would_cost_more_is_refused_with_what_to_do() {
     for bomb in bombs(490).into_iter().filter(|bomb| meets.contains(&bomb.name.as_str())) {
         let message = refusal(&module(&bomb.body(3000), 1));
         assert!(message.contains("split it"), "{}: {message}", bomb.name);
+    }
+    for (name, module) in beginnings(100_000) {
+        let message = refusal(&module);
+        assert!(message.contains("join them") || name == "types" && message.contains("100000 types"), "{name}: {message}");
     }
     let small = bombs(490).remove(0).body(70);
     let message = refusal(&module(&small, 1000));

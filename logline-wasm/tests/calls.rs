@@ -7,9 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use futures_util::FutureExt as _;
 use futures_util::future::{join, join_all};
-use logline_core::sandbox::{Job, Limits, Sandbox as _, Share};
+use logline_core::Timestamp;
+use logline_core::sandbox::{Failure, HostCalls, Job, Limits, Sandbox as _, Share};
 use logline_wasm::{WasmOptions, WasmSandbox};
 use serde_json::{Value, json};
 
@@ -313,5 +315,114 @@ fn a_check_tells_what_a_call_would_come_to_and_what_to_do() {
             let call = sandbox.run(Job::new("acme", &code, &Value::Null, &limits), &mut Desk::default()).await;
             assert_eq!(call.result, Err(refused), "a call tells the same");
         }
+    });
+}
+
+#[test]
+fn a_guest_that_asks_only_nonsense_does_not_keep_the_host_from_its_thread() {
+    // One thread for the host. The guest never asks anything that the host would answer, and never uses up a slice between two calls.
+    block_on(async {
+        let sandbox = sandbox();
+        for len in [0, 2_000_000] {
+            let nonsense = module(
+                "",
+                &format!(
+                    "(local $i i32)
+                     (loop $again
+                       (drop (call $host (i32.const 1) (i32.const 1024) (i32.const {len})))
+                       (local.set $i (i32.const 0))
+                       (loop $burn
+                         (local.set $i (i32.add (local.get $i) (i32.const 1)))
+                         (br_if $burn (i32.lt_u (local.get $i) (i32.const 4000))))
+                       (br $again))
+                     (i64.const 0)"
+                ),
+            );
+            let (mut desk, mut turns) = (Desk::default(), 0_u64);
+            let running = run_with(&sandbox, "acme", &nonsense, &mut desk, |limits| {
+                limits.fuel = 100_000_000_000;
+                limits.timeout_ms = 300;
+                limits.host_calls = 100_000;
+            });
+            let mut running = Box::pin(running);
+            let report = loop {
+                match (&mut running).now_or_never() {
+                    Some(report) => break report,
+                    None => turns += 1,
+                }
+                tokio::task::yield_now().await;
+            };
+            assert!(["timeout", "host_call_limit"].contains(&code(&report)), "{report:?}");
+            assert!(turns > 100, "the host had {turns} turns meanwhile");
+        }
+    });
+}
+
+/// A host whose every answer is long.
+struct Verbose;
+
+#[async_trait]
+impl HostCalls for Verbose {
+    fn log(&mut self, _: Value) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn now(&mut self) -> Timestamp {
+        Timestamp::EPOCH
+    }
+
+    fn random(&mut self, bytes: usize) -> Result<Vec<u8>, Failure> {
+        Ok(vec![7; bytes])
+    }
+
+    async fn query(&mut self, _: Value) -> Result<Value, Failure> {
+        Ok(json!("x".repeat(1_000_000)))
+    }
+
+    fn emit(&mut self, _: Value) -> Result<Value, Failure> {
+        Ok(Value::Null)
+    }
+}
+
+#[test]
+fn an_answer_that_is_too_long_is_paid_for_whole() {
+    block_on(async {
+        let mut limits = Limits::default();
+        limits.host_call_bytes = 1000;
+        let code = ask(4, "{}");
+        let report = sandbox().run(Job::new("acme", &code, &Value::Null, &limits), &mut Verbose).await;
+        assert_eq!(report.result.unwrap()["code"], "too_large");
+        assert!(report.receipt.fuel_used > 1_000_000, "{}", report.receipt.fuel_used);
+    });
+}
+
+#[test]
+fn a_share_that_changes_counts_what_is_under_way() {
+    block_on(async {
+        let sandbox = sandbox();
+        let (waits, limits, desk) = (ask(4, "{}"), Limits::default(), Desk::default());
+        let one = Share { calls: 1, ..Share::default() };
+        let mut first = desk.clone();
+        let mut held = Box::pin(sandbox.run(Job::new("acme", &waits, &Value::Null, &limits).share(one), &mut first));
+        while desk.queries.load(Ordering::SeqCst) < 1 {
+            assert!((&mut held).now_or_never().is_none());
+            tokio::task::yield_now().await;
+        }
+        // Neither a check nor another share in between makes room for a second.
+        let mut short = limits.clone();
+        short.timeout_ms = 30;
+        let echo = echo();
+        assert_eq!(sandbox.check("acme", &echo, &limits).await, Ok(()));
+        let (sandbox, echo, short) = (&sandbox, &echo, &short);
+        let second = |share: Share| async move {
+            sandbox.run(Job::new("acme", echo, &Value::Null, short).share(share), &mut Desk::default()).await
+        };
+        assert_eq!(code(&second(one).await), "busy");
+        let two = Share { calls: 2, ..Share::default() };
+        assert!(second(two).await.result.is_ok());
+        assert_eq!(code(&second(one).await), "busy");
+        desk.go.notify_one();
+        assert!(held.await.result.is_ok());
+        assert!(second(one).await.result.is_ok());
     });
 }

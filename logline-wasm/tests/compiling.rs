@@ -148,3 +148,52 @@ fn a_module_that_exhausts_the_compiler_ends_its_process_and_nothing_else() {
         assert!(report.result.unwrap_err().message.contains("/nowhere/compiler"));
     });
 }
+
+#[cfg(unix)]
+#[test]
+fn what_others_have_put_in_the_cache_neither_blocks_nor_is_followed() {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::process::Command;
+
+    block_on(async {
+        let folder = tempfile::tempdir().unwrap();
+        let code = echo();
+        assert!(run(&cached(folder.path(), 1), &code).await.result.is_ok());
+        let path = file(folder.path());
+        let precious = tempfile::NamedTempFile::new().unwrap();
+        fs::write(&precious, "precious").unwrap();
+        fs::remove_file(&path).unwrap();
+        assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+        assert_eq!(run(&cached(folder.path(), 1), &code).await.result, Ok(json!({"n": 1})), "a pipe");
+        fs::remove_file(&path).unwrap();
+        symlink(precious.path(), &path).unwrap();
+        assert_eq!(run(&cached(folder.path(), 1), &code).await.result, Ok(json!({"n": 1})), "a link");
+        assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
+        assert!(fs::symlink_metadata(&path).unwrap().is_file(), "it was replaced");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        // Where others may write, they may as well remove what is kept.
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        let error = WasmSandbox::with(WasmOptions::new().disk(folder.path(), CacheKey::derive(&[1; 32]))).err().unwrap();
+        assert!(error.to_string().contains("others may write"), "{error}");
+    });
+}
+
+#[cfg(unix)]
+#[test]
+fn a_module_that_exhausts_the_compiler_is_refused_once_and_what_was_killed_is_tried_again() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    block_on(async {
+        let folder = tempfile::tempdir().unwrap();
+        for (signal, expected, times) in [("XCPU", "compile_limit", 1), ("KILL", "compiler_failed", 3)] {
+            let (program, log) = (folder.path().join(signal), folder.path().join(format!("{signal}.log")));
+            fs::write(&program, format!("#!/bin/sh\necho started >> {}\nkill -s {signal} $$\n", log.display())).unwrap();
+            fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
+            let sandbox = with(WasmOptions::new().compiler(Compiler::new(&program)));
+            for _ in 0..3 {
+                assert_eq!(code(&run(&sandbox, &echo()).await), expected);
+            }
+            assert_eq!(fs::read_to_string(&log).unwrap().lines().count(), times, "{signal}");
+        }
+    });
+}

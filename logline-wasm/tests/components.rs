@@ -215,6 +215,38 @@ fn what_is_no_component_of_this_world_is_refused() {
 }
 
 #[test]
+fn what_a_component_moves_to_its_host_is_bounded_before_it_is_copied_or_read() {
+    block_on(async {
+        let sandbox = sandbox();
+        let grown = |body: &str| component("", &format!("(drop (memory.grow (i32.const 900))) {body}"));
+        let most = 50 << 20;
+        for (what, code) in [
+            ("an argument", grown(&format!("(call $emit (i32.const 0) (i32.const {most}) (i32.const 512)) (i32.const 0)"))),
+            ("an error", grown(&format!("(call $err (i32.const 0) (i32.const {most}))"))),
+            ("an output", grown(&format!("(call $ok (i32.const 0) (i32.const {most}))"))),
+        ] {
+            let report = run_on(&sandbox, &code, &Limits::default()).await;
+            assert_eq!(failure(&report).code, "trap", "{what}");
+            assert!(failure(&report).message.contains("fuel allocated for hostcalls"), "{what}: {}", failure(&report).message);
+        }
+        // Within what may be moved, an error is no longer than an output may be.
+        let error = component(
+            "",
+            "(memory.fill (i32.const 1024) (i32.const 1) (i32.const 100000)) (call $err (i32.const 1024) (i32.const 100000))",
+        );
+        assert_eq!(failure(&run(&error).await).code, "output_limit");
+    });
+}
+
+#[test]
+fn a_component_of_many_modules_is_refused_before_any_is_compiled() {
+    let module = r#"(core module (memory 256) (data (i32.const 0) "a") (data (i32.const 16777214) "b"))"#;
+    let binary = wat::parse_str(format!("(component {})", module.repeat(1000))).unwrap();
+    let refused = logline_wasm::check(&binary).unwrap_err();
+    assert!(refused.message.contains("more than 4 modules"), "{refused}");
+}
+
+#[test]
 fn components_are_compiled_elsewhere_and_kept_as_modules_are() {
     block_on(async {
         let folder = tempfile::tempdir().unwrap();
