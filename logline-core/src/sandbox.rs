@@ -202,6 +202,9 @@ pub trait HostCalls: Send {
     fn emit(&mut self, draft: Value) -> Result<Value, Failure>;
 }
 
+/// The most drafts that any run may emit.
+pub const MAX_EMITTED: u32 = 1000;
+
 /// What one run may use. The defaults leave room for the row that records it in a span of 1 MiB.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -259,7 +262,7 @@ impl Limits {
         output_bytes: 256 << 10,
         host_calls: 100_000,
         host_call_bytes: 4 << 20,
-        emitted: 1000,
+        emitted: MAX_EMITTED,
         log_bytes: 64 << 10,
         journal_bytes: 256 << 10,
         module_bytes: 16 << 20,

@@ -79,12 +79,12 @@ pub(crate) struct Blobs {
 }
 
 impl Blobs {
-    /// The code of a function: its column, or what the blob that it names holds. That this is the blob's content is checked where it
-    /// is decoded, by its hash.
+    /// The code of a function: its column, or what the blob that it names holds. No more is read than a module of `max_bytes` has.
     pub(crate) async fn code(
         &self,
         function: &SignedSpan,
         reader: &Reader<'_>,
+        max_bytes: usize,
     ) -> Result<Result<Arc<str>, Failure>, LedgerError> {
         let code = function.code.as_deref().unwrap_or_default();
         let Some(named) = code.trim_start().strip_prefix(PREFIX) else { return Ok(Ok(code.into())) };
@@ -108,9 +108,23 @@ impl Blobs {
             };
             if n == 0 {
                 parts = part.meta("parts").and_then(Value::as_u64).unwrap_or(1).min(MAX_PARTS);
+                let least = PART as u64 * parts.saturating_sub(1);
+                if least > max_bytes as u64 {
+                    let message = format!("the module has more than {least} bytes, the limit is {max_bytes}: build it smaller");
+                    return Ok(Err(Failure::new("module_limit", message)));
+                }
+            }
+            if content.len() > PART / 3 * 4 {
+                let message = format!("part {n} of blob {hash} is longer than {PART} bytes: publish it with publish_module");
+                return Ok(Err(Failure::new("invalid_module", message)));
             }
             text.push_str(content);
             n += 1;
+        }
+        let body = text.split_once('\n').map_or("", |(_, body)| body);
+        if STANDARD.decode(body).map(|binary| Hash::of(&binary)) != Ok(hash) {
+            let message = format!("the parts of blob {hash} in tenant `{}` are not what it names", function.tenant_id);
+            return Ok(Err(Failure::new("invalid_module", message)));
         }
         let text: Arc<str> = text.into();
         self.keep(key, &text);

@@ -8,6 +8,7 @@ mod journal;
 mod observer;
 mod pace;
 pub mod policy;
+mod record;
 mod replay;
 mod run;
 mod run_code;

@@ -3,13 +3,14 @@
 use async_trait::async_trait;
 use logline_core::kernel::{Context, Effects, Kernel, KernelError};
 use logline_core::ledger::LedgerError;
-use logline_core::sandbox::{Failure, Job, Receipt, Sandbox};
-use logline_core::{Draft, Scope, SignedSpan, SpanKey, VerifiedSpan, Verifier, canonical, ids, request};
+use logline_core::sandbox::{Failure, Job, Sandbox};
+use logline_core::{Draft, Scope, SignedSpan, VerifiedSpan, Verifier, canonical, ids, request};
 use serde_json::{Value, json};
 
 use crate::blob::Blobs;
 use crate::guest::{Facts, Guest};
-use crate::journal::{Journal, Recorder};
+use crate::journal::Recorder;
+use crate::record::{Frame, Outcome, record, reference};
 
 /// The kernel `run_code`, version 2.
 #[derive(Debug, Default)]
@@ -19,32 +20,6 @@ pub struct RunCode {
 
 const NAME: &str = "run_code";
 const VERSION: u32 = 2;
-
-/// What one attempt came to.
-struct Outcome {
-    result: Result<Value, Failure>,
-    receipt: Option<Receipt>,
-    function: Option<VerifiedSpan>,
-    emitted: Vec<Draft>,
-    logs: Vec<Value>,
-    logs_dropped: u32,
-    journal: Option<Journal>,
-}
-
-impl Outcome {
-    /// An attempt that ended before any code ran.
-    fn refused(failure: Failure) -> Self {
-        Self {
-            result: Err(failure),
-            receipt: None,
-            function: None,
-            emitted: Vec::new(),
-            logs: Vec::new(),
-            logs_dropped: 0,
-            journal: None,
-        }
-    }
-}
 
 #[async_trait]
 impl Kernel for RunCode {
@@ -68,14 +43,14 @@ impl Kernel for RunCode {
         let ended = context.clock.now();
         let elapsed = ended.since(context.began).as_millis();
         let duration_ms = u32::try_from(elapsed).unwrap_or(u32::MAX).min(logline_core::MAX_INTEGER);
-        let mut record = execution(request, context, &outcome, duration_ms);
-        if let Err(e) = record.validate(&context.rules) {
-            // Whatever the function returned, the attempt is recorded.
-            outcome.result = Err(Failure::new("invalid_output", format!("the output cannot be stored: {e}")));
-            outcome.logs.clear();
-            record = execution(request, context, &outcome, duration_ms);
-        }
-        let mut drafts = vec![record];
+        let frame = Frame {
+            attempt: context.attempt.number,
+            worker: context.attempt.worker.to_string(),
+            kernel: reference(context.kernel),
+            at: context.clock.now(),
+            duration_ms,
+        };
+        let mut drafts = vec![record(request, &frame, &mut outcome, &context.rules)];
         // What a failed function emitted never happened.
         if outcome.result.is_ok() {
             drafts.extend(outcome.emitted);
@@ -149,7 +124,7 @@ async fn run_function(
     if input_bytes > limits.input_bytes {
         return refuse("input_limit", format!("the input has {input_bytes} bytes, the limit is {}", limits.input_bytes));
     }
-    let code = match blobs.code(&function, &context.runtime).await? {
+    let code = match blobs.code(&function, &context.runtime, limits.module_bytes).await? {
         Ok(code) => code,
         Err(failure) => return Ok(Outcome { function: Some(function), ..Outcome::refused(failure) }),
     };
@@ -185,56 +160,11 @@ async fn run_function(
 /// What a function is called with.
 pub(crate) fn call(function: &SignedSpan, request: &SignedSpan, attempt: u32) -> Value {
     json!({
-        "function": reference(&function.key(), function),
+        "function": reference(function),
         "request": {"id": request.id.to_string(), "attempt": attempt},
         "config": function.input,
         "input": request.input,
     })
-}
-
-fn reference(key: &SpanKey, span: &SignedSpan) -> Value {
-    json!({"tenant": key.tenant_id, "id": key.id.to_string(), "seq": key.seq, "curr_hash": span.seal.curr_hash.to_string()})
-}
-
-fn execution(request: &SignedSpan, context: &Context<'_>, outcome: &Outcome, duration_ms: u32) -> Draft {
-    let attempt = context.attempt;
-    let mut metadata = json!({
-        "attempt": attempt.number,
-        "worker": attempt.worker.to_string(),
-        "request": reference(&request.key(), request),
-        "kernel": reference(&context.kernel.key(), context.kernel),
-    });
-    let mut add = |name: &str, value: Value| {
-        if let Some(members) = metadata.as_object_mut() {
-            members.insert(name.to_owned(), value);
-        }
-    };
-    if let Some(function) = &outcome.function {
-        add("function", reference(&function.key(), function));
-    }
-    if let Some(receipt) = &outcome.receipt {
-        add("receipt", json!(receipt));
-    }
-    if !outcome.logs.is_empty() {
-        add("logs", Value::Array(outcome.logs.clone()));
-    }
-    if let Some(journal) = &outcome.journal {
-        add("journal", json!(journal));
-    }
-    if let Some(cause) = request.meta(request::CAUSE) {
-        add(request::CAUSE, cause.clone());
-    }
-    if outcome.logs_dropped > 0 {
-        add("logs_dropped", outcome.logs_dropped.into());
-    }
-    let mut draft =
-        request::execution(request, attempt.number).at(context.clock.now()).duration_ms(duration_ms).metadata(metadata);
-    let refused_input = matches!(&outcome.result, Err(failure) if failure.code == "input_limit");
-    draft.columns_mut().input = request.input.clone().filter(|_| !refused_input);
-    match &outcome.result {
-        Ok(output) => draft.status("complete").output(output.clone()),
-        Err(failure) => draft.status("error").error(failure.to_value()),
-    }
 }
 
 fn slow_mark(request: &SignedSpan, context: &Context<'_>, duration_ms: u32, slow_ms: u64) -> Draft {

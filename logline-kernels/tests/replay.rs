@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use logline_core::ledger::{Ledger, LedgerExt as _, Query, Versions};
+use logline_core::request::Request;
 use logline_core::sandbox::{HostCalls, Job, Report, Sandbox};
-use logline_core::{Draft, Hash, MemoryLedger, Rules, Scope, SignedSpan, SystemClock, SystemIds, Verifier, Visibility};
+use logline_core::{Draft, Hash, MemoryLedger, Rules, Scope, SignedSpan, SystemClock, SystemIds, Verifier, Visibility, ids};
 use logline_kernels::{Replay, ReplayError};
 use logline_wasm::WasmSandbox;
 use serde_json::{Value, json};
@@ -160,21 +161,44 @@ fn a_host_that_records_what_did_not_happen_is_found_out() {
         let done = execute(&host, id, json!({"n": 1})).await.span.into_signed();
         let output = |draft: &mut Draft| draft.columns_mut().output = Some(json!("paid"));
         let error = |draft: &mut Draft| {
-            draft.columns_mut().output = None;
-            draft.columns_mut().error = Some(json!({"code": "trap", "message": "it failed"}));
+            let columns = draft.columns_mut();
+            (columns.output, columns.status) = (None, Some("error".to_owned()));
+            columns.error = Some(json!({"code": "trap", "message": "it failed"}));
         };
         for (ledger, expected) in [
             (forged(&ledger, &done, output).await, &["output"][..]),
-            (forged(&ledger, &done, error).await, &["output", "error"]),
-            (forged(&ledger, &done, set("/receipt/fuel_used", json!(1))).await, &["fuel_used"]),
-            (forged(&ledger, &done, set("/journal/answers/0/rows", json!([]))).await, &["output", "fuel_used"]),
-            (forged(&ledger, &done, set("/journal/answers/0/call", json!(7))).await, &["output", "error", "fuel_used"]),
-            (forged(&ledger, &done, set("/journal/now", json!("2020-01-01T00:00:00.000000Z"))).await, &["emitted"]),
+            (forged(&ledger, &done, error).await, &["error", "output", "status"]),
+            (forged(&ledger, &done, set("/receipt/fuel_used", json!(1))).await, &["metadata.receipt.fuel_used"]),
+            (forged(&ledger, &done, set("/receipt/host_calls", json!(1))).await, &["metadata.receipt.host_calls"]),
+            (
+                forged(&ledger, &done, set("/receipt/code_hash", json!(Hash::of(b"other").to_string()))).await,
+                &["metadata.receipt.code_hash"],
+            ),
+            (
+                forged(&ledger, &done, set("/journal/answers/0/rows", json!([]))).await,
+                &["metadata.receipt.fuel_used", "output"],
+            ),
+            (forged(&ledger, &done, |draft| draft.columns_mut().visibility = Visibility::Public).await, &["visibility"]),
+            (forged(&ledger, &done, |draft| draft.columns_mut().owner_id = "mallory".to_owned()).await, &["owner_id"]),
+            (forged(&ledger, &done, |draft| draft.columns_mut().parent_id = None).await, &["parent_id"]),
+            (forged(&ledger, &done, |draft| draft.columns_mut().input = Some(json!({"n": 2}))).await, &["input"]),
+            (forged(&ledger, &done, |draft| draft.columns_mut().name = Some("approved".to_owned())).await, &["name"]),
+            (
+                forged(&ledger, &done, |draft| {
+                    *draft = draft.clone().meta("logs", json!([{"level": "info", "message": "paid"}]))
+                })
+                .await,
+                &["metadata.logs"],
+            ),
+            (forged(&ledger, &done, |draft| *draft = draft.clone().meta("approved", true)).await, &["metadata.approved"]),
         ] {
             let again = replay(&ledger, done.id).await.unwrap();
-            let found: Vec<_> = again.differences.iter().map(|difference| difference.what).collect();
+            let found: Vec<_> = again.differences.iter().map(|difference| difference.what.as_str()).collect();
             assert_eq!(found, expected, "{:?}", again.differences);
         }
+        // A call that was not made: whatever follows.
+        let ledger = forged(&ledger, &done, set("/journal/answers/0/call", json!(7))).await;
+        assert!(!replay(&ledger, done.id).await.unwrap().holds());
     });
 }
 
@@ -253,5 +277,189 @@ fn a_function_may_ask_for_less_than_its_tenant_is_allowed_and_never_for_more() {
         let draft = function(&spin).meta("limits", json!({"fule": 1}));
         let error = host.publish(draft.clone(), &key(PUBLISHER)).await.unwrap_err();
         assert!(error.to_string().contains("unknown field `fule`"), "{error}");
+    });
+}
+
+/// What is said of a record that is false whatever the function does.
+async fn denied(ledger: &dyn Ledger, execution: Uuid) -> String {
+    match replay(ledger, execution).await {
+        Err(error @ ReplayError::DoesNotHold { .. }) => error.to_string(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn reference(span: &SignedSpan) -> Value {
+    json!({"tenant": span.tenant_id, "id": span.id, "seq": span.seq, "curr_hash": span.seal.curr_hash.to_string()})
+}
+
+#[test]
+fn a_record_that_contradicts_itself_or_what_it_names_does_not_hold() {
+    block_on(async {
+        let (ledger, host) = host().await;
+        notes(&ledger, 3).await;
+        let id = publish(&host, &curious()).await;
+        let done = execute(&host, id, json!({"n": 1})).await.span.into_signed();
+        let claimed = ledger.history(&Scope::Operator, TENANT, done.related_to[0], 1, 1).await.unwrap().remove(0);
+        let scheduled = ledger.history(&Scope::Operator, TENANT, claimed.id, 0, 1).await.unwrap().remove(0);
+        let private = Draft::new("note").tenant(TENANT).owner("other").who("user").this("note").content(json!({"n": 9}));
+        let private = smuggle(&ledger, private.visibility(Visibility::Private), HOST).await;
+        let alert = spans(&ledger, "alert").await.remove(0);
+        let row = |span: &SignedSpan| json!([[span.tenant_id, span.id, span.seq, span.seal.curr_hash.to_string()]]);
+        let another = publish(&host, &answer("{\"paid\":true}")).await;
+        let another = ledger.get(&Scope::Operator, TENANT, another).await.unwrap();
+        let rows = "/journal/answers/0/rows";
+        for (forged, reason) in [
+            (forged(&ledger, &done, set("/function", reference(&another))).await, "not the function that the request asks for"),
+            (forged(&ledger, &done, set("/function", reference(&alert))).await, "not the function that the request asks for"),
+            (
+                forged(&ledger, &done, set("/request", reference(&scheduled))).await,
+                "not the version with which attempt 1 was claimed",
+            ),
+            (forged(&ledger, &done, set("/attempt", json!(2))).await, "not attempt 2"),
+            (forged(&ledger, &done, set("/worker", json!("00".repeat(32)))).await, "was claimed by its worker"),
+            (
+                forged(&ledger, &done, set("/journal/now", json!("2020-01-01T00:00:00.000000Z"))).await,
+                "its clock stood at 2020-01-01",
+            ),
+            (
+                forged(&ledger, &done, set("/receipt/limits/fuel", json!(1_000_000_000_000_u64))).await,
+                "the most is 100000000000",
+            ),
+            (forged(&ledger, &done, set("/receipt/fuel_used", json!(200_000_000))).await, "it was allowed 100000000"),
+            (forged(&ledger, &done, set("/receipt/abi", json!("wasm@2"))).await, "the function is for `wasm@1`"),
+            (forged(&ledger, &done, set(rows, row(&private))).await, "does not find for whoever asked"),
+            (forged(&ledger, &done, set(rows, row(&alert))).await, "does not find for whoever asked"),
+            (
+                forged(
+                    &ledger,
+                    &done,
+                    set("/journal/answers/0", json!({"call": 1, "error": {"code": "unavailable", "message": "no"}})),
+                )
+                .await,
+                "refused with `unavailable`, which no query is",
+            ),
+            (
+                forged(&ledger, &done, |draft| draft.columns_mut().error = Some(json!({"code": "timeout"}))).await,
+                "contradict each other",
+            ),
+            (
+                forged(&ledger, &done, |draft| draft.columns_mut().status = Some("error".to_owned())).await,
+                "contradict each other",
+            ),
+            (forged(&ledger, &done, |draft| *draft = draft.clone().without_meta("receipt")).await, "no receipt of the code"),
+        ] {
+            let said = denied(&forged, done.id).await;
+            assert!(said.contains(reason), "{said}, not {reason}");
+        }
+        // A note where the request's own row should be, signed by another runtime.
+        let lenient = MemoryLedger::new();
+        for row in ledger.collect(&Scope::Operator, &Query::new().versions(Versions::All), 1000).await.unwrap() {
+            if row.id != done.id {
+                lenient.append_one(&Scope::Operator, row.verify(&mut Verifier::new()).unwrap()).await.unwrap();
+            }
+        }
+        let another_host = Draft::from_columns(done.span.clone()).seal_local(&key(PUBLISHER)).unwrap();
+        lenient.append_one(&Scope::Operator, another_host).await.unwrap();
+        assert!(denied(&lenient, done.id).await.contains("and claimed by"));
+        // A draft that was accepted, recorded as refused.
+        let refused = json!({"call": 3, "error": {"code": "emit_limit", "message": "no more"}});
+        let ledger = forged(&ledger, &done, |draft| {
+            let answers = draft.columns_mut().metadata.as_mut().unwrap().pointer_mut("/journal/answers").unwrap();
+            answers.as_array_mut().unwrap().insert(1, refused);
+        })
+        .await;
+        let again = replay(&ledger, done.id).await.unwrap();
+        assert!(again.differences.iter().any(|found| found.what.contains("call 3")), "{:?}", again.differences);
+    });
+}
+
+#[test]
+fn a_host_that_asks_something_else_in_the_requests_name_is_found_out() {
+    block_on(async {
+        let (ledger, host) = host().await;
+        let id = publish(&host, &echo()).await;
+        let done = execute(&host, id, json!({"amount": 12})).await.span.into_signed();
+        let request = done.related_to[0];
+        let claimed = ledger.history(&Scope::Operator, TENANT, request, 1, 1).await.unwrap().remove(0);
+        // What it claimed asks for more; what it recorded says what was asked for.
+        let mut claim = Draft::from_columns(claimed.span.clone());
+        claim.columns_mut().input = Some(json!({"amount": 1_000_000}));
+        let claim = claim.seal_local(&key(HOST)).unwrap();
+        let mut record = Draft::from_columns(done.span.clone());
+        set("/request", reference(&claim))(&mut record);
+        record.columns_mut().output = Some(json!({"amount": 1_000_000}));
+        let forged = MemoryLedger::new();
+        for row in ledger.collect(&Scope::Operator, &Query::new().versions(Versions::All), 1000).await.unwrap() {
+            if row.id != done.id && !(row.id == request && row.seq > 0) {
+                forged.append_one(&Scope::Operator, row.verify(&mut Verifier::new()).unwrap()).await.unwrap();
+            }
+        }
+        forged.append_one(&Scope::Operator, claim).await.unwrap();
+        forged.append_one(&Scope::Operator, record.seal_local(&key(HOST)).unwrap()).await.unwrap();
+        let said = denied(&forged, done.id).await;
+        assert!(said.contains("asks something else than the request's first version"), "{said}");
+    });
+}
+
+#[test]
+fn a_record_that_is_replaced_by_a_later_version_does_not_hold_and_is_not_returned() {
+    block_on(async {
+        let (ledger, host) = host().await;
+        let id = publish(&host, &echo()).await;
+        let request = Request::new(TENANT, USER, id, json!({"n": 1})).idempotency_key("once");
+        let done = host.execute(request.clone()).await.unwrap();
+        let second = Draft::next_version(&done.span).output(json!({"paid": true})).stamp(&SystemClock, &SystemIds);
+        ledger.append_one(&Scope::Operator, second.seal_local(&key(HOST)).unwrap()).await.unwrap();
+        let said = denied(&ledger, done.span.id).await;
+        assert!(said.contains("stands for the one that was recorded"), "{said}");
+        let again = host.execute(request).await.unwrap();
+        assert_eq!(again.result, done.result, "whoever asks again gets what was recorded");
+    });
+}
+
+#[test]
+fn what_was_emitted_in_a_functions_name_is_found_out() {
+    block_on(async {
+        let (ledger, host) = host().await;
+        let fails = module(
+            r#"(data (i32.const 1024) "{\22code\22:\22no\22,\22message\22:\22no\22}")"#,
+            "(i64.or (call $pack (i32.const 1024) (i32.const 28)) (i64.const 0x80000000))",
+        );
+        for (code, index) in [(fails, 0), (echo(), 0), (curious(), 1), (echo(), 700)] {
+            let id = publish(&host, &code).await;
+            let done = execute(&host, id, json!(1)).await.span.into_signed();
+            assert!(
+                replay(&ledger, done.id).await.unwrap().holds(),
+                "{:?}",
+                replay(&ledger, done.id).await.unwrap().differences
+            );
+            let extra = ids::derive("emitted", &[&done.id.to_string(), &index.to_string()]);
+            let extra = Draft::new("alert").id(extra).tenant(TENANT).owner(USER).who(format!("function:{id}")).this("alert");
+            smuggle(&ledger, extra, HOST).await;
+            let again = replay(&ledger, done.id).await.unwrap();
+            assert_eq!(again.differences.len(), 1, "{:?}", again.differences);
+            assert_eq!(again.differences[0].what, "emitted");
+        }
+    });
+}
+
+#[test]
+fn an_output_that_cannot_be_stored_is_recorded_without_its_logs_and_holds() {
+    block_on(async {
+        let (ledger, host) = host().await;
+        let deeper = "[".repeat(64) + &"]".repeat(64);
+        let said = r#"{"level":"info","message":"here"}"#;
+        let code = module(
+            &format!(r#"(data (i32.const 1024) "{}") (data (i32.const 2048) "{deeper}")"#, said.replace('"', "\\22")),
+            &format!(
+                "(drop (call $host (i32.const 1) (i32.const 1024) (i32.const {}))) (call $pack (i32.const 2048) (i32.const 128))",
+                said.len()
+            ),
+        );
+        let done = execute(&host, publish(&host, &code).await, json!(1)).await;
+        assert_eq!(failure(&done).0, "invalid_output");
+        assert!(done.span.meta("logs").is_none());
+        let again = replay(&ledger, done.span.id).await.unwrap();
+        assert!(again.holds(), "{:?}", again.differences);
     });
 }

@@ -63,11 +63,13 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
             Err(ReplayError::Ledger(error)) => return Err(error.into()),
             Err(error) => {
                 all_hold = false;
-                let line = json!({"tenant": tenant, "execution": id.to_string(), "holds": null, "reason": error.to_string()});
+                let holds = matches!(error, ReplayError::DoesNotHold { .. }).then_some(false);
+                let line = json!({"tenant": tenant, "execution": id.to_string(), "holds": holds, "reason": error.to_string()});
                 output::line(&if json {
                     line.to_string()
                 } else {
-                    format!("not repeated: {}", output::plain(&error.to_string()))
+                    let error = output::plain(&error.to_string());
+                    if holds.is_some() { error } else { format!("not repeated: {error}") }
                 });
             }
         }

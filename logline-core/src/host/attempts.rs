@@ -124,7 +124,8 @@ impl Host {
         let closing = ledger.get(&scope, tenant, request.id).await?.verify(&mut Verifier::new())?;
         let execution = closing.meta("execution").and_then(Value::as_str).and_then(|id| id.parse().ok());
         let Some(execution) = execution else { return Ok(None) };
-        let Some(span) = ledger.find(&scope, tenant, execution).await? else { return Ok(None) };
+        // What was recorded first: a later version is not what came of the attempt.
+        let Some(span) = ledger.history(&scope, tenant, execution, 0, 1).await?.into_iter().next() else { return Ok(None) };
         let span = span.verify(&mut Verifier::new())?;
         let text = |name: &str| span.error.as_ref().and_then(|e| e.get(name)).and_then(Value::as_str).unwrap_or_default();
         let result = match &span.error {

@@ -1,0 +1,106 @@
+//! The host of a repetition: it answers as the journal says, as far as that can be true, and writes the journal again.
+
+use async_trait::async_trait;
+use logline_core::ledger::{Cursor, Query};
+use logline_core::sandbox::Failure;
+use logline_core::{Draft, Scope, SignedSpan, SpanKey};
+use serde_json::{Value, json};
+
+use super::evidence::Rows;
+use super::{Difference, ReplayError};
+use crate::journal::{Answer, Journal, Source, full, page};
+
+pub(crate) struct Playback<'a> {
+    pub(crate) rows: Rows<'a>,
+    execution: SpanKey,
+    /// With whose rights was read.
+    owner: Scope,
+    recorded: Journal,
+    /// As the repetition writes it.
+    pub(crate) journal: Journal,
+    /// Why it could not answer.
+    pub(crate) problem: Option<ReplayError>,
+    /// Recorded refusals of drafts that would not be refused.
+    pub(crate) refusals: Vec<Difference>,
+}
+
+impl<'a> Playback<'a> {
+    pub(crate) fn new(rows: Rows<'a>, execution: SpanKey, recorded: Journal, request: &SignedSpan) -> Self {
+        let owner = Scope::user(&request.tenant_id, &request.owner_id);
+        let journal = Journal::new(recorded.now);
+        Self { rows, execution, owner, recorded, journal, problem: None, refusals: Vec::new() }
+    }
+
+    fn recorded(&self, call: u32) -> Option<Answer> {
+        self.recorded.answers.iter().find(|answer| answer.call == call).cloned()
+    }
+
+    /// The rows that a query was answered with, if they can be its answer.
+    async fn rows(&mut self, call: u32, query: &Query, answer: &Answer) -> Result<Vec<SignedSpan>, ReplayError> {
+        let named = answer.rows.as_deref().unwrap_or_default();
+        let deny = |reason: String| Err(ReplayError::DoesNotHold { key: self.execution.clone(), reason });
+        if named.len() > query.limit {
+            return deny(format!("call {call} was answered with {} rows, it asked for {}", named.len(), query.limit));
+        }
+        let mut spans = Vec::with_capacity(named.len());
+        for row in named {
+            let key = SpanKey { tenant_id: row.0.clone(), id: row.1, seq: row.2 };
+            let span = self.rows.get(&(key, row.3)).await?;
+            if !query.matches(&span) || span.is_deleted || !self.owner.may_read(&span, query.tenant.as_deref()) {
+                return deny(format!(
+                    "call {call} was answered with {}, which its query does not find for whoever asked",
+                    span.key()
+                ));
+            }
+            spans.push(span.into_signed());
+        }
+        Ok(spans)
+    }
+}
+
+#[async_trait]
+impl Source for Playback<'_> {
+    async fn query(&mut self, call: u32, query: Query, cursor: Option<Cursor>) -> Result<Value, Failure> {
+        if self.recorded.full_at.is_some_and(|full_at| call >= full_at) {
+            self.journal.full_at.get_or_insert(call);
+            return Err(full());
+        }
+        // A call that was not made before: what follows from it shows as a difference.
+        let unknown = || Failure::new("unavailable", "this was not asked when it was recorded");
+        let answer = self.recorded(call).ok_or_else(unknown)?;
+        self.journal.answers.push(answer.clone());
+        if let Some(error) = answer.error {
+            // The one reason for which a query that can be read is refused.
+            if error.code != "invalid_query" || cursor.is_none() {
+                let reason = format!("call {call} was refused with `{}`, which no query is", error.code);
+                self.problem.get_or_insert(ReplayError::DoesNotHold { key: self.execution.clone(), reason });
+            }
+            return Err(Failure::new(error.code, error.message));
+        }
+        match self.rows(call, &query, &answer).await {
+            Ok(spans) => page(&spans, answer.cursor.as_deref()),
+            Err(problem) => {
+                self.problem.get_or_insert(problem);
+                Err(Failure::new("unavailable", "a row is not there any more"))
+            }
+        }
+    }
+
+    fn seed(&mut self) -> Result<[u8; 32], Failure> {
+        self.journal.seed = self.recorded.seed;
+        let seed = self.recorded.seed.map(|seed| seed.0);
+        seed.ok_or_else(|| Failure::new("unavailable", "no random numbers were drawn when it was recorded"))
+    }
+
+    fn emitted(&mut self, call: u32, draft: Result<Draft, Failure>) -> Result<Draft, Failure> {
+        let Some(answer) = self.recorded(call) else { return draft };
+        let Some(error) = answer.error.clone() else { return draft };
+        self.journal.answers.push(answer);
+        let code = draft.as_ref().err().map(|failure| failure.code.clone());
+        if code.as_deref() != Some(error.code.as_str()) {
+            let what = format!("metadata.journal.answers (call {call})");
+            self.refusals.push(Difference { what, recorded: json!(error), repeated: json!(code) });
+        }
+        Err(Failure::new(error.code, error.message))
+    }
+}
