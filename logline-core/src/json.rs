@@ -14,6 +14,9 @@ pub const MAX_NUMBER: u64 = (1 << 53) - 1;
 /// The deepest nesting of arrays and objects that is read, counting the outermost as 1.
 pub const MAX_DEPTH: usize = 64;
 
+/// Arrays and objects with members, in one text: in memory each takes up to a hundred times the bytes that it has as text.
+pub const MAX_CONTAINERS: usize = 32_768;
+
 /// A text that is not acceptable JSON, and where.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{kind} at byte {offset}")]
@@ -62,6 +65,9 @@ pub enum JsonErrorKind {
     /// Arrays and objects nested too deeply.
     #[error("nested deeper than {MAX_DEPTH} levels")]
     TooDeep,
+    /// More arrays and objects than [`MAX_CONTAINERS`].
+    #[error("more than {MAX_CONTAINERS} arrays and objects: send less at once, or texts")]
+    TooMany,
 }
 
 /// Reads one JSON text under the input rules.
@@ -73,7 +79,7 @@ pub fn parse(text: &[u8]) -> Result<Value, JsonError> {
         Ok(text) => text,
         Err(e) => return Err(JsonError { kind: JsonErrorKind::Utf8, offset: e.valid_up_to() }),
     };
-    let mut reader = Reader { text, at: 0 };
+    let mut reader = Reader { text, at: 0, containers: 0 };
     reader.skip_space();
     let value = reader.value(0)?;
     reader.skip_space();
@@ -100,9 +106,21 @@ pub(crate) fn normal_number(number: &Number) -> Option<Number> {
     Number::from_f64(float)
 }
 
+/// Arrays and objects with members in a value.
+#[must_use]
+pub fn containers(value: &Value) -> usize {
+    match value {
+        Value::Array(items) if !items.is_empty() => 1 + items.iter().map(containers).sum::<usize>(),
+        Value::Object(members) if !members.is_empty() => 1 + members.values().map(containers).sum::<usize>(),
+        _ => 0,
+    }
+}
+
 struct Reader<'a> {
     text: &'a str,
     at: usize,
+    /// That have members, so far.
+    containers: usize,
 }
 
 impl<'a> Reader<'a> {
@@ -116,6 +134,11 @@ impl<'a> Reader<'a> {
 
     fn peek(&self) -> Option<u8> {
         self.text.as_bytes().get(self.at).copied()
+    }
+
+    fn count(&mut self) -> Result<(), JsonError> {
+        self.containers += 1;
+        if self.containers > MAX_CONTAINERS { Err(self.error(JsonErrorKind::TooMany)) } else { Ok(()) }
     }
 
     fn skip_space(&mut self) {
@@ -165,6 +188,7 @@ impl<'a> Reader<'a> {
         if self.take(b'}') {
             return Ok(Value::Object(map));
         }
+        self.count()?;
         loop {
             self.skip_space();
             let key_at = self.at;
@@ -206,6 +230,7 @@ impl<'a> Reader<'a> {
         if self.take(b']') {
             return Ok(Value::Array(items));
         }
+        self.count()?;
         loop {
             self.skip_space();
             items.push(self.value(depth)?);

@@ -307,8 +307,12 @@ impl WorkQueue for MemoryLedger {
             let until = now.saturating_add(hold.min(work::MAX_HOLD));
             found.iter().for_each(|work| state.queue.hold(work, until));
         }
+        let mut room = work::LookRoom::default();
         let due = found.into_iter().filter_map(|work| {
             let request = state.last(&work.tenant_id, work.id)?;
+            if !room.takes(crate::canonical::payload(&request.span, &request.seal.public_key).len()) {
+                return None;
+            }
             let function = request.parent_id.and_then(|id| state.last(&work.tenant_id, id)).filter(|span| !span.is_deleted);
             Some(Due { request: request.as_ref().clone(), function: function.map(|span| span.seal.curr_hash) })
         });

@@ -21,6 +21,7 @@ use crate::canonical;
 use crate::draft::Draft;
 use crate::hex::PublicKey;
 use crate::ids;
+use crate::json;
 use crate::ledger::Charges;
 use crate::ledger::work::MAX_PRIORITY;
 use crate::rules::{MAX_INTEGER, Rules};
@@ -46,6 +47,22 @@ pub const POLICY_DUE: &str = "policy.due";
 
 /// The member of metadata in which the runtime records which policy brought a span about, and how many policies before it.
 pub const CAUSE: &str = "policy";
+
+/// What the runtime keeps in a request's metadata, and nobody else says.
+const KEPT: &[&str] = &["worker", "lease_ms", "lease_until", "quota", "execution", "attempts_before"];
+
+/// A draft of a request that others have written, without what only the runtime says.
+#[must_use]
+pub fn without_kept(draft: Draft) -> Draft {
+    KEPT.iter().fold(draft, |draft, name| draft.without_meta(name))
+}
+
+/// The same of a first version that others have signed, before anything follows from it.
+pub(crate) fn forget_kept(request: &mut SignedSpan) {
+    if let Some(Value::Object(metadata)) = &mut request.span.metadata {
+        KEPT.iter().chain(&[CAUSE]).for_each(|name| drop(metadata.remove(*name)));
+    }
+}
 
 /// The kernel that carries out `request`.
 pub(crate) fn kernel(request: &SignedSpan) -> Uuid {
@@ -306,6 +323,9 @@ pub enum NotRunnable {
 /// What a request's later versions add at most, bytes: worker, lease, links, an error of 4 KiB in which every byte is escaped.
 const VERSION_ROOM: usize = 64 << 10;
 
+/// Arrays and objects of a request: its executions have as many, and those of output, logs and journal.
+const MAX_CONTAINERS: usize = json::MAX_CONTAINERS / 4;
+
 /// Versions that a request may still need.
 const VERSIONS_ROOM: u32 = 10_000;
 
@@ -328,6 +348,11 @@ pub(crate) fn check_first(request: &SignedSpan, rules: &Rules) -> Result<(), Not
     let bytes = canonical::payload(&request.span, &request.seal.public_key).len();
     if bytes > max && request.prev_hash.is_none() {
         return malformed(format!("it has {bytes} bytes, the limit for a request is {max}"));
+    }
+    let containers =
+        [&request.input, &request.content, &request.metadata].into_iter().flatten().map(json::containers).sum::<usize>();
+    if containers > MAX_CONTAINERS && request.prev_hash.is_none() {
+        return malformed(format!("it has {containers} arrays and objects, the limit for a request is {MAX_CONTAINERS}"));
     }
     Ok(())
 }
@@ -415,9 +440,10 @@ pub(crate) fn claim(request: &SignedSpan, terms: &Terms) -> Result<Claim, NotRun
         .meta("worker", worker.to_string())
         .meta("lease_ms", millis(*lease))
         .meta("lease_until", now.saturating_add(*lease).to_string());
-    if let Some(charges) = charges {
-        draft = draft.meta("quota", charges.to_value());
-    }
+    draft = match charges {
+        Some(charges) => draft.meta("quota", charges.to_value()),
+        None => draft.without_meta("quota"),
+    };
     drafts.push(draft);
     Ok(Claim::Start { attempt, drafts })
 }
@@ -492,17 +518,28 @@ pub(crate) fn defer(request: &SignedSpan, until: Timestamp, reason: &Failure, no
     draft.error(reason.to_value()).meta("due_at", until.to_string())
 }
 
-/// Ends a request that has not ended; an attempt that is under way is told by the loss of its claim.
-pub(crate) fn cancel(request: &SignedSpan, who: &str, now: Timestamp) -> Result<Vec<Draft>, NotRunnable> {
+/// Ends a request that has not ended; an attempt that is under way is told by the loss of its claim, and uses `used_up`.
+pub(crate) fn cancel(
+    request: &SignedSpan,
+    who: &str,
+    used_up: Option<Charges>,
+    now: Timestamp,
+) -> Result<Vec<Draft>, NotRunnable> {
     let mut drafts = Vec::new();
+    let mut closing = close_as(request, "cancelled", "cancelled", now).who(who);
     match request.status.as_deref() {
         Some("scheduled") => {}
-        Some("running") => drafts.push(ended(request, "cancelled", "the request was cancelled while it ran", now)),
+        Some("running") => {
+            drafts.push(ended(request, "cancelled", "the request was cancelled while it ran", now));
+            if let Some(charges) = used_up {
+                closing = closing.meta("quota", charges.to_used());
+            }
+        }
         status => {
             return Err(NotRunnable::Ended { key: request.key(), status: status.unwrap_or_default().to_owned() });
         }
     }
-    drafts.push(close_as(request, "cancelled", "cancelled", now).who(who));
+    drafts.push(closing);
     Ok(drafts)
 }
 

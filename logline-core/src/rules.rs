@@ -7,12 +7,15 @@ use serde_json::Value;
 use thiserror::Error;
 
 use crate::hex::HexError;
-use crate::json::{self, JsonError, MAX_DEPTH};
+use crate::json::{self, JsonError, MAX_CONTAINERS, MAX_DEPTH};
 use crate::span::Span;
 use crate::timestamp::TimestampError;
 
 /// The largest `seq` and `duration_ms`: what a Postgres `integer` holds.
 pub const MAX_INTEGER: u32 = i32::MAX as u32;
+
+/// Of [`MAX_CONTAINERS`], what a row needs for itself.
+const ROW: usize = 8;
 
 /// The longest tenant, owner, type, status or trace id, in bytes: they are index keys in every backend.
 pub const MAX_NAME_BYTES: usize = 256;
@@ -157,6 +160,12 @@ pub enum InvalidSpan {
         /// The column.
         column: &'static str,
     },
+    /// More arrays and objects than the columns of a span may have together.
+    #[error("its columns have {containers} arrays and objects, the limit is {}: store large content elsewhere and its hash here", MAX_CONTAINERS - ROW)]
+    TooMany {
+        /// How many.
+        containers: usize,
+    },
     /// Over the size limit.
     #[error("span of {bytes} bytes is over the limit of {max}: store large content elsewhere and its hash here")]
     TooLarge {
@@ -230,12 +239,18 @@ pub(crate) fn check(span: &Span) -> Result<(), InvalidSpan> {
         ("content", &span.content),
         ("metadata", &span.metadata),
     ];
-    for (column, value) in values {
+    for (column, value) in &values {
+        let column = *column;
         if value.as_ref().is_some_and(Value::is_null) {
             return Err(InvalidSpan::Type { column, expected: "absent, or another json value than null" });
         }
         // The column's value stands inside the payload's object, which is level 1.
         value.as_ref().map_or(Ok(()), |v| json_value(column, v, 1))?;
+    }
+    // Not before: counting recurs as deep as they are nested.
+    let containers = values.iter().filter_map(|(_, value)| value.as_ref()).map(json::containers).sum();
+    if containers > MAX_CONTAINERS - ROW {
+        return Err(InvalidSpan::TooMany { containers });
     }
     if span.seq > MAX_INTEGER {
         return Err(InvalidSpan::IntegerOutOfRange { column: "seq" });

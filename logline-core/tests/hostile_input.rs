@@ -23,6 +23,7 @@ fn kind(error: &InvalidSpan) -> &'static str {
             JsonErrorKind::NulCharacter => "nul",
             JsonErrorKind::LoneSurrogate => "lone_surrogate",
             JsonErrorKind::TooDeep => "too_deep",
+            JsonErrorKind::TooMany => "too_many",
             _ => "unknown",
         },
         InvalidSpan::NotAnObject { .. } => "not_an_object",
@@ -44,6 +45,7 @@ fn kind(error: &InvalidSpan) -> &'static str {
         InvalidSpan::Number { .. } => "number_out_of_range",
         InvalidSpan::Nul { .. } => "nul",
         InvalidSpan::TooDeep { .. } => "too_deep",
+        InvalidSpan::TooMany { .. } => "too_many",
         InvalidSpan::TooLarge { .. } => "too_large",
         _ => "unknown",
     }
@@ -78,6 +80,25 @@ fn draft() -> Draft {
     Draft::new("note").tenant("acme").owner("alice").who("w").this("t").stamp(&SystemClock, &SystemIds)
 }
 
+/// An array of so many objects, each of a few bytes.
+fn small_objects(count: usize) -> Value {
+    Value::Array(vec![json!({"": 0}); count])
+}
+
+#[test]
+fn small_objects_that_would_take_much_memory_are_refused_before_they_do() {
+    let text = |count: usize| serde_json::to_vec(&small_objects(count)).unwrap();
+    assert!(logline_core::json::parse(&text(32_767)).is_ok());
+    let refused = logline_core::json::parse(&text(1_000_000)).unwrap_err();
+    assert_eq!(refused.kind, JsonErrorKind::TooMany);
+    assert!(refused.offset < 32_769 * 7, "it stopped at byte {}", refused.offset);
+    // Whatever is sealed can be read again.
+    let key = KeyPair::generate().unwrap();
+    let most = draft().content(small_objects(32_758)).metadata(json!({"n": 1})).related([draft().columns().id]);
+    let sealed = most.seal_local(&key).unwrap();
+    parse_line(&sealed.to_line(), &Rules::default()).unwrap();
+}
+
 #[test]
 fn a_draft_is_held_to_the_same_rules_when_it_is_sealed() {
     let mut deep = json!(1);
@@ -90,6 +111,8 @@ fn a_draft_is_held_to_the_same_rules_when_it_is_sealed() {
         (draft().content(json!({"a\0": 1})), "nul"),
         (draft().name("\0"), "nul"),
         (draft().content(deep), "too_deep"),
+        (draft().content(small_objects(32_760)), "too_many"),
+        (draft().content(small_objects(20_000)).metadata(json!({"more": small_objects(20_000)})), "too_many"),
         (draft().seq(1 << 31), "integer_out_of_range"),
         (draft().duration_ms(u32::MAX), "integer_out_of_range"),
         (draft().tenant(""), "missing"),

@@ -2,13 +2,16 @@
 
 use async_trait::async_trait;
 use logline_core::ledger::{Cursor, Query};
-use logline_core::request::{CAUSE, POLICY_DUE};
+use logline_core::request::{self, CAUSE, POLICY_DUE};
 use logline_core::sandbox::{Failure, HostCalls, Limits};
-use logline_core::{Draft, Rules, Scope, SignedSpan, Timestamp, canonical, ids, parse_draft, roles};
+use logline_core::{Draft, Rules, Scope, SignedSpan, Timestamp, canonical, ids, json, parse_draft, roles};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use crate::journal::Source;
+
+/// Arrays and objects of all drafts that one run emits: they are kept until it ends.
+const MAX_CONTAINERS: usize = json::MAX_CONTAINERS / 4;
 
 /// The most spans that one query answers.
 const MAX_ROWS: usize = 100;
@@ -52,6 +55,8 @@ pub(crate) struct Guest<'a, S> {
     calls: u32,
     pub(crate) drafts: Vec<Draft>,
     emitted_bytes: usize,
+    /// Arrays and objects in all drafts.
+    emitted_containers: usize,
     pub(crate) logs: Vec<Value>,
     log_bytes: usize,
     pub(crate) logs_dropped: u32,
@@ -67,6 +72,7 @@ impl<'a, S: Source> Guest<'a, S> {
             calls: 0,
             drafts: Vec::new(),
             emitted_bytes: 0,
+            emitted_containers: 0,
             logs: Vec::new(),
             log_bytes: 0,
             logs_dropped: 0,
@@ -119,6 +125,7 @@ impl<'a, S: Source> Guest<'a, S> {
             Some(cause) => draft.meta(CAUSE, cause.clone()),
             None => draft.without_meta(CAUSE),
         };
+        let draft = if draft.columns().entity_type == "request" { request::without_kept(draft) } else { draft };
         let draft = draft.id(ids::derive("emitted", &[&self.facts.execution.to_string(), &index]));
         draft.validate(&self.facts.rules).map_err(|e| Failure::new("invalid_draft", e.to_string()))?;
         Ok(draft)
@@ -132,6 +139,10 @@ impl<'a, S: Source> Guest<'a, S> {
         }
         if self.emitted_bytes.saturating_add(bytes) > self.facts.rules.max_span_bytes {
             return Err(Failure::new("emit_limit", "all emitted spans together are larger than one span may be"));
+        }
+        if self.emitted_containers.saturating_add(json::containers(&draft)) > MAX_CONTAINERS {
+            let message = format!("all emitted spans together have more than {MAX_CONTAINERS} arrays and objects");
+            return Err(Failure::new("emit_limit", message));
         }
         self.draft(draft)
     }
@@ -188,11 +199,12 @@ impl<S: Source> HostCalls for Guest<'_, S> {
 
     fn emit(&mut self, draft: Value) -> Result<Value, Failure> {
         let call = self.count();
-        let bytes = canonical::to_vec(&draft).len();
+        let (bytes, containers) = (canonical::to_vec(&draft).len(), json::containers(&draft));
         let draft = self.admit(draft, bytes);
         let draft = self.source.emitted(call, draft)?;
         let id = draft.columns().id;
         self.emitted_bytes += bytes;
+        self.emitted_containers += containers;
         self.drafts.push(draft);
         Ok(json!({"id": id.to_string()}))
     }

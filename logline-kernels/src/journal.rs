@@ -5,12 +5,15 @@
 
 use async_trait::async_trait;
 use logline_core::kernel::Reader;
-use logline_core::ledger::{Cursor, LedgerError, Query};
-use logline_core::sandbox::Failure;
+use logline_core::ledger::{Cursor, LedgerError, Page, Query, Row};
+use logline_core::sandbox::{Failure, Limits};
 use logline_core::{Draft, Hash, SignedSpan, Timestamp, canonical, json as strict};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
+
+/// Bytes of an answer besides its rows: a cursor and two names.
+const ENVELOPE: usize = 256;
 
 /// The form of journals that this version writes.
 const VERSION: u32 = 1;
@@ -41,7 +44,7 @@ pub(crate) struct Answer {
     pub(crate) call: u32,
     /// The rows that a query found, in their order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) rows: Option<Vec<Row>>,
+    pub(crate) rows: Option<Vec<Named>>,
     /// Where the query goes on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) cursor: Option<String>,
@@ -52,7 +55,7 @@ pub(crate) struct Answer {
 
 /// A row by tenant, id, seq and hash.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Row(pub(crate) String, pub(crate) Uuid, pub(crate) u32, pub(crate) Hash);
+pub(crate) struct Named(pub(crate) String, pub(crate) Uuid, pub(crate) u32, pub(crate) Hash);
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -99,13 +102,16 @@ pub(crate) struct Recorder<'a> {
     pub(crate) journal: Journal,
     bytes: usize,
     max_bytes: usize,
+    /// Bytes of an answer: a page ends before.
+    max_answer: usize,
     /// The ledger failed under a query: a reason of the host, not of the function.
     pub(crate) ledger_error: Option<LedgerError>,
 }
 
 impl<'a> Recorder<'a> {
-    pub(crate) fn new(owner: &'a Reader<'a>, now: Timestamp, max_bytes: usize) -> Self {
-        Self { owner, journal: Journal::new(now), bytes: 0, max_bytes, ledger_error: None }
+    pub(crate) fn new(owner: &'a Reader<'a>, now: Timestamp, limits: &Limits) -> Self {
+        let (max_bytes, max_answer) = (limits.journal_bytes, limits.host_call_bytes);
+        Self { owner, journal: Journal::new(now), bytes: 0, max_bytes, max_answer, ledger_error: None }
     }
 
     /// Writes an answer down, if there is room.
@@ -118,6 +124,24 @@ impl<'a> Recorder<'a> {
         self.bytes += bytes;
         self.journal.answers.push(answer);
         true
+    }
+
+    /// The rows of a page that an answer has room for, the first at least, and where the query goes on.
+    fn fitting(&self, page: Page) -> Result<(Vec<SignedSpan>, Option<String>), LedgerError> {
+        let mut next = page.next.as_ref().map(ToString::to_string);
+        let (mut spans, mut bytes) = (Vec::new(), ENVELOPE);
+        let mut last = None;
+        for Row { cursor, span } in page.rows {
+            let span = span?;
+            bytes = bytes.saturating_add(span.to_line().len() + 1);
+            if bytes > self.max_answer && !spans.is_empty() {
+                next = last;
+                break;
+            }
+            last = Some(cursor.to_string());
+            spans.push(span);
+        }
+        Ok((spans, next))
     }
 
     fn refuse(&mut self, call: u32, failure: &Failure) -> bool {
@@ -147,13 +171,10 @@ impl Source for Recorder<'_> {
         if self.journal.full_at.is_some() {
             return Err(full());
         }
-        let found = self.owner.scan(&query, cursor.as_ref()).await.and_then(|page| {
-            let next = page.next.as_ref().map(ToString::to_string);
-            page.into_spans().map(|spans| (spans, next))
-        });
+        let found = self.owner.scan(&query, cursor.as_ref()).await.and_then(|page| self.fitting(page));
         let (answer, is_written) = match found {
             Ok((spans, next)) => {
-                let row = |span: &SignedSpan| Row(span.tenant_id.clone(), span.id, span.seq, span.seal.curr_hash);
+                let row = |span: &SignedSpan| Named(span.tenant_id.clone(), span.id, span.seq, span.seal.curr_hash);
                 let rows = spans.iter().map(row).collect();
                 let written = self.write(Answer { call, rows: Some(rows), cursor: next.clone(), error: None });
                 (page(&spans, next.as_deref()), written)

@@ -137,7 +137,7 @@ async fn run_function(
         limits: &limits,
         rules: context.rules,
     };
-    let recorder = Recorder::new(&context.owner, facts.started, limits.journal_bytes);
+    let recorder = Recorder::new(&context.owner, facts.started, &limits);
     let mut guest = Guest::new(facts, recorder);
     let job = Job::new(&request.tenant_id, &code, &call, &limits).share(manifest.share()).version(function.seal.curr_hash);
     let report = Sandbox::run(sandbox.as_ref(), job, &mut guest).await;

@@ -5,12 +5,15 @@ mod setup;
 
 use serde_json::{Value, json};
 
-use logline_core::HostError;
-use logline_core::ledger::WorkQueue as _;
+use std::time::Duration;
+
+use logline_core::ledger::{Due, Ledger as _, WorkQueue as _};
 use logline_core::request::{NotRunnable, Request};
+use logline_core::roles::Role;
+use logline_core::{Draft, HostError, Scope, Signer as _};
 use setup::{
-    PUBLISHER, TENANT, USER, answer, ask, block_on, echo, execute, failure, function, host, host_of, host_with, key, ledger,
-    manifest, module, output, publish, run, spans,
+    HOST, PUBLISHER, TENANT, USER, answer, ask, block_on, echo, execute, failure, function, host, host_of, host_with, key,
+    ledger, manifest, module, output, publish, run, smuggle, spans,
 };
 
 #[test]
@@ -186,7 +189,7 @@ fn what_is_no_module_of_this_interface_is_refused() {
         let many_params = module(&format!("(func {})", "(param i32)".repeat(33)), "(i64.const 0)");
         let simd = module("(func (result v128) (v128.const i64x2 0 0))", "(i64.const 0)");
         for (code, reason) in [
-            ("", "magic bytes"),
+            ("", "code is empty"),
             ("not base64!", "neither WebAssembly text"),
             ("AAAA", "magic bytes"),
             ("(module", "expected"),
@@ -324,5 +327,102 @@ fn the_scoring_guest_scores() {
         let (code, message) = failure(&bad);
         assert_eq!(code, "guest:invalid_event");
         assert!(message.contains("amount_minor"), "{message}");
+    });
+}
+
+#[test]
+fn an_attempt_that_is_cancelled_before_it_ends_is_not_free() {
+    block_on(async {
+        let mut manifest = manifest();
+        manifest.throttle.per_tenant_daily_fuel = Some(1_000_000);
+        let ledger = ledger(&manifest).await;
+        let host = host_of(&ledger).await;
+        let spin = function(&module("", "(loop $again (br $again)) (i64.const 0)")).meta("limits", json!({"fuel": 600_000}));
+        let spin = host.publish(spin, &key(PUBLISHER)).await.unwrap().id;
+        let request = host.submit(Request::new(TENANT, USER, spin, json!(1))).await.unwrap();
+        let used = async || ledger.used(TENANT, logline_core::FUEL_QUOTA).await.unwrap();
+        // One that waits has used nothing.
+        host.cancel(TENANT, request.id, "user:alice").await.unwrap();
+        assert_eq!(used().await, 0);
+        for n in 1..=2 {
+            host.revive(TENANT, request.id, "user:alice").await.unwrap();
+            let now = ledger.now().await.unwrap();
+            let open = ledger.get(&Scope::runtime(TENANT), TENANT, request.id).await.unwrap();
+            let due = Due { request: open, function: None };
+            host.claim(due, now, Duration::from_secs(60)).await.unwrap();
+            host.cancel(TENANT, request.id, "user:alice").await.unwrap();
+            assert_eq!(used().await, n * 600_000, "as much as it was allowed");
+        }
+        host.revive(TENANT, request.id, "user:alice").await.unwrap();
+        let waits = host.run_request(TENANT, request.id).await;
+        assert!(matches!(&waits, Err(HostError::NotRunnable(NotRunnable::Deferred { .. }))), "{waits:?}");
+    });
+}
+
+#[test]
+fn what_only_the_runtime_says_of_a_request_is_not_believed_of_others() {
+    block_on(async {
+        const MEMBER: u8 = 77;
+        let manifest = manifest().grant(key(MEMBER).public_key(), Role::Member, [TENANT]);
+        let ledger = ledger(&manifest).await;
+        let host = host_of(&ledger).await;
+        let traps = publish(&host, &module("", "unreachable")).await;
+        let claims = json!({"attempt": 0, "max_attempts": 1, "attempts_before": 4_294_967_295_u64, "backoff_ms": 0,
+            "quota": {"day": "2026-01-01", "keys": ["a", "b"]}, "execution": traps, "worker": "me"});
+        let by_member = Draft::new("request").tenant(TENANT).owner(USER).who("user:alice").this("function.run").parent(traps);
+        let by_member = smuggle(&ledger, by_member.status("scheduled").metadata(claims.clone()), MEMBER).await;
+        let emits = json!({"entity_type": "request", "this": "function.run", "parent_id": traps, "status": "scheduled", "metadata": claims});
+        run(&host, &ask(5, &emits.to_string()), json!(1)).await;
+        let requests = spans(&ledger, "request").await;
+        let by_guest = requests.iter().find(|span| span.who.starts_with("function:")).unwrap();
+        for id in [by_member.id, by_guest.id] {
+            let done = host.run_request(TENANT, id).await.unwrap();
+            assert_eq!(done.result.as_ref().unwrap_err().code, "trap");
+            assert_eq!(done.request.status.as_deref(), Some("dead"), "one attempt was asked for: {:?}", done.request.metadata);
+            assert!(done.request.meta("quota").is_none() && done.request.meta("attempts_before").is_none());
+        }
+        assert_eq!(ledger.used(TENANT, "a").await.unwrap(), 0);
+    });
+}
+
+#[test]
+fn a_page_of_a_query_ends_before_the_answer_is_too_long() {
+    block_on(async {
+        let (ledger, host) = host_with(|limits| limits.host_call_bytes = 100_000).await;
+        for n in 0..5 {
+            let note = Draft::new("note")
+                .tenant(TENANT)
+                .owner(USER)
+                .who("user")
+                .this("note")
+                .content(json!({"n": n, "text": "x".repeat(30_000)}));
+            smuggle(&ledger, note, HOST).await;
+        }
+        let done = run(&host, &ask(4, r#"{"entity_type":"note"}"#), json!(1)).await;
+        assert_eq!(output(&done)["spans"].as_array().unwrap().len(), 3);
+        let cursor = output(&done)["cursor"].as_str().unwrap();
+        let rest = json!({"entity_type": "note", "cursor": cursor}).to_string();
+        let rest = run(&host, &ask(4, &rest), json!(1)).await;
+        let read: Vec<_> = output(&rest)["spans"].as_array().unwrap().iter().map(|span| span["content"]["n"].clone()).collect();
+        assert_eq!(read, [json!(3), json!(4)]);
+        assert!(output(&rest)["cursor"].is_null());
+        // One row is always read, and then too long.
+        let long = Draft::new("long").tenant(TENANT).owner(USER).who("user").this("long").content(json!("x".repeat(150_000)));
+        smuggle(&ledger, long, HOST).await;
+        let done = run(&host, &ask(4, r#"{"entity_type":"long"}"#), json!(1)).await;
+        assert_eq!(output(&done)["code"], "too_large");
+        assert!(done.span.meta("receipt").unwrap()["fuel_used"].as_u64().unwrap() > 150_000, "and paid for");
+    });
+}
+
+#[test]
+fn drafts_that_would_take_much_memory_are_not_kept() {
+    block_on(async {
+        let (_, host) = host().await;
+        let many = |n: usize| format!(r#"{{"entity_type":"alert","content":[{}]}}"#, vec![r#"{"":0}"#; n].join(","));
+        let done = run(&host, &ask(5, &many(8_100)), json!(1)).await;
+        assert!(output(&done)["id"].is_string());
+        let done = run(&host, &ask(5, &many(8_300)), json!(1)).await;
+        assert_eq!(output(&done)["code"], "emit_limit");
     });
 }

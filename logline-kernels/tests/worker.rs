@@ -348,6 +348,9 @@ fn a_quota_holds_leaves_one_violation_and_the_override_key_is_free_of_it() {
         assert_eq!(violations[0].meta("limit"), Some(&json!(3)));
         // What is free of the limit counts all the same.
         assert_eq!(ledger.used(TENANT, logline_core::EXECUTIONS_QUOTA).await.unwrap(), 4);
+        // Also where no worker has looked at the function before.
+        assert!(host.execute(request(forced)).await.unwrap().result.is_ok());
+        assert!(host.execute(request(function)).await.is_err());
     });
 }
 

@@ -74,9 +74,9 @@ RETURN CASE WHEN claimed
   THEN clock_timestamp() + coalesce(ledger.number_in(metadata, 'lease_ms', 86400000), 60000)::float8 * interval '1 ms'
   ELSE coalesce(ledger.time_in(metadata, 'due_at'), least(at, clock_timestamp())) END;
 
--- A version with which an attempt ends that came to a result. Only the runtime writes such.
+-- A version with which an attempt ends that came to a result, or was cancelled. Only the runtime writes such.
 CREATE FUNCTION ledger.ends_attempt(prev_hash text, did text, is_deleted boolean) RETURNS boolean LANGUAGE sql IMMUTABLE
-RETURN prev_hash IS NOT NULL AND coalesce(did IN ('completed', 'failed', 'gave_up'), false) AND NOT is_deleted;
+RETURN prev_hash IS NOT NULL AND coalesce(did IN ('completed', 'failed', 'gave_up', 'cancelled'), false) AND NOT is_deleted;
 
 -- `logline_core::ledger::Charges::of`, for one day: the quotas of which a claim uses a unit, or the units that an attempt has used.
 -- (plpgsql keeps the plan; a set from a SQL function is planned at every call.)

@@ -121,6 +121,11 @@ pub(crate) struct RowKey {
     pub(crate) seq: i32,
 }
 
+/// Bytes of a row as it came, before any column is read.
+pub(crate) fn bytes(row: &PgRow) -> usize {
+    (0..row.len()).filter_map(|index| row.try_get_raw(index).ok()?.as_bytes().ok().map(<[u8]>::len)).sum()
+}
+
 /// Reads the columns of a row, the first of [`COLUMNS`] at index `first`. Returns its bytes as well.
 pub(crate) fn decode(row: &PgRow, first: usize) -> Result<(RowKey, Result<SignedSpan, DamagedRow>, usize), LedgerError> {
     let key = RowKey {

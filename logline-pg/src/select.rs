@@ -19,7 +19,7 @@ use crate::types::Xid;
 const MAX_PAGE_BYTES: usize = 4 << 20;
 
 /// Rows of a page that are fetched first. How many more depends on their size.
-const FIRST_CHUNK: usize = 64;
+const FIRST_CHUNK: usize = 16;
 
 /// A query with its values bound as they come up.
 pub(crate) struct Select<'a> {

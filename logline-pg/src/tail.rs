@@ -40,6 +40,9 @@ const UNSETTLED: [u64; 6] = [2, 4, 8, 16, 32, 64];
 /// How long before asking a replica again whether it is one still.
 const REPLICA_PAUSE: Duration = Duration::from_secs(60);
 
+/// How long a watch from now on waits for what others are writing, at most.
+const NOW_PAUSES: [Duration; 3] = [Duration::from_millis(2), Duration::from_millis(8), Duration::from_millis(32)];
+
 /// How long append order may stand still with rows waiting before somebody should know.
 const STALLED: Duration = Duration::from_secs(5);
 
@@ -214,9 +217,18 @@ async fn news(pool: &PgPool, link: Link, after: (i32, Xid)) -> Result<News, sqlx
 }
 
 /// Up to where append order is final now.
+///
+/// A transaction of another database that ends between the server's two looks counts as one of this database's, and rows that were
+/// acknowledged long ago seem to come after now. So it looks again where there are such.
 pub(crate) async fn horizon(pool: &PgPool, link: Link) -> Result<(i32, Xid), LedgerError> {
-    let news = news(pool, link, (i32::MAX, Xid(0))).await.map_err(from_sqlx)?;
-    Ok((news.epoch, news.horizon))
+    let mut pauses = NOW_PAUSES.into_iter();
+    loop {
+        let news = news(pool, link, (i32::MAX, Xid(0))).await.map_err(from_sqlx)?;
+        match pauses.next().filter(|_| news.unsettled) {
+            Some(pause) => tokio::time::sleep(pause).await,
+            None => return Ok((news.epoch, news.horizon)),
+        }
+    }
 }
 
 /// Looks for rows that have become final, and wakes those who wait for them.

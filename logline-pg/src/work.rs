@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use logline_core::ledger::work::{MAX_CLAIMABLE, MAX_HOLD, MAX_LEASE, Rebuilt, in_turns};
+use logline_core::ledger::work::{LookRoom, MAX_CLAIMABLE, MAX_HOLD, MAX_LEASE, Rebuilt, in_turns};
 use logline_core::ledger::{Due, LedgerError, Look, MAX_STANDING, Signal, Standing, Work, WorkQueue};
 use logline_core::{Scope, Timestamp};
 use sqlx::postgres::PgRow;
@@ -55,7 +55,9 @@ impl WorkQueue for PgLedger {
         let rows = query.fetch_all(plain.connection()).await.map_err(from_sqlx)?;
         plain.end().await.map_err(from_sqlx)?;
         let now = rows.first().map_or(Ok(0), |row| row.try_get(1)).map_err(from_sqlx)?;
+        let mut room = LookRoom::default();
         let found = rows.iter().filter(|row| row.try_get::<Option<i32>, _>(0).is_ok_and(|turn| turn.is_some()));
+        let found = found.filter(|row| room.takes(row::bytes(row)));
         let due = by_turn(found, |row| {
             let function: Option<String> = row.try_get(2).map_err(from_sqlx)?;
             let (_, request, _) = row::decode(row, 3)?;

@@ -168,6 +168,12 @@ fn write_uuid(id: Uuid, out: &mut Vec<u8>) {
 }
 
 /// Reads a row of `pos` and [`COLUMNS`].
+/// Bytes of the texts of a row, before any is read.
+pub(crate) fn bytes(row: &SqlRow<'_>) -> usize {
+    let columns = 0..row.as_ref().column_count();
+    columns.filter_map(|index| row.get_ref(index).ok()?.as_bytes().ok().map(<[u8]>::len)).sum()
+}
+
 pub(crate) fn decode(row: &SqlRow<'_>, order: Order) -> Result<(Row, usize), LedgerError> {
     let number: i64 = row.get(0).map_err(from_sqlite)?;
     let key = |index: usize| match row.get_ref(index) {

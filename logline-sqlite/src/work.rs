@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use logline_core::ledger::quota::Uses;
-use logline_core::ledger::work::{MAX_PRIORITY, Place, Rebuilt, in_turns};
+use logline_core::ledger::work::{LookRoom, MAX_PRIORITY, Place, Rebuilt, in_turns};
 use logline_core::ledger::{Due, LedgerError, Limit, Look, Order, Standing, Work};
 use logline_core::{Clock as _, SignedSpan, SystemClock, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, TransactionBehavior, params};
@@ -153,10 +153,13 @@ fn look(connection: &Connection, limit: usize, after: &str, hold: Duration) -> R
     let function =
         "SELECT curr_hash, is_deleted FROM universal_registry WHERE tenant_id = ?1 AND id = ?2 ORDER BY seq DESC LIMIT 1";
     let mut function = connection.prepare_cached(function).map_err(from_sqlite)?;
-    let mut due = Vec::with_capacity(found.len());
+    let (mut due, mut room) = (Vec::with_capacity(found.len()), LookRoom::default());
     for work in found {
         let mut rows = exact.query(params![work.tenant_id, work.id.to_string(), work.seq]).map_err(from_sqlite)?;
         let Some(row) = rows.next().map_err(from_sqlite)? else { continue };
+        if !room.takes(row::bytes(row)) {
+            continue;
+        }
         let Ok(request) = row::decode(row, Order::Append)?.0.span else { continue };
         let of = |id: uuid::Uuid| {
             let read = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, bool>(1)?));

@@ -102,6 +102,7 @@ macro_rules! work_queue_suite {
             working::a_request_that_ends_leaves_the_queue,
             working::a_look_tells_the_last_version_of_the_function,
             working::what_is_taken_is_held_for_a_while,
+            working::a_look_reads_a_few_large_requests_and_every_small_one,
             working::an_arrival_wakes_whoever_waits,
             working::the_queue_changes_with_the_batch_or_not_at_all,
             working::a_request_is_claimable_when_it_is_due,

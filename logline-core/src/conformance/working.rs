@@ -139,6 +139,21 @@ pub async fn what_is_taken_is_held_for_a_while<Q: WorkQueue>(queue: &Q) {
     hold(claimable(queue, 10, None).await.len() >= 5, "held no longer");
 }
 
+/// However large the requests of some are, a look reads some megabytes of them, and every small one.
+pub async fn a_look_reads_a_few_large_requests_and_every_small_one<Q: WorkQueue>(queue: &Q) {
+    for n in 0..8 {
+        open(queue, request(TENANT, n).input(json!("x".repeat(900_000)))).await;
+        open(queue, request(OTHER, 20 + n)).await;
+    }
+    let look = queue.take(20, None, Duration::ZERO).await.or_fail("take");
+    let of = |tenant: &str| look.due.iter().filter(|due| due.request.tenant_id == tenant).count();
+    same(&of(OTHER), &8, "small ones");
+    hold((1..6).contains(&of(TENANT)), "some large ones");
+    let ids = queue.take(20, None, HOUR).await.or_fail("take").due.len();
+    same(&ids, &look.due.len(), "as many again");
+    hold(claimable(queue, 20, None).await.is_empty(), "all wait for as long");
+}
+
 /// Whoever waits for work is woken by a request, whenever it comes.
 pub async fn an_arrival_wakes_whoever_waits<Q: WorkQueue>(queue: &Q) {
     let arrivals = queue.arrivals().await.or_fail("arrivals");
@@ -412,6 +427,7 @@ pub async fn what_an_attempt_has_used_counts_when_it_ends<Q: WorkQueue>(queue: &
         ("failed", "error", 7),
         ("gave_up", "dead", 1 << 40),
         ("failed", "scheduled", 0),
+        ("cancelled", "cancelled", 11),
     ]) {
         let claimed = charged(&open(queue, request(TENANT, n)).await, &Charges::new(day, ["runs"]));
         append(queue, claimed.clone()).await;
@@ -447,7 +463,7 @@ pub async fn what_an_attempt_has_used_counts_when_it_ends<Q: WorkQueue>(queue: &
     same(&used().await, &total, "what is no account of units");
     queue.rebuild().await.or_fail("rebuild");
     same(&used().await, &total, "after a rebuild");
-    same(&queue.used(TENANT, "runs").await.or_fail("used"), &5, "claims as well");
+    same(&queue.used(TENANT, "runs").await.or_fail("used"), &6, "claims as well");
 }
 
 /// Functions with status `scheduled` and active policies, of all tenants, in pages.

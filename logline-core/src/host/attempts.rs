@@ -194,13 +194,20 @@ impl Host {
             return Err(NotRunnable::NoKernel { key: request.key(), kernel }.into());
         }
         let booted = self.boot(kernel).await?;
+        let throttle = &trusted.manifest.throttle;
+        let per_day = throttle.per_tenant_daily_exec_limit;
+        let is_counted = per_day.is_some() || throttle.per_tenant_daily_fuel.is_some();
         let function = match (function, request.parent_id) {
             (Some(hash), Some(id)) => self.function(&scope, &request.tenant_id, id, hash).await?,
+            // Whether it is exempt from the quota is the function's to say.
+            (None, Some(id)) if is_counted => {
+                let found = inner.ledger.find(&scope, &request.tenant_id, id).await?;
+                found.and_then(|found| found.verify(&mut Verifier::new()).ok()).map(Arc::new)
+            }
             _ => None,
         };
-        let per_day = trusted.manifest.throttle.per_tenant_daily_exec_limit;
         let is_forced = function.as_ref().is_some_and(|function| trusted.manifest.is_forced(function));
-        if let Some(per_day) = trusted.manifest.throttle.per_tenant_daily_fuel.filter(|_| kernel == ids::RUN_CODE && !is_forced)
+        if let Some(per_day) = throttle.per_tenant_daily_fuel.filter(|_| kernel == ids::RUN_CODE && !is_forced)
             && inner.ledger.used(&request.tenant_id, FUEL_QUOTA).await? >= per_day
         {
             return Err(self.deny(&driver, &scope, &request, (FUEL_QUOTA, per_day), now.day(), now).await?.into());
@@ -328,9 +335,7 @@ impl Host {
         if kernel != ids::RUN_CODE {
             return Ok(Err(NotRunnable::NotPermitted { key: request.key(), this: request.this.clone() }.into()));
         }
-        if let Some(Value::Object(metadata)) = &mut request.span.metadata {
-            metadata.remove(request::CAUSE);
-        }
+        request::forget_kept(request);
         Ok(Ok(()))
     }
 
@@ -427,7 +432,25 @@ impl Host {
     pub async fn cancel(&self, tenant: &str, request: Uuid, who: &str) -> Result<VerifiedSpan, HostError> {
         let mut request = self.request(tenant, request).await?.into_signed();
         self.check_origin(&mut request, ids::RUN_CODE).await??;
-        self.write_last(tenant, request::cancel(&request, who, self.inner.ledger.now().await?)?).await
+        let now = self.inner.ledger.now().await?;
+        let used_up = self.most_fuel(&request).await?.map(|fuel| Charges::of_attempt(now.day(), FUEL_QUOTA, fuel));
+        self.write_last(tenant, request::cancel(&request, who, used_up, now)?).await
+    }
+
+    /// The fuel that an attempt of a request may use, where there is a limit to count for: what an attempt that is cancelled has used is
+    /// not known, and must not be free.
+    async fn most_fuel(&self, request: &SignedSpan) -> Result<Option<u64>, HostError> {
+        let manifest = &self.trusted().manifest;
+        if manifest.throttle.per_tenant_daily_fuel.is_none() || request::kernel(request) != ids::RUN_CODE {
+            return Ok(None);
+        }
+        let tenant = &request.tenant_id;
+        let function = match request.parent_id {
+            Some(id) => self.inner.ledger.find(&Scope::runtime(tenant), tenant, id).await?,
+            None => None,
+        };
+        let limits = function.and_then(|function| manifest.limits_for(&function).ok());
+        Ok(Some(limits.unwrap_or_else(|| manifest.limits_of(tenant)).fuel))
     }
 
     /// Schedules a request again that is dead, cancelled or ended in error, with as many attempts as it had at first and

@@ -93,9 +93,10 @@ impl Charges {
     }
 }
 
-/// Whether this is the version with which an attempt of a request ends that came to a result. Only the runtime writes such.
+/// Whether this is the version with which an attempt of a request ends that came to a result, or was cancelled. Only the runtime writes
+/// such.
 pub(crate) fn ends_attempt(span: &Span) -> bool {
-    const ENDS: &[&str] = &["completed", "failed", "gave_up"];
+    const ENDS: &[&str] = &["completed", "failed", "gave_up", "cancelled"];
     let ends = span.did.as_deref().is_some_and(|did| ENDS.contains(&did));
     span.entity_type == "request" && span.prev_hash.is_some() && !span.is_deleted && ends && !is_claim(span)
 }

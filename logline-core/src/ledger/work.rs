@@ -49,6 +49,31 @@ pub struct Work {
     pub curr_hash: Hash,
 }
 
+/// What one look may read: any number of small requests, and large ones up to some megabytes, whatever others have appended. What finds
+/// no room is not due again for as long as what was taken.
+#[derive(Debug, Default)]
+pub struct LookRoom {
+    large: usize,
+}
+
+impl LookRoom {
+    /// Rows up to this many bytes are small.
+    const SMALL: usize = 64 << 10;
+
+    /// Bytes of all large rows together.
+    const LARGE: usize = 4 << 20;
+
+    /// Whether there is room for a row of so many bytes. There is for the first.
+    pub fn takes(&mut self, bytes: usize) -> bool {
+        if bytes <= Self::SMALL {
+            return true;
+        }
+        let before = self.large;
+        self.large += bytes;
+        before == 0 || self.large <= Self::LARGE
+    }
+}
+
 /// A look at the queue.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Look {
@@ -109,8 +134,8 @@ pub trait WorkQueue: Ledger {
 
     /// As [`WorkQueue::claimable`], with the rows: all that a poll of a worker asks, in one call. What it gets is not due for others
     /// for `hold` (at most [`MAX_HOLD`]), so that workers do not all run for the same requests; who claims in that time wins, as
-    /// ever. Within a tenant the order may differ from `claimable`'s where others look at the same time. A row that cannot be read
-    /// is left out.
+    /// ever. Within a tenant the order may differ from `claimable`'s where others look at the same time. A row that cannot be read,
+    /// or finds no [`LookRoom`], is left out.
     ///
     /// # Errors
     /// Where the store cannot be asked.
