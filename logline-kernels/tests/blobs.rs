@@ -71,6 +71,27 @@ fn a_blob_that_is_not_there_or_not_what_it_says_does_not_run() {
         let done = execute(&host, false_one.id, json!(1)).await;
         let (code, message) = failure(&done);
         assert_eq!(code, "invalid_module");
-        assert!(message.contains(&format!("it says {hash}")), "{message}");
+        assert!(message.contains("are not what it names"), "{message}");
+    });
+}
+
+#[test]
+fn a_blob_of_more_parts_than_a_module_may_have_is_not_read() {
+    block_on(async {
+        let (ledger, host) = host().await;
+        let hash = Hash::of(b"large");
+        for (n, parts, content, expected) in
+            [(0, 33, "AAAA".to_owned(), "module_limit"), (1, 1, "A".repeat(800_000), "invalid_module")]
+        {
+            let hash = Hash::of(&[hash.0.as_slice(), &[n]].concat());
+            let id = logline_core::ids::derive("blob", &[TENANT, &hash.to_string(), "0"]);
+            let part = Draft::new("blob").id(id).tenant(TENANT).owner("risk-team").who("x").this("blob.part");
+            let part = part.content(json!({"base64": content})).metadata(json!({"parts": parts}));
+            let part = part.stamp(&SystemClock, &SystemIds).seal_local(&key(HOST)).unwrap();
+            ledger.append_one(&Scope::Operator, part).await.unwrap();
+            let function = host.publish(function(&format!("blob:{hash}")), &key(PUBLISHER)).await.unwrap();
+            let done = execute(&host, function.id, json!(1)).await;
+            assert_eq!(failure(&done).0, expected, "{:?}", done.result);
+        }
     });
 }
