@@ -5,6 +5,7 @@ mod setup;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -12,11 +13,13 @@ use logline_core::fsck::{Audit, fsck};
 use logline_core::ledger::{Ledger as _, WatchFrom, WorkQueue as _};
 use logline_core::request::Request;
 use logline_core::roles::Role;
+use logline_core::sandbox::Sandbox;
 use logline_core::trust::Manifest;
 use logline_core::{
-    Draft, Host, HostError, MemoryLedger, SYSTEM_TENANT, Scope, SignedSpan, Signer as _, SystemClock, VerifiedSpan, ids,
+    Draft, Host, HostError, MemoryLedger, Rules, SYSTEM_TENANT, Scope, SignedSpan, Signer as _, SystemClock, VerifiedSpan, ids,
 };
 use logline_kernels::{Run as _, Worked, WorkerOptions};
+use logline_wasm::WasmSandbox;
 use serde_json::json;
 use setup::{HOST, PUBLISHER, ROOT, TENANT, USER, answer, echo, host_as, key, module, publish, spans, trust};
 use tokio::sync::oneshot;
@@ -458,5 +461,26 @@ fn a_host_of_one_tenant_leaves_the_others_requests_to_those_who_may_work_on_them
         // Neither touched nor held.
         assert_eq!(ledger.claimable(10, None).await.unwrap(), [logline_core::ledger::Work::of(&theirs)]);
         beside(&all, options(), until(&ledger, &theirs, &["complete"])).await;
+    });
+}
+
+#[test]
+fn what_workers_record_can_be_repeated_whichever_attempt_it_was() {
+    block_on(async {
+        let ledger = setup::ledger(&manifest()).await;
+        let host = host_as(&ledger, HOST).await;
+        let (echo, traps) = (publish(&host, &echo()).await, publish(&host, &trapping()).await);
+        let ran = host.submit(request(echo)).await.unwrap();
+        let tried = host.submit(request(traps).max_attempts(3).backoff(Duration::from_millis(1))).await.unwrap();
+        let test = async { (until(&ledger, &ran, &["complete"]).await, until(&ledger, &tried, &["dead"]).await) };
+        beside(&host, options(), test).await;
+        let executions = spans(&ledger, "execution").await;
+        assert_eq!(executions.len(), 4);
+        let sandboxes: Vec<Arc<dyn Sandbox>> = vec![Arc::new(WasmSandbox::new().unwrap())];
+        for execution in executions {
+            let (scope, named) = (Scope::runtime(TENANT), (TENANT, execution.id));
+            let again = logline_kernels::replay(&ledger, &scope, named, &sandboxes, Rules::default()).await.unwrap();
+            assert!(again.holds(), "{:?}", again.differences);
+        }
     });
 }

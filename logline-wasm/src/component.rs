@@ -61,14 +61,14 @@ impl Kernel {
 
     /// The text that the guest returned, and whether it is an error object.
     pub(crate) async fn run(&self, store: &mut Store<CallState>, argument: &[u8]) -> wasmtime::Result<(Vec<u8>, bool)> {
+        let limits = &store.data().limits;
+        // What one call may move out of the guest, to the host or as its result. What is a little longer is answered as too large.
+        let most = limits.host_call_bytes.max(limits.output_bytes).saturating_add(SLACK);
+        store.set_hostcall_fuel(most);
         let instance = self.pre.instantiate_async(&mut *store).await?;
         let run = instance.get_typed_func::<(&str,), Run>(&mut *store, self.run).map_err(|e| {
             wasmtime::Error::new(Ended(invalid(format!("its export `{RUN}` is not of the world's type: {e:#}"))))
         })?;
-        let limits = &store.data().limits;
-        // What one call may move out of the guest, to the host or as its result. Longer arguments are answered as too large.
-        let most = limits.host_call_bytes.max(limits.output_bytes).saturating_add(SLACK);
-        store.set_hostcall_fuel(most);
         let (returned,) = run.call_async(&mut *store, (std::str::from_utf8(argument)?,)).await?;
         match returned {
             Ok(text) => Ok((output(store, &text)?, false)),

@@ -104,7 +104,11 @@ fn show(replay: &Replay, json: bool) {
     output::line(&format!("{} {verdict}", output::plain(&execution.to_string())));
     output::line(&format!("  engine    {}", output::plain(&engine)));
     output::line(&format!("  code      BLAKE3 {}", recorded.code_hash));
-    output::line(&format!("  fuel      {}", repeated.receipt.fuel_used));
+    let fuel = repeated.receipt.fuel_used;
+    output::line(&match replay.is_same_engine() {
+        true => format!("  fuel      {fuel}"),
+        false => format!("  fuel      {fuel} here, not compared: the recorded engine's settings are {}", recorded.engine_hash),
+    });
     let (name, value) = match &repeated.result {
         Ok(output) => ("output", canonical::to_string(output)),
         Err(failure) => ("error", failure.to_string()),

@@ -176,7 +176,7 @@ pub async fn replay(
     let code = code.map_err(|failure| refuse(failure.to_string()))?;
     let call = call(function, request, frame.attempt);
     let job = Job::new(&span.tenant_id, &code, &call, &limits).share(Share::default());
-    let mut guest = Guest::new(facts, Playback::new(rows, span.key(), journal.clone(), request));
+    let mut guest = Guest::new(facts, Playback::new(rows, &evidence));
     let Report { result, mut receipt } = sandbox.run(job, &mut guest).await;
     let Guest { source: Playback { mut rows, journal, problem, refusals, .. }, drafts, logs, logs_dropped, .. } = guest;
     if let Some(problem) = problem {

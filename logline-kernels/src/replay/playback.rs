@@ -6,7 +6,7 @@ use logline_core::sandbox::Failure;
 use logline_core::{Draft, Scope, SignedSpan, SpanKey};
 use serde_json::{Value, json};
 
-use super::evidence::Rows;
+use super::evidence::{Evidence, Rows};
 use super::{Difference, ReplayError};
 use crate::journal::{Answer, Journal, Source, full, page};
 
@@ -15,6 +15,8 @@ pub(crate) struct Playback<'a> {
     execution: SpanKey,
     /// With whose rights was read.
     owner: Scope,
+    /// Bytes of an answer.
+    max_answer: usize,
     recorded: Journal,
     /// As the repetition writes it.
     pub(crate) journal: Journal,
@@ -25,10 +27,12 @@ pub(crate) struct Playback<'a> {
 }
 
 impl<'a> Playback<'a> {
-    pub(crate) fn new(rows: Rows<'a>, execution: SpanKey, recorded: Journal, request: &SignedSpan) -> Self {
+    pub(crate) fn new(rows: Rows<'a>, evidence: &Evidence) -> Self {
+        let Evidence { span, receipt, journal: recorded, request, .. } = evidence;
+        let (execution, recorded, max_answer) = (span.key(), recorded.clone(), receipt.limits.host_call_bytes);
         let owner = Scope::user(&request.tenant_id, &request.owner_id);
         let journal = Journal::new(recorded.now);
-        Self { rows, execution, owner, recorded, journal, problem: None, refusals: Vec::new() }
+        Self { rows, execution, owner, max_answer, recorded, journal, problem: None, refusals: Vec::new() }
     }
 
     fn recorded(&self, call: u32) -> Option<Answer> {
@@ -42,7 +46,7 @@ impl<'a> Playback<'a> {
         if named.len() > query.limit {
             return deny(format!("call {call} was answered with {} rows, it asked for {}", named.len(), query.limit));
         }
-        let mut spans = Vec::with_capacity(named.len());
+        let (mut spans, mut bytes) = (Vec::with_capacity(named.len()), 0_usize);
         for row in named {
             let key = SpanKey { tenant_id: row.0.clone(), id: row.1, seq: row.2 };
             let span = self.rows.get(&(key, row.3)).await?;
@@ -50,6 +54,13 @@ impl<'a> Playback<'a> {
                 return deny(format!(
                     "call {call} was answered with {}, which its query does not find for whoever asked",
                     span.key()
+                ));
+            }
+            bytes = bytes.saturating_add(span.to_line().len());
+            if bytes > self.max_answer && !spans.is_empty() {
+                return deny(format!(
+                    "call {call} was answered with more rows than an answer of {} bytes has",
+                    self.max_answer
                 ));
             }
             spans.push(span.into_signed());
