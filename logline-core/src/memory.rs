@@ -16,7 +16,7 @@ use crate::ledger::chain::{self, Decision, Head};
 use crate::ledger::quota::{self, Uses};
 use crate::ledger::{
     AppendOptions, Capability, Cursor, Due, Ledger, LedgerError, Look, MAX_STANDING, Order, Outcome, Page, Position, Query,
-    Receipt, Row, Signal, Standing, Versions, Watch, WatchFrom, Work, WorkQueue, tail, work,
+    Receipt, Row, Signal, Standing, Versions, Watch, WatchFrom, Work, WorkQueue, tail, weight, work,
 };
 use crate::scope::Scope;
 use crate::seal::VerifiedSpan;
@@ -254,13 +254,20 @@ impl Ledger for MemoryLedger {
         };
         let size = query.page_size(MAX_PAGE);
         let state = self.state();
-        let mut rows = Vec::new();
+        let (mut rows, mut bytes) = (Vec::new(), 0);
+        let max_bytes = query.page_bytes(usize::MAX);
         let mut matching = state
             .ordered(query.order, after.as_ref())
             .filter(|index| number_of(*index) <= until)
             .filter_map(|index| state.row(index).map(|row| (index, row)))
             .filter(|(_, row)| state.shows(row, scope, query));
-        for (index, row) in matching.by_ref().take(size) {
+        while rows.len() < size
+            && bytes < max_bytes
+            && let Some((index, row)) = matching.next()
+        {
+            if max_bytes < usize::MAX {
+                bytes += weight(&crate::canonical::payload(&row.span, &row.seal.public_key));
+            }
             let position = match query.order {
                 Order::Append | Order::Newest => Position::Append(number_of(index)),
                 Order::Chain => Position::Chain {
@@ -310,7 +317,7 @@ impl WorkQueue for MemoryLedger {
         let mut room = work::LookRoom::default();
         let due = found.into_iter().filter_map(|work| {
             let request = state.last(&work.tenant_id, work.id)?;
-            if !room.takes(crate::canonical::payload(&request.span, &request.seal.public_key).len()) {
+            if !room.takes(weight(&crate::canonical::payload(&request.span, &request.seal.public_key))) {
                 return None;
             }
             let function = request.parent_id.and_then(|id| state.last(&work.tenant_id, id)).filter(|span| !span.is_deleted);

@@ -48,8 +48,11 @@ pub const POLICY_DUE: &str = "policy.due";
 /// The member of metadata in which the runtime records which policy brought a span about, and how many policies before it.
 pub const CAUSE: &str = "policy";
 
+/// The fuel that the attempt of a claim may use, where it is counted: if it is cancelled, what it has used is not known.
+const FUEL_ALLOWED: &str = "fuel_allowed";
+
 /// What the runtime keeps in a request's metadata, and nobody else says.
-const KEPT: &[&str] = &["worker", "lease_ms", "lease_until", "quota", "execution", "attempts_before"];
+const KEPT: &[&str] = &["worker", "lease_ms", "lease_until", "quota", "fuel_allowed", "execution", "attempts_before"];
 
 /// A draft of a request that others have written, without what only the runtime says.
 #[must_use]
@@ -323,8 +326,8 @@ pub enum NotRunnable {
 /// What a request's later versions add at most, bytes: worker, lease, links, an error of 4 KiB in which every byte is escaped.
 const VERSION_ROOM: usize = 64 << 10;
 
-/// Arrays and objects of a request: its executions have as many, and those of output, logs and journal.
-const MAX_CONTAINERS: usize = json::MAX_CONTAINERS / 4;
+/// Arrays and objects of a request: its executions have as many, and those of the journal.
+const MAX_CONTAINERS: usize = json::MAX_CONTAINERS / 2;
 
 /// Versions that a request may still need.
 const VERSIONS_ROOM: u32 = 10_000;
@@ -400,11 +403,13 @@ pub(crate) struct Terms {
     pub(crate) lease: Duration,
     /// What the claim uses.
     pub(crate) charges: Option<Charges>,
+    /// The fuel that the attempt may use, where it is counted.
+    pub(crate) fuel: Option<u64>,
 }
 
 /// Starts the next attempt of `request`, which the queue has found due: a running one's lease has ended.
 pub(crate) fn claim(request: &SignedSpan, terms: &Terms) -> Result<Claim, NotRunnable> {
-    let Terms { worker, now, lease, charges } = terms;
+    let Terms { worker, now, lease, charges, fuel } = terms;
     let attempts = attempts(request);
     let mut drafts = Vec::new();
     let mut previous = request.clone();
@@ -443,6 +448,10 @@ pub(crate) fn claim(request: &SignedSpan, terms: &Terms) -> Result<Claim, NotRun
     draft = match charges {
         Some(charges) => draft.meta("quota", charges.to_value()),
         None => draft.without_meta("quota"),
+    };
+    draft = match fuel {
+        Some(fuel) => draft.meta(FUEL_ALLOWED, *fuel),
+        None => draft.without_meta(FUEL_ALLOWED),
     };
     drafts.push(draft);
     Ok(Claim::Start { attempt, drafts })
@@ -584,6 +593,11 @@ fn pause(running: &SignedSpan) -> Duration {
     let execution = ids::execution(&running.tenant_id, running.id, attempts(running));
     let chance = u32::from_be_bytes(*execution.as_bytes().first_chunk().unwrap_or(&[0; 4]));
     longest.mul_f64(1.0 - f64::from(chance) / f64::from(u32::MAX) / 2.0)
+}
+
+/// The fuel that the attempt that `running` started may use, if that is counted.
+pub(crate) fn fuel_allowed(running: &SignedSpan) -> Option<u64> {
+    running.meta(FUEL_ALLOWED).and_then(Value::as_u64)
 }
 
 fn number(request: &SignedSpan, name: &str) -> Option<u32> {

@@ -53,6 +53,13 @@ pub(crate) struct Answer {
     pub(crate) error: Option<Refusal>,
 }
 
+impl Answer {
+    pub(crate) fn bytes(&self) -> usize {
+        // Names, numbers and texts always serialise.
+        serde_json::to_value(self).map_or(usize::MAX, |value| canonical::to_vec(&value).len())
+    }
+}
+
 /// A row by tenant, id, seq and hash.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Named(pub(crate) String, pub(crate) Uuid, pub(crate) u32, pub(crate) Hash);
@@ -116,8 +123,7 @@ impl<'a> Recorder<'a> {
 
     /// Writes an answer down, if there is room.
     fn write(&mut self, answer: Answer) -> bool {
-        // Names, numbers and texts always serialise.
-        let bytes = serde_json::to_value(&answer).map_or(usize::MAX, |value| canonical::to_vec(&value).len());
+        let bytes = answer.bytes();
         if self.bytes.saturating_add(bytes) > self.max_bytes {
             return false;
         }
@@ -158,6 +164,12 @@ pub(crate) fn full() -> Failure {
     )
 }
 
+/// The refusal of a query with a cursor of another.
+pub(crate) fn foreign_cursor(cursor: &Cursor) -> Failure {
+    let shown: String = cursor.as_str().chars().take(120).collect();
+    Failure::new("invalid_query", format!("cursor `{shown}` is none of this query's"))
+}
+
 /// The answer to a query that found these rows.
 pub(crate) fn page<'a>(rows: impl IntoIterator<Item = &'a SignedSpan>, cursor: Option<&str>) -> Result<Value, Failure> {
     let rows = rows.into_iter().map(|span| strict::parse(&span.to_line())).collect::<Result<Vec<_>, _>>();
@@ -171,7 +183,8 @@ impl Source for Recorder<'_> {
         if self.journal.full_at.is_some() {
             return Err(full());
         }
-        let found = self.owner.scan(&query, cursor.as_ref()).await.and_then(|page| self.fitting(page));
+        let found =
+            self.owner.scan(&query.max_bytes(self.max_answer), cursor.as_ref()).await.and_then(|page| self.fitting(page));
         let (answer, is_written) = match found {
             Ok((spans, next)) => {
                 let row = |span: &SignedSpan| Named(span.tenant_id.clone(), span.id, span.seq, span.seal.curr_hash);
@@ -179,8 +192,8 @@ impl Source for Recorder<'_> {
                 let written = self.write(Answer { call, rows: Some(rows), cursor: next.clone(), error: None });
                 (page(&spans, next.as_deref()), written)
             }
-            Err(LedgerError::InvalidCursor { cursor }) => {
-                let failure = Failure::new("invalid_query", format!("cursor `{cursor}` is none of this query's"));
+            Err(LedgerError::InvalidCursor { .. }) if cursor.is_some() => {
+                let failure = cursor.as_ref().map(foreign_cursor).unwrap_or_else(full);
                 let written = self.refuse(call, &failure);
                 (Err(failure), written)
             }

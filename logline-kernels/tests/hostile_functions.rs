@@ -338,7 +338,8 @@ fn an_attempt_that_is_cancelled_before_it_ends_is_not_free() {
         let ledger = ledger(&manifest).await;
         let host = host_of(&ledger).await;
         let spin = function(&module("", "(loop $again (br $again)) (i64.const 0)")).meta("limits", json!({"fuel": 600_000}));
-        let spin = host.publish(spin, &key(PUBLISHER)).await.unwrap().id;
+        let published = host.publish(spin, &key(PUBLISHER)).await.unwrap();
+        let spin = published.id;
         let request = host.submit(Request::new(TENANT, USER, spin, json!(1))).await.unwrap();
         let used = async || ledger.used(TENANT, logline_core::FUEL_QUOTA).await.unwrap();
         // One that waits has used nothing.
@@ -350,6 +351,11 @@ fn an_attempt_that_is_cancelled_before_it_ends_is_not_free() {
             let open = ledger.get(&Scope::runtime(TENANT), TENANT, request.id).await.unwrap();
             let due = Due { request: open, function: None };
             host.claim(due, now, Duration::from_secs(60)).await.unwrap();
+            if n == 2 {
+                // What a later version may use is not what this attempt was allowed.
+                let modest = Draft::next_version(&published).meta("limits", json!({"fuel": 1}));
+                host.publish(modest, &key(PUBLISHER)).await.unwrap();
+            }
             host.cancel(TENANT, request.id, "user:alice").await.unwrap();
             assert_eq!(used().await, n * 600_000, "as much as it was allowed");
         }

@@ -171,6 +171,14 @@ fn a_host_that_records_what_did_not_happen_is_found_out() {
             (forged(&ledger, &done, set("/receipt/fuel_used", json!(1))).await, &["metadata.receipt.fuel_used"]),
             (forged(&ledger, &done, set("/receipt/host_calls", json!(1))).await, &["metadata.receipt.host_calls"]),
             (
+                forged(&ledger, &done, set("/receipt/peak_memory_bytes", json!(1))).await,
+                &["metadata.receipt.peak_memory_bytes"],
+            ),
+            (
+                forged(&ledger, &done, set("/journal/answers/1/error/message", json!("approved"))).await,
+                &["metadata.receipt.fuel_used", "metadata.journal.answers (call 4)"],
+            ),
+            (
                 forged(&ledger, &done, set("/receipt/code_hash", json!(Hash::of(b"other").to_string()))).await,
                 &["metadata.receipt.code_hash"],
             ),
@@ -304,6 +312,7 @@ fn a_record_that_contradicts_itself_or_what_it_names_does_not_hold() {
         let private = Draft::new("note").tenant(TENANT).owner("other").who("user").this("note").content(json!({"n": 9}));
         let private = smuggle(&ledger, private.visibility(Visibility::Private), HOST).await;
         let alert = spans(&ledger, "alert").await.remove(0);
+        let note = spans(&ledger, "note").await.remove(0);
         let row = |span: &SignedSpan| json!([[span.tenant_id, span.id, span.seq, span.seal.curr_hash.to_string()]]);
         let another = publish(&host, &answer("{\"paid\":true}")).await;
         let another = ledger.get(&Scope::Operator, TENANT, another).await.unwrap();
@@ -329,6 +338,16 @@ fn a_record_that_contradicts_itself_or_what_it_names_does_not_hold() {
             (forged(&ledger, &done, set("/receipt/abi", json!("wasm@2"))).await, "the function is for `wasm@1`"),
             (forged(&ledger, &done, set(rows, row(&private))).await, "does not find for whoever asked"),
             (forged(&ledger, &done, set(rows, row(&alert))).await, "does not find for whoever asked"),
+            (forged(&ledger, &done, set(rows, json!([row(&note)[0], row(&note)[0]]))).await, "twice"),
+            (forged(&ledger, &done, set("/kernel", json!({"approved": true}))).await, "names no kernel"),
+            (
+                forged(&ledger, &done, |draft| {
+                    *draft.columns_mut().metadata.as_mut().unwrap().pointer_mut("/journal").unwrap() =
+                        json!({"v": 1, "now": claimed.at.to_string(), "full_at": 1})
+                })
+                .await,
+                "because the journal was full, and it had room",
+            ),
             (
                 forged(
                     &ledger,

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
-use logline_core::ledger::{DamagedRow, LedgerError};
+use logline_core::ledger::{DamagedRow, LedgerError, weight};
 use logline_core::{Seal, SignedSpan, Span, Timestamp, VerifiedSpan, canonical, json};
 use serde_json::Value;
 use sqlx::postgres::{PgArguments, PgRow};
@@ -121,9 +121,9 @@ pub(crate) struct RowKey {
     pub(crate) seq: i32,
 }
 
-/// Bytes of a row as it came, before any column is read.
-pub(crate) fn bytes(row: &PgRow) -> usize {
-    (0..row.len()).filter_map(|index| row.try_get_raw(index).ok()?.as_bytes().ok().map(<[u8]>::len)).sum()
+/// What a row weighs as it came, before any column is read.
+pub(crate) fn weight_of(row: &PgRow) -> usize {
+    (0..row.len()).filter_map(|index| row.try_get_raw(index).ok()?.as_bytes().ok().map(weight)).sum()
 }
 
 /// Reads the columns of a row, the first of [`COLUMNS`] at index `first`. Returns its bytes as well.
@@ -179,7 +179,7 @@ impl<'r> Columns<'r> {
 
     fn json(&mut self, column: &str) -> Result<Option<Value>, String> {
         let Some(Jsonb(text)) = self.take::<Option<Jsonb<&[u8]>>>(column)? else { return Ok(None) };
-        self.bytes += text.len();
+        self.bytes += weight(text);
         json::parse(text).map(Some).map_err(|e| format!("{column}: {e}"))
     }
 

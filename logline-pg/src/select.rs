@@ -79,6 +79,8 @@ impl Statement {
 struct Chunk {
     rows: Vec<(Row, After)>,
     bytes: usize,
+    /// Whether it has more rows than were read.
+    is_cut: bool,
     /// Up to where append order was final.
     horizon: (i32, Xid),
 }
@@ -123,23 +125,24 @@ impl<'a> Select<'a> {
         size: usize,
     ) -> Result<(Page, (i32, Xid)), LedgerError> {
         let mut start = self.start(after);
+        let max_bytes = self.query.page_bytes(MAX_PAGE_BYTES);
         let (mut rows, mut bytes) = (Vec::new(), 0);
         loop {
-            let room = if bytes < MAX_PAGE_BYTES { size.saturating_sub(rows.len()) } else { 0 };
+            let room = if bytes < max_bytes { size.saturating_sub(rows.len()) } else { 0 };
             // After the first chunk the size of rows is known.
             let fitting = match rows.len() {
                 0 => FIRST_CHUNK,
-                read => (MAX_PAGE_BYTES.saturating_sub(bytes) / (bytes / read).max(1)).max(1),
+                read => (max_bytes.saturating_sub(bytes) / (bytes / read).max(1)).max(1),
             };
             let wanted = room.min(fitting);
-            let chunk = self.chunk(connection, &start, wanted.saturating_add(1)).await?;
-            let more = chunk.rows.len() > wanted;
+            let chunk = self.chunk(connection, &start, wanted.saturating_add(1), max_bytes.saturating_sub(bytes)).await?;
+            let more = chunk.rows.len() > wanted || chunk.is_cut;
             bytes += chunk.bytes;
             for (row, position) in chunk.rows.into_iter().take(wanted) {
                 rows.push(row);
                 start = position.into();
             }
-            if more && rows.len() < size && bytes < MAX_PAGE_BYTES {
+            if more && rows.len() < size && bytes < max_bytes {
                 continue;
             }
             if let Some(epoch) = self.next_epoch(&start, chunk.horizon.0).filter(|_| !more) {
@@ -164,13 +167,24 @@ impl<'a> Select<'a> {
         }
     }
 
-    async fn chunk(&self, connection: &mut PgConnection, start: &Start, limit: usize) -> Result<Chunk, LedgerError> {
+    /// Up to `limit` rows, until they have `max_bytes`.
+    async fn chunk(
+        &self,
+        connection: &mut PgConnection,
+        start: &Start,
+        limit: usize,
+        max_bytes: usize,
+    ) -> Result<Chunk, LedgerError> {
         let mut statement = Statement { arguments: PgArguments::default(), bound: 0 };
         let sql = self.sql(&mut statement, start, limit)?;
         let query = sqlx::query_with(AssertSqlSafe(sql), statement.arguments).persistent(self.link.keeps_statements());
         let found = query.fetch_all(connection).await.map_err(from_sqlx)?;
-        let mut chunk = Chunk { rows: Vec::with_capacity(found.len()), bytes: 0, horizon: (0, Xid(0)) };
+        let mut chunk = Chunk { rows: Vec::with_capacity(found.len()), bytes: 0, is_cut: false, horizon: (0, Xid(0)) };
         for row in &found {
+            if chunk.bytes >= max_bytes && !chunk.rows.is_empty() {
+                chunk.is_cut = true;
+                break;
+            }
             chunk.horizon = (row.try_get(0).map_err(from_sqlx)?, row.try_get(1).map_err(from_sqlx)?);
             if row.try_get::<Option<i64>, _>(4).map_err(from_sqlx)?.is_some() {
                 let (decoded, after, bytes) = self.decode(row, chunk.horizon)?;

@@ -57,7 +57,7 @@ impl WorkQueue for PgLedger {
         let now = rows.first().map_or(Ok(0), |row| row.try_get(1)).map_err(from_sqlx)?;
         let mut room = LookRoom::default();
         let found = rows.iter().filter(|row| row.try_get::<Option<i32>, _>(0).is_ok_and(|turn| turn.is_some()));
-        let found = found.filter(|row| room.takes(row::bytes(row)));
+        let found = found.filter(|row| room.takes(row::weight_of(row)));
         let due = by_turn(found, |row| {
             let function: Option<String> = row.try_get(2).map_err(from_sqlx)?;
             let (_, request, _) = row::decode(row, 3)?;

@@ -59,7 +59,7 @@ pub use options::{SqliteOptions, Synchronous};
 use error::from_sqlite;
 use readers::Readers;
 use row::EncodedRow;
-use select::Select;
+use select::{MAX_PAGE_BYTES, Select};
 use watcher::Watcher;
 use writer::{Append, Job};
 
@@ -221,7 +221,7 @@ impl Ledger for SqliteLedger {
         let mut select = Select::visible(scope, Some(tenant)).ok_or_else(not_found)?;
         select.equals("id", id.to_string());
         select.latest();
-        let page = self.shared.readers.read(move |c| select.page(c, Order::Append, 1)).await?;
+        let page = self.shared.readers.read(move |c| select.page(c, Order::Append, (1, MAX_PAGE_BYTES))).await?;
         page.into_spans()?.into_iter().next().ok_or_else(not_found)
     }
 
@@ -237,7 +237,7 @@ impl Ledger for SqliteLedger {
         select.equals("id", id.to_string());
         select.at_least("seq", from_seq.into());
         let limit = limit.min(MAX_PAGE);
-        let page = self.shared.readers.read(move |c| select.page(c, Order::Chain, limit)).await?;
+        let page = self.shared.readers.read(move |c| select.page(c, Order::Chain, (limit, MAX_PAGE_BYTES))).await?;
         page.into_spans()
     }
 
@@ -245,7 +245,7 @@ impl Ledger for SqliteLedger {
         let after = cursor.map(|c| Position::of(c, query.order)).transpose()?;
         let Some(mut select) = Select::visible(scope, query.tenant.as_deref()) else { return Ok(Page::new(Vec::new(), None)) };
         select.query(query, after.as_ref())?;
-        let (order, size) = (query.order, query.page_size(MAX_PAGE));
+        let (order, size) = (query.order, (query.page_size(MAX_PAGE), query.page_bytes(MAX_PAGE_BYTES)));
         self.shared.readers.read(move |c| select.page(c, order, size)).await
     }
 

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
-use logline_core::ledger::{DamagedRow, LedgerError, Order, Position, Row};
+use logline_core::ledger::{DamagedRow, LedgerError, Order, Position, Row, weight};
 use logline_core::{Hash, Seal, SignedSpan, Span, canonical, json};
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, Row as SqlRow, ToSql};
@@ -168,10 +168,10 @@ fn write_uuid(id: Uuid, out: &mut Vec<u8>) {
 }
 
 /// Reads a row of `pos` and [`COLUMNS`].
-/// Bytes of the texts of a row, before any is read.
-pub(crate) fn bytes(row: &SqlRow<'_>) -> usize {
+/// What the texts of a row weigh, before any is read.
+pub(crate) fn weight_of(row: &SqlRow<'_>) -> usize {
     let columns = 0..row.as_ref().column_count();
-    columns.filter_map(|index| row.get_ref(index).ok()?.as_bytes().ok().map(<[u8]>::len)).sum()
+    columns.filter_map(|index| row.get_ref(index).ok()?.as_bytes().ok().map(weight)).sum()
 }
 
 pub(crate) fn decode(row: &SqlRow<'_>, order: Order) -> Result<(Row, usize), LedgerError> {
@@ -311,7 +311,8 @@ impl Columns<'_, '_> {
     }
 
     fn json(&mut self, column: &str) -> Result<Option<Value>, String> {
-        let parse = |text: String| json::parse(text.as_bytes()).map_err(|e| format!("{column}: {e}"));
-        self.text(column)?.map(parse).transpose()
+        let Some(text) = self.text(column)? else { return Ok(None) };
+        self.bytes += weight(text.as_bytes()) - text.len();
+        json::parse(text.as_bytes()).map(Some).map_err(|e| format!("{column}: {e}"))
     }
 }

@@ -9,7 +9,7 @@ use crate::error::from_sqlite;
 use crate::row::{self, COLUMNS};
 
 /// Bytes in one page; a page always has at least one row.
-const MAX_PAGE_BYTES: usize = 4 << 20;
+pub(crate) const MAX_PAGE_BYTES: usize = 4 << 20;
 
 /// A statement in the making.
 pub(crate) struct Select {
@@ -136,8 +136,13 @@ impl Select {
         format!("SELECT pos, {COLUMNS} FROM universal_registry AS r WHERE {conditions} ORDER BY {order_by} LIMIT {limit}")
     }
 
-    /// Reads up to `size` rows in `order`.
-    pub(crate) fn page(self, connection: &Connection, order: Order, size: usize) -> Result<Page, LedgerError> {
+    /// Reads up to `size` rows in `order`, until they have `max_bytes`.
+    pub(crate) fn page(
+        self,
+        connection: &Connection,
+        order: Order,
+        (size, max_bytes): (usize, usize),
+    ) -> Result<Page, LedgerError> {
         let sql = self.sql(order, size);
         let reached = match order {
             Order::Append => last_position(connection)?,
@@ -149,7 +154,7 @@ impl Select {
         let mut bytes = 0;
         let mut more = false;
         while let Some(row) = found.next().map_err(from_sqlite)? {
-            if rows.len() >= size || bytes >= MAX_PAGE_BYTES {
+            if rows.len() >= size || bytes >= max_bytes {
                 more = true;
                 break;
             }

@@ -157,7 +157,7 @@ fn look(connection: &Connection, limit: usize, after: &str, hold: Duration) -> R
     for work in found {
         let mut rows = exact.query(params![work.tenant_id, work.id.to_string(), work.seq]).map_err(from_sqlite)?;
         let Some(row) = rows.next().map_err(from_sqlite)? else { continue };
-        if !room.takes(row::bytes(row)) {
+        if !room.takes(row::weight_of(row)) {
             continue;
         }
         let Ok(request) = row::decode(row, Order::Append)?.0.span else { continue };

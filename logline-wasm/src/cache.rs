@@ -37,8 +37,8 @@ struct Inner {
     versions: HashMap<Hash, Hash>,
     clock: u64,
     bytes: usize,
-    /// By the tenant that was first to need a module.
-    tenants: HashMap<Arc<str>, usize>,
+    /// By the tenant that was first to need a module: entries and bytes.
+    tenants: HashMap<Arc<str>, (usize, usize)>,
 }
 
 struct Entry {
@@ -88,10 +88,13 @@ impl Cache {
         inner.clock += 1;
         let entry = Entry { tenant: Arc::clone(tenant), used: inner.clock, bytes, verdict };
         inner.bytes += bytes;
-        *inner.tenants.entry(Arc::clone(tenant)).or_default() += bytes;
+        let held = inner.tenants.entry(Arc::clone(tenant)).or_default();
+        (held.0, held.1) = (held.0 + 1, held.1 + bytes);
         inner.entries.insert(code, entry);
         while inner.entries.len() > MAX_MODULES || inner.bytes > self.max_bytes {
-            let largest = inner.tenants.iter().max_by_key(|(_, bytes)| **bytes).map(|(tenant, _)| Arc::clone(tenant));
+            let too_many = inner.entries.len() > MAX_MODULES;
+            let most = |held: &(usize, usize)| if too_many { held.0 } else { held.1 };
+            let largest = inner.tenants.iter().max_by_key(|(_, held)| most(held)).map(|(tenant, _)| Arc::clone(tenant));
             let of_largest = inner.entries.iter().filter(|(_, entry)| Some(&entry.tenant) == largest.as_ref());
             let Some(oldest) = of_largest.min_by_key(|(_, entry)| entry.used).map(|(code, _)| *code) else { break };
             inner.remove(&oldest);
@@ -104,8 +107,8 @@ impl Inner {
         let Some(Entry { tenant, bytes, .. }) = self.entries.remove(code) else { return };
         self.bytes -= bytes;
         if let Some(held) = self.tenants.get_mut(&tenant) {
-            *held -= bytes;
-            if *held == 0 {
+            (held.0, held.1) = (held.0 - 1, held.1 - bytes);
+            if held.0 == 0 {
                 self.tenants.remove(&tenant);
             }
         }
@@ -121,14 +124,16 @@ mod tests {
         let cache = Cache::new(1 << 30);
         let (few, many) = (Arc::from("few"), Arc::from("many"));
         let refusal = || Err(Failure::new("invalid_module", "it is none"));
-        cache.insert(Hash::of(b"few"), &few, refusal());
+        for n in 0..1000_u32 {
+            cache.insert(Hash::of(&n.to_be_bytes()), &few, refusal());
+        }
         for n in 0..2 * MAX_MODULES {
             cache.insert(Hash::of(&n.to_be_bytes()), &many, refusal());
         }
-        assert!(cache.get(&Hash::of(b"few")).is_some());
+        assert!((0..1000_u32).all(|n| cache.get(&Hash::of(&n.to_be_bytes())).is_some()));
         let inner = cache.lock();
         assert_eq!(inner.entries.len(), MAX_MODULES);
         assert_eq!(inner.bytes, MAX_MODULES * OVERHEAD);
-        assert_eq!(inner.tenants.values().sum::<usize>(), inner.bytes);
+        assert_eq!(inner.tenants.values().map(|held| held.1).sum::<usize>(), inner.bytes);
     }
 }

@@ -48,7 +48,8 @@ impl WasmOptions {
         self
     }
 
-    /// Machine code to keep in memory, bytes; past it the longest unused goes. Default 256 MiB.
+    /// Machine code to keep in memory, bytes; past it the longest unused goes, of the tenant that has the most. A module of more than a
+    /// quarter is not kept. Default 256 MiB.
     #[must_use]
     pub fn compiled_bytes(mut self, bytes: usize) -> Self {
         self.compiled_bytes = bytes;

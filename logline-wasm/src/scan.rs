@@ -7,7 +7,8 @@
 use logline_core::sandbox::Failure;
 use serde_json::{Value, json};
 use wasmparser::{
-    ConstExpr, DataKind, ElementItems, ElementKind, ElementSectionReader, FunctionBody, Operator, Parser, Payload, TypeRef,
+    BlockType, ConstExpr, DataKind, ElementItems, ElementKind, ElementSectionReader, FunctionBody, Operator, Parser, Payload,
+    TypeRef,
 };
 
 use crate::abi;
@@ -38,6 +39,10 @@ const MAX_CONSTANTS: u64 = 20_000;
 /// Of one function, the product of its locals and the places where its control flow meets: the compiler may have a value of each local
 /// at each of them. Functions of real modules come to some thousands.
 const MAX_MEETINGS: u64 = 40_000;
+
+/// Of one function, the product of what its blocks take and leave and the places where control flow meets: the compiler keeps a variable
+/// of each, with a row of all places before it.
+const MAX_BLOCK_VALUES: u64 = 2_000_000;
 
 /// Of one module, the sum of the squares of that product: with it the compiler's time grows.
 const MAX_MEETINGS_SQUARED: u64 = 5 * MAX_MEETINGS * MAX_MEETINGS;
@@ -74,7 +79,7 @@ pub(crate) fn limits(scan: Scan) -> Value {
         Scan::Structure => Value::Null,
         Scan::Cost => json!({
             "locals": MAX_LOCALS, "body_bytes": MAX_BODY, "functions": MAX_FUNCTIONS, "types": MAX_TYPES, "params": MAX_PARAMS,
-            "results": MAX_RESULTS, "segments": MAX_SEGMENTS, "elements": MAX_ELEMENTS, "constants": MAX_CONSTANTS, "meetings": MAX_MEETINGS, "meetings_squared": MAX_MEETINGS_SQUARED, "values": MAX_VALUES,
+            "results": MAX_RESULTS, "segments": MAX_SEGMENTS, "elements": MAX_ELEMENTS, "constants": MAX_CONSTANTS, "meetings": MAX_MEETINGS, "block_values": MAX_BLOCK_VALUES, "meetings_squared": MAX_MEETINGS_SQUARED, "values": MAX_VALUES,
         }),
     }
 }
@@ -132,12 +137,20 @@ pub(crate) fn scan(binary: &[u8], scan: Scan) -> Result<(), Failure> {
                     within("table", "elements", table.map_err(malformed)?.ty.initial, MAX_TABLE)?;
                 }
             }
+            // A module, within a component or by itself.
+            Payload::Version { .. } => weight.begin(),
+            Payload::FunctionSection(functions) if scan == Scan::Cost => {
+                for ty in functions {
+                    weight.declared.push(ty.map_err(malformed)?);
+                }
+            }
             Payload::TypeSection(types) if scan == Scan::Cost => {
                 if types.count() > MAX_TYPES {
                     return Err(invalid(format!("it has {} types, the limit is {MAX_TYPES}", types.count())));
                 }
                 for ty in types.into_iter_err_on_gc_types() {
                     let ty = ty.map_err(malformed)?;
+                    weight.types.push((ty.params().len() as u64, ty.results().len() as u64));
                     if ty.params().len() > MAX_PARAMS || ty.results().len() > MAX_RESULTS {
                         return Err(invalid(format!(
                             "a type has {} parameters and {} results, the limits are {MAX_PARAMS} and {MAX_RESULTS}",
@@ -245,12 +258,27 @@ fn offset_of_data(kind: DataKind<'_>) -> Option<ConstExpr<'_>> {
 /// What compiling the functions so far will cost.
 #[derive(Default)]
 struct Weight {
+    /// Parameters and results of each type, and the type of each function, of this module.
+    types: Vec<(u64, u64)>,
+    declared: Vec<u32>,
+    bodies: usize,
     functions: u32,
     meetings_squared: u64,
     values: u64,
 }
 
 impl Weight {
+    fn begin(&mut self) {
+        self.types.clear();
+        self.declared.clear();
+        self.bodies = 0;
+    }
+
+    /// Parameters and results of a type; the validator refuses what is none.
+    fn of_type(&self, ty: u32) -> (u64, u64) {
+        self.types.get(ty as usize).copied().unwrap_or_default()
+    }
+
     fn add(&mut self, body: &FunctionBody<'_>) -> Result<(), Failure> {
         self.functions += 1;
         let n = self.functions;
@@ -261,17 +289,37 @@ impl Weight {
         if bytes > MAX_BODY {
             return Err(invalid(format!("function {n} has {bytes} bytes, the limit is {MAX_BODY}: split it")));
         }
-        let mut locals = 0_u64;
+        // Parameters are locals as well, and so is what is returned at the end.
+        let own = self.declared.get(self.bodies).map(|ty| self.of_type(*ty)).unwrap_or_default();
+        self.bodies += 1;
+        let mut locals = own.0 + own.1;
         for local in body.get_locals_reader().map_err(malformed)? {
             locals += u64::from(local.map_err(malformed)?.0);
         }
         if locals > MAX_LOCALS {
             return Err(invalid(format!("function {n} has {locals} locals, the limit is {MAX_LOCALS}")));
         }
-        let (mut meeting, mut instructions) = (0_u64, 0_u64);
+        let (mut meeting, mut instructions, mut block_values) = (0_u64, 0_u64, 0_u64);
         for operator in body.get_operators_reader().map_err(malformed)? {
+            let operator = operator.map_err(malformed)?;
             instructions += 1;
-            meeting += meetings(&operator.map_err(malformed)?);
+            meeting += meetings(&operator);
+            if let Operator::Block { blockty } | Operator::Loop { blockty } | Operator::If { blockty } = operator {
+                block_values += match blockty {
+                    BlockType::Empty => 0,
+                    BlockType::Type(_) => 1,
+                    BlockType::FuncType(ty) => {
+                        let (params, results) = self.of_type(ty);
+                        params + results
+                    }
+                };
+            }
+        }
+        if block_values * meeting > MAX_BLOCK_VALUES {
+            return Err(invalid(format!(
+                "the blocks of function {n} take and leave {block_values} values, at {meeting} places where control flow meets; the limit \
+                 of their product is {MAX_BLOCK_VALUES}: split it"
+            )));
         }
         // No overflow: a body of 64 KiB has at most as many instructions.
         let meetings = (locals + OWN_LOCALS) * meeting;
@@ -282,7 +330,7 @@ impl Weight {
             )));
         }
         self.meetings_squared += meetings * meetings;
-        self.values += (locals + OWN_LOCALS) * instructions;
+        self.values += (locals + OWN_LOCALS) * instructions + block_values * meeting / 10;
         if self.meetings_squared > MAX_MEETINGS_SQUARED || self.values > MAX_VALUES {
             return Err(invalid("all functions together are too involved to be compiled here: make the module smaller"));
         }

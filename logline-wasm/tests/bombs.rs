@@ -143,13 +143,32 @@ fn beginnings(count: usize) -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
+/// Blocks of types, so many: what they take and leave is kept like locals. And functions of as many parameters as there can be.
+fn typed(count: usize) -> Vec<(&'static str, u8, Vec<u8>)> {
+    let zeros = [0x41, 0].repeat(32);
+    let nested =
+        [vec![0], zeros, [0x03, 1].repeat(count), vec![0x1a; 24], vec![0x0b; count], vec![0x1a; 8], vec![0x0b]].concat();
+    let flat = [vec![0], [0x02, I32, 0x41, 0, 0x0b, 0x1a].repeat(count), vec![0x0b]].concat();
+    let ifs = (0..count).flat_map(|i| [get(0), vec![0x04, 0x40], bump(i % 32), vec![0x0b]].concat());
+    let params = [vec![0], ifs.collect(), vec![0x0b]].concat();
+    vec![("typed blocks", 0, nested), ("block results", 0, flat), ("params", 2, params)]
+}
+
 /// A module with this function so many times.
 fn module(body: &[u8], count: usize) -> Vec<u8> {
+    module_of(0, body, count)
+}
+
+fn module_of(ty: u8, body: &[u8], count: usize) -> Vec<u8> {
     let function = [leb(body.len()), body.to_vec()].concat();
     [
         b"\0asm\x01\0\0\0".to_vec(),
-        section(1, vec![1, 0x60, 0, 0]),
-        section(3, [leb(count), vec![0; count]].concat()),
+        section(
+            1,
+            [vec![3, 0x60, 0, 0, 0x60, 32], vec![I32; 32], vec![8], vec![I32; 8], vec![0x60, 32], vec![I32; 32], vec![0]]
+                .concat(),
+        ),
+        section(3, [leb(count), vec![ty; count]].concat()),
         section(4, vec![1, 0x70, 0, 10]),
         section(5, vec![1, 0, 2]),
         section(10, [leb(count), function.repeat(count)].concat()),
@@ -225,6 +244,18 @@ fn whatever_passes_the_scan_is_compiled_within_bounds() {
         let (seconds, mib) = compile(module, 512 << 20, 10);
         println!("{name:>13}, {count} of them: {seconds:>5.2} s, {mib} MiB");
     }
+    for kind in 0..typed(0).len() {
+        let of = |units: usize| typed(units).swap_remove(kind);
+        let units = most(MAX_BODY / 3, |units| passes(&module_of(of(units).1, &of(units).2, 1)));
+        let (name, ty, body) = of(units);
+        let count = if whole { most((1 << 20) / body.len(), |count| passes(&module_of(ty, &body, count))) } else { 1 };
+        let (memory, seconds) = if whole { (2 << 30, 60) } else { (512 << 20, 10) };
+        let (seconds, mib) = compile(&module_of(ty, &body, count), memory, seconds);
+        println!(
+            "{name:>13}: {count:>3} functions of {units:>5} units, {:>5} bytes each: {seconds:>5.2} s, {mib} MiB",
+            body.len()
+        );
+    }
     assert!(compiled > 20, "most kinds have some that pass: {compiled}");
 }
 
@@ -235,6 +266,9 @@ fn what_would_cost_more_is_refused_with_what_to_do() {
     for bomb in bombs(490).into_iter().filter(|bomb| meets.contains(&bomb.name.as_str())) {
         let message = refusal(&module(&bomb.body(3000), 1));
         assert!(message.contains("split it"), "{}: {message}", bomb.name);
+    }
+    for (name, ty, body) in typed(5_000) {
+        assert!(refusal(&module_of(ty, &body, 1)).contains("split it"), "{name}");
     }
     for (name, module) in beginnings(100_000) {
         let message = refusal(&module);

@@ -66,6 +66,7 @@ macro_rules! conformance_suite {
             isolation::every_scope_sees_exactly_what_the_predicate_says,
             reading::a_tombstone_hides_the_id_but_not_its_history,
             reading::pages_resume_where_they_ended,
+            reading::a_page_ends_with_the_row_that_reaches_its_bytes,
             reading::filters_match_the_last_version,
             reading::newest_first_is_append_order_reversed,
             reading::chain_order_yields_whole_chains,

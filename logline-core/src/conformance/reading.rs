@@ -67,6 +67,34 @@ pub async fn pages_resume_where_they_ended<L: Ledger>(ledger: &L) {
     }
 }
 
+/// Pages that are bounded in bytes, of text and of what that takes in memory, show the same rows.
+pub async fn a_page_ends_with_the_row_that_reaches_its_bytes<L: Ledger>(ledger: &L) {
+    let small = serde_json::Value::Array(vec![serde_json::json!({"": 0}); 1000]);
+    for n in 0..40 {
+        let content = if n < 20 { serde_json::json!("x".repeat(10_000)) } else { small.clone() };
+        append(ledger, seal(note(n).content(content))).await;
+    }
+    for query in [Query::timeline(), Query::new(), Query::chains(), Query::timeline().order(Order::Newest)] {
+        let whole = walk(ledger, &query, 1000).await;
+        same(&whole.len(), &40, "rows");
+        let bounded = query.clone().max_bytes(35_000);
+        same(&walk(ledger, &bounded, 1000).await, &whole, &format!("{query:?} in pages of 35,000 bytes"));
+        let first = ledger.scan(&Scope::Operator, &bounded.limit(1000), None).await.or_fail("scan");
+        hold((1..=4).contains(&first.rows.len()) && first.next.is_some(), "a page of at most four rows");
+        // Seven bytes each as text, and a hundred times as much in memory.
+        let heavy = query.clone().max_bytes(100_000).limit(1000);
+        let page = ledger.scan(&Scope::Operator, &heavy, Some(&cursor_after(ledger, &query, 25).await)).await.or_fail("scan");
+        hold(page.rows.len() <= 10, "a page of a few heavy rows, or of light ones");
+    }
+    let one = Query::timeline().max_bytes(1).limit(10);
+    same(&ledger.scan(&Scope::Operator, &one, None).await.or_fail("scan").rows.len(), &1, "one row at least");
+}
+
+async fn cursor_after<L: Ledger>(ledger: &L, query: &Query, rows: usize) -> Cursor {
+    let page = ledger.scan(&Scope::Operator, &query.clone().limit(rows), None).await.or_fail("scan");
+    page.rows.into_iter().last().or_fail("a row").cursor
+}
+
 /// Filters look at the last version; with all versions, at each.
 pub async fn filters_match_the_last_version<L: Ledger>(ledger: &L) {
     let open = seal(note(1).status("open").parent(id(50)).trace("t1"));

@@ -212,7 +212,11 @@ impl Host {
         {
             return Err(self.deny(&driver, &scope, &request, (FUEL_QUOTA, per_day), now.day(), now).await?.into());
         }
-        let mut terms = Terms { worker: signer.public_key(), now, lease, charges: None };
+        let fuel = throttle.per_tenant_daily_fuel.filter(|_| kernel == ids::RUN_CODE).map(|_| {
+            let limits = function.as_ref().and_then(|function| trusted.manifest.limits_for(function).ok());
+            limits.unwrap_or_else(|| trusted.manifest.limits_of(&request.tenant_id)).fuel
+        });
+        let mut terms = Terms { worker: signer.public_key(), now, lease, charges: None, fuel };
         loop {
             let mut options = AppendOptions::default();
             // What policies look at again is no execution of a function.
@@ -433,24 +437,8 @@ impl Host {
         let mut request = self.request(tenant, request).await?.into_signed();
         self.check_origin(&mut request, ids::RUN_CODE).await??;
         let now = self.inner.ledger.now().await?;
-        let used_up = self.most_fuel(&request).await?.map(|fuel| Charges::of_attempt(now.day(), FUEL_QUOTA, fuel));
+        let used_up = request::fuel_allowed(&request).map(|fuel| Charges::of_attempt(now.day(), FUEL_QUOTA, fuel));
         self.write_last(tenant, request::cancel(&request, who, used_up, now)?).await
-    }
-
-    /// The fuel that an attempt of a request may use, where there is a limit to count for: what an attempt that is cancelled has used is
-    /// not known, and must not be free.
-    async fn most_fuel(&self, request: &SignedSpan) -> Result<Option<u64>, HostError> {
-        let manifest = &self.trusted().manifest;
-        if manifest.throttle.per_tenant_daily_fuel.is_none() || request::kernel(request) != ids::RUN_CODE {
-            return Ok(None);
-        }
-        let tenant = &request.tenant_id;
-        let function = match request.parent_id {
-            Some(id) => self.inner.ledger.find(&Scope::runtime(tenant), tenant, id).await?,
-            None => None,
-        };
-        let limits = function.and_then(|function| manifest.limits_for(&function).ok());
-        Ok(Some(limits.unwrap_or_else(|| manifest.limits_of(tenant)).fuel))
     }
 
     /// Schedules a request again that is dead, cancelled or ended in error, with as many attempts as it had at first and

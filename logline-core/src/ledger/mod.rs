@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 pub use error::{Conflict, LedgerError, Retry};
 pub use position::Position;
-pub use query::{Order, Query, Versions};
+pub use query::{Order, Query, Versions, weight};
 pub use quota::{Charges, Limit};
 pub use signal::Signal;
 pub use standing::{MAX_STANDING, Standing};

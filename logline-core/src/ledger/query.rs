@@ -33,6 +33,15 @@ pub struct Query {
     pub until: Option<Cursor>,
     /// Rows in a page; backends cap it ([`Capability::max_page`](crate::ledger::Capability)). Zero means the cap.
     pub limit: usize,
+    /// Bytes in a page, about: it ends with the row that reaches them. Backends cap this as well. Zero means the cap.
+    pub max_bytes: usize,
+}
+
+/// What a text of JSON weighs in memory, about, in bytes of a page: small arrays and objects take many times their text.
+#[must_use]
+pub fn weight(text: &[u8]) -> usize {
+    const CONTAINER: usize = 64;
+    text.len() + CONTAINER * text.iter().filter(|byte| matches!(byte, b'{' | b'[')).count()
 }
 
 /// Which versions of an id a scan yields.
@@ -142,6 +151,19 @@ impl Query {
             && same(self.owner.as_deref(), Some(span.owner_id.as_str()))
             && same(self.status.as_deref(), span.status.as_deref())
             && same(self.trace_id.as_deref(), span.trace_id.as_deref())
+    }
+
+    /// Sets the bytes of a page.
+    #[must_use]
+    pub fn max_bytes(mut self, bytes: usize) -> Self {
+        self.max_bytes = bytes;
+        self
+    }
+
+    /// The bytes of a page within a backend's cap.
+    #[must_use]
+    pub fn page_bytes(&self, max: usize) -> usize {
+        if self.max_bytes == 0 { max } else { self.max_bytes.min(max) }
     }
 
     /// The page size within a backend's cap.

@@ -57,19 +57,19 @@ pub struct LookRoom {
 }
 
 impl LookRoom {
-    /// Rows up to this many bytes are small.
-    const SMALL: usize = 64 << 10;
+    /// Rows up to this [`weight`](crate::ledger::weight) are small.
+    const SMALL: usize = 256 << 10;
 
-    /// Bytes of all large rows together.
-    const LARGE: usize = 4 << 20;
+    /// The weight of all large rows together.
+    const LARGE: usize = 32 << 20;
 
-    /// Whether there is room for a row of so many bytes. There is for the first.
-    pub fn takes(&mut self, bytes: usize) -> bool {
-        if bytes <= Self::SMALL {
+    /// Whether there is room for a row of this weight. There is for the first.
+    pub fn takes(&mut self, weight: usize) -> bool {
+        if weight <= Self::SMALL {
             return true;
         }
         let before = self.large;
-        self.large += bytes;
+        self.large += weight;
         before == 0 || self.large <= Self::LARGE
     }
 }

@@ -60,12 +60,14 @@ impl Evidence {
         };
         let receipt = read_receipt(receipt).map_err(&refuse)?;
         let journal = Journal::of(&span).map_err(&refuse)?;
-        let named = |what: &str| named(&span, what).ok_or_else(|| refuse(format!("its metadata names no {what}")));
+        let named = |what: &str| named(&span, what).ok_or_else(|| deny(format!("its metadata names no {what}")));
         let (function, request) = (named("function")?, named("request")?);
         let (function, request) = (rows.get(&function).await?, rows.get(&request).await?);
         let first = rows.first(&request.tenant_id, request.id).await?;
         let first = first.ok_or_else(|| ReplayError::Missing { key: request.key() })?;
         let frame = frame(&span).map_err(&deny)?;
+        let kernel = named("kernel")?;
+        rows.get(&kernel).await?;
         let evidence = Self { span, receipt, journal, request, function, frame };
         evidence.check(&first).map_err(deny)?;
         Ok(evidence)
@@ -150,6 +152,8 @@ impl Evidence {
         expected.host_calls = repeated.host_calls;
         if expected.engine_hash == repeated.engine_hash {
             expected.fuel_used = repeated.fuel_used;
+            expected.peak_memory_bytes = repeated.peak_memory_bytes;
+            expected.engine.clone_from(&repeated.engine);
         }
         expected
     }

@@ -1,14 +1,21 @@
 //! The host of a repetition: it answers as the journal says, as far as that can be true, and writes the journal again.
 
+use std::collections::HashMap;
+
 use async_trait::async_trait;
 use logline_core::ledger::{Cursor, Query};
 use logline_core::sandbox::Failure;
 use logline_core::{Draft, Scope, SignedSpan, SpanKey};
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::evidence::{Evidence, Rows};
 use super::{Difference, ReplayError};
-use crate::journal::{Answer, Journal, Source, full, page};
+use crate::journal::{Answer, Journal, Source, foreign_cursor, full, page};
+
+/// Bytes that a row has in a journal at most, and a cursor with what belongs to it.
+const MAX_ROW: usize = 6 * 256 + 256;
+const MAX_CURSOR: usize = 4096;
 
 pub(crate) struct Playback<'a> {
     pub(crate) rows: Rows<'a>,
@@ -17,6 +24,8 @@ pub(crate) struct Playback<'a> {
     owner: Scope,
     /// Bytes of an answer.
     max_answer: usize,
+    /// Bytes of the journal.
+    max_journal: usize,
     recorded: Journal,
     /// As the repetition writes it.
     pub(crate) journal: Journal,
@@ -29,10 +38,16 @@ pub(crate) struct Playback<'a> {
 impl<'a> Playback<'a> {
     pub(crate) fn new(rows: Rows<'a>, evidence: &Evidence) -> Self {
         let Evidence { span, receipt, journal: recorded, request, .. } = evidence;
-        let (execution, recorded, max_answer) = (span.key(), recorded.clone(), receipt.limits.host_call_bytes);
+        let (execution, recorded) = (span.key(), recorded.clone());
+        let (max_answer, max_journal) = (receipt.limits.host_call_bytes, receipt.limits.journal_bytes);
         let owner = Scope::user(&request.tenant_id, &request.owner_id);
         let journal = Journal::new(recorded.now);
-        Self { rows, execution, owner, max_answer, recorded, journal, problem: None, refusals: Vec::new() }
+        Self { rows, execution, owner, max_answer, max_journal, recorded, journal, problem: None, refusals: Vec::new() }
+    }
+
+    /// Bytes of the journal so far.
+    fn bytes(&self) -> usize {
+        self.journal.answers.iter().map(Answer::bytes).sum()
     }
 
     fn recorded(&self, call: u32) -> Option<Answer> {
@@ -47,6 +62,7 @@ impl<'a> Playback<'a> {
             return deny(format!("call {call} was answered with {} rows, it asked for {}", named.len(), query.limit));
         }
         let (mut spans, mut bytes) = (Vec::with_capacity(named.len()), 0_usize);
+        let mut seen: HashMap<(String, Uuid), u32> = HashMap::new();
         for row in named {
             let key = SpanKey { tenant_id: row.0.clone(), id: row.1, seq: row.2 };
             let span = self.rows.get(&(key, row.3)).await?;
@@ -55,6 +71,10 @@ impl<'a> Playback<'a> {
                     "call {call} was answered with {}, which its query does not find for whoever asked",
                     span.key()
                 ));
+            }
+            // A version is found once, and while a page is read an id may only get newer ones.
+            if seen.insert((span.tenant_id.clone(), span.id), span.seq).is_some_and(|before| before >= span.seq) {
+                return deny(format!("call {call} was answered with {} twice, or with an older version after it", span.key()));
             }
             bytes = bytes.saturating_add(span.to_line().len());
             if bytes > self.max_answer && !spans.is_empty() {
@@ -74,6 +94,10 @@ impl Source for Playback<'_> {
     async fn query(&mut self, call: u32, query: Query, cursor: Option<Cursor>) -> Result<Value, Failure> {
         if self.recorded.full_at.is_some_and(|full_at| call >= full_at) {
             self.journal.full_at.get_or_insert(call);
+            if self.bytes() + MAX_ROW * query.limit + MAX_CURSOR <= self.max_journal {
+                let reason = format!("call {call} was refused because the journal was full, and it had room");
+                self.problem.get_or_insert(ReplayError::DoesNotHold { key: self.execution.clone(), reason });
+            }
             return Err(full());
         }
         // A call that was not made before: what follows from it shows as a difference.
@@ -82,7 +106,9 @@ impl Source for Playback<'_> {
         self.journal.answers.push(answer.clone());
         if let Some(error) = answer.error {
             // The one reason for which a query that can be read is refused.
-            if error.code != "invalid_query" || cursor.is_none() {
+            let expected = cursor.as_ref().map(foreign_cursor);
+            if expected.is_none_or(|expected| (expected.code, expected.message) != (error.code.clone(), error.message.clone()))
+            {
                 let reason = format!("call {call} was refused with `{}`, which no query is", error.code);
                 self.problem.get_or_insert(ReplayError::DoesNotHold { key: self.execution.clone(), reason });
             }
@@ -107,10 +133,11 @@ impl Source for Playback<'_> {
         let Some(answer) = self.recorded(call) else { return draft };
         let Some(error) = answer.error.clone() else { return draft };
         self.journal.answers.push(answer);
-        let code = draft.as_ref().err().map(|failure| failure.code.clone());
-        if code.as_deref() != Some(error.code.as_str()) {
+        // Its words reach the function as well.
+        let again = draft.as_ref().err().map(Failure::to_value).unwrap_or_default();
+        if again != json!(error) {
             let what = format!("metadata.journal.answers (call {call})");
-            self.refusals.push(Difference { what, recorded: json!(error), repeated: json!(code) });
+            self.refusals.push(Difference { what, recorded: json!(error), repeated: again });
         }
         Err(Failure::new(error.code, error.message))
     }
