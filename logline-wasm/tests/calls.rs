@@ -7,11 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use futures_util::FutureExt as _;
 use futures_util::future::{join, join_all};
-use logline_core::Timestamp;
-use logline_core::sandbox::{Failure, HostCalls, Job, Limits, Sandbox as _, Share};
+use logline_core::sandbox::{Job, Limits, Sandbox as _, Share};
 use logline_wasm::{WasmOptions, WasmSandbox};
 use serde_json::{Value, json};
 
@@ -358,39 +356,14 @@ fn a_guest_that_asks_only_nonsense_does_not_keep_the_host_from_its_thread() {
     });
 }
 
-/// A host whose every answer is long.
-struct Verbose;
-
-#[async_trait]
-impl HostCalls for Verbose {
-    fn log(&mut self, _: Value) -> Result<(), Failure> {
-        Ok(())
-    }
-
-    fn now(&mut self) -> Timestamp {
-        Timestamp::EPOCH
-    }
-
-    fn random(&mut self, bytes: usize) -> Result<Vec<u8>, Failure> {
-        Ok(vec![7; bytes])
-    }
-
-    async fn query(&mut self, _: Value) -> Result<Value, Failure> {
-        Ok(json!("x".repeat(1_000_000)))
-    }
-
-    fn emit(&mut self, _: Value) -> Result<Value, Failure> {
-        Ok(Value::Null)
-    }
-}
-
 #[test]
 fn an_answer_that_is_too_long_is_paid_for_whole() {
     block_on(async {
         let mut limits = Limits::default();
         limits.host_call_bytes = 1000;
         let code = ask(4, "{}");
-        let report = sandbox().run(Job::new("acme", &code, &Value::Null, &limits), &mut Verbose).await;
+        let mut desk = Desk { reply: Some(json!("x".repeat(1_000_000))), ..Desk::default() };
+        let report = sandbox().run(Job::new("acme", &code, &Value::Null, &limits), &mut desk).await;
         assert_eq!(report.result.unwrap()["code"], "too_large");
         assert!(report.receipt.fuel_used > 1_000_000, "{}", report.receipt.fuel_used);
     });
