@@ -192,14 +192,14 @@ impl Source for Recorder<'_> {
                 let written = self.write(Answer { call, rows: Some(rows), cursor: next.clone(), error: None });
                 (page(&spans, next.as_deref()), written)
             }
-            Err(LedgerError::InvalidCursor { .. }) if cursor.is_some() => {
-                let failure = cursor.as_ref().map(foreign_cursor).unwrap_or_else(full);
+            Err(error) => {
+                let Some(cursor) = cursor.filter(|_| matches!(error, LedgerError::InvalidCursor { .. })) else {
+                    self.ledger_error.get_or_insert(error);
+                    return Err(Failure::new("unavailable", "the ledger could not be read"));
+                };
+                let failure = foreign_cursor(&cursor);
                 let written = self.refuse(call, &failure);
                 (Err(failure), written)
-            }
-            Err(error) => {
-                self.ledger_error.get_or_insert(error);
-                return Err(Failure::new("unavailable", "the ledger could not be read"));
             }
         };
         if !is_written {
