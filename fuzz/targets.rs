@@ -4,7 +4,9 @@
 use std::sync::OnceLock;
 
 use async_trait::async_trait;
-use logline_core::sandbox::{Failure, HostCalls, Job, Limits, Sandbox as _};
+use logline_core::Failure;
+use logline_core::contract::{HostCalls, Job, Sandbox as _};
+use logline_core::trust::Limits;
 use logline_core::{Rules, Timestamp, json, parse_draft, parse_line, parse_unsealed};
 use logline_wasm::{WasmOptions, WasmSandbox};
 use serde_json::Value;

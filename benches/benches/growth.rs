@@ -14,9 +14,8 @@
 use std::time::{Duration, Instant};
 
 use logline_benches::{draft, key};
-use logline_core::ledger::{
-    AppendOptions, Charges, Cursor, Ledger as _, LedgerExt as _, Limit, Order, Query, Work, WorkQueue as _,
-};
+use logline_core::ledger::{AppendOptions, Cursor, Ledger as _, LedgerExt as _, Limit, Order, Query, Work, WorkQueue as _};
+use logline_core::request::Charges;
 use logline_core::{Draft, Scope, SystemClock, SystemIds, VerifiedSpan};
 use logline_pg::{PgLedger, PgOptions, migrate};
 use logline_pg_testing::{PrivateServer, ServerOptions};

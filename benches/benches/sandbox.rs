@@ -23,7 +23,9 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
-use logline_core::sandbox::{Failure, HostCalls, Job, Limits, Sandbox as _};
+use logline_core::Failure;
+use logline_core::contract::{HostCalls, Job, Sandbox as _};
+use logline_core::trust::Limits;
 use logline_core::{Hash, Timestamp, canonical};
 use logline_wasm::{CacheKey, WasmOptions, WasmSandbox};
 use serde_json::{Value, json};

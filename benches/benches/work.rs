@@ -26,7 +26,7 @@ use logline_core::request::Request;
 use logline_core::roles::Role;
 use logline_core::trust::{Manifest, RootSet, TrustRoot};
 use logline_core::{Draft, Host, KeyPair, SYSTEM_TENANT, Scope, Signer as _, SystemClock, Visibility, ids};
-use logline_kernels::{Run as _, WorkerOptions};
+use logline_kernels::{Run as _, Worker};
 use logline_pg::{PgLedger, PgOptions, migrate};
 use logline_pg_testing::{PrivateServer, ServerOptions};
 use logline_sqlite::SqliteLedger;
@@ -119,7 +119,7 @@ async fn prepare(ledger: Arc<dyn WorkQueue>) {
         manifest = manifest.grant(key(host).public_key(), Role::Runtime, [SYSTEM_TENANT, "*"]);
     }
     TrustRoot::new([key(1).public_key()], 1).publish(&ledger, &manifest, &key(1), &SystemClock).await.unwrap();
-    logline_kernels::install(&ledger, &key(2), &SystemClock).await.unwrap();
+    logline_kernels::install(&ledger, &logline_kernels::all(), &key(2), &SystemClock).await.unwrap();
     let host = host(ledger, 0).await;
     for n in 0..TENANTS {
         let draft = Draft::new("function")
@@ -140,8 +140,7 @@ async fn host(ledger: Arc<dyn WorkQueue>, n: u8) -> Host {
         .ledger(ledger)
         .trust(TrustRoot::new([key(1).public_key()], 1))
         .key(key(10 + n))
-        .kernels(logline_kernels::native())
-        .services(logline_kernels::services())
+        .install(logline_kernels::all())
         .sandbox(WasmSandbox::new().unwrap())
         .build()
         .await
@@ -177,7 +176,7 @@ impl Fleet {
             .map(|host| {
                 let mut stopped = stopped.clone();
                 tokio::spawn(async move {
-                    host.run(WorkerOptions::default(), async move { drop(stopped.changed().await) }).await.unwrap();
+                    host.run(Worker::default(), async move { drop(stopped.changed().await) }).await.unwrap();
                 })
             })
             .collect();

@@ -16,8 +16,8 @@ use logline_core::ledger::{Ledger as _, WatchFrom};
 use logline_core::roles::Role;
 use logline_core::trust::{Manifest, RootSet, TrustRoot};
 use logline_core::{Draft, Host, KeyPair, SYSTEM_TENANT, Scope, SignedSpan, Signer as _, SystemClock, Visibility, ids};
-use logline_kernels::policy::{Decision, DryRunOptions, dry_run};
-use logline_kernels::{Loops, Run as _};
+use logline_kernels::{Loops, Run as _, SchedulerReport, WorkerReport};
+use logline_policy::{AgentReport, Decision, DryRunOptions, dry_run};
 use logline_sqlite::SqliteLedger;
 use logline_wasm::WasmSandbox;
 use serde_json::{Value, json};
@@ -70,14 +70,13 @@ async fn run(options: &Options) -> Result<bool> {
         .grant(publisher.public_key(), Role::Publisher, [SYSTEM_TENANT, TENANT])
         .grant(host_key.public_key(), Role::Runtime, [SYSTEM_TENANT, TENANT]);
     trust.publish(&ledger, &manifest, &root, &SystemClock).await?;
-    logline_kernels::install(&ledger, &publisher, &SystemClock).await?;
+    logline_kernels::install(&ledger, &logline_kernels::all().and(logline_policy::all()), &publisher, &SystemClock).await?;
     let host = Host::builder()
         .ledger(ledger.clone())
         .trust(trust.clone())
         .key(host_key)
-        .kernels(logline_kernels::native())
-        .services(logline_kernels::services())
-        .validators(logline_kernels::validators())
+        .install(logline_kernels::all())
+        .install(logline_policy::all())
         .sandbox(WasmSandbox::new()?)
         .build()
         .await?;
@@ -85,7 +84,7 @@ async fn run(options: &Options) -> Result<bool> {
     host.publish(scheduled(), &publisher).await?;
     host.publish(policy("answered", answered()), &publisher).await?;
     host.publish(policy("reminder", reminder()), &publisher).await?;
-    logline_kernels::install_policies(&ledger, TENANT, "compliance", &publisher, &SystemClock).await?;
+    logline_policy::install_policies(&ledger, TENANT, "compliance", &publisher, &SystemClock).await?;
     println!(
         "one function on a schedule of every second, two policies of ours, eight built in. {} seconds:\n",
         options.seconds
@@ -97,11 +96,13 @@ async fn run(options: &Options) -> Result<bool> {
             show(&row.span);
         }
     }));
-    let ran = host.run(Loops::all(), tokio::time::sleep(Duration::from_secs(options.seconds))).await?;
+    let ran = host.run(Loops::installed(&host), tokio::time::sleep(Duration::from_secs(options.seconds))).await?;
     show.abort();
+    let (worker, scheduler, agent) =
+        (ran.report::<WorkerReport>(), ran.report::<SchedulerReport>(), ran.report::<AgentReport>());
     println!(
         "\n{} slots, {} attempts, {} decisions, {} spans written for policies",
-        ran.observer.submitted, ran.worker.recorded, ran.policies.spans, ran.policies.effects
+        scheduler.submitted, worker.recorded, agent.spans, agent.effects
     );
 
     // The same question to the past: nothing is written.
@@ -128,7 +129,7 @@ async fn run(options: &Options) -> Result<bool> {
     audit.authorities = Some(&trusted.authorities);
     let report = fsck(&ledger, audit, &mut |_| {}).await?;
     println!("{} rows, {} problems", report.rows, report.problems);
-    Ok(report.problems == 0 && ran.worker.recorded > 0 && ran.policies.effects > 0)
+    Ok(report.problems == 0 && worker.recorded > 0 && agent.effects > 0)
 }
 
 fn scheduled() -> Draft {

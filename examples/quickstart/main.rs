@@ -77,7 +77,7 @@ async fn run(options: Options) -> Result<bool> {
         .ledger(ledger.clone())
         .trust(setup.trust.clone())
         .key(setup.host.clone())
-        .kernels(logline_kernels::native())
+        .install(logline_kernels::all())
         .sandbox(WasmSandbox::new()?)
         .build()
         .await?;

@@ -65,7 +65,7 @@ impl Setup {
             }
             Err(e) => return Err(e.into()),
         }
-        logline_kernels::install(ledger, &system_publisher, &SystemClock).await?;
+        logline_kernels::install(ledger, &logline_kernels::all(), &system_publisher, &SystemClock).await?;
         Ok(Self { trust, host, tenant_publisher })
     }
 

@@ -13,7 +13,9 @@ use std::process::ExitCode;
 
 use async_trait::async_trait;
 use clap::Parser;
-use logline_core::sandbox::{Failure, HostCalls, Job, Limits, Report, Sandbox as _};
+use logline_core::Failure;
+use logline_core::contract::{HostCalls, Job, Report, Sandbox as _};
+use logline_core::trust::Limits;
 use logline_core::{Clock as _, SystemClock, Timestamp, canonical, json as strict};
 use logline_wasm::WasmSandbox;
 use serde_json::{Value, json};

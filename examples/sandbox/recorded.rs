@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use logline_core::contract::Sandbox;
 use logline_core::request::Request;
 use logline_core::roles::Role;
-use logline_core::sandbox::Sandbox;
 use logline_core::trust::{Manifest, RootSet, TrustRoot};
 use logline_core::{
     Draft, Host, KeyPair, MemoryLedger, Rules, SYSTEM_TENANT, Scope, Signer as _, SystemClock, Visibility, canonical, ids,
@@ -25,12 +25,12 @@ pub(crate) async fn show(code: &[u8], config: Value, input: Value) -> Result<boo
         .grant(key.public_key(), Role::Publisher, [SYSTEM_TENANT, "acme"])
         .grant(key.public_key(), Role::Runtime, [SYSTEM_TENANT, "acme"]);
     trust.publish(&ledger, &manifest, &key, &SystemClock).await?;
-    logline_kernels::install(&ledger, &key, &SystemClock).await?;
+    logline_kernels::install(&ledger, &logline_kernels::all(), &key, &SystemClock).await?;
     let host = Host::builder()
         .ledger(ledger.clone())
         .trust(trust)
         .key(key.clone())
-        .kernels(logline_kernels::native())
+        .install(logline_kernels::all())
         .sandbox(WasmSandbox::new()?)
         .build()
         .await?;

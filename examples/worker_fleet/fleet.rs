@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use logline_core::{IdSource as _, SystemIds, Timestamp};
-use logline_kernels::{Run as _, WorkerOptions};
+use logline_kernels::{Run as _, Worker, WorkerOptions, WorkerReport};
 
 use crate::Result;
 use crate::setup::{self, Place};
@@ -24,7 +24,7 @@ pub(crate) async fn work(number: usize, url: &str, keys: &Path) -> Result<()> {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
         let _ = ended.send(());
     });
-    let worked = host.run(options, async move { drop(end.await) }).await?.worker;
+    let worked = host.run(Worker::new(options), async move { drop(end.await) }).await?.report::<WorkerReport>();
     tracing::info!(?worked, "worker {number} is done");
     Ok(())
 }

@@ -74,7 +74,7 @@ impl Place {
             .grant(authority.public_key(), Role::Runtime, everywhere);
         let trust = TrustRoot::new([root.public_key()], 1);
         trust.publish(&ledger, &manifest, &root, &SystemClock).await?;
-        logline_kernels::install(&ledger, &publisher, &SystemClock).await?;
+        logline_kernels::install(&ledger, &logline_kernels::all(), &publisher, &SystemClock).await?;
         let now = SystemClock.now();
         for worker in 0..workers {
             let (key, _) = KeyPair::load_or_create(key_file(keys.path(), &worker.to_string()))?;
@@ -132,8 +132,7 @@ pub(crate) async fn host(url: &str, keys: &Path, name: &str) -> Result<Host> {
         .ledger(open(url).await?)
         .trust(trust)
         .key(KeyPair::load(key_file(keys, name))?)
-        .kernels(logline_kernels::native())
-        .services(logline_kernels::services())
+        .install(logline_kernels::all())
         .sandbox(WasmSandbox::new()?);
     Ok(host.build().await?)
 }

@@ -23,12 +23,12 @@ async fn score(ledger: SqliteLedger, key: &KeyPair) -> Execution {
         .grant(key.public_key(), Role::Publisher, ["system", "*"])
         .grant(key.public_key(), Role::Runtime, ["system", "*"]);
     trust.publish(&ledger, &manifest, key, &SystemClock).await.unwrap();
-    logline_kernels::install(&ledger, key, &SystemClock).await.unwrap();
+    logline_kernels::install(&ledger, &logline_kernels::all(), key, &SystemClock).await.unwrap();
     let host = Host::builder()
         .ledger(ledger)
         .trust(trust)
         .key(key.clone())
-        .kernels(logline_kernels::native())
+        .install(logline_kernels::all())
         .sandbox(WasmSandbox::new().unwrap())
         .build()
         .await

@@ -33,7 +33,7 @@
 //! | what is hashed and signed | [`canonical`], [`dsse`], [`KeyPair`], [`Signer`] |
 //! | where rows go | [`ledger::Ledger`], [`Scope`], [`MemoryLedger`] |
 //! | who may sign what | [`trust::TrustRoot`], [`trust::Manifest`], [`roles`] |
-//! | what runs | [`Host`], [`kernel::Kernel`], [`sandbox::Sandbox`], [`request`] |
+//! | what runs | [`Host`], [`contract::Kernel`], [`contract::Sandbox`], [`request`] |
 //! | checking and moving ledgers | [`fsck`], [`ndjson`] |
 //!
 //! # Features
@@ -41,49 +41,36 @@
 //! - `conformance`: the trials that every ledger must pass, for whoever writes one.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests may"))]
 
-pub mod canonical;
-mod clock;
+mod audit;
 #[cfg(feature = "conformance")]
 pub mod conformance;
-mod draft;
-mod driver;
-pub mod dsse;
-pub mod fsck;
-mod hex;
+pub mod contract;
 mod host;
-pub mod ids;
-pub mod json;
-pub mod kernel;
-mod keyfile;
 mod keys;
 pub mod ledger;
-mod memory;
-pub mod ndjson;
-mod parse;
-mod recent;
 pub mod request;
 pub mod roles;
-mod rules;
-pub mod sandbox;
-mod scope;
-mod seal;
 mod span;
-mod stage0;
-mod timestamp;
 pub mod trust;
+mod value;
 
-pub use clock::{Clock, IdSource, ManualClock, SeededIds, SystemClock, SystemIds};
-pub use draft::Draft;
-pub use driver::AdmitError;
-pub use hex::{Hash, HexError, PublicKey, Signature};
-pub use host::{Claim, EXECUTIONS_QUOTA, Execution, FUEL_QUOTA, Host, HostBuilder, HostError};
-pub use keyfile::{HexErrorKind, KeyFileError, KeyTextError};
-pub use keys::{KeyPair, SignError, SignatureError, Signer, Verifier, check_key};
-pub use memory::MemoryLedger;
-pub use parse::{ParsedSpan, parse_draft, parse_line, parse_unsealed};
-pub use rules::{InvalidSpan, MAX_INTEGER, MAX_NAME_BYTES, Rules};
-pub use scope::{Denied, Scope};
-pub use seal::{Rejected, SealError, VerifiedSpan, VerifyError};
-pub use span::{CANONICAL_VERSION, DIGEST_KEY, SYSTEM_TENANT, Seal, SignedSpan, Span, SpanKey, Visibility};
-pub use stage0::{BootError, Booted};
-pub use timestamp::{Timestamp, TimestampError};
+pub use audit::{fsck, ndjson};
+pub use host::driver::AdmitError;
+pub use host::stage0::{BootError, Booted};
+pub use host::{
+    Claim, EXECUTIONS_QUOTA, Execution, FUEL_QUOTA, Host, HostBuilder, HostError, KernelSet, Service, ServiceReport, Shutdown,
+};
+pub use keys::keyfile::{HexErrorKind, KeyFileError, KeyTextError};
+pub use keys::{KeyPair, SignError, SignatureError, Signer, Verifier, check_key, dsse};
+pub use ledger::in_memory::MemoryLedger;
+pub use ledger::scope::{Denied, Scope};
+pub use span::draft::Draft;
+pub use span::parse::{ParsedSpan, parse_draft, parse_line, parse_unsealed};
+pub use span::rules::{InvalidSpan, MAX_INTEGER, MAX_NAME_BYTES, Rules};
+pub use span::seal::{Rejected, SealError, VerifiedSpan, VerifyError};
+pub use span::{CANONICAL_VERSION, DIGEST_KEY, SYSTEM_TENANT, Seal, SignedSpan, Span, SpanKey, Visibility, canonical};
+pub use value::clock::{Clock, IdSource, ManualClock, SeededIds, SystemClock, SystemIds};
+pub use value::failure::Failure;
+pub use value::hex::{Hash, HexError, PublicKey, Signature};
+pub use value::timestamp::{Timestamp, TimestampError};
+pub use value::{ids, json};

@@ -1,4 +1,5 @@
-//! The shape of the crate: modules import downwards only, and nothing comes in from outside that was not decided on.
+//! The shape of the workspace: rooms use only those below them, only the driver appends, and nothing comes in from outside that was not
+//! decided on.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
 
 use std::collections::BTreeSet;
@@ -6,37 +7,67 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Modules from the bottom up. A module may use those above it in this list, never those below.
-const LAYERS: &[&str] = &[
-    "hex",
-    "json",
-    "timestamp",
-    "span",
-    "rules",
-    "dsse",
-    "clock",
-    "ids",
-    "keys",
-    "recent",
-    "keyfile",
-    "canonical",
-    "draft",
-    "seal",
-    "parse",
-    "roles",
-    "scope",
-    "ledger",
-    "memory",
-    "sandbox",
-    "trust",
-    "kernel",
-    "request",
-    "stage0",
-    "driver",
-    "host",
-    "ndjson",
-    "fsck",
-    "conformance",
+/// The rooms of each crate from the bottom up: top-level modules, each a file or a folder. One may use those before it in the list, never
+/// those after it.
+const ROOMS: &[(&str, &[&str])] = &[
+    (
+        "logline-core",
+        &["value", "keys", "span", "roles", "request", "ledger", "trust", "contract", "host", "audit", "conformance"],
+    ),
+    ("logline-kernels", &["harness", "run_code", "replay", "schedule", "seeds", "worker"]),
+    (
+        "logline-policy",
+        &[
+            "value",
+            "bound",
+            "expression",
+            "template",
+            "action",
+            "effects",
+            "cursor",
+            "wasm",
+            "policy",
+            "batch",
+            "dry_run",
+            "due",
+            "agent",
+            "seeds",
+        ],
+    ),
+    (
+        "logline-wasm",
+        &[
+            "bounds",
+            "scan",
+            "kind",
+            "engine",
+            "artifact",
+            "disk",
+            "compiler",
+            "options",
+            "channel",
+            "share",
+            "state",
+            "abi",
+            "component",
+            "compiled",
+            "cache",
+            "decode",
+            "modules",
+            "call",
+            "threads",
+        ],
+    ),
+    ("logline-sqlite", &["error", "options", "row", "work", "schema", "readers", "select", "writer", "watcher"]),
+    (
+        "logline-pg",
+        &[
+            "error", "identity", "types", "position", "options", "row", "tail", "admit", "migrate", "select", "work", "doctor",
+            "writer",
+        ],
+    ),
+    ("logline-guest", &["abi", "host"]),
+    ("logline-cli", &["open", "output", "commands"]),
 ];
 
 /// The closed list of what core depends on.
@@ -68,34 +99,93 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-#[test]
-fn modules_import_downwards_only() {
-    let src = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut files = Vec::new();
-    sources(&src, &mut files);
-    let rank = |module: &str| LAYERS.iter().position(|m| *m == module);
-    let mut upwards = Vec::new();
-    for file in files {
-        let relative = file.strip_prefix(&src).unwrap();
-        let module = relative.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs");
-        if module == "lib" {
-            continue;
+fn workspace() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// The names behind `path` in a line of code: `crate::a::b` and `crate::{a, b}` name `a` and `b`.
+fn named<'l>(line: &'l str, path: &str) -> Vec<&'l str> {
+    let first = |text: &'l str| text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap_or_default();
+    let mut names = Vec::new();
+    for rest in line.split(path).skip(1) {
+        match rest.strip_prefix('{') {
+            Some(group) => names.extend(group.split('}').next().unwrap_or_default().split(',').map(|item| first(item.trim()))),
+            None => names.push(first(rest)),
         }
-        let own = rank(module).unwrap_or_else(|| panic!("module `{module}` has no layer: give it one in this test"));
-        let text = fs::read_to_string(&file).unwrap();
-        // Documentation may link anywhere.
-        let code = text.lines().map(|line| line.split("//").next().unwrap_or_default());
-        for line in code {
-            for used in line.split("crate::").skip(1) {
-                let used: String =
-                    used.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_' || c.is_ascii_digit()).collect();
-                if rank(&used).is_some_and(|rank| rank > own) {
-                    upwards.push(format!("{}: {}", relative.display(), line.trim()));
+    }
+    names
+}
+
+#[test]
+fn rooms_use_only_those_below_them_in_every_crate() {
+    let mut upwards = Vec::new();
+    for (package, rooms) in ROOMS {
+        let src = workspace().join(package).join("src");
+        let rank = |room: &str| rooms.iter().position(|r| *r == room);
+        let mut files = Vec::new();
+        sources(&src, &mut files);
+        let mut found = BTreeSet::new();
+        for file in files {
+            let relative = file.strip_prefix(&src).unwrap();
+            let room = relative.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs");
+            if ["lib", "main", "bin"].contains(&room) {
+                continue;
+            }
+            let own = rank(room).unwrap_or_else(|| panic!("{package}: room `{room}` has no place: give it one in this test"));
+            found.insert(room.to_owned());
+            let text = fs::read_to_string(&file).unwrap();
+            let is_flat = relative.iter().count() == 1;
+            // Documentation may link anywhere.
+            for line in text.lines().map(|line| line.split("//").next().unwrap_or_default()) {
+                let mut used = named(line, "crate::");
+                if is_flat {
+                    used.extend(named(line, "super::"));
+                }
+                if used.into_iter().any(|used| rank(used).is_some_and(|rank| rank > own)) {
+                    upwards.push(format!("{package}: {}: {}", relative.display(), line.trim()));
                 }
             }
         }
+        let listed: BTreeSet<_> = rooms.iter().map(|room| (*room).to_owned()).collect();
+        assert_eq!(found, listed, "{package}");
     }
     assert!(upwards.is_empty(), "{upwards:#?}");
+}
+
+/// Files that may append to a ledger, and why. Everything else goes through the driver, which holds every draft to the authorities.
+const APPENDERS: &[(&str, &str)] = &[
+    ("logline-core/src/host/driver.rs", "the driver"),
+    ("logline-core/src/trust/root.rs", "the first manifest, the next ones and their approvals: before a host can exist"),
+    ("logline-core/src/trust/delegation.rs", "keys of hosts, named by an authority that is no host"),
+    ("logline-core/src/audit/ndjson/import.rs", "rows that others have sealed; held to the same table"),
+    ("logline-kernels/src/seeds/mod.rs", "the function spans of kernels: before a host can boot"),
+    ("logline-core/src/ledger/mod.rs", "forwards the calls of a shared ledger, and the sugar over them"),
+];
+
+#[test]
+fn nothing_but_the_driver_and_a_named_few_appends() {
+    let mut found = BTreeSet::new();
+    for (package, _) in ROOMS.iter().filter(|(package, _)| !["logline-sqlite", "logline-pg", "logline-guest"].contains(package))
+    {
+        let mut files = Vec::new();
+        sources(&workspace().join(package).join("src"), &mut files);
+        for file in files {
+            let name = format!("{package}/src/{}", file.strip_prefix(workspace().join(package).join("src")).unwrap().display());
+            if name.contains("/conformance/") || name.contains("/in_memory/") {
+                continue;
+            }
+            let text = fs::read_to_string(&file).unwrap();
+            let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+            let mut code = code.lines().map(|line| line.split("//").next().unwrap_or_default());
+            if code.any(|line| {
+                line.contains("ledger.append") || line.contains(".append_one(") || line.contains("(**self).append(")
+            }) {
+                found.insert(name);
+            }
+        }
+    }
+    let allowed: BTreeSet<_> = APPENDERS.iter().map(|(file, _)| (*file).to_owned()).collect();
+    assert_eq!(found, allowed, "route it through `Host::publish`, `Host::record` or the driver");
 }
 
 fn tree(package: &str, arguments: &[&str]) -> BTreeSet<String> {
@@ -123,14 +213,16 @@ fn core_depends_on_nothing_but_the_closed_list() {
 
 #[test]
 fn kernels_know_no_backend_and_backends_only_core() {
-    let workspace = |package: &str| -> BTreeSet<String> {
+    let siblings = |package: &str| -> BTreeSet<String> {
         tree(package, &[]).into_iter().filter(|name| name.starts_with("logline") && name != package).collect()
     };
     let core = BTreeSet::from(["logline-core".to_owned()]);
     for package in ["logline-sqlite", "logline-pg", "logline-wasm", "logline-kernels"] {
-        assert_eq!(workspace(package), core, "{package}");
+        assert_eq!(siblings(package), core, "{package}");
     }
-    assert_eq!(workspace("logline-guest"), BTreeSet::new(), "guests know no host");
+    let with_kernels = BTreeSet::from(["logline-core".to_owned(), "logline-kernels".to_owned()]);
+    assert_eq!(siblings("logline-policy"), with_kernels, "policies know no backend and no sandbox");
+    assert_eq!(siblings("logline-guest"), BTreeSet::new(), "guests know no host");
 }
 
 #[test]

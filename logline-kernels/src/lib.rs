@@ -1,50 +1,32 @@
 //! The behaviours of LogLine as kernels, and their seeds.
 //!
-//! A host registers [`native`] and installs the seeds once; Stage-0 then boots each kernel from its signed span.
+//! A host installs [`all`]: `Host::builder().install(logline_kernels::all())`. [`install`] seals the function spans of a set into the
+//! ledger once; Stage-0 then boots each kernel and loop from its signed span, where the manifest allows it.
 
-mod blob;
-mod guest;
-mod journal;
-mod observer;
-mod pace;
-pub mod policy;
-mod record;
+pub mod harness;
 mod replay;
-mod run;
 mod run_code;
 pub mod schedule;
 mod seeds;
-mod standing;
 mod worker;
 
-use std::sync::Arc;
+use logline_core::KernelSet;
 
-use logline_core::kernel::{Kernel, Service, Validator};
-
-pub use blob::publish_module;
-pub use observer::{Observed, ObserverOptions};
-pub use policy::agent::{AgentOptions, Decided};
-pub use policy::due::PolicyDue;
+pub use harness::{Loops, Ran, Run};
 pub use replay::{Difference, Replay, ReplayError, replay};
-pub use run::{Loops, Ran, Run};
-pub use run_code::RunCode;
-pub use seeds::{InstallError, Installed, built_in_policies, install, install_policies, policy_id};
-pub use worker::{Worked, WorkerOptions};
+pub use run_code::{HOST_COLUMNS, RunCode, publish_module};
+pub use schedule::{Scheduler, SchedulerOptions, SchedulerReport};
+pub use seeds::{InstallError, Installed, install, install_one, parse_seeds};
+pub use worker::{Worker, WorkerOptions, WorkerReport};
 
-/// Every kernel of this crate, to be registered with a host.
+/// Everything of this crate: the kernel `run_code`, the loops `request_worker` and `observer_bot`, what checks functions before they are
+/// published, and the seeds of the three.
 #[must_use]
-pub fn native() -> Vec<Arc<dyn Kernel>> {
-    vec![Arc::new(RunCode::default()), Arc::new(PolicyDue)]
-}
-
-/// Every loop of this crate, to be registered with a host that [runs](Run) them.
-#[must_use]
-pub fn services() -> Vec<Service> {
-    vec![worker::SERVICE, observer::SERVICE, policy::agent::SERVICE]
-}
-
-/// What refuses policies and schedules that would not work when they are published, to be registered with a host.
-#[must_use]
-pub fn validators() -> Vec<Arc<dyn Validator>> {
-    vec![Arc::new(policy::Standards)]
+pub fn all() -> KernelSet {
+    KernelSet::new()
+        .kernel(RunCode::default())
+        .service(Worker::default())
+        .service(Scheduler::default())
+        .validator(schedule::FunctionValidator)
+        .seeds(seeds::kernels())
 }

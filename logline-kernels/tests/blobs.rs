@@ -3,8 +3,8 @@
 
 mod setup;
 
+use logline_core::contract::Sandbox;
 use logline_core::ledger::LedgerExt as _;
-use logline_core::sandbox::Sandbox;
 use logline_core::{Draft, Hash, Rules, Scope, SystemClock, SystemIds};
 use logline_kernels::publish_module;
 use serde_json::json;

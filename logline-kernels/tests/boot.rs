@@ -3,8 +3,8 @@
 
 mod setup;
 
+use logline_core::contract::NATIVE_RUNTIME;
 use logline_core::fsck::{Audit, fsck};
-use logline_core::kernel::NATIVE_RUNTIME;
 use logline_core::ledger::LedgerExt as _;
 use logline_core::trust::Manifest;
 use logline_core::{
@@ -152,7 +152,7 @@ fn a_host_that_is_no_runtime_gets_an_error_and_writes_nothing() {
     block_on(async {
         let ledger = ledger(&manifest()).await;
         let builder = Host::builder().ledger(ledger.clone()).trust(trust()).key(key(STRANGER));
-        let host = builder.kernels(logline_kernels::native()).build().await.unwrap();
+        let host = builder.install(logline_kernels::all()).build().await.unwrap();
         let error = host.boot(ids::RUN_CODE).await.err().unwrap();
         assert!(matches!(error, HostError::Boot(BootError::HostNotAuthorised { .. })), "{error}");
         assert!(spans(&ledger, "boot_event").await.is_empty());
@@ -193,13 +193,14 @@ fn installing_the_seeds_again_changes_nothing() {
     block_on(async {
         let ledger = ledger(&manifest()).await;
         for _ in 0..2 {
-            let installed = logline_kernels::install(&ledger, &key(SYSTEM_PUBLISHER), &SystemClock).await.unwrap();
+            let installed =
+                logline_kernels::install(&ledger, &logline_kernels::all(), &key(SYSTEM_PUBLISHER), &SystemClock).await.unwrap();
             assert!(installed.iter().all(|i| matches!(i, logline_kernels::Installed::Unchanged(_))), "{installed:?}");
         }
         let head = ledger.find(&Scope::Operator, SYSTEM_TENANT, ids::RUN_CODE).await.unwrap().unwrap();
         assert_eq!(head.seq, 2);
         // Another publisher takes over by the next version.
-        let installed = logline_kernels::install(&ledger, &key(STRANGER), &SystemClock).await.unwrap();
+        let installed = logline_kernels::install(&ledger, &logline_kernels::all(), &key(STRANGER), &SystemClock).await.unwrap();
         assert!(matches!(&installed[0], logline_kernels::Installed::Appended(key) if key.seq == 3));
     });
 }

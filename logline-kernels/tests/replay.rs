@@ -6,9 +6,9 @@ mod setup;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use logline_core::contract::{HostCalls, Job, Report, Sandbox};
 use logline_core::ledger::{Ledger, LedgerExt as _, Query, Versions};
 use logline_core::request::Request;
-use logline_core::sandbox::{HostCalls, Job, Report, Sandbox};
 use logline_core::{Draft, Hash, MemoryLedger, Rules, Scope, SignedSpan, SystemClock, SystemIds, Verifier, Visibility, ids};
 use logline_kernels::{Replay, ReplayError};
 use logline_wasm::WasmSandbox;

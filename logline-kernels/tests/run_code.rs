@@ -123,9 +123,9 @@ fn a_function_whose_row_was_changed_or_never_signed_does_not_run() {
         let path = folder.path().join("ledger");
         let ledger = logline_sqlite::SqliteLedger::open(&path).unwrap();
         setup::trust().publish(&ledger, &setup::manifest(), &key(setup::ROOT), &SystemClock).await.unwrap();
-        logline_kernels::install(&ledger, &key(setup::SYSTEM_PUBLISHER), &SystemClock).await.unwrap();
+        logline_kernels::install(&ledger, &logline_kernels::all(), &key(setup::SYSTEM_PUBLISHER), &SystemClock).await.unwrap();
         let builder = Host::builder().ledger(ledger.clone()).trust(setup::trust()).key(key(HOST));
-        let host = builder.kernels(logline_kernels::native()).sandbox(WasmSandbox::new().unwrap()).build().await.unwrap();
+        let host = builder.install(logline_kernels::all()).sandbox(WasmSandbox::new().unwrap()).build().await.unwrap();
         let zeros = "0".repeat(128);
         for set in ["code = '(module)'".to_owned(), format!("signature = '{zeros}'")] {
             let id = publish(&host, &echo()).await;
@@ -235,8 +235,8 @@ fn a_dropped_run_leaves_the_request_to_its_lease() {
 fn a_slow_run_is_marked() {
     block_on(async {
         let mut manifest = setup::manifest();
-        manifest.policy.slow_ms = 0;
-        manifest.policy.timeout_ms = Some(5_000);
+        manifest.times.slow_ms = 0;
+        manifest.times.timeout_ms = Some(5_000);
         let ledger = setup::ledger(&manifest).await;
         let host = setup::host_of(&ledger).await;
         // Long enough for a millisecond on any machine.
@@ -342,7 +342,10 @@ fn a_function_cannot_escalate_through_emit() {
             (r#"{"entity_type":"approval"}"#, "not_permitted"),
             (r#"{"entity_type":"execution"}"#, "not_permitted"),
             (r#"{"entity_type":"boot_event"}"#, "not_permitted"),
-            (r#"{"entity_type":"memory_note"}"#, "not_permitted"),
+            (r#"{"entity_type":"memory_audit"}"#, "not_permitted"),
+            (r#"{"entity_type":"logline_note"}"#, "not_permitted"),
+            (r#"{"entity_type":"request","this":"policy.due","status":"scheduled"}"#, "not_permitted"),
+            (r#"{"entity_type":"request","this":"anything.else","status":"scheduled"}"#, "not_permitted"),
             (r#"{"entity_type":"note","owner_id":"bob"}"#, "not_permitted"),
             (r#"{"entity_type":"note","tenant_id":"globex"}"#, "not_permitted"),
             (r#"{"entity_type":"note","id":"00000000-0000-4000-8000-000000000009"}"#, "not_permitted"),
@@ -356,7 +359,7 @@ fn a_function_cannot_escalate_through_emit() {
             let answer = output(&done);
             assert_eq!(answer["code"], code, "{draft}: {answer}");
         }
-        for entity_type in ["note", "policy", "approval", "memory_note"] {
+        for entity_type in ["note", "policy", "approval", "memory_audit"] {
             assert!(spans(&ledger, entity_type).await.is_empty(), "{entity_type}");
         }
         assert!(spans(&ledger, "function").await.iter().all(|f| f.seal.public_key != key(HOST).public_key()));

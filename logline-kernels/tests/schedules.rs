@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use logline_core::trust::Manifest;
 use logline_core::{Draft, Host, HostError, ManualClock, MemoryLedger, SignedSpan, SystemClock, Timestamp, ids};
-use logline_kernels::{Loops, ObserverOptions, Run as _, WorkerOptions};
+use logline_kernels::{Loops, Run as _, Scheduler, SchedulerOptions, Worker, WorkerOptions};
 use serde_json::{Value, json};
 use setup::{PUBLISHER, block_on, echo, function, host_of, key, run_until, spans, until};
 
@@ -26,7 +26,7 @@ async fn site(now: &str) -> (MemoryLedger, Arc<ManualClock>) {
     let clock = Arc::new(ManualClock::new(at(now)));
     let ledger = MemoryLedger::with_clock(clock.clone());
     setup::trust().publish(&ledger, &manifest(), &key(setup::ROOT), &SystemClock).await.unwrap();
-    logline_kernels::install(&ledger, &key(setup::SYSTEM_PUBLISHER), &SystemClock).await.unwrap();
+    logline_kernels::install(&ledger, &logline_kernels::all(), &key(setup::SYSTEM_PUBLISHER), &SystemClock).await.unwrap();
     (ledger, clock)
 }
 
@@ -35,7 +35,7 @@ fn scheduled(schedule: Value, published: &str) -> Draft {
 }
 
 fn observing() -> Loops {
-    Loops::none().observer(ObserverOptions::default().poll(Duration::from_millis(5)))
+    Scheduler::new(SchedulerOptions::default().poll(Duration::from_millis(5))).into()
 }
 
 /// Observes until there are so many requests of slots; the slots, in the order of their submission.
@@ -122,7 +122,7 @@ fn a_scheduled_function_runs_as_its_owner_and_gets_its_slot() {
         let schedule = json!({"cron": "*/5 * * * *", "time_zone": "Europe/Lisbon", "input": {"book": "eur"}});
         host.publish(scheduled(schedule, "2026-05-01T00:00:20Z"), &key(PUBLISHER)).await.unwrap();
         clock.set(at("2026-05-01T00:05:01Z"));
-        let loops = observing().worker(WorkerOptions::default().poll(Duration::from_millis(20)));
+        let loops = observing().with(Worker::new(WorkerOptions::default().poll(Duration::from_millis(20))));
         run_until(&host, loops, until(&ledger, 1, |row| row.entity_type == "execution")).await;
         let executions = spans(&ledger, "execution").await;
         assert_eq!(executions.len(), 1);
@@ -169,12 +169,12 @@ fn a_tenant_that_has_used_its_quota_gets_no_more_slots_today() {
         let clock = Arc::new(ManualClock::new(at("2026-05-01T00:00:30Z")));
         let ledger = MemoryLedger::with_clock(clock.clone());
         setup::trust().publish(&ledger, &manifest, &key(setup::ROOT), &SystemClock).await.unwrap();
-        logline_kernels::install(&ledger, &key(setup::SYSTEM_PUBLISHER), &SystemClock).await.unwrap();
+        logline_kernels::install(&ledger, &logline_kernels::all(), &key(setup::SYSTEM_PUBLISHER), &SystemClock).await.unwrap();
         let host = host_of(&ledger).await;
         host.publish(scheduled(json!({"every_ms": 60_000, "catch_up": "last"}), "2026-05-01T00:00:20Z"), &key(PUBLISHER))
             .await
             .unwrap();
-        let loops = || observing().worker(WorkerOptions::default().poll(Duration::from_millis(5)));
+        let loops = || observing().with(Worker::new(WorkerOptions::default().poll(Duration::from_millis(5))));
         for n in [1, 2] {
             clock.set(at(&format!("2026-05-01T00:0{n}:00Z")));
             run_until(&host, loops(), until(&ledger, n, |row| row.entity_type == "execution")).await;

@@ -9,16 +9,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use logline_core::contract::Sandbox;
 use logline_core::fsck::{Audit, fsck};
 use logline_core::ledger::{Ledger as _, WatchFrom, WorkQueue as _};
 use logline_core::request::Request;
 use logline_core::roles::Role;
-use logline_core::sandbox::Sandbox;
 use logline_core::trust::Manifest;
 use logline_core::{
     Draft, Host, HostError, MemoryLedger, Rules, SYSTEM_TENANT, Scope, SignedSpan, Signer as _, SystemClock, VerifiedSpan, ids,
 };
-use logline_kernels::{Run as _, Worked, WorkerOptions};
+use logline_kernels::{Run as _, Worker, WorkerOptions, WorkerReport};
 use logline_wasm::WasmSandbox;
 use serde_json::json;
 use setup::{HOST, PUBLISHER, ROOT, TENANT, USER, answer, echo, host_as, key, module, publish, spans, trust};
@@ -39,16 +39,16 @@ fn options() -> WorkerOptions {
 }
 
 /// Runs a worker beside `test` and stops it afterwards.
-async fn beside<T>(host: &Host, options: WorkerOptions, test: impl Future<Output = T>) -> (T, Worked) {
+async fn beside<T>(host: &Host, options: WorkerOptions, test: impl Future<Output = T>) -> (T, WorkerReport) {
     let (stop, stopped) = oneshot::channel::<()>();
-    let worker = host.run(options, async move { drop(stopped.await) });
+    let worker = host.run(Worker::new(options), async move { drop(stopped.await) });
     let test = async move {
         let result = test.await;
         drop(stop);
         result
     };
     let (worked, result) = futures_util::future::join(worker, test).await;
-    (result, worked.unwrap().worker)
+    (result, worked.unwrap().report())
 }
 
 fn request(function: Uuid) -> Request {
@@ -94,7 +94,7 @@ async fn endless() -> (MemoryLedger, Host) {
     let mut manifest = manifest();
     manifest.limits.fuel = 100_000_000_000;
     manifest.limits.timeout_ms = 3_600_000;
-    manifest.policy.timeout_ms = Some(3_600_000);
+    manifest.times.timeout_ms = Some(3_600_000);
     let ledger = setup::ledger(&manifest).await;
     let host = host_as(&ledger, HOST).await;
     (ledger, host)
@@ -126,7 +126,10 @@ fn four_workers_carry_out_every_request_once() {
         let workers = hosts.iter().map(|host| {
             let mut stopped = stop.subscribe();
             let host = host.clone();
-            tokio::spawn(async move { host.run(options(), async move { drop(stopped.recv().await) }).await.unwrap().worker })
+            tokio::spawn(async move {
+                let ran = host.run(Worker::new(options()), async move { drop(stopped.recv().await) }).await.unwrap();
+                ran.report::<WorkerReport>()
+            })
         });
         let workers: Vec<_> = workers.collect();
         all.await;
@@ -420,7 +423,7 @@ fn a_host_whose_manifest_does_not_allow_the_worker_runs_none() {
     block_on(async {
         let ledger = setup::ledger(&setup::manifest()).await;
         let host = host_as(&ledger, HOST).await;
-        let refused = host.run(options(), std::future::pending()).await.unwrap_err();
+        let refused = host.run(Worker::new(options()), std::future::pending()).await.unwrap_err();
         assert!(refused.to_string().contains("allowed_boot_ids"), "{refused}");
     });
 }

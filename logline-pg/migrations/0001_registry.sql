@@ -108,18 +108,19 @@ END $$;
 CREATE TRIGGER ur_link AFTER INSERT ON ledger.universal_registry
 FOR EACH ROW WHEN (NEW.prev_hash IS NOT NULL) EXECUTE FUNCTION ledger.check_link();
 
--- Types that only the runtime writes: `logline_core::roles`, compared with it by a test.
+-- Types that only the runtime writes: those that `logline_core::roles::ENTITY_TYPES` has hosts sign, and the names that it reserves. A
+-- test compares the list, and the function, with that table.
 CREATE FUNCTION ledger.is_reserved(entity_type text, is_first boolean) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE
   WHEN entity_type = 'request' THEN NOT is_first
-  WHEN entity_type IN ('function', 'policy', 'provider', 'prompt_block', 'prompt_variant', 'prompt_eval', 'memory_contract',
-    'blob', 'bundle_template', 'app_bundle', 'pact', 'slo', 'test_plan', 'manifest', 'approval', 'rejection') THEN false
-  WHEN entity_type IN ('boot_event', 'bundle_instantiation', 'checkpoint', 'consent', 'delegation', 'error_report',
-    'escalation_request', 'execution', 'export_artifact', 'export_request', 'metric', 'promotion', 'provider_request',
-    'redaction', 'registration', 'rollback', 'status_patch', 'test_result') THEN true
-  ELSE starts_with(entity_type, 'policy_') OR starts_with(entity_type, 'memory')
-    OR right(entity_type, 6) = '_build' OR right(entity_type, 4) = '_run' OR right(entity_type, 10) = '_selection'
-    OR right(entity_type, 10) = '_execution'
+  WHEN entity_type IN (
+    'api_key', 'boot_event', 'bundle_instantiation', 'checkpoint', 'consent', 'delegation', 'error_report',
+    'escalation_request', 'execution', 'export_artifact', 'export_request', 'memory', 'memory_audit', 'memory_receipt',
+    'memory_search_result', 'metric', 'outside_outcome', 'outside_request', 'policy_cursor', 'policy_violation',
+    'promotion', 'prompt_build', 'prompt_directive', 'prompt_eval_run', 'prompt_run', 'prompt_selection',
+    'provider_execution', 'provider_request', 'redaction', 'registration', 'rollback', 'status_patch', 'test_result'
+  ) THEN true
+  ELSE starts_with(entity_type, 'logline_')
 END;
 
 -- The id that a user may derive: `logline_core::ids::idempotent`.

@@ -15,14 +15,14 @@ CREATE TABLE ledger.work (
 CREATE INDEX work_ready ON ledger.work (tenant_id, priority, ready_at, id);
 
 -- `logline_core::ledger::Standing`: what hosts attend to without a request.
-CREATE TABLE ledger.standing (
+CREATE TABLE ledger.active (
   kind      text    COLLATE "C" NOT NULL,
   tenant_id text    COLLATE "C" NOT NULL,
   id        uuid    NOT NULL,
   seq       integer NOT NULL,
   owner_id  text    COLLATE "C" NOT NULL,
   curr_hash text    COLLATE "C" NOT NULL,
-  CONSTRAINT standing_span PRIMARY KEY (kind, tenant_id, id)
+  CONSTRAINT active_span PRIMARY KEY (kind, tenant_id, id)
 );
 
 -- One row for a tenant and quota, of the last day on which it was used.
@@ -36,12 +36,12 @@ CREATE TABLE ledger.quota (
 
 ALTER TABLE ledger.work ENABLE ROW LEVEL SECURITY;
 ALTER TABLE ledger.work FORCE ROW LEVEL SECURITY;
-ALTER TABLE ledger.standing ENABLE ROW LEVEL SECURITY;
-ALTER TABLE ledger.standing FORCE ROW LEVEL SECURITY;
+ALTER TABLE ledger.active ENABLE ROW LEVEL SECURITY;
+ALTER TABLE ledger.active FORCE ROW LEVEL SECURITY;
 ALTER TABLE ledger.quota ENABLE ROW LEVEL SECURITY;
 ALTER TABLE ledger.quota FORCE ROW LEVEL SECURITY;
 CREATE POLICY owner_works ON ledger.work TO logline_owner USING (true) WITH CHECK (true);
-CREATE POLICY owner_stands ON ledger.standing TO logline_owner USING (true) WITH CHECK (true);
+CREATE POLICY owner_active ON ledger.active TO logline_owner USING (true) WITH CHECK (true);
 CREATE POLICY owner_counts ON ledger.quota TO logline_owner USING (true) WITH CHECK (true);
 
 -- The ledger's day. Constant within a transaction.
@@ -138,35 +138,35 @@ CREATE TRIGGER ur_work AFTER INSERT ON ledger.universal_registry
 FOR EACH ROW WHEN (NEW.entity_type = 'request') EXECUTE FUNCTION ledger.keep_work();
 
 -- What a last version stands for, null for nothing.
-CREATE FUNCTION ledger.stands_for(entity_type text, status text, is_deleted boolean) RETURNS text LANGUAGE sql IMMUTABLE
+CREATE FUNCTION ledger.active_as(entity_type text, status text, is_deleted boolean) RETURNS text LANGUAGE sql IMMUTABLE
 RETURN CASE WHEN is_deleted THEN NULL
   WHEN entity_type = 'function' AND status = 'scheduled' THEN 'schedule'
   WHEN entity_type = 'policy' AND status = 'active' THEN 'policy' END;
 
-CREATE FUNCTION ledger.keep_standing() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+CREATE FUNCTION ledger.keep_active() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  stands text := ledger.stands_for(NEW.entity_type, NEW.status, NEW.is_deleted);
+  stands text := ledger.active_as(NEW.entity_type, NEW.status, NEW.is_deleted);
 BEGIN
   IF stands IS NULL THEN
-    DELETE FROM ledger.standing s
+    DELETE FROM ledger.active s
     WHERE s.kind IN ('schedule', 'policy') AND s.tenant_id = NEW.tenant_id AND s.id = NEW.id AND s.seq < NEW.seq;
   ELSE
-    INSERT INTO ledger.standing AS s (kind, tenant_id, id, seq, owner_id, curr_hash)
+    INSERT INTO ledger.active AS s (kind, tenant_id, id, seq, owner_id, curr_hash)
     VALUES (stands, NEW.tenant_id, NEW.id, NEW.seq, NEW.owner_id, NEW.curr_hash)
     ON CONFLICT (kind, tenant_id, id) DO UPDATE SET seq = EXCLUDED.seq, curr_hash = EXCLUDED.curr_hash
     WHERE s.seq < EXCLUDED.seq;
   END IF;
   RETURN NULL;
 END $$;
-CREATE TRIGGER ur_standing AFTER INSERT ON ledger.universal_registry
-FOR EACH ROW WHEN (NEW.entity_type IN ('function', 'policy')) EXECUTE FUNCTION ledger.keep_standing();
+CREATE TRIGGER ur_active AFTER INSERT ON ledger.universal_registry
+FOR EACH ROW WHEN (NEW.entity_type IN ('function', 'policy')) EXECUTE FUNCTION ledger.keep_active();
 
 -- What stands, of all tenants. For hosts, as `claimable`.
-CREATE FUNCTION ledger.list_standing(of_kind text, after_tenant text, after_id uuid, most integer)
+CREATE FUNCTION ledger.list_active(of_kind text, after_tenant text, after_id uuid, most integer)
 RETURNS TABLE (tenant_id text, owner_id text, id uuid, seq integer, curr_hash text)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-  SELECT s.tenant_id, s.owner_id, s.id, s.seq, s.curr_hash FROM ledger.standing s
+  SELECT s.tenant_id, s.owner_id, s.id, s.seq, s.curr_hash FROM ledger.active s
   WHERE s.kind = of_kind AND (s.tenant_id, s.id) > (after_tenant, after_id) ORDER BY s.tenant_id, s.id LIMIT least(most, 1000)
 $$;
 
@@ -363,19 +363,19 @@ BEGIN
 END $$;
 
 -- Makes the tables anew. Appends wait meanwhile.
-CREATE FUNCTION ledger.rebuild_work() RETURNS TABLE (open bigint, standing bigint, counters bigint) LANGUAGE plpgsql SECURITY DEFINER
+CREATE FUNCTION ledger.rebuild_work() RETURNS TABLE (open bigint, active bigint, counters bigint) LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   -- In the order in which appends that hold counters take them.
-  LOCK TABLE ledger.quota, ledger.work, ledger.standing, ledger.universal_registry IN SHARE ROW EXCLUSIVE MODE;
+  LOCK TABLE ledger.quota, ledger.work, ledger.active, ledger.universal_registry IN SHARE ROW EXCLUSIVE MODE;
   DELETE FROM ledger.work;
-  DELETE FROM ledger.standing;
+  DELETE FROM ledger.active;
   DELETE FROM ledger.quota;
-  INSERT INTO ledger.standing (kind, tenant_id, id, seq, owner_id, curr_hash)
-  SELECT ledger.stands_for(l.entity_type, l.status, l.is_deleted), l.tenant_id, l.id, l.seq, l.owner_id, l.curr_hash
+  INSERT INTO ledger.active (kind, tenant_id, id, seq, owner_id, curr_hash)
+  SELECT ledger.active_as(l.entity_type, l.status, l.is_deleted), l.tenant_id, l.id, l.seq, l.owner_id, l.curr_hash
   FROM (SELECT DISTINCT ON (u.tenant_id, u.id) u.* FROM ledger.universal_registry u
     WHERE u.entity_type IN ('function', 'policy') ORDER BY u.tenant_id, u.id, u.seq DESC) l
-  WHERE ledger.stands_for(l.entity_type, l.status, l.is_deleted) IS NOT NULL;
+  WHERE ledger.active_as(l.entity_type, l.status, l.is_deleted) IS NOT NULL;
   INSERT INTO ledger.work (tenant_id, id, seq, owner_id, curr_hash, priority, ready_at, leased)
   SELECT l.tenant_id, l.id, l.seq, l.owner_id, l.curr_hash, coalesce(ledger.number_in(l.metadata, 'priority', 9), 5),
     ledger.ready_at(l.claimed, l.metadata, l.at), l.claimed
@@ -389,7 +389,7 @@ BEGIN
   CROSS JOIN LATERAL ledger.charges(u.claimed, u.metadata, ledger.today()) AS c
   WHERE u.claimed OR ledger.ends_attempt(u.prev_hash, u.did, u.is_deleted)
   GROUP BY u.tenant_id, c.key;
-  RETURN QUERY SELECT (SELECT count(*) FROM ledger.work), (SELECT count(*) FROM ledger.standing), (SELECT count(*) FROM ledger.quota);
+  RETURN QUERY SELECT (SELECT count(*) FROM ledger.work), (SELECT count(*) FROM ledger.active), (SELECT count(*) FROM ledger.quota);
 END $$;
 
 -- How much the tables have wrong: all that they list, and of open requests of those that it should list each tenant's newest 100.
@@ -404,9 +404,9 @@ SET search_path = pg_catalog, pg_temp AS $$
       SELECT FROM ledger.universal_registry u WHERE u.tenant_id = w.tenant_id AND u.id = w.id AND u.seq = w.seq
         AND u.curr_hash = w.curr_hash AND u.entity_type = 'request')
     OR EXISTS (SELECT FROM ledger.universal_registry u WHERE u.tenant_id = w.tenant_id AND u.id = w.id AND u.seq > w.seq))
-  + (SELECT count(*) FROM ledger.standing s WHERE NOT EXISTS (
+  + (SELECT count(*) FROM ledger.active s WHERE NOT EXISTS (
       SELECT FROM ledger.universal_registry u WHERE u.tenant_id = s.tenant_id AND u.id = s.id AND u.seq = s.seq
-        AND u.curr_hash = s.curr_hash AND ledger.stands_for(u.entity_type, u.status, u.is_deleted) = s.kind)
+        AND u.curr_hash = s.curr_hash AND ledger.active_as(u.entity_type, u.status, u.is_deleted) = s.kind)
     OR EXISTS (SELECT FROM ledger.universal_registry u WHERE u.tenant_id = s.tenant_id AND u.id = s.id AND u.seq > s.seq))
   + (SELECT count(*) FROM tenants t CROSS JOIN LATERAL (
       SELECT u.* FROM ledger.universal_registry u WHERE u.tenant_id = t.tenant_id AND u.entity_type = 'request'
@@ -419,11 +419,11 @@ $$;
 
 REVOKE EXECUTE ON FUNCTION ledger.today(), ledger.number_in(jsonb, text, numeric), ledger.time_in(jsonb, text),
   ledger.is_claim(text, text, boolean), ledger.ready_at(boolean, jsonb, timestamptz), ledger.charges(boolean, jsonb, date), ledger.ends_attempt(text, text, boolean), ledger.keep_work(), ledger.claimable(text, integer),
-  ledger.stands_for(text, text, boolean), ledger.keep_standing(), ledger.list_standing(text, text, uuid, integer),
+  ledger.active_as(text, text, boolean), ledger.keep_active(), ledger.list_active(text, text, uuid, integer),
   ledger.take(text, integer, bigint), ledger.hold_due(text, integer, bigint), ledger.is_due(text, uuid, integer, text),
   ledger.heartbeat(text, uuid, integer, text, bigint), ledger.used(text, text), ledger.hold_counters(text[], text[]),
   ledger.rebuild_work(), ledger.stray_work() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION ledger.claimable(text, integer), ledger.list_standing(text, text, uuid, integer), ledger.take(text, integer, bigint), ledger.hold_due(text, integer, bigint), ledger.is_due(text, uuid, integer, text),
+GRANT EXECUTE ON FUNCTION ledger.claimable(text, integer), ledger.list_active(text, text, uuid, integer), ledger.take(text, integer, bigint), ledger.hold_due(text, integer, bigint), ledger.is_due(text, uuid, integer, text),
   ledger.heartbeat(text, uuid, integer, text, bigint),
   ledger.used(text, text), ledger.hold_counters(text[], text[]) TO logline_runtime, logline_operator;
 GRANT EXECUTE ON FUNCTION ledger.rebuild_work() TO logline_operator;

@@ -5,7 +5,8 @@ use std::collections::{BTreeSet, HashMap};
 use chrono::NaiveDate;
 use logline_core::ledger::chain::{self, Decision, Head};
 use logline_core::ledger::quota::Uses;
-use logline_core::ledger::{AppendOptions, Charges, Conflict, LedgerError, OnExisting, Outcome, Receipt};
+use logline_core::ledger::{AppendOptions, AppendReceipt, Conflict, LedgerError, OnExisting, Outcome};
+use logline_core::request::Charges;
 use logline_core::{Hash, Scope, SignedSpan, SpanKey, VerifiedSpan};
 use sqlx::{AssertSqlSafe, PgConnection, Row as _};
 use uuid::Uuid;
@@ -138,7 +139,7 @@ impl Admission {
         scope: &Scope,
         batch: &[EncodedRow],
         options: &AppendOptions,
-    ) -> Result<Vec<Receipt>, Failure> {
+    ) -> Result<Vec<AppendReceipt>, Failure> {
         let mut receipts = Vec::with_capacity(batch.len());
         let mut before: Vec<((String, Uuid), Option<KnownHead>)> = Vec::new();
         let mut added = Vec::new();
@@ -183,7 +184,7 @@ impl Admission {
         span: &VerifiedSpan,
         options: &AppendOptions,
         uses: &mut Option<Uses>,
-    ) -> Result<Receipt, Failure> {
+    ) -> Result<AppendReceipt, Failure> {
         let head = self.heads.get(&(span.tenant_id.clone(), span.id));
         let view = head.map(|known| known.view(span)).transpose()?;
         if chain::decide(span, view)? == Decision::Insert {
@@ -191,7 +192,7 @@ impl Admission {
                 let used = |key: &str| counters.used.get(&(span.tenant_id.clone(), key.to_owned())).copied();
                 uses.add(span, &options.limits, |key| Ok(used(key).unwrap_or(0)))?;
             }
-            return Ok(Receipt::new(span.key(), span.seal.curr_hash, Outcome::Appended));
+            return Ok(AppendReceipt::new(span.key(), span.seal.curr_hash, Outcome::Appended));
         }
         let last = head.map_or(0, |known| known.seq);
         let existing = match self.existing(connection, scope, span).await? {
@@ -204,7 +205,7 @@ impl Admission {
         };
         let outcome = chain::decide_existing(span, last, existing.as_ref(), options)?;
         let hash = existing.map_or(span.seal.curr_hash, |row| row.seal.curr_hash);
-        Ok(Receipt::new(span.key(), hash, outcome))
+        Ok(AppendReceipt::new(span.key(), hash, outcome))
     }
 
     async fn existing(&self, connection: &mut PgConnection, scope: &Scope, span: &VerifiedSpan) -> Result<Existing, Failure> {

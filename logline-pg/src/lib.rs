@@ -26,7 +26,7 @@ mod error;
 mod identity;
 mod migrate;
 mod options;
-mod place;
+mod position;
 mod row;
 mod select;
 mod tail;
@@ -40,7 +40,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use logline_core::ledger::{
-    AppendOptions, Capability, Cursor, Ledger, LedgerError, Order, Page, Query, Receipt, Watch, WatchFrom, quota,
+    AppendOptions, AppendReceipt, Capability, Cursor, Ledger, LedgerError, Order, Page, Query, Watch, WatchFrom, quota,
     tail as follow,
 };
 use logline_core::{Scope, SignedSpan, VerifiedSpan};
@@ -57,7 +57,7 @@ pub use tail::Holder;
 
 use error::from_sqlx;
 use identity::{Access, Identified, Link};
-use place::{After, Place};
+use position::{After, AppendPosition};
 use row::{COLUMNS, EncodedRow};
 use select::Select;
 use tail::Tail;
@@ -280,7 +280,7 @@ impl Ledger for PgLedger {
         scope: &Scope,
         batch: Vec<VerifiedSpan>,
         options: &AppendOptions,
-    ) -> Result<Vec<Receipt>, LedgerError> {
+    ) -> Result<Vec<AppendReceipt>, LedgerError> {
         if batch.len() > MAX_BATCH {
             return Err(LedgerError::BatchTooLarge { spans: batch.len(), max: MAX_BATCH });
         }
@@ -359,7 +359,7 @@ impl Ledger for PgLedger {
         let from = match from {
             WatchFrom::Now => {
                 let (epoch, xid) = tail::horizon(&self.shared.pool, self.link()).await?;
-                WatchFrom::After(Place::before(epoch, xid).to_cursor())
+                WatchFrom::After(AppendPosition::before(epoch, xid).to_cursor())
             }
             from => from,
         };
@@ -387,7 +387,7 @@ impl Ledger for Follower {
         scope: &Scope,
         batch: Vec<VerifiedSpan>,
         options: &AppendOptions,
-    ) -> Result<Vec<Receipt>, LedgerError> {
+    ) -> Result<Vec<AppendReceipt>, LedgerError> {
         self.0.append(scope, batch, options).await
     }
 

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::error::from_sqlx;
 use crate::identity::Link;
-use crate::place::{self, After, Place};
+use crate::position::{self, After, AppendPosition};
 use crate::row::{self, COLUMNS};
 use crate::types::Xid;
 
@@ -25,7 +25,7 @@ const FIRST_CHUNK: usize = 16;
 pub(crate) struct Select<'a> {
     query: &'a Query,
     scope: &'a Scope,
-    until: Option<Place>,
+    until: Option<AppendPosition>,
     /// Append order is known to be final below this transaction of this epoch.
     known: (i32, Xid),
     link: Link,
@@ -44,14 +44,14 @@ const LAST_XID: &str = "'18446744073709551615'::xid8";
 enum Start {
     /// At the beginning of an epoch, in the query's order; `None` is the current one.
     Epoch(Option<i32>),
-    After(Place),
+    After(AppendPosition),
     Chain(Option<Position>),
 }
 
 impl From<After> for Start {
     fn from(after: After) -> Self {
         match after {
-            After::Place(place) => Self::After(place),
+            After::Position(position) => Self::After(position),
             After::Chain(position) => Self::Chain(Some(position)),
         }
     }
@@ -87,13 +87,13 @@ struct Chunk {
 
 impl<'a> Select<'a> {
     pub(crate) fn new(scope: &'a Scope, query: &'a Query, known: (i32, Xid), link: Link) -> Result<Self, LedgerError> {
-        let until = query.until.as_ref().map(place::place).transpose()?;
+        let until = query.until.as_ref().map(position::of_cursor).transpose()?;
         Ok(Self { query, scope, until, known, link })
     }
 
     fn start(&self, after: Option<After>) -> Start {
         match (self.query.order, after) {
-            (Order::Append, Some(After::Place(place))) => Start::After(place.resume()),
+            (Order::Append, Some(After::Position(position))) => Start::After(position.resume()),
             (_, Some(after)) => after.into(),
             (Order::Append, None) => Start::Epoch(Some(FIRST_EPOCH)),
             (Order::Newest, None) => Start::Epoch(self.until.map(|until| until.epoch)),
@@ -106,7 +106,7 @@ impl<'a> Select<'a> {
         let epoch = match start {
             Start::Chain(_) => return None,
             Start::Epoch(epoch) => epoch.unwrap_or(current),
-            Start::After(place) => place.epoch,
+            Start::After(position) => position.epoch,
         };
         // A cursor may name any number: the steps stay between the first epoch and the current one.
         let last = self.until.map_or(current, |until| until.epoch.min(current));
@@ -155,12 +155,12 @@ impl<'a> Select<'a> {
             let at_end = !more && self.query.order == Order::Append;
             // A replica may lag behind the one that was read before: whoever follows never goes back.
             let reached = match &start {
-                Start::After(place)
-                    if (place.epoch, place.xid, place.pos) > (epoch, Xid(xid.0.saturating_sub(1)), i64::MAX) =>
+                Start::After(position)
+                    if (position.epoch, position.xid, position.pos) > (epoch, Xid(xid.0.saturating_sub(1)), i64::MAX) =>
                 {
-                    *place
+                    *position
                 }
-                _ => Place::before(epoch, xid),
+                _ => AppendPosition::before(epoch, xid),
             };
             let page = if at_end { page.reached(reached.to_cursor()) } else { page };
             return Ok((page, chunk.horizon));
@@ -200,14 +200,14 @@ impl<'a> Select<'a> {
         let pos = row.try_get(4).map_err(from_sqlx)?;
         let (key, span, bytes) = row::decode(row, 5)?;
         let is_final = epoch < current || xid < horizon;
-        let place = Place { epoch, xid, pos, final_to: (!is_final).then_some(horizon) };
+        let position = AppendPosition { epoch, xid, pos, final_to: (!is_final).then_some(horizon) };
         Ok(match self.query.order {
             Order::Chain => {
                 let id = key.id.to_string();
                 let position = Position::Chain { tenant_id: key.tenant_id, id, seq: key.seq.into(), number: pos };
                 (Row { cursor: position.to_cursor(), span }, After::Chain(position), bytes)
             }
-            _ => (Row { cursor: place.to_cursor(), span }, After::Place(place), bytes),
+            _ => (Row { cursor: position.to_cursor(), span }, After::Position(position), bytes),
         })
     }
 
@@ -279,7 +279,7 @@ impl<'a> Select<'a> {
         }
         let epoch = match start {
             Start::Epoch(epoch) => *epoch,
-            Start::After(place) => Some(place.epoch),
+            Start::After(position) => Some(position.epoch),
             Start::Chain(after) => {
                 self.chain_conditions(statement, after.as_ref(), &mut all)?;
                 return Ok(all_of(&all));
@@ -287,15 +287,15 @@ impl<'a> Select<'a> {
         };
         let this_epoch = epoch.map_or_else(|| Ok("h.epoch_now".to_owned()), |epoch| statement.bind(epoch))?;
         all.push(format!("{} = {this_epoch}", self.epoch_column()));
-        if let Start::After(place) = start {
+        if let Start::After(position) = start {
             let operator = if query.order == Order::Newest { "<" } else { ">" };
-            all.push(format!("(xid, pos) {operator} {}", bind_place(statement, *place)?));
+            all.push(format!("(xid, pos) {operator} {}", bind_position(statement, *position)?));
         }
         // Without an epoch there is no bound: a bounded scan begins in its bound's.
         if let (Some(epoch), Some(until)) = (epoch, self.until) {
             match epoch.cmp(&until.epoch) {
                 Ordering::Less => {}
-                Ordering::Equal => all.push(format!("(xid, pos) <= {}", bind_place(statement, until)?)),
+                Ordering::Equal => all.push(format!("(xid, pos) <= {}", bind_position(statement, until)?)),
                 Ordering::Greater => all.push("false".to_owned()),
             }
         }
@@ -312,8 +312,8 @@ impl<'a> Select<'a> {
         all: &mut Vec<String>,
     ) -> Result<(), LedgerError> {
         if let Some(until) = self.until {
-            let (epoch, place) = (statement.bind(until.epoch)?, bind_place(statement, until)?);
-            all.push(format!("(epoch < {epoch} OR epoch = {epoch} AND (xid, pos) <= {place})"));
+            let (epoch, position) = (statement.bind(until.epoch)?, bind_position(statement, until)?);
+            all.push(format!("(epoch < {epoch} OR epoch = {epoch} AND (xid, pos) <= {position})"));
         }
         if let Some(Position::Chain { tenant_id, id, seq, .. }) = after {
             let id: Uuid = id.parse().map_err(|_| LedgerError::InvalidCursor { cursor: id.clone() })?;
@@ -330,7 +330,7 @@ fn all_of(conditions: &[String]) -> String {
 }
 
 /// Transaction and position.
-fn bind_place(statement: &mut Statement, place: Place) -> Result<String, LedgerError> {
-    let (xid, pos) = (statement.bind(place.xid)?, statement.bind(place.pos)?);
+fn bind_position(statement: &mut Statement, position: AppendPosition) -> Result<String, LedgerError> {
+    let (xid, pos) = (statement.bind(position.xid)?, statement.bind(position.pos)?);
     Ok(format!("({xid}::xid8, {pos})"))
 }

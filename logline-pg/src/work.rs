@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use logline_core::ledger::work::{LookRoom, MAX_CLAIMABLE, MAX_HOLD, MAX_LEASE, Rebuilt, in_turns};
-use logline_core::ledger::{Due, LedgerError, Look, MAX_STANDING, Signal, Standing, Work, WorkQueue};
+use logline_core::ledger::work::{MAX_CLAIMABLE, MAX_HOLD, PollBudget, Rebuilt, in_turns};
+use logline_core::ledger::{ActiveKind, Due, LedgerError, MAX_ACTIVE, Polled, Signal, Work, WorkQueue};
+use logline_core::request::MAX_LEASE;
 use logline_core::{Scope, Timestamp};
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Executor as _, Row as _};
@@ -40,7 +41,7 @@ impl WorkQueue for PgLedger {
         Ok(in_turns(by_turn(&rows, decode)?, limit))
     }
 
-    async fn take(&self, limit: usize, after: Option<&str>, hold: Duration) -> Result<Look, LedgerError> {
+    async fn take(&self, limit: usize, after: Option<&str>, hold: Duration) -> Result<Polled, LedgerError> {
         // One round trip, and a row also where nothing is due. The tenant of each request is taken on within.
         let columns = COLUMNS.split(", ").map(|column| format!("(d.request).{column}")).collect::<Vec<_>>().join(", ");
         let sql = format!(
@@ -55,7 +56,7 @@ impl WorkQueue for PgLedger {
         let rows = query.fetch_all(plain.connection()).await.map_err(from_sqlx)?;
         plain.end().await.map_err(from_sqlx)?;
         let now = rows.first().map_or(Ok(0), |row| row.try_get(1)).map_err(from_sqlx)?;
-        let mut room = LookRoom::default();
+        let mut room = PollBudget::default();
         let found = rows.iter().filter(|row| row.try_get::<Option<i32>, _>(0).is_ok_and(|turn| turn.is_some()));
         let found = found.filter(|row| room.takes(row::weight_of(row)));
         let due = by_turn(found, |row| {
@@ -63,7 +64,7 @@ impl WorkQueue for PgLedger {
             let (_, request, _) = row::decode(row, 3)?;
             Ok(Due { request: request?, function: function.and_then(|hash| hash.parse().ok()) })
         })?;
-        Ok(Look { now: timestamp(now)?, due: in_turns(due, limit) })
+        Ok(Polled { now: timestamp(now)?, due: in_turns(due, limit) })
     }
 
     async fn is_due(&self, work: &Work) -> Result<bool, LedgerError> {
@@ -87,16 +88,16 @@ impl WorkQueue for PgLedger {
         Ok(Arc::clone(&self.shared.tail.arrivals))
     }
 
-    async fn standing(&self, kind: Standing, after: Option<&Work>, limit: usize) -> Result<Vec<Work>, LedgerError> {
+    async fn active(&self, kind: ActiveKind, after: Option<&Work>, limit: usize) -> Result<Vec<Work>, LedgerError> {
         let mut session = self.begin(Access::ReadOnly, &host(), None).await?;
         let connection = session.connection().map_err(from_sqlx)?;
-        let sql = "SELECT 0, tenant_id, owner_id, id, seq, curr_hash FROM ledger.list_standing($1, $2, $3, $4)";
+        let sql = "SELECT 0, tenant_id, owner_id, id, seq, curr_hash FROM ledger.list_active($1, $2, $3, $4)";
         let rows = sqlx::query(sql)
             .persistent(self.link().keeps_statements())
             .bind(kind.as_str())
             .bind(after.map_or("", |work| work.tenant_id.as_str()))
             .bind(after.map_or(Uuid::nil(), |work| work.id))
-            .bind(i32::try_from(limit.min(MAX_STANDING)).unwrap_or(i32::MAX))
+            .bind(i32::try_from(limit.min(MAX_ACTIVE)).unwrap_or(i32::MAX))
             .fetch_all(connection)
             .await
             .map_err(from_sqlx)?;
@@ -135,12 +136,12 @@ impl WorkQueue for PgLedger {
         let mut session = self.begin(Access::ReadWrite, &Scope::Operator, None).await?;
         let connection = session.connection().map_err(from_sqlx)?;
         connection.execute("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '10s'").await.map_err(from_sqlx)?;
-        let query = sqlx::query_as("SELECT open, standing, counters FROM ledger.rebuild_work()");
+        let query = sqlx::query_as("SELECT open, active, counters FROM ledger.rebuild_work()");
         let query = query.persistent(self.link().keeps_statements());
-        let (open, standing, counters): (i64, i64, i64) = query.fetch_one(connection).await.map_err(from_sqlx)?;
+        let (open, active, counters): (i64, i64, i64) = query.fetch_one(connection).await.map_err(from_sqlx)?;
         session.commit().await.map_err(from_sqlx)?;
         let count = |count: i64| count.try_into().unwrap_or(0);
-        Ok(Rebuilt { open: count(open), standing: count(standing), counters: count(counters) })
+        Ok(Rebuilt { open: count(open), active: count(active), counters: count(counters) })
     }
 }
 

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use logline_core::Scope;
-use logline_core::ledger::{AppendOptions, Charges, LedgerError, OnExisting, Outcome, Receipt};
+use logline_core::ledger::{AppendOptions, AppendReceipt, LedgerError, OnExisting, Outcome};
+use logline_core::request::Charges;
 use sqlx::pool::PoolConnection;
 use sqlx::{Connection as _, PgConnection, PgPool, Postgres};
 use tokio::sync::{Mutex, mpsc, oneshot};
@@ -34,7 +35,7 @@ impl Append {
 }
 
 /// What became of one append.
-type Verdict = Result<Vec<Receipt>, LedgerError>;
+type Verdict = Result<Vec<AppendReceipt>, LedgerError>;
 
 /// Appends in one group at most; more only lengthen the wait of the first.
 const MAX_GROUP: usize = 1024;
@@ -155,7 +156,7 @@ impl Writer {
     async fn insert_all(&mut self, group: &[Append]) -> Result<Vec<Verdict>, Failure> {
         let rows: Vec<_> = group.iter().flat_map(|append| append.batch.iter().map(|row| (&append.scope, row))).collect();
         self.insert(rows).await?;
-        let appended = |row: &EncodedRow| Receipt::new(row.span.key(), row.span.seal.curr_hash, Outcome::Appended);
+        let appended = |row: &EncodedRow| AppendReceipt::new(row.span.key(), row.span.seal.curr_hash, Outcome::Appended);
         Ok(group.iter().map(|append| Ok(append.batch.iter().map(appended).collect())).collect())
     }
 

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use logline_core::ledger::{
-    AppendOptions, Charges, Ledger as _, LedgerExt as _, Limit, Order, Query, Versions, WatchFrom, WorkQueue as _,
+    AppendOptions, Ledger as _, LedgerExt as _, Limit, Order, Query, Versions, WatchFrom, WorkQueue as _,
 };
+use logline_core::request::Charges;
 use logline_core::{Draft, KeyPair, Scope, SystemClock, SystemIds, VerifiedSpan};
 use logline_pg::PgLedger;
 use server::{block_on, connection, ledger, options, superuser};

@@ -6,9 +6,8 @@ mod server;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use logline_core::ledger::{
-    AppendOptions, Charges, Ledger as _, LedgerError, LedgerExt as _, Limit, Query, Work, WorkQueue as _,
-};
+use logline_core::ledger::{AppendOptions, Ledger as _, LedgerError, LedgerExt as _, Limit, Query, Work, WorkQueue as _};
+use logline_core::request::Charges;
 use logline_core::{Draft, KeyPair, Scope, SystemClock, SystemIds, VerifiedSpan};
 use logline_pg::{PgLedger, Severity, doctor, migrate};
 use server::{block_on, connection, database, ledger, options, superuser};
@@ -51,10 +50,10 @@ fn a_database_of_version_1_is_migrated_and_its_open_work_found() {
         let work = filled(&ledger).await;
         superuser(
             &database,
-            "DROP TABLE ledger.work, ledger.standing, ledger.quota; DROP TRIGGER ur_work ON ledger.universal_registry;
+            "DROP TABLE ledger.work, ledger.active, ledger.quota; DROP TRIGGER ur_work ON ledger.universal_registry;
              DROP FUNCTION IF EXISTS ledger.today, ledger.number_in, ledger.time_in, ledger.is_claim, ledger.ends_attempt, ledger.ready_at, ledger.charges,
                ledger.keep_work, ledger.claimable, ledger.hold_due, ledger.take, ledger.is_due, ledger.heartbeat, ledger.used, ledger.hold_counters, ledger.rebuild_work,
-               ledger.stray_work, ledger.stands_for, ledger.keep_standing, ledger.list_standing CASCADE;
+               ledger.stray_work, ledger.active_as, ledger.keep_active, ledger.list_active CASCADE;
              DELETE FROM ledger.migrations WHERE version = 2",
         )
         .await;

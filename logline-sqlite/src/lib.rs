@@ -45,11 +45,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_channel::oneshot;
-use logline_core::ledger::work::{MAX_CLAIMABLE, MAX_HOLD, MAX_LEASE, Rebuilt};
+use logline_core::ledger::work::{MAX_CLAIMABLE, MAX_HOLD, Rebuilt};
 use logline_core::ledger::{
-    AppendOptions, Capability, Cursor, Ledger, LedgerError, Look, MAX_STANDING, Order, Page, Position, Query, Receipt, Signal,
-    Standing, Watch, WatchFrom, Work, WorkQueue, quota, tail,
+    ActiveKind, AppendOptions, AppendReceipt, Capability, Cursor, Ledger, LedgerError, MAX_ACTIVE, Order, Page, Polled,
+    Position, Query, Signal, Watch, WatchFrom, Work, WorkQueue, quota, tail,
 };
+use logline_core::request::MAX_LEASE;
 use logline_core::{Scope, SignedSpan, Timestamp, VerifiedSpan};
 use rusqlite::{Connection, TransactionBehavior};
 use uuid::Uuid;
@@ -184,7 +185,7 @@ impl Ledger for SqliteLedger {
         scope: &Scope,
         batch: Vec<VerifiedSpan>,
         options: &AppendOptions,
-    ) -> Result<Vec<Receipt>, LedgerError> {
+    ) -> Result<Vec<AppendReceipt>, LedgerError> {
         if batch.len() > MAX_BATCH {
             return Err(LedgerError::BatchTooLarge { spans: batch.len(), max: MAX_BATCH });
         }
@@ -278,14 +279,14 @@ impl WorkQueue for SqliteLedger {
         self.shared.readers.read(move |connection| work::claimable(connection, limit, &after)).await
     }
 
-    async fn take(&self, limit: usize, after: Option<&str>, hold: Duration) -> Result<Look, LedgerError> {
+    async fn take(&self, limit: usize, after: Option<&str>, hold: Duration) -> Result<Polled, LedgerError> {
         let (limit, after) = (limit.min(MAX_CLAIMABLE), after.unwrap_or_default().to_owned());
         if !hold.is_zero() {
             // Most looks find nothing, and those need not wait for the writer.
             let (limit, after) = (1, after.clone());
             let found = self.shared.readers.read(move |connection| work::claimable(connection, limit, &after)).await?;
             if found.is_empty() {
-                return Ok(Look { now: work::now(), due: Vec::new() });
+                return Ok(Polled { now: work::now(), due: Vec::new() });
             }
         }
         let take = move |connection: &Connection| work::take(connection, limit, &after, hold.min(MAX_HOLD));
@@ -302,9 +303,9 @@ impl WorkQueue for SqliteLedger {
         Ok(Arc::clone(&self.shared.signal))
     }
 
-    async fn standing(&self, kind: Standing, after: Option<&Work>, limit: usize) -> Result<Vec<Work>, LedgerError> {
-        let (after, limit) = (after.cloned(), limit.min(MAX_STANDING));
-        self.shared.readers.read(move |connection| work::standing(connection, kind, after.as_ref(), limit)).await
+    async fn active(&self, kind: ActiveKind, after: Option<&Work>, limit: usize) -> Result<Vec<Work>, LedgerError> {
+        let (after, limit) = (after.cloned(), limit.min(MAX_ACTIVE));
+        self.shared.readers.read(move |connection| work::active(connection, kind, after.as_ref(), limit)).await
     }
 
     async fn heartbeat(&self, held: &Work, lease: Duration) -> Result<bool, LedgerError> {

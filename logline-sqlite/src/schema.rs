@@ -130,7 +130,7 @@ fn migrate(connection: &mut Connection, options: &SqliteOptions) -> Result<(), L
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(from_sqlite)?;
     let tables: i64 = transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(from_sqlite)?;
     if tables == 0 {
-        for ddl in [DDL, work::DDL, work::STANDING_DDL] {
+        for ddl in [DDL, work::DDL, work::ACTIVE_DDL] {
             transaction.execute_batch(ddl).map_err(from_sqlite)?;
         }
         transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(from_sqlite)?;
@@ -140,7 +140,7 @@ fn migrate(connection: &mut Connection, options: &SqliteOptions) -> Result<(), L
     let found = pragma(&transaction, "user_version")?;
     if pragma(&transaction, "application_id")? == APPLICATION_ID && (1..VERSION).contains(&found) {
         // Version 1 had no tables of open work and counters, version 2 none of what stands.
-        let missing: &[&str] = if found == 1 { &[work::DDL, work::STANDING_DDL] } else { &[work::STANDING_DDL] };
+        let missing: &[&str] = if found == 1 { &[work::DDL, work::ACTIVE_DDL] } else { &[work::ACTIVE_DDL] };
         for ddl in missing {
             transaction.execute_batch(ddl).map_err(from_sqlite)?;
         }

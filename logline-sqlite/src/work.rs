@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use logline_core::ledger::quota::Uses;
-use logline_core::ledger::work::{LookRoom, MAX_PRIORITY, Place, Rebuilt, in_turns};
-use logline_core::ledger::{Due, LedgerError, Limit, Look, Order, Standing, Work};
+use logline_core::ledger::work::{PollBudget, Rebuilt, in_turns};
+use logline_core::ledger::{ActiveKind, Activity, Due, LedgerError, Limit, Order, Polled, Work};
+use logline_core::request::{MAX_PRIORITY, QueueEntry};
 use logline_core::{Clock as _, SignedSpan, SystemClock, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, TransactionBehavior, params};
 
@@ -12,8 +13,8 @@ use crate::error::from_sqlite;
 use crate::row::{self, COLUMNS};
 
 /// What hosts attend to without a request.
-pub(crate) const STANDING_DDL: &str = "
-CREATE TABLE standing (
+pub(crate) const ACTIVE_DDL: &str = "
+CREATE TABLE active (
   kind TEXT NOT NULL,
   tenant_id TEXT NOT NULL,
   id TEXT NOT NULL,
@@ -54,18 +55,20 @@ pub(crate) fn now() -> Timestamp {
 
 /// Takes a new row into account.
 pub(crate) fn place(connection: &Connection, span: &SignedSpan, now: Timestamp) -> Result<(), LedgerError> {
-    if let Some(stands) = Standing::of(span) {
-        return stand(connection, span, stands);
+    match Activity::of(span) {
+        Activity::Never => {}
+        Activity::Inactive => return deactivate(connection, span),
+        Activity::Active(kind) => return activate(connection, span, kind),
     }
-    let (ready, priority, leased) = match Place::of(span, now) {
+    let (ready, priority, leased) = match QueueEntry::of(span, now) {
         None => return Ok(()),
-        Some(Place::Closed) => {
+        Some(QueueEntry::Closed) => {
             let mut delete =
                 connection.prepare_cached("DELETE FROM work WHERE tenant_id = ?1 AND id = ?2").map_err(from_sqlite)?;
             return delete.execute(params![span.tenant_id, span.id.to_string()]).map(drop).map_err(from_sqlite);
         }
-        Some(Place::Scheduled { due, priority }) => (due, priority, false),
-        Some(Place::Leased { lease, priority }) => (now.saturating_add(lease), priority, true),
+        Some(QueueEntry::Scheduled { due, priority }) => (due, priority, false),
+        Some(QueueEntry::Leased { lease, priority }) => (now.saturating_add(lease), priority, true),
     };
     let sql = "INSERT OR REPLACE INTO work (tenant_id, id, seq, owner_id, curr_hash, priority, ready_at, leased)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
@@ -75,27 +78,27 @@ pub(crate) fn place(connection: &Connection, span: &SignedSpan, now: Timestamp) 
     insert.execute(row).map(drop).map_err(from_sqlite)
 }
 
-fn stand(connection: &Connection, span: &SignedSpan, stands: Option<Standing>) -> Result<(), LedgerError> {
-    let id = span.id.to_string();
-    let Some(kind) = stands else {
-        // The keys of either kind: an id keeps its type.
-        let sql = "DELETE FROM standing WHERE kind IN ('schedule', 'policy') AND tenant_id = ?1 AND id = ?2";
-        let mut delete = connection.prepare_cached(sql).map_err(from_sqlite)?;
-        return delete.execute(params![span.tenant_id, id]).map(drop).map_err(from_sqlite);
-    };
-    let sql = "INSERT OR REPLACE INTO standing (kind, tenant_id, id, seq, owner_id, curr_hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-    let mut insert = connection.prepare_cached(sql).map_err(from_sqlite)?;
-    let row = params![kind.as_str(), span.tenant_id, id, span.seq, span.owner_id, span.seal.curr_hash.to_string()];
-    insert.execute(row).map(drop).map_err(from_sqlite)
+fn deactivate(connection: &Connection, span: &SignedSpan) -> Result<(), LedgerError> {
+    // The keys of either kind: an id keeps its type.
+    let sql = "DELETE FROM active WHERE kind IN ('schedule', 'policy') AND tenant_id = ?1 AND id = ?2";
+    let mut delete = connection.prepare_cached(sql).map_err(from_sqlite)?;
+    delete.execute(params![span.tenant_id, span.id.to_string()]).map(drop).map_err(from_sqlite)
 }
 
-pub(crate) fn standing(
+fn activate(connection: &Connection, span: &SignedSpan, kind: ActiveKind) -> Result<(), LedgerError> {
+    let sql = "INSERT OR REPLACE INTO active (kind, tenant_id, id, seq, owner_id, curr_hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    let mut insert = connection.prepare_cached(sql).map_err(from_sqlite)?;
+    let (id, hash) = (span.id.to_string(), span.seal.curr_hash.to_string());
+    insert.execute(params![kind.as_str(), span.tenant_id, id, span.seq, span.owner_id, hash]).map(drop).map_err(from_sqlite)
+}
+
+pub(crate) fn active(
     connection: &Connection,
-    kind: Standing,
+    kind: ActiveKind,
     after: Option<&Work>,
     limit: usize,
 ) -> Result<Vec<Work>, LedgerError> {
-    let sql = "SELECT tenant_id, owner_id, id, seq, curr_hash FROM standing
+    let sql = "SELECT tenant_id, owner_id, id, seq, curr_hash FROM active
         WHERE kind = ?1 AND (tenant_id, id) > (?2, ?3) ORDER BY tenant_id, id LIMIT ?4";
     let mut select = connection.prepare_cached(sql).map_err(from_sqlite)?;
     let (tenant, id) = after.map_or_else(Default::default, |work| (work.tenant_id.clone(), work.id.to_string()));
@@ -130,7 +133,7 @@ pub(crate) fn used(connection: &Connection, day: &str, tenant: &str, key: &str) 
 }
 
 /// One look at the queue, with the rows; what is found is not due for others for a while.
-pub(crate) fn take(connection: &Connection, limit: usize, after: &str, hold: Duration) -> Result<Look, LedgerError> {
+pub(crate) fn take(connection: &Connection, limit: usize, after: &str, hold: Duration) -> Result<Polled, LedgerError> {
     let behaviour = if hold.is_zero() { TransactionBehavior::Deferred } else { TransactionBehavior::Immediate };
     let transaction = Transaction::new_unchecked(connection, behaviour).map_err(from_sqlite)?;
     let look = look(&transaction, limit, after, hold)?;
@@ -138,7 +141,7 @@ pub(crate) fn take(connection: &Connection, limit: usize, after: &str, hold: Dur
     Ok(look)
 }
 
-fn look(connection: &Connection, limit: usize, after: &str, hold: Duration) -> Result<Look, LedgerError> {
+fn look(connection: &Connection, limit: usize, after: &str, hold: Duration) -> Result<Polled, LedgerError> {
     let found = within(connection, limit, after)?;
     if !hold.is_zero() {
         let until = now().saturating_add(hold).unix_micros();
@@ -153,7 +156,7 @@ fn look(connection: &Connection, limit: usize, after: &str, hold: Duration) -> R
     let function =
         "SELECT curr_hash, is_deleted FROM universal_registry WHERE tenant_id = ?1 AND id = ?2 ORDER BY seq DESC LIMIT 1";
     let mut function = connection.prepare_cached(function).map_err(from_sqlite)?;
-    let (mut due, mut room) = (Vec::with_capacity(found.len()), LookRoom::default());
+    let (mut due, mut room) = (Vec::with_capacity(found.len()), PollBudget::default());
     for work in found {
         let mut rows = exact.query(params![work.tenant_id, work.id.to_string(), work.seq]).map_err(from_sqlite)?;
         let Some(row) = rows.next().map_err(from_sqlite)? else { continue };
@@ -169,7 +172,7 @@ fn look(connection: &Connection, limit: usize, after: &str, hold: Duration) -> R
         let function = function.filter(|(_, is_deleted)| !is_deleted).and_then(|(hash, _)| hash.parse().ok());
         due.push(Due { request, function });
     }
-    Ok(Look { now: now(), due })
+    Ok(Polled { now: now(), due })
 }
 
 pub(crate) fn is_due(connection: &Connection, work: &Work) -> Result<bool, LedgerError> {
@@ -249,7 +252,7 @@ pub(crate) fn heartbeat(connection: &Connection, held: &Work, lease: Duration) -
 
 /// Makes the tables anew, within the transaction of `connection`. A row that is no span any more is nobody's work; fsck names it.
 pub(crate) fn rebuild(connection: &Connection) -> Result<Rebuilt, LedgerError> {
-    connection.execute_batch("DELETE FROM work; DELETE FROM standing; DELETE FROM quota").map_err(from_sqlite)?;
+    connection.execute_batch("DELETE FROM work; DELETE FROM active; DELETE FROM quota").map_err(from_sqlite)?;
     let now = now();
     let mut uses = Uses::on(now.day());
     let sql = format!(
@@ -264,8 +267,8 @@ pub(crate) fn rebuild(connection: &Connection) -> Result<Rebuilt, LedgerError> {
         }
     }
     charge(connection, &uses)?;
-    let sql = "SELECT (SELECT count(*) FROM work), (SELECT count(*) FROM standing)";
+    let sql = "SELECT (SELECT count(*) FROM work), (SELECT count(*) FROM active)";
     let count = |row: &Row<'_>, n: usize| row.get(n).map(|count: i64| u64::try_from(count).unwrap_or(0));
-    let (open, standing) = connection.query_row(sql, [], |row| Ok((count(row, 0)?, count(row, 1)?))).map_err(from_sqlite)?;
-    Ok(Rebuilt { open, standing, counters: uses.units().len().try_into().unwrap_or(u64::MAX) })
+    let (open, active) = connection.query_row(sql, [], |row| Ok((count(row, 0)?, count(row, 1)?))).map_err(from_sqlite)?;
+    Ok(Rebuilt { open, active, counters: uses.units().len().try_into().unwrap_or(u64::MAX) })
 }

@@ -9,7 +9,7 @@ use std::sync::mpsc::Receiver;
 use futures_channel::oneshot;
 use logline_core::ledger::chain::{self, Decision, Head};
 use logline_core::ledger::quota::Uses;
-use logline_core::ledger::{AppendOptions, LedgerError, Order, Outcome, Receipt, Signal};
+use logline_core::ledger::{AppendOptions, AppendReceipt, LedgerError, Order, Outcome, Signal};
 use logline_core::{Hash, SignedSpan, VerifiedSpan};
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Row, TransactionBehavior, params};
 
@@ -25,7 +25,7 @@ pub(crate) struct Append {
     pub(crate) independent: bool,
     pub(crate) options: AppendOptions,
     pub(crate) bytes: usize,
-    pub(crate) reply: oneshot::Sender<Result<Vec<Receipt>, LedgerError>>,
+    pub(crate) reply: oneshot::Sender<Result<Vec<AppendReceipt>, LedgerError>>,
 }
 
 /// Whether the batch has one version of each id only.
@@ -131,7 +131,7 @@ fn same_again(error: &LedgerError) -> LedgerError {
     LedgerError::Unavailable { reason, source: None }
 }
 
-fn write(connection: &mut Connection, group: &[Append]) -> Result<Vec<Result<Vec<Receipt>, LedgerError>>, LedgerError> {
+fn write(connection: &mut Connection, group: &[Append]) -> Result<Vec<Result<Vec<AppendReceipt>, LedgerError>>, LedgerError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(from_sqlite)?;
     let run = |sql: &str| transaction.prepare_cached(sql).and_then(|mut s| s.execute([])).map(drop).map_err(from_sqlite);
     let mut results = Vec::with_capacity(group.len());
@@ -163,7 +163,7 @@ fn write(connection: &mut Connection, group: &[Append]) -> Result<Vec<Result<Vec
 }
 
 /// Decides about every span and inserts them. Where they are independent, nothing is inserted unless all are admitted.
-fn append_batch(connection: &Connection, append: &Append) -> Result<Vec<Receipt>, LedgerError> {
+fn append_batch(connection: &Connection, append: &Append) -> Result<Vec<AppendReceipt>, LedgerError> {
     let mut head = connection.prepare_cached(HEAD).map_err(from_sqlite)?;
     let mut insert = connection.prepare_cached(insert_sql()).map_err(from_sqlite)?;
     let options = &append.options;
@@ -176,7 +176,7 @@ fn append_batch(connection: &Connection, append: &Append) -> Result<Vec<Receipt>
         }
         Ok(receipt)
     };
-    let mut store = |span: &VerifiedSpan, row: &EncodedRow, receipt: &Receipt| -> Result<(), LedgerError> {
+    let mut store = |span: &VerifiedSpan, row: &EncodedRow, receipt: &AppendReceipt| -> Result<(), LedgerError> {
         if receipt.outcome == Outcome::Appended {
             row.insert(span, &mut insert)?;
             work::place(connection, span, now)?;
@@ -217,7 +217,7 @@ fn decide(
     span: &VerifiedSpan,
     encoded: &EncodedRow,
     options: &AppendOptions,
-) -> Result<Receipt, LedgerError> {
+) -> Result<AppendReceipt, LedgerError> {
     let id = encoded.id();
     let read = |row: &Row<'_>| {
         Ok(StoredHead { seq: row.get(0)?, curr_hash: row.get(1)?, owner_id: row.get(2)?, entity_type: row.get(3)? })
@@ -237,12 +237,12 @@ fn decide(
         entity_type: &stored.entity_type,
     });
     match chain::decide(span, view)? {
-        Decision::Insert => Ok(Receipt::new(span.key(), span.seal.curr_hash, Outcome::Appended)),
+        Decision::Insert => Ok(AppendReceipt::new(span.key(), span.seal.curr_hash, Outcome::Appended)),
         Decision::LookUp => {
             let existing = version(connection, span, &id)?;
             let outcome = chain::decide_existing(span, head.map_or(0, |h| h.seq), existing.as_ref(), options)?;
             let hash = existing.map_or(span.seal.curr_hash, |row| row.seal.curr_hash);
-            Ok(Receipt::new(span.key(), hash, outcome))
+            Ok(AppendReceipt::new(span.key(), hash, outcome))
         }
     }
 }

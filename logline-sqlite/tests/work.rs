@@ -2,9 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
 
 use futures_util::future::join_all;
-use logline_core::ledger::{
-    AppendOptions, Charges, Ledger as _, LedgerError, LedgerExt as _, Limit, Standing, Work, WorkQueue as _,
-};
+use logline_core::ledger::{ActiveKind, AppendOptions, Ledger as _, LedgerError, LedgerExt as _, Limit, Work, WorkQueue as _};
+use logline_core::request::Charges;
 use logline_core::{Draft, KeyPair, Scope, SystemClock, SystemIds, VerifiedSpan};
 use logline_sqlite::SqliteLedger;
 use rusqlite::Connection;
@@ -44,8 +43,8 @@ async fn a_file_of_an_older_version_is_migrated_and_its_open_work_found() {
     ledger.append_one(&Scope::runtime("acme"), policy.clone()).await.unwrap();
     drop(ledger);
     for older in [
-        "DROP TABLE work; DROP TABLE quota; DROP TABLE standing; PRAGMA user_version = 1",
-        "DROP TABLE standing; PRAGMA user_version = 2",
+        "DROP TABLE work; DROP TABLE quota; DROP TABLE active; PRAGMA user_version = 1",
+        "DROP TABLE active; PRAGMA user_version = 2",
     ] {
         let by_hand = Connection::open(&path).unwrap();
         by_hand.execute_batch(older).unwrap();
@@ -56,7 +55,7 @@ async fn a_file_of_an_older_version_is_migrated_and_its_open_work_found() {
         let ledger = SqliteLedger::open(&path).unwrap();
         assert_eq!(ledger.claimable(10, None).await.unwrap(), work);
         assert_eq!(ledger.used("acme", "runs").await.unwrap(), 1);
-        assert_eq!(ledger.standing(Standing::Policy, None, 10).await.unwrap(), [Work::of(&policy)]);
+        assert_eq!(ledger.active(ActiveKind::Policy, None, 10).await.unwrap(), [Work::of(&policy)]);
         assert_eq!(ledger.collect(&Scope::Operator, &logline_core::ledger::Query::timeline(), 10).await.unwrap().len(), 5);
     }
 }

@@ -1,23 +1,17 @@
 //! ABI v1 (`docs/wasm-abi.md`): three exports, one import, canonical JSON both ways.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use logline_core::sandbox::{Failure, HostCalls};
+use logline_core::Failure;
+use logline_core::contract::HostCalls;
 use logline_core::{canonical, json};
 use serde_json::{Value, json};
 use wasmtime::{AsContextMut as _, Caller, Extern, ExternType, Linker, Memory, Module, StoreContextMut, TypedFunc, ValType};
 
-use crate::call::CallState;
-use crate::module::Exports;
+use crate::bounds::{HOST_CALL, HOST_MESSAGE_FUEL, MODULE};
+use crate::channel::Answer;
 use crate::scan::invalid;
-
-pub(crate) const MODULE: &str = "logline";
-pub(crate) const HOST_CALL: &str = "host_call";
-
-/// Work charged for what goes to the host, and for what comes back, besides one unit per byte: what it costs the host must cost the
-/// guest.
-pub(crate) const HOST_MESSAGE_FUEL: u64 = 200;
+use crate::state::{CallState, Exports};
 
 /// Random bytes in one answer.
 const MAX_RANDOM: usize = 1024;
@@ -94,12 +88,12 @@ pub(crate) fn link(linker: &mut Linker<CallState>) -> wasmtime::Result<()> {
 pub(crate) fn count_call(store: &mut StoreContextMut<'_, CallState>) -> wasmtime::Result<usize> {
     let fuel = store.get_fuel()?;
     let state = store.data_mut();
-    state.line.fuel.store(state.limits.fuel.saturating_sub(fuel), Ordering::Relaxed);
+    state.channel.fuel.store(state.limits.fuel.saturating_sub(fuel), Ordering::Relaxed);
     if state.in_alloc {
         return Err(end("re_entrant", "`alloc` called the host while the host was waiting for it"));
     }
     state.host_calls += 1;
-    state.line.host_calls.store(state.host_calls, Ordering::Relaxed);
+    state.channel.host_calls.store(state.host_calls, Ordering::Relaxed);
     let most = state.limits.host_calls;
     if state.host_calls > most {
         return Err(end("host_call_limit", format!("more than {most} calls to the host: ask for more at a time")));
@@ -117,8 +111,7 @@ pub(crate) fn answer_too_large(bytes: usize, most: usize) -> Failure {
 
 async fn host_call(mut caller: Caller<'_, CallState>, op: i32, pointer: i32, len: i32) -> wasmtime::Result<i64> {
     let max_bytes = count_call(&mut caller.as_context_mut())?;
-    let module = Arc::clone(&caller.data().module);
-    let exports = &module.core()?.exports;
+    let exports = caller.data().exports.ok_or_else(|| missing("memory"))?;
     let Some(Extern::Memory(memory)) = caller.get_module_export(&exports.memory) else { return Err(missing("memory")) };
     let len = len.cast_unsigned() as usize;
     charge(&mut caller.as_context_mut(), len)?;
@@ -151,8 +144,8 @@ async fn host_call(mut caller: Caller<'_, CallState>, op: i32, pointer: i32, len
 }
 
 /// Passes the question to whoever answers for the host.
-pub(crate) async fn ask(state: &CallState, op: i32, argument: Value) -> wasmtime::Result<Result<Value, Failure>> {
-    let answer = state.line.ask(op, argument).await;
+pub(crate) async fn ask(state: &CallState, op: i32, argument: Value) -> wasmtime::Result<Answer> {
+    let answer = state.channel.ask(op, argument).await;
     answer.map(Ok).unwrap_or_else(|| Err(end("closed", "the host stopped listening")))
 }
 

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use logline_core::Failure;
 use logline_core::Hash;
-use logline_core::sandbox::Failure;
 
-use crate::module::Compiled;
+use crate::compiled::Compiled;
 
 /// What came of compiling a module: it is kept either way, so that a refusal costs the compiler once.
 pub(crate) type Verdict = Result<Arc<Compiled>, Failure>;

@@ -3,31 +3,18 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use logline_core::Failure;
 use logline_core::json;
-use logline_core::sandbox::{Failure, Limits};
+use logline_core::trust::Limits;
 use serde_json::Value;
-use wasmtime::{Engine, Extern, ResourceLimiter, Store, Trap};
+use wasmtime::{Engine, Extern, Store, Trap};
 
 use crate::abi::{self, Ended, Packed};
-use crate::engine::MAX_TABLE;
-use crate::line::Line;
-use crate::module::{Code, Compiled, Core};
-use crate::share::Place;
-
-/// Fuel between two points at which a guest lets others run: some tens of microseconds.
-pub(crate) const SLICE: u64 = 50_000;
-
-/// What a store of one call holds.
-pub(crate) struct CallState {
-    pub(crate) line: Arc<Line>,
-    pub(crate) module: Arc<Compiled>,
-    pub(crate) limits: Limits,
-    pub(crate) host_calls: u32,
-    /// Whether the guest's `alloc` runs on behalf of a host call.
-    pub(crate) in_alloc: bool,
-    /// Whether the guest asked for more memory or table than it may have.
-    denied: Option<&'static str>,
-}
+use crate::bounds::MAX_TABLE;
+use crate::channel::HostChannel;
+use crate::compiled::{Code, Compiled, Core};
+use crate::share::Permit;
+use crate::state::{CallState, SLICE};
 
 /// A store that says what it has used when it is gone, however it goes.
 struct Metered(Store<CallState>);
@@ -36,42 +23,23 @@ impl Drop for Metered {
     fn drop(&mut self) {
         let rest = self.0.get_fuel().unwrap_or(0);
         let state = self.0.data();
-        state.line.fuel.store(state.limits.fuel.saturating_sub(rest), Ordering::Relaxed);
+        state.channel.fuel.store(state.limits.fuel.saturating_sub(rest), Ordering::Relaxed);
     }
 }
 
-impl ResourceLimiter for CallState {
-    fn memory_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
-        if desired as u64 > self.limits.memory_bytes {
-            self.denied = Some("memory");
-            return Ok(false);
-        }
-        self.line.peak_memory.fetch_max(desired as u64, Ordering::Relaxed);
-        Ok(true)
-    }
-
-    fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
-        if desired > MAX_TABLE {
-            self.denied = Some("table");
-            return Ok(false);
-        }
-        Ok(true)
-    }
-}
-
-/// Calls `run` of a fresh instance with `argument`; nothing of the instance outlives the call, and `place` is held as long.
+/// Calls `run` of a fresh instance with `argument`; nothing of the instance outlives the call, and `permit` is held as long.
 pub(crate) async fn call(
     engine: Engine,
     module: Arc<Compiled>,
     argument: Vec<u8>,
     limits: Limits,
-    line: Arc<Line>,
-    place: Place,
+    channel: Arc<HostChannel>,
+    permit: Permit,
 ) -> Result<Value, Failure> {
-    let state = CallState { line, module, limits, host_calls: 0, in_alloc: false, denied: None };
+    let state = CallState { channel, exports: module.exports(), limits, host_calls: 0, in_alloc: false, denied: None };
     let mut store = Metered(Store::new(&engine, state));
     store.0.limiter(|state| state);
-    let result = run(&mut store.0, &argument).await;
+    let result = run(&mut store.0, &module, &argument).await;
     let result = match result {
         Ok((bytes, false)) => json::parse(&bytes)
             .map_err(|e| Failure::new("invalid_output", format!("the function's output is not acceptable JSON: {e}"))),
@@ -79,15 +47,14 @@ pub(crate) async fn call(
         Err(error) => Err(failure(&error, store.0.data())),
     };
     drop(store);
-    drop(place);
+    drop(permit);
     result
 }
 
 /// The bytes that the guest returned, and whether they are an error object.
-async fn run(store: &mut Store<CallState>, argument: &[u8]) -> wasmtime::Result<(Vec<u8>, bool)> {
+async fn run(store: &mut Store<CallState>, module: &Compiled, argument: &[u8]) -> wasmtime::Result<(Vec<u8>, bool)> {
     store.set_fuel(store.data().limits.fuel)?;
     store.fuel_async_yield_interval(Some(SLICE))?;
-    let module = Arc::clone(&store.data().module);
     match &module.code {
         Code::Core(core) => run_core(store, core, argument).await,
         #[cfg(feature = "component-model")]

@@ -6,7 +6,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 
-use logline_core::sandbox::Failure;
+use logline_core::Failure;
 use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 use wasmtime::Engine;
 

@@ -1,16 +1,16 @@
 //! Functions as components of the world `logline:kernel/kernel@1.0.0` (`wit/kernel.wit`): the same host, the same limits and the same
 //! documents as ABI v1, with typed functions around them.
 
+use logline_core::Failure;
 use logline_core::canonical;
 use logline_core::json;
-use logline_core::sandbox::Failure;
 use serde_json::{Value, json};
 use wasmtime::component::{Component, ComponentExportIndex, ComponentType, InstancePre, Lift, Linker, Lower, WasmStr};
 use wasmtime::{Engine, Store, StoreContextMut};
 
 use crate::abi::{self, Ended};
-use crate::call::CallState;
 use crate::scan::invalid;
+use crate::state::CallState;
 
 const HOST: &str = "logline:kernel/host@1.0.0";
 const RUN: &str = "run";

@@ -4,17 +4,11 @@ use logline_core::{Hash, canonical};
 use serde_json::json;
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
 
-use crate::abi;
+use crate::bounds::{HOST_MESSAGE_FUEL, MAX_MEMORY, MAX_TABLE};
 use crate::scan::{self, Scan};
 
 /// The version of wasmtime that this is built with. A test compares it with the lockfile.
 pub(crate) const VERSION: &str = "48.0.8";
-
-/// The most linear memory that any call can have.
-pub(crate) const MAX_MEMORY: usize = 64 << 20;
-
-/// The most elements of a table.
-pub(crate) const MAX_TABLE: usize = 10_000;
 
 /// Stack of a guest.
 pub(crate) const STACK: usize = 512 << 10;
@@ -36,7 +30,7 @@ pub(crate) fn hash(runtime: &str, scan: Scan) -> Hash {
             "memory64": false, "multi_memory": false, "relaxed_simd": false, "simd": false, "tail_call": false,
         },
         "nan": "canonical",
-        "fuel": {"operators": "default", "host_message": abi::HOST_MESSAGE_FUEL, "host_message_byte": 1, "answers": "before they are cut"},
+        "fuel": {"operators": "default", "host_message": HOST_MESSAGE_FUEL, "host_message_byte": 1, "answers": "before they are cut"},
         "memory_images": false,
         "memory_bytes": MAX_MEMORY,
         "table_elements": MAX_TABLE,

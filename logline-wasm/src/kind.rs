@@ -1,7 +1,7 @@
 //! The kinds of code that a sandbox runs: which one a function is, its `runtime` says.
 
+use logline_core::Failure;
 use logline_core::Hash;
-use logline_core::sandbox::Failure;
 
 use crate::scan::invalid;
 
@@ -16,7 +16,7 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// Where machine code of this kind is kept. The same code as another kind is another thing.
-    pub(crate) fn place(self, code: Hash) -> Hash {
+    pub(crate) fn cache_key(self, code: Hash) -> Hash {
         match self {
             Self::Core => code,
             #[cfg(feature = "component-model")]

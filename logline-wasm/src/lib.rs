@@ -5,19 +5,23 @@
 
 mod abi;
 mod artifact;
+mod bounds;
 mod cache;
 mod call;
+mod channel;
+mod compiled;
 mod compiler;
 #[cfg(feature = "component-model")]
 mod component;
+mod decode;
 mod disk;
 mod engine;
 mod kind;
-mod line;
-mod module;
+mod modules;
 mod options;
 mod scan;
 mod share;
+mod state;
 mod threads;
 
 use std::sync::Arc;
@@ -25,7 +29,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use logline_core::sandbox::{Failure, HostCalls, Job, Limits, Receipt, Report, Sandbox};
+use logline_core::Failure;
+use logline_core::contract::{HostCalls, Job, Report, RunReceipt, Sandbox};
+use logline_core::trust::Limits;
 use logline_core::{Hash, canonical};
 use serde_json::Value;
 use thiserror::Error;
@@ -33,10 +39,10 @@ use tokio::time::Instant;
 use wasmtime::Engine;
 
 pub use artifact::CacheKey;
+use channel::HostChannel;
 pub use compiler::{Compiler, compiler_main};
 use kind::Kind;
-use line::Line;
-use module::Modules;
+use modules::Modules;
 pub use options::WasmOptions;
 use scan::Scan;
 use share::Shares;
@@ -48,7 +54,7 @@ pub const RUNTIME: &str = "wasm@1";
 /// The `code` column of a function whose module is `binary`.
 #[must_use]
 pub fn encode_binary(binary: &[u8]) -> String {
-    module::encode(binary)
+    decode::encode(binary)
 }
 
 /// Whether the binary of a module would be compiled: its imports, and what compiling it may cost. It takes microseconds and no sandbox;
@@ -167,21 +173,21 @@ impl Inner {
         job: Job<'_>,
         code: Hash,
         host: &mut dyn HostCalls,
-        line: &Arc<Line>,
+        channel: &Arc<HostChannel>,
     ) -> Result<Value, Failure> {
         let tenant = self.shares.tenant(&job);
         let module = self.modules.get(kind, &job, code, &tenant.compiling).await?;
         let limit = job.limits.timeout_ms;
         let deadline = Instant::now() + Duration::from_millis(limit);
-        let place = tokio::time::timeout_at(deadline, self.shares.place(&tenant, job.limits.memory_bytes)).await;
-        let place = place.map_err(|_| {
+        let permit = tokio::time::timeout_at(deadline, self.shares.permit(&tenant, job.limits.memory_bytes)).await;
+        let permit = permit.map_err(|_| {
             let message = format!("there was no place to run within {limit} ms: its tenant, or all, run too much; retry later");
             Failure::new("busy", message)
         })?;
-        let place = place.map_err(|_| Failure::new("closed", "the sandbox is closed"))?;
+        let permit = permit.map_err(|_| Failure::new("closed", "the sandbox is closed"))?;
         let argument = canonical::to_vec(job.call);
-        let guest = call::call(self.engine.clone(), module, argument, job.limits.clone(), Arc::clone(line), place);
-        self.threads.run(guest, line, host, deadline).await.unwrap_or_else(|| {
+        let guest = call::call(self.engine.clone(), module, argument, job.limits.clone(), Arc::clone(channel), permit);
+        self.threads.run(guest, channel, host, deadline).await.unwrap_or_else(|| {
             let message = format!("the function did not end within {limit} ms: it waits or computes too long");
             Err(Failure::new("timeout", message))
         })
@@ -189,12 +195,12 @@ impl Inner {
 
     async fn run(&self, kind: Kind, (runtime, engine_hash): (&str, Hash), job: Job<'_>, host: &mut dyn HostCalls) -> Report {
         let code = self.modules.code_hash(&job);
-        let line = Arc::new(Line::default());
-        let result = self.call(kind, job, code, host, &line).await;
-        let mut receipt = Receipt::new(code, runtime, &self.engine_name, engine_hash, job.limits);
-        receipt.fuel_used = line.fuel.load(Ordering::Relaxed);
-        receipt.peak_memory_bytes = line.peak_memory.load(Ordering::Relaxed);
-        receipt.host_calls = line.host_calls.load(Ordering::Relaxed);
+        let channel = Arc::new(HostChannel::default());
+        let result = self.call(kind, job, code, host, &channel).await;
+        let mut receipt = RunReceipt::new(code, runtime, &self.engine_name, engine_hash, job.limits);
+        receipt.fuel_used = channel.fuel.load(Ordering::Relaxed);
+        receipt.peak_memory_bytes = channel.peak_memory.load(Ordering::Relaxed);
+        receipt.host_calls = channel.host_calls.load(Ordering::Relaxed);
         Report { result, receipt }
     }
 }

@@ -4,15 +4,14 @@
 //! it ten seconds, and the time grows with the square. So functions are weighed before. `tests/bombs.rs` compiles the worst that
 //! pass; `docs/threat-model.md` has what they cost.
 
-use logline_core::sandbox::Failure;
+use logline_core::Failure;
 use serde_json::{Value, json};
 use wasmparser::{
     BlockType, ConstExpr, DataKind, ElementItems, ElementKind, ElementSectionReader, FunctionBody, Operator, Parser, Payload,
     TypeRef,
 };
 
-use crate::abi;
-use crate::engine::{MAX_MEMORY, MAX_TABLE};
+use crate::bounds::{HOST_CALL, MAX_MEMORY, MAX_TABLE, MODULE};
 
 /// Locals of one function.
 const MAX_LOCALS: u64 = 500;
@@ -115,14 +114,11 @@ pub(crate) fn scan(binary: &[u8], scan: Scan) -> Result<(), Failure> {
             Payload::ImportSection(imports) if !is_component => {
                 for import in imports.into_imports() {
                     let import = import.map_err(malformed)?;
-                    let known = (import.module, import.name) == (abi::MODULE, abi::HOST_CALL);
+                    let known = (import.module, import.name) == (MODULE, HOST_CALL);
                     if !known || !matches!(import.ty, TypeRef::Func(_)) {
                         return Err(invalid(format!(
                             "it imports `{}.{}`: the only import there is is the function `{}.{}`",
-                            import.module,
-                            import.name,
-                            abi::MODULE,
-                            abi::HOST_CALL
+                            import.module, import.name, MODULE, HOST_CALL
                         )));
                     }
                 }

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use logline_core::sandbox::{Job, Share};
+use logline_core::contract::Job;
+use logline_core::trust::Share;
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 
 /// Memory is counted in pages of WebAssembly.
@@ -13,14 +14,14 @@ const PAGE: u64 = 64 << 10;
 const MAX_IDLE: usize = 1024;
 
 /// A call's right to run; it ends when this is dropped.
-pub(crate) struct Place {
+pub(crate) struct Permit {
     tenant: Tenant,
     call: Option<OwnedSemaphorePermit>,
     pages: Option<OwnedSemaphorePermit>,
     _slot: OwnedSemaphorePermit,
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
         self.tenant.calls.release(self.call.take());
         self.tenant.pages.release(self.pages.take());
@@ -146,13 +147,13 @@ impl Shares {
     }
 
     /// Waits for a place.
-    pub(crate) async fn place(&self, tenant: &Tenant, memory_bytes: u64) -> Result<Place, AcquireError> {
+    pub(crate) async fn permit(&self, tenant: &Tenant, memory_bytes: u64) -> Result<Permit, AcquireError> {
         let call = Arc::clone(&tenant.calls.semaphore).acquire_owned().await?;
         let most = u32::try_from(tenant.pages.number()).unwrap_or(u32::MAX);
         let pages = u32::try_from(memory_bytes.div_ceil(PAGE)).unwrap_or(u32::MAX).clamp(1, most);
         let pages = Arc::clone(&tenant.pages.semaphore).acquire_many_owned(pages).await?;
         let slot = Arc::clone(&self.pool).acquire_owned().await?;
-        Ok(Place { tenant: tenant.clone(), call: Some(call), pages: Some(pages), _slot: slot })
+        Ok(Permit { tenant: tenant.clone(), call: Some(call), pages: Some(pages), _slot: slot })
     }
 }
 

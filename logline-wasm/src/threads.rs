@@ -7,15 +7,16 @@ use std::sync::atomic::Ordering;
 use std::task::Poll;
 
 use futures_util::FutureExt as _;
-use logline_core::sandbox::{Failure, HostCalls};
+use logline_core::Failure;
+use logline_core::contract::HostCalls;
 use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
 use crate::abi;
-use crate::call::SLICE;
-use crate::line::{Line, Question};
+use crate::channel::{HostChannel, Question};
+use crate::state::SLICE;
 
 type Outcome = Result<Value, Failure>;
 
@@ -36,7 +37,7 @@ impl Threads {
     pub(crate) async fn run(
         &self,
         guest: impl Future<Output = Outcome> + Send + 'static,
-        line: &Line,
+        channel: &HostChannel,
         host: &mut dyn HostCalls,
         deadline: Instant,
     ) -> Option<Outcome> {
@@ -50,11 +51,11 @@ impl Threads {
                 return Some(outcome);
             }
             // A guest that waits for nothing has used up its slice.
-            let Some(question) = line.take() else { break };
+            let Some(question) = channel.take() else { break };
             if !answer(question, host, deadline).await {
                 return None;
             }
-            if line.fuel.load(Ordering::Relaxed) > SLICE {
+            if channel.fuel.load(Ordering::Relaxed) > SLICE {
                 break;
             }
         }
@@ -64,8 +65,8 @@ impl Threads {
             tokio::select! {
                 biased;
                 outcome = &mut guest.0 => return Some(outcome.unwrap_or_else(|_| Err(failed()))),
-                () = line.rung() => {
-                    if let Some(question) = line.take()
+                () = channel.asked() => {
+                    if let Some(question) = channel.take()
                         && !answer(question, host, deadline).await
                     {
                         break;

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::{join, join_all};
-use logline_core::sandbox::{Job, Limits, Sandbox as _, Share};
+use logline_core::contract::{Job, Sandbox as _};
+use logline_core::trust::{Limits, Share};
 use logline_wasm::{WasmOptions, WasmSandbox};
 use serde_json::{Value, json};
 

@@ -4,7 +4,9 @@
 
 mod setup;
 
-use logline_core::sandbox::{Failure, Job, Limits, Report, Sandbox as _};
+use logline_core::Failure;
+use logline_core::contract::{Job, Report, Sandbox as _};
+use logline_core::trust::Limits;
 use logline_wasm::{COMPONENT_RUNTIME, CacheKey, Compiler, WasmOptions, WasmSandbox};
 use serde_json::{Value, json};
 

@@ -3,7 +3,9 @@
 
 mod setup;
 
-use logline_core::sandbox::{Failure, Job, Limits, Sandbox as _};
+use logline_core::Failure;
+use logline_core::contract::{Job, Sandbox as _};
+use logline_core::trust::Limits;
 use logline_wasm::WasmSandbox;
 use serde_json::{Value, json};
 

@@ -143,7 +143,7 @@ fn dependency_policy() -> Result<(), Failed> {
 fn simulate() -> Result<(), Failed> {
     let seeds = std::env::args().nth(2).unwrap_or_else(|| "5000".to_owned());
     command("cargo")
-        .args(["test", "--package", "logline-kernels", "--test", "simulation", "whatever", "--", "--nocapture"])
+        .args(["test", "--package", "logline-policy", "--test", "simulation", "whatever", "--", "--nocapture"])
         .env("LOGLINE_SIMULATION_SEEDS", seeds)
         .run()
 }

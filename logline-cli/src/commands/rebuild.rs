@@ -10,11 +10,11 @@ pub(crate) async fn run(url: Option<&str>, json: bool) -> Result<bool, Error> {
     location.check_exists()?;
     let rebuilt = location.for_writing().await?.rebuild().await?;
     output::line(&if json {
-        json!({"open": rebuilt.open, "standing": rebuilt.standing, "counters": rebuilt.counters}).to_string()
+        json!({"open": rebuilt.open, "active": rebuilt.active, "counters": rebuilt.counters}).to_string()
     } else {
         format!(
             "{} open requests, {} schedules and policies, {} counters of today",
-            rebuilt.open, rebuilt.standing, rebuilt.counters
+            rebuilt.open, rebuilt.active, rebuilt.counters
         )
     });
     Ok(true)

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
-use logline_core::sandbox::Sandbox;
+use logline_core::contract::Sandbox;
 use logline_core::{Rules, canonical};
 use logline_kernels::{Replay, ReplayError, replay};
 use logline_wasm::{Compiler, WasmOptions, WasmSandbox};

@@ -9,12 +9,12 @@ use serde_json::json;
 use super::{
     Expect as _, OTHER, TENANT, append, append_all, at, everything, fail, hold, id, next, note, same, seal, strategies,
 };
-use crate::draft::Draft;
 use crate::keys::{KeyPair, Verifier};
+use crate::ledger::scope::Scope;
 use crate::ledger::{AppendOptions, Conflict, Ledger, LedgerError, Outcome, Retry};
-use crate::scope::Scope;
 use crate::span::DIGEST_KEY;
 use crate::span::Visibility;
+use crate::span::draft::Draft;
 
 /// Every column comes back as it was, through every way of reading.
 pub async fn what_is_appended_is_read_back_and_verifies<L: Ledger>(ledger: &L) {

@@ -1,10 +1,11 @@
 //! The attacks of other tenants, other users, and nobody.
 
 use super::{Expect as _, OTHER, TENANT, USER, append, everything, fail, hold, id, next, note, same, seal};
-use crate::draft::Draft;
+use crate::ledger::scope::{Denied, Scope};
 use crate::ledger::{AppendOptions, Ledger, LedgerError, LedgerExt as _, Query, Versions, WatchFrom};
-use crate::scope::{Denied, Scope};
-use crate::seal::VerifiedSpan;
+use crate::roles::{ENTITY_TYPES, Signed};
+use crate::span::draft::Draft;
+use crate::span::seal::VerifiedSpan;
 use crate::span::{SYSTEM_TENANT, Visibility};
 
 const ALL: [Visibility; 3] = [Visibility::Private, Visibility::Tenant, Visibility::Public];
@@ -120,7 +121,8 @@ pub async fn a_user_cannot_write_as_another_owner<L: Ledger>(ledger: &L) {
 /// Executions, boot events and the like are recorded, not claimed.
 pub async fn a_user_cannot_write_what_only_the_runtime_may<L: Ledger>(ledger: &L) {
     let scope = Scope::user(TENANT, USER);
-    for (n, entity_type) in (1..).zip(["execution", "boot_event", "metric", "memory", "checkpoint", "policy_violation"]) {
+    let reserved = ENTITY_TYPES.iter().filter(|row| row.signed == Signed::Runtime).map(|row| row.name);
+    for (n, entity_type) in (100..).zip(reserved.chain(["logline_x"])) {
         let mut draft = note(n);
         draft.columns_mut().entity_type = entity_type.to_owned();
         let denied = refused(ledger, &scope, seal(draft)).await;
@@ -138,10 +140,10 @@ pub async fn a_user_cannot_write_what_only_the_runtime_may<L: Ledger>(ledger: &L
 pub async fn a_user_cannot_squat_on_derived_ids<L: Ledger>(ledger: &L) {
     let scope = Scope::user(TENANT, "mallory");
     let theirs = || note(1).owner("mallory");
-    let execution = crate::ids::execution(TENANT, id(7), 1);
+    let execution = crate::value::ids::execution(TENANT, id(7), 1);
     let denied = refused(ledger, &scope, seal(theirs().id(execution))).await;
     hold(matches!(denied, Denied::DerivedId { .. }), "refused because of the id");
-    let key = |owner: &str| crate::ids::idempotent(TENANT, owner, "note", "k-1");
+    let key = |owner: &str| crate::value::ids::idempotent(TENANT, owner, "note", "k-1");
     let of_another = theirs().id(key(USER)).meta("idempotency_key", "k-1");
     let denied = refused(ledger, &scope, seal(of_another)).await;
     hold(matches!(denied, Denied::DerivedId { .. }), "refused because the id is derived for another owner");

@@ -23,13 +23,13 @@ pub mod working;
 
 use uuid::Uuid;
 
-use crate::draft::Draft;
 use crate::keys::KeyPair;
-use crate::ledger::{AppendOptions, Ledger, LedgerError, LedgerExt as _, Receipt};
-use crate::scope::Scope;
-use crate::seal::VerifiedSpan;
+use crate::ledger::scope::Scope;
+use crate::ledger::{AppendOptions, AppendReceipt, Ledger, LedgerError, LedgerExt as _};
 use crate::span::SignedSpan;
-use crate::timestamp::Timestamp;
+use crate::span::draft::Draft;
+use crate::span::seal::VerifiedSpan;
+use crate::value::timestamp::Timestamp;
 
 /// Makes one `#[test]` of every trial.
 #[macro_export]
@@ -187,11 +187,11 @@ pub(crate) fn next(previous: &SignedSpan) -> Draft {
     Draft::next_version(previous).at(at(u128::from(previous.seq) + 1000))
 }
 
-pub(crate) async fn append<L: Ledger>(ledger: &L, span: VerifiedSpan) -> Receipt {
+pub(crate) async fn append<L: Ledger>(ledger: &L, span: VerifiedSpan) -> AppendReceipt {
     ledger.append_one(&Scope::Operator, span).await.or_fail("append")
 }
 
-pub(crate) async fn append_all<L: Ledger>(ledger: &L, spans: Vec<VerifiedSpan>) -> Result<Vec<Receipt>, LedgerError> {
+pub(crate) async fn append_all<L: Ledger>(ledger: &L, spans: Vec<VerifiedSpan>) -> Result<Vec<AppendReceipt>, LedgerError> {
     ledger.append(&Scope::Operator, spans, &AppendOptions::default()).await
 }
 

@@ -7,11 +7,11 @@ use proptest::test_runner::TestRunner;
 use uuid::Uuid;
 
 use super::{Expect as _, fail, id, note, seal};
-use crate::draft::Draft;
+use crate::ledger::in_memory::MemoryLedger;
+use crate::ledger::scope::Scope;
 use crate::ledger::{AppendOptions, Ledger, LedgerError, OnExisting, Order, Outcome, Query, Versions};
-use crate::memory::MemoryLedger;
-use crate::scope::Scope;
-use crate::seal::VerifiedSpan;
+use crate::span::draft::Draft;
+use crate::span::seal::VerifiedSpan;
 use crate::span::{SignedSpan, SpanKey, Visibility};
 
 const TENANTS: [&str; 3] = ["acme", "globex", "initech"];
@@ -184,7 +184,7 @@ impl<L: Ledger> History<'_, L> {
                     on_existing: if *keep { OnExisting::Keep } else { OnExisting::Conflict },
                     ..Default::default()
                 };
-                let appended = |result: Result<Vec<crate::ledger::Receipt>, LedgerError>| -> Appended {
+                let appended = |result: Result<Vec<crate::ledger::AppendReceipt>, LedgerError>| -> Appended {
                     let receipts = result.map_err(|e| kind(&e))?;
                     Ok(receipts.into_iter().map(|r| (r.key, r.outcome)).collect())
                 };

@@ -1,8 +1,8 @@
 //! Scans, histories, cursors, tombstones.
 
 use super::{Expect as _, TENANT, append, append_all, fail, hold, id, next, note, same, seal};
+use crate::ledger::scope::Scope;
 use crate::ledger::{Cursor, Ledger, LedgerError, LedgerExt as _, Order, Query, Versions};
-use crate::scope::Scope;
 use crate::span::SignedSpan;
 
 /// A tombstone hides an id from those who look for what is, not from those who look for what was.
@@ -49,7 +49,7 @@ async fn fill<L: Ledger>(ledger: &L, ids: u128, versions: u32) {
         let batch: Vec<_> = match version {
             // Ids descend, so that append order and chain order differ.
             0 => (0..ids).rev().map(|n| seal(note(n))).collect(),
-            _ => last.iter().map(|span: &crate::seal::VerifiedSpan| seal(next(span))).collect(),
+            _ => last.iter().map(|span: &crate::span::seal::VerifiedSpan| seal(next(span))).collect(),
         };
         append_all(ledger, batch.clone()).await.or_fail("fill");
         last = batch;

@@ -6,10 +6,10 @@ use proptest::prelude::*;
 use serde_json::{Map, Number, Value};
 use uuid::Uuid;
 
-use crate::draft::Draft;
-use crate::json::MAX_NUMBER;
 use crate::span::Visibility;
-use crate::timestamp::Timestamp;
+use crate::span::draft::Draft;
+use crate::value::json::MAX_NUMBER;
+use crate::value::timestamp::Timestamp;
 
 /// Texts without U+0000, with everything that escapers and sorters get wrong.
 pub fn text() -> impl Strategy<Value = String> {
@@ -77,7 +77,7 @@ pub fn draft() -> impl Strategy<Value = Draft> {
     let links = (uuid().prop_filter("an id is not nil", |id| !id.is_nil()), option::of(uuid()), vec(uuid(), 0..3));
     let texts = vec(option::of(text()), 6);
     let values = vec(option::of(value()), 5);
-    let numbers = (0..=crate::rules::MAX_INTEGER, option::of(0..=crate::rules::MAX_INTEGER), any::<bool>());
+    let numbers = (0..=crate::span::rules::MAX_INTEGER, option::of(0..=crate::span::rules::MAX_INTEGER), any::<bool>());
     (names, links, texts, values, numbers, timestamp(), visibility(), option::of("[a-z]{1,9}")).prop_map(
         |(names, links, texts, values, numbers, at, visibility, status)| {
             let (tenant, owner, who, this) = names;

@@ -6,8 +6,8 @@ use futures_util::StreamExt as _;
 use futures_util::future::join;
 
 use super::{Expect as _, OTHER, TENANT, USER, append, append_all, hold, id, next, note, same, seal};
+use crate::ledger::scope::Scope;
 use crate::ledger::{Cursor, Ledger, Watch, WatchFrom, Watched};
-use crate::scope::Scope;
 
 async fn take(watch: &mut Watch, rows: usize) -> Vec<Watched> {
     let mut taken = Vec::new();

@@ -7,12 +7,13 @@ use futures_util::future::{join, join_all};
 use serde_json::json;
 
 use super::{Expect as _, OTHER, TENANT, USER, append, append_all, at, fail, hold, id, next, note, same, seal};
-use crate::draft::Draft;
 use crate::keys::Verifier;
+use crate::ledger::scope::Scope;
 use crate::ledger::work::MAX_CLAIMABLE;
-use crate::ledger::{AppendOptions, Charges, LedgerError, Limit, Outcome, Retry, Standing, Work, WorkQueue};
-use crate::scope::Scope;
-use crate::seal::VerifiedSpan;
+use crate::ledger::{ActiveKind, AppendOptions, LedgerError, Limit, Outcome, Retry, Work, WorkQueue};
+use crate::request::Charges;
+use crate::span::draft::Draft;
+use crate::span::seal::VerifiedSpan;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -477,13 +478,13 @@ pub async fn schedules_and_policies_stand_until_their_last_version_says_otherwis
     let of = |tenant: &str, n: u128, entity_type: &str, status: &str| {
         Draft::new(entity_type).id(id(n)).tenant(tenant).owner(USER).who("user:alice").this("trial").at(at(n)).status(status)
     };
-    let standing =
-        async |kind: Standing, after: Option<&Work>, limit: usize| queue.standing(kind, after, limit).await.or_fail("standing");
+    let active =
+        async |kind: ActiveKind, after: Option<&Work>, limit: usize| queue.active(kind, after, limit).await.or_fail("active");
     append(queue, seal(of(TENANT, 1, "function", "active"))).await;
     append(queue, seal(of(TENANT, 2, "policy", "scheduled"))).await;
     append(queue, seal(of(TENANT, 3, "note", "scheduled"))).await;
-    for kind in [Standing::Schedule, Standing::Policy] {
-        hold(standing(kind, None, 10).await.is_empty(), "neither scheduled nor active");
+    for kind in [ActiveKind::Schedule, ActiveKind::Policy] {
+        hold(active(kind, None, 10).await.is_empty(), "neither scheduled nor active");
     }
     let mut scheduled = Vec::new();
     for (n, tenant) in [(6, TENANT), (5, OTHER), (4, TENANT)] {
@@ -492,22 +493,22 @@ pub async fn schedules_and_policies_stand_until_their_last_version_says_otherwis
     let policy = open(queue, of(OTHER, 5 + 100, "policy", "active")).await;
     let works = |spans: &[&VerifiedSpan]| spans.iter().map(|span| Work::of(span)).collect::<Vec<_>>();
     let [six, five, four] = scheduled.as_slice() else { fail("three schedules") };
-    same(&standing(Standing::Schedule, None, 10).await, &works(&[four, six, five]), "by tenant, then by id");
-    same(&standing(Standing::Policy, None, 10).await, &works(&[&policy]), "policies are apart");
-    let page = standing(Standing::Schedule, None, 1).await;
+    same(&active(ActiveKind::Schedule, None, 10).await, &works(&[four, six, five]), "by tenant, then by id");
+    same(&active(ActiveKind::Policy, None, 10).await, &works(&[&policy]), "policies are apart");
+    let page = active(ActiveKind::Schedule, None, 1).await;
     same(&page, &works(&[four]), "a first page");
-    same(&standing(Standing::Schedule, page.last(), 1).await, &works(&[six]), "the next page");
-    same(&standing(Standing::Schedule, Some(&Work::of(five)), 10).await, &Vec::new(), "after the last");
+    same(&active(ActiveKind::Schedule, page.last(), 1).await, &works(&[six]), "the next page");
+    same(&active(ActiveKind::Schedule, Some(&Work::of(five)), 10).await, &Vec::new(), "after the last");
     let upgraded = open(queue, next(six).name("upgraded")).await;
     open(queue, next(four).deleted()).await;
     open(queue, next(five).status("active")).await;
-    same(&standing(Standing::Schedule, None, 10).await, &works(&[&upgraded]), "the last versions count");
+    same(&active(ActiveKind::Schedule, None, 10).await, &works(&[&upgraded]), "the last versions count");
     let refused = append_all(queue, vec![seal(next(&upgraded).deleted()), seal(next(four).name("a fork"))]).await;
     hold(refused.is_err(), "the batch has a fork");
-    same(&standing(Standing::Schedule, None, 10).await, &works(&[&upgraded]), "a refused batch changes nothing");
+    same(&active(ActiveKind::Schedule, None, 10).await, &works(&[&upgraded]), "a refused batch changes nothing");
     let rebuilt = queue.rebuild().await.or_fail("rebuild");
-    same(&(rebuilt.open, rebuilt.standing), &(0, 2), "a rebuild finds what stands");
-    same(&standing(Standing::Schedule, None, 10).await, &works(&[&upgraded]), "after a rebuild");
+    same(&(rebuilt.open, rebuilt.active), &(0, 2), "a rebuild finds what stands");
+    same(&active(ActiveKind::Schedule, None, 10).await, &works(&[&upgraded]), "after a rebuild");
 }
 
 /// What stands in the tables stands in the rows.

@@ -1,11 +1,11 @@
 //! The compare-and-swap at the heart of every ledger, as a pure decision that all backends share.
 
-use crate::canonical;
-use crate::hex::Hash;
 use crate::ledger::error::{Conflict, LedgerError};
 use crate::ledger::{AppendOptions, OnExisting, Outcome};
-use crate::seal::VerifiedSpan;
 use crate::span::SignedSpan;
+use crate::span::canonical;
+use crate::span::seal::VerifiedSpan;
+use crate::value::hex::Hash;
 
 /// The last version of an id, as far as the decision needs it.
 #[derive(Debug, Clone, Copy)]

@@ -4,10 +4,10 @@ use std::error::Error as StdError;
 
 use thiserror::Error;
 
-use crate::hex::Hash;
-use crate::rules::InvalidSpan;
-use crate::scope::Denied;
+use crate::ledger::scope::Denied;
 use crate::span::SpanKey;
+use crate::span::rules::InvalidSpan;
+use crate::value::hex::Hash;
 
 type Source = Box<dyn StdError + Send + Sync>;
 

@@ -1,12 +1,14 @@
 //! The contract of a ledger, which every backend implements and the conformance suite holds it to.
 
+mod active;
 pub mod chain;
-mod error;
+pub(crate) mod error;
+pub(crate) mod in_memory;
 mod position;
 mod query;
 pub mod quota;
+pub(crate) mod scope;
 mod signal;
-mod standing;
 mod tail;
 pub mod work;
 
@@ -18,19 +20,20 @@ use async_trait::async_trait;
 use futures_core::Stream;
 use uuid::Uuid;
 
+pub use active::{ActiveKind, Activity, MAX_ACTIVE};
 pub use error::{Conflict, LedgerError, Retry};
 pub use position::Position;
 pub use query::{Order, Query, Versions, weight};
-pub use quota::{Charges, Limit};
+pub use quota::Limit;
 pub use signal::Signal;
-pub use standing::{MAX_STANDING, Standing};
-pub use tail::tail;
-pub use work::{Due, Look, Work, WorkQueue};
 
-use crate::hex::Hash;
-use crate::scope::Scope;
-use crate::seal::VerifiedSpan;
+pub use tail::tail;
+pub use work::{Due, Polled, Work, WorkQueue};
+
+use crate::ledger::scope::Scope;
+use crate::span::seal::VerifiedSpan;
 use crate::span::{SignedSpan, SpanKey};
+use crate::value::hex::Hash;
 
 /// A stream of new rows, endless until the ledger is closed or the stream is dropped.
 pub type Watch = Pin<Box<dyn Stream<Item = Result<Watched, LedgerError>> + Send>>;
@@ -66,7 +69,7 @@ pub trait Ledger: Send + Sync + 'static {
         scope: &Scope,
         batch: Vec<VerifiedSpan>,
         options: &AppendOptions,
-    ) -> Result<Vec<Receipt>, LedgerError>;
+    ) -> Result<Vec<AppendReceipt>, LedgerError>;
 
     /// The last version of an id.
     async fn get(&self, scope: &Scope, tenant: &str, id: Uuid) -> Result<SignedSpan, LedgerError>;
@@ -102,7 +105,7 @@ pub struct AppendOptions {
     /// What to do where a version of the same `seq` exists.
     pub on_existing: OnExisting,
     /// What the claims of the batch must not exceed. Each claim that is stored anew uses one unit of every quota it names
-    /// ([`Charges`]), with or without a limit; where one is exceeded nothing of the batch is stored. Claims of other tenants than a
+    /// ([`Charges`](crate::request::Charges)), with or without a limit; where one is exceeded nothing of the batch is stored. Claims of other tenants than a
     /// limit's are not held to it.
     pub limits: Vec<Limit>,
 }
@@ -136,7 +139,7 @@ pub enum OnExisting {
 /// What became of one span of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Receipt {
+pub struct AppendReceipt {
     /// Which.
     pub key: SpanKey,
     /// The hash of the row that now stands there.
@@ -145,7 +148,7 @@ pub struct Receipt {
     pub outcome: Outcome,
 }
 
-impl Receipt {
+impl AppendReceipt {
     /// A receipt; backends make them.
     #[must_use]
     pub fn new(key: SpanKey, curr_hash: Hash, outcome: Outcome) -> Self {
@@ -309,7 +312,7 @@ impl<L: Ledger + ?Sized> Ledger for Arc<L> {
         scope: &Scope,
         batch: Vec<VerifiedSpan>,
         options: &AppendOptions,
-    ) -> Result<Vec<Receipt>, LedgerError> {
+    ) -> Result<Vec<AppendReceipt>, LedgerError> {
         (**self).append(scope, batch, options).await
     }
 
@@ -345,7 +348,7 @@ impl<L: Ledger + ?Sized> Ledger for Arc<L> {
 #[async_trait]
 pub trait LedgerExt: Ledger {
     /// Appends one span under the default options.
-    async fn append_one(&self, scope: &Scope, span: VerifiedSpan) -> Result<Receipt, LedgerError> {
+    async fn append_one(&self, scope: &Scope, span: VerifiedSpan) -> Result<AppendReceipt, LedgerError> {
         let key = span.key();
         let receipts = self.append(scope, vec![span], &AppendOptions::default()).await?;
         // A backend that returns no receipt for one span breaks the contract; say which span is in doubt.

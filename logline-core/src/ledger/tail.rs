@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use futures_util::stream;
 
+use crate::ledger::scope::Scope;
 use crate::ledger::{Cursor, Ledger, LedgerError, Order, Query, Row, Signal, Versions, Watch, WatchFrom, Watched};
-use crate::scope::Scope;
 
 /// Rows fetched at a time.
 const PAGE: usize = 256;

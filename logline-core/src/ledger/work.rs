@@ -10,26 +10,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use crate::hex::Hash;
 use crate::ledger::error::LedgerError;
-use crate::ledger::{Ledger, Signal, Standing, quota};
-use crate::span::{SignedSpan, Span};
-use crate::timestamp::Timestamp;
+use crate::ledger::{ActiveKind, Ledger, Signal};
+use crate::span::SignedSpan;
+use crate::value::hex::Hash;
+use crate::value::timestamp::Timestamp;
 
 /// Items that [`WorkQueue::claimable`] returns, at most.
 pub const MAX_CLAIMABLE: usize = 100;
-
-/// The highest priority of a request; 0 is the lowest.
-pub const MAX_PRIORITY: u8 = 9;
-
-/// The priority of a request that names none.
-pub const DEFAULT_PRIORITY: u8 = 5;
-
-/// The lease of a claim that names none.
-pub const DEFAULT_LEASE: Duration = Duration::from_secs(60);
-
-/// The longest lease.
-pub const MAX_LEASE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The longest that requests are held for who has taken them and may claim them.
 pub const MAX_HOLD: Duration = Duration::from_secs(10);
@@ -52,11 +40,11 @@ pub struct Work {
 /// What one look may read: any number of small requests, and large ones up to some megabytes, whatever others have appended. What finds
 /// no room is not due again for as long as what was taken.
 #[derive(Debug, Default)]
-pub struct LookRoom {
+pub struct PollBudget {
     large: usize,
 }
 
-impl LookRoom {
+impl PollBudget {
     /// Rows up to this [`weight`](crate::ledger::weight) are small.
     const SMALL: usize = 256 << 10;
 
@@ -76,7 +64,7 @@ impl LookRoom {
 
 /// A look at the queue.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Look {
+pub struct Polled {
     /// The ledger's time.
     pub now: Timestamp,
     /// What is due.
@@ -98,8 +86,8 @@ pub struct Due {
 pub struct Rebuilt {
     /// Open requests.
     pub open: u64,
-    /// Standing schedules and policies.
-    pub standing: u64,
+    /// ActiveKind schedules and policies.
+    pub active: u64,
     /// Counters of today that are above zero.
     pub counters: u64,
 }
@@ -135,11 +123,11 @@ pub trait WorkQueue: Ledger {
     /// As [`WorkQueue::claimable`], with the rows: all that a poll of a worker asks, in one call. What it gets is not due for others
     /// for `hold` (at most [`MAX_HOLD`]), so that workers do not all run for the same requests; who claims in that time wins, as
     /// ever. Within a tenant the order may differ from `claimable`'s where others look at the same time. A row that cannot be read,
-    /// or finds no [`LookRoom`], is left out.
+    /// or finds no [`PollBudget`], is left out.
     ///
     /// # Errors
     /// Where the store cannot be asked.
-    async fn take(&self, limit: usize, after: Option<&str>, hold: Duration) -> Result<Look, LedgerError>;
+    async fn take(&self, limit: usize, after: Option<&str>, hold: Duration) -> Result<Polled, LedgerError>;
 
     /// Whether the request with this last version is due and not leased.
     ///
@@ -154,12 +142,12 @@ pub trait WorkQueue: Ledger {
     /// Where the store cannot be asked.
     async fn arrivals(&self) -> Result<Arc<Signal>, LedgerError>;
 
-    /// Up to `limit` (at most [`MAX_STANDING`](crate::ledger::MAX_STANDING)) spans that stand for `kind`, of all tenants, in the
+    /// Up to `limit` (at most [`MAX_ACTIVE`](crate::ledger::MAX_ACTIVE)) spans that stand for `kind`, of all tenants, in the
     /// order of (tenant, id), after one of them.
     ///
     /// # Errors
     /// Where the store cannot be asked.
-    async fn standing(&self, kind: Standing, after: Option<&Work>, limit: usize) -> Result<Vec<Work>, LedgerError>;
+    async fn active(&self, kind: ActiveKind, after: Option<&Work>, limit: usize) -> Result<Vec<Work>, LedgerError>;
 
     /// Extends the lease of a claim, [`Work::of`] the version that took the request, to `lease` (at most [`MAX_LEASE`]) from now. False where the request has another last version
     /// than `held`, or is not running: then the claim is lost and its work should stop.
@@ -179,53 +167,6 @@ pub trait WorkQueue: Ledger {
     /// # Errors
     /// Where the store cannot be asked, or refuses; nothing has changed then.
     async fn rebuild(&self) -> Result<Rebuilt, LedgerError>;
-}
-
-/// What the last version of a request says about its place in the queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
-    /// Nobody needs to do anything.
-    Closed,
-    /// It waits until this time.
-    Scheduled {
-        /// When it is due.
-        due: Timestamp,
-        /// 0 to [`MAX_PRIORITY`].
-        priority: u8,
-    },
-    /// Somebody is at it, for this long from the append.
-    Leased {
-        /// At most [`MAX_LEASE`].
-        lease: Duration,
-        /// 0 to [`MAX_PRIORITY`].
-        priority: u8,
-    },
-}
-
-impl Place {
-    /// The place of a request whose last version is `span`, seen at `now`; `None` for other types.
-    #[must_use]
-    pub fn of(span: &Span, now: Timestamp) -> Option<Self> {
-        if span.entity_type != "request" {
-            return None;
-        }
-        let number = |name: &str| span.meta(name).and_then(serde_json::Value::as_f64);
-        // In range before the conversion.
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
-        let priority = number("priority").map_or(DEFAULT_PRIORITY, |p| p.clamp(0.0, MAX_PRIORITY.into()) as u8);
-        if quota::is_claim(span) {
-            #[allow(clippy::cast_precision_loss, reason = "a day in milliseconds is exact")]
-            let longest = MAX_LEASE.as_millis() as f64;
-            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
-            let lease = number("lease_ms").map_or(DEFAULT_LEASE, |ms| Duration::from_millis(ms.clamp(0.0, longest) as u64));
-            return Some(Self::Leased { lease, priority });
-        }
-        if span.is_deleted || span.status.as_deref() != Some("scheduled") {
-            return Some(Self::Closed);
-        }
-        let due = span.meta("due_at").and_then(serde_json::Value::as_str).and_then(|text| text.parse().ok());
-        Some(Self::Scheduled { due: due.unwrap_or(span.at.min(now)), priority })
-    }
 }
 
 impl Work {
@@ -269,7 +210,7 @@ impl<Q: WorkQueue + ?Sized> WorkQueue for Arc<Q> {
         (**self).claimable(limit, after).await
     }
 
-    async fn take(&self, limit: usize, after: Option<&str>, hold: Duration) -> Result<Look, LedgerError> {
+    async fn take(&self, limit: usize, after: Option<&str>, hold: Duration) -> Result<Polled, LedgerError> {
         (**self).take(limit, after, hold).await
     }
 
@@ -281,8 +222,8 @@ impl<Q: WorkQueue + ?Sized> WorkQueue for Arc<Q> {
         (**self).arrivals().await
     }
 
-    async fn standing(&self, kind: Standing, after: Option<&Work>, limit: usize) -> Result<Vec<Work>, LedgerError> {
-        (**self).standing(kind, after, limit).await
+    async fn active(&self, kind: ActiveKind, after: Option<&Work>, limit: usize) -> Result<Vec<Work>, LedgerError> {
+        (**self).active(kind, after, limit).await
     }
 
     async fn heartbeat(&self, held: &Work, lease: Duration) -> Result<bool, LedgerError> {

@@ -6,12 +6,12 @@ use serde_json::Value;
 use thiserror::Error;
 use uuid::Uuid;
 
-use crate::hex::PublicKey;
 use crate::roles::{self, Role};
-use crate::seal::VerifiedSpan;
+use crate::span::seal::VerifiedSpan;
 use crate::span::{SYSTEM_TENANT, Span, SpanKey};
-use crate::timestamp::Timestamp;
 use crate::trust::{Authority, Delegation, Manifest};
+use crate::value::hex::PublicKey;
+use crate::value::timestamp::Timestamp;
 
 /// The authorities of one resolved manifest.
 #[derive(Debug, Clone)]

@@ -7,18 +7,18 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use thiserror::Error;
 
-use crate::clock::Clock;
-use crate::draft::Draft;
-use crate::hex::PublicKey;
-use crate::ids;
 use crate::keys::{self, SignatureError, Signer, Verifier};
+use crate::ledger::scope::Scope;
 use crate::ledger::{AppendOptions, Ledger, LedgerError, Query, Versions};
-use crate::scope::Scope;
-use crate::seal::{SealError, VerifiedSpan};
+use crate::span::draft::Draft;
+use crate::span::seal::{SealError, VerifiedSpan};
 use crate::span::{SYSTEM_TENANT, SignedSpan, Span};
-use crate::timestamp::Timestamp;
 use crate::trust::manifest::covers;
 use crate::trust::{Authorities, TrustError, TrustRoot};
+use crate::value::clock::Clock;
+use crate::value::hex::PublicKey;
+use crate::value::ids;
+use crate::value::timestamp::Timestamp;
 
 /// The longest that one delegation may last. Renew it by another.
 pub const MAX_DELEGATION: std::time::Duration = std::time::Duration::from_secs(366 * 24 * 60 * 60);

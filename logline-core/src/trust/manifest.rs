@@ -7,12 +7,12 @@ use serde_json::{Map, Value};
 use thiserror::Error;
 use uuid::Uuid;
 
-use crate::draft::Draft;
-use crate::hex::PublicKey;
 use crate::keys::{self, SignatureError};
 use crate::roles::Role;
-use crate::sandbox::{Limits, Share};
+use crate::span::draft::Draft;
 use crate::span::{SYSTEM_TENANT, SignedSpan, Span, Visibility};
+use crate::trust::limits::{Limits, Share};
+use crate::value::hex::PublicKey;
 
 /// The content of a manifest span's `metadata`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -31,9 +31,9 @@ pub struct Manifest {
     /// Quotas.
     #[serde(default)]
     pub throttle: Throttle,
-    /// Times.
-    #[serde(default)]
-    pub policy: Policy,
+    /// Times of executions; `policy` in the manifest.
+    #[serde(default, rename = "policy")]
+    pub times: Times,
     /// What one execution may use. A function may ask for less in its `metadata.limits`.
     #[serde(default)]
     pub limits: Limits,
@@ -135,7 +135,7 @@ pub struct Throttle {
 /// Times of executions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Policy {
+pub struct Times {
     /// A run longer than this is marked slow, milliseconds. Default 5,000.
     pub slow_ms: u64,
     /// A run longer than this is stopped, milliseconds. Default `slow_ms`.
@@ -143,7 +143,7 @@ pub struct Policy {
     pub timeout_ms: Option<u64>,
 }
 
-impl Default for Policy {
+impl Default for Times {
     fn default() -> Self {
         Self { slow_ms: 5_000, timeout_ms: None }
     }
@@ -245,7 +245,7 @@ impl Manifest {
             allowed_boot_ids: Vec::new(),
             authorities: Vec::new(),
             throttle: Throttle::default(),
-            policy: Policy::default(),
+            times: Times::default(),
             limits: Limits::default(),
             tenant_limits: BTreeMap::new(),
             override_pubkey_hex: None,
@@ -264,6 +264,12 @@ impl Manifest {
             self.allowed_boot_ids.push(kernel);
         }
         self
+    }
+
+    /// Lets every kernel and loop of a [`KernelSet`](crate::KernelSet) boot.
+    #[must_use]
+    pub fn allow_all<N: Into<String>>(self, kernels: impl IntoIterator<Item = (N, Uuid)>) -> Self {
+        kernels.into_iter().fold(self, |manifest, (name, id)| manifest.allow(name, id))
     }
 
     /// Gives `key` a role in `tenants`.
@@ -335,7 +341,7 @@ impl Manifest {
     pub fn limits_of(&self, tenant: &str) -> Limits {
         let own = self.tenant_limits.get(tenant).and_then(|some| self.limits.with(some).ok());
         let mut limits = own.unwrap_or_else(|| self.limits.clone());
-        limits.timeout_ms = self.policy.timeout_ms.unwrap_or(self.policy.slow_ms).min(limits.timeout_ms);
+        limits.timeout_ms = self.times.timeout_ms.unwrap_or(self.times.slow_ms).min(limits.timeout_ms);
         limits
     }
 

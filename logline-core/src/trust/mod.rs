@@ -4,10 +4,12 @@
 
 mod authority;
 mod delegation;
+mod limits;
 mod manifest;
 mod root;
 
 pub use authority::{Authorities, NotAuthorised};
 pub use delegation::{Delegation, DelegationError, MAX_DELEGATION};
-pub use manifest::{Authority, Manifest, ManifestError, Policy, RootSet, Throttle};
+pub use limits::{Limits, MAX_EMITTED, Share};
+pub use manifest::{Authority, Manifest, ManifestError, RootSet, Throttle, Times};
 pub use root::{SkipReason, Skipped, TrustError, TrustRoot, Trusted, approval};

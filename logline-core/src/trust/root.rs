@@ -7,17 +7,17 @@ use serde_json::{Value, json};
 use thiserror::Error;
 use uuid::Uuid;
 
-use crate::clock::Clock;
-use crate::draft::Draft;
-use crate::hex::{Hash, PublicKey};
-use crate::ids;
 use crate::keys::{self, SignatureError, Signer, Verifier};
+use crate::ledger::scope::Scope;
 use crate::ledger::{Ledger, LedgerError, LedgerExt as _, Query, Versions};
-use crate::scope::Scope;
-use crate::seal::{SealError, VerifiedSpan, VerifyError};
+use crate::span::draft::Draft;
+use crate::span::seal::{SealError, VerifiedSpan, VerifyError};
 use crate::span::{SYSTEM_TENANT, SignedSpan};
 use crate::trust::manifest::ManifestHeader;
 use crate::trust::{Authorities, Manifest, ManifestError, RootSet, delegation};
+use crate::value::clock::Clock;
+use crate::value::hex::{Hash, PublicKey};
+use crate::value::ids;
 
 /// What a host pins outside the ledger: which span the manifest is, and which keys may decide the first one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,8 +1,10 @@
 //! What a record names, as it stands in the ledger; and whether the record can be true of it.
 
 use futures_util::{StreamExt as _, TryStreamExt as _};
+use logline_core::contract::{RECEIPT_VERSION, RunReceipt};
 use logline_core::ledger::Ledger;
-use logline_core::sandbox::{MAX_EMITTED, RECEIPT_VERSION, Receipt};
+use logline_core::request::{FUNCTION_RUN, Frame};
+use logline_core::trust::MAX_EMITTED;
 use logline_core::{
     Draft, Hash, PublicKey, Rules, Scope, SignedSpan, Span, SpanKey, VerifiedSpan, Verifier, canonical, ids, json as strict,
 };
@@ -11,8 +13,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{Difference, ReplayError};
-use crate::journal::Journal;
-use crate::record::Frame;
+use crate::run_code::{Journal, NAME};
 
 /// Looks for emitted spans that are under way at once.
 const LOOKS: usize = 16;
@@ -20,7 +21,7 @@ const LOOKS: usize = 16;
 /// An execution and what it names.
 pub(crate) struct Evidence {
     pub(crate) span: VerifiedSpan,
-    pub(crate) receipt: Receipt,
+    pub(crate) receipt: RunReceipt,
     pub(crate) journal: Journal,
     /// The version with which it was claimed.
     pub(crate) request: VerifiedSpan,
@@ -102,6 +103,9 @@ impl Evidence {
                 span.this.clone(),
             )
         };
+        if request.this != FUNCTION_RUN {
+            return refuse(format!("{} is of `{}`, not of `{FUNCTION_RUN}`", request.key(), request.this));
+        }
         if asked(request) != asked(first) {
             return refuse(format!("{} asks something else than the request's first version", request.key()));
         }
@@ -145,7 +149,7 @@ impl Evidence {
     }
 
     /// The receipt that an honest record of this repetition would have: of what does not follow from the function, the recorded.
-    pub(crate) fn expected(&self, repeated: &Receipt) -> Receipt {
+    pub(crate) fn expected(&self, repeated: &RunReceipt) -> RunReceipt {
         let mut expected = self.receipt.clone();
         expected.code_hash = repeated.code_hash;
         expected.abi.clone_from(&repeated.abi);
@@ -159,10 +163,10 @@ impl Evidence {
     }
 }
 
-fn read_receipt(receipt: &Value) -> Result<Receipt, String> {
+fn read_receipt(receipt: &Value) -> Result<RunReceipt, String> {
     match receipt.get("v").and_then(Value::as_u64) {
         Some(v) if v == u64::from(RECEIPT_VERSION) => {
-            Receipt::deserialize(receipt).map_err(|e| format!("its receipt is malformed: {e}"))
+            RunReceipt::deserialize(receipt).map_err(|e| format!("its receipt is malformed: {e}"))
         }
         v => Err(format!("its receipt is of version {}, this library repeats version {RECEIPT_VERSION}", v.unwrap_or(0))),
     }
@@ -171,6 +175,7 @@ fn read_receipt(receipt: &Value) -> Result<Receipt, String> {
 fn frame(span: &SignedSpan) -> Result<Frame, String> {
     let attempt = span.meta("attempt").and_then(Value::as_u64).and_then(|n| u32::try_from(n).ok());
     Ok(Frame {
+        kernel_name: NAME.to_owned(),
         attempt: attempt.ok_or("its metadata names no attempt")?,
         worker: span.meta("worker").and_then(Value::as_str).ok_or("its metadata names no worker")?.to_owned(),
         kernel: span.meta("kernel").cloned().ok_or("its metadata names no kernel")?,

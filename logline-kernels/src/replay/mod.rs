@@ -7,18 +7,17 @@ mod playback;
 use std::fmt;
 use std::sync::Arc;
 
-use logline_core::kernel::Reader;
+use logline_core::contract::Reader;
+use logline_core::contract::{Job, Report, RunReceipt, Sandbox};
 use logline_core::ledger::{Ledger, LedgerError};
-use logline_core::sandbox::{Job, Receipt, Report, Sandbox, Share};
+use logline_core::request::record;
+use logline_core::trust::Share;
 use logline_core::{Hash, Rules, Scope, SpanKey, VerifyError, canonical};
 use serde_json::Value;
 use thiserror::Error;
 use uuid::Uuid;
 
-use crate::blob::Blobs;
-use crate::guest::{Facts, Guest};
-use crate::record::{Outcome, record};
-use crate::run_code::call;
+use crate::run_code::{Blobs, Code, Facts, Guest, Outcome, call};
 use compare::differences;
 use evidence::{Evidence, Rows};
 use playback::Playback;
@@ -40,7 +39,7 @@ pub struct Replay {
     /// The recorded execution.
     pub execution: SpanKey,
     /// Its receipt.
-    pub recorded: Receipt,
+    pub recorded: RunReceipt,
     /// What the repetition came to.
     pub repeated: Report,
     /// Where the two differ: nowhere, if the record holds.
@@ -172,8 +171,10 @@ pub async fn replay(
     let facts =
         Facts { request, function: function.id, execution: span.id, started: journal.now, limits: &recorded.limits, rules };
     let reader = Reader::new(ledger, scope.clone());
-    let code = Blobs::default().code(function, &reader, limits.module_bytes).await?;
-    let code = code.map_err(|failure| refuse(failure.to_string()))?;
+    let code = match Blobs::default().code(function, &reader, limits.module_bytes).await? {
+        Code::Text(code) => code,
+        Code::Refused(failure) => return Err(refuse(failure.to_string())),
+    };
     let call = call(function, request, frame.attempt);
     let job = Job::new(&span.tenant_id, &code, &call, &limits).share(Share::default());
     let mut guest = Guest::new(facts, Playback::new(rows, &evidence));
@@ -194,7 +195,7 @@ pub async fn replay(
     }
     receipt.limits = recorded.limits.clone();
     let repeated = Report { result, receipt };
-    let mut outcome = Outcome {
+    let outcome = Outcome {
         result: repeated.result.clone(),
         receipt: Some(evidence.expected(&repeated.receipt)),
         function: Some(function.clone()),
@@ -203,12 +204,13 @@ pub async fn replay(
         logs_dropped,
         journal: Some(journal),
     };
-    let again = record(request, frame, &mut outcome, &rules);
+    let (mut details, mut result) = (outcome.details(request), outcome.result);
+    let again = record(request, frame, &mut details, &mut result, &rules);
     let mut differences = differences(span, &again, is_same_engine);
     differences.extend(refusals);
     // What a failed function emitted never happened.
-    let emitted = if outcome.result.is_ok() { outcome.emitted } else { Vec::new() };
+    let emitted = if result.is_ok() { outcome.emitted } else { Vec::new() };
     differences.extend(rows.compare_emitted(span, &emitted, &rules).await?);
-    let repeated = Report { result: outcome.result, ..repeated };
+    let repeated = Report { result, ..repeated };
     Ok(Replay { execution: span.key(), recorded: recorded.clone(), repeated, differences })
 }

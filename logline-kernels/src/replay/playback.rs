@@ -3,15 +3,15 @@
 use std::collections::HashMap;
 
 use async_trait::async_trait;
+use logline_core::Failure;
 use logline_core::ledger::{Cursor, Query};
-use logline_core::sandbox::Failure;
 use logline_core::{Draft, Scope, SignedSpan, SpanKey};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::evidence::{Evidence, Rows};
 use super::{Difference, ReplayError};
-use crate::journal::{Answer, Journal, Source, foreign_cursor, full, page};
+use crate::run_code::{Answer, Journal, Source, foreign_cursor, full, page};
 
 /// Bytes that a row has in a journal at most, and a cursor with what belongs to it.
 const MAX_ROW: usize = 6 * 256 + 256;

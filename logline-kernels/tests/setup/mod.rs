@@ -8,11 +8,11 @@ use futures_util::StreamExt as _;
 use logline_core::ledger::{Ledger as _, LedgerExt as _, WatchFrom};
 use logline_core::request::Request;
 use logline_core::roles::Role;
-use logline_core::sandbox::Limits;
+use logline_core::trust::Limits;
 use logline_core::trust::{Manifest, RootSet, TrustRoot};
 use logline_core::{
-    Draft, Execution, Host, KeyPair, MemoryLedger, SYSTEM_TENANT, Scope, SignedSpan, Signer as _, SystemClock, SystemIds,
-    VerifiedSpan, Visibility, ids,
+    Draft, Execution, Host, KernelSet, KeyPair, MemoryLedger, SYSTEM_TENANT, Scope, SignedSpan, Signer as _, SystemClock,
+    SystemIds, VerifiedSpan, Visibility, ids,
 };
 use logline_kernels::{Loops, Run as _};
 use logline_wasm::WasmSandbox;
@@ -57,9 +57,14 @@ pub(crate) fn manifest() -> Manifest {
 
 /// A ledger with this manifest and the kernels installed.
 pub(crate) async fn ledger(manifest: &Manifest) -> MemoryLedger {
+    ledger_with(manifest, &logline_kernels::all()).await
+}
+
+/// A ledger with this manifest and these behaviours installed.
+pub(crate) async fn ledger_with(manifest: &Manifest, set: &KernelSet) -> MemoryLedger {
     let ledger = MemoryLedger::new();
     trust().publish(&ledger, manifest, &key(ROOT), &SystemClock).await.unwrap();
-    logline_kernels::install(&ledger, &key(SYSTEM_PUBLISHER), &SystemClock).await.unwrap();
+    logline_kernels::install(&ledger, set, &key(SYSTEM_PUBLISHER), &SystemClock).await.unwrap();
     ledger
 }
 
@@ -69,13 +74,16 @@ pub(crate) async fn host_of(ledger: &MemoryLedger) -> Host {
 
 /// A host with the key of this number.
 pub(crate) async fn host_as(ledger: &MemoryLedger, n: u8) -> Host {
+    host_that(ledger, n, logline_kernels::all()).await
+}
+
+/// A host with the key of this number and these behaviours.
+pub(crate) async fn host_that(ledger: &MemoryLedger, n: u8, set: KernelSet) -> Host {
     Host::builder()
         .ledger(ledger.clone())
         .trust(trust())
         .key(key(n))
-        .kernels(logline_kernels::native())
-        .services(logline_kernels::services())
-        .validators(logline_kernels::validators())
+        .install(set)
         .sandbox(WasmSandbox::new().unwrap())
         .build()
         .await

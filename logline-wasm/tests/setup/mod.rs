@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use async_trait::async_trait;
+use logline_core::Failure;
 use logline_core::Timestamp;
-use logline_core::sandbox::{Failure, HostCalls, Job, Limits, Report, Sandbox as _};
+use logline_core::contract::{HostCalls, Job, Report, Sandbox as _};
+use logline_core::trust::Limits;
 use logline_wasm::WasmSandbox;
 use serde_json::{Value, json};
 use tokio::sync::Notify;

@@ -1,0 +1,353 @@
+//! The audit: every row of a ledger re-hashed, re-verified, re-linked and held to the authorities, in constant memory.
+
+use std::io::BufRead;
+
+use thiserror::Error;
+
+use crate::audit::ndjson::{SidecarError, SidecarHead, SidecarReader};
+use crate::keys::Verifier;
+use crate::ledger::scope::Scope;
+use crate::ledger::{DamagedRow, Ledger, LedgerError, Query, Row};
+use crate::span::SignedSpan;
+use crate::span::seal::VerifyError;
+use crate::trust::{Authorities, NotAuthorised};
+use crate::value::hex::{Hash, PublicKey};
+
+/// What to hold a ledger to.
+#[derive(Default)]
+#[non_exhaustive]
+pub struct Audit<'a> {
+    /// The authorities; without them signatures are checked, and who was allowed to sign is not.
+    pub authorities: Option<&'a Authorities>,
+    /// A sidecar of an earlier export: every head in it must still be there.
+    pub against: Option<&'a mut (dyn BufRead + Send)>,
+    /// The key that must have signed the sidecar; any where absent.
+    pub sidecar_key: Option<PublicKey>,
+}
+
+/// One thing that is wrong with a ledger.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{tenant_id}/{id}/{seq}: {kind}")]
+#[non_exhaustive]
+pub struct Problem {
+    /// The row's tenant, as stored.
+    pub tenant_id: String,
+    /// The row's id, as stored.
+    pub id: String,
+    /// The row's version, as stored.
+    pub seq: String,
+    /// What is wrong.
+    pub kind: ProblemKind,
+}
+
+/// What is wrong with a row.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ProblemKind {
+    /// It cannot be read as a span.
+    #[error("damaged: {0}")]
+    Damaged(String),
+    /// Its content, hash or signature does not hold.
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
+    /// Versions are missing before it.
+    #[error("versions {from} to {to} before it are missing")]
+    Gap {
+        /// The first missing.
+        from: u32,
+        /// The last missing.
+        to: u32,
+    },
+    /// Another row has the same version.
+    #[error("a second row with this version: the chain was forked")]
+    Fork,
+    /// It does not follow the version before it.
+    #[error("prev_hash is {claimed}, the version before it hashes to {stored}")]
+    Link {
+        /// `prev_hash` of the row, or `absent`.
+        claimed: String,
+        /// `curr_hash` of the version before.
+        stored: Hash,
+    },
+    /// It is the first version there, but claims a predecessor.
+    #[error("it follows a version that is missing: prev_hash is {claimed}, but this is the first version there")]
+    MissingPredecessor {
+        /// `prev_hash` of the row.
+        claimed: Hash,
+    },
+    /// It changes what versions keep.
+    #[error("`{column}` differs from the version before it")]
+    ChangedIdentity {
+        /// The column.
+        column: &'static str,
+    },
+    /// Its signer may not sign such a span.
+    #[error(transparent)]
+    NotAuthorised(Box<NotAuthorised>),
+    /// A head that the sidecar names is not there.
+    #[error("the sidecar names this version with hash {expected}, and it is not there: a tail or an id was removed")]
+    Removed {
+        /// `curr_hash` in the sidecar.
+        expected: Hash,
+    },
+    /// A head that the sidecar names is there with another hash.
+    #[error("the sidecar names this version with hash {expected}, the row has {found}: it was replaced")]
+    Replaced {
+        /// `curr_hash` in the sidecar.
+        expected: Hash,
+        /// `curr_hash` of the row.
+        found: Hash,
+    },
+}
+
+/// What an audit says while it runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A bad row.
+    Problem(Problem),
+    /// So many rows have been checked.
+    Progress {
+        /// Rows.
+        rows: u64,
+    },
+}
+
+/// The result of an audit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Report {
+    /// Rows checked.
+    pub rows: u64,
+    /// Version chains checked.
+    pub chains: u64,
+    /// Problems found.
+    pub problems: u64,
+    /// Whether authority was checked. If not, it has not passed: nobody looked.
+    pub authority_checked: bool,
+    /// Heads of the sidecar that were looked for; `None` where there was no sidecar.
+    pub heads_checked: Option<u64>,
+    /// Who signed the sidecar.
+    pub sidecar_key: Option<PublicKey>,
+    /// Whether that was held against a key the caller named. If not, anybody may have made the sidecar.
+    pub sidecar_key_checked: bool,
+}
+
+impl Report {
+    /// Whether everything that was checked holds.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.problems == 0
+    }
+}
+
+/// The audit could not be carried out to the end.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum FsckError {
+    /// The ledger failed.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The sidecar cannot be used.
+    #[error(transparent)]
+    Sidecar(#[from] SidecarError),
+}
+
+/// Rows between two progress events, and the size of a page.
+const PAGE: usize = 500;
+
+/// Audits every row of `ledger`. Each problem and the progress go to `on_event` as they are found; memory does not grow with
+/// the ledger. Dropping the future stops the audit.
+///
+/// # Errors
+/// Where the ledger or the sidecar cannot be read. Bad rows are no error: they are reported and counted.
+pub async fn fsck(
+    ledger: &dyn Ledger,
+    audit: Audit<'_>,
+    on_event: &mut (dyn FnMut(Event) + Send),
+) -> Result<Report, FsckError> {
+    let sidecar_key_checked = audit.sidecar_key.is_some();
+    let mut heads = audit.against.map(|source| Heads::new(source, audit.sidecar_key)).transpose()?;
+    let mut checker = Checker {
+        verifier: Verifier::new(),
+        authorities: audit.authorities,
+        previous: None,
+        report: Report { authority_checked: audit.authorities.is_some(), ..Report::default() },
+        on_event,
+    };
+    let query = Query::chains().limit(PAGE);
+    let mut cursor = None;
+    loop {
+        let page = ledger.scan(&Scope::Operator, &query, cursor.as_ref()).await?;
+        cursor = page.next;
+        for row in page.rows {
+            if let Some(heads) = &mut heads {
+                heads.pass(&row, &mut checker)?;
+            }
+            checker.row(row);
+        }
+        (checker.on_event)(Event::Progress { rows: checker.report.rows });
+        if cursor.is_none() {
+            break;
+        }
+    }
+    if let Some(mut heads) = heads {
+        heads.finish(&mut checker)?;
+        checker.report.heads_checked = Some(heads.checked);
+        checker.report.sidecar_key = Some(heads.reader.signer()?);
+        checker.report.sidecar_key_checked = sidecar_key_checked;
+    }
+    Ok(checker.report)
+}
+
+/// What the next row is compared with.
+struct Previous {
+    tenant_id: String,
+    id: String,
+    /// `None` where the row could not be read: its successor's link cannot be checked.
+    span: Option<SignedSpan>,
+}
+
+struct Checker<'a> {
+    verifier: Verifier,
+    authorities: Option<&'a Authorities>,
+    previous: Option<Previous>,
+    report: Report,
+    on_event: &'a mut (dyn FnMut(Event) + Send),
+}
+
+impl Checker<'_> {
+    fn problem(&mut self, (tenant_id, id, seq): (&str, &str, &str), kind: ProblemKind) {
+        self.report.problems += 1;
+        let problem = Problem { tenant_id: tenant_id.to_owned(), id: id.to_owned(), seq: seq.to_owned(), kind };
+        (self.on_event)(Event::Problem(problem));
+    }
+
+    fn row(&mut self, row: Row) {
+        self.report.rows += 1;
+        let span = match row.span {
+            Ok(span) => span,
+            Err(DamagedRow { tenant_id, id, seq, reason }) => {
+                self.problem((&tenant_id, &id, &seq), ProblemKind::Damaged(reason));
+                self.begin(&tenant_id, &id);
+                self.previous = Some(Previous { tenant_id, id, span: None });
+                return;
+            }
+        };
+        let (id, seq) = (span.id.to_string(), span.seq.to_string());
+        let is_first = self.begin(&span.tenant_id, &id);
+        for kind in self.link(&span, is_first) {
+            self.problem((&span.tenant_id, &id, &seq), kind);
+        }
+        let tenant_id = span.tenant_id.clone();
+        let span = match span.try_verify(&mut self.verifier) {
+            Ok(verified) => {
+                if let Some(Err(e)) = self.authorities.map(|a| a.check(&verified)) {
+                    self.problem((&tenant_id, &id, &seq), ProblemKind::NotAuthorised(e));
+                }
+                verified.into_signed()
+            }
+            Err(rejected) => {
+                self.problem((&tenant_id, &id, &seq), rejected.error.into());
+                rejected.span
+            }
+        };
+        self.previous = Some(Previous { tenant_id, id, span: Some(span) });
+    }
+
+    /// Counts a chain where one begins, and says whether it does.
+    fn begin(&mut self, tenant_id: &str, id: &str) -> bool {
+        let is_first = !self.previous.as_ref().is_some_and(|p| p.tenant_id == tenant_id && p.id == id);
+        self.report.chains += u64::from(is_first);
+        is_first
+    }
+
+    /// What is wrong with the row's place in its chain.
+    fn link(&self, span: &SignedSpan, is_first: bool) -> Vec<ProblemKind> {
+        if is_first {
+            return span.prev_hash.map(|claimed| ProblemKind::MissingPredecessor { claimed }).into_iter().collect();
+        }
+        let Some(previous) = self.previous.as_ref().and_then(|p| p.span.as_ref()) else { return Vec::new() };
+        if span.seq == previous.seq {
+            return vec![ProblemKind::Fork];
+        }
+        let mut problems = Vec::new();
+        let next = previous.seq.saturating_add(1);
+        if span.seq != next {
+            problems.push(ProblemKind::Gap { from: next, to: span.seq.saturating_sub(1) });
+        } else if span.prev_hash != Some(previous.seal.curr_hash) {
+            let claimed = span.prev_hash.map_or_else(|| "absent".to_owned(), |h| h.to_string());
+            problems.push(ProblemKind::Link { claimed, stored: previous.seal.curr_hash });
+        }
+        for (column, ours, theirs) in
+            [("owner_id", &span.owner_id, &previous.owner_id), ("entity_type", &span.entity_type, &previous.entity_type)]
+        {
+            if ours != theirs {
+                problems.push(ProblemKind::ChangedIdentity { column });
+            }
+        }
+        problems
+    }
+}
+
+/// The sidecar's heads, merged with the scan: both are in the order of (tenant, id, seq).
+struct Heads<'a> {
+    reader: SidecarReader<'a>,
+    next: Option<SidecarHead>,
+    checked: u64,
+}
+
+impl<'a> Heads<'a> {
+    fn new(source: &'a mut (dyn BufRead + Send), key: Option<PublicKey>) -> Result<Self, SidecarError> {
+        let mut reader = SidecarReader::new(source, key);
+        let next = reader.next_head()?;
+        Ok(Self { reader, next, checked: 0 })
+    }
+
+    /// Compares the heads up to `row`'s key.
+    fn pass(&mut self, row: &Row, checker: &mut Checker<'_>) -> Result<(), SidecarError> {
+        let (tenant, id, seq) = match &row.span {
+            Ok(span) => (span.tenant_id.as_str(), span.id.to_string(), u64::from(span.seq)),
+            // The row is reported as damaged; the head it may have been is not missing.
+            Err(damaged) => (damaged.tenant_id.as_str(), damaged.id.clone(), damaged.seq.parse().unwrap_or(0)),
+        };
+        while let Some(head) = &self.next {
+            let head_key = (head.tenant_id.as_str(), head.id.to_string(), u64::from(head.seq));
+            match head_key.cmp(&(tenant, id.clone(), seq)) {
+                std::cmp::Ordering::Greater => return Ok(()),
+                std::cmp::Ordering::Less => self.missing(checker)?,
+                std::cmp::Ordering::Equal => {
+                    if let Ok(span) = &row.span
+                        && span.seal.curr_hash != head.curr_hash
+                    {
+                        let kind = ProblemKind::Replaced { expected: head.curr_hash, found: span.seal.curr_hash };
+                        checker.problem((tenant, &id, &seq.to_string()), kind);
+                    }
+                    self.advance()?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn missing(&mut self, checker: &mut Checker<'_>) -> Result<(), SidecarError> {
+        if let Some(head) = &self.next {
+            let kind = ProblemKind::Removed { expected: head.curr_hash };
+            checker.problem((&head.tenant_id, &head.id.to_string(), &head.seq.to_string()), kind);
+        }
+        self.advance()
+    }
+
+    fn advance(&mut self) -> Result<(), SidecarError> {
+        self.checked += 1;
+        self.next = self.reader.next_head()?;
+        Ok(())
+    }
+
+    fn finish(&mut self, checker: &mut Checker<'_>) -> Result<(), SidecarError> {
+        while self.next.is_some() {
+            self.missing(checker)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,470 @@
+//! Reading lines into a ledger: good ones are kept, bad ones named, and nothing that was signed is altered.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::io::{self, BufRead};
+
+use serde_json::{Value, json};
+use thiserror::Error;
+use uuid::Uuid;
+
+use crate::audit::ndjson::{Line, LineReader};
+use crate::keys::{Signer, Verifier};
+use crate::ledger::scope::Scope;
+use crate::ledger::{AppendOptions, AppendReceipt, Ledger, LedgerError, Order, Outcome, Query, Versions};
+use crate::span::SYSTEM_TENANT;
+use crate::span::draft::Draft;
+use crate::span::parse::{ParsedSpan, parse_line, parse_unsealed};
+use crate::span::rules::{InvalidSpan, Rules};
+use crate::span::seal::{SealError, VerifiedSpan, VerifyError};
+use crate::trust::{Authorities, Manifest, NotAuthorised, TrustError, TrustRoot};
+use crate::value::clock::Clock;
+use crate::value::hex::PublicKey;
+use crate::value::ids;
+use crate::value::json;
+
+/// How to import.
+pub struct Import<'a> {
+    /// Seals unsigned lines; without it they are refused.
+    pub signer: Option<&'a dyn Signer>,
+    /// The time of lines that have none.
+    pub clock: &'a dyn Clock,
+    /// The tenant of unsigned lines that have none.
+    pub tenant: Option<String>,
+    /// The owner of unsigned lines that have none.
+    pub owner: Option<String>,
+    /// Seal lines anew whose own seal does not hold.
+    pub reseal: bool,
+    /// The pinned trust root; without it signatures are checked and authority is not. Manifests and approvals take effect as they
+    /// are imported, so an export can be read into an empty ledger.
+    pub trust: Option<&'a TrustRoot>,
+    /// The input rules.
+    pub rules: Rules,
+}
+
+/// What an import did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Imported {
+    /// Lines read, blank ones not counted.
+    pub lines: u64,
+    /// Spans appended.
+    pub appended: u64,
+    /// Spans that were there already.
+    pub existing: u64,
+    /// Lines refused.
+    pub refused: u64,
+    /// Of those appended, sealed by the importing key.
+    pub sealed: u64,
+    /// Whether authority was checked.
+    pub authority_checked: bool,
+}
+
+/// A line that was refused.
+#[derive(Debug, Error)]
+#[error("line {line}: {error}")]
+#[non_exhaustive]
+pub struct BadLine {
+    /// Counted from 1.
+    pub line: u64,
+    /// Why.
+    pub error: LineError,
+}
+
+/// Why a line was refused.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum LineError {
+    /// It breaks an input rule.
+    #[error(transparent)]
+    Invalid(#[from] InvalidSpan),
+    /// It is signed, and the seal does not hold.
+    #[error("{0}; `--reseal` would seal it anew by the importing key")]
+    Verify(#[from] VerifyError),
+    /// Its signer may not sign such a span.
+    #[error(transparent)]
+    NotAuthorised(#[from] Box<NotAuthorised>),
+    /// It is unsigned and there is no key to seal it.
+    #[error("it is unsigned and no key was given to seal it: pass --key")]
+    NoKey,
+    /// It has no tenant or owner.
+    #[error("column `{column}` is missing: add it to the line, or pass --{flag}")]
+    MissingScope {
+        /// The column.
+        column: &'static str,
+        /// The flag that fills it.
+        flag: &'static str,
+    },
+    /// An unsigned version that does not follow the last one.
+    #[error("unsigned seq {seq} does not follow seq {head}, the last version there: put the versions in order")]
+    Order {
+        /// The line's.
+        seq: u32,
+        /// The last version there.
+        head: u32,
+    },
+    /// A version before it was refused.
+    #[error("a version of this id before it was refused on line {line}")]
+    PredecessorRefused {
+        /// That line.
+        line: u64,
+    },
+    /// It would begin a chain at a later version than 0, after a line that could not be read at all.
+    #[error("line {line} could not be read and may be the version before it: mend that line first")]
+    MaybePredecessorRefused {
+        /// That line.
+        line: u64,
+    },
+    /// The ledger refused it.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The seal failed.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+}
+
+/// An import that had to stop. What it had appended stays; running it again goes on from there.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ImportError {
+    /// The source could not be read.
+    #[error("import could not be read: {0}")]
+    Io(#[from] io::Error),
+    /// The ledger failed for reasons of its own.
+    #[error("import stopped at line {line}: {source}")]
+    Ledger {
+        /// The first line that may not be stored.
+        line: u64,
+        /// Why.
+        source: LedgerError,
+    },
+    /// The trust root does not lead to a manifest that can be obeyed.
+    #[error("import stopped: {0}")]
+    Trust(Box<TrustError>),
+    /// So many ids were refused that they cannot be remembered.
+    #[error("import stopped at line {line}: more than {MAX_REFUSED} ids were refused or sealed anew")]
+    TooManyRefused {
+        /// The line.
+        line: u64,
+    },
+}
+
+/// Spans and bytes appended at once.
+const BATCH: usize = 256;
+const BATCH_BYTES: usize = 4 << 20;
+
+/// Ids of refused lines that are remembered.
+const MAX_REFUSED: usize = 100_000;
+
+/// Imports `source`, one span per line. Each refused line goes to `on_bad`; `progress` is told the lines read after each batch.
+/// Memory does not grow with the source.
+///
+/// Importing the same lines again changes nothing.
+///
+/// # Errors
+/// Where the source or the ledger fails; a bad line is no error.
+pub async fn import(
+    ledger: &dyn Ledger,
+    source: &mut (dyn BufRead + Send),
+    import: &Import<'_>,
+    on_bad: &mut (dyn FnMut(BadLine) + Send),
+    progress: &mut (dyn FnMut(u64) + Send),
+) -> Result<Imported, ImportError> {
+    let mut importer = Importer {
+        ledger,
+        import,
+        verifier: Verifier::new(),
+        pending: Vec::new(),
+        pending_bytes: 0,
+        refused: HashMap::new(),
+        resealed: HashSet::new(),
+        unattributed: None,
+        authorities: None,
+        candidate_roots: BTreeSet::new(),
+        report: Imported { authority_checked: import.trust.is_some(), ..Imported::default() },
+        on_bad,
+    };
+    importer.resolve().await?;
+    let mut lines = LineReader::new(source, import.rules.max_line_bytes());
+    while let Some(line) = lines.next_line()? {
+        match line {
+            Line::Whole(_, bytes) if bytes.iter().all(u8::is_ascii_whitespace) => {}
+            Line::Whole(number, bytes) => importer.line(number, bytes).await?,
+            Line::TooLong(number) => {
+                importer.report.lines += 1;
+                let max = import.rules.max_line_bytes();
+                importer.refuse(number, None, InvalidSpan::TooLarge { bytes: max + 1, max }.into())?;
+            }
+        }
+        if importer.pending.len() >= BATCH || importer.pending_bytes >= BATCH_BYTES {
+            importer.flush().await?;
+            progress(importer.report.lines);
+        }
+    }
+    importer.flush().await?;
+    progress(importer.report.lines);
+    Ok(importer.report)
+}
+
+type ChainKey = (String, Uuid);
+
+/// A line that can be appended.
+struct Pending {
+    line: u64,
+    span: VerifiedSpan,
+    /// Sealed here, not by whoever wrote the line.
+    sealed: bool,
+}
+
+struct Importer<'a> {
+    ledger: &'a dyn Ledger,
+    import: &'a Import<'a>,
+    verifier: Verifier,
+    pending: Vec<Pending>,
+    pending_bytes: usize,
+    /// Chains of refused lines, and the line: their later versions are refused too.
+    refused: HashMap<ChainKey, u64>,
+    /// Chains with a version that was sealed anew: its successors link to the old seal, so they are too.
+    resealed: HashSet<ChainKey>,
+    /// The last refused line of which not even the id could be read: any chain may miss it.
+    unattributed: Option<u64>,
+    /// Who may sign what, by what the ledger holds so far.
+    authorities: Option<Authorities>,
+    /// Root keys of manifests that were let in.
+    candidate_roots: BTreeSet<PublicKey>,
+    report: Imported,
+    on_bad: &'a mut (dyn FnMut(BadLine) + Send),
+}
+
+/// What became of an unsigned line.
+enum Completed {
+    /// It has every column that it needs, and a seal.
+    Sealed(Box<VerifiedSpan>),
+    /// It cannot be imported; the chain it would have belonged to, as far as that is known.
+    Refused(Option<ChainKey>, LineError),
+}
+
+impl Importer<'_> {
+    fn refuse(&mut self, line: u64, chain: Option<ChainKey>, error: LineError) -> Result<(), ImportError> {
+        self.report.refused += 1;
+        if chain.is_none() {
+            self.unattributed = Some(line);
+        }
+        if let Some(chain) = chain {
+            if self.refused.len() >= MAX_REFUSED {
+                return Err(ImportError::TooManyRefused { line });
+            }
+            self.refused.entry(chain).or_insert(line);
+        }
+        (self.on_bad)(BadLine { line, error });
+        Ok(())
+    }
+
+    /// Refuses a line that is no span, remembering whose version it would have been as far as that can be read.
+    fn refuse_text(&mut self, line: u64, bytes: &[u8], error: InvalidSpan) -> Result<(), ImportError> {
+        let value = json::parse(bytes).ok();
+        let text = |name: &str| value.as_ref().and_then(|v| v.get(name)).and_then(Value::as_str).map(str::to_owned);
+        let chain = text("tenant_id").or_else(|| self.import.tenant.clone()).zip(text("id").map(|id| ids::from_text(&id)));
+        self.refuse(line, chain, error.into())
+    }
+
+    async fn line(&mut self, number: u64, bytes: &[u8]) -> Result<(), ImportError> {
+        self.report.lines += 1;
+        let parsed = match parse_line(bytes, &self.import.rules) {
+            Ok(parsed) => parsed,
+            Err(_) if self.import.reseal => match parse_unsealed(bytes, &self.import.rules) {
+                Ok(draft) => return self.unsigned(number, draft, "resealed", bytes.len()).await,
+                Err(e) => return self.refuse_text(number, bytes, e),
+            },
+            Err(e) => return self.refuse_text(number, bytes, e),
+        };
+        match parsed {
+            ParsedSpan::Unsigned(draft) => self.unsigned(number, *draft, "unsigned", bytes.len()).await,
+            ParsedSpan::Signed(span) => {
+                let chain = (span.tenant_id.clone(), span.id);
+                let inherits = self.import.reseal && self.resealed.contains(&chain);
+                let mut columns = match span.try_verify(&mut self.verifier) {
+                    Ok(span) if !inherits => {
+                        return self.queue(Pending { line: number, span, sealed: false }, bytes.len()).await;
+                    }
+                    Ok(span) => span.into_signed().span,
+                    Err(rejected) if self.import.reseal => rejected.span.span,
+                    Err(rejected) => return self.refuse(number, Some(chain), rejected.error.into()),
+                };
+                columns.prev_hash = None;
+                self.unsigned(number, Draft::from_columns(columns), "resealed", bytes.len()).await
+            }
+        }
+    }
+
+    async fn unsigned(&mut self, line: u64, draft: Draft, was: &str, bytes: usize) -> Result<(), ImportError> {
+        let sealed = self.seal(line, draft, was).await?;
+        match sealed {
+            Completed::Sealed(span) => {
+                if was == "resealed" {
+                    if self.resealed.len() >= MAX_REFUSED {
+                        return Err(ImportError::TooManyRefused { line });
+                    }
+                    self.resealed.insert((span.tenant_id.clone(), span.id));
+                }
+                self.queue(Pending { line, span: *span, sealed: true }, bytes).await
+            }
+            Completed::Refused(chain, error) => self.refuse(line, chain, error),
+        }
+    }
+
+    /// Completes and seals an unsigned line. An error stops the import.
+    async fn seal(&mut self, line: u64, mut draft: Draft, was: &str) -> Result<Completed, ImportError> {
+        let import = self.import;
+        let columns = draft.columns_mut();
+        if let Some(tenant) = import.tenant.as_ref().filter(|_| columns.tenant_id.is_empty()) {
+            columns.tenant_id.clone_from(tenant);
+        }
+        if let Some(owner) = import.owner.as_ref().filter(|_| columns.owner_id.is_empty()) {
+            columns.owner_id.clone_from(owner);
+        }
+        if columns.tenant_id.is_empty() {
+            return Ok(Completed::Refused(None, LineError::MissingScope { column: "tenant_id", flag: "tenant" }));
+        }
+        if columns.owner_id.is_empty() {
+            let chain = (columns.tenant_id.clone(), columns.id);
+            return Ok(Completed::Refused(Some(chain), LineError::MissingScope { column: "owner_id", flag: "owner" }));
+        }
+        if columns.id.is_nil() {
+            return Ok(Completed::Refused(None, InvalidSpan::Missing { column: "id" }.into()));
+        }
+        let chain = (columns.tenant_id.clone(), columns.id);
+        let seq = columns.seq;
+        if let Some(refused) = self.refused.get(&chain) {
+            return Ok(Completed::Refused(Some(chain), LineError::PredecessorRefused { line: *refused }));
+        }
+        let Some(signer) = import.signer else { return Ok(Completed::Refused(Some(chain), LineError::NoKey)) };
+        let head = self.head(&chain).await.map_err(|source| ImportError::Ledger { line, source })?;
+        if let Some((head_seq, hash)) = head {
+            if seq == head_seq.saturating_add(1) {
+                draft = draft.follows(hash);
+            } else if seq > head_seq {
+                return Ok(Completed::Refused(Some(chain), LineError::Order { seq, head: head_seq }));
+            }
+            // A version that is there already is compared by its digest when it is appended.
+        } else if let Some(line) = self.unattributed.filter(|_| seq > 0) {
+            return Ok(Completed::Refused(Some(chain), LineError::MaybePredecessorRefused { line }));
+        }
+        if draft.columns().seq == 0 {
+            draft.columns_mut().prev_hash = None;
+        }
+        let origin = match draft.columns().meta("origin") {
+            // Imported twice: what was there is part of the new origin.
+            Some(previous) => json!({"by": "import", "was": was, "previous": previous}),
+            None => json!({"by": "import", "was": was}),
+        };
+        let draft = draft.stamp(import.clock, &crate::value::clock::SystemIds).meta("origin", origin);
+        let sealed = draft.deterministic().seal_within(signer, &import.rules).await;
+        Ok(match sealed {
+            Ok(span) => Completed::Sealed(Box::new(span)),
+            Err(error) => Completed::Refused(Some(chain), error.into()),
+        })
+    }
+
+    /// The last version of a chain, in what waits or in the ledger, tombstones included.
+    async fn head(&self, chain: &ChainKey) -> Result<Option<(u32, crate::value::hex::Hash)>, LedgerError> {
+        let waiting = self.pending.iter().rev().find(|p| p.span.id == chain.1 && p.span.tenant_id == chain.0);
+        if let Some(pending) = waiting {
+            return Ok(Some((pending.span.seq, pending.span.seal.curr_hash)));
+        }
+        let query = Query::new().tenant(chain.0.clone()).id(chain.1).versions(Versions::All).order(Order::Newest).limit(1);
+        let page = self.ledger.scan(&Scope::Operator, &query, None).await?;
+        Ok(page.into_spans()?.first().map(|span| (span.seq, span.seal.curr_hash)))
+    }
+
+    async fn queue(&mut self, pending: Pending, bytes: usize) -> Result<(), ImportError> {
+        let span = &pending.span;
+        let decides = span.tenant_id == SYSTEM_TENANT && matches!(span.entity_type.as_str(), "manifest" | "approval");
+        let checked = self.authorities.as_ref().map(|a| a.check(span));
+        // A key that a manifest adds to the root approves it before it counts.
+        let approves = decides && span.entity_type == "approval" && self.candidate_roots.contains(&span.seal.public_key);
+        if let Some(Err(e)) = checked.filter(|_| !approves) {
+            let chain = (pending.span.tenant_id.clone(), pending.span.id);
+            return self.refuse(pending.line, Some(chain), e.into());
+        }
+        if let Some(authorities) = &mut self.authorities {
+            // Hosts that it names have signed what follows.
+            authorities.delegate(&pending.span);
+        }
+        if decides && let Ok(manifest) = Manifest::from_span(&pending.span) {
+            self.candidate_roots.extend(manifest.root.keys);
+        }
+        // Lines sealed here are compared by digest, signed ones by their bytes: one batch has one rule.
+        if self.pending.last().is_some_and(|last| last.sealed != pending.sealed) {
+            self.flush().await?;
+        }
+        self.pending_bytes += bytes;
+        self.pending.push(pending);
+        if decides && self.import.trust.is_some() {
+            // What comes after it may be signed by keys that it names.
+            self.flush().await?;
+            self.resolve().await?;
+        }
+        Ok(())
+    }
+
+    /// Finds out who may sign what, by the ledger as it is.
+    async fn resolve(&mut self) -> Result<(), ImportError> {
+        let Some(trust) = self.import.trust else { return Ok(()) };
+        self.authorities = Some(match trust.resolve(self.ledger).await {
+            Ok(trusted) => trusted.authorities,
+            // Until the first manifest is there, the pinned keys may sign one, and nobody anything.
+            Err(TrustError::NoManifest { .. } | TrustError::TooOld { .. }) => {
+                Authorities::of_root(trust.manifest_id, &trust.keys)
+            }
+            Err(error) => return Err(ImportError::Trust(Box::new(error))),
+        });
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<(), ImportError> {
+        let pending = std::mem::take(&mut self.pending);
+        self.pending_bytes = 0;
+        let Some(first) = pending.first() else { return Ok(()) };
+        let (line, options) = (first.line, if first.sealed { AppendOptions::keep() } else { AppendOptions::default() });
+        let batch = pending.iter().map(|p| p.span.clone()).collect();
+        match self.ledger.append(&Scope::Operator, batch, &options).await {
+            Ok(receipts) => {
+                for (pending, receipt) in pending.iter().zip(&receipts) {
+                    self.count(pending.sealed, receipt);
+                }
+                Ok(())
+            }
+            // One of them is at fault: find it by appending them one by one.
+            Err(e) if e.is_verdict() => self.one_by_one(pending, &options).await,
+            Err(source) => Err(ImportError::Ledger { line, source }),
+        }
+    }
+
+    async fn one_by_one(&mut self, pending: Vec<Pending>, options: &AppendOptions) -> Result<(), ImportError> {
+        for Pending { line, span, sealed } in pending {
+            let chain = (span.tenant_id.clone(), span.id);
+            match self.ledger.append(&Scope::Operator, vec![span], options).await {
+                Ok(receipts) => receipts.iter().for_each(|receipt| self.count(sealed, receipt)),
+                Err(e) if e.is_verdict() => {
+                    let error = match self.refused.get(&chain) {
+                        Some(refused) => LineError::PredecessorRefused { line: *refused },
+                        None => e.into(),
+                    };
+                    self.refuse(line, Some(chain), error)?;
+                }
+                Err(source) => return Err(ImportError::Ledger { line, source }),
+            }
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, sealed: bool, receipt: &AppendReceipt) {
+        match receipt.outcome {
+            Outcome::Appended => {
+                self.report.appended += 1;
+                self.report.sealed += u64::from(sealed);
+            }
+            Outcome::Existing | Outcome::Kept => self.report.existing += 1,
+        }
+    }
+}

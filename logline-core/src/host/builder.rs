@@ -1,0 +1,125 @@
+//! Composing a host.
+
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
+
+use crate::contract::Sandbox;
+use crate::host::kernel_set::KernelSet;
+use crate::host::{Host, HostError, Inner};
+use crate::keys::Signer;
+use crate::ledger::WorkQueue;
+use crate::span::rules::Rules;
+use crate::trust::TrustRoot;
+use crate::value::clock::{Clock, IdSource, SystemClock, SystemIds};
+use crate::value::recent::Recent;
+
+/// Composes a [`Host`]. Ledger, trust root and key are required.
+#[derive(Default)]
+pub struct HostBuilder {
+    ledger: Option<Arc<dyn WorkQueue>>,
+    trust: Option<TrustRoot>,
+    signer: Option<Arc<dyn Signer>>,
+    installed: KernelSet,
+    sandboxes: Vec<Arc<dyn Sandbox>>,
+    clock: Option<Arc<dyn Clock>>,
+    ids: Option<Arc<dyn IdSource>>,
+    rules: Rules,
+    lease: Option<Duration>,
+}
+
+/// Functions kept verified.
+const MAX_FUNCTIONS: usize = 256;
+
+impl HostBuilder {
+    /// The ledger.
+    #[must_use]
+    pub fn ledger(mut self, ledger: impl WorkQueue) -> Self {
+        self.ledger = Some(Arc::new(ledger));
+        self
+    }
+
+    /// The keys this host trusts before it reads anything.
+    #[must_use]
+    pub fn trust(mut self, root: TrustRoot) -> Self {
+        self.trust = Some(root);
+        self
+    }
+
+    /// This host's own key. No two hosts share one.
+    #[must_use]
+    pub fn key(mut self, signer: impl Signer + 'static) -> Self {
+        self.signer = Some(Arc::new(signer));
+        self
+    }
+
+    /// Behaviours that this host has the code of: their kernels, loops and validators. What they may do is the manifest's to say.
+    #[must_use]
+    pub fn install(mut self, set: KernelSet) -> Self {
+        self.installed = self.installed.and(set);
+        self
+    }
+
+    /// A sandbox for tenants' functions.
+    #[must_use]
+    pub fn sandbox(mut self, sandbox: impl Sandbox + 'static) -> Self {
+        self.sandboxes.push(Arc::new(sandbox));
+        self
+    }
+
+    /// Another clock than the machine's.
+    #[must_use]
+    pub fn clock(mut self, clock: impl Clock + 'static) -> Self {
+        self.clock = Some(Arc::new(clock));
+        self
+    }
+
+    /// Another source of ids than the machine's.
+    #[must_use]
+    pub fn ids(mut self, ids: impl IdSource + 'static) -> Self {
+        self.ids = Some(Arc::new(ids));
+        self
+    }
+
+    /// Other limits for spans than the default.
+    #[must_use]
+    pub fn rules(mut self, rules: Rules) -> Self {
+        self.rules = rules;
+        self
+    }
+
+    /// How long an attempt of [`Host::run_request`] may take before another host may make the next. Default 60 seconds.
+    #[must_use]
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.lease = Some(lease);
+        self
+    }
+
+    /// Resolves the manifest and makes the host.
+    ///
+    /// # Errors
+    /// A missing part, or no manifest that counts.
+    pub async fn build(self) -> Result<Host, HostError> {
+        let ledger = self.ledger.ok_or(HostError::Missing { part: "ledger" })?;
+        let trust = self.trust.ok_or(HostError::Missing { part: "trust root" })?;
+        let signer = self.signer.ok_or(HostError::Missing { part: "key" })?;
+        let trusted = trust.resolve(&ledger).await?;
+        Ok(Host {
+            inner: Arc::new(Inner {
+                ledger,
+                trust,
+                signer,
+                installed: self.installed,
+                sandboxes: self.sandboxes,
+                clock: self.clock.unwrap_or_else(|| Arc::new(SystemClock)),
+                ids: self.ids.unwrap_or_else(|| Arc::new(SystemIds)),
+                rules: self.rules,
+                lease: self.lease.unwrap_or(Duration::from_secs(60)),
+                trusted: RwLock::new(Arc::new(trusted)),
+                booted: Mutex::default(),
+                functions: Mutex::new(Recent::new(MAX_FUNCTIONS)),
+                recorded: Mutex::default(),
+                declared: Mutex::default(),
+            }),
+        })
+    }
+}

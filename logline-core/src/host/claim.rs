@@ -1,0 +1,353 @@
+//! Taking a request: what is checked before an attempt begins, the quotas it uses, and the version that claims it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::NaiveDate;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::contract::{AskedBy, Attempt, Kernel, RequestKind};
+use crate::host::driver::{AdmitError, Driver};
+use crate::host::stage0::Booted;
+use crate::host::{Host, HostError};
+use crate::keys::Verifier;
+use crate::ledger::scope::Scope;
+use crate::ledger::{AppendOptions, Due, Ledger as _, LedgerError, LedgerExt as _, Limit, Work, WorkQueue as _};
+use crate::request::lifecycle::{self, Claiming, Open, Origin};
+use crate::request::state::{ClaimTerms, State};
+use crate::request::{Charges, NotRunnable, Phase};
+use crate::roles::Role;
+use crate::span::draft::Draft;
+use crate::span::seal::VerifiedSpan;
+use crate::span::{SYSTEM_TENANT, SignedSpan, Visibility};
+use crate::trust::Trusted;
+use crate::value::failure::Failure;
+use crate::value::hex::Hash;
+use crate::value::ids;
+use crate::value::timestamp::Timestamp;
+
+/// The quota of attempts that a manifest may limit.
+pub const EXECUTIONS_QUOTA: &str = "exec.per_tenant.daily";
+
+/// The quota of fuel that a manifest may limit.
+pub const FUEL_QUOTA: &str = "fuel.per_tenant.daily";
+
+/// A request that this host has taken.
+pub struct Claim {
+    pub(super) running: Arc<VerifiedSpan>,
+    pub(super) kind: RequestKind,
+    pub(super) attempt: Attempt,
+    /// When it began, by this host's clock.
+    pub(super) began: Timestamp,
+    pub(super) kernel: Arc<dyn Kernel>,
+    pub(super) booted: Booted,
+    pub(super) trusted: Arc<Trusted>,
+    pub(super) function: Option<Arc<VerifiedSpan>>,
+}
+
+impl Claim {
+    /// The version with which it was taken.
+    #[must_use]
+    pub fn running(&self) -> &Arc<VerifiedSpan> {
+        &self.running
+    }
+
+    /// The attempt.
+    #[must_use]
+    pub fn attempt(&self) -> &Attempt {
+        &self.attempt
+    }
+
+    /// What a heartbeat is for.
+    #[must_use]
+    pub fn work(&self) -> Work {
+        Work::of(&self.running)
+    }
+}
+
+/// A version of a request that was checked as far as every call demands that signs a successor.
+pub(super) struct Checked {
+    pub(super) span: VerifiedSpan,
+    pub(super) state: State,
+    pub(super) origin: Origin,
+}
+
+impl Checked {
+    pub(super) fn open(&self) -> Open<'_> {
+        Open::new(&self.span, self.state.clone(), self.origin)
+    }
+}
+
+impl Host {
+    /// Takes a due request: appends its `running` version. `now` is the ledger's time. A request that can never run, or has no
+    /// attempt left, is closed instead; one whose tenant has used its quota is put off to the next day.
+    ///
+    /// # Errors
+    /// Why it was closed or put off; a conflict where another worker was faster.
+    pub async fn claim(&self, due: Due, now: Timestamp, lease: Duration) -> Result<Claim, HostError> {
+        let inner = &self.inner;
+        let Due { request, function } = due;
+        let (request, kernel, kind) = match self.accept(&request).await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Left as it is, it would be found at every poll.
+                if let Some(code) = error.refusal() {
+                    let refusal = lifecycle::refuse(&request, &Failure::new(code, error.to_string()), now);
+                    self.record(&request.tenant_id, vec![refusal], &AppendOptions::default()).await?;
+                }
+                return Err(error);
+            }
+        };
+        let trusted = self.trusted();
+        let driver = self.driver(&trusted);
+        let (scope, signer) = (Scope::runtime(request.span.tenant_id.clone()), inner.signer.as_ref());
+        let open = request.open();
+        let booted = self.boot(kernel.id()).await?;
+        let throttle = &trusted.manifest.throttle;
+        let executions_per_day = throttle.per_tenant_daily_exec_limit.filter(|_| kind.meters.executions);
+        let fuel_per_day = throttle.per_tenant_daily_fuel.filter(|_| kind.meters.fuel);
+        let is_counted = executions_per_day.is_some() || fuel_per_day.is_some();
+        let tenant = &request.span.tenant_id;
+        let function = match (function, request.span.parent_id) {
+            (Some(hash), Some(id)) => self.function(&scope, tenant, id, hash).await?,
+            // Whether it is exempt from the quota is the function's to say.
+            (None, Some(id)) if is_counted => {
+                let found = inner.ledger.find(&scope, tenant, id).await?;
+                found.and_then(|found| found.verify(&mut Verifier::new()).ok()).map(Arc::new)
+            }
+            _ => None,
+        };
+        let is_forced = function.as_ref().is_some_and(|function| trusted.manifest.is_forced(function));
+        if let Some(per_day) = fuel_per_day.filter(|_| !is_forced)
+            && inner.ledger.used(tenant, FUEL_QUOTA).await? >= per_day
+        {
+            return Err(self.deny(&driver, &scope, &open, (FUEL_QUOTA, per_day), now.day(), now).await?.into());
+        }
+        let fuel = fuel_per_day.map(|_| {
+            let limits = function.as_ref().and_then(|function| trusted.manifest.limits_for(function).ok());
+            limits.unwrap_or_else(|| trusted.manifest.limits_of(tenant)).fuel
+        });
+        let mut terms = ClaimTerms { worker: signer.public_key(), now, lease, charges: None, fuel };
+        loop {
+            let mut options = AppendOptions::default();
+            if let Some(per_day) = executions_per_day {
+                terms.charges = Some(Charges::new(terms.now.day(), [EXECUTIONS_QUOTA]));
+                if !is_forced {
+                    options.limits.push(Limit { tenant: tenant.clone(), key: EXECUTIONS_QUOTA.to_owned(), per_day });
+                }
+            }
+            let (attempt, drafts) = match lifecycle::claim(&open, &terms)? {
+                Claiming::Start { attempt, drafts } => (attempt, drafts),
+                Claiming::End { drafts, reason } => {
+                    driver.write(&scope, drafts, signer, &AppendOptions::default()).await?;
+                    self.close_open_calls(&request.span).await?;
+                    return Err(reason.into());
+                }
+            };
+            match driver.write(&scope, drafts, signer, &options).await {
+                Ok(written) => {
+                    // INVARIANT: the running version is the last draft of a claim.
+                    let running = super::publish::last(written)?;
+                    let execution_id = ids::execution(&running.tenant_id, running.id, attempt);
+                    let attempt = Attempt { number: attempt, started: terms.now, execution_id, worker: terms.worker };
+                    if open.state.phase == Phase::Running {
+                        self.close_open_calls(&running).await?;
+                    }
+                    let began = inner.clock.now();
+                    return Ok(Claim { running: Arc::new(running), kind, attempt, began, kernel, booted, trusted, function });
+                }
+                // Midnight has passed since `now`.
+                Err(AdmitError::Ledger(LedgerError::WrongDay { today, .. })) if terms.now.day() < today => {
+                    terms.now = inner.ledger.now().await?;
+                }
+                Err(AdmitError::Ledger(LedgerError::QuotaExceeded { per_day, day, .. })) => {
+                    let quota = (EXECUTIONS_QUOTA, per_day);
+                    return Err(self.deny(&driver, &scope, &open, quota, day, terms.now).await?.into());
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Checks a request, and finds the kernel that carries it out.
+    async fn accept(&self, request: &SignedSpan) -> Result<(Checked, Arc<dyn Kernel>, RequestKind), HostError> {
+        let mut checked = self.check(request).await;
+        if matches!(checked, Err(HostError::NotAuthorised(_))) {
+            // Its signer may have been named since this host read the manifest.
+            self.refresh().await?;
+            checked = self.check(request).await;
+        }
+        let checked = checked?;
+        let (kernel, kind) = self.kernel_for(&checked.span).await?;
+        if kind.asked_by == AskedBy::Hosts && checked.origin != Origin::Host {
+            return Err(NotRunnable::NotPermitted { key: request.key(), this: request.this.clone() }.into());
+        }
+        Ok((checked, kernel, kind))
+    }
+
+    /// What every call demands that signs a successor: the version verifies, it and the first version were signed by who may, both have
+    /// the shape of a request, and who signed the first one is known.
+    pub(super) async fn check(&self, request: &SignedSpan) -> Result<Checked, HostError> {
+        let inner = &self.inner;
+        if let Err(error @ NotRunnable::NotARequest { .. }) = lifecycle::check_shape(request, &inner.rules) {
+            return Err(error.into());
+        }
+        let span = request.clone().verify(&mut Verifier::new())?;
+        let authorities = &self.trusted().authorities;
+        authorities.check(&span)?;
+        let state = lifecycle::check_shape(&span, &inner.rules)?;
+        let is_host = |first: &VerifiedSpan| authorities.has(&first.seal.public_key, Role::Runtime, &first.tenant_id, first.at);
+        let is_by_host = if span.prev_hash.is_none() {
+            is_host(&span)
+        } else {
+            let tenant = &span.tenant_id;
+            let first = inner.ledger.history(&Scope::runtime(tenant), tenant, span.id, 0, 1).await?.into_iter().next();
+            let not_found = || LedgerError::NotFound { tenant: tenant.clone(), id: span.id };
+            let first = first.ok_or_else(not_found)?.verify(&mut Verifier::new())?;
+            authorities.check(&first)?;
+            lifecycle::check_shape(&first, &inner.rules)?;
+            is_host(&first)
+        };
+        let origin = if is_by_host { Origin::Host } else { Origin::Others };
+        Ok(Checked { span, state, origin })
+    }
+
+    /// The kernel of this host that carries out such requests, where the manifest allows it.
+    async fn kernel_for(&self, request: &SignedSpan) -> Result<(Arc<dyn Kernel>, RequestKind), HostError> {
+        let this = &request.this;
+        let kernels = self.inner.installed.kernels.iter();
+        let mut found = kernels.filter_map(|kernel| Some((kernel, kernel.requests().iter().find(|kind| kind.this == *this)?)));
+        match found.next() {
+            Some((kernel, kind)) if self.trusted().manifest.allowed_boot_ids.contains(&kernel.id()) => {
+                Ok((Arc::clone(kernel), *kind))
+            }
+            None if !self.declared_kinds().await?.contains(this) => {
+                Err(NotRunnable::UnknownKind { key: request.key(), this: this.clone() }.into())
+            }
+            // It must not keep this host from other requests.
+            _ => Err(NotRunnable::NoKernel { key: request.key(), this: this.clone() }.into()),
+        }
+    }
+
+    /// The kinds of requests that the kernels of the manifest carry out, as their signed spans declare.
+    async fn declared_kinds(&self) -> Result<Arc<BTreeSet<String>>, HostError> {
+        let trusted = self.trusted();
+        let manifest = trusted.span.seal.curr_hash;
+        if let Some((_, kinds)) = self.declared().as_ref().filter(|(under, _)| *under == manifest) {
+            return Ok(Arc::clone(kinds));
+        }
+        let (scope, mut kinds) = (Scope::runtime(SYSTEM_TENANT), BTreeSet::new());
+        for id in &trusted.manifest.allowed_boot_ids {
+            let Some(span) = self.inner.ledger.find(&scope, SYSTEM_TENANT, *id).await? else { continue };
+            let Ok(span) = span.verify(&mut Verifier::new()) else { continue };
+            if trusted.authorities.check(&span).is_ok() {
+                let declared = span.meta("requests").and_then(Value::as_array).into_iter().flatten();
+                kinds.extend(declared.filter_map(Value::as_str).map(str::to_owned));
+            }
+        }
+        let kinds = Arc::new(kinds);
+        *self.declared() = Some((manifest, Arc::clone(&kinds)));
+        Ok(kinds)
+    }
+
+    /// Whether `function` may run once more today: the manifest sets no limit, it is exempt, or its tenant has not used the limit.
+    /// A refusal is recorded, once a day. The claim decides; the quota may be used up by then.
+    ///
+    /// # Errors
+    /// The ledger's.
+    pub async fn is_within_quota(&self, function: &VerifiedSpan) -> Result<bool, HostError> {
+        let (trusted, ledger, tenant) = (self.trusted(), &self.inner.ledger, &function.tenant_id);
+        if trusted.manifest.is_forced(function) {
+            return Ok(true);
+        }
+        let throttle = &trusted.manifest.throttle;
+        let limits = [(EXECUTIONS_QUOTA, throttle.per_tenant_daily_exec_limit), (FUEL_QUOTA, throttle.per_tenant_daily_fuel)];
+        for (key, per_day) in limits {
+            let Some(per_day) = per_day else { continue };
+            if ledger.used(tenant, key).await? >= per_day {
+                let (driver, now) = (self.driver(&trusted), ledger.now().await?);
+                self.record_denial(&driver, &Scope::runtime(tenant), tenant, (key, per_day), now.day(), now).await?;
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Records that a tenant has used its quota, once a day.
+    async fn record_denial(
+        &self,
+        driver: &Driver<'_>,
+        scope: &Scope,
+        tenant: &str,
+        (key, per_day): (&str, u64),
+        day: NaiveDate,
+        now: Timestamp,
+    ) -> Result<(), HostError> {
+        let violation = quota_violation(tenant, key, per_day, day).at(now);
+        match driver.write(scope, vec![violation], self.inner.signer.as_ref(), &AppendOptions::keep()).await {
+            // The first one of the day stays, whatever the limit was then.
+            Ok(_) | Err(AdmitError::Ledger(LedgerError::KeepMismatch { .. })) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Records that a tenant has used its quota, and puts the request off to the next day.
+    async fn deny(
+        &self,
+        driver: &Driver<'_>,
+        scope: &Scope,
+        request: &Open<'_>,
+        (key, per_day): (&str, u64),
+        day: NaiveDate,
+        now: Timestamp,
+    ) -> Result<NotRunnable, HostError> {
+        let (signer, span) = (self.inner.signer.as_ref(), request.span);
+        self.record_denial(driver, scope, &span.tenant_id, (key, per_day), day, now).await?;
+        let until = Timestamp::start_of_day_after(day);
+        let failure =
+            Failure::new("quota_exceeded", format!("tenant `{}` has used its {per_day} of {key} of {day}", span.tenant_id));
+        let deferred = lifecycle::defer(request, until, &failure, now);
+        driver.write(scope, vec![deferred], signer, &AppendOptions::default()).await?;
+        Ok(NotRunnable::Deferred { key: span.key(), until })
+    }
+
+    /// The verified function with this hash; `None` where it does not verify or is another by now, for the kernel to find out.
+    async fn function(
+        &self,
+        scope: &Scope,
+        tenant: &str,
+        id: Uuid,
+        hash: Hash,
+    ) -> Result<Option<Arc<VerifiedSpan>>, LedgerError> {
+        let functions = || self.inner.functions.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some(known) = functions().find(&hash).filter(|known| known.id == id && known.tenant_id == tenant) {
+            return Ok(Some(Arc::clone(known)));
+        }
+        let Some(found) = self.inner.ledger.find(scope, tenant, id).await? else { return Ok(None) };
+        let Ok(verified) = found.verify(&mut Verifier::new()) else { return Ok(None) };
+        if verified.seal.curr_hash != hash {
+            return Ok(None);
+        }
+        let verified = Arc::new(verified);
+        functions().keep(hash, Arc::clone(&verified));
+        Ok(Some(verified))
+    }
+}
+
+/// What a tenant is told, once a day, when it has used a quota.
+fn quota_violation(tenant: &str, key: &str, per_day: u64, day: NaiveDate) -> Draft {
+    let day = day.to_string();
+    Draft::new("policy_violation")
+        .id(ids::derive("policy_violation", &[tenant, key, &day]))
+        .tenant(tenant)
+        .owner("runtime")
+        .visibility(Visibility::Tenant)
+        .who("kernel:run_code")
+        .did("denied")
+        .this(format!("quota.{key}"))
+        .status("open")
+        .metadata(serde_json::json!({"key": key, "day": day, "limit": per_day}))
+        .deterministic()
+}

@@ -1,0 +1,209 @@
+//! Carrying out what was claimed, and recording the attempt in one batch.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::contract::{Context, Effects, Reader};
+use crate::host::claim::FUEL_QUOTA;
+use crate::host::driver::{AdmitError, Driver};
+use crate::host::outside::RecordedCalls;
+use crate::host::{Claim, Host, HostError, publish};
+use crate::keys::{Signer, Verifier};
+use crate::ledger::scope::Scope;
+use crate::ledger::{AppendOptions, Due, Ledger as _, Retry, Work, WorkQueue as _};
+use crate::request::lifecycle::{self, Open, Origin};
+use crate::request::{self, Charges, Frame, NotRunnable, Phase, Request, State, record, reference};
+use crate::span::SignedSpan;
+use crate::span::draft::Draft;
+use crate::span::rules::MAX_INTEGER;
+use crate::span::seal::VerifiedSpan;
+use crate::value::failure::Failure;
+use crate::value::ids;
+
+/// What a lease allows for besides the function's own time: compiling it, and committing the result.
+const LEASE_MARGIN: Duration = Duration::from_secs(45);
+
+/// How often a finished attempt is handed to a ledger that is unavailable.
+const COMMIT_TRIES: u32 = 3;
+
+/// A request that was carried out.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Execution {
+    /// The output, or why there is none.
+    pub result: Result<Value, Failure>,
+    /// The signed record of the attempt.
+    pub span: VerifiedSpan,
+    /// The request's closing version.
+    pub request: VerifiedSpan,
+}
+
+/// Writes the end of an attempt. What was computed is worth more than one try.
+async fn commit(
+    driver: &Driver<'_>,
+    scope: &Scope,
+    drafts: Vec<Draft>,
+    signer: &dyn Signer,
+) -> Result<Vec<VerifiedSpan>, AdmitError> {
+    let mut tries = 1;
+    loop {
+        match driver.write(scope, drafts.clone(), signer, &AppendOptions::default()).await {
+            Err(AdmitError::Ledger(error)) if error.retry() == Retry::Later && tries < COMMIT_TRIES => {
+                tracing::warn!(%error, tries, "the end of an attempt could not be committed, trying again");
+                tries += 1;
+            }
+            written => return written,
+        }
+    }
+}
+
+impl Host {
+    /// Submits a request and carries it out. One that had been submitted with the same idempotency key and has ended is not run
+    /// again: its recorded execution is returned.
+    ///
+    /// # Errors
+    /// Reasons of the host. A failure of the function is in [`Execution::result`].
+    pub async fn execute(&self, request: Request) -> Result<Execution, HostError> {
+        let request = self.submit(request).await?;
+        match self.run_request(&request.tenant_id, request.id).await {
+            Err(HostError::NotRunnable(ended @ NotRunnable::Ended { .. })) => {
+                self.recorded(&request).await?.ok_or(HostError::NotRunnable(ended))
+            }
+            executed => executed,
+        }
+    }
+
+    /// The recorded end of a request, if it has one.
+    async fn recorded(&self, request: &VerifiedSpan) -> Result<Option<Execution>, HostError> {
+        let (ledger, scope) = (&self.inner.ledger, Scope::runtime(request.tenant_id.clone()));
+        let tenant = &request.tenant_id;
+        let closing = ledger.get(&scope, tenant, request.id).await?.verify(&mut Verifier::new())?;
+        let Some(execution) = State::of(&closing).ok().and_then(|state| state.execution) else { return Ok(None) };
+        // The first version: a later one is not what came of the attempt.
+        let Some(span) = ledger.history(&scope, tenant, execution, 0, 1).await?.into_iter().next() else { return Ok(None) };
+        let span = span.verify(&mut Verifier::new())?;
+        let result = match &span.error {
+            Some(error) => Err(Failure::from_value(error)),
+            None => Ok(span.output.clone().unwrap_or_default()),
+        };
+        Ok(Some(Execution { result, span, request: closing }))
+    }
+
+    /// Carries out a request that was submitted, here and now: claims it, runs its kernel, and commits the execution, everything it
+    /// emitted and the request's closing version in one batch.
+    ///
+    /// Where another worker's lease has ended, its attempt is recorded as lost in the same batch as the new claim. If this
+    /// future is dropped or the host fails on the way, the request stays `running` until its lease ends and can be run again.
+    ///
+    /// # Errors
+    /// Reasons of the host. A failure of the function is in [`Execution::result`].
+    pub async fn run_request(&self, tenant: &str, request: uuid::Uuid) -> Result<Execution, HostError> {
+        let inner = &self.inner;
+        let request = inner.ledger.get(&Scope::runtime(tenant), tenant, request).await?;
+        let phase = Phase::of(&request).filter(|_| request.entity_type == "request");
+        let is_open = match phase {
+            Some(Phase::Scheduled) => true,
+            Some(Phase::Running) => request.prev_hash.is_some(),
+            _ => false,
+        };
+        if is_open && !inner.ledger.is_due(&Work::of(&request)).await? {
+            let status = request.status.clone().unwrap_or_default();
+            return Err(NotRunnable::NotDue { key: request.key(), status }.into());
+        }
+        let now = inner.ledger.now().await?;
+        // Nobody extends this lease, so it lasts as long as the function may take.
+        let lease = inner.lease.max(Duration::from_millis(self.trusted().manifest.limits_of(tenant).timeout_ms) + LEASE_MARGIN);
+        let claim = self.claim(Due { request, function: None }, now, lease).await?;
+        self.finish(claim).await
+    }
+
+    /// Runs what was claimed and commits the execution, everything it emitted and the request's next version in one batch. If
+    /// this future is dropped nothing of it is stored, except calls to the outside, which are recorded as they are made.
+    ///
+    /// # Errors
+    /// Reasons of the host; a conflict where the claim was lost. A failure of the function is in [`Execution::result`].
+    #[tracing::instrument(skip_all, fields(tenant = claim.running.tenant_id, request = %claim.running.id, attempt = claim.attempt.number, trace_id = claim.running.trace_id), err(level = "debug"))]
+    pub async fn finish(&self, claim: Claim) -> Result<Execution, HostError> {
+        let inner = &self.inner;
+        let Claim { running, kind, attempt, began, kernel, booted, trusted, function } = claim;
+        let (tenant, scope) = (&running.tenant_id, Scope::runtime(running.tenant_id.clone()));
+        let driver = self.driver(&trusted);
+        let unreadable = |_| HostError::Internal { what: "a claim that cannot be read" };
+        let open = Open::new(&running, State::of(&running).map_err(unreadable)?, Origin::Host);
+        let outside = RecordedCalls::new(self, &running, &open.state, attempt);
+        let context = Context {
+            runtime: Reader::new(&inner.ledger, scope.clone()),
+            owner: Reader::new(&inner.ledger, Scope::user(tenant, running.owner_id.clone())),
+            trusted: &trusted,
+            sandboxes: &inner.sandboxes,
+            clock: inner.clock.as_ref(),
+            attempt,
+            began,
+            kernel: &booted.span,
+            function: function.as_deref(),
+            rules: inner.rules,
+            outside: &outside,
+        };
+        let Effects { mut result, mut execution, emitted, usage } = kernel.run(&running, &context).await?;
+        let (at, elapsed) = (inner.clock.now(), inner.clock.now().since(began));
+        // The ledger's time: what it was at the claim, and what has passed here since.
+        let now = attempt.started.saturating_add(elapsed);
+        let frame = Frame {
+            kernel_name: kernel.name().to_owned(),
+            kernel: reference(&booted.span),
+            attempt: attempt.number,
+            worker: attempt.worker.to_string(),
+            at,
+            duration_ms: u32::try_from(elapsed.as_millis()).unwrap_or(u32::MAX).min(MAX_INTEGER),
+        };
+        let mut drafts = vec![record(&running, &frame, &mut execution, &mut result, &inner.rules)];
+        // What a failed attempt emitted never happened.
+        if result.is_ok() {
+            drafts.extend(emitted);
+        }
+        let slow_ms = trusted.manifest.times.slow_ms;
+        if u64::from(frame.duration_ms) > slow_ms {
+            drafts.push(slow_mark(&running, &frame, attempt.execution_id, slow_ms));
+        }
+        drafts.extend(outside.unfinished());
+        // Counted where a limit is set: each counter is a row that the tenant's attempts share.
+        let is_counted = kind.meters.fuel && trusted.manifest.throttle.per_tenant_daily_fuel.is_some();
+        let used = usage.fuel.filter(|_| is_counted).map(|fuel| Charges::of_attempt(now.day(), FUEL_QUOTA, fuel));
+        drafts.push(lifecycle::close(&open, &result, attempt.execution_id, used.as_ref(), now));
+        let mut written = commit(&driver, &scope, drafts, inner.signer.as_ref()).await?.into_iter();
+        let incomplete = HostError::Internal { what: "an attempt without record or end" };
+        // INVARIANT: the record of the attempt is the first draft, the closing version the last.
+        let (Some(span), Some(request)) = (written.next(), written.next_back()) else { return Err(incomplete) };
+        tracing::debug!(execution = %attempt.execution_id, ok = result.is_ok(), "attempt recorded");
+        Ok(Execution { result, span, request })
+    }
+
+    /// Writes a batch of `tenant` with this host's key; the last span of it.
+    pub(super) async fn write_last(&self, tenant: &str, drafts: Vec<Draft>) -> Result<VerifiedSpan, HostError> {
+        publish::last(self.record(tenant, drafts, &AppendOptions::default()).await?)
+    }
+}
+
+/// Marks an execution that took longer than the manifest's `policy.slow_ms`.
+fn slow_mark(running: &SignedSpan, frame: &Frame, execution: uuid::Uuid, slow_ms: u64) -> Draft {
+    let mut draft = Draft::new("status_patch")
+        .id(ids::derive("status_patch", &[&execution.to_string(), "slow"]))
+        .at(frame.at)
+        .tenant(&running.tenant_id)
+        .owner(&running.owner_id)
+        .visibility(running.visibility)
+        .who(format!("kernel:{}", frame.kernel_name))
+        .did("marked")
+        .this("execution.slow")
+        .parent(execution)
+        .related([execution])
+        .status("slow")
+        .duration_ms(frame.duration_ms)
+        .metadata(json!({"slow_ms": slow_ms}));
+    draft.columns_mut().trace_id.clone_from(&running.trace_id);
+    match request::cause(running) {
+        Some(cause) => draft.meta(request::CAUSE, cause.clone()),
+        None => draft,
+    }
+}

@@ -1,0 +1,212 @@
+//! The host: what an application composes and calls.
+
+mod builder;
+mod claim;
+pub(crate) mod driver;
+mod end;
+mod error;
+mod finish;
+mod kernel_set;
+mod outside;
+mod publish;
+mod service;
+pub(crate) mod stage0;
+mod submit;
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+use std::time::Duration;
+
+use uuid::Uuid;
+
+pub use builder::HostBuilder;
+pub use claim::{Claim, EXECUTIONS_QUOTA, FUEL_QUOTA};
+pub use error::HostError;
+pub use finish::Execution;
+pub use kernel_set::KernelSet;
+pub use service::{Service, ServiceReport, Shutdown};
+
+use crate::contract::Sandbox;
+use crate::host::driver::Driver;
+use crate::host::stage0::{Booted, Stage0};
+use crate::keys::Signer;
+use crate::ledger::WorkQueue;
+use crate::roles::Role;
+use crate::span::rules::Rules;
+use crate::span::seal::VerifiedSpan;
+use crate::trust::{TrustRoot, Trusted};
+use crate::value::clock::{Clock, IdSource};
+use crate::value::hex::{Hash, PublicKey};
+use crate::value::recent::Recent;
+
+/// Runs functions of the ledger and records what happened. Cheap to clone; clones are one host.
+#[derive(Clone)]
+pub struct Host {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    ledger: Arc<dyn WorkQueue>,
+    trust: TrustRoot,
+    signer: Arc<dyn Signer>,
+    installed: KernelSet,
+    sandboxes: Vec<Arc<dyn Sandbox>>,
+    clock: Arc<dyn Clock>,
+    ids: Arc<dyn IdSource>,
+    rules: Rules,
+    lease: Duration,
+    trusted: RwLock<Arc<Trusted>>,
+    /// Booted kernels; the hash is the manifest's under which each was booted.
+    booted: Mutex<HashMap<Uuid, (Hash, Booted)>>,
+    /// Functions that were verified, by their hash: what has it is the same.
+    functions: Mutex<Recent<Hash, Arc<VerifiedSpan>>>,
+    /// Kernel versions whose boot this process has recorded under the manifest in force.
+    recorded: Mutex<HashSet<(Hash, Hash)>>,
+    /// Kinds of requests that the manifest's kernels declare, and the hash of that manifest.
+    declared: Mutex<Option<(Hash, Arc<BTreeSet<String>>)>>,
+}
+
+impl Host {
+    /// Starts composing one.
+    #[must_use]
+    pub fn builder() -> HostBuilder {
+        HostBuilder::default()
+    }
+
+    /// The ledger.
+    #[must_use]
+    pub fn ledger(&self) -> &Arc<dyn WorkQueue> {
+        &self.inner.ledger
+    }
+
+    /// This host's public key.
+    #[must_use]
+    pub fn key(&self) -> PublicKey {
+        self.inner.signer.public_key()
+    }
+
+    /// What this host has the code of.
+    #[must_use]
+    pub fn installed(&self) -> &KernelSet {
+        &self.inner.installed
+    }
+
+    /// Whether this host may record what happens in `tenant`.
+    #[must_use]
+    pub fn works_for(&self, tenant: &str) -> bool {
+        self.trusted().authorities.has(&self.key(), Role::Runtime, tenant, self.inner.clock.now())
+    }
+
+    /// Whether this host may record what happens in every tenant.
+    #[must_use]
+    pub fn works_for_all(&self) -> bool {
+        // No tenant has this name, so only an authority over all tenants covers it.
+        self.works_for("*")
+    }
+
+    /// The sandboxes for tenants' code.
+    #[must_use]
+    pub fn sandboxes(&self) -> &[Arc<dyn Sandbox>] {
+        &self.inner.sandboxes
+    }
+
+    /// The source of ids, and of chance.
+    #[must_use]
+    pub fn ids(&self) -> &dyn IdSource {
+        self.inner.ids.as_ref()
+    }
+
+    /// The limits of spans.
+    #[must_use]
+    pub fn rules(&self) -> &Rules {
+        &self.inner.rules
+    }
+
+    /// The manifest in force and what it leads to.
+    #[must_use]
+    pub fn trusted(&self) -> Arc<Trusted> {
+        Arc::clone(&self.inner.trusted.read().unwrap_or_else(|poisoned| poisoned.into_inner()))
+    }
+
+    fn booted(&self) -> MutexGuard<'_, HashMap<Uuid, (Hash, Booted)>> {
+        self.inner.booted.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn declared(&self) -> MutexGuard<'_, Option<(Hash, Arc<BTreeSet<String>>)>> {
+        self.inner.declared.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Reads the manifest again and forgets booted kernels, so that newer versions of both take effect.
+    ///
+    /// # Errors
+    /// Where no manifest counts any more, or it demands what this library cannot do; the old one then stays in force.
+    pub async fn refresh(&self) -> Result<(), HostError> {
+        let trusted = self.inner.trust.resolve(&self.inner.ledger).await?;
+        let (found, current) = (trusted.manifest.version, self.trusted().manifest.version);
+        if found < current {
+            return Err(HostError::ManifestRollback { found, current });
+        }
+        *self.inner.trusted.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = Arc::new(trusted);
+        self.booted().clear();
+        *self.declared() = None;
+        Ok(())
+    }
+
+    /// Boots a kernel or a loop through Stage-0, once per process and version; the signed `boot_event` is in the ledger when this
+    /// returns.
+    ///
+    /// # Errors
+    /// Why it may not run. The refusal is recorded as well.
+    pub async fn boot(&self, id: Uuid) -> Result<Booted, HostError> {
+        let trusted = self.trusted();
+        let manifest = trusted.span.seal.curr_hash;
+        if let Some((_, booted)) = self.booted().get(&id).filter(|(under, _)| *under == manifest) {
+            return Ok(booted.clone());
+        }
+        let inner = &self.inner;
+        let stage0 = Stage0 {
+            driver: self.driver(&trusted),
+            trusted: &trusted,
+            installed: &inner.installed,
+            signer: inner.signer.as_ref(),
+            recorded: &inner.recorded,
+        };
+        let booted = stage0.boot(id).await?;
+        self.booted().insert(id, (manifest, booted.clone()));
+        Ok(booted)
+    }
+
+    /// Boots every installed kernel that carries out requests and that the manifest allows: what a worker needs before it claims any.
+    ///
+    /// # Errors
+    /// Where one of them may not run, or there is none.
+    pub async fn boot_request_kernels(&self) -> Result<(), HostError> {
+        let trusted = self.trusted();
+        let with_requests = self.inner.installed.kernels.iter().filter(|kernel| !kernel.requests().is_empty());
+        let ids: Vec<_> = with_requests.map(|kernel| kernel.id()).collect();
+        let allowed = ids.iter().filter(|id| trusted.manifest.allowed_boot_ids.contains(id));
+        // Where the manifest allows none of them, the first one's refusal says why.
+        let booted: Vec<_> = match allowed.clone().next() {
+            Some(_) => allowed.collect(),
+            None => ids.iter().take(1).collect(),
+        };
+        if booted.is_empty() {
+            return Err(HostError::Missing { part: "kernel that carries out requests" });
+        }
+        for id in booted {
+            self.boot(*id).await?;
+        }
+        Ok(())
+    }
+
+    fn driver<'a>(&'a self, trusted: &'a Trusted) -> Driver<'a> {
+        let inner = &self.inner;
+        Driver {
+            ledger: &inner.ledger,
+            authorities: &trusted.authorities,
+            clock: inner.clock.as_ref(),
+            ids: inner.ids.as_ref(),
+            rules: inner.rules,
+        }
+    }
+}

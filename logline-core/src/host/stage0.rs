@@ -1,0 +1,236 @@
+//! Stage-0: the only code outside the ledger. It boots a kernel from its span, or leaves a signed record of why not.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
+
+use serde_json::json;
+use thiserror::Error;
+use uuid::Uuid;
+
+use crate::contract::{Kernel, NATIVE_RUNTIME};
+use crate::host::driver::{AdmitError, Driver};
+use crate::host::kernel_set::KernelSet;
+use crate::keys::{Signer, Verifier};
+use crate::ledger::scope::Scope;
+use crate::ledger::{AppendOptions, LedgerError, LedgerExt as _};
+use crate::roles::Role;
+use crate::span::SYSTEM_TENANT;
+use crate::span::draft::Draft;
+use crate::span::seal::{SealError, VerifiedSpan, VerifyError};
+use crate::trust::{NotAuthorised, Trusted};
+use crate::value::failure::Failure;
+use crate::value::hex::{Hash, PublicKey};
+use crate::value::ids;
+
+/// A kernel that may run.
+#[derive(Clone)]
+pub struct Booted {
+    /// The code; `None` for a service, which its host runs.
+    pub kernel: Option<Arc<dyn Kernel>>,
+    /// The span that names it.
+    pub span: VerifiedSpan,
+}
+
+/// Why a kernel was not booted. Everything but [`BootError::Ledger`] is decided before any of its code runs.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum BootError {
+    /// The manifest does not list it.
+    #[error("kernel {id} is not among the manifest's allowed_boot_ids: publish a manifest that allows it")]
+    NotAllowed {
+        /// The kernel.
+        id: Uuid,
+    },
+    /// Its span is not in the ledger.
+    #[error("kernel {id} is not in tenant `system`: install its seed")]
+    NotFound {
+        /// The kernel.
+        id: Uuid,
+    },
+    /// Its span is something else.
+    #[error("kernel {id} is a span of type `{entity_type}`, not a function")]
+    NotAFunction {
+        /// The kernel.
+        id: Uuid,
+        /// Its type.
+        entity_type: String,
+    },
+    /// Its hash or signature does not hold.
+    #[error("kernel {id} is not what was signed: {source}")]
+    NotVerified {
+        /// The kernel.
+        id: Uuid,
+        /// Why.
+        source: VerifyError,
+    },
+    /// Its signer is no publisher of `system`.
+    #[error("kernel {id} is not published by a publisher of `system`: {source}")]
+    NotAuthorised {
+        /// The kernel.
+        id: Uuid,
+        /// Why.
+        source: Box<NotAuthorised>,
+    },
+    /// Its runtime is not native.
+    #[error("kernel {id} has runtime `{runtime}`: this host boots `{NATIVE_RUNTIME}`")]
+    Runtime {
+        /// The kernel.
+        id: Uuid,
+        /// Its runtime.
+        runtime: String,
+    },
+    /// The host has no such code.
+    #[error(
+        "kernel {id} names `{code}`, which is not registered with this host ({registered}): upgrade the host or its kernels"
+    )]
+    NotRegistered {
+        /// The kernel.
+        id: Uuid,
+        /// Its `code`.
+        code: String,
+        /// What is registered.
+        registered: String,
+    },
+    /// This host's key may not record what it does.
+    #[error(
+        "key {key} is no runtime of tenant `system` now: it cannot sign boot events; have the manifest name it, or an authority delegate to it"
+    )]
+    HostNotAuthorised {
+        /// The host's key.
+        key: PublicKey,
+    },
+    /// The boot event could not be sealed.
+    #[error("boot event: {0}")]
+    Seal(#[from] SealError),
+    /// This host's key may not sign the boot event.
+    #[error("boot event: {0}")]
+    NotRecorded(#[from] Box<NotAuthorised>),
+    /// The ledger failed.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+impl BootError {
+    /// The stable code in the boot event; `None` for what leaves no event.
+    fn code(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::NotAllowed { .. } => "not_allowed",
+            Self::NotFound { .. } => "not_found",
+            Self::NotAFunction { .. } => "not_a_function",
+            Self::NotVerified { .. } => "not_verified",
+            Self::NotAuthorised { .. } => "not_authorised",
+            Self::Runtime { .. } => "wrong_runtime",
+            Self::NotRegistered { .. } => "not_registered",
+            Self::HostNotAuthorised { .. } | Self::NotRecorded(_) | Self::Seal(_) | Self::Ledger(_) => return None,
+        })
+    }
+}
+
+/// What Stage-0 works with.
+pub(crate) struct Stage0<'a> {
+    pub(crate) driver: Driver<'a>,
+    pub(crate) trusted: &'a Trusted,
+    pub(crate) installed: &'a KernelSet,
+    pub(crate) signer: &'a dyn Signer,
+    /// (manifest, kernel) pairs whose boot has been recorded by this process.
+    pub(crate) recorded: &'a Mutex<HashSet<(Hash, Hash)>>,
+}
+
+impl From<AdmitError> for BootError {
+    fn from(error: AdmitError) -> Self {
+        match error {
+            AdmitError::NotAuthorised(error) => Self::NotRecorded(error),
+            AdmitError::Seal(error) => Self::Seal(error),
+            AdmitError::Ledger(error) => Self::Ledger(error),
+        }
+    }
+}
+
+impl Stage0<'_> {
+    /// Boots `id` and records it.
+    pub(crate) async fn boot(&self, id: Uuid) -> Result<Booted, BootError> {
+        let key = self.signer.public_key();
+        if !self.trusted.authorities.has(&key, Role::Runtime, SYSTEM_TENANT, self.driver.clock.now()) {
+            tracing::error!(kernel = %id, host = %key, "boot refused: this host is no runtime of tenant system");
+            return Err(BootError::HostNotAuthorised { key });
+        }
+        let resolved = self.resolve(id).await;
+        let version = resolved.as_ref().ok().map(|booted| (self.trusted.span.seal.curr_hash, booted.span.seal.curr_hash));
+        let recorded = || self.recorded.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if version.is_some_and(|version| recorded().contains(&version)) {
+            return resolved;
+        }
+        let event = match &resolved {
+            Ok(booted) => self.event(id).status("complete").meta(
+                "kernel",
+                json!({
+                    "seq": booted.span.seq,
+                    "curr_hash": booted.span.seal.curr_hash.to_string(),
+                    "code": booted.span.code,
+                }),
+            ),
+            Err(error) => {
+                tracing::error!(kernel = %id, %error, "boot refused");
+                let Some(code) = error.code() else { return resolved };
+                self.event(id).status("error").error(Failure::new(code, error.to_string()).to_value())
+            }
+        };
+        let scope = Scope::runtime(SYSTEM_TENANT);
+        self.driver.write(&scope, vec![event], self.signer, &AppendOptions::default()).await?;
+        recorded().extend(version);
+        if let Ok(booted) = &resolved {
+            tracing::info!(kernel = %id, seq = booted.span.seq, code = booted.span.code, "kernel booted");
+        }
+        resolved
+    }
+
+    async fn resolve(&self, id: Uuid) -> Result<Booted, BootError> {
+        if !self.trusted.manifest.allowed_boot_ids.contains(&id) {
+            return Err(BootError::NotAllowed { id });
+        }
+        let span = self.driver.ledger.find(&Scope::runtime(SYSTEM_TENANT), SYSTEM_TENANT, id).await?;
+        let span = span.ok_or(BootError::NotFound { id })?;
+        if span.entity_type != "function" {
+            return Err(BootError::NotAFunction { id, entity_type: span.span.entity_type });
+        }
+        let span = span.verify(&mut Verifier::new()).map_err(|source| BootError::NotVerified { id, source })?;
+        let checked = self.trusted.authorities.check(&span);
+        checked.map_err(|source| BootError::NotAuthorised { id, source })?;
+        if span.runtime.as_deref() != Some(NATIVE_RUNTIME) {
+            return Err(BootError::Runtime { id, runtime: span.runtime.clone().unwrap_or_default() });
+        }
+        let code = span.code.clone().unwrap_or_default();
+        let KernelSet { kernels, services, .. } = self.installed;
+        let kernels = kernels.iter().map(|k| (format!("{}@{}", k.name(), k.version()), Some(k)));
+        let services = services.iter().map(|s| (format!("{}@{}", s.name(), s.version()), None));
+        let mut registered = kernels.chain(services);
+        match registered.clone().find(|(name, _)| name == code.trim()) {
+            Some((_, kernel)) => Ok(Booted { kernel: kernel.cloned(), span }),
+            None => {
+                let registered = registered.by_ref().map(|(name, _)| name).collect::<Vec<_>>().join(", ");
+                Err(BootError::NotRegistered { id, code: code.chars().take(80).collect(), registered })
+            }
+        }
+    }
+
+    fn event(&self, id: Uuid) -> Draft {
+        let manifest = &self.trusted.span;
+        Draft::new("boot_event")
+            .tenant(SYSTEM_TENANT)
+            .owner(SYSTEM_TENANT)
+            .who("stage0")
+            .did("booted")
+            .this("stage0")
+            .parent(ids::STAGE0)
+            .related([id])
+            .input(json!({"boot_id": id.to_string()}))
+            .metadata(json!({
+                "manifest": {
+                    "version": self.trusted.manifest.version,
+                    "seq": manifest.seq,
+                    "curr_hash": manifest.seal.curr_hash.to_string(),
+                },
+                "library": concat!("logline-core ", env!("CARGO_PKG_VERSION")),
+            }))
+    }
+}

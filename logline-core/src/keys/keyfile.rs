@@ -1,0 +1,190 @@
+//! Key pairs in files.
+//!
+//! One line, `logline-ed25519-secret-v1:` and the 64 hex digits of the RFC 8032 secret. Lines that start with `#` are
+//! comments; a new file carries its public key in one. Files are made with mode 0600 and refused when others may read them.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use crate::keys::{KeyPair, Signer as _};
+use crate::value::hex::{self, HexError};
+
+const PREFIX: &str = "logline-ed25519-secret-v1:";
+
+/// No key file is longer.
+const MAX_BYTES: u64 = 4096;
+
+/// A key file could not be used.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum KeyFileError {
+    /// The file could not be read or written.
+    #[error("key file {}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file's mode lets others read the secret.
+    #[error("key file {} may be read by others (mode {mode:o}): run chmod 600 on it, and replace the key if it leaked", path.display())]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The text is no key.
+    #[error("key file {}: {source}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: KeyTextError,
+    },
+    /// No random bytes for a new key.
+    #[error("no random bytes for a new key: {0}")]
+    Random(getrandom::Error),
+}
+
+/// Why a text is no secret key.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum KeyTextError {
+    /// No line with a key.
+    #[error("no line starts with `{PREFIX}`: make a key with `logline keygen`")]
+    NoKey,
+    /// More than one.
+    #[error("two keys: a key file holds one")]
+    TwoKeys,
+    /// A line that is neither.
+    #[error("line {line} is neither a comment nor a key")]
+    UnknownLine {
+        /// Counted from 1.
+        line: usize,
+    },
+    /// The digits are wrong. They are not repeated here.
+    #[error("the key {0}")]
+    Digits(HexErrorKind),
+    /// Longer than any key file, or not text.
+    #[error("it is not a text of at most {MAX_BYTES} bytes")]
+    NotText,
+}
+
+/// The kind of mistake in a secret's digits, without the digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum HexErrorKind {
+    /// Not 64 digits.
+    #[error("does not have 64 hex digits")]
+    Length,
+    /// Something else than 0-9 and a-f.
+    #[error("has a character outside 0-9 and a-f")]
+    Digit,
+}
+
+impl KeyPair {
+    /// Reads the text of a key file.
+    ///
+    /// # Errors
+    /// [`KeyTextError`], which never repeats secret digits.
+    pub fn from_text(text: &str) -> Result<Self, KeyTextError> {
+        let mut found = None;
+        for (index, line) in text.lines().enumerate() {
+            let line = line.trim_end();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let digits = line.strip_prefix(PREFIX).ok_or(KeyTextError::UnknownLine { line: index + 1 })?;
+            let seed = Zeroizing::new(hex::decode::<32>(digits).map_err(|e| match e {
+                HexError::Length { .. } => KeyTextError::Digits(HexErrorKind::Length),
+                HexError::Digit { .. } => KeyTextError::Digits(HexErrorKind::Digit),
+            })?);
+            if found.replace(KeyPair::from_seed(&seed)).is_some() {
+                return Err(KeyTextError::TwoKeys);
+            }
+        }
+        found.ok_or(KeyTextError::NoKey)
+    }
+
+    /// The text of a key file. It is wiped when dropped.
+    #[must_use]
+    pub fn to_text(&self) -> Zeroizing<String> {
+        // Sized beforehand: growing would leave copies of the secret behind.
+        let mut text = Zeroizing::new(String::with_capacity(512));
+        text.push_str("# public key ");
+        text.push_str(&self.public_key().to_string());
+        text.push_str("\n# Whoever has this file can sign as its owner.\n");
+        text.push_str(PREFIX);
+        let digits = Zeroizing::new(hex::encode(self.seed().as_slice()));
+        text.push_str(&digits);
+        text.push('\n');
+        text
+    }
+
+    /// Loads a key file.
+    ///
+    /// # Errors
+    /// Unreadable, malformed, or readable by others than its owner.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self, KeyFileError> {
+        let path = path.as_ref();
+        let io = |source| KeyFileError::Io { path: path.to_owned(), source };
+        let file = File::open(path).map_err(io)?;
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt as _;
+            let mode = file.metadata().map_err(io)?.permissions().mode() & 0o777;
+            if mode & 0o077 != 0 {
+                return Err(KeyFileError::Exposed { path: path.to_owned(), mode });
+            }
+        }
+        let malformed = |source| KeyFileError::Malformed { path: path.to_owned(), source };
+        let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_BYTES as usize + 1));
+        file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(io)?;
+        let text = std::str::from_utf8(&bytes).ok().filter(|t| t.len() as u64 <= MAX_BYTES);
+        KeyPair::from_text(text.ok_or_else(|| malformed(KeyTextError::NotText))?).map_err(malformed)
+    }
+
+    /// Writes a new key file with mode 0600 and makes it durable.
+    ///
+    /// # Errors
+    /// Where the file exists already, nothing is overwritten.
+    pub fn save_new(&self, path: impl AsRef<Path>) -> Result<(), KeyFileError> {
+        let path = path.as_ref();
+        let io = |source| KeyFileError::Io { path: path.to_owned(), source };
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::OpenOptionsExt as _;
+            options.mode(0o600);
+        }
+        let mut file = options.open(path).map_err(io)?;
+        file.write_all(self.to_text().as_bytes()).and_then(|()| file.sync_all()).map_err(io)
+    }
+
+    /// Loads the key at `path`, or makes and saves a new one there. The flag says whether it is new.
+    ///
+    /// # Errors
+    /// As [`KeyPair::load`] and [`KeyPair::save_new`].
+    pub fn load_or_create(path: impl AsRef<Path>) -> Result<(Self, bool), KeyFileError> {
+        let path = path.as_ref();
+        match Self::load(path) {
+            Err(KeyFileError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                let key = Self::generate().map_err(KeyFileError::Random)?;
+                match key.save_new(path) {
+                    // Another process was first: its key is the one.
+                    Err(KeyFileError::Io { source, .. }) if source.kind() == std::io::ErrorKind::AlreadyExists => {
+                        Self::load(path).map(|key| (key, false))
+                    }
+                    saved => saved.map(|()| (key, true)),
+                }
+            }
+            loaded => loaded.map(|key| (key, false)),
+        }
+    }
+}

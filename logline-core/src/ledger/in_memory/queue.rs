@@ -1,0 +1,118 @@
+//! Open work and counters of the in-memory ledger.
+
+use std::collections::BTreeMap;
+
+use chrono::NaiveDate;
+use uuid::Uuid;
+
+use crate::ledger::quota::Uses;
+use crate::ledger::work::{Rebuilt, in_turns};
+use crate::ledger::{ActiveKind, Activity, Work};
+use crate::request::QueueEntry;
+use crate::span::SignedSpan;
+use crate::value::timestamp::Timestamp;
+
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    open: BTreeMap<(String, Uuid), Open>,
+    active: BTreeMap<(ActiveKind, String, Uuid), Work>,
+    day: NaiveDate,
+    /// INVARIANT: only of `day`, and none is zero.
+    used: BTreeMap<(String, String), u64>,
+}
+
+#[derive(Debug)]
+struct Open {
+    work: Work,
+    ready: Timestamp,
+    priority: u8,
+    leased: bool,
+}
+
+impl Queue {
+    /// Takes a new row into account.
+    pub(super) fn place(&mut self, span: &SignedSpan, now: Timestamp) {
+        let key = || (span.tenant_id.clone(), span.id);
+        let activity = Activity::of(span);
+        if activity != Activity::Never {
+            self.active.retain(|(_, tenant, id), _| (tenant.as_str(), *id) != (span.tenant_id.as_str(), span.id));
+        }
+        if let Activity::Active(kind) = activity {
+            self.active.insert((kind, span.tenant_id.clone(), span.id), Work::of(span));
+        }
+        let (ready, priority, leased) = match QueueEntry::of(span, now) {
+            None => return,
+            Some(QueueEntry::Closed) => {
+                self.open.remove(&key());
+                return;
+            }
+            Some(QueueEntry::Scheduled { due, priority }) => (due, priority, false),
+            Some(QueueEntry::Leased { lease, priority }) => (now.saturating_add(lease), priority, true),
+        };
+        self.open.insert(key(), Open { work: Work::of(span), ready, priority, leased });
+    }
+
+    pub(super) fn claimable(&self, limit: usize, after: Option<&str>, now: Timestamp) -> Vec<Work> {
+        let mut tenants: BTreeMap<&str, Vec<&Open>> = BTreeMap::new();
+        for ((tenant, _), open) in self.open.iter().filter(|(_, open)| open.ready <= now) {
+            tenants.entry(tenant).or_default().push(open);
+        }
+        // Those behind `after` first, then around.
+        let (before, behind): (Vec<_>, Vec<_>) =
+            tenants.into_iter().partition(|(tenant, _)| after.is_some_and(|a| *tenant <= a));
+        let tenants = behind.into_iter().chain(before).take(limit).map(|(_, mut open)| {
+            open.sort_by_key(|open| (std::cmp::Reverse(open.priority), open.ready, open.work.id));
+            open.into_iter().map(|open| open.work.clone())
+        });
+        in_turns(tenants, limit)
+    }
+
+    pub(super) fn active(&self, kind: ActiveKind, after: Option<&Work>, limit: usize) -> Vec<Work> {
+        let after = after.map(|work| (work.tenant_id.as_str(), work.id));
+        let of_kind = self
+            .active
+            .iter()
+            .filter(|((of, tenant, id), _)| *of == kind && after.is_none_or(|after| (tenant.as_str(), *id) > after));
+        of_kind.take(limit).map(|(_, work)| work.clone()).collect()
+    }
+
+    /// Keeps a request from others for a while.
+    pub(super) fn hold(&mut self, work: &Work, until: Timestamp) {
+        if let Some(open) = self.open.get_mut(&(work.tenant_id.clone(), work.id)) {
+            open.ready = until;
+        }
+    }
+
+    pub(super) fn is_due(&self, work: &Work, now: Timestamp) -> bool {
+        let open = self.open.get(&(work.tenant_id.clone(), work.id));
+        open.is_some_and(|open| open.work == *work && open.ready <= now)
+    }
+
+    pub(super) fn extend(&mut self, held: &Work, until: Timestamp) -> bool {
+        let open = self.open.get_mut(&(held.tenant_id.clone(), held.id));
+        let Some(open) = open.filter(|open| open.leased && open.work == *held) else { return false };
+        open.ready = until;
+        true
+    }
+
+    pub(super) fn used(&self, day: NaiveDate, tenant: &str, key: &str) -> u64 {
+        let used = || self.used.get(&(tenant.to_owned(), key.to_owned())).copied();
+        if self.day == day { used().unwrap_or(0) } else { 0 }
+    }
+
+    pub(super) fn charge(&mut self, uses: &Uses) {
+        if self.day != uses.today() {
+            self.day = uses.today();
+            self.used.clear();
+        }
+        for (key, units) in uses.units() {
+            let used = self.used.entry(key.clone()).or_default();
+            *used = used.saturating_add(*units);
+        }
+    }
+
+    pub(super) fn size(&self) -> Rebuilt {
+        let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        Rebuilt { open: count(self.open.len()), active: count(self.active.len()), counters: count(self.used.len()) }
+    }
+}

@@ -1,0 +1,130 @@
+//! The span that records an attempt: made when the attempt ends, and made once more when it is repeated.
+
+use serde_json::{Map, Value, json};
+
+use crate::request::state::{self, CAUSE};
+use crate::span::SignedSpan;
+use crate::span::draft::Draft;
+use crate::span::rules::Rules;
+use crate::value::failure::Failure;
+use crate::value::hex::PublicKey;
+use crate::value::ids;
+use crate::value::timestamp::Timestamp;
+
+/// What the host says of an attempt.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Frame {
+    /// The name of the kernel that carried it out.
+    pub kernel_name: String,
+    /// A [`reference()`] to the kernel's span.
+    pub kernel: Value,
+    /// Counted from 1.
+    pub attempt: u32,
+    /// The key of the host.
+    pub worker: String,
+    /// When it ended, by the host's clock.
+    pub at: Timestamp,
+    /// How long it took.
+    pub duration_ms: u32,
+}
+
+/// What the kernel says of it besides the result.
+#[derive(Debug, Clone, PartialEq, Default)]
+#[non_exhaustive]
+pub struct Details {
+    /// The execution's `input` column.
+    pub input: Option<Value>,
+    /// Members of the execution's `metadata`, beside those of the host.
+    pub metadata: Map<String, Value>,
+    /// Those members of `metadata` that are left out where the record would not be valid otherwise.
+    pub expendable: &'static [&'static str],
+}
+
+impl Details {
+    /// An input, and members of metadata.
+    #[must_use]
+    pub fn new(input: Option<Value>, metadata: Map<String, Value>) -> Self {
+        Self { input, metadata, expendable: &[] }
+    }
+
+    /// Says which members of metadata may be left out.
+    #[must_use]
+    pub fn expendable(mut self, members: &'static [&'static str]) -> Self {
+        self.expendable = members;
+        self
+    }
+}
+
+/// Names a version, so that whoever reads the record can find it and knows that it is the same: `{tenant, id, seq, curr_hash}`.
+#[must_use]
+pub fn reference(span: &SignedSpan) -> Value {
+    json!({"tenant": span.tenant_id, "id": span.id.to_string(), "seq": span.seq, "curr_hash": span.seal.curr_hash.to_string()})
+}
+
+/// The value of `who` in what a host records in its own name.
+pub(crate) fn recorder(host: &PublicKey) -> String {
+    format!("host:{host}")
+}
+
+/// The columns that every execution of `request` shares: identity, owner, place in the timeline.
+fn identity(request: &SignedSpan, attempt: u32) -> Draft {
+    let mut draft = Draft::new("execution")
+        .id(ids::execution(&request.tenant_id, request.id, attempt))
+        .tenant(&request.tenant_id)
+        .owner(&request.owner_id)
+        .visibility(request.visibility)
+        .did("executed")
+        .this(&request.this)
+        .related([request.id]);
+    let columns = draft.columns_mut();
+    columns.trace_id.clone_from(&request.trace_id);
+    columns.parent_id = request.parent_id;
+    columns.related_to.extend(request.parent_id);
+    draft
+}
+
+/// The record of an attempt that ended without its worker's word; its time is to be set.
+pub(crate) fn unfinished(running: &SignedSpan, attempt: u32, host: &PublicKey, failure: &Failure) -> Draft {
+    let draft = identity(running, attempt).who(recorder(host)).status("error").error(failure.to_value());
+    draft.metadata(json!({"attempt": attempt}))
+}
+
+/// The record of an attempt at `running`, the version that claimed it. Every result is recorded: an output that cannot be stored becomes
+/// the failure `invalid_output`, in `result` as well.
+pub fn record(
+    running: &SignedSpan,
+    frame: &Frame,
+    details: &mut Details,
+    result: &mut Result<Value, Failure>,
+    rules: &Rules,
+) -> Draft {
+    let record = draft(running, frame, details, result);
+    let Err(error) = record.validate(rules) else { return record };
+    *result = Err(Failure::new("invalid_output", format!("the output cannot be stored: {error}")));
+    for member in details.expendable {
+        details.metadata.remove(*member);
+    }
+    draft(running, frame, details, result)
+}
+
+fn draft(running: &SignedSpan, frame: &Frame, details: &Details, result: &Result<Value, Failure>) -> Draft {
+    let Frame { kernel_name, kernel, attempt, worker, at, duration_ms } = frame;
+    let mut metadata = details.metadata.clone();
+    metadata.insert("attempt".to_owned(), (*attempt).into());
+    metadata.insert("worker".to_owned(), worker.as_str().into());
+    metadata.insert("request".to_owned(), reference(running));
+    metadata.insert("kernel".to_owned(), kernel.clone());
+    if let Some(cause) = state::cause(running) {
+        metadata.insert(CAUSE.to_owned(), cause.clone());
+    }
+    let mut draft = identity(running, *attempt)
+        .who(format!("kernel:{kernel_name}"))
+        .at(*at)
+        .duration_ms(*duration_ms)
+        .metadata(Value::Object(metadata));
+    draft.columns_mut().input.clone_from(&details.input);
+    match result {
+        Ok(output) => draft.status("complete").output(output.clone()),
+        Err(failure) => draft.status("error").error(failure.to_value()),
+    }
+}

@@ -1,0 +1,28 @@
+//! The life of a request, as versions of its span.
+//!
+//! ```text
+//! scheduled --claim--> running --> complete
+//!     ^                   |------> error        (no retry would change it, or none was asked for)
+//!     |<--back-off--------|------> dead         (attempts used up, or its deadline passed)
+//!     |<--revive-------------------+
+//!                                  cancelled    (from scheduled or running)
+//! ```
+//!
+//! Pure: each step is drafts made from the version before. Times are the ledger's, so hosts need not agree on theirs.
+//! `docs/execution.md` is the specification.
+
+mod builder;
+mod execution;
+pub(crate) mod lifecycle;
+mod not_runnable;
+pub(crate) mod quota;
+pub(crate) mod state;
+
+pub use builder::{FUNCTION_RUN, Request};
+pub use execution::{Details, Frame, record, reference};
+pub use not_runnable::NotRunnable;
+pub use quota::{Charges, MAX_KEY_BYTES, MAX_KEYS, MAX_UNITS};
+pub use state::{
+    CAUSE, DEFAULT_BACKOFF, DEFAULT_LEASE, DEFAULT_LOST_ATTEMPTS, DEFAULT_PRIORITY, MAX_ATTEMPTS, MAX_BACKOFF, MAX_LEASE,
+    MAX_PRIORITY, OnUnknown, Phase, QueueEntry, State, Step, Terms, Unreadable, cause, without_host_only,
+};

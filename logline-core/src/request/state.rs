@@ -1,0 +1,463 @@
+//! What one version of a request says: its phase, the step that led there, and every member of its metadata that has a meaning.
+//!
+//! Members are named, read and written here and nowhere else. A member that is absent takes its default; one that cannot be read is
+//! refused with its name, never taken for absent.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use thiserror::Error;
+use uuid::Uuid;
+
+use crate::request::quota::Charges;
+use crate::span::draft::Draft;
+use crate::span::{SignedSpan, Span};
+use crate::value::hex::PublicKey;
+use crate::value::timestamp::Timestamp;
+
+/// Attempts of a request that names no number. Its first failure ends it, but attempts whose worker was lost are made again, up to so
+/// many.
+pub const DEFAULT_LOST_ATTEMPTS: u32 = 20;
+
+/// The most attempts that a request may ask for.
+pub const MAX_ATTEMPTS: u32 = 1000;
+
+/// The first pause of a request that names none.
+pub const DEFAULT_BACKOFF: Duration = Duration::from_secs(1);
+
+/// The longest pause between attempts.
+pub const MAX_BACKOFF: Duration = Duration::from_secs(60 * 60);
+
+/// The highest priority of a request; 0 is the lowest.
+pub const MAX_PRIORITY: u8 = 9;
+
+/// The priority of a request that names none.
+pub const DEFAULT_PRIORITY: u8 = 5;
+
+/// The lease of a claim that names none.
+pub const DEFAULT_LEASE: Duration = Duration::from_secs(60);
+
+/// The longest lease.
+pub const MAX_LEASE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The member of metadata in which the runtime records which policy brought a span about, and how many policies before it.
+pub const CAUSE: &str = "policy";
+
+const ATTEMPT: &str = "attempt";
+const ATTEMPTS_BEFORE: &str = "attempts_before";
+const DUE_AT: &str = "due_at";
+const PRIORITY: &str = "priority";
+const TRIES: &str = "max_attempts";
+const BACKOFF_MS: &str = "backoff_ms";
+const DEADLINE: &str = "deadline";
+const SLOT: &str = "slot";
+const ON_UNKNOWN: &str = "on_unknown";
+const WORKER: &str = "worker";
+const LEASE_MS: &str = "lease_ms";
+const LEASE_UNTIL: &str = "lease_until";
+const QUOTA: &str = "quota";
+const FUEL_ALLOWED: &str = "fuel_allowed";
+const EXECUTION: &str = "execution";
+
+/// Members that only a host writes. In a first version of others they are left out of everything that follows from it.
+const HOST_ONLY: &[&str] = &[WORKER, LEASE_MS, LEASE_UNTIL, QUOTA, FUEL_ALLOWED, EXECUTION, ATTEMPTS_BEFORE];
+
+/// A draft of a request that others have written, without the members that only a host writes.
+#[must_use]
+pub fn without_host_only(draft: Draft) -> Draft {
+    HOST_ONLY.iter().fold(draft, |draft, name| draft.without_meta(name))
+}
+
+/// Where a request is in its life: its `status` column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Phase {
+    /// It waits for a worker, or for its time.
+    Scheduled,
+    /// A worker has it.
+    Running,
+    /// It ended with an output.
+    Complete,
+    /// It ended with a failure that no further attempt would change, or that no further attempt was asked for.
+    Error,
+    /// Its attempts are used up, or its deadline has passed.
+    Dead,
+    /// Somebody ended it.
+    Cancelled,
+}
+
+impl Phase {
+    /// The text in the column.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Scheduled => "scheduled",
+            Self::Running => "running",
+            Self::Complete => "complete",
+            Self::Error => "error",
+            Self::Dead => "dead",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// The phase of a request's version; `None` where its status is none of these.
+    #[must_use]
+    pub fn of(span: &Span) -> Option<Self> {
+        let status = span.status.as_deref()?;
+        [Self::Scheduled, Self::Running, Self::Complete, Self::Error, Self::Dead, Self::Cancelled]
+            .into_iter()
+            .find(|phase| phase.as_str() == status)
+    }
+}
+
+/// What led to a version: its `did` column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Step {
+    /// It was submitted.
+    Requested,
+    /// A worker took it.
+    Claimed,
+    /// An attempt ended with an output.
+    Completed,
+    /// An attempt ended with a failure.
+    Failed,
+    /// No attempt is left, or its deadline has passed.
+    GaveUp,
+    /// A worker that had to stop gave it back.
+    HandedBack,
+    /// Its tenant has used a quota: it waits for the next day.
+    Deferred,
+    /// Somebody ended it.
+    Cancelled,
+    /// Somebody scheduled it again after its end.
+    Revived,
+    /// It can never be carried out.
+    Refused,
+}
+
+impl Step {
+    /// The text in the column.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Requested => "requested",
+            Self::Claimed => "claimed",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::GaveUp => "gave_up",
+            Self::HandedBack => "handed_back",
+            Self::Deferred => "deferred",
+            Self::Cancelled => "cancelled",
+            Self::Revived => "revived",
+            Self::Refused => "refused",
+        }
+    }
+
+    /// Whether it ends an attempt that came to a result, or was cancelled: the version then says what was used of the quotas that are
+    /// known only at the end.
+    pub(crate) fn ends_attempt(did: &str) -> bool {
+        [Self::Completed, Self::Failed, Self::GaveUp, Self::Cancelled].iter().any(|step| step.as_str() == did)
+    }
+}
+
+/// What happens where nobody knows whether an earlier attempt's call to the outside was carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum OnUnknown {
+    /// The request ends with `outcome_unknown`.
+    #[default]
+    Fail,
+    /// The call is made again, with the same idempotency key.
+    Retry,
+}
+
+/// What a request asks for besides its input. Absent terms take their defaults.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Terms {
+    /// Not before this time; at once where absent.
+    pub due_at: Option<Timestamp>,
+    /// 0 to [`MAX_PRIORITY`], the highest first within the tenant; [`DEFAULT_PRIORITY`] where absent.
+    pub priority: Option<u8>,
+    /// Attempts in all, 1 to [`MAX_ATTEMPTS`], with growing pauses between them. Where absent, the first failure is the end; only
+    /// attempts whose worker was lost are made again, up to [`DEFAULT_LOST_ATTEMPTS`].
+    pub max_attempts: Option<u32>,
+    /// The first pause, up to [`MAX_BACKOFF`]; each is twice the one before, up to the same, less up to a half by chance.
+    /// [`DEFAULT_BACKOFF`] where absent.
+    pub backoff: Option<Duration>,
+    /// No attempt begins after this time.
+    pub deadline: Option<Timestamp>,
+    /// The time of its schedule that it is for.
+    pub slot: Option<Timestamp>,
+    /// What happens after a call to the outside whose outcome nobody knows.
+    pub on_unknown: OnUnknown,
+}
+
+impl Terms {
+    /// Writes them into the metadata of a first version.
+    pub(crate) fn write(&self, draft: Draft) -> Draft {
+        let time = |time: Option<Timestamp>| time.map(|time| Value::from(time.to_string()));
+        let members = [
+            (DUE_AT, time(self.due_at)),
+            (PRIORITY, self.priority.map(Value::from)),
+            (TRIES, self.max_attempts.map(Value::from)),
+            (BACKOFF_MS, self.backoff.map(|pause| millis(pause).into())),
+            (DEADLINE, time(self.deadline)),
+            (SLOT, time(self.slot)),
+            (ON_UNKNOWN, (self.on_unknown == OnUnknown::Retry).then(|| "retry".into())),
+        ];
+        members.into_iter().fold(draft.meta(ATTEMPT, 0), |draft, (name, value)| match value {
+            Some(value) => draft.meta(name, value),
+            None => draft,
+        })
+    }
+}
+
+/// What a claim adds.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct ClaimTerms {
+    /// The key of the host that claims.
+    pub(crate) worker: PublicKey,
+    /// The ledger's time.
+    pub(crate) now: Timestamp,
+    pub(crate) lease: Duration,
+    /// What the claim uses.
+    pub(crate) charges: Option<Charges>,
+    /// The fuel that the attempt may use, where it is counted.
+    pub(crate) fuel: Option<u64>,
+}
+
+impl ClaimTerms {
+    pub(crate) fn write(&self, draft: Draft, attempt: u32) -> Draft {
+        let draft = draft
+            .meta(ATTEMPT, attempt)
+            .meta(WORKER, self.worker.to_string())
+            .meta(LEASE_MS, millis(self.lease))
+            .meta(LEASE_UNTIL, self.now.saturating_add(self.lease).to_string());
+        let draft = set(draft, QUOTA, self.charges.as_ref().map(Charges::to_value));
+        set(draft, FUEL_ALLOWED, self.fuel.map(Value::from))
+    }
+}
+
+/// Sets a member, or takes it out.
+fn set(draft: Draft, name: &str, value: Option<Value>) -> Draft {
+    match value {
+        Some(value) => draft.meta(name, value),
+        None => draft.without_meta(name),
+    }
+}
+
+/// Says what an attempt has used, or that nothing was; what an earlier version has used is not used again.
+pub(crate) fn write_used(draft: Draft, used: Option<&Charges>) -> Draft {
+    set(draft, QUOTA, used.map(Charges::to_used))
+}
+
+/// Says when it is due.
+pub(crate) fn write_due(draft: Draft, due: Timestamp) -> Draft {
+    draft.meta(DUE_AT, due.to_string())
+}
+
+/// Says which execution recorded the attempt.
+pub(crate) fn write_execution(draft: Draft, execution: Uuid) -> Draft {
+    draft.meta(EXECUTION, execution.to_string())
+}
+
+/// Begins the count of attempts again, without the deadline: one that has passed would end the request at once.
+pub(crate) fn write_revival(draft: Draft, attempts: u32, due: Timestamp) -> Draft {
+    write_due(draft, due).meta(ATTEMPTS_BEFORE, attempts).without_meta(DEADLINE)
+}
+
+/// A member, or the status, that says nothing a request can say.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{place} must be {expected}")]
+pub struct Unreadable {
+    /// Where: a column, or a member of metadata.
+    pub place: String,
+    /// What may stand there.
+    pub expected: &'static str,
+}
+
+/// What a version of a request says, read once.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct State {
+    /// Where it is in its life.
+    pub phase: Phase,
+    /// Attempts that were begun, ever.
+    pub attempts: u32,
+    /// Those of them that were begun before it was last revived.
+    pub attempts_before: u32,
+    /// What it asks for.
+    pub terms: Terms,
+    /// The fuel that the attempt of this claim may use, where it is counted.
+    pub fuel_allowed: Option<u64>,
+    /// The execution that recorded its last attempt.
+    pub execution: Option<Uuid>,
+    /// The lease of this claim; [`DEFAULT_LEASE`] where none is named.
+    pub lease: Duration,
+}
+
+impl State {
+    /// Reads a version of a request.
+    ///
+    /// # Errors
+    /// The first place that cannot be read.
+    pub fn of(span: &Span) -> Result<Self, Unreadable> {
+        let phase = Phase::of(span).ok_or_else(|| Unreadable {
+            place: "status".to_owned(),
+            expected: "`scheduled`, `running`, `complete`, `error`, `dead` or `cancelled`",
+        })?;
+        let member = |name| Member { value: span.meta(name), name };
+        let whole = "a whole number";
+        Ok(Self {
+            phase,
+            attempts: member(ATTEMPT).number(0..=u64::from(u32::MAX), whole)?.unwrap_or(0),
+            attempts_before: member(ATTEMPTS_BEFORE).number(0..=u64::from(u32::MAX), whole)?.unwrap_or(0),
+            terms: Terms {
+                due_at: member(DUE_AT).time()?,
+                priority: member(PRIORITY).number(0..=u64::from(MAX_PRIORITY), "a whole number from 0 to 9")?,
+                max_attempts: member(TRIES)
+                    .number(1..=u64::from(MAX_ATTEMPTS), "a whole number from 1 to 1000; leave it out for a single attempt")?,
+                backoff: member(BACKOFF_MS).number(0..=u64::MAX, "a whole number of milliseconds")?.map(Duration::from_millis),
+                deadline: member(DEADLINE).time()?,
+                slot: member(SLOT).time()?,
+                on_unknown: match member(ON_UNKNOWN).text("`fail` or `retry`")? {
+                    None | Some("fail") => OnUnknown::Fail,
+                    Some("retry") => OnUnknown::Retry,
+                    Some(_) => return Err(member(ON_UNKNOWN).unreadable("`fail` or `retry`")),
+                },
+            },
+            fuel_allowed: member(FUEL_ALLOWED).number(0..=u64::MAX, whole)?,
+            execution: match member(EXECUTION).text("a UUID")? {
+                Some(text) => Some(text.parse().map_err(|_| member(EXECUTION).unreadable("a UUID"))?),
+                None => None,
+            },
+            lease: member(LEASE_MS).number(0..=u64::MAX, whole)?.map_or(DEFAULT_LEASE, Duration::from_millis).min(MAX_LEASE),
+        })
+    }
+
+    /// Attempts that were begun since it was last revived.
+    #[must_use]
+    pub fn attempts_used(&self) -> u32 {
+        self.attempts.saturating_sub(self.attempts_before)
+    }
+
+    /// Attempts that it may have in all, lost ones included.
+    #[must_use]
+    pub fn attempts_allowed(&self) -> u32 {
+        self.terms.max_attempts.unwrap_or(DEFAULT_LOST_ATTEMPTS)
+    }
+
+    /// What a first version says that a host has not signed: no word of what only a host writes.
+    pub(crate) fn without_host_only(self) -> Self {
+        Self { attempts_before: 0, fuel_allowed: None, execution: None, lease: DEFAULT_LEASE, ..self }
+    }
+}
+
+/// One member of a request's metadata.
+struct Member<'a> {
+    name: &'static str,
+    value: Option<&'a Value>,
+}
+
+impl<'a> Member<'a> {
+    fn unreadable(&self, expected: &'static str) -> Unreadable {
+        Unreadable { place: format!("metadata.{}", self.name), expected }
+    }
+
+    fn number<N: TryFrom<u64>>(
+        &self,
+        range: std::ops::RangeInclusive<u64>,
+        expected: &'static str,
+    ) -> Result<Option<N>, Unreadable> {
+        let Some(value) = self.value else { return Ok(None) };
+        let number = value.as_u64().filter(|number| range.contains(number)).and_then(|number| N::try_from(number).ok());
+        number.map(Some).ok_or_else(|| self.unreadable(expected))
+    }
+
+    fn text(&self, expected: &'static str) -> Result<Option<&'a str>, Unreadable> {
+        let Some(value) = self.value else { return Ok(None) };
+        value.as_str().map(Some).ok_or_else(|| self.unreadable(expected))
+    }
+
+    fn time(&self) -> Result<Option<Timestamp>, Unreadable> {
+        let expected = "a time as RFC 3339 has it, `2026-01-31T09:00:00Z`";
+        let Some(text) = self.text(expected)? else { return Ok(None) };
+        text.parse().map(Some).map_err(|_| self.unreadable(expected))
+    }
+}
+
+/// What the last version of a request means to the queue. Queues offer a version that cannot be read as well, so that a host finds and
+/// closes it: here, and only here, what cannot be read takes its default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QueueEntry {
+    /// Nobody needs to do anything.
+    Closed,
+    /// It waits until this time.
+    Scheduled {
+        /// When it is due.
+        due: Timestamp,
+        /// 0 to [`MAX_PRIORITY`].
+        priority: u8,
+    },
+    /// A worker has it, for this long from the append.
+    Leased {
+        /// At most [`MAX_LEASE`].
+        lease: Duration,
+        /// 0 to [`MAX_PRIORITY`].
+        priority: u8,
+    },
+}
+
+impl QueueEntry {
+    /// The entry of a request whose last version is `span`, seen at `now`; `None` for other types.
+    #[must_use]
+    pub fn of(span: &Span, now: Timestamp) -> Option<Self> {
+        if span.entity_type != "request" {
+            return None;
+        }
+        let number = |name: &str| span.meta(name).and_then(Value::as_f64);
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "in range before the conversion")]
+        let priority = number(PRIORITY).map_or(DEFAULT_PRIORITY, |p| p.clamp(0.0, MAX_PRIORITY.into()) as u8);
+        if is_claim(span) {
+            #[allow(clippy::cast_precision_loss, reason = "a day in milliseconds is exact")]
+            let longest = MAX_LEASE.as_millis() as f64;
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "in range before the conversion")]
+            let lease = number(LEASE_MS).map_or(DEFAULT_LEASE, |ms| Duration::from_millis(ms.clamp(0.0, longest) as u64));
+            return Some(Self::Leased { lease, priority });
+        }
+        if span.is_deleted || Phase::of(span) != Some(Phase::Scheduled) {
+            return Some(Self::Closed);
+        }
+        let due = span.meta(DUE_AT).and_then(Value::as_str).and_then(|text| text.parse().ok());
+        Some(Self::Scheduled { due: due.unwrap_or(span.at.min(now)), priority })
+    }
+}
+
+/// Whether this is the version with which a worker takes a request. Only the runtime writes such.
+pub(crate) fn is_claim(span: &Span) -> bool {
+    span.entity_type == "request" && span.prev_hash.is_some() && !span.is_deleted && Phase::of(span) == Some(Phase::Running)
+}
+
+/// Whether this is the version with which an attempt of a request ends that came to a result, or was cancelled. Only the runtime writes
+/// such.
+pub(crate) fn ends_attempt(span: &Span) -> bool {
+    let ends = span.did.as_deref().is_some_and(Step::ends_attempt);
+    span.entity_type == "request" && span.prev_hash.is_some() && !span.is_deleted && ends && !is_claim(span)
+}
+
+/// The day, and what was used of which quota, as a claim or the end of an attempt says it.
+pub(crate) fn quota(span: &Span) -> Option<&Value> {
+    span.meta(QUOTA)
+}
+
+/// The policies that a span follows from, as the host that signed it says: which one was the last, and how many.
+#[must_use]
+pub fn cause(span: &SignedSpan) -> Option<&Value> {
+    span.meta(CAUSE)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

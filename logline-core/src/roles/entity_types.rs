@@ -1,0 +1,164 @@
+//! The table of entity types: the one place that says who signs a type, and whether policies may emit it.
+
+use crate::roles::Role;
+use crate::span::Span;
+
+/// Who signs the spans of a type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Signed {
+    /// Root keys.
+    Root,
+    /// Approvers. (Approvals of a manifest are signed by root keys, see [`Authorities`](crate::trust::Authorities).)
+    Approver,
+    /// Publishers.
+    Publisher,
+    /// Hosts.
+    Runtime,
+    /// Members, publishers and hosts: what is not named in the table as well.
+    Anyone,
+    /// The first version as [`Signed::Anyone`], later ones by hosts: how a request lives.
+    Request,
+    /// Nobody yet: a name under [`RESERVED_PREFIX`] that this version of the library does not know.
+    Nobody,
+}
+
+impl Signed {
+    /// The roles one of which the signer of a first or later version needs.
+    #[must_use]
+    pub fn roles(self, is_first: bool) -> &'static [Role] {
+        match self {
+            Self::Root => &[Role::Root],
+            Self::Approver => &[Role::Approver],
+            Self::Publisher => &[Role::Publisher],
+            Self::Request if !is_first => &[Role::Runtime],
+            Self::Runtime => &[Role::Runtime],
+            Self::Anyone | Self::Request => &[Role::Member, Role::Publisher, Role::Runtime],
+            Self::Nobody => &[],
+        }
+    }
+}
+
+/// A row of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EntityType {
+    /// The value of the `entity_type` column.
+    pub name: &'static str,
+    /// Who signs it.
+    pub signed: Signed,
+    /// Whether a policy's action may emit it. Types that only a host's own acts bring about cannot be emitted.
+    pub is_emitted_by_policies: bool,
+}
+
+/// Names that begin with this are kept for later versions of the library. Nobody may sign those that the table does not list.
+pub const RESERVED_PREFIX: &str = "logline_";
+
+const fn row(name: &'static str, signed: Signed) -> EntityType {
+    EntityType { name, signed, is_emitted_by_policies: false }
+}
+
+impl EntityType {
+    const fn emitted(self) -> Self {
+        Self { is_emitted_by_policies: true, ..self }
+    }
+}
+
+/// Every type that the library knows, in the order of their names. All other types are [`Signed::Anyone`] and may be emitted, except
+/// under [`RESERVED_PREFIX`].
+///
+/// INVARIANT: a type that is added later makes rows of that name which members have signed fail the audit. New types of the runtime
+/// therefore stand here before the code that writes them, or begin with [`RESERVED_PREFIX`].
+pub const ENTITY_TYPES: &[EntityType] = &[
+    row("api_key", Signed::Runtime),
+    row("app_bundle", Signed::Publisher),
+    row("approval", Signed::Approver),
+    row("blob", Signed::Publisher),
+    row("boot_event", Signed::Runtime),
+    row("bundle_instantiation", Signed::Runtime).emitted(),
+    row("bundle_template", Signed::Publisher),
+    row("checkpoint", Signed::Runtime),
+    row("consent", Signed::Runtime),
+    row("delegation", Signed::Runtime),
+    row("error_report", Signed::Runtime).emitted(),
+    row("escalation_request", Signed::Runtime).emitted(),
+    row("execution", Signed::Runtime),
+    row("export_artifact", Signed::Runtime).emitted(),
+    row("export_request", Signed::Runtime).emitted(),
+    row("function", Signed::Publisher),
+    row("manifest", Signed::Root),
+    row("memory", Signed::Runtime),
+    row("memory_audit", Signed::Runtime),
+    row("memory_contract", Signed::Publisher),
+    row("memory_receipt", Signed::Runtime),
+    row("memory_search_result", Signed::Runtime),
+    row("metric", Signed::Runtime).emitted(),
+    row("note", Signed::Anyone).emitted(),
+    row("outside_outcome", Signed::Runtime),
+    row("outside_request", Signed::Runtime),
+    row("pact", Signed::Publisher),
+    row("policy", Signed::Publisher),
+    row("policy_cursor", Signed::Runtime),
+    row("policy_violation", Signed::Runtime).emitted(),
+    row("price_table", Signed::Publisher),
+    row("promotion", Signed::Runtime),
+    row("prompt_block", Signed::Publisher),
+    row("prompt_build", Signed::Runtime),
+    row("prompt_directive", Signed::Runtime).emitted(),
+    row("prompt_eval", Signed::Publisher),
+    row("prompt_eval_run", Signed::Runtime),
+    row("prompt_run", Signed::Runtime),
+    row("prompt_selection", Signed::Runtime),
+    row("prompt_variant", Signed::Publisher),
+    row("proposal", Signed::Publisher),
+    row("provider", Signed::Publisher),
+    row("provider_execution", Signed::Runtime),
+    row("provider_request", Signed::Runtime),
+    row("redaction", Signed::Runtime),
+    row("registration", Signed::Runtime).emitted(),
+    row("rejection", Signed::Approver),
+    row("request", Signed::Request),
+    row("rollback", Signed::Runtime),
+    row("slo", Signed::Publisher),
+    row("status_patch", Signed::Runtime).emitted(),
+    row("test_plan", Signed::Publisher),
+    row("test_result", Signed::Runtime).emitted(),
+    row("withdrawal", Signed::Publisher),
+];
+
+/// The row of a type; for a type that the table does not list, the row that holds for it.
+fn of(name: &str) -> EntityType {
+    match ENTITY_TYPES.binary_search_by(|row| row.name.cmp(name)) {
+        Ok(index) => ENTITY_TYPES.get(index).copied().unwrap_or(row("", Signed::Nobody)),
+        Err(_) if name.starts_with(RESERVED_PREFIX) => row("", Signed::Nobody),
+        Err(_) => row("", Signed::Anyone).emitted(),
+    }
+}
+
+/// The roles one of which a span's signer needs. Empty: nobody may sign it.
+#[must_use]
+pub fn required(span: &Span) -> &'static [Role] {
+    of(&span.entity_type).signed.roles(span.prev_hash.is_none())
+}
+
+/// Whether only a host may write this span, or nobody: no user's session and no guest can.
+#[must_use]
+pub fn is_reserved_for_runtime(span: &Span) -> bool {
+    matches!(required(span), [] | [Role::Runtime])
+}
+
+/// Whether the action of a policy may emit spans of this type.
+#[must_use]
+pub fn is_emitted_by_policies(entity_type: &str) -> bool {
+    of(entity_type).is_emitted_by_policies
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_sorted_so_that_it_can_be_searched() {
+        assert!(ENTITY_TYPES.is_sorted_by(|a, b| a.name < b.name));
+    }
+}

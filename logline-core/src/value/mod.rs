@@ -1,0 +1,9 @@
+//! Values that spans are made of: hashes and keys as hex, strict JSON, timestamps, ids, and how a failure is told.
+
+pub(crate) mod clock;
+pub(crate) mod failure;
+pub(crate) mod hex;
+pub mod ids;
+pub mod json;
+pub(crate) mod recent;
+pub(crate) mod timestamp;

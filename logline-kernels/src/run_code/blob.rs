@@ -1,0 +1,154 @@
+//! Modules that are too large for one span: their bytes in spans of their own, named by the hash of the whole.
+//!
+//! `docs/wasm-abi.md` has the form.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use logline_core::Failure;
+use logline_core::contract::Reader;
+use logline_core::ledger::{LedgerError, LedgerExt as _};
+use logline_core::{Draft, Hash, Host, HostError, Scope, SignedSpan, Signer, VerifiedSpan, ids};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+/// What a function's `code` begins with that names a blob.
+const PREFIX: &str = "blob:";
+
+/// Bytes of one part. A multiple of three, so that the texts of the parts are together the text of the whole.
+const PART: usize = 3 * (170 << 10);
+
+/// Parts of a blob, at most: 16 MiB, the ceiling of `limits.module_bytes`.
+const MAX_PARTS: u64 = 33;
+
+/// Bytes of texts that are kept.
+const KEPT: usize = 64 << 20;
+
+fn part_id(tenant: &str, hash: &Hash, n: u64) -> Uuid {
+    ids::derive("blob", &[tenant, &hash.to_string(), &n.to_string()])
+}
+
+/// Publishes a function whose `code` is the module `binary`: in the function's span where it fits, in blobs of its tenant otherwise.
+/// Parts that are there already are left as they are.
+///
+/// # Errors
+/// As [`Host::publish`].
+pub async fn publish_module(
+    host: &Host,
+    function: Draft,
+    binary: &[u8],
+    signer: &dyn Signer,
+) -> Result<VerifiedSpan, HostError> {
+    let hash = Hash::of(binary);
+    let text = |part: &[u8]| STANDARD.encode(part);
+    if binary.len() <= PART {
+        return host.publish(function.code(format!("blake3:{hash}\n{}", text(binary))), signer).await;
+    }
+    let (tenant, owner) = (function.columns().tenant_id.clone(), function.columns().owner_id.clone());
+    let (visibility, who) = (function.columns().visibility, function.columns().who.clone());
+    let scope = Scope::runtime(tenant.clone());
+    let parts = binary.len().div_ceil(PART) as u64;
+    for (n, part) in (0..).zip(binary.chunks(PART)) {
+        let id = part_id(&tenant, &hash, n);
+        if host.ledger().find(&scope, &tenant, id).await?.is_some() {
+            continue;
+        }
+        let blob = Draft::new("blob")
+            .id(id)
+            .tenant(&tenant)
+            .owner(&owner)
+            .visibility(visibility)
+            .who(&who)
+            .this("blob.part")
+            .content(json!({"base64": text(part)}))
+            .metadata(json!({"blake3": hash.to_string(), "part": n, "parts": parts}));
+        host.publish(blob, signer).await?;
+    }
+    host.publish(function.code(format!("{PREFIX}{hash}")), signer).await
+}
+
+/// A tenant and the hash of a blob of it: what one tenant has published is not another's to run.
+type Key = (String, Hash);
+
+/// The code of a function.
+pub(crate) enum Code {
+    /// Its text.
+    Text(Arc<str>),
+    /// It cannot be found, or is not what the function names.
+    Refused(Failure),
+}
+
+/// Texts of blobs, the latest used last.
+#[derive(Debug, Default)]
+pub(crate) struct Blobs {
+    kept: Mutex<VecDeque<(Key, Arc<str>)>>,
+}
+
+impl Blobs {
+    /// The code of a function: its column, or what the blob that it names holds. No more is read than a module of `max_bytes` has.
+    pub(crate) async fn code(&self, function: &SignedSpan, reader: &Reader<'_>, max_bytes: usize) -> Result<Code, LedgerError> {
+        let code = function.code.as_deref().unwrap_or_default();
+        let Some(named) = code.trim_start().strip_prefix(PREFIX) else { return Ok(Code::Text(code.into())) };
+        let Ok(hash) = named.trim().parse::<Hash>() else {
+            let message = "code names a blob by no hash: it must be `blob:` and 64 hexadecimal digits";
+            return Ok(Code::Refused(Failure::new("invalid_module", message)));
+        };
+        let key = (function.tenant_id.clone(), hash);
+        if let Some(text) = self.find(&key) {
+            return Ok(Code::Text(text));
+        }
+        let mut text = format!("blake3:{hash}\n");
+        let (mut n, mut parts) = (0, 1);
+        while n < parts {
+            let id = part_id(&function.tenant_id, &hash, n);
+            let part = reader.version(&function.tenant_id, id, 0).await?;
+            let content = part.as_ref().and_then(|part| part.content.as_ref()?.get("base64")?.as_str());
+            let (Some(part), Some(content)) = (&part, content) else {
+                let message = format!("part {n} of blob {hash} is not in tenant `{}`: publish it", function.tenant_id);
+                return Ok(Code::Refused(Failure::new("blob_not_found", message)));
+            };
+            if n == 0 {
+                parts = part.meta("parts").and_then(Value::as_u64).unwrap_or(1).min(MAX_PARTS);
+                let least = PART as u64 * parts.saturating_sub(1);
+                if least > max_bytes as u64 {
+                    let message = format!("the module has more than {least} bytes, the limit is {max_bytes}: build it smaller");
+                    return Ok(Code::Refused(Failure::new("module_limit", message)));
+                }
+            }
+            if content.len() > PART / 3 * 4 {
+                let message = format!("part {n} of blob {hash} is longer than {PART} bytes: publish it with publish_module");
+                return Ok(Code::Refused(Failure::new("invalid_module", message)));
+            }
+            text.push_str(content);
+            n += 1;
+        }
+        let body = text.split_once('\n').map_or("", |(_, body)| body);
+        if STANDARD.decode(body).map(|binary| Hash::of(&binary)) != Ok(hash) {
+            let message = format!("the parts of blob {hash} in tenant `{}` are not what it names", function.tenant_id);
+            return Ok(Code::Refused(Failure::new("invalid_module", message)));
+        }
+        let text: Arc<str> = text.into();
+        self.keep(key, &text);
+        Ok(Code::Text(text))
+    }
+
+    fn find(&self, key: &Key) -> Option<Arc<str>> {
+        let mut kept = self.kept.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let at = kept.iter().position(|(known, _)| known == key)?;
+        let found = kept.remove(at)?;
+        let text = Arc::clone(&found.1);
+        kept.push_back(found);
+        Some(text)
+    }
+
+    fn keep(&self, key: Key, text: &Arc<str>) {
+        let mut kept = self.kept.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        kept.push_back((key, Arc::clone(text)));
+        let mut bytes: usize = kept.iter().map(|(_, text)| text.len()).sum();
+        while bytes > KEPT && kept.len() > 1 {
+            bytes -= kept.pop_front().map_or(0, |(_, text)| text.len());
+        }
+    }
+}

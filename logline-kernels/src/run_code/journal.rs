@@ -1,0 +1,228 @@
+//! What a function was told that its code, its argument and its limits do not determine: written down, so that its run can be
+//! repeated.
+//!
+//! `docs/execution.md` has the form.
+
+use async_trait::async_trait;
+use logline_core::Failure;
+use logline_core::contract::Reader;
+use logline_core::ledger::{Cursor, LedgerError, Page, Query, Row};
+use logline_core::trust::Limits;
+use logline_core::{Draft, Hash, SignedSpan, Timestamp, canonical, json as strict};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+/// Bytes of an answer besides its rows: a cursor and two names.
+const ENVELOPE: usize = 256;
+
+/// The form of journals that this version writes.
+const VERSION: u32 = 1;
+
+/// An execution's `metadata.journal`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Journal {
+    v: u32,
+    /// What every reading of the clock was.
+    pub(crate) now: Timestamp,
+    /// Of the random numbers, where any were drawn.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) seed: Option<Hash>,
+    /// In the order of the calls.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) answers: Vec<Answer>,
+    /// The call from which on no query was answered any more, because the journal was full.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) full_at: Option<u32>,
+}
+
+/// What one call was answered.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Answer {
+    /// Which call, counted from 1.
+    pub(crate) call: u32,
+    /// The rows that a query found, in their order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) rows: Option<Vec<Named>>,
+    /// Where the query goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cursor: Option<String>,
+    /// Why it was refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) error: Option<Refusal>,
+}
+
+impl Answer {
+    pub(crate) fn bytes(&self) -> usize {
+        // Names, numbers and texts always serialise.
+        serde_json::to_value(self).map_or(usize::MAX, |value| canonical::to_vec(&value).len())
+    }
+}
+
+/// A row by tenant, id, seq and hash.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Named(pub(crate) String, pub(crate) Uuid, pub(crate) u32, pub(crate) Hash);
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Refusal {
+    pub(crate) code: String,
+    pub(crate) message: String,
+}
+
+impl Journal {
+    pub(crate) fn new(now: Timestamp) -> Self {
+        Self { v: VERSION, now, seed: None, answers: Vec::new(), full_at: None }
+    }
+
+    /// Reads the journal of an execution.
+    ///
+    /// # Errors
+    /// Why it is none that this version can use.
+    pub(crate) fn of(execution: &SignedSpan) -> Result<Self, String> {
+        let journal = execution.meta("journal").ok_or("it has no journal: no code ran, or not by this version of run_code")?;
+        let journal: Self = Self::deserialize(journal).map_err(|e| format!("its journal is malformed: {e}"))?;
+        if journal.v != VERSION {
+            return Err(format!("its journal is of version {}, this library repeats version {VERSION}", journal.v));
+        }
+        Ok(journal)
+    }
+}
+
+/// Where a function's answers come from: the ledger, or the journal of an earlier run.
+#[async_trait]
+pub(crate) trait Source: Send {
+    /// Answers a query.
+    async fn query(&mut self, call: u32, query: Query, cursor: Option<Cursor>) -> Result<Value, Failure>;
+
+    /// The seed of the run's random numbers.
+    fn seed(&mut self) -> Result<[u8; 32], Failure>;
+
+    /// What an emitted draft came to: whether it may be written is decided by the library and the manifest of the day.
+    fn emitted(&mut self, call: u32, draft: Result<Draft, Failure>) -> Result<Draft, Failure>;
+}
+
+/// Answers from the ledger, as the request's owner sees it, and writes down what it answered.
+pub(crate) struct Recorder<'a> {
+    owner: &'a Reader<'a>,
+    pub(crate) journal: Journal,
+    bytes: usize,
+    max_bytes: usize,
+    /// Bytes of an answer: a page ends before.
+    max_answer: usize,
+    /// The ledger failed under a query: a reason of the host, not of the function.
+    pub(crate) ledger_error: Option<LedgerError>,
+}
+
+impl<'a> Recorder<'a> {
+    pub(crate) fn new(owner: &'a Reader<'a>, now: Timestamp, limits: &Limits) -> Self {
+        let (max_bytes, max_answer) = (limits.journal_bytes, limits.host_call_bytes);
+        Self { owner, journal: Journal::new(now), bytes: 0, max_bytes, max_answer, ledger_error: None }
+    }
+
+    /// Writes an answer down, if there is room.
+    fn write(&mut self, answer: Answer) -> bool {
+        let bytes = answer.bytes();
+        if self.bytes.saturating_add(bytes) > self.max_bytes {
+            return false;
+        }
+        self.bytes += bytes;
+        self.journal.answers.push(answer);
+        true
+    }
+
+    /// The rows of a page that an answer has room for, the first at least, and where the query goes on.
+    fn fitting(&self, page: Page) -> Result<(Vec<SignedSpan>, Option<String>), LedgerError> {
+        let mut next = page.next.as_ref().map(ToString::to_string);
+        let (mut spans, mut bytes) = (Vec::new(), ENVELOPE);
+        let mut last = None;
+        for Row { cursor, span } in page.rows {
+            let span = span?;
+            bytes = bytes.saturating_add(span.to_line().len() + 1);
+            if bytes > self.max_answer && !spans.is_empty() {
+                next = last;
+                break;
+            }
+            last = Some(cursor.to_string());
+            spans.push(span);
+        }
+        Ok((spans, next))
+    }
+
+    fn refuse(&mut self, call: u32, failure: &Failure) -> bool {
+        let error = Refusal { code: failure.code.clone(), message: failure.message.clone() };
+        self.write(Answer { call, rows: None, cursor: None, error: Some(error) })
+    }
+}
+
+/// The refusal of every query for whose answer there is no room left.
+pub(crate) fn full() -> Failure {
+    Failure::new(
+        "journal_limit",
+        "the rows that this run has read fill its journal: read fewer, or page with a smaller `limit`",
+    )
+}
+
+/// The refusal of a query with a cursor of another.
+pub(crate) fn foreign_cursor(cursor: &Cursor) -> Failure {
+    let shown: String = cursor.as_str().chars().take(120).collect();
+    Failure::new("invalid_query", format!("cursor `{shown}` is none of this query's"))
+}
+
+/// The answer to a query that found these rows.
+pub(crate) fn page<'a>(rows: impl IntoIterator<Item = &'a SignedSpan>, cursor: Option<&str>) -> Result<Value, Failure> {
+    let rows = rows.into_iter().map(|span| strict::parse(&span.to_line())).collect::<Result<Vec<_>, _>>();
+    let rows = rows.map_err(|e| Failure::new("internal", e.to_string()))?;
+    Ok(json!({"spans": rows, "cursor": cursor}))
+}
+
+#[async_trait]
+impl Source for Recorder<'_> {
+    async fn query(&mut self, call: u32, query: Query, cursor: Option<Cursor>) -> Result<Value, Failure> {
+        if self.journal.full_at.is_some() {
+            return Err(full());
+        }
+        let found =
+            self.owner.scan(&query.max_bytes(self.max_answer), cursor.as_ref()).await.and_then(|page| self.fitting(page));
+        let (answer, is_written) = match found {
+            Ok((spans, next)) => {
+                let row = |span: &SignedSpan| Named(span.tenant_id.clone(), span.id, span.seq, span.seal.curr_hash);
+                let rows = spans.iter().map(row).collect();
+                let written = self.write(Answer { call, rows: Some(rows), cursor: next.clone(), error: None });
+                (page(&spans, next.as_deref()), written)
+            }
+            Err(error) => {
+                let Some(cursor) = cursor.filter(|_| matches!(error, LedgerError::InvalidCursor { .. })) else {
+                    self.ledger_error.get_or_insert(error);
+                    return Err(Failure::new("unavailable", "the ledger could not be read"));
+                };
+                let failure = foreign_cursor(&cursor);
+                let written = self.refuse(call, &failure);
+                (Err(failure), written)
+            }
+        };
+        if !is_written {
+            self.journal.full_at = Some(call);
+            return Err(full());
+        }
+        answer
+    }
+
+    fn seed(&mut self) -> Result<[u8; 32], Failure> {
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed)
+            .map_err(|e| Failure::new("unavailable", format!("the host has no random numbers now: {e}")))?;
+        self.journal.seed = Some(Hash(seed));
+        Ok(seed)
+    }
+
+    fn emitted(&mut self, call: u32, draft: Result<Draft, Failure>) -> Result<Draft, Failure> {
+        if let Err(failure) = &draft {
+            // One that finds no room is decided again when the run is repeated, by the same rules as long as they stand.
+            self.refuse(call, failure);
+        }
+        draft
+    }
+}

@@ -1,0 +1,171 @@
+//! The kernel: finds the function, checks it, runs it, and hands over what is to be recorded.
+
+use async_trait::async_trait;
+use logline_core::contract::{AskedBy, Context, Effects, Job, Kernel, KernelError, Meters, RequestKind, Sandbox, Usage};
+use logline_core::ledger::LedgerError;
+use logline_core::request::{FUNCTION_RUN, reference};
+use logline_core::{Failure, Scope, SignedSpan, VerifiedSpan, Verifier, canonical, ids};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::blob::{Blobs, Code};
+use super::guest::{Facts, Guest};
+use super::journal::Recorder;
+use super::outcome::Outcome;
+
+/// The kernel `run_code`, version 2.
+#[derive(Debug, Default)]
+pub struct RunCode {
+    blobs: Blobs,
+}
+
+pub(crate) const NAME: &str = "run_code";
+const VERSION: u32 = 2;
+
+#[async_trait]
+impl Kernel for RunCode {
+    fn id(&self) -> Uuid {
+        ids::RUN_CODE
+    }
+
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn version(&self) -> u32 {
+        VERSION
+    }
+
+    fn requests(&self) -> &'static [RequestKind] {
+        &[RequestKind { this: FUNCTION_RUN, asked_by: AskedBy::Anybody, meters: Meters::ALL }]
+    }
+
+    async fn run(&self, request: &VerifiedSpan, context: &Context<'_>) -> Result<Effects, KernelError> {
+        let outcome = match find_function(request, context).await? {
+            Found::Function(function) => run_function(request, *function, context, &self.blobs).await?,
+            Found::Refused(failure) => Outcome::refused(failure),
+        };
+        let details = outcome.details(request);
+        let usage = outcome.receipt.as_ref().map_or_else(Usage::default, |receipt| Usage::fuel(receipt.fuel_used));
+        Ok(Effects::new(outcome.result).execution(details).emitted(outcome.emitted).usage(usage))
+    }
+}
+
+/// The function that a request names.
+enum Found {
+    Function(Box<VerifiedSpan>),
+    /// It may not run.
+    Refused(Failure),
+}
+
+/// The function that the request names, if the request's owner may see it and the tenant's publisher has signed it.
+async fn find_function(request: &SignedSpan, context: &Context<'_>) -> Result<Found, LedgerError> {
+    let Some(id) = request.parent_id else {
+        return Ok(Found::Refused(Failure::new("function_not_found", "the request names no function: set its parent_id")));
+    };
+    let tenant = &request.tenant_id;
+    if let Some(function) = context.function.filter(|function| function.id == id) {
+        // The host has it; whether the owner may see it is asked all the same.
+        let owner = Scope::user(tenant, &request.owner_id);
+        if function.entity_type == "function" && owner.may_read(function, Some(tenant)) {
+            return Ok(authorised(function.clone(), context));
+        }
+    }
+    let Some(function) = context.owner.find(tenant, id).await? else {
+        let message = format!("no function {id} in tenant `{tenant}` that `{}` can see", request.owner_id);
+        return Ok(Found::Refused(Failure::new("function_not_found", message)));
+    };
+    if function.entity_type != "function" {
+        let message = format!("span {id} is of type `{}`, not a function", function.entity_type);
+        return Ok(Found::Refused(Failure::new("not_a_function", message)));
+    }
+    let function = match function.verify(&mut Verifier::new()) {
+        Ok(function) => function,
+        Err(e) => {
+            return Ok(Found::Refused(Failure::new(
+                "function_not_verified",
+                format!("function {id} is not what was signed: {e}"),
+            )));
+        }
+    };
+    Ok(authorised(function, context))
+}
+
+fn authorised(function: VerifiedSpan, context: &Context<'_>) -> Found {
+    match context.trusted.authorities.check(&function) {
+        Ok(()) => Found::Function(Box::new(function)),
+        Err(e) => {
+            let message = format!("function {} may not run: {e}", function.id);
+            Found::Refused(Failure::new("function_not_authorised", message))
+        }
+    }
+}
+
+async fn run_function(
+    request: &SignedSpan,
+    function: VerifiedSpan,
+    context: &Context<'_>,
+    blobs: &Blobs,
+) -> Result<Outcome, KernelError> {
+    let manifest = &context.trusted.manifest;
+    let refuse = |code: &str, message: String| {
+        Ok(Outcome { function: Some(function.clone()), ..Outcome::refused(Failure::new(code, message)) })
+    };
+    let runtime = function.runtime.as_deref().unwrap_or_default();
+    let Some(sandbox) = context.sandboxes.iter().find(|s| s.runtime() == runtime) else {
+        let known: Vec<_> = context.sandboxes.iter().map(|s| s.runtime()).collect();
+        return refuse(
+            "runtime_not_available",
+            format!("no sandbox of this host runs `{runtime}` (it has: {})", known.join(", ")),
+        );
+    };
+    let limits = match manifest.limits_for(&function) {
+        Ok(limits) => limits,
+        Err(reason) => return refuse("invalid_limits", format!("function {}: {reason}", function.id)),
+    };
+    let input_bytes = request.input.as_ref().map_or(0, |input| canonical::to_vec(input).len());
+    if input_bytes > limits.input_bytes {
+        return refuse("input_limit", format!("the input has {input_bytes} bytes, the limit is {}", limits.input_bytes));
+    }
+    let code = match blobs.code(&function, &context.runtime, limits.module_bytes).await? {
+        Code::Text(code) => code,
+        Code::Refused(failure) => return Ok(Outcome { function: Some(function), ..Outcome::refused(failure) }),
+    };
+    let call = call(&function, request, context.attempt.number);
+    let facts = Facts {
+        request,
+        function: function.id,
+        execution: context.attempt.execution_id,
+        started: context.attempt.started,
+        limits: &limits,
+        rules: context.rules,
+    };
+    let recorder = Recorder::new(&context.owner, facts.started, &limits);
+    let mut guest = Guest::new(facts, recorder);
+    let job = Job::new(&request.tenant_id, &code, &call, &limits).share(manifest.share()).version(function.seal.curr_hash);
+    let report = Sandbox::run(sandbox.as_ref(), job, &mut guest).await;
+    let Guest { drafts: emitted, logs, logs_dropped, source, .. } = guest;
+    if let Some(error) = source.ledger_error {
+        // The function may have gone on with an answer that was none.
+        return Err(error.into());
+    }
+    Ok(Outcome {
+        result: report.result,
+        receipt: Some(report.receipt),
+        function: Some(function),
+        emitted,
+        logs,
+        logs_dropped,
+        journal: Some(source.journal),
+    })
+}
+
+/// What a function is called with.
+pub(crate) fn call(function: &SignedSpan, request: &SignedSpan, attempt: u32) -> Value {
+    json!({
+        "function": reference(function),
+        "request": {"id": request.id.to_string(), "attempt": attempt},
+        "config": function.input,
+        "input": request.input,
+    })
+}

@@ -1,0 +1,59 @@
+//! What running a function came to, and what of it the record of the attempt keeps: the same when it runs and when it is repeated.
+
+use logline_core::contract::RunReceipt;
+use logline_core::request::{Details, reference};
+use logline_core::{Draft, Failure, SignedSpan, VerifiedSpan};
+use serde_json::{Map, Value, json};
+
+use crate::run_code::journal::Journal;
+
+/// What one attempt came to.
+pub(crate) struct Outcome {
+    pub(crate) result: Result<Value, Failure>,
+    pub(crate) receipt: Option<RunReceipt>,
+    pub(crate) function: Option<VerifiedSpan>,
+    pub(crate) emitted: Vec<Draft>,
+    pub(crate) logs: Vec<Value>,
+    pub(crate) logs_dropped: u32,
+    pub(crate) journal: Option<Journal>,
+}
+
+impl Outcome {
+    /// An attempt that ended before any code ran.
+    pub(crate) fn refused(failure: Failure) -> Self {
+        Self {
+            result: Err(failure),
+            receipt: None,
+            function: None,
+            emitted: Vec::new(),
+            logs: Vec::new(),
+            logs_dropped: 0,
+            journal: None,
+        }
+    }
+
+    /// What the kernel adds to the record of the attempt.
+    pub(crate) fn details(&self, request: &SignedSpan) -> Details {
+        let mut metadata = Map::new();
+        let mut add = |name: &str, value: Value| drop(metadata.insert(name.to_owned(), value));
+        if let Some(function) = &self.function {
+            add("function", reference(function));
+        }
+        if let Some(receipt) = &self.receipt {
+            add("receipt", json!(receipt));
+        }
+        if !self.logs.is_empty() {
+            add("logs", Value::Array(self.logs.clone()));
+        }
+        if let Some(journal) = &self.journal {
+            add("journal", json!(journal));
+        }
+        if self.logs_dropped > 0 {
+            add("logs_dropped", self.logs_dropped.into());
+        }
+        // An input that is too large for a record is in the request alone.
+        let refused_input = matches!(&self.result, Err(failure) if failure.code == "input_limit");
+        let input = request.input.clone().filter(|_| !refused_input);
+        Details::new(input, metadata).expendable(&["logs"])
+    }
+}

@@ -1,0 +1,348 @@
+//! When a function runs by itself. Pure: submitting the requests is the scheduler's.
+
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use chrono_tz::Tz;
+use croner::Cron;
+use croner::parser::{CronParser, Seconds, Year};
+use logline_core::Failure;
+use logline_core::request::{MAX_ATTEMPTS, MAX_PRIORITY, Request};
+use logline_core::{Span, Timestamp, Visibility, canonical};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+/// Slots that an observer catches up with, at most: the newest.
+pub const MAX_CAUGHT_UP: usize = 1000;
+
+/// A slot that is no older than this is late, not missed: every catch-up policy has it run.
+pub const GRACE: Duration = Duration::from_secs(60);
+
+/// The largest input, bytes: the ceiling of what any function may get.
+const MAX_INPUT: usize = 256 << 10;
+
+/// The shortest interval.
+const SHORTEST: u64 = 1000;
+
+/// The longest interval, a year in milliseconds.
+const LONGEST: u64 = 366 * 24 * 60 * 60 * 1000;
+
+/// What becomes of slots that passed while no observer ran.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum CatchUp {
+    /// Nothing.
+    #[default]
+    Skip,
+    /// The last of them runs.
+    Last,
+    /// All of them run, oldest first; the newest [`MAX_CAUGHT_UP`].
+    All,
+}
+
+/// `metadata.schedule` of a function with status `scheduled` (`docs/execution.md`).
+#[derive(Debug, Clone)]
+pub struct Schedule {
+    rule: Rule,
+    /// What becomes of slots that passed while no observer ran.
+    pub catch_up: CatchUp,
+    terms: Terms,
+}
+
+#[derive(Debug, Clone)]
+enum Rule {
+    Cron {
+        cron: Box<Cron>,
+        zone: Tz,
+    },
+    /// Microseconds: the interval, and where its slots lie within it, counted from 1970.
+    Every {
+        interval: i64,
+        offset: i64,
+    },
+}
+
+/// How its requests are made.
+#[derive(Debug, Clone, Default)]
+struct Terms {
+    input: Map<String, Value>,
+    visibility: Visibility,
+    priority: Option<u8>,
+    max_attempts: Option<u32>,
+    backoff: Option<Duration>,
+    deadline: Option<Duration>,
+}
+
+/// As it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RuleText {
+    cron: Option<String>,
+    time_zone: Option<String>,
+    every_ms: Option<u64>,
+    offset_ms: Option<u64>,
+    #[serde(default)]
+    catch_up: CatchUp,
+    #[serde(default)]
+    input: Map<String, Value>,
+    visibility: Option<String>,
+    priority: Option<u8>,
+    max_attempts: Option<u32>,
+    backoff_ms: Option<u64>,
+    deadline_ms: Option<u64>,
+}
+
+impl Schedule {
+    /// The schedule of a function.
+    ///
+    /// # Errors
+    /// What is wrong with `metadata.schedule`, code `invalid_schedule`.
+    pub fn of(function: &Span) -> Result<Self, Failure> {
+        let invalid = |reason: String| Failure::new("invalid_schedule", format!("metadata.schedule {reason}"));
+        let Some(value) = function.meta("schedule") else {
+            let example =
+                r#"is missing: give it `{"cron": "0 9 * * MON-FRI", "time_zone": "Europe/Lisbon"}` or `{"every_ms": 60000}`"#;
+            return Err(invalid(example.to_owned()));
+        };
+        let written = RuleText::deserialize(value).map_err(|e| invalid(format!("is malformed: {e}")))?;
+        let rule = written.rule().map_err(invalid)?;
+        let visibility = match written.visibility.as_deref() {
+            None | Some("private") => Visibility::Private,
+            Some("tenant") => Visibility::Tenant,
+            Some(other) => return Err(invalid(format!("has visibility `{other}`: use private or tenant"))),
+        };
+        if written.input.contains_key("slot") {
+            return Err(invalid("has `slot` in its input, which is where the slot will stand: name it otherwise".to_owned()));
+        }
+        if written.priority.is_some_and(|priority| priority > MAX_PRIORITY) {
+            return Err(invalid(format!("has a priority above {MAX_PRIORITY}: use 0 to {MAX_PRIORITY}")));
+        }
+        if written.max_attempts.is_some_and(|attempts| !(1..=MAX_ATTEMPTS).contains(&attempts)) {
+            return Err(invalid(format!("has a max_attempts that is not from 1 to {MAX_ATTEMPTS}")));
+        }
+        let bytes = canonical::to_vec(&Value::Object(written.input.clone())).len();
+        if bytes > MAX_INPUT {
+            return Err(invalid(format!("has an input of {bytes} bytes, the limit is {MAX_INPUT}")));
+        }
+        let terms = Terms {
+            input: written.input,
+            visibility,
+            priority: written.priority,
+            max_attempts: written.max_attempts,
+            backoff: written.backoff_ms.map(Duration::from_millis),
+            deadline: written.deadline_ms.map(Duration::from_millis),
+        };
+        let schedule = Self { rule, catch_up: written.catch_up, terms };
+        if schedule.next(Timestamp::EPOCH).is_none() {
+            return Err(invalid("names no time that ever comes".to_owned()));
+        }
+        Ok(schedule)
+    }
+
+    /// The first slot after `time`.
+    #[must_use]
+    pub fn next(&self, time: Timestamp) -> Option<Timestamp> {
+        match &self.rule {
+            Rule::Cron { cron, zone } => {
+                let found = cron.find_next_occurrence(&time.to_utc().with_timezone(zone), false).ok()?;
+                Timestamp::new(found.to_utc()).ok()
+            }
+            Rule::Every { interval, offset } => {
+                let slots = (time.unix_micros() - offset).div_euclid(*interval);
+                Timestamp::from_unix_micros((slots + 1).checked_mul(*interval)?.checked_add(*offset)?).ok()
+            }
+        }
+    }
+
+    /// The last slot before `time`, or at it.
+    fn last(&self, time: Timestamp) -> Option<Timestamp> {
+        match &self.rule {
+            Rule::Cron { cron, zone } => {
+                let found = cron.find_previous_occurrence(&time.to_utc().with_timezone(zone), true).ok()?;
+                Timestamp::new(found.to_utc()).ok()
+            }
+            Rule::Every { interval, offset } => {
+                let slots = (time.unix_micros() - offset).div_euclid(*interval);
+                Timestamp::from_unix_micros(slots.checked_mul(*interval)?.checked_add(*offset)?).ok()
+            }
+        }
+    }
+
+    /// The slots that are to run by `now` of those after `since`, oldest first.
+    #[must_use]
+    pub fn due(&self, since: Timestamp, now: Timestamp) -> Vec<Timestamp> {
+        let late = now.saturating_sub(GRACE);
+        let mut slots = Vec::new();
+        let mut next = self.last(now);
+        while let Some(slot) = next.filter(|slot| *slot > since && slots.len() < MAX_CAUGHT_UP) {
+            let wanted = match self.catch_up {
+                _ if slot >= late => true,
+                CatchUp::Skip => false,
+                CatchUp::Last => slots.is_empty(),
+                CatchUp::All => true,
+            };
+            if !wanted {
+                break;
+            }
+            slots.push(slot);
+            next = self.last(slot.saturating_sub(Duration::from_micros(1)));
+        }
+        slots.reverse();
+        slots
+    }
+
+    /// The request for one slot.
+    #[must_use]
+    pub fn request(&self, function: &Span, slot: Timestamp) -> Request {
+        let terms = &self.terms;
+        let mut input = terms.input.clone();
+        input.insert("slot".to_owned(), slot.to_string().into());
+        let mut request = Request::new(&function.tenant_id, &function.owner_id, function.id, Value::Object(input))
+            .visibility(terms.visibility)
+            .slot(slot)
+            .due_at(slot);
+        request.who = Some(format!("kernel:{}", super::scheduler::NAME));
+        request.terms.priority = terms.priority;
+        request.terms.max_attempts = terms.max_attempts;
+        request.terms.backoff = terms.backoff;
+        request.terms.deadline = terms.deadline.map(|after| slot.saturating_add(after));
+        request
+    }
+}
+
+impl RuleText {
+    fn rule(&self) -> Result<Rule, String> {
+        match (&self.cron, self.every_ms) {
+            (Some(pattern), None) => {
+                if self.offset_ms.is_some() {
+                    return Err("has `offset_ms`, which goes with `every_ms`: leave it out".to_owned());
+                }
+                let parser = CronParser::builder().seconds(Seconds::Optional).year(Year::Disallowed).build();
+                let cron = parser.parse(pattern).map_err(|e| format!("has cron `{pattern}`, which cannot be read: {e}"))?;
+                let zone = self.time_zone.as_deref().unwrap_or("UTC");
+                let zone = Tz::from_str(zone).map_err(|_| {
+                    format!("has time zone `{zone}`, which is none: use a name of the IANA database such as Europe/Lisbon")
+                })?;
+                Ok(Rule::Cron { cron: Box::new(cron), zone })
+            }
+            (None, Some(every)) => {
+                if self.time_zone.is_some() {
+                    return Err("has `time_zone`, which goes with `cron`: leave it out".to_owned());
+                }
+                let offset = self.offset_ms.unwrap_or(0);
+                if !(SHORTEST..=LONGEST).contains(&every) || offset >= every {
+                    return Err(format!(
+                        "has every_ms {every} and offset_ms {offset}: an interval is from {SHORTEST} to {LONGEST}, the offset less than it"
+                    ));
+                }
+                let micros = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX).saturating_mul(1000);
+                Ok(Rule::Every { interval: micros(every), offset: micros(offset) })
+            }
+            _ => Err("needs either `cron` or `every_ms`".to_owned()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use logline_core::Draft;
+    use serde_json::json;
+
+    fn function(schedule: Value) -> Span {
+        Draft::new("function").tenant("acme").owner("ops").metadata(json!({"schedule": schedule})).columns().clone()
+    }
+
+    fn schedule(value: Value) -> Schedule {
+        Schedule::of(&function(value)).unwrap()
+    }
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn slots(schedule: &Schedule, since: &str, now: &str) -> Vec<String> {
+        schedule.due(at(since), at(now)).into_iter().map(|slot| slot.to_string().replace(".000000", "")).collect()
+    }
+
+    #[test]
+    fn a_time_of_day_follows_its_zone_through_the_clock_change() {
+        let nine = schedule(json!({"cron": "0 9 * * *", "time_zone": "Europe/Lisbon", "catch_up": "all"}));
+        // Summer time begins on 2026-03-29 and ends on 2026-10-25.
+        assert_eq!(
+            slots(&nine, "2026-03-27T12:00:00Z", "2026-03-30T12:00:00Z"),
+            ["2026-03-28T09:00:00Z", "2026-03-29T08:00:00Z", "2026-03-30T08:00:00Z"]
+        );
+        assert_eq!(
+            slots(&nine, "2026-10-24T12:00:00Z", "2026-10-26T12:00:00Z"),
+            ["2026-10-25T09:00:00Z", "2026-10-26T09:00:00Z"]
+        );
+    }
+
+    #[test]
+    fn an_hour_that_the_clock_repeats_runs_a_daily_job_once() {
+        let daily = schedule(json!({"cron": "30 1 * * *", "time_zone": "Europe/Lisbon", "catch_up": "all"}));
+        let found = slots(&daily, "2026-10-24T12:00:00Z", "2026-10-25T12:00:00Z");
+        assert_eq!(found.len(), 1, "{found:?}");
+    }
+
+    #[test]
+    fn an_hour_that_the_clock_leaves_out_does_not_lose_a_daily_job() {
+        let daily = schedule(json!({"cron": "30 1 * * *", "time_zone": "Europe/Lisbon", "catch_up": "all"}));
+        let found = slots(&daily, "2026-03-28T12:00:00Z", "2026-03-29T12:00:00Z");
+        assert_eq!(found.len(), 1, "{found:?}");
+    }
+
+    #[test]
+    fn what_was_missed_is_caught_up_with_as_the_schedule_says() {
+        let every = |catch_up: &str| schedule(json!({"every_ms": 3_600_000, "offset_ms": 60_000, "catch_up": catch_up}));
+        let (since, now) = ("2026-05-01T00:30:00Z", "2026-05-01T03:30:00Z");
+        assert!(slots(&every("skip"), since, now).is_empty());
+        assert_eq!(slots(&every("last"), since, now), ["2026-05-01T03:01:00Z"]);
+        assert_eq!(slots(&every("all"), since, now), ["2026-05-01T01:01:00Z", "2026-05-01T02:01:00Z", "2026-05-01T03:01:00Z"]);
+        for catch_up in ["skip", "last", "all"] {
+            // Late by half a minute is not missed, and what was done is not due.
+            assert_eq!(slots(&every(catch_up), since, "2026-05-01T01:01:30Z"), ["2026-05-01T01:01:00Z"]);
+            assert!(slots(&every(catch_up), "2026-05-01T03:01:00Z", now).is_empty());
+        }
+        let often = schedule(json!({"every_ms": 1000, "catch_up": "all"}));
+        let found = slots(&often, "2020-01-01T00:00:00Z", now);
+        assert_eq!((found.len(), found[999].as_str()), (MAX_CAUGHT_UP, "2026-05-01T03:30:00Z"));
+    }
+
+    #[test]
+    fn a_schedule_that_cannot_work_is_refused_with_the_reason() {
+        for (value, reason) in [
+            (json!({}), "needs either"),
+            (json!({"cron": "* * * * *", "every_ms": 1000}), "needs either"),
+            (json!({"cron": "61 * * * *"}), "cannot be read"),
+            (json!({"cron": "0 0 30 2 *"}), "no time that ever comes"),
+            (json!({"cron": "* * * * *", "time_zone": "Mars/Olympus"}), "is none"),
+            (json!({"every_ms": 999}), "an interval is from"),
+            (json!({"every_ms": 1000, "offset_ms": 1000}), "an interval is from"),
+            (json!({"every_ms": 1000, "every": 1}), "malformed"),
+            (json!({"every_ms": 1000, "catch_up": "sometimes"}), "malformed"),
+            (json!({"every_ms": 1000, "input": {"slot": 1}}), "slot"),
+            (json!({"every_ms": 1000, "visibility": "public"}), "visibility"),
+            (json!("hourly"), "malformed"),
+            (json!({"every_ms": 1000, "input": {"text": "x".repeat(300_000)}}), "the limit is"),
+        ] {
+            let failure = Schedule::of(&function(value.clone())).unwrap_err();
+            assert!(failure.code == "invalid_schedule" && failure.message.contains(reason), "{value}: {failure}");
+        }
+        assert!(Schedule::of(Draft::new("function").columns()).unwrap_err().message.contains("is missing"));
+    }
+
+    #[test]
+    fn a_slots_request_is_the_same_whoever_makes_it() {
+        let hourly = schedule(json!({"every_ms": 3_600_000, "input": {"book": "eur"}, "deadline_ms": 60_000, "priority": 9}));
+        let function = function(json!(null));
+        let slot = at("2026-05-01T03:00:00Z");
+        let request = hourly.request(&function, slot);
+        assert_eq!(request.input, json!({"book": "eur", "slot": "2026-05-01T03:00:00.000000Z"}));
+        assert_eq!(request.terms.deadline, Some(at("2026-05-01T03:01:00Z")));
+        assert_eq!(request.derived_id(), hourly.request(&function, slot).derived_id());
+        assert_ne!(request.derived_id(), hourly.request(&function, at("2026-05-01T04:00:00Z")).derived_id());
+    }
+}

@@ -1,0 +1,110 @@
+//! Seeds: unsigned drafts, readable in `seeds/*.ndjson`, sealed when they are installed.
+
+use logline_core::ledger::{Ledger, LedgerError, LedgerExt as _};
+use logline_core::{
+    Clock, Draft, InvalidSpan, KernelSet, ParsedSpan, Rules, Scope, SealError, Signer, SpanKey, VerifiedSpan, parse_line,
+};
+use thiserror::Error;
+
+const KERNELS: &str = include_str!("../../seeds/kernels.ndjson");
+
+/// What became of one seed.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Installed {
+    /// It was appended, as the first or the next version.
+    Appended(SpanKey),
+    /// The last version there says the same.
+    Unchanged(SpanKey),
+}
+
+/// The seeds could not be installed. Those before the failure are.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum InstallError {
+    /// A seed of this crate is broken, which its tests rule out.
+    #[error("seed line {line} is invalid: {source}")]
+    Seed {
+        /// Counted from 1.
+        line: usize,
+        /// Why.
+        source: InvalidSpan,
+    },
+    /// The seal failed.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    /// The ledger failed.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+/// Installs the function spans of a set in tenant `system`, sealed by its publisher. A seed that is there already is left alone; one
+/// that differs from the last version is appended as the next. So installing again is harmless, and upgrading is installing.
+///
+/// # Errors
+/// Where a seed cannot be sealed or appended.
+pub async fn install(
+    ledger: &dyn Ledger,
+    set: &KernelSet,
+    publisher: &dyn Signer,
+    clock: &dyn Clock,
+) -> Result<Vec<Installed>, InstallError> {
+    let mut installed = Vec::new();
+    for draft in set.drafts() {
+        installed.push(install_one(ledger, draft.clone(), publisher, clock).await?);
+    }
+    Ok(installed)
+}
+
+/// Installs one seed, as [`install`] does.
+///
+/// # Errors
+/// Where it cannot be sealed or appended.
+pub async fn install_one(
+    ledger: &dyn Ledger,
+    draft: Draft,
+    publisher: &dyn Signer,
+    clock: &dyn Clock,
+) -> Result<Installed, InstallError> {
+    let (tenant, id) = (draft.columns().tenant_id.clone(), draft.columns().id);
+    let scope = Scope::runtime(&tenant);
+    let draft = match ledger.find(&scope, &tenant, id).await? {
+        None => draft,
+        Some(existing) => {
+            let mut same = draft.clone().seq(existing.seq);
+            // A seed has no time and no predecessor of its own.
+            same.columns_mut().at = existing.at;
+            same.columns_mut().prev_hash = existing.prev_hash;
+            if same.columns() == &existing.span && existing.seal.public_key == publisher.public_key() {
+                return Ok(Installed::Unchanged(existing.key()));
+            }
+            draft.seq(existing.seq.saturating_add(1)).follows(existing.seal.curr_hash)
+        }
+    };
+    let span: VerifiedSpan = draft.at(clock.now()).seal(publisher).await?;
+    let key = span.key();
+    ledger.append_one(&scope, span).await?;
+    tracing::info!(seed = %key, "seed installed");
+    Ok(Installed::Appended(key))
+}
+
+/// Reads seeds, one draft a line.
+///
+/// # Errors
+/// The first line that is no unsigned draft.
+pub fn parse_seeds(lines: &str) -> Result<Vec<Draft>, InstallError> {
+    let lines = lines.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    lines.map(|(index, line)| seed(line).map_err(|source| InstallError::Seed { line: index + 1, source })).collect()
+}
+
+/// The seeds of this crate. Its tests rule out that one cannot be read.
+pub(crate) fn kernels() -> Vec<Draft> {
+    parse_seeds(KERNELS).unwrap_or_default()
+}
+
+fn seed(line: &str) -> Result<Draft, InvalidSpan> {
+    match parse_line(line.as_bytes(), &Rules::default())? {
+        ParsedSpan::Unsigned(draft) => Ok(*draft),
+        _ => Err(InvalidSpan::UnknownColumn { column: "signature".to_owned() }),
+    }
+}

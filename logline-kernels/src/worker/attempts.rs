@@ -1,0 +1,184 @@
+//! The attempts of a worker that are under way: how many may run, which need a heartbeat, and their end.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use logline_core::ledger::Work;
+use logline_core::{Claim, Execution, Hash, Host, HostError, VerifiedSpan};
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use super::WorkerReport;
+
+/// How long free permits are gathered, so that a poll finds more than one request.
+const GATHER: Duration = Duration::from_millis(5);
+
+/// The attempts of one worker that are under way.
+#[derive(Default)]
+pub(super) struct Attempts {
+    state: Mutex<State>,
+    /// A permit became free.
+    freed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    /// By the version that claimed them: of two attempts at one request, each is found by its own.
+    running: BTreeMap<Hash, Running>,
+    report: WorkerReport,
+}
+
+struct Running {
+    claimed: Arc<VerifiedSpan>,
+    since: Instant,
+    task: Option<AbortHandle>,
+}
+
+impl Attempts {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn report(&self) -> WorkerReport {
+        self.lock().report
+    }
+
+    pub(super) fn note_conflict(&self) {
+        self.lock().report.conflicts += 1;
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.lock().running.len()
+    }
+
+    pub(super) fn by_tenant(&self) -> HashMap<String, usize> {
+        let mut tenants = HashMap::new();
+        for running in self.lock().running.values() {
+            *tenants.entry(running.claimed.tenant_id.clone()).or_insert(0) += 1;
+        }
+        tenants
+    }
+
+    /// Waits until a poll is worth it: half the permits are free, or one has been for a while.
+    pub(super) async fn room(&self, permits: usize) {
+        let mut gathered = None;
+        loop {
+            let running = self.len();
+            if running * 2 <= permits {
+                return;
+            }
+            if running < permits {
+                let until = *gathered.get_or_insert_with(|| Instant::now() + GATHER);
+                if tokio::time::timeout_at(until, self.freed.notified()).await.is_err() {
+                    return;
+                }
+            } else {
+                self.freed.notified().await;
+            }
+        }
+    }
+
+    pub(super) fn start(self: &Arc<Self>, host: &Host, claim: Claim) {
+        let key = claim.running().seal.curr_hash;
+        let running = Running { claimed: Arc::clone(claim.running()), since: Instant::now(), task: None };
+        {
+            let mut state = self.lock();
+            state.report.claimed += 1;
+            state.running.insert(key, running);
+            #[allow(clippy::cast_precision_loss, reason = "a few")]
+            metrics::gauge!("logline_attempts_running").set(state.running.len() as f64);
+        }
+        metrics::counter!("logline_claims_total").increment(1);
+        let (host, permit) = (host.clone(), Permit { attempts: Arc::clone(self), key });
+        let task = tokio::spawn(async move {
+            let began = Instant::now();
+            let finished = host.finish(claim).await;
+            permit.attempts.note(&finished, began);
+            drop(permit);
+        });
+        // It may have ended already.
+        if let Some(running) = self.lock().running.get_mut(&key) {
+            running.task = Some(task.abort_handle());
+        }
+    }
+
+    fn note(&self, finished: &Result<Execution, HostError>, began: Instant) {
+        let status = match finished {
+            Ok(execution) => execution.request.status.clone().unwrap_or_default(),
+            Err(_) => "lost".to_owned(),
+        };
+        metrics::counter!("logline_attempts_total", "status" => status).increment(1);
+        metrics::histogram!("logline_attempt_seconds").record(began.elapsed().as_secs_f64());
+        let mut state = self.lock();
+        match finished {
+            Ok(_) => state.report.recorded += 1,
+            Err(error) => {
+                state.report.lost += 1;
+                drop(state);
+                tracing::warn!(%error, "the outcome of an attempt was not recorded");
+            }
+        }
+    }
+
+    /// Attempts that need a heartbeat by now.
+    pub(super) fn older_than(&self, age: Duration) -> Vec<Work> {
+        let state = self.lock();
+        state.running.values().filter(|running| running.since.elapsed() >= age).map(|r| Work::of(&r.claimed)).collect()
+    }
+
+    /// Stops an attempt whose claim is lost.
+    pub(super) fn stop(&self, work: &Work) {
+        let mut state = self.lock();
+        let Some(running) = state.running.get(&work.curr_hash) else { return };
+        if let Some(task) = &running.task {
+            task.abort();
+            state.report.lost += 1;
+        }
+    }
+
+    /// Waits for what is under way; gives back what takes longer than `grace`.
+    pub(super) async fn clear(&self, host: &Host, grace: Duration) {
+        let deadline = Instant::now() + grace;
+        while self.len() > 0 {
+            if tokio::time::timeout_at(deadline, self.freed.notified()).await.is_err() {
+                break;
+            }
+        }
+        let left: Vec<_> =
+            self.lock().running.values().map(|running| (Arc::clone(&running.claimed), running.task.clone())).collect();
+        for (claimed, task) in left {
+            task.inspect(AbortHandle::abort);
+            match host.hand_back(&claimed).await {
+                Ok(_) => self.lock().report.handed_back += 1,
+                // It ended in the meantime.
+                Err(error) if error.is_conflict() => {}
+                Err(error) => tracing::warn!(%error, "a request could not be given back; its lease will end"),
+            }
+        }
+    }
+
+    pub(super) fn abort_all(&self) {
+        for running in self.lock().running.values() {
+            running.task.iter().for_each(AbortHandle::abort);
+        }
+    }
+}
+
+/// Lets one attempt run. It is free again when this is dropped, however the attempt ended.
+struct Permit {
+    attempts: Arc<Attempts>,
+    key: Hash,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let mut state = self.attempts.lock();
+        state.running.remove(&self.key);
+        #[allow(clippy::cast_precision_loss, reason = "a few")]
+        metrics::gauge!("logline_attempts_running").set(state.running.len() as f64);
+        drop(state);
+        self.attempts.freed.notify_one();
+    }
+}

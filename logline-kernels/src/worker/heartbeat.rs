@@ -1,0 +1,47 @@
+//! Heartbeats: the leases of attempts that take long are extended; attempts that have lost their claim are stopped.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use logline_core::Host;
+use logline_core::ledger::WorkQueue as _;
+use tokio::task::AbortHandle;
+
+use super::attempts::Attempts;
+
+/// Stops the heartbeats when it is dropped.
+pub(super) struct AbortOnDrop(AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Begins to extend leases of `lease`.
+pub(super) fn start(host: &Host, attempts: &Arc<Attempts>, lease: Duration) -> AbortOnDrop {
+    AbortOnDrop(tokio::spawn(keep_leases(host.clone(), Arc::clone(attempts), lease)).abort_handle())
+}
+
+/// Extends the leases of attempts that take long.
+async fn keep_leases(host: Host, attempts: Arc<Attempts>, lease: Duration) {
+    let step = lease / 3;
+    loop {
+        tokio::time::sleep(step / 2).await;
+        let beats = attempts.older_than(step / 2).into_iter().map(|work| {
+            let host = &host;
+            async move { (host.ledger().heartbeat(&work, lease).await, work) }
+        });
+        for (kept, work) in join_all(beats).await {
+            match kept {
+                Ok(true) => {}
+                Ok(false) => {
+                    tracing::info!(request = %work.id, tenant = work.tenant_id, "the claim is lost: the attempt stops");
+                    attempts.stop(&work);
+                }
+                Err(error) => tracing::warn!(%error, request = %work.id, "a lease could not be extended"),
+            }
+        }
+    }
+}

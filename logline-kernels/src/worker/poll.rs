@@ -1,0 +1,135 @@
+//! Polling: finding due requests, claiming them together, and starting their attempts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use logline_core::ledger::{Due, Retry, WorkQueue as _};
+use logline_core::request::NotRunnable;
+use logline_core::{Host, HostError, Shutdown, Timestamp};
+
+use super::WorkerOptions;
+use super::attempts::Attempts;
+use crate::harness::{Backoff, jittered, may_pass};
+
+/// The most requests in one poll.
+const BATCH: usize = 100;
+
+/// How long what was found is this worker's to claim.
+const HOLD: Duration = Duration::from_secs(3);
+
+/// The loop: poll, claim, start.
+pub(super) async fn work(
+    host: &Host,
+    options: &WorkerOptions,
+    attempts: &Arc<Attempts>,
+    mut shutdown: Shutdown<'_>,
+) -> Result<(), HostError> {
+    let ledger = host.ledger();
+    let arrivals = ledger.arrivals().await?;
+    let mut after: Option<String> = None;
+    let mut backoff = Backoff::default();
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut shutdown => return Ok(()),
+            () = attempts.room(options.concurrency) => {}
+        }
+        let wanted = options.concurrency.saturating_sub(attempts.len()).min(BATCH);
+        let seen = arrivals.seen();
+        // What is held is kept from those who could work on it.
+        let hold = if host.works_for_all() { HOLD } else { Duration::ZERO };
+        let polled = tokio::select! {
+            biased;
+            () = &mut shutdown => return Ok(()),
+            polled = ledger.take(wanted, after.as_deref(), hold) => polled,
+        };
+        let mut polled = match polled {
+            Ok(polled) => polled,
+            Err(error) if error.retry() == Retry::Later => {
+                tracing::warn!(%error, "cannot poll for requests");
+                tokio::select! {
+                    biased;
+                    () = &mut shutdown => return Ok(()),
+                    () = tokio::time::sleep(backoff.next(host)) => {}
+                }
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let found = polled.due.len();
+        after = polled.due.last().map(|due| due.request.tenant_id.clone()).or(after);
+        if hold.is_zero() {
+            polled.due.retain(|due| host.works_for(&due.request.tenant_id));
+        }
+        let started = take(host, options, attempts, polled.due, polled.now).await?;
+        if started > 0 {
+            backoff = Backoff::default();
+        }
+        if found < wanted || started == 0 {
+            let pause = if found < wanted { jittered(host, options.poll) } else { backoff.next(host) };
+            // Whatever came since the poll has changed the signal.
+            tokio::select! {
+                biased;
+                () = &mut shutdown => return Ok(()),
+                () = arrivals.changed(seen), if found < wanted => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+}
+
+/// Claims what was found, all of it at once so that the ledger commits it together, and starts the attempts.
+async fn take(
+    host: &Host,
+    options: &WorkerOptions,
+    attempts: &Arc<Attempts>,
+    due: Vec<Due>,
+    now: Timestamp,
+) -> Result<usize, HostError> {
+    let mut tenants = attempts.by_tenant();
+    let claims = due.into_iter().filter(|due| {
+        let running = tenants.entry(due.request.tenant_id.clone()).or_insert(0);
+        *running += 1;
+        *running <= options.per_tenant
+    });
+    let lease = options.lease;
+    let claims: Vec<_> = claims
+        .map(|due| {
+            let host = host.clone();
+            tokio::spawn(async move { host.claim(due, now, lease).await })
+        })
+        .collect();
+    let mut started = 0;
+    for claimed in join_all(claims).await {
+        let Ok(claimed) = claimed else {
+            tracing::error!("claiming a request panicked");
+            continue;
+        };
+        match claimed {
+            Ok(claim) => {
+                started += 1;
+                attempts.start(host, claim);
+            }
+            Err(error) if error.is_conflict() => {
+                attempts.note_conflict();
+                metrics::counter!("logline_claim_conflicts_total").increment(1);
+            }
+            // It was closed or put off, which is a step as well.
+            Err(HostError::NotRunnable(reason)) => {
+                started += 1;
+                if matches!(reason, NotRunnable::Deferred { .. }) {
+                    metrics::counter!("logline_quota_denied_total").increment(1);
+                }
+                tracing::info!(%reason, "a request was not begun");
+            }
+            Err(error @ (HostError::NotVerified(_) | HostError::NotAuthorised(_))) => {
+                started += 1;
+                tracing::warn!(%error, "a request was refused");
+            }
+            Err(error) if may_pass(&error) => tracing::warn!(%error, "a request could not be claimed"),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(started)
+}

@@ -1,0 +1,62 @@
+//! What is to be written for one policy at once.
+
+use std::collections::BTreeMap;
+
+use chrono::NaiveDate;
+use logline_core::{Host, SignedSpan};
+use uuid::Uuid;
+
+use crate::action::Action;
+use crate::effects::{Cause, Consequence, Effect, Tally};
+
+/// What is to be written for one policy.
+#[derive(Default)]
+pub(super) struct Batch {
+    pub(super) effects: Vec<Effect>,
+    pub(super) tallies: BTreeMap<Uuid, Counted>,
+}
+
+pub(super) struct Counted {
+    pub(super) tally: Tally,
+    pub(super) count: u64,
+    pub(super) sum: f64,
+    /// The span with the most policies before it, and how many.
+    pub(super) deepest: (SignedSpan, u64),
+}
+
+impl Batch {
+    pub(super) fn len(&self) -> usize {
+        self.effects.len() + self.tallies.len()
+    }
+
+    /// Takes in all actions about a span, or what is wrong with one of them.
+    pub(super) fn act(&mut self, cause: Cause<'_>, actions: Vec<Action>, host: &Host, today: NaiveDate) {
+        let mut effects = Vec::with_capacity(actions.len());
+        let mut tallies = Vec::new();
+        for (index, action) in actions.into_iter().enumerate() {
+            match cause.effect(action, index, host.rules()) {
+                Ok(Consequence::Write(effect)) => effects.push(*effect),
+                Ok(Consequence::Count(tally)) => tallies.push(tally),
+                Err(failure) => {
+                    self.effects.push(cause.violation("error", &failure, today));
+                    return;
+                }
+            }
+        }
+        self.effects.extend(effects);
+        for tally in tallies {
+            let value = tally.value;
+            let counted = self.tallies.entry(tally.id).or_insert_with(|| Counted {
+                tally,
+                count: 0,
+                sum: 0.0,
+                deepest: (cause.span.clone(), cause.depth),
+            });
+            counted.count += 1;
+            counted.sum += value;
+            if cause.depth > counted.deepest.1 {
+                counted.deepest = (cause.span.clone(), cause.depth);
+            }
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! `policy_agent` as a kernel: decides about a span again, at the time that a policy has named.
+
+use async_trait::async_trait;
+use logline_core::contract::{AskedBy, Context, Effects, Kernel, KernelError, Meters, RequestKind};
+use logline_core::ledger::{Query, Versions};
+use logline_core::request;
+use logline_core::{Draft, Failure, VerifiedSpan, Verifier, ids};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::effects::{Cause, Consequence, Effect};
+use crate::policy::{Decision, Facts, Policy};
+use crate::{NAME, POLICY_DUE, VERSION};
+
+/// The kernel `policy_agent`, version 1.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct PolicyDue;
+
+#[async_trait]
+impl Kernel for PolicyDue {
+    fn id(&self) -> Uuid {
+        ids::POLICY_AGENT
+    }
+
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn version(&self) -> u32 {
+        VERSION
+    }
+
+    fn requests(&self) -> &'static [RequestKind] {
+        // What policies look at again is no execution of a function, so no quota counts it.
+        &[RequestKind { this: POLICY_DUE, asked_by: AskedBy::Hosts, meters: Meters::NONE }]
+    }
+
+    async fn run(&self, request: &VerifiedSpan, context: &Context<'_>) -> Result<Effects, KernelError> {
+        Ok(match look(request, context).await? {
+            Looked::Decided(decided, drafts) => Effects::new(Ok(json!({"decided": decided}))).emitted(drafts),
+            Looked::Failed(failure) => Effects::new(Err(failure)),
+        })
+    }
+}
+
+/// What came of looking at the span again.
+enum Looked {
+    /// What was decided, and what follows.
+    Decided(&'static str, Vec<Draft>),
+    /// The policy cannot decide.
+    Failed(Failure),
+}
+
+async fn look(request: &VerifiedSpan, context: &Context<'_>) -> Result<Looked, KernelError> {
+    let (tenant, authorities) = (&request.tenant_id, &context.trusted.authorities);
+    let known = context.function.filter(|span| span.entity_type == "policy").cloned();
+    let found = match (known, request.parent_id) {
+        (Some(known), _) => Some(known),
+        // It has a new version since the request was taken.
+        (None, Some(id)) => context.runtime.find(tenant, id).await?.and_then(|span| span.verify(&mut Verifier::new()).ok()),
+        (None, None) => None,
+    };
+    let Some(policy_span) = found.filter(|span| span.entity_type == "policy") else {
+        let message = "the policy is gone, or its last version does not verify";
+        return Ok(Looked::Failed(Failure::new("policy_not_found", message)));
+    };
+    if policy_span.status.as_deref() != Some("active") {
+        return Ok(Looked::Decided("the policy is not active", Vec::new()));
+    }
+    if let Err(error) = authorities.check(&policy_span) {
+        return Ok(Looked::Failed(Failure::new("policy_not_authorised", error.to_string())));
+    }
+    let policy = match Policy::of(&policy_span) {
+        Ok(policy) => policy,
+        Err(failure) => return Ok(Looked::Failed(failure)),
+    };
+    let subject = request.related_to.first().copied();
+    let span = match subject {
+        Some(id) => context.runtime.find(tenant, id).await?,
+        None => None,
+    };
+    let Some(span) = span.and_then(|span| span.verify(&mut Verifier::new()).ok()) else {
+        return Ok(Looked::Decided("the span is gone", Vec::new()));
+    };
+    if !policy.concerns(&span.entity_type) {
+        return Ok(Looked::Decided("the policy is not about such spans", Vec::new()));
+    }
+    let now = context.attempt.started;
+    // What the request says of its depth was written by a host, as its first version shows.
+    let depth = request::cause(request).and_then(|cause| cause.get("depth")).and_then(Value::as_u64).unwrap_or(0);
+    let cause = Cause { policy: &policy_span, span: &span, depth: depth.saturating_sub(1), now };
+    let mut said = "act";
+    let decided = match policy.decide_cel(&span, Facts::default(), now) {
+        Ok(Decision::Act(actions)) => {
+            let effects = actions.into_iter().enumerate().map(|(index, action)| cause.effect(action, index, &context.rules));
+            let write = |consequence| match consequence {
+                Consequence::Write(effect) => Ok(*effect),
+                Consequence::Count(_) => Err(Failure::new("invalid_action", "`count` and content.due do not go together")),
+            };
+            effects.map(|effect| effect.and_then(write)).collect::<Result<Vec<Effect>, _>>()
+        }
+        Ok(Decision::Later(due)) => {
+            said = "later";
+            Ok(vec![cause.later(due)])
+        }
+        Ok(Decision::Pass) => return Ok(Looked::Decided("pass", Vec::new())),
+        Err(failure) => Err(failure),
+    };
+    let effects = decided.unwrap_or_else(|failure| {
+        said = "could not decide";
+        vec![cause.violation("error", &failure, now.day())]
+    });
+    let mut drafts: Vec<Draft> = Vec::with_capacity(effects.len());
+    for effect in effects {
+        let id = effect.draft.columns().id;
+        let there = Query::new().tenant(tenant).id(id).versions(Versions::All).limit(1);
+        if drafts.iter().all(|draft| draft.columns().id != id) && context.runtime.scan(&there, None).await?.rows.is_empty() {
+            drafts.push(effect.draft);
+        }
+    }
+    Ok(Looked::Decided(said, drafts))
+}

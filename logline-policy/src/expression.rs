@@ -1,0 +1,195 @@
+//! CEL expressions: compiled and checked when a policy is published, never evaluated before their bound is known.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, LazyLock};
+
+use cel::common::ast::{EntryExpr, Expr, IdedExpr, operators};
+use cel::{Context, Env, Program};
+use logline_core::Failure;
+use logline_core::Timestamp;
+use serde_json::Value;
+
+use crate::bound::{Bound, Size, bound};
+use crate::value::to_cel;
+
+/// The longest expression, bytes.
+const MAX_SOURCE: usize = 4096;
+
+/// The deepest expression, nodes within nodes.
+const MAX_DEPTH: usize = 100;
+
+/// What an evaluation may cost, in units of [`bound`]: all expressions of a policy together, about a tenth of a second.
+pub(super) const MAX_COST: u64 = 1_000_000;
+
+/// A usual span, for telling at publication what would never do.
+pub(super) const USUAL: Size = Size { items: 80, bytes: 4096 };
+
+/// Everything an expression may call. Each is linear in what it is given; what is not (regular expressions, joins) is left out.
+const FUNCTIONS: &[&str] = &[
+    operators::CONDITIONAL,
+    operators::LOGICAL_AND,
+    operators::LOGICAL_OR,
+    operators::LOGICAL_NOT,
+    operators::SUBSTRACT,
+    operators::ADD,
+    operators::MULTIPLY,
+    operators::DIVIDE,
+    operators::MODULO,
+    operators::EQUALS,
+    operators::NOT_EQUALS,
+    operators::GREATER_EQUALS,
+    operators::LESS_EQUALS,
+    operators::GREATER,
+    operators::LESS,
+    operators::NEGATE,
+    operators::INDEX,
+    operators::NOT_STRICTLY_FALSE,
+    operators::IN,
+    "bool",
+    "contains",
+    "double",
+    "duration",
+    "dyn",
+    "endsWith",
+    "getDate",
+    "getDayOfMonth",
+    "getDayOfWeek",
+    "getDayOfYear",
+    "getFullYear",
+    "getHours",
+    "getMilliseconds",
+    "getMinutes",
+    "getMonth",
+    "getSeconds",
+    "int",
+    "size",
+    "startsWith",
+    "string",
+    "timestamp",
+    "type",
+    "uint",
+];
+
+static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
+
+/// A compiled expression that names only what it may.
+pub(super) struct Expression {
+    program: Program,
+}
+
+impl std::fmt::Debug for Expression {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Expression").field(&self.program.source_info().source).finish()
+    }
+}
+
+impl Expression {
+    /// Compiles `source`, which stands at `place`; it may name `variables`.
+    ///
+    /// # Errors
+    /// Where it is wrong, as line and column, and why. Code `invalid_expression`.
+    pub(super) fn compile(source: &str, place: &str, variables: &[&str]) -> Result<Self, Failure> {
+        let invalid = |reason: String| Failure::new("invalid_expression", format!("{place}: {reason}"));
+        if source.len() > MAX_SOURCE {
+            return Err(invalid(format!("the expression has {} bytes, the limit is {MAX_SOURCE}", source.len())));
+        }
+        // The parser is another's; were it to panic on some input, that input is refused.
+        let compiled = catch_unwind(AssertUnwindSafe(|| ENV.compile(source)));
+        let program = compiled.map_err(|_| invalid("the expression cannot be read".to_owned()))?.map_err(|errors| {
+            let first = errors.errors.first();
+            let reason = first
+                .map_or_else(|| "it cannot be read".to_owned(), |e| format!("line {}, column {}: {}", e.pos.0, e.pos.1, e.msg));
+            invalid(reason)
+        })?;
+        let expression = Self { program };
+        let mut known: Vec<String> = variables.iter().map(|name| (*name).to_owned()).collect();
+        expression
+            .check(expression.program.expression(), &mut known, 0)
+            .map_err(|(id, reason)| invalid(format!("{}{reason}", expression.position(id))))?;
+        Ok(expression)
+    }
+
+    /// Where a node stands in the source.
+    fn position(&self, id: u64) -> String {
+        let info = self.program.source_info();
+        let Some((start, _)) = info.offset_for(id) else { return String::new() };
+        let before = info.source.get(..start as usize).unwrap_or(&info.source);
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        format!("line {line}, column {column}: ")
+    }
+
+    fn check(&self, node: &IdedExpr, known: &mut Vec<String>, depth: usize) -> Result<(), (u64, String)> {
+        if depth > MAX_DEPTH {
+            return Err((node.id, format!("it is deeper than {MAX_DEPTH}: take it apart")));
+        }
+        let each = |parts: Vec<&IdedExpr>, known: &mut Vec<String>| {
+            parts.into_iter().try_for_each(|part| self.check(part, known, depth + 1))
+        };
+        match &node.expr {
+            Expr::Unspecified => Err((node.id, "an expression is missing".to_owned())),
+            Expr::Literal(_) => Ok(()),
+            Expr::Ident(name) => {
+                if known.iter().any(|known| known == name) || TYPES.contains(&name.as_str()) {
+                    return Ok(());
+                }
+                let named: Vec<_> = known.iter().filter(|name| !name.starts_with('@')).map(String::as_str).collect();
+                Err((node.id, format!("`{name}` is unknown: there are {}", named.join(", "))))
+            }
+            Expr::Select(select) => self.check(&select.operand, known, depth + 1),
+            Expr::List(list) if list.optional_indices.is_empty() => each(list.elements.iter().collect(), known),
+            Expr::Map(map) => map.entries.iter().try_for_each(|entry| match &entry.expr {
+                EntryExpr::MapEntry(entry) if !entry.optional => each(vec![&entry.key, &entry.value], known),
+                _ => Err((node.id, "optional entries are not supported".to_owned())),
+            }),
+            Expr::List(_) => Err((node.id, "optional elements are not supported".to_owned())),
+            Expr::Struct(_) => Err((node.id, "types cannot be constructed here".to_owned())),
+            Expr::Call(call) => {
+                if !FUNCTIONS.contains(&call.func_name.as_str()) {
+                    return Err((node.id, format!("`{}` cannot be called here", call.func_name)));
+                }
+                each(call.target.iter().map(AsRef::as_ref).chain(&call.args).collect(), known)
+            }
+            Expr::Comprehension(loops) => {
+                self.check(&loops.iter_range, known, depth + 1)?;
+                self.check(&loops.accu_init, known, depth + 1)?;
+                let outer = known.len();
+                known.extend([&loops.iter_var, &loops.accu_var].into_iter().chain(&loops.iter_var2).cloned());
+                let inner = each(vec![&loops.loop_cond, &loops.loop_step, &loops.result], known);
+                known.truncate(outer);
+                inner
+            }
+        }
+    }
+
+    /// What it costs at most where its variables have these sizes.
+    pub(super) fn bound(&self, sizes: &BTreeMap<String, Size>) -> Bound {
+        bound(self.program.expression(), sizes)
+    }
+
+    /// Its value.
+    ///
+    /// # Errors
+    /// Why there is none: code `evaluation_failed`.
+    pub(super) fn evaluate(&self, given: &Context<'_, '_>) -> Result<cel::Value, Failure> {
+        self.program.execute(given).map_err(|error| {
+            let source: String = self.program.source_info().source.chars().take(80).collect();
+            Failure::new("evaluation_failed", format!("`{source}`: {error}"))
+        })
+    }
+}
+
+/// Names of types, to compare `type(x)` with.
+const TYPES: &[&str] = &["bool", "bytes", "double", "int", "list", "map", "null_type", "string", "type", "uint"];
+
+/// What expressions are evaluated with.
+pub(super) fn context(variables: &[(&str, &Value)], now: Timestamp) -> Context<'static, 'static> {
+    let mut context = Context::with_env(Arc::clone(&ENV));
+    for (name, value) in variables {
+        context.add_variable_from_value(*name, to_cel(value));
+    }
+    context.add_variable_from_value("day", cel::Value::String(Arc::new(now.day().to_string())));
+    context.add_variable_from_value("now", cel::Value::Timestamp(now.to_utc().fixed_offset()));
+    context
+}

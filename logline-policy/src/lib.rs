@@ -1,0 +1,42 @@
+//! Policies: spans that decide what follows from other spans, in CEL or in WebAssembly.
+//!
+//! A host installs [`all`]: `Host::builder().install(logline_policy::all())`. `docs/policies.md` is the specification.
+
+mod action;
+mod agent;
+mod batch;
+mod bound;
+mod cursor;
+mod dry_run;
+mod due;
+mod effects;
+mod expression;
+mod policy;
+mod seeds;
+mod template;
+mod value;
+mod wasm;
+
+use logline_core::KernelSet;
+
+pub use action::{Action, MAX_ACTIONS};
+pub use agent::{AgentOptions, AgentReport, PolicyAgent};
+pub use dry_run::{DryRunOptions, Foreseen, dry_run};
+pub use due::PolicyDue;
+pub use effects::MAX_DEPTH;
+pub use policy::{DEFAULT_EFFECTS_PER_DAY, Decision, Facts, Policy, PolicyValidator};
+pub use seeds::{built_in_policies, install_policies, policy_id};
+pub use wasm::Sandboxed;
+
+/// The `this` of a request to decide about a span again, at a time that the policy has named.
+pub const POLICY_DUE: &str = "policy.due";
+
+/// The name of kernel and loop, which share a function span.
+const NAME: &str = "policy_agent";
+const VERSION: u32 = 1;
+
+/// Everything of this crate: the kernel and the loop `policy_agent`, what checks policies before they are published, and the seed.
+#[must_use]
+pub fn all() -> KernelSet {
+    KernelSet::new().kernel(PolicyDue).service(PolicyAgent::default()).validator(PolicyValidator).seeds(seeds::kernels())
+}

@@ -1,0 +1,52 @@
+//! The line between a guest and its host: one question at a time, and what the call has used.
+
+use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::{Mutex, MutexGuard};
+
+use logline_core::Failure;
+use serde_json::Value;
+use tokio::sync::{Notify, oneshot};
+
+/// What the host answers: a value, or a refusal. The guest gets either and goes on.
+pub(crate) type Answer = Result<Value, Failure>;
+
+/// A question of the guest to its host.
+pub(crate) struct Question {
+    pub(crate) op: i32,
+    pub(crate) argument: Value,
+    pub(crate) reply: oneshot::Sender<Answer>,
+}
+
+/// Shared by the guest and whoever runs it. What it says of use is readable after a call that was stopped from outside.
+#[derive(Default)]
+pub(crate) struct HostChannel {
+    pub(crate) fuel: AtomicU64,
+    pub(crate) peak_memory: AtomicU64,
+    pub(crate) host_calls: AtomicU32,
+    question: Mutex<Option<Question>>,
+    rung: Notify,
+}
+
+impl HostChannel {
+    fn question(&self) -> MutexGuard<'_, Option<Question>> {
+        self.question.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Asks the host; `None` where nobody answers any more.
+    pub(crate) async fn ask(&self, op: i32, argument: Value) -> Option<Answer> {
+        let (reply, answer) = oneshot::channel();
+        *self.question() = Some(Question { op, argument, reply });
+        self.rung.notify_one();
+        answer.await.ok()
+    }
+
+    /// The question that waits, if one does.
+    pub(crate) fn take(&self) -> Option<Question> {
+        self.question().take()
+    }
+
+    /// Waits until there may be a question to take.
+    pub(crate) async fn asked(&self) {
+        self.rung.notified().await;
+    }
+}
