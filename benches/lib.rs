@@ -1,4 +1,4 @@
-//! What the benches measure with: one realistic span of about 1.2 KB, and ledgers on temporary files.
+//! Test data of the benches: a realistic span of about 1.2 KB, and functions that seal and append many of them.
 
 pub mod plain;
 
@@ -7,7 +7,7 @@ use logline_core::{Draft, KeyPair, Scope, SealError, SystemClock, SystemIds, Ver
 use serde_json::json;
 use uuid::Uuid;
 
-/// A draft of an execution; sealed, its payload has 1.2 KB.
+/// A draft of an execution. When it is sealed, its payload has about 1.2 KB. `n` is a number in its `input`.
 #[must_use]
 pub fn draft(n: u64) -> Draft {
     Draft::new("execution")
@@ -31,24 +31,24 @@ pub fn draft(n: u64) -> Draft {
         .stamp(&SystemClock, &SystemIds)
 }
 
-/// The key the benches sign with.
+/// The key that the benches sign with. It is made from a fixed seed.
 #[must_use]
 pub fn key() -> KeyPair {
     KeyPair::from_seed(&[7; 32])
 }
 
-/// So many sealed spans.
+/// Makes `spans` sealed spans from [`draft`].
 ///
 /// # Errors
-/// None that the draft above could cause.
+/// Returns the error of the seal. The spans of [`draft`] cause none.
 pub fn sealed(spans: u64) -> Result<Vec<VerifiedSpan>, SealError> {
     (0..spans).map(|n| draft(n).seal_local(&key())).collect()
 }
 
-/// Fills a ledger with so many spans, a thousand at a time.
+/// Appends `spans` spans to a ledger, 1,000 in each append.
 ///
 /// # Errors
-/// The ledger's.
+/// Returns the ledger's error if an append fails.
 pub async fn fill(ledger: &logline_sqlite::SqliteLedger, spans: u64) -> Result<(), LedgerError> {
     for start in (0..spans).step_by(1000) {
         let batch =

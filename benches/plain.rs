@@ -1,5 +1,5 @@
-//! The plain side: what any program would do to insert the same rows into a table with the same columns and indexes, without
-//! row-level security, triggers and signing.
+//! The plain side of the comparison. It inserts the same rows into a table with the same columns and indexes, without row-level
+//! security, triggers and signing.
 #![allow(
     clippy::missing_panics_doc,
     clippy::unwrap_used,
@@ -13,7 +13,8 @@ use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, PgPool, Postgres};
 
-/// Makes the table.
+/// SQL that creates the table `plain.registry` from the ledger's table: the same columns and indexes, without triggers and
+/// row-level security.
 pub const DDL: &str = "CREATE SCHEMA plain;
     CREATE TABLE plain.registry (LIKE ledger.universal_registry INCLUDING DEFAULTS INCLUDING IDENTITY INCLUDING INDEXES)";
 
@@ -21,7 +22,7 @@ const COLUMNS: &str = "id, seq, entity_type, who, did, this, at, parent_id, rela
     status, is_deleted, name, description, code, language, runtime, input, output, error, content, duration_ms, trace_id, \
     prev_hash, curr_hash, signature, public_key, metadata";
 
-/// A span's columns as any program would make them, JSON as text.
+/// A span with those columns as text that are bound as text. JSON columns are canonical JSON.
 pub struct Plain {
     span: SignedSpan,
     at: String,
@@ -31,7 +32,7 @@ pub struct Plain {
 }
 
 impl Plain {
-    /// The texts of a span.
+    /// Makes the texts of a span.
     #[must_use]
     pub fn new(span: SignedSpan) -> Self {
         let related: Vec<_> = span.related_to.iter().map(ToString::to_string).collect();
@@ -48,7 +49,7 @@ impl Plain {
 
 type Statement<'q> = Query<'q, Postgres, PgArguments>;
 
-/// Binds one row, or a column of rows.
+/// Binds the 30 columns. With `value` it binds one row, with `column` an array of each column of many rows.
 macro_rules! bind_columns {
     ($query:expr, |$row:ident| $each:ident) => {
         $query
@@ -85,7 +86,7 @@ macro_rules! bind_columns {
     };
 }
 
-/// How the texts among the parameters are read.
+/// Number and SQL type of the parameters that are bound as text and cast by the server.
 const CASTS: [(usize, &str); 7] =
     [(7, "timestamptz"), (9, "uuid[]"), (20, "jsonb"), (21, "jsonb"), (22, "jsonb"), (23, "jsonb"), (30, "jsonb")];
 
@@ -93,7 +94,7 @@ fn cast(number: usize) -> &'static str {
     CASTS.iter().find(|(n, _)| *n == number).map_or("", |(_, name)| name)
 }
 
-/// One row.
+/// The statement that inserts one row with 30 parameters.
 #[must_use]
 pub fn single_sql() -> String {
     let marks: Vec<_> =
@@ -101,7 +102,7 @@ pub fn single_sql() -> String {
     format!("INSERT INTO plain.registry ({COLUMNS}) VALUES ({})", marks.join(", "))
 }
 
-/// Many rows, each column an array.
+/// The statement that inserts many rows. Each of its 30 parameters is an array with one column of all rows.
 #[must_use]
 pub fn batch_sql() -> String {
     let names: Vec<_> = (1..=30).map(|n| format!("c{n}")).collect();
@@ -116,7 +117,7 @@ pub fn batch_sql() -> String {
     )
 }
 
-/// Inserts one row.
+/// Inserts one row. `sql` is the text of [`single_sql`].
 pub async fn insert_one(pool: &PgPool, sql: &str, row: &Plain) {
     macro_rules! value {
         (|$r:ident| $value:expr) => {{
@@ -128,7 +129,7 @@ pub async fn insert_one(pool: &PgPool, sql: &str, row: &Plain) {
     bind_columns!(query, |row| value).execute(pool).await.unwrap();
 }
 
-/// Inserts many rows in one statement.
+/// Inserts many rows in one statement. `sql` is the text of [`batch_sql`].
 pub async fn insert_batch(pool: &PgPool, sql: &str, rows: &[Plain]) {
     macro_rules! column {
         (|$r:ident| $value:expr) => {

@@ -1,4 +1,4 @@
-//! The book of LogLine. Every page is compiled, so that its Rust examples are true.
+//! The documentation pages of LogLine. Every Rust example in them is compiled as a doctest.
 
 #[doc = include_str!("../README.md")]
 pub mod readme {}

@@ -1,4 +1,4 @@
-//! Canonical form, seal and verify beside what they are made of.
+//! Canonical form, seal and verify, compared with the operations that they consist of.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a bench that fails may panic")]
 
 use std::hint::black_box;
@@ -10,7 +10,7 @@ use logline_core::{Verifier, canonical};
 use serde::Serialize;
 use serde_json::Value;
 
-/// The same columns as a plain struct, for serde_json: what a service without a canonical form would hash.
+/// The same columns as a plain struct for serde_json. A service without a canonical form would hash this.
 #[derive(Serialize)]
 struct Plain<'a> {
     at: String,
@@ -42,7 +42,7 @@ struct Plain<'a> {
 
 fn crypto(c: &mut Criterion) {
     let span = draft(7).seal_local(&key()).unwrap().into_signed();
-    // Texts are made beforehand: the floor is serialising and hashing alone.
+    // Texts are made before the clock starts, so the floor is serialising and hashing alone.
     let plain = Plain {
         at: span.at.to_string(),
         description: span.description.as_deref(),

@@ -1,7 +1,7 @@
-//! What a ledger in PostgreSQL costs when it has grown: the same calls on a small and on a large database of one server, in
-//! turns, each after a vacuum and a checkpoint. What counts are the ratios of the medians.
+//! How calls of a PostgreSQL ledger slow down when the ledger grows. The same calls alternate between a small and a large
+//! database of one server, each after a vacuum and a checkpoint. The result is the ratio of their medians.
 //!
-//! `cargo bench -p logline-benches --bench growth [-- SMALL LARGE SAMPLES]`, sizes in spans.
+//! `cargo bench -p logline-benches --bench growth [-- SMALL LARGE SAMPLES]`. The sizes are numbers of spans.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -25,7 +25,7 @@ use uuid::Uuid;
 const TENANTS: usize = 8;
 const SHARED_BUFFERS: &str = "shared_buffers = '512MB'";
 const BATCH: usize = 1000;
-/// Requests in a batch, each with three versions; the rest are notes.
+/// Requests in a batch, each with three versions. The other spans of the batch are notes.
 const REQUESTS: usize = 33;
 
 fn tenant(n: usize) -> String {
@@ -55,7 +55,7 @@ fn seal(draft: Draft) -> VerifiedSpan {
     draft.stamp(&SystemClock, &SystemIds).seal_local(&key()).unwrap()
 }
 
-/// Notes, and requests that have come and gone.
+/// A batch of notes and of requests that have ended.
 fn batch(n: usize) -> Vec<VerifiedSpan> {
     let mut spans: Vec<_> = (0..BATCH - 3 * REQUESTS).map(|i| note(n * BATCH + i)).collect();
     for _ in 0..REQUESTS {
@@ -70,9 +70,9 @@ fn batch(n: usize) -> Vec<VerifiedSpan> {
 struct Grown {
     ledger: PgLedger,
     size: usize,
-    /// Some of its spans.
+    /// Tenant and id of one span of each batch.
     sample: Vec<(String, Uuid)>,
-    /// Places inside a tenant's rows, with many notes after each.
+    /// Positions inside a tenant's rows, with many notes after each.
     cursors: Vec<(String, Cursor)>,
 }
 
@@ -86,7 +86,7 @@ impl Grown {
         let (mut sample, mut cursors) = (Vec::new(), Vec::new());
         let batches = size.div_ceil(BATCH);
         let started = Instant::now();
-        // Sealed on the other processor while the server inserts.
+        // Another thread seals the next batches while the server inserts.
         let (made, mut ready) = tokio::sync::mpsc::channel(4);
         std::thread::spawn(move || (0..batches).all(|n| made.blocking_send(batch(n)).is_ok()));
         let mut n = 0;
@@ -109,11 +109,11 @@ impl Grown {
         Self { ledger, size, sample, cursors }
     }
 
-    /// One round of a call: how long each of `samples` took.
+    /// One round of a call. Returns the time of each of `samples` calls.
     async fn round(&self, call: Call, samples: usize) -> Vec<Duration> {
         let mut times = Vec::with_capacity(samples);
         let day = self.ledger.now().await.unwrap().day();
-        // Everything that is not the call itself is made beforehand.
+        // Everything that does not belong to the call is made before the clock starts.
         let spans: Vec<_> = match call {
             Call::Claim => {
                 let requests: Vec<_> = (0..samples).map(|_| request("tenant_1")).collect();
@@ -133,7 +133,7 @@ impl Grown {
         let mut spans = spans.into_iter();
         let mut claimed = Vec::new();
         for n in 0..samples {
-            // A walk over the whole of it.
+            // Consecutive calls use different parts of the ledger.
             let at = n.wrapping_mul(7919);
             let (tenant, id) = &self.sample[at % self.sample.len()];
             let runtime = Scope::runtime(tenant.as_str());
@@ -161,7 +161,7 @@ impl Grown {
             }
             times.push(started.elapsed());
         }
-        // What was claimed ends, so that open work is the same in every round.
+        // Complete every claimed request, so that the number of open requests is the same in every round.
         let done: Vec<_> = claimed.iter().map(|span| seal(next(span, "complete"))).collect();
         self.ledger.append(&Scope::runtime("tenant_1"), done, &AppendOptions::default()).await.unwrap();
         times

@@ -1,5 +1,5 @@
-//! Appends on PostgreSQL beside plain sqlx inserts into a table with the same columns and indexes, without row-level security,
-//! triggers and signing. Ours and plain alternate within one run; what counts are the ratios of the medians.
+//! Appends on PostgreSQL, compared with plain sqlx inserts into a table with the same columns and indexes, without row-level
+//! security, triggers and signing. Both sides alternate within one run. The result is the ratio of their medians.
 //!
 //! `cargo bench -p logline-benches --bench postgres [-- SECONDS ROUNDS [batches|singles|watch]]`
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, reason = "a bench that fails may panic, and it prints")]
@@ -33,7 +33,8 @@ fn scope(span: &VerifiedSpan) -> Scope {
     Scope::user(span.tenant_id.as_str(), span.owner_id.as_str())
 }
 
-/// Rows a second of `callers` that each do `work` again and again. Spans are sealed beforehand: signing is on neither side.
+/// Rows per second of `callers` that each repeat `work` for at most `seconds` or `spans` rows. All spans are sealed before the
+/// clock starts, so signing is not counted.
 async fn rate<F, Fut>(callers: usize, seconds: f64, spans: usize, work: F) -> f64
 where
     F: Fn(VerifiedSpan) -> Fut + Send + Sync + 'static,
@@ -109,7 +110,7 @@ impl Bench {
             let rows = (count * size) as f64;
             let started = Instant::now();
             for batch in batches.iter().cloned() {
-                // Making the texts is part of the work on both sides.
+                // Both sides make the texts of their columns while the clock runs.
                 let batch: Vec<_> = batch.into_iter().map(|span| Plain::new(span.into_signed())).collect();
                 insert_batch(&pool, &sql, &batch).await;
             }
@@ -151,7 +152,7 @@ impl Bench {
         self.report(&what, plain, ours);
     }
 
-    /// The same load without and with a watch that reads every row.
+    /// The same load without and with a watch of one tenant.
     async fn watched(&self, callers: usize) {
         let (mut without, mut with) = (Vec::new(), Vec::new());
         let spans = (self.seconds * 30_000.0) as usize / callers;

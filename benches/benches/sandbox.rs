@@ -1,13 +1,15 @@
-//! The sandbox beside bare wasmtime, and what compiling, many functions and spinning neighbours cost.
+//! The sandbox compared with wasmtime alone, and the cost of compiling, of many functions, and of functions that loop beside
+//! others.
 //!
-//! `cargo bench -p logline-benches --bench sandbox [-- ROUNDS [fresh|compile|rotation|spinners]]`, and with `--features component-model` the
-//! same function as a component.
+//! `cargo bench -p logline-benches --bench sandbox [-- ROUNDS [fresh|compile|rotation|spinners]]`. With
+//! `--features component-model` it also runs the same function as a component.
 //!
-//! - `fresh`: a call of a function that returns its argument, 1 KiB of JSON, in an instance of its own. Beside it, in turns, wasmtime
-//!   with the same settings: pool, fuel, `InstancePre`, without a time limit, host or asynchrony, and serde_json both ways.
-//! - `compile`: from the binary to the first answer, by size, and the same from the cache of machine code on disk.
-//! - `rotation`: one call each of 1,000 different functions, over and over.
-//! - `spinners`: 64 short calls at once, alone and with four functions that spin beside them.
+//! - `fresh`: a call of a function that returns its argument, 1 KiB of JSON, with a new instance for each call. It alternates
+//!   with wasmtime alone with the same settings (pool, fuel, `InstancePre`) and serde_json in both directions, but without a
+//!   time limit, a host or asynchronous calls.
+//! - `compile`: the time from the binary to the first answer, by size, without and with the cache of machine code on disk.
+//! - `rotation`: one call of each of 1,000 different functions, repeated.
+//! - `spinners`: 64 short calls at once, alone and beside four functions that loop without end.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -31,7 +33,7 @@ use logline_wasm::{CacheKey, WasmOptions, WasmSandbox};
 use serde_json::{Value, json};
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, InstancePre, Linker, Module, PoolingAllocationConfig, Store};
 
-/// Returns its argument; `{items}` and `{n}` make different functions of it.
+/// A function that returns its argument. Different `items` make different functions.
 fn echo(items: &str) -> String {
     format!(
         r#"(module
@@ -89,7 +91,7 @@ fn payment() -> Value {
         "ip_country": "DE", "attempts_last_hour": 1, "note": "x".repeat(180)})
 }
 
-/// wasmtime by itself.
+/// wasmtime without the sandbox.
 struct Bare {
     engine: Engine,
     pre: InstancePre<()>,
@@ -104,7 +106,7 @@ impl Bare {
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
         config.consume_fuel(true).cranelift_nan_canonicalization(true).memory_reservation(64 << 20).memory_guard_size(64 << 10);
         let engine = Engine::new(&config).unwrap();
-        // The benches' wasmtime reads no text.
+        // wasmtime is built here without its reader of WebAssembly text.
         let module = Module::new(&engine, wat::parse_str(echo("")).unwrap()).unwrap();
         let pre = Linker::new(&engine).instantiate_pre(&module).unwrap();
         Self { engine, pre }

@@ -1,4 +1,4 @@
-//! Appends, scans and audits on SQLite, beside raw inserts into the same table with the same indexes and triggers.
+//! Appends, scans and audits on SQLite, compared with raw inserts into the same table with the same indexes and triggers.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a bench that fails may panic")]
 
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use rusqlite::types::Value as Sql;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-/// The columns of a row as any program would bind them, made beforehand.
+/// The columns of a row as any program would bind them.
 fn raw_row(span: &VerifiedSpan) -> Vec<Sql> {
     let text = |text: Option<&str>| text.map_or(Sql::Null, |t| Sql::Text(t.to_owned()));
     let json = |value: Option<&serde_json::Value>| value.map_or(Sql::Null, |v| Sql::Text(canonical::to_string(v)));
@@ -64,7 +64,7 @@ struct Raw {
 }
 
 impl Raw {
-    /// The ledger's own schema, written to without the ledger.
+    /// Makes a file with the ledger's schema and opens it without the ledger.
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("raw");
@@ -93,7 +93,7 @@ fn open() -> (TempDir, SqliteLedger) {
     (folder, ledger)
 }
 
-/// Signing is not counted on either side: the batches are made before the clock starts.
+/// Compares batches. Signing is not counted on either side: the batches are sealed before the clock starts.
 fn append(c: &mut Criterion) {
     let runtime = Runtime::new().unwrap();
     for batch in [1_u64, 100, 1000] {
@@ -138,7 +138,7 @@ fn append(c: &mut Criterion) {
     }
 }
 
-/// Whole signed appends by many callers, each waiting for its own receipt.
+/// Sealing and appending by many callers, each of which waits for its own receipt.
 fn concurrent(c: &mut Criterion) {
     let runtime = Runtime::new().unwrap();
     let mut group = c.benchmark_group("signed appends");

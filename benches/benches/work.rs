@@ -1,12 +1,13 @@
-//! Requests from the queue to their recorded, signed outcome: a no-op WebAssembly function, every row signed and chained.
+//! Requests from the queue to their recorded, signed outcome. The function is WebAssembly and returns its input; every row is
+//! signed and chained.
 //!
 //! `cargo bench -p logline-benches --bench work [-- REQUESTS ROUNDS [drain|latency|idle|growth]]`
 //!
-//! - `drain`: the requests are there before the workers start. Beside it, in the same run, the same rows (three for each request)
-//!   inserted in batches of 100 into a plain table, without signing, chaining, policies, queue and sandbox.
+//! - `drain`: requests per second if all requests are stored before the workers start. The same run inserts the same rows
+//!   (three for each request) in batches of 100 into a plain table, without signing, chaining, policies, queue and sandbox.
 //! - `latency`: 100 requests a second, from before `submit` to the commit of the outcome, by the server's own commit times.
-//! - `idle`: transactions a second that ten waiting workers cause.
-//! - `growth`: claims with few and with many finished requests in the ledger.
+//! - `idle`: transactions per second that ten idle workers cause.
+//! - `growth`: requests per second with few and with many finished requests in the ledger.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -49,7 +50,7 @@ const FUNCTION: &str = r#"(module
   (func (export "run") (param $ptr i32) (param $len i32) (result i64)
     (i64.or (i64.shl (i64.extend_i32_u (local.get $ptr)) (i64.const 32)) (i64.extend_i32_u (local.get $len)))))"#;
 
-/// Counts ended attempts, without a look at the store.
+/// Counts ended attempts by the worker's metric, without reading the ledger.
 #[derive(Default)]
 struct Ended {
     count: AtomicU64,
@@ -109,7 +110,7 @@ fn function(tenant: &str) -> Uuid {
     ids::derive("function", &[tenant, "echo"])
 }
 
-/// A ledger with kernels and one function for each tenant.
+/// Publishes the manifest, installs the kernels, and publishes one function for each tenant.
 async fn prepare(ledger: Arc<dyn WorkQueue>) {
     let mut manifest = Manifest::first(RootSet::new([key(1).public_key()], 1))
         .allow("run_code", ids::RUN_CODE)
@@ -162,7 +163,7 @@ async fn submit(host: &Host, count: usize) {
     }
 }
 
-/// Workers with a ledger handle each, as processes would have.
+/// Workers. Each has a ledger handle of its own, as separate processes would have.
 struct Fleet {
     stop: tokio::sync::watch::Sender<()>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
@@ -191,7 +192,7 @@ impl Fleet {
     }
 }
 
-/// Where a fleet works.
+/// The backend that a fleet works on.
 enum Site {
     Postgres(PrivateServer),
     Sqlite(tempfile::TempDir),
@@ -240,7 +241,7 @@ impl Site {
         hosts
     }
 
-    /// Requests a second from the queue to their outcome.
+    /// Submits all requests, then starts the workers. Returns requests per second from their start to the last outcome.
     async fn drain(&self, ended: &Ended, workers: usize, requests: usize) -> f64 {
         submit(&self.hosts(1).await[0], requests).await;
         let hosts = self.hosts(workers).await;
@@ -255,7 +256,7 @@ impl Site {
         requests as f64 / seconds
     }
 
-    /// Requests a second if their rows were inserted plainly.
+    /// Requests per second if the same rows are inserted into the plain table.
     async fn floor(&self, requests: usize) -> f64 {
         let pool = PgPoolOptions::new().max_connections(1).connect(&self.url()).await.unwrap();
         let ledger = self.ledger().await;
@@ -265,7 +266,7 @@ impl Site {
             rows.extend(ledger.collect(&Scope::Operator, &query, requests * 3).await.unwrap());
         }
         rows.retain(|row| row.entity_type == "execution" || row.prev_hash.is_some());
-        // Under ids of their own, so that rounds do not collide.
+        // Each row gets a new id, so that rounds do not collide.
         for row in &mut rows {
             row.span.id = ids::derive("floor", &[&row.id.to_string(), &row.seq.to_string(), &format!("{:?}", Instant::now())]);
         }
@@ -306,12 +307,12 @@ async fn drains(ended: &Ended, requests: usize, rounds: usize) {
     }
 }
 
-/// 100 requests a second.
+/// Latency at 100 requests a second.
 async fn latency(requests: usize) {
     let site = Site::postgres().await;
     let fleet = Fleet::start(site.hosts(1).await);
     let submitter = host(site.ledger().await, 5).await;
-    // The first ones compile the function and make plans.
+    // The first requests compile the function and make the database's plans.
     for n in 0..50 {
         submitter.submit(request(n)).await.unwrap();
     }
@@ -340,7 +341,7 @@ async fn latency(requests: usize) {
     println!("\n100 requests/s, 1 worker: p50 {:.1} ms, p95 {:.1} ms, p99 {:.1} ms", at(0.5), at(0.95), at(0.99));
 }
 
-/// Ten workers that have nothing to do.
+/// Transactions that ten workers without any work cause.
 async fn idle() {
     let site = Site::postgres().await;
     let fleet = Fleet::start(site.hosts(10).await);
@@ -356,13 +357,13 @@ async fn idle() {
     fleet.stop().await;
 }
 
-/// Drains beside few and beside many finished requests.
+/// Drains with few and with many finished requests in the ledger.
 async fn growth(ended: &Ended, requests: usize) {
     println!("\n| finished before | requests/s |\n|---|---|");
     let site = Site::postgres().await;
     let mut finished = 0;
     for goal in [10_000, 100_000, 1_000_000] {
-        // Finished requests need not have been run for the queue to have them behind it.
+        // For this measurement finished requests need not have run, so their rows are inserted directly.
         let mut superuser = site.superuser().await;
         let sql = "INSERT INTO ledger.universal_registry (id, seq, entity_type, who, this, at, owner_id, tenant_id, visibility, status, is_deleted,
               curr_hash, signature, public_key, metadata)

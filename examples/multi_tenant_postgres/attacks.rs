@@ -1,4 +1,4 @@
-//! What somebody with a stolen login tries, through the library and by plain SQL.
+//! Attacks by somebody who has stolen a login, through the library and with plain SQL.
 
 use logline_core::ledger::{LedgerExt as _, Query};
 use logline_core::{Draft, KeyPair, Scope, SystemClock, SystemIds};
@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 use crate::Result;
 use crate::setup::Database;
 
-/// Runs every attack; true if all failed.
+/// Runs every attack. Returns true if all of them failed.
 pub(crate) async fn run(database: &Database) -> Result<bool> {
     let ledger = PgLedger::connect(PgOptions::new(&database.api)?).await?;
     let mallory = Scope::user("globex", "mallory");

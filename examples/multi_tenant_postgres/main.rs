@@ -1,8 +1,8 @@
 //! Two tenants on one PostgreSQL database: three writer processes, a live tail, and attacks that fail.
 //!
-//! `cargo run --example multi_tenant_postgres` starts a private server; with `DATABASE_URL` set to a superuser's URL of an empty
-//! database it uses that one.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example talks to whoever runs it")]
+//! `cargo run --example multi_tenant_postgres` starts a private server. If `DATABASE_URL` is set, it uses that database, which
+//! must be empty. The URL's login must be a superuser.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example prints its results")]
 
 mod attacks;
 mod setup;
@@ -23,7 +23,7 @@ use serde_json::json;
 
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
-/// Who writes: a process each, with a key of its own that an authority has delegated to.
+/// Tenant and user of each writer. Each is a process of its own with its own key, to which an authority has delegated.
 const WRITERS: [(&str, &str); 3] = [("acme", "alice"), ("acme", "bob"), ("globex", "carol")];
 
 /// How long to wait for a row before it counts as lost.
@@ -35,7 +35,7 @@ struct Options {
     /// Notes that each writer appends.
     #[arg(long, default_value_t = 200)]
     notes: usize,
-    /// Be writer number N against this database (the example starts itself so).
+    /// Run as writer number N on this database. The example starts its own program with this option.
     #[arg(long, hide = true, requires_all = ["url", "keys"])]
     writer: Option<usize>,
     #[arg(long, hide = true)]
@@ -63,7 +63,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// What a writer process does: it knows its tenant, its user, its key and the API's login, and nothing else.
+/// Runs a writer process. It knows only its tenant, its user, its key and the API's login.
 async fn write(number: usize, url: &str, keys: &Path, notes: usize) -> Result<()> {
     let (tenant, user) = WRITERS.get(number).ok_or("there is no such writer")?;
     let ledger = PgLedger::connect(PgOptions::new(url)?.max_connections(2).writers(1)).await?;
@@ -77,7 +77,7 @@ async fn write(number: usize, url: &str, keys: &Path, notes: usize) -> Result<()
     Ok(())
 }
 
-/// Writer processes that end with this one.
+/// The writer processes. They are killed when this is dropped.
 struct Writers(Vec<Child>);
 
 impl Writers {
@@ -109,7 +109,7 @@ impl Writers {
 impl Drop for Writers {
     fn drop(&mut self) {
         for writer in &mut self.0 {
-            // It may have ended by itself.
+            // The writer may have ended by itself.
             let _ = writer.kill();
             let _ = writer.wait();
         }
@@ -123,7 +123,7 @@ async fn run(options: &Options) -> Result<bool> {
     let keys = setup::Keys::prepare(&auditor, &WRITERS).await?;
     println!("the manifest names one authority over hosts; it has delegated to a key of each writer, for an hour");
 
-    // Each sees what its scope may see: acme's worker all of acme, globex's all of globex.
+    // Each tail shows what its scope may see: all rows of acme, and all rows of globex.
     let worker = PgLedger::connect(PgOptions::new(&database.worker)?).await?;
     let mut tails = Vec::new();
     for tenant in ["acme", "globex"] {

@@ -1,4 +1,4 @@
-//! A database with the ledger's schema, logins with one role each, and a key for each process.
+//! Prepares a database with the ledger's schema, logins with one role each, and a key for each writer process.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,31 +14,31 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _};
 
 use crate::Result;
 
-/// Where the ledger is, for each of its logins.
+/// The URL of the ledger for each of its logins.
 pub(crate) struct Database {
     pub(crate) api: String,
     pub(crate) worker: String,
     pub(crate) auditor: String,
-    /// For messages: no password.
+    /// The database's name for messages, without the password.
     pub(crate) shown: String,
-    /// Stops with the example.
+    /// The private server, if the example started one. It stops when this is dropped.
     _server: Option<PrivateServer>,
 }
 
-/// The login of each kind of process, its password, and the one role it is granted. An API host that is broken into cannot
-/// write as a worker.
+/// The login of each kind of process and the one role that it is granted. With separate logins, an attacker who has taken over
+/// an API host cannot write as a worker.
 const LOGINS: [(&str, &str); 3] =
     [("example_api", "logline_app"), ("example_worker", "logline_runtime"), ("example_auditor", "logline_operator")];
 
-/// Made up for this example; yours come from where you keep secrets.
+/// Only for this example. Take real passwords from your secret store.
 const PASSWORD: &str = "only-for-this-example";
 
-/// The database of `DATABASE_URL`, or one on a private server.
+/// Prepares the database of `DATABASE_URL`, or one on a private server.
 pub(crate) async fn database() -> Result<Database> {
     let given = std::env::var("DATABASE_URL").ok();
     let server = if given.is_none() {
         println!("DATABASE_URL is not set: starting a private PostgreSQL server");
-        // Durable, as in production: what the numbers below say includes the disk.
+        // Durable, as in production, so that the printed times include the disk.
         Some(PrivateServer::start(&ServerOptions { durable: true, ..Default::default() })?)
     } else {
         None
@@ -66,18 +66,18 @@ pub(crate) async fn database() -> Result<Database> {
     Ok(Database { api, worker, auditor, shown, _server: server })
 }
 
-/// Keys in a folder that goes with the example: one root, one authority over hosts, and a host key for each writer.
+/// The trust root, and a temporary folder with a key for each writer.
 pub(crate) struct Keys {
     pub(crate) trust: TrustRoot,
     folder: tempfile::TempDir,
 }
 
-/// How long a writer's key counts.
+/// How long a delegation to a writer's key is valid.
 const DELEGATED: Duration = Duration::from_secs(60 * 60);
 
 impl Keys {
-    /// Publishes a manifest that names one authority over hosts. That authority then names each writer's key, for its tenant and
-    /// an hour: a further host takes neither a root key nor a new manifest.
+    /// Publishes a manifest that names one runtime authority. That authority then delegates to each writer's key, for the
+    /// writer's tenant and one hour. Adding a host therefore needs neither a root key nor a new manifest.
     pub(crate) async fn prepare(ledger: &dyn Ledger, writers: &[(&str, &str)]) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let (root, authority) = (KeyPair::generate()?, KeyPair::generate()?);
@@ -107,7 +107,7 @@ impl Keys {
     }
 }
 
-/// Where a writer's key is.
+/// The file of a writer's key.
 pub(crate) fn key_file(folder: &Path, writer: usize) -> PathBuf {
     folder.join(format!("writer-{writer}.key"))
 }

@@ -1,8 +1,8 @@
-//! A ledger that works by itself: a function on a schedule, and policies that follow from what it does. Then what a policy would have
-//! done, and one that cannot work.
+//! A function on a schedule, and policies that react to what it does. Then a dry run, which shows what an unpublished policy
+//! would have done, and policies that are refused because they cannot work.
 //!
 //! `cargo run --example policies -- --help` lists the options.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example talks to whoever runs it")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example prints its results")]
 
 use std::error::Error;
 use std::io;
@@ -26,7 +26,7 @@ type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 const TENANT: &str = "acme";
 
-/// The function: it answers what it was called with, which holds its slot.
+/// The function: it returns its argument, which contains the slot of the schedule.
 const ECHO: &str = r#"(module
   (memory (export "memory") 2)
   (global $next (mut i32) (i32.const 65536))
@@ -36,10 +36,10 @@ const ECHO: &str = r#"(module
   (func (export "run") (param $ptr i32) (param $len i32) (result i64)
     (i64.or (i64.shl (i64.extend_i32_u (local.get $ptr)) (i64.const 32)) (i64.extend_i32_u (local.get $len)))))"#;
 
-/// Lets a schedule and policies work on a ledger for a while, and shows what they wrote.
+/// Runs a schedule and policies on a ledger for a few seconds, and shows what they wrote.
 #[derive(Parser)]
 struct Options {
-    /// For how long.
+    /// How many seconds the example runs.
     #[arg(long, value_name = "SECONDS", default_value_t = 6, value_parser = clap::value_parser!(u64).range(2..=3600))]
     seconds: u64,
 }
@@ -105,7 +105,7 @@ async fn run(options: &Options) -> Result<bool> {
         scheduler.submitted, worker.recorded, agent.spans, agent.effects
     );
 
-    // The same question to the past: nothing is written.
+    // A dry run over the executions that are stored already. It writes nothing.
     let strict =
         policy("strict", json!({"on": ["execution"], "when": "span.this == 'function.run'", "then": [answer("again")]}));
     let foreseen = dry_run(&host, strict.columns(), &DryRunOptions::default()).await?;
@@ -161,12 +161,12 @@ fn answer(text: &str) -> Value {
     json!({"emit": {"entity_type": "observation", "this": "execution.answered", "content": {"text": text, "slot": "${span.output.input.slot}"}}})
 }
 
-/// At once, about every execution.
+/// A policy that writes an observation as soon as an execution completes.
 fn answered() -> Value {
     json!({"on": ["execution"], "when": "span.this == 'function.run' && span.status == 'complete'", "then": [answer("${span.owner_id} was answered")]})
 }
 
-/// Two seconds after an observation, unless it has been deleted by then.
+/// A policy that writes a reminder two seconds after an observation, unless the observation is deleted by then.
 fn reminder() -> Value {
     json!({
         "on": ["observation"],
@@ -177,7 +177,7 @@ fn reminder() -> Value {
 }
 
 fn show(span: &SignedSpan) {
-    // Steps on the way; the ledger has them all.
+    // Intermediate versions are not shown. The ledger has all of them.
     if span.entity_type == "policy_cursor" || span.status.as_deref() == Some("running") {
         return;
     }

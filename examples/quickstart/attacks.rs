@@ -1,4 +1,4 @@
-//! What the library is for: three attacks on the ledger, and what becomes of them.
+//! Three attacks on the ledger: each is refused, or the audit finds it.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use crate::{Result, TENANT, report};
 const OTHER_TENANT: &str = "globex";
 const STRANGER: &str = "mallory";
 
-/// Runs all three; true where every one of them failed, or was found.
+/// Runs all three attacks. Returns true if each of them was refused or found.
 pub(crate) async fn run(
     host: &Host,
     ledger: &SqliteLedger,
@@ -33,7 +33,7 @@ pub(crate) async fn run(
     Ok(found && refused && apart)
 }
 
-/// Somebody with access to the file rewrites the outcome of one execution with plain SQL.
+/// Somebody with access to the file changes the outcome of one execution with plain SQL.
 async fn tamper(setup: &Setup, ledger: &SqliteLedger, copy: &Path, victim: &SpanKey) -> Result<bool> {
     println!("\nattack 1 a copy of the file, one row changed by SQL behind the library's back");
     ledger.copy_to(copy).await?;
@@ -72,7 +72,7 @@ async fn tamper(setup: &Setup, ledger: &SqliteLedger, copy: &Path, victim: &Span
     Ok(exact)
 }
 
-/// A user of another tenant tries to read, and to take over the function.
+/// A user of another tenant tries to read an execution and to replace the function.
 async fn stranger(host: &Host, ledger: &SqliteLedger, function: &SignedSpan, victim: &SpanKey) -> Result<bool> {
     let scope = Scope::user(OTHER_TENANT, STRANGER);
     let key = KeyPair::generate()?;
@@ -96,7 +96,7 @@ async fn stranger(host: &Host, ledger: &SqliteLedger, function: &SignedSpan, vic
     Ok(held)
 }
 
-/// The stranger writes a function under the victim's id in their own tenant, in a copy of the ledger.
+/// The stranger writes a function with the same id in their own tenant, in a copy of the ledger.
 async fn squat(setup: &Setup, ledger: &SqliteLedger, copy: &Path, function: &SignedSpan) -> Result<bool> {
     println!("\nattack 3 a copy of the file, the same id in the stranger's own tenant");
     ledger.copy_to(copy).await?;

@@ -1,8 +1,8 @@
-//! The main job of LogLine in one run: functions stored in a ledger, verified, executed in a sandbox, every step a signed span,
-//! and the whole history verified; then three attacks on it.
+//! The main job of LogLine in one run. A function is stored in a ledger, verified, and executed in a sandbox, and every step is
+//! a signed span. The example then verifies the whole history and runs three attacks on it.
 //!
 //! `cargo run --example quickstart -- --help` lists the options.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example talks to whoever runs it")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example prints its results")]
 
 mod attacks;
 mod report;
@@ -34,13 +34,13 @@ pub(crate) const USER: &str = "payments-api";
 
 const EVENTS: &str = include_str!("events.ndjson");
 
-/// Scores payment events with a function from a signed ledger, and verifies everything.
+/// Scores payment events with a function from a signed ledger, and verifies every row.
 #[derive(Parser)]
 struct Options {
     /// Payment events, one JSON object a line; `-` reads standard input. Default: 50 events that come with the example.
     #[arg(long, value_name = "FILE")]
     input: Option<PathBuf>,
-    /// Keep the ledger in FILE and its keys beside it; a second run goes on from there. Default: a temporary folder.
+    /// Keep the ledger in FILE and its keys beside it. A second run continues with them. Default: a temporary folder.
     #[arg(long, value_name = "FILE")]
     db: Option<PathBuf>,
     /// Write the ledger as NDJSON, one signed span a line.
@@ -69,10 +69,10 @@ async fn run(options: Options) -> Result<bool> {
     let ledger = SqliteLedger::open(&path)?;
     println!("ledger   {} ({})", path.display(), ledger.capability().durability);
 
-    // Four keys, the pinned trust root, a manifest that names them, and the kernels' seeds.
+    // Four keys, the pinned trust root, a manifest that names the keys, and the kernels' seeds.
     let setup = Setup::prepare(&path, &ledger).await?;
 
-    // The host: what an application composes.
+    // An application composes such a host.
     let host = Host::builder()
         .ledger(ledger.clone())
         .trust(setup.trust.clone())
@@ -108,7 +108,7 @@ async fn run(options: Options) -> Result<bool> {
         println!("export   {} spans to {}, blake3 {}", exported.spans, path.display(), exported.hash);
     }
     let repelled = attacks::run(&host, &ledger, &setup, &function, folder.path(), tally.last_execution).await?;
-    // The example's own events are all acceptable to the function; yours need not be.
+    // The function accepts every event that comes with the example. It may refuse events of another input.
     let expected = options.input.is_some() || tally.failed == 0;
     let held = clean && repelled && expected && tally.bad_lines == 0;
     println!("\n{}", if held { "everything holds" } else { "NOT everything holds: see above" });
@@ -123,7 +123,7 @@ fn open_events(input: Option<&Path>) -> Result<Box<dyn BufRead + Send>> {
     })
 }
 
-/// Creates the file to export to; only an earlier export may be overwritten.
+/// Creates the export file. Only an empty file or an earlier export is overwritten.
 fn create_export(path: &Path) -> Result<File> {
     if fs::read(path).is_ok_and(|bytes| !bytes.is_empty() && !bytes.starts_with(b"{\"at\":")) {
         return Err(format!("{} exists and is no export: choose another file", path.display()).into());
@@ -157,7 +157,7 @@ async fn score(host: &Host, mut source: Box<dyn BufRead + Send>, function: uuid:
     Ok(tally)
 }
 
-/// Audits every row: hash, signature, chain, authority.
+/// Audits every row: hash, signature, chain and authority.
 async fn verify(host: &Host, ledger: &SqliteLedger) -> Result<bool> {
     let trusted = host.trusted();
     let mut audit = Audit::default();

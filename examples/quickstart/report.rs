@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::Result;
 
-/// What became of the events.
+/// Counts of the outcomes of all events.
 #[derive(Default)]
 pub(crate) struct Tally {
     outcomes: BTreeMap<String, u32>,
@@ -27,7 +27,7 @@ pub(crate) fn print_header() {
 }
 
 impl Tally {
-    /// Counts one execution and prints its line of the timeline.
+    /// Counts one execution and prints one line about it.
     pub(crate) fn add(&mut self, payment: &str, execution: &Execution) {
         let span = &execution.span;
         let (decision, score, rules) = match &execution.result {
@@ -59,7 +59,7 @@ impl Tally {
     }
 }
 
-/// How many spans of each type the ledger holds.
+/// Prints how many versions of spans of each type the ledger holds.
 pub(crate) async fn print_span_counts(ledger: &SqliteLedger) -> Result<()> {
     let mut counts = BTreeMap::<String, u64>::new();
     let mut cursor = None;

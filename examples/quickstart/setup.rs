@@ -1,4 +1,4 @@
-//! What exists before the first request: keys, trust root, manifest, kernels, and the tenant's function.
+//! Prepares what must exist before the first request: keys, trust root, manifest, kernels, and the tenant's function.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,15 +22,15 @@ pub(crate) struct Setup {
 }
 
 impl Setup {
-    /// Loads or makes the four keys and the trust root beside `path`, and sees to it that a manifest is in force and the
-    /// kernels are installed.
+    /// Loads or makes the four keys and the trust root beside `path`. Publishes a manifest if there is none, and installs the
+    /// kernels.
     pub(crate) async fn prepare(path: &Path, ledger: &SqliteLedger) -> Result<Self> {
         let beside = |suffix: &str| {
             let mut name = path.as_os_str().to_owned();
             name.push(suffix);
             PathBuf::from(name)
         };
-        // Pinned outside the ledger: whoever can write the ledger cannot change whom the host trusts.
+        // The trust root is outside the ledger, so write access to the ledger is not enough to change whom the host trusts.
         let trust_file = beside(".trust.json");
         let is_new = !trust_file.exists();
         let newest = Query::timeline().limit(1);
@@ -69,7 +69,7 @@ impl Setup {
         Ok(Self { trust, host, tenant_publisher })
     }
 
-    /// Publishes the scoring function, or its next version where code or rules differ from the last.
+    /// Publishes the scoring function, or its next version if code or rules differ from the last version.
     pub(crate) async fn publish_function(&self, host: &Host) -> Result<SignedSpan> {
         let id = ids::derive("function", &[TENANT, "score_payments"]);
         let code = logline_wasm::encode_binary(CODE);

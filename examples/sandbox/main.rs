@@ -1,8 +1,8 @@
-//! The sandbox: what a function can do, what it used, that its record can be repeated, and what stops one that means harm.
+//! The sandbox. Shows what a function can do and what it used, repeats a recorded run, and stops functions that mean harm.
 //!
-//! `cargo run --example sandbox -- --code FILE --input JSON --json` runs any module, WebAssembly text or binary, under the default limits
-//! and prints one line. Exit status: 0 where it answered, 1 where it failed, 2 where it could not be called.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example talks to whoever runs it")]
+//! `cargo run --example sandbox -- --code FILE --input JSON --json` runs any module, WebAssembly text or binary, under the
+//! default limits and prints one line. Exit status: 0 if the function answered, 1 if it failed, 2 if it could not be called.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example prints its results")]
 
 mod recorded;
 
@@ -28,16 +28,16 @@ const RULES: &str = include_str!("../../logline-wasm/guests/score_payments/rules
 /// Runs a function in the sandbox.
 #[derive(Parser)]
 struct Options {
-    /// A module: WebAssembly text, or a binary. Default: a tour.
+    /// The module to run: WebAssembly text, or a binary. Without it the example shows a tour.
     #[arg(long, value_name = "FILE", requires = "input")]
     code: Option<PathBuf>,
-    /// What it is called with as `input`.
+    /// The `input` of the call.
     #[arg(long, value_name = "JSON", requires = "code")]
     input: Option<String>,
-    /// What it is called with as `config`. Default: null.
+    /// The `config` of the call. Default: null.
     #[arg(long, value_name = "JSON", requires = "code")]
     config: Option<String>,
-    /// One line for machines.
+    /// Print the result as one line of JSON.
     #[arg(long, requires = "code")]
     json: bool,
 }
@@ -64,7 +64,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// What became of a call, for machines.
+/// The result of a call as one line of JSON.
 fn line(result: &std::result::Result<Value, Failure>, fuel: u64, peak_memory_bytes: u64) -> String {
     let (name, value) = match result {
         Ok(output) => ("output", output.clone()),
@@ -73,7 +73,7 @@ fn line(result: &std::result::Result<Value, Failure>, fuel: u64, peak_memory_byt
     canonical::to_string(&json!({"ok": result.is_ok(), name: value, "fuel": fuel, "peak_memory_bytes": peak_memory_bytes}))
 }
 
-/// The `code` column of a function whose module is in this file.
+/// Reads a module from a file and returns it as the `code` column of a function.
 fn code_of(file: &Path) -> Result<String> {
     let bytes = std::fs::read(file).map_err(|e| format!("{}: {e}", file.display()))?;
     if bytes.starts_with(b"\0asm") {
@@ -162,7 +162,7 @@ async fn tour(sandbox: &WasmSandbox) -> Result<bool> {
     Ok(scored.result.is_ok() && holds && all_stopped)
 }
 
-/// A module with this body of `run`.
+/// A module whose exported `run` has this body.
 fn body(body: &str) -> String {
     items("", body)
 }
@@ -203,7 +203,7 @@ fn show(name: &str, report: &Report, host: &Desk) {
     println!("  code: BLAKE3 {}", receipt.code_hash);
 }
 
-/// A host without a ledger: it writes down what a function asks of it.
+/// A host without a ledger: it keeps what a function logs and emits.
 struct Desk {
     started: Timestamp,
     said: Vec<String>,

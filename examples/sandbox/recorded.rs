@@ -1,4 +1,4 @@
-//! The same function by a host with a ledger: what is recorded, and that it can be repeated.
+//! Runs the same function on a host with a ledger, shows what is recorded, and repeats it.
 
 use std::sync::Arc;
 
@@ -15,11 +15,12 @@ use serde_json::Value;
 
 use crate::Result;
 
-/// Runs `code` for one request, shows its receipt and runs it again from the ledger. Whether it came to the same.
+/// Runs `code` for one request, shows its receipt and journal, and runs it again from the ledger. Returns true if the function
+/// answered and the second run gave the same result.
 pub(crate) async fn show(code: &[u8], config: Value, input: Value) -> Result<bool> {
     let (ledger, key) = (MemoryLedger::new(), KeyPair::generate()?);
     let trust = TrustRoot::new([key.public_key()], 1);
-    // One key for everything: fine for a tour, see the quickstart for more.
+    // One key has every role. That is enough for a tour; the quickstart uses a key for each role.
     let manifest = Manifest::first(RootSet::new([key.public_key()], 1))
         .allow("run_code", ids::RUN_CODE)
         .grant(key.public_key(), Role::Publisher, [SYSTEM_TENANT, "acme"])

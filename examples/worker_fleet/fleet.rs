@@ -1,4 +1,4 @@
-//! Worker processes, and how they die.
+//! Starts, kills and stops the worker processes.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -11,16 +11,17 @@ use logline_kernels::{Run as _, Worker, WorkerOptions, WorkerReport};
 use crate::Result;
 use crate::setup::{self, Place};
 
-/// How long a killed worker's attempts wait for another. In production this is longer; here somebody watches.
+/// How long after the last heartbeat of a killed worker another worker takes over its attempts. In production this is longer;
+/// here it is short so that nobody has to wait.
 const LEASE: Duration = Duration::from_secs(2);
 
-/// What a worker process does, until its standard input ends.
+/// Runs a worker process until its standard input ends.
 pub(crate) async fn work(number: usize, url: &str, keys: &Path) -> Result<()> {
     let host = setup::host(url, keys, &number.to_string()).await?;
     let options = WorkerOptions::default().lease(LEASE).poll(Duration::from_millis(500));
     let (ended, end) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {
-        // Whatever ends the starter ends this.
+        // Standard input ends when the process that started this worker ends, for whatever reason.
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
         let _ = ended.send(());
     });
@@ -29,7 +30,7 @@ pub(crate) async fn work(number: usize, url: &str, keys: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The processes; they end with this one.
+/// The worker processes. They are killed when the fleet is dropped.
 pub(crate) struct Fleet {
     program: PathBuf,
     url: String,
@@ -54,12 +55,12 @@ impl Fleet {
         Ok(command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?)
     }
 
-    /// When the next worker dies: between a tenth of a second and a second from now.
+    /// The time until the next kill: between 100 ms and one second, at random.
     pub(crate) fn next_kill(&self) -> Duration {
         Duration::from_millis(100 + chance(900) as u64)
     }
 
-    /// Kills a worker wherever it is, as a crash would, and starts another with its key.
+    /// Kills a random worker without a warning, as a crash would, and starts another with the same key.
     pub(crate) fn kill_one(&mut self) -> Result<()> {
         let number = chance(self.workers.len().max(1));
         if let Some(worker) = self.workers.get_mut(number) {
@@ -73,7 +74,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// Lets the workers finish.
+    /// Asks the workers to stop and waits until all have ended.
     pub(crate) fn stop(&mut self) -> Result<()> {
         self.workers.iter_mut().for_each(|worker| drop(worker.stdin.take()));
         for worker in &mut self.workers {
@@ -89,14 +90,14 @@ impl Fleet {
 impl Drop for Fleet {
     fn drop(&mut self) {
         for worker in &mut self.workers {
-            // It may have ended by itself.
+            // The worker may have ended by itself.
             let _ = worker.kill();
             let _ = worker.wait();
         }
     }
 }
 
-/// A number below `below`.
+/// A random number below `below`.
 fn chance(below: usize) -> usize {
     let random = SystemIds.next_id(Timestamp::EPOCH).as_u128() & u128::from(u32::MAX);
     usize::try_from(random).unwrap_or(0) % below

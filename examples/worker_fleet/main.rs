@@ -1,8 +1,9 @@
-//! A fleet of worker processes on one ledger, with a monkey that kills them, and the count of what became of every request.
+//! A fleet of worker processes on one ledger. With `--chaos` workers are killed at random. At the end the example counts the
+//! outcome of every request.
 //!
-//! `cargo run --example worker_fleet -- --chaos` starts a private PostgreSQL server; `--ledger sqlite:FILE` or
-//! `--ledger postgres://…` (an empty database and a login that may set it up) use that.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example talks to whoever runs it")]
+//! `cargo run --example worker_fleet -- --chaos` starts a private PostgreSQL server. `--ledger sqlite:FILE` or
+//! `--ledger postgres://…` uses that ledger instead. It must be empty, and the PostgreSQL login must be allowed to migrate it.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example prints its results")]
 
 mod fleet;
 mod setup;
@@ -25,28 +26,28 @@ use tally::Tally;
 
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
-/// Worker processes on one ledger: nothing lost, nothing twice.
+/// Runs worker processes on one ledger and shows that no request is lost and none is recorded twice.
 #[derive(Parser)]
 struct Options {
-    /// `sqlite:FILE` or `postgres://LOGIN@HOST/DATABASE`, empty. Default: a private PostgreSQL server.
+    /// An empty ledger: `sqlite:FILE` or `postgres://LOGIN@HOST/DATABASE`. Default: a private PostgreSQL server.
     #[arg(long)]
     ledger: Option<String>,
-    /// Requests in all.
+    /// Number of requests in total.
     #[arg(long, default_value_t = 2000)]
     requests: usize,
-    /// Worker processes, 1 to 32.
+    /// Number of worker processes, 1 to 32.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=32))]
     workers: u8,
-    /// Kill a worker at random, again and again, and start another in its place.
+    /// Kill workers at random, and start a new one for each.
     #[arg(long)]
     chaos: bool,
-    /// With --chaos, spread the requests over so many seconds.
+    /// With --chaos, spread the requests over this many seconds.
     #[arg(long, default_value_t = 10)]
     seconds: u64,
-    /// One line of JSON at the end, and nothing else.
+    /// Print only one line of JSON at the end.
     #[arg(long)]
     json: bool,
-    /// Be worker number N (the example starts itself so).
+    /// Run as worker number N. The example starts its own program with this option.
     #[arg(long, hide = true, requires_all = ["ledger", "keys"])]
     worker: Option<usize>,
     #[arg(long, hide = true)]
@@ -131,7 +132,7 @@ async fn run(options: &Options) -> Result<bool> {
     Ok(count.ended == options.requests && count.duplicated == 0 && count.unrecorded == 0 && count.problems == 0)
 }
 
-/// Requests at a time that wait to be stored.
+/// How many submissions are in progress at the same time.
 const SUBMITTED_AT_ONCE: usize = 64;
 
 /// Submits requests for all tenants in turn.
@@ -141,7 +142,7 @@ async fn submit(host: &Host, place: &Place, requests: usize, spread: Duration) -
     let submissions = futures_util::stream::iter(submissions).map(|(n, tenant)| async move {
         let due = spread.mul_f64(n as f64 / requests.max(1) as f64);
         tokio::time::sleep(due.saturating_sub(started.elapsed())).await;
-        // The key makes trying again harmless.
+        // With the idempotency key a retry does not create a second request.
         let request = Request::new(tenant, "customer", place.function(tenant), json!({"number": n, "amount_minor": n * 100}))
             .max_attempts(100)
             .backoff(Duration::from_millis(100))

@@ -1,4 +1,4 @@
-//! A ledger, who may do what in it, and a function for each tenant.
+//! Prepares a ledger, the manifest that says who may do what in it, and a function for each tenant.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::Result;
 
 pub(crate) const TENANTS: [&str; 3] = ["acme", "globex", "initech"];
 
-/// What a function does here: it returns what it was called with. `examples/quickstart` has one that works.
+/// A function that returns its argument. `examples/quickstart` has one that does real work.
 const FUNCTION: &str = r#"(module
   (memory (export "memory") 2)
   (global $next (mut i32) (i32.const 65536))
@@ -29,10 +29,10 @@ const FUNCTION: &str = r#"(module
   (func (export "run") (param $ptr i32) (param $len i32) (result i64)
     (i64.or (i64.shl (i64.extend_i32_u (local.get $ptr)) (i64.const 32)) (i64.extend_i32_u (local.get $len)))))"#;
 
-/// Where everything is.
+/// The ledger of the example, its trust root and its keys.
 pub(crate) struct Place {
     pub(crate) url: String,
-    /// For messages: no password.
+    /// The ledger's name for messages, without the password.
     pub(crate) shown: String,
     pub(crate) trust: TrustRoot,
     keys: TempDir,
@@ -40,7 +40,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Makes a ledger ready: manifest, kernels, a function for each tenant, a delegated key for each worker.
+    /// Prepares a ledger: manifest, kernels, a function for each tenant, and a delegated key for each worker.
     pub(crate) async fn prepare(url: Option<&str>, workers: usize) -> Result<Self> {
         let server = match url {
             Some(_) => None,
@@ -108,7 +108,7 @@ impl Place {
         self.keys.path()
     }
 
-    /// A host with the authority's key, which submits and looks on.
+    /// A host with the authority's key. It submits requests and watches their outcomes.
     pub(crate) async fn host(&self) -> Result<Host> {
         host(&self.url, self.keys.path(), "authority").await
     }
@@ -125,7 +125,7 @@ async fn open(url: &str) -> Result<Arc<dyn WorkQueue>> {
     })
 }
 
-/// A host with the key of this name.
+/// A host on the ledger at `url` with the key `name` from the folder `keys`.
 pub(crate) async fn host(url: &str, keys: &Path, name: &str) -> Result<Host> {
     let trust: TrustRoot = serde_json::from_slice(&std::fs::read(keys.join("trust.json"))?)?;
     let host = Host::builder()

@@ -1,4 +1,4 @@
-//! Counting outcomes: live, and again from the rows when all is over.
+//! Counts outcomes: live while the fleet runs, and again from the rows after it has stopped.
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use crate::Result;
 
 const ENDED: [&str; 4] = ["complete", "error", "dead", "cancelled"];
 
-/// How long nothing may happen.
+/// How long to wait for the next row before the run fails.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 fn is_end(span: &SignedSpan) -> bool {
@@ -34,7 +34,7 @@ impl Tally {
         Ok(Self { watch, ended: HashSet::new() })
     }
 
-    /// Until so many have ended; tells how it goes every second.
+    /// Waits until `requests` have ended. Reports the number of ended requests and the rate about once a second.
     pub(crate) async fn until(&mut self, requests: usize, say: impl Fn(usize, f64)) -> Result<()> {
         let (mut told, mut at) = (0, Instant::now());
         while self.ended.len() < requests {
@@ -53,7 +53,7 @@ impl Tally {
     }
 }
 
-/// What the rows say.
+/// What the rows of the ledger show.
 #[derive(Default)]
 pub(crate) struct Count {
     pub(crate) rows: u64,
@@ -63,9 +63,9 @@ pub(crate) struct Count {
     pub(crate) lost_attempts: usize,
     /// Attempts without an execution.
     pub(crate) unrecorded: usize,
-    /// Executions of an attempt that has one already.
+    /// Second and further executions of one attempt.
     pub(crate) duplicated: usize,
-    /// From request to recorded outcome, milliseconds, ascending.
+    /// Time from the request to its recorded outcome, in milliseconds, in ascending order.
     latencies: Vec<f64>,
 }
 
@@ -77,7 +77,7 @@ impl Count {
     }
 }
 
-/// Reads every row, and audits every row.
+/// Reads every row, counts outcomes and attempts, and audits the ledger.
 pub(crate) async fn count(host: &Host, trust: &TrustRoot) -> Result<Count> {
     let ledger = host.ledger();
     let mut count = Count::default();

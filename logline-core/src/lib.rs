@@ -1,4 +1,4 @@
-//! Signed spans, the ledger contract, trust, Stage-0 and the driver of LogLine.
+//! The core of LogLine: signed spans, the ledger contract, trust, Stage-0 and the driver.
 //!
 //! ```
 //! # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
@@ -12,11 +12,11 @@
 //! let first = note.stamp(&SystemClock, &SystemIds).seal_local(&key)?;
 //! ledger.append_one(&alice, first.clone()).await?;
 //!
-//! // A change is the next version, linked to the one before.
+//! // A change is the next version, linked to the version before it.
 //! let second = Draft::next_version(&first).status("final").stamp(&SystemClock, &SystemIds).seal_local(&key)?;
 //! ledger.append_one(&alice, second).await?;
 //!
-//! // What is read claims what it likes until it is verified; others do not see it at all.
+//! // Do not trust a row before you verify it. Users of other tenants cannot read it.
 //! let read = ledger.get(&alice, "acme", first.id).await?;
 //! assert_eq!(read.verify(&mut Verifier::new())?.status.as_deref(), Some("final"));
 //! assert!(ledger.find(&Scope::user("globex", "alice"), "acme", first.id).await?.is_none());
@@ -38,7 +38,7 @@
 //!
 //! # Features
 //!
-//! - `conformance`: the trials that every ledger must pass, for whoever writes one.
+//! - `conformance`: the trials that every ledger backend must pass, for authors of backends.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests may"))]
 
 mod audit;

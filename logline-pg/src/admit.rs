@@ -1,4 +1,5 @@
-//! Deciding about appends against what is there: the path of whoever lost a race, retries, or asks to keep what exists.
+//! Decides about appends by reading first what is stored. Writers do so after a lost race or a lost connection, for appends
+//! under limits, and for appends that keep what exists.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -15,17 +16,17 @@ use crate::error::Failure;
 use crate::identity::{self, Link};
 use crate::row::{self, COLUMNS, EncodedRow};
 
-/// The last version of an id, as far as the writer may know it.
+/// The last version of an id. It holds only what the writer may know.
 #[derive(Debug, Clone)]
 struct KnownHead {
     seq: u32,
-    /// Or why it cannot be read.
+    /// `Err` says why the stored hash cannot be read.
     curr_hash: Result<Hash, String>,
     owner_id: String,
     entity_type: String,
 }
 
-/// An owner that no span has, for heads whose owner is not told.
+/// Stands for an owner that the writer may not know. No span has it, because an owner is never empty.
 const SOMEBODY_ELSE: &str = "";
 
 /// What is stored under a span's key.
@@ -36,17 +37,17 @@ enum Existing {
     Row(Box<SignedSpan>),
 }
 
-/// What is known of the ledger while a group is decided: what was there, and what the group has added.
+/// What is known of the ledger while a group is decided: what was stored before, and what the group adds.
 pub(crate) struct Admission {
     link: Link,
     heads: HashMap<(String, Uuid), KnownHead>,
     exists: HashMap<SpanKey, bool>,
     added: HashMap<SpanKey, SignedSpan>,
-    /// Where limits apply.
+    /// `None` if [`Admission::hold_counters`] has read no counter.
     counters: Option<Counters>,
 }
 
-/// What tenants have used of the quotas that the group names, as of now.
+/// What tenants have used today of the quotas that the group charges.
 struct Counters {
     today: NaiveDate,
     used: HashMap<(String, String), u64>,
@@ -57,7 +58,7 @@ impl Admission {
         Self { link, heads: HashMap::new(), exists: HashMap::new(), added: HashMap::new(), counters: None }
     }
 
-    /// Reads the heads that `rows` refer to, in the identity of `scope`, within the connection's transaction.
+    /// Reads the last versions of the ids in `rows`, with the identity of `scope`, in the connection's transaction.
     pub(crate) async fn read(
         &mut self,
         connection: &mut PgConnection,
@@ -92,7 +93,7 @@ impl Admission {
                 owner_id: if same_owner { span.owner_id.clone() } else { SOMEBODY_ELSE.to_owned() },
                 entity_type: head.try_get::<Option<String>, _>(4)?.unwrap_or_default(),
             };
-            // Whoever may know more of it is told more.
+            // Several scopes may have asked for this id. The answer to its owner says more, so it replaces the others.
             let place = self.heads.entry((span.tenant_id.clone(), span.id)).or_insert_with(|| known.clone());
             if same_owner {
                 *place = known;
@@ -101,7 +102,7 @@ impl Admission {
         Ok(())
     }
 
-    /// Reads the counters that the claims among `rows` name and locks them until the transaction ends.
+    /// Reads the quota counters that `rows` charge, and locks them until the transaction ends.
     pub(crate) async fn hold_counters(
         &mut self,
         connection: &mut PgConnection,
@@ -123,7 +124,7 @@ impl Admission {
             let (number, used): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
             let day: &str = row.try_get(2)?;
             let today =
-                day.parse().map_err(|e| LedgerError::Refused { reason: format!("the server's day is `{day}`: {e}") })?;
+                day.parse().map_err(|e| LedgerError::Refused { reason: format!("the server returned the invalid day `{day}`: {e}") })?;
             let counters = self.counters.get_or_insert_with(|| Counters { today, used: HashMap::new() });
             if let Some(name) = usize::try_from(number - 1).ok().and_then(|index| named.get(index)) {
                 counters.used.insert(name.clone(), used.try_into().unwrap_or(0));
@@ -132,7 +133,7 @@ impl Admission {
         Ok(())
     }
 
-    /// Decides about one append as a whole. Where it is admitted, later decisions see what it adds.
+    /// Decides about one append as a whole. If it is admitted, later decisions see what it adds.
     pub(crate) async fn decide(
         &mut self,
         connection: &mut PgConnection,
@@ -157,7 +158,7 @@ impl Admission {
                     receipts.push(receipt);
                 }
                 Err(error) => {
-                    // Nothing of it is stored, so nobody may build on it.
+                    // Nothing of this append is stored, so later decisions must not see its rows.
                     for (id, head) in before.into_iter().rev() {
                         match head {
                             Some(head) => self.heads.insert(id, head),
@@ -216,7 +217,7 @@ impl Admission {
             return Ok(Existing::Nothing);
         }
         self.identify(connection, scope).await?;
-        // In this order the planner takes the primary key, also where it knows nothing of the table yet.
+        // With this order the planner uses the primary key, even if the table has no statistics yet.
         let sql = format!(
             "SELECT {COLUMNS} FROM ledger.universal_registry WHERE tenant_id = $1 AND id = $2 AND seq >= $3 ORDER BY seq LIMIT 1"
         );
@@ -226,7 +227,7 @@ impl Admission {
             None => Ok(Existing::Hidden),
             Some(found) => match row::decode(&found, 0)?.1.map_err(LedgerError::from)? {
                 row if row.seq == span.seq => Ok(Existing::Row(Box::new(row))),
-                // The next one that the writer may see.
+                // This is a later version: the writer may not see the one that was asked for.
                 _ => Ok(Existing::Hidden),
             },
         }

@@ -1,4 +1,4 @@
-//! Looking a live database over: what protects the ledger, and what would hurt it.
+//! Checks a live database: whether all that protects the ledger is in place, and whether any setting will cause trouble.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -13,11 +13,11 @@ use crate::options::PgOptions;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Severity {
-    /// As it should be.
+    /// The check passed.
     Ok,
-    /// Works, and will hurt.
+    /// The ledger works, but this will cause trouble.
     Warning,
-    /// A promise of the ledger does not hold.
+    /// A guarantee of the ledger does not hold.
     Failure,
 }
 
@@ -25,21 +25,21 @@ pub enum Severity {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Finding {
-    /// What was checked.
+    /// The name of the check, such as `row-level security`.
     pub check: &'static str,
-    /// How bad it is.
+    /// Whether the check passed, and if not, how bad the finding is.
     pub severity: Severity,
-    /// What is there.
+    /// What the check found, as text for an operator.
     pub found: String,
-    /// What to do; empty where nothing is.
+    /// What to do; empty if the check passed.
     pub advice: &'static str,
 }
 
-/// A check whose query lists what is wrong; nothing is good.
+/// A check whose query lists what is wrong. No rows means that the check passes.
 struct Check {
     name: &'static str,
     severity: Severity,
-    /// Yields one text for each thing that is wrong.
+    /// Returns one text for each thing that is wrong.
     sql: &'static str,
     good: &'static str,
     advice: &'static str,
@@ -51,7 +51,7 @@ const CHECKS: &[Check] = &[
         severity: Severity::Failure,
         sql: "SELECT current_setting('server_version') WHERE current_setting('server_version_num')::integer < 150000",
         good: "15 or newer",
-        advice: "upgrade the server: views that honour row-level security came with 15",
+        advice: "upgrade the server: views that respect row-level security need version 15",
     },
     Check {
         name: "row-level security",
@@ -72,8 +72,8 @@ const CHECKS: &[Check] = &[
               WHERE schemaname = 'ledger' AND tablename = 'universal_registry' AND policyname IN
                 ('app_reads', 'runtime_reads', 'operator_reads', 'owner_reads', 'app_appends', 'runtime_appends', 'operator_appends')
               HAVING count(*) < 7",
-        good: "the seven that were migrated",
-        advice: "find out who changed them, drop what is not known, restore what is missing from the migration",
+        good: "the seven policies of the migration",
+        advice: "find out who changed them, drop unknown policies, and restore missing ones from the migration",
     },
     Check {
         name: "view",
@@ -90,7 +90,7 @@ const CHECKS: &[Check] = &[
               FROM (VALUES ('ur_no_change', 'A'), ('ur_link', 'O'), ('ur_work', 'O')) AS wanted(name, enabled)
               LEFT JOIN pg_trigger t ON t.tgname = wanted.name AND t.tgrelid = 'ledger.universal_registry'::regclass
               WHERE t.oid IS NULL OR t.tgenabled::text NOT IN (wanted.enabled, 'A')",
-        good: "in force",
+        good: "enabled",
         advice: "ALTER TABLE ledger.universal_registry ENABLE [ALWAYS] TRIGGER …, then run `logline fsck`: rows may have been changed",
     },
     Check {
@@ -102,7 +102,7 @@ const CHECKS: &[Check] = &[
               LEFT JOIN pg_index i ON i.indexrelid = to_regclass('ledger.' || wanted.name)
               WHERE i.indexrelid IS NULL OR NOT i.indisvalid",
         good: "all are valid",
-        advice: "create it as the migration does, CONCURRENTLY; without the unique ones chains can fork",
+        advice: "create it as the migration does, with CONCURRENTLY: without the unique indexes chains can fork",
     },
     Check {
         name: "group roles",
@@ -119,12 +119,12 @@ const CHECKS: &[Check] = &[
         sql: "SELECT below || ' may not become ' || above FROM (VALUES ('logline_runtime', 'logline_app'), ('logline_operator', 'logline_runtime'))
               AS wanted(below, above) WHERE NOT pg_has_role(below, above, 'MEMBER')",
         good: "an operator may act as the runtime, the runtime as a user",
-        advice: "run `logline migrate`: without it operators cannot read the trust root, nor workers for their guests",
+        advice: "run `logline migrate`: until then operators cannot read the trust root, and workers cannot read for their guests",
     },
     Check {
         name: "grants",
         severity: Severity::Failure,
-        // From the catalogue itself: the information schema shows a login its own grants only.
+        // From the catalogue itself: the information schema shows a login only its own grants.
         sql: "WITH grants AS (
                 SELECT c.relname AS name, NULL::name AS col, (aclexplode(c.relacl)).* FROM pg_class c
                 WHERE c.relnamespace = 'ledger'::regnamespace AND c.relkind IN ('r', 'v', 'S')
@@ -137,7 +137,7 @@ const CHECKS: &[Check] = &[
                   privilege_type = 'SELECT' AND name IN ('universal_registry', 'visible_timeline', 'epochs', 'migrations')
                   OR privilege_type = 'INSERT' AND name = 'universal_registry' AND col NOT IN ('epoch', 'xid', 'pos')))",
         good: "nobody may change or remove rows",
-        advice: "REVOKE it",
+        advice: "REVOKE these privileges",
     },
     Check {
         name: "logins that bypass row-level security",
@@ -155,7 +155,7 @@ const CHECKS: &[Check] = &[
               WHERE r.rolcanlogin AND g.rolname IN ('logline_app', 'logline_runtime', 'logline_operator')
               GROUP BY r.rolname HAVING count(*) > 1",
         good: "each has one",
-        advice: "separate the logins of API, workers and operators: who has a login has all its roles",
+        advice: "separate the logins of API, workers and operators: a login has the rights of all its roles",
     },
     Check {
         name: "functions with the owner's rights",
@@ -165,7 +165,7 @@ const CHECKS: &[Check] = &[
               UNION ALL SELECT p.proname || ' is not owned by logline_owner' FROM pg_proc p
               WHERE p.pronamespace IN ('ledger'::regnamespace, 'app'::regnamespace) AND pg_get_userbyid(p.proowner) <> 'logline_owner'",
         good: "each has a fixed search_path",
-        advice: "restore it from the migration: who can create objects could run code as the owner",
+        advice: "restore it from the migration: otherwise a login that can create objects may run code as the owner",
     },
     Check {
         name: "who may create in the schemas",
@@ -178,9 +178,9 @@ const CHECKS: &[Check] = &[
     Check {
         name: "open work",
         severity: Severity::Failure,
-        sql: "SELECT ledger.stray_work() || ' open requests are not listed as the registry has them' WHERE ledger.stray_work() > 0",
-        good: "the table is in step with the registry",
-        advice: "run `logline rebuild` and find out who changed the table",
+        sql: "SELECT ledger.stray_work() || ' rows of open work do not agree with the registry' WHERE ledger.stray_work() > 0",
+        good: "the tables agree with the registry",
+        advice: "run `logline rebuild`, and find out who changed the tables",
     },
     Check {
         name: "durability",
@@ -188,14 +188,14 @@ const CHECKS: &[Check] = &[
         sql: "SELECT name || ' = ' || setting FROM pg_settings
               WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit') AND setting = 'off'",
         good: "an acknowledged append survives a crash",
-        advice: "set it to on, unless losing the last appends with the machine is acceptable",
+        advice: "set it to on, unless you accept that a crash loses the last appends",
     },
     Check {
         name: "idle transactions",
         severity: Severity::Warning,
         sql: "SELECT 'idle_in_transaction_session_timeout is 0' WHERE current_setting('idle_in_transaction_session_timeout') IN ('0', '0ms')",
         good: "are ended by the server",
-        advice: "set idle_in_transaction_session_timeout, to 60s for example: a forgotten transaction that wrote holds up every watch",
+        advice: "set idle_in_transaction_session_timeout, for example to 60s: an idle transaction that has written delays every watch",
     },
     Check {
         name: "cluster",
@@ -209,19 +209,20 @@ const CHECKS: &[Check] = &[
     Check {
         name: "append order",
         severity: Severity::Warning,
-        sql: "SELECT coalesce('backend ' || pid, 'a prepared transaction') || ' holds it up (transaction ' || xid || ')' FROM ledger.holders()",
+        sql: "SELECT coalesce('backend ' || pid, 'a prepared transaction') || ' delays it (transaction ' || xid || ')' FROM ledger.holders()",
         good: "is final up to now",
-        advice: "nothing if it passes; else end that backend: watches wait for it",
+        advice: "nothing if it ends soon; otherwise end that backend: watches wait for it",
     },
 ];
 
-/// More difference than this and leases, schedules and quotas of different hosts disagree.
+/// If clocks differ by more than this, leases, schedules and quotas of different hosts disagree.
 const MAX_SKEW_MS: i64 = 1000;
 
-/// Looks the database over. Needs a login that may read the catalogues and is in one of the ledger's roles.
+/// Checks the database. The login must be able to read the catalogues and must have one of the ledger's roles.
 ///
 /// # Errors
-/// Where the database cannot be reached or holds no ledger of this version. What is wrong with it is a [`Finding`].
+/// If the database cannot be reached, or holds no ledger of this version. A problem of the database is a [`Finding`], not an
+/// error.
 pub async fn doctor(options: &PgOptions) -> Result<Vec<Finding>, LedgerError> {
     let mut connection = PgConnection::connect_with(&options.connect).await.map_err(from_sqlx)?;
     let found = migrate::version(&mut connection).await?;
@@ -237,7 +238,7 @@ pub async fn doctor(options: &PgOptions) -> Result<Vec<Finding>, LedgerError> {
         });
     }
     findings.push(skew(&mut connection).await?);
-    // The findings are made; how the connection ends does not change them.
+    // The findings are complete. How the connection ends does not change them.
     let _ = connection.close().await;
     Ok(findings)
 }
@@ -249,7 +250,7 @@ async fn skew(connection: &mut PgConnection) -> Result<Finding, LedgerError> {
     let sql = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
     let server: i64 = sqlx::query_scalar(sql).fetch_one(connection).await.map_err(from_sqlx)?;
     let after = now();
-    // The server looked at its clock somewhere between the two.
+    // The server read its clock at some time between `before` and `after`.
     let skew = if server < before { before - server } else { (server - after).max(0) };
     let within = skew <= MAX_SKEW_MS;
     Ok(Finding {

@@ -1,11 +1,11 @@
-//! Errors of the database as errors of a ledger.
+//! Maps errors of the database to errors of the ledger.
 
 use logline_core::ledger::LedgerError;
 
-/// The registry's own code: a version that does not follow the last one.
+/// The SQLSTATE that the registry raises for a version that does not follow the last one.
 const NO_LINK: &str = "LL001";
 
-/// The server's code for a write on a replica.
+/// The SQLSTATE of a write on a replica or in a read-only session.
 pub(crate) const READ_ONLY: &str = "25006";
 
 /// Why a group was not written.
@@ -26,18 +26,19 @@ impl From<LedgerError> for Failure {
     }
 }
 
-/// What an append can do about an error of its insert.
+/// What a writer can do about a failed insert.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Setback {
-    /// Somebody else wrote first: look at what is there and decide.
+    /// Another writer was first: read what is stored, and decide again.
     Raced,
-    /// The same statement may succeed.
+    /// The same statement may succeed if it is repeated.
     Again,
-    /// Whether it was carried out is not known, or this connection is no good: another may do.
+    /// The connection failed, or its server takes no writes. It is unknown whether the statement was carried out. Another
+    /// connection may work.
     Lost,
-    /// One of the rows is refused, or waits for somebody: the others may succeed without it.
+    /// One of the rows is refused, or waits for a lock. The others may succeed without it.
     Apart,
-    /// None of these.
+    /// The whole group fails.
     Final,
 }
 
@@ -47,16 +48,17 @@ pub(crate) fn setback(error: &sqlx::Error) -> Setback {
     match code.as_ref() {
         "23505" | NO_LINK => Setback::Raced,
         "40001" | "40P01" => Setback::Again,
-        // After a failover another server is the one to write to.
+        // After a failover another server takes the writes.
         READ_ONLY => Setback::Lost,
         _ if code.starts_with("57P") || code.starts_with("08") => Setback::Lost,
-        // Memory, the system, a damaged store: these are no row's fault.
+        // No row causes these: out of resources, system errors, damaged storage. 53100 is a full disk, where fewer rows may
+        // fit.
         _ if ["53", "58", "XX"].iter().any(|class| code.starts_with(class)) && code != "53100" => Setback::Final,
         _ => Setback::Apart,
     }
 }
 
-/// What an error means to the caller.
+/// The ledger error that a database error means to the caller.
 pub(crate) fn from_sqlx(error: sqlx::Error) -> LedgerError {
     let database = error.as_database_error();
     let message = database.map_or_else(|| error.to_string(), |e| e.message().to_owned());
@@ -82,7 +84,7 @@ pub(crate) fn from_sqlx(error: sqlx::Error) -> LedgerError {
         "28000" | "28P01" => "the server refused the login: check user, password and pg_hba.conf",
         "3D000" => "the database does not exist: create it, then run `logline migrate`",
         "XX001" | "XX002" => return LedgerError::Corrupt { reason: message, source: Some(Box::new(error)) },
-        // Connections, resources, interruptions, conflicts: all of these pass.
+        // Connections, resources, interruptions and conflicts: all of these are temporary.
         _ if ["08", "53", "55", "57", "58", "40", "25"].iter().any(|class| code.starts_with(class)) => {
             return unavailable(&message, error);
         }
@@ -95,7 +97,7 @@ fn unavailable(reason: &str, error: sqlx::Error) -> LedgerError {
     LedgerError::Unavailable { reason: reason.to_owned(), source: Some(Box::new(error)) }
 }
 
-/// The error of a group for another of its members; the source goes to one of them only.
+/// A copy of a group's error for another of its members. Only one member gets the source.
 pub(crate) fn same_again(error: &LedgerError) -> LedgerError {
     match error {
         LedgerError::Refused { reason } => LedgerError::Refused { reason: reason.clone() },

@@ -1,4 +1,4 @@
-//! Whom a transaction speaks for: the role and the settings that row-level security reads.
+//! The identity of a transaction: the role and the settings that row-level security reads.
 
 use std::fmt::Write as _;
 
@@ -29,24 +29,24 @@ pub(crate) enum Access {
     ReadWrite,
 }
 
-/// What is between here and the server.
+/// What is between this host and the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Link {
-    /// Nothing.
+    /// No pooler.
     Direct,
-    /// A pooler that hands out a server connection per transaction: a statement that is named in one is unknown in the next, and
-    /// what is to reach one server connection stands in one transaction.
+    /// A pooler that lends a server connection for one transaction. A statement that was prepared in one transaction may be
+    /// unknown in the next. Statements that must reach the same server connection must be in one transaction.
     Pooled,
 }
 
 impl Link {
-    /// Whether statements are prepared once for a connection.
+    /// Whether prepared statements are kept for as long as the connection lives.
     pub(crate) fn keeps_statements(self) -> bool {
         self == Self::Direct
     }
 }
 
-/// A connection for statements that need no identity.
+/// A connection for statements that need no identity. Behind a pooler it is a transaction.
 pub(crate) enum Plain {
     Connection(PoolConnection<Postgres>),
     Transaction(Transaction<'static, Postgres>),
@@ -75,10 +75,10 @@ impl Plain {
     }
 }
 
-/// A transaction in the identity of a scope.
+/// A transaction with the identity of a scope.
 ///
-/// A connection goes back to its pool only after [`Identified::commit`]. One whose user failed, panicked or was cancelled is in a
-/// state nobody has looked at: it is closed.
+/// The connection goes back to its pool only after [`Identified::commit`]. If its user fails, panics or is cancelled, its state
+/// is unknown and it is closed.
 pub(crate) struct Identified {
     connection: Option<PoolConnection<Postgres>>,
 }
@@ -92,15 +92,16 @@ impl Identified {
             Access::ReadOnly => "READ ONLY",
             Access::ReadWrite => "READ WRITE",
         };
-        // Every query here is served by an index in its own order, whatever the values. Where statistics lag behind (a restore, a
-        // first load), the planner would rather collect a whole tenant in a bitmap and sort it; where they do not, it would plan a
-        // large table's query at every call, which takes longer than a page.
+        // An index serves every query here in its own order, whatever the values. If statistics are old (after a restore or a
+        // first load), the planner would collect a whole tenant in a bitmap and sort it. If they are not, it would plan a query
+        // on a large table at every call, which takes longer than reading a page.
         let begin = format!(
             "BEGIN {access}; SET LOCAL enable_bitmapscan = off; SET LOCAL plan_cache_mode = force_generic_plan; \
              SELECT ledger.identify({role}, {tenant}, {user}, {named})"
         );
         let mut begun = Self { connection: Some(pool.acquire().await?) };
-        // Several statements in one message take no parameters; the literals are hexadecimal, whatever the texts hold.
+        // A message of several statements cannot have parameters. The values are hexadecimal literals, so they cannot change
+        // the statement.
         begun.connection()?.execute(AssertSqlSafe(begin)).await?;
         Ok(begun)
     }
@@ -109,7 +110,7 @@ impl Identified {
         self.connection.as_deref_mut().ok_or(sqlx::Error::PoolClosed)
     }
 
-    /// Ends the transaction and gives the connection back.
+    /// Commits the transaction and gives the connection back to the pool.
     pub(crate) async fn commit(mut self) -> Result<(), sqlx::Error> {
         self.connection()?.execute("COMMIT").await?;
         drop(self.connection.take());
@@ -125,7 +126,7 @@ impl Drop for Identified {
     }
 }
 
-/// An expression for `text` in which nothing of it stands as it is.
+/// An SQL expression for `text`. It contains the text as hexadecimal digits only, never the text itself.
 fn literal(text: &str) -> String {
     let mut sql = String::from("convert_from('\\x");
     for byte in text.bytes() {

@@ -6,17 +6,17 @@
 //! use logline_core::ledger::{Ledger as _, Query};
 //! use logline_pg::{PgLedger, PgOptions, migrate};
 //!
-//! // Once, with a login that may: `logline migrate` does the same.
+//! // Once, with a login that may create roles. `logline migrate` does the same.
 //! migrate(&PgOptions::new("postgres://dba@db.internal/ledger?sslmode=verify-full")?).await?;
-//! // Every host, with a login that was granted `logline_app`, `logline_runtime` or `logline_operator`.
+//! // In every host, with a login that has `logline_app`, `logline_runtime` or `logline_operator`.
 //! let ledger = PgLedger::connect(PgOptions::new("postgres://api@db.internal/ledger?sslmode=verify-full")?).await?;
 //! let page = ledger.scan(&Scope::user("acme", "alice"), &Query::timeline(), None).await?;
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! Every statement runs in the role and identity of its [`Scope`], for one transaction. `docs/postgres.md` has roles, set-up
-//! and operation.
+//! Reads and appends take the role and the identity of their [`Scope`] until the transaction ends. `docs/postgres.md` describes
+//! roles, set-up and operation.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests may"))]
 
@@ -67,16 +67,17 @@ use writer::Append;
 const MAX_BATCH: usize = 10_000;
 const MAX_PAGE: usize = 1000;
 
-/// Bytes that may wait for the writers; beyond it callers are told to come back.
+/// Bytes that may wait for the writers. Beyond that an append fails as `Unavailable` and should be retried later.
 const MAX_QUEUED_BYTES: usize = 64 << 20;
 
-/// How soon a scan at the end looks again for transactions that began before it; then each time twice as late.
+/// How long a scan at the end waits at first before it looks again for transactions that began before it. Each further wait is
+/// twice as long.
 const SETTLE_STEP: Duration = Duration::from_millis(2);
 
-/// The server ends a transaction of ours in which nothing comes any more, because this host has lost power: it may hold locks.
+/// The server ends a transaction that is idle this long: this host may have lost power while it held locks.
 const IDLE_TIMEOUT: &str = "SET idle_in_transaction_session_timeout = '30s'";
 
-/// A ledger in PostgreSQL. Clones are handles of the same; connections are closed when the last is dropped.
+/// A ledger in PostgreSQL. Clones are handles of the same ledger. Its connections are closed after the last handle is dropped.
 #[derive(Clone)]
 pub struct PgLedger {
     shared: Arc<Shared>,
@@ -88,14 +89,14 @@ struct Shared {
     jobs: mpsc::UnboundedSender<Append>,
     queued: Arc<AtomicUsize>,
     tail: Arc<Tail>,
-    /// The listener, once somebody watches or works.
+    /// The listener. The first watch or worker starts it. `None` behind a pooler, where it would receive nothing.
     listening: OnceLock<Option<Abort>>,
-    /// The poller, once somebody watches.
+    /// The poller. The first watch starts it.
     polling: OnceLock<Abort>,
     _teller: Abort,
 }
 
-/// A task that ends with its owner.
+/// A task that is aborted when this is dropped.
 struct Abort(JoinHandle<()>);
 
 impl Drop for Abort {
@@ -105,16 +106,16 @@ impl Drop for Abort {
 }
 
 impl PgLedger {
-    /// Connects to a ledger, which must have been migrated. Must be called within a Tokio runtime.
+    /// Connects to a ledger that has been migrated. Must be called within a Tokio runtime.
     ///
     /// # Errors
-    /// [`LedgerError::SchemaVersion`] for a schema that is missing, older or newer; [`LedgerError::Refused`] for a login that
-    /// cannot be used; [`LedgerError::Unavailable`] for a server that cannot be reached.
+    /// [`LedgerError::SchemaVersion`] if the schema is missing, older or newer than this library's; [`LedgerError::Refused`] if
+    /// the options or the login cannot be used; [`LedgerError::Unavailable`] if the server cannot be reached.
     pub async fn connect(options: PgOptions) -> Result<Self, LedgerError> {
         if options.writers == 0 || options.max_connections as usize <= options.writers {
             return Err(LedgerError::Refused {
                 reason: format!(
-                    "{} writers and {} connections: at least one must write, and one more than write must be there to read",
+                    "{} writers and {} connections do not work: use at least one writer, and more connections than writers",
                     options.writers, options.max_connections
                 ),
             });
@@ -125,7 +126,7 @@ impl PgLedger {
         let pool = PgPoolOptions::new()
             .max_connections(options.max_connections)
             .acquire_timeout(options.acquire_timeout)
-            // Dead connections are found when they are used, not by a round trip before each use.
+            // A dead connection is noticed when it is used, not by a round trip before each use.
             .test_before_acquire(false)
             .after_connect(move |connection, _| {
                 let timeout = timeout.clone();
@@ -133,7 +134,8 @@ impl PgLedger {
                     if link == Link::Direct {
                         connection.execute(AssertSqlSafe(timeout)).await?;
                     }
-                    // After a restore or a failover this is another cluster, with transaction ids of its own.
+                    // After a restore or a failover this may be another cluster, with its own transaction ids. It then needs a
+                    // new epoch.
                     if migrate::version(connection).await.is_ok_and(|version| version > 0) {
                         connection.execute("SELECT ledger.check_epoch()").await?;
                     }
@@ -149,7 +151,7 @@ impl PgLedger {
         let (jobs, waiting) = mpsc::unbounded_channel();
         let waiting = Arc::new(Mutex::new(waiting));
         for _ in 0..options.writers {
-            // A writer ends by itself, when what waits is written and nobody can add to it.
+            // A writer ends by itself when every handle is dropped and all waiting appends are written.
             let (waiting, queued, tail) = (Arc::clone(&waiting), Arc::clone(&queued), Arc::clone(&tail));
             tokio::spawn(writer::run(pool.clone(), link, waiting, queued, tail));
         }
@@ -168,10 +170,10 @@ impl PgLedger {
         })
     }
 
-    /// The transactions that keep new rows from showing in append order, oldest first; empty where none does.
+    /// The transactions that keep new rows from appearing in append order, oldest first, at most 8. Empty if there are none.
     ///
     /// # Errors
-    /// Where the server cannot be asked.
+    /// If the server cannot be asked.
     pub async fn holders(&self) -> Result<Vec<Holder>, LedgerError> {
         tail::holders(&self.shared.pool, self.link()).await
     }
@@ -180,18 +182,18 @@ impl PgLedger {
         self.shared.options.link()
     }
 
-    /// Begins a read-only transaction as `scope`.
+    /// Begins a read-only transaction as `scope`. It may also read the public rows of the tenant `named`.
     async fn read(&self, scope: &Scope, named: Option<&str>) -> Result<Identified, LedgerError> {
         self.begin(Access::ReadOnly, scope, named).await
     }
 
-    /// Begins a transaction as `scope`. A connection that has died in the pool is replaced.
+    /// Begins a transaction as `scope`. If a pooled connection is dead, another one is tried.
     async fn begin(&self, access: Access, scope: &Scope, named: Option<&str>) -> Result<Identified, LedgerError> {
         let mut tries = 0;
         loop {
             match Identified::begin(&self.shared.pool, access, scope, named).await {
                 Err(sqlx::Error::Io(error)) if tries <= self.shared.options.max_connections => {
-                    tracing::debug!(%error, "a pooled connection was dead");
+                    tracing::debug!(%error, "a pooled connection was dead; trying another");
                     tries += 1;
                 }
                 begun => return begun.map_err(from_sqlx),
@@ -199,7 +201,8 @@ impl PgLedger {
         }
     }
 
-    /// One page; with `settle`, one that ends no earlier than what was committed when it began.
+    /// Reads one page. With `settle` it waits, up to [`PgOptions::settle`], until it can show what was committed before it
+    /// began.
     async fn page(&self, scope: &Scope, query: &Query, cursor: Option<&Cursor>, settle: bool) -> Result<Page, LedgerError> {
         if scope.is_nobody() {
             return Ok(Page::new(Vec::new(), None));
@@ -230,14 +233,14 @@ impl PgLedger {
         }
     }
 
-    /// Starts the listener unless it runs, or cannot hear anything.
+    /// Starts the listener if it is not running. Behind a pooler there is none, because `LISTEN` does not work there.
     fn start_listening(&self) {
         let Shared { pool, tail, listening, .. } = &*self.shared;
         let start = || Abort(tokio::spawn(tail::listen(pool.connect_options(), Arc::clone(tail))));
         listening.get_or_init(|| (self.link() == Link::Direct).then(start));
     }
 
-    /// Starts listener and poller unless they run.
+    /// Starts the listener and the poller if they are not running.
     fn start_watching(&self) {
         self.start_listening();
         let Shared { pool, tail, polling, options, .. } = &*self.shared;
@@ -246,14 +249,15 @@ impl PgLedger {
     }
 }
 
-/// Refuses a database whose schema is not this library's.
+/// Refuses a database whose schema has another version than this library's.
 async fn check_schema(pool: &PgPool) -> Result<(), LedgerError> {
     let mut connection = pool.acquire().await.map_err(from_sqlx)?;
     let found = migrate::version(&mut connection).await?;
     migrate::check_current(found)
 }
 
-/// The newest transaction of committed rows that append order does not show yet, among the rows a scan would look at.
+/// The newest transaction that has committed rows which append order does not show yet. If the scan is of one tenant, only that
+/// tenant's rows count.
 async fn newest_beyond(
     connection: &mut PgConnection,
     scope: &Scope,
@@ -298,7 +302,7 @@ impl Ledger for PgLedger {
         if waiting > 0 && waiting.saturating_add(bytes) > MAX_QUEUED_BYTES {
             queued.fetch_sub(bytes, Ordering::Relaxed);
             return Err(LedgerError::Unavailable {
-                reason: format!("{waiting} bytes wait to be written already"),
+                reason: format!("{waiting} bytes are already waiting to be written: retry later"),
                 source: None,
             });
         }
@@ -315,7 +319,7 @@ impl Ledger for PgLedger {
         }
         let mut reading = self.read(scope, Some(tenant)).await?;
         let connection = reading.connection().map_err(from_sqlx)?;
-        // The last version that is visible, if it is the last of all.
+        // Takes the last version that is visible, and returns it only if it is the last of all.
         let sql = format!(
             "SELECT {COLUMNS} FROM (SELECT * FROM ledger.universal_registry WHERE tenant_id = $1 AND id = $2
                 ORDER BY seq DESC LIMIT 1) u WHERE NOT is_deleted AND ledger.is_last(tenant_id, id, seq)"
@@ -339,7 +343,7 @@ impl Ledger for PgLedger {
         if limit == 0 {
             return Ok(Vec::new());
         }
-        // What comes after the version before the first one asked for.
+        // A cursor names the last version that was read, so this one names the version before `from_seq`.
         let before = logline_core::ledger::Position::Chain {
             tenant_id: tenant.to_owned(),
             id: id.to_string(),
@@ -376,7 +380,7 @@ impl Ledger for PgLedger {
     }
 }
 
-/// The ledger as a watch reads it: rows that are not final yet are not waited for, their signal comes.
+/// The ledger as a watch reads it. Its scans do not wait for rows that are not final yet: a signal comes when they are.
 struct Follower(PgLedger);
 
 #[deny(clippy::missing_trait_methods)]

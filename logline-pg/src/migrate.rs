@@ -1,4 +1,4 @@
-//! The schema: embedded, forward only, one transaction.
+//! Migrates the schema. Migrations are embedded in the library, go forward only, and run in one transaction.
 
 use logline_core::Hash;
 use logline_core::ledger::LedgerError;
@@ -7,19 +7,20 @@ use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _
 use crate::error::from_sqlx;
 use crate::options::PgOptions;
 
-/// The migrations in order; version n is at index n - 1. What was released is never changed.
+/// The migrations in order: version n is at index n - 1. A released migration never changes.
 const MIGRATIONS: &[(&str, &str)] =
     &[("registry", include_str!("../migrations/0001_registry.sql")), ("work", include_str!("../migrations/0002_work.sql"))];
 
-/// The cluster's roles and what each may become.
+/// Creates the cluster's group roles, and lets some of them take others. Every statement also succeeds if nothing is left to
+/// do.
 const ROLES: &str = include_str!("../migrations/roles.sql");
 
-/// Schemas and the record of migrations: what must be there before a migration can run. Every statement, here as in [`ROLES`],
-/// may find its work done.
+/// Creates the extension, the schemas and the table of migrations, which must exist before a migration can run. Every statement
+/// also succeeds if nothing is left to do.
 const BOOTSTRAP: &str = include_str!("../migrations/bootstrap.sql");
 
-/// Makes the login a member of the owner unless it can take that role already, and notes whether it had to. (From PostgreSQL 16 on a
-/// role's creator may grant it, and may not take it.)
+/// Makes the login a member of `logline_owner`, unless it can already take that role, and notes whether it had to. (From
+/// PostgreSQL 16 on, the creator of a role may grant it but may not take it.)
 const BECOME_OWNER: &str = "
     SELECT set_config('logline.granted', 'no', true);
     DO $do$ BEGIN
@@ -30,43 +31,44 @@ const BECOME_OWNER: &str = "
       END IF;
     END $do$";
 
-/// Takes that back: who has migrated does not stay the owner.
+/// Ends the membership that [`BECOME_OWNER`] granted: a login that migrates does not stay the owner.
 const LEAVE_OWNER: &str = "
     RESET ROLE;
     DO $do$ BEGIN EXECUTE format('REVOKE logline_owner FROM %I', session_user); END $do$";
 
-/// One lock for all that migrate this database; held by the transaction, so a pooler cannot lose it.
+/// The advisory lock that every migration of this database takes. The transaction holds it, so a pooler cannot lose it.
 const LOCK: i64 = 0x004c_4f47_4c49_4e45;
 
-/// What a migration did.
+/// The result of a migration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Migrated {
-    /// The version found; 0 where there was none.
+    /// The schema version that was found; 0 if there was none.
     pub from: i32,
-    /// The version now.
+    /// The schema version now: the newest that this library knows.
     pub to: i32,
-    /// The epoch of append order: greater than before where the database was restored or promoted since.
+    /// The current epoch of append order. It is greater than before if the database was restored or promoted since, or if a new
+    /// epoch was asked for.
     pub epoch: i32,
 }
 
-/// The newest version that this library knows.
+/// The newest schema version that this library knows.
 fn newest() -> i32 {
     i32::try_from(MIGRATIONS.len()).unwrap_or(i32::MAX)
 }
 
-/// Brings the database to this library's schema. Any number of hosts may call it at once: one works, the others wait and find
-/// it done. The login must be a superuser, or own the database and have CREATEROLE.
+/// Brings the database to this library's schema. Any number of hosts may call it at once: one migrates, the others wait and
+/// find it done. The login must be a superuser, or own the database and have `CREATEROLE`.
 ///
 /// # Errors
-/// [`LedgerError::SchemaVersion`] for a database that a newer library has migrated; nothing is changed then, nor where a
-/// statement fails.
+/// [`LedgerError::SchemaVersion`] if a newer library has migrated the database. Nothing is changed then, nor if a statement
+/// fails.
 pub async fn migrate(options: &PgOptions) -> Result<Migrated, LedgerError> {
     run(options, false).await
 }
 
-/// As [`migrate`], and opens a new epoch of append order whatever the cluster says: the step after a recovery to a point in
-/// time, when readers may hold cursors of a history that is gone.
+/// As [`migrate`], and opens a new epoch of append order even if the cluster is the same. Call it after a recovery to a point
+/// in time: readers may then hold cursors of rows that no longer exist.
 ///
 /// # Errors
 /// As [`migrate`].
@@ -74,15 +76,15 @@ pub async fn migrate_to_new_epoch(options: &PgOptions) -> Result<Migrated, Ledge
     run(options, true).await
 }
 
-/// Makes the four roles in the cluster and nothing else: the step before a dump is restored into a cluster that never held a
-/// ledger, because dumps name roles and do not contain them. Harmless where they exist. The login needs CREATEROLE.
+/// Creates the four roles in the cluster and nothing else. Call it before a dump is restored into a cluster that never held a
+/// ledger: a dump names roles but does not contain them. It is harmless if they exist. The login needs `CREATEROLE`.
 ///
 /// # Errors
-/// [`LedgerError::Refused`] for a login that may not create roles.
+/// [`LedgerError::Refused`] if the login may not create roles.
 pub async fn create_roles(options: &PgOptions) -> Result<(), LedgerError> {
     let mut connection = PgConnection::connect_with(&options.connect).await.map_err(from_sqlx)?;
     let created = connection.execute(ROLES).await.map_err(from_sqlx);
-    // As in `run`.
+    // As in `run`: the outcome is already known.
     let _ = connection.close().await;
     created.map(drop)
 }
@@ -90,21 +92,21 @@ pub async fn create_roles(options: &PgOptions) -> Result<(), LedgerError> {
 async fn run(options: &PgOptions, new_epoch: bool) -> Result<Migrated, LedgerError> {
     let mut connection = PgConnection::connect_with(&options.connect).await.map_err(from_sqlx)?;
     let migrated = apply(&mut connection, new_epoch).await;
-    // The work is committed or not; how the connection ends does not change that.
+    // The transaction is committed or not. How the connection ends does not change that.
     let _ = connection.close().await;
     migrated
 }
 
 async fn apply(connection: &mut PgConnection, new_epoch: bool) -> Result<Migrated, LedgerError> {
     let mut transaction = connection.begin().await.map_err(from_sqlx)?;
-    // Whoever waits for a lock on the registry holds up those behind it.
+    // While this waits for a lock on the registry, it also blocks those that wait behind it. So the wait is limited.
     transaction.execute("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '60s'").await.map_err(from_sqlx)?;
     sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(LOCK).execute(&mut *transaction).await.map_err(from_sqlx)?;
     transaction.execute(ROLES).await.map_err(from_sqlx)?;
     transaction.execute(BECOME_OWNER).await.map_err(from_sqlx)?;
     let granted = transaction.fetch_one("SELECT current_setting('logline.granted') = 'yes'").await;
     let granted: bool = granted.and_then(|row| row.try_get(0)).map_err(from_sqlx)?;
-    // Only who owns the schema may look into it.
+    // Only a member of the owner is sure to have the right to read the version.
     let from = version(&mut transaction).await?;
     check(from)?;
     if from < newest() {
@@ -129,9 +131,9 @@ async fn apply(connection: &mut PgConnection, new_epoch: bool) -> Result<Migrate
     Ok(Migrated { from, to: newest(), epoch })
 }
 
-/// The version of the schema; 0 where there is none.
+/// The version of the schema; 0 if there is none.
 pub(crate) async fn version(connection: &mut PgConnection) -> Result<i32, LedgerError> {
-    // Texts without parameters go as one message each, which a pooler cannot tear apart.
+    // A statement without parameters is sent as one message, which a pooler cannot split.
     let there = connection.fetch_one("SELECT to_regclass('ledger.migrations') IS NOT NULL").await;
     if !there.and_then(|row| row.try_get::<bool, _>(0)).map_err(from_sqlx)? {
         return Ok(0);
@@ -140,7 +142,7 @@ pub(crate) async fn version(connection: &mut PgConnection) -> Result<i32, Ledger
     newest.and_then(|row| row.try_get(0)).map_err(from_sqlx)
 }
 
-/// Refuses a schema newer than this library.
+/// Refuses a schema that is newer than this library.
 fn check(found: i32) -> Result<(), LedgerError> {
     if found <= newest() {
         return Ok(());
@@ -148,7 +150,7 @@ fn check(found: i32) -> Result<(), LedgerError> {
     Err(LedgerError::SchemaVersion { found: found.into(), supported: newest().into(), advice: "upgrade this library" })
 }
 
-/// Refuses a schema that is not this library's.
+/// Refuses a schema of another version than this library's.
 pub(crate) fn check_current(found: i32) -> Result<(), LedgerError> {
     check(found)?;
     if found == newest() {

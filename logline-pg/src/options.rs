@@ -1,4 +1,4 @@
-//! How a ledger in PostgreSQL is reached.
+//! How to connect to a ledger in PostgreSQL, and how to use the connections.
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -8,29 +8,29 @@ use sqlx::postgres::PgConnectOptions;
 
 use crate::identity::Link;
 
-/// How a ledger in PostgreSQL is reached.
+/// How to connect to a ledger in PostgreSQL, and how to use the connections.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct PgOptions {
-    /// Server, login, database, TLS.
+    /// Server, login, database and TLS settings.
     pub connect: PgConnectOptions,
-    /// Connections of the pool, at most. Default 10. A host that follows the ledger has one more, to listen.
+    /// The most connections of the pool. Default 10. A host that watches or works has one more, for `LISTEN`.
     pub max_connections: u32,
-    /// How many of them write, each a group of appends at a time; at least one must be left to read. More writers than the disk
-    /// syncs at once only make groups smaller. Default 2.
+    /// How many of these connections write. Each commits one group of appends at a time. At least one connection must be left
+    /// to read. More writers than the disk can sync at once only make groups smaller. Default 2.
     pub writers: usize,
-    /// How long to wait for a free connection. Default 10 seconds.
+    /// How long a call waits for a free connection before it fails as [`LedgerError::Unavailable`]. Default 10 seconds.
     pub acquire_timeout: Duration,
-    /// The server's limit for one statement. Default 30 seconds.
+    /// The server's time limit for one statement. It is not set behind a pooler. Default 30 seconds.
     pub statement_timeout: Duration,
-    /// How long a scan that has reached the end waits for transactions that began before it, so that it shows what they
-    /// committed in its place. Default 250 ms.
+    /// How long a scan that has reached the end waits for transactions that began before it, so that it shows their rows in
+    /// order. Default 250 ms.
     pub settle: Duration,
-    /// How often a watch looks for rows when nobody has told it of any. Default 1 second; [`PgOptions::through_pooler`] makes it
+    /// How often a watch polls for rows when no notification comes. Default 1 second; [`PgOptions::through_pooler`] sets it to
     /// 25 ms.
     pub poll_interval: Duration,
-    /// Whether connections go through a pooler that hands out a server connection per transaction (pgbouncer, RDS Proxy): then
-    /// `LISTEN` and named prepared statements do not work and are not used. Default false.
+    /// Whether connections go through a pooler that lends a server connection for one transaction (pgbouncer, RDS Proxy).
+    /// `LISTEN` and named prepared statements do not work there and are not used. Default false.
     pub pooler: bool,
 }
 
@@ -38,21 +38,21 @@ impl PgOptions {
     /// The defaults for `postgres://login:password@host:port/database?sslmode=verify-full`.
     ///
     /// # Errors
-    /// [`LedgerError::Refused`] for a URL that is none.
+    /// [`LedgerError::Refused`] if `url` is not a valid PostgreSQL URL.
     pub fn new(url: &str) -> Result<Self, LedgerError> {
         // The URL may hold a password, so the error does not show it.
         let refused = |why: &dyn Display| LedgerError::Refused {
-            reason: format!("not a URL such as postgres://login@host/database: {why}"),
+            reason: format!("the database URL is not valid: {why}: use one such as postgres://login@host/database"),
         };
         if !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
-            return Err(refused(&"it begins with something else"));
+            return Err(refused(&"it does not begin with postgres://"));
         }
         let connect: PgConnectOptions = url.parse().map_err(|e| refused(&e))?;
         let is_named = connect.get_application_name().is_some();
         Ok(Self::from_connect(if is_named { connect } else { connect.application_name("logline") }))
     }
 
-    /// The defaults for what sqlx already knows how to reach.
+    /// The defaults, with connection settings of sqlx.
     #[must_use]
     pub fn from_connect(connect: PgConnectOptions) -> Self {
         Self {
@@ -71,49 +71,50 @@ impl PgOptions {
         if self.pooler { Link::Pooled } else { Link::Direct }
     }
 
-    /// Sets the most connections.
+    /// Sets the most connections of the pool. Default 10.
     #[must_use]
     pub fn max_connections(mut self, connections: u32) -> Self {
         self.max_connections = connections;
         self
     }
 
-    /// Sets how many connections write.
+    /// Sets how many connections write. Default 2.
     #[must_use]
     pub fn writers(mut self, writers: usize) -> Self {
         self.writers = writers;
         self
     }
 
-    /// Sets how long to wait for a free connection.
+    /// Sets how long a call waits for a free connection. Default 10 seconds.
     #[must_use]
     pub fn acquire_timeout(mut self, timeout: Duration) -> Self {
         self.acquire_timeout = timeout;
         self
     }
 
-    /// Sets the server's limit for one statement.
+    /// Sets the server's time limit for one statement. Default 30 seconds.
     #[must_use]
     pub fn statement_timeout(mut self, timeout: Duration) -> Self {
         self.statement_timeout = timeout;
         self
     }
 
-    /// Sets how long a scan at the end waits for earlier transactions.
+    /// Sets how long a scan at the end waits for transactions that began before it. Default 250 ms.
     #[must_use]
     pub fn settle(mut self, wait: Duration) -> Self {
         self.settle = wait;
         self
     }
 
-    /// Sets how often a watch looks unasked.
+    /// Sets how often a watch polls when no notification comes. Default 1 second.
     #[must_use]
     pub fn poll_interval(mut self, interval: Duration) -> Self {
         self.poll_interval = interval;
         self
     }
 
-    /// For a transaction pooler between here and the server.
+    /// Adapts the options to a pooler that lends a server connection for one transaction: sets `pooler`, and `poll_interval` to
+    /// 25 ms.
     #[must_use]
     pub fn through_pooler(mut self) -> Self {
         self.pooler = true;

@@ -1,4 +1,4 @@
-//! What is inside a cursor: a position in append order, which is (epoch, transaction, position).
+//! The content of a cursor: a position in append order, which is (epoch, transaction, position).
 
 use logline_core::ledger::{Cursor, LedgerError, Order, Position};
 
@@ -10,18 +10,18 @@ pub(crate) struct AppendPosition {
     pub(crate) epoch: i32,
     pub(crate) xid: Xid,
     pub(crate) pos: i64,
-    /// Where append order was final when a row beyond it was shown. Following the ledger begins there: what commits later may
-    /// yet come before the row.
+    /// Append order was final below this transaction when the row was shown; `None` if the row itself was final. A reader that
+    /// follows the ledger goes on from there, because rows that commit later may still come before this row.
     pub(crate) final_to: Option<Xid>,
 }
 
 impl AppendPosition {
-    /// Before every row of `xid`.
+    /// The position before every row of `xid`.
     pub(crate) fn before(epoch: i32, xid: Xid) -> Self {
         Self { epoch, xid: Xid(xid.0.saturating_sub(1)), pos: i64::MAX, final_to: None }
     }
 
-    /// Where a reader of append order goes on.
+    /// The position from which a reader in append order goes on.
     pub(crate) fn resume(self) -> Self {
         match self.final_to {
             Some(xid) => Self::before(self.epoch, xid),
@@ -54,7 +54,7 @@ pub(crate) enum After {
 }
 
 impl After {
-    /// Reads a cursor that was given for `order`.
+    /// Decodes a cursor that was given for `order`.
     pub(crate) fn of(cursor: &Cursor, order: Order) -> Result<Self, LedgerError> {
         if order == Order::Chain {
             return Position::of(cursor, order).map(Self::Chain);

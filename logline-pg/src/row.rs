@@ -1,4 +1,4 @@
-//! Spans to columns and back.
+//! Converts spans to columns and back.
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -19,7 +19,7 @@ pub(crate) const COLUMNS: &str = "id, seq, entity_type, who, did, this, at, pare
      visibility, status, is_deleted, name, description, code, language, runtime, input, output, error, content, duration_ms, \
      trace_id, prev_hash, curr_hash, signature, public_key, metadata";
 
-/// A span with what its columns need computed, made on the caller's task so that the writer's does nothing but write.
+/// A span with the encoded values of its columns. The caller's task makes it, so that the writer's task only writes.
 #[derive(Debug)]
 pub(crate) struct EncodedRow {
     pub(crate) span: VerifiedSpan,
@@ -47,7 +47,7 @@ impl EncodedRow {
         }
     }
 
-    /// What it costs to hold and to send, about.
+    /// About how many bytes it takes in memory and on the wire.
     pub(crate) fn bytes(&self) -> usize {
         let json: usize = self.json.iter().flatten().map(Vec::len).sum();
         let span = &self.span;
@@ -79,7 +79,7 @@ pub(crate) fn bind<'q>(query: Query<'q, Postgres, PgArguments>, rows: &[&'q Enco
             rows.iter().map(|$row| $value).collect::<Vec<_>>()
         };
     }
-    // Values are at most 2^31 - 1 by the input rules.
+    // The input rules limit these values to 2^31 - 1.
     let integer = |n: u32| i32::try_from(n).unwrap_or(i32::MAX);
     query
         .bind(column!(|r| r.span.id))
@@ -114,19 +114,20 @@ pub(crate) fn bind<'q>(query: Query<'q, Postgres, PgArguments>, rows: &[&'q Enco
         .bind(column!(|r| r.json(4)))
 }
 
-/// The key columns of a row as they stand; they cannot be damaged, only wrong.
+/// The key columns of a row as stored. They can always be decoded, but their values may be wrong.
 pub(crate) struct RowKey {
     pub(crate) tenant_id: String,
     pub(crate) id: Uuid,
     pub(crate) seq: i32,
 }
 
-/// What a row weighs as it came, before any column is read.
+/// The [`weight`] of a row as it arrived, before any column is decoded.
 pub(crate) fn weight_of(row: &PgRow) -> usize {
     (0..row.len()).filter_map(|index| row.try_get_raw(index).ok()?.as_bytes().ok().map(weight)).sum()
 }
 
-/// Reads the columns of a row, the first of [`COLUMNS`] at index `first`. Returns its bytes as well.
+/// Reads the columns of a row; the first of [`COLUMNS`] is at index `first`. Also returns about how many bytes the row takes in
+/// memory.
 pub(crate) fn decode(row: &PgRow, first: usize) -> Result<(RowKey, Result<SignedSpan, DamagedRow>, usize), LedgerError> {
     let key = RowKey {
         id: row.try_get(first).map_err(from_sqlx)?,
@@ -144,7 +145,7 @@ pub(crate) fn decode(row: &PgRow, first: usize) -> Result<(RowKey, Result<Signed
     Ok((key, span, bytes))
 }
 
-/// Takes the columns of a row one after the other; the error says which is damaged.
+/// Takes the columns of a row one after another. An error names the damaged column.
 struct Columns<'r> {
     row: &'r PgRow,
     next: usize,
@@ -183,7 +184,7 @@ impl<'r> Columns<'r> {
         json::parse(text).map(Some).map_err(|e| format!("{column}: {e}"))
     }
 
-    /// A value that has one spelling; another would be a change that no hash shows.
+    /// A value that has one canonical spelling. Another spelling would be a change that no hash shows, so it is an error.
     fn parsed<T>(&mut self, column: &str) -> Result<Option<T>, String>
     where
         T: FromStr<Err: Display> + Display,
@@ -193,7 +194,7 @@ impl<'r> Columns<'r> {
         if value.to_string() == text {
             Ok(Some(value))
         } else {
-            Err(format!("{column}: `{text}` is not its canonical spelling"))
+            Err(format!("{column}: `{text}` is not the canonical spelling"))
         }
     }
 

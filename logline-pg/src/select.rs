@@ -1,5 +1,5 @@
-//! Queries as SQL. Row-level security confines them; what stands here besides are the filters, and shapes that keep the planner
-//! on an index.
+//! Translates queries into SQL. Row-level security limits what they see. This module adds the filters, and shapes the
+//! statements so that the planner uses an index.
 
 use std::cmp::Ordering;
 
@@ -15,13 +15,13 @@ use crate::position::{self, After, AppendPosition};
 use crate::row::{self, COLUMNS};
 use crate::types::Xid;
 
-/// Bytes in one page; a page always has at least one row.
+/// A page ends with the row that reaches this many bytes. It always has at least one row if there is one.
 const MAX_PAGE_BYTES: usize = 4 << 20;
 
-/// Rows of a page that are fetched first. How many more depends on their size.
+/// How many rows a page fetches first. Their size decides how many more it fetches at once.
 const FIRST_CHUNK: usize = 16;
 
-/// A query with its values bound as they come up.
+/// A query of a scope.
 pub(crate) struct Select<'a> {
     query: &'a Query,
     scope: &'a Scope,
@@ -31,18 +31,19 @@ pub(crate) struct Select<'a> {
     link: Link,
 }
 
-/// The epoch of a ledger that was never moved.
+/// The first epoch. A ledger has only this one until it is restored or promoted.
 const FIRST_EPOCH: i32 = 1;
 
-/// Above every transaction.
+/// The greatest transaction id that the type can hold.
 const LAST_XID: &str = "'18446744073709551615'::xid8";
 
 /// Where a chunk begins.
 ///
-/// One statement reads one epoch. A comparison with the whole of (epoch, transaction, position) would be the same to the index,
-/// but the planner judges it by its first column, which is always the same, and then prefers any other plan.
+/// One statement reads one epoch. For the index, a comparison with the whole of (epoch, transaction, position) would be the
+/// same. But the planner estimates it by its first column, which has nearly always the same value, and then prefers any other
+/// plan.
 enum Start {
-    /// At the beginning of an epoch, in the query's order; `None` is the current one.
+    /// At the first row of an epoch, in the query's order. `None` is the current epoch.
     Epoch(Option<i32>),
     After(AppendPosition),
     Chain(Option<Position>),
@@ -57,7 +58,7 @@ impl From<After> for Start {
     }
 }
 
-/// One statement.
+/// The arguments of one statement, collected while its text is built.
 struct Statement {
     arguments: PgArguments,
     bound: usize,
@@ -68,20 +69,20 @@ impl Statement {
     where
         T: sqlx::Encode<'q, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
     {
-        let unfit = |e: sqlx::error::BoxDynError| LedgerError::Refused { reason: format!("a value cannot be sent: {e}") };
+        let unfit = |e: sqlx::error::BoxDynError| LedgerError::Refused { reason: format!("a value of the query cannot be encoded: {e}") };
         self.arguments.add(value).map_err(unfit)?;
         self.bound += 1;
         Ok(format!("${}", self.bound))
     }
 }
 
-/// What one chunk of a page came to.
+/// The rows of a page that one statement has read.
 struct Chunk {
     rows: Vec<(Row, After)>,
     bytes: usize,
-    /// Whether it has more rows than were read.
+    /// Whether the statement returned more rows than were read.
     is_cut: bool,
-    /// Up to where append order was final.
+    /// The epoch, and the transaction below which append order was final.
     horizon: (i32, Xid),
 }
 
@@ -101,14 +102,14 @@ impl<'a> Select<'a> {
         }
     }
 
-    /// The epoch that a page goes on with, where there is one.
+    /// The epoch in which the page goes on; `None` if there is no other.
     fn next_epoch(&self, start: &Start, current: i32) -> Option<i32> {
         let epoch = match start {
             Start::Chain(_) => return None,
             Start::Epoch(epoch) => epoch.unwrap_or(current),
             Start::After(position) => position.epoch,
         };
-        // A cursor may name any number: the steps stay between the first epoch and the current one.
+        // A cursor may name any epoch, so the next one is kept between the first and the current epoch.
         let last = self.until.map_or(current, |until| until.epoch.min(current));
         match self.query.order {
             Order::Append if epoch < last => Some(epoch.saturating_add(1).max(FIRST_EPOCH)),
@@ -117,7 +118,7 @@ impl<'a> Select<'a> {
         }
     }
 
-    /// Reads a page of up to `size` rows.
+    /// Reads a page of up to `size` rows. Also returns the epoch, and the transaction below which append order was final.
     pub(crate) async fn page(
         &self,
         connection: &mut PgConnection,
@@ -129,7 +130,7 @@ impl<'a> Select<'a> {
         let (mut rows, mut bytes) = (Vec::new(), 0);
         loop {
             let room = if bytes < max_bytes { size.saturating_sub(rows.len()) } else { 0 };
-            // After the first chunk the size of rows is known.
+            // The first chunk tells how large the rows are.
             let fitting = match rows.len() {
                 0 => FIRST_CHUNK,
                 read => (max_bytes.saturating_sub(bytes) / (bytes / read).max(1)).max(1),
@@ -153,7 +154,7 @@ impl<'a> Select<'a> {
             let page = Page::new(rows, next);
             let (epoch, xid) = chunk.horizon;
             let at_end = !more && self.query.order == Order::Append;
-            // A replica may lag behind the one that was read before: whoever follows never goes back.
+            // This replica may lag behind the one that was read before. A reader must never go back.
             let reached = match &start {
                 Start::After(position)
                     if (position.epoch, position.xid, position.pos) > (epoch, Xid(xid.0.saturating_sub(1)), i64::MAX) =>
@@ -167,7 +168,7 @@ impl<'a> Select<'a> {
         }
     }
 
-    /// Up to `limit` rows, until they have `max_bytes`.
+    /// Reads up to `limit` rows, until they have `max_bytes`.
     async fn chunk(
         &self,
         connection: &mut PgConnection,
@@ -211,7 +212,8 @@ impl<'a> Select<'a> {
         })
     }
 
-    /// Columns: epoch now, horizon, then epoch, xid and pos of the row and [`COLUMNS`]; one row of nulls where none matches.
+    /// Columns: current epoch and horizon, then epoch, xid and pos of the row, then [`COLUMNS`]. The horizon is the transaction
+    /// below which append order is final. If no row matches, there is one row with nulls after the horizon.
     fn sql(&self, statement: &mut Statement, start: &Start, limit: usize) -> Result<String, LedgerError> {
         let (known_epoch, known) = (statement.bind(self.known.0)?, statement.bind(self.known.1)?);
         let conditions = self.conditions(statement, start)?;
@@ -231,15 +233,15 @@ impl<'a> Select<'a> {
             (_, Some(named)) => select(&format!("tenant_id = {}", statement.bind(named.clone())?)),
             (None, None) => select("true"),
             (Some(SYSTEM_TENANT), None) => select(&format!("tenant_id = '{SYSTEM_TENANT}'")),
-            // One branch per tenant, each in its index's order.
+            // One branch per tenant, so that each is read in the order of its index.
             (Some(own), None) => {
                 let own = select(&format!("tenant_id = {}", statement.bind(own.to_owned())?));
                 let system = select(&format!("tenant_id = '{SYSTEM_TENANT}' AND visibility = 'public'"));
                 format!("{own} UNION ALL {system}")
             }
         };
-        // What one replica has replayed says nothing about another. Transactions below the horizon have ended when this statement's
-        // snapshot is taken, so it sees all they wrote.
+        // A replica does not use the known horizon, because another replica may have replayed more. Transactions below the
+        // horizon have ended before this statement's snapshot is taken, so it sees all that they wrote.
         Ok(format!(
             "WITH h AS MATERIALIZED (SELECT e.epoch AS epoch_now,
                 CASE WHEN e.epoch = {known_epoch} AND NOT pg_is_in_recovery()
@@ -250,7 +252,7 @@ impl<'a> Select<'a> {
         ))
     }
 
-    /// The expression keeps the planner from an index that has the order but not the id.
+    /// `epoch + 0` keeps the planner from an index that has the order but not the id.
     fn epoch_column(&self) -> &'static str {
         if self.query.id.is_some() { "epoch + 0" } else { "epoch" }
     }
@@ -291,7 +293,7 @@ impl<'a> Select<'a> {
             let operator = if query.order == Order::Newest { "<" } else { ">" };
             all.push(format!("(xid, pos) {operator} {}", bind_position(statement, *position)?));
         }
-        // Without an epoch there is no bound: a bounded scan begins in its bound's.
+        // `epoch` is `None` only if there is no bound: a scan with a bound names its epoch.
         if let (Some(epoch), Some(until)) = (epoch, self.until) {
             match epoch.cmp(&until.epoch) {
                 Ordering::Less => {}
@@ -329,7 +331,7 @@ fn all_of(conditions: &[String]) -> String {
     if conditions.is_empty() { "true".to_owned() } else { conditions.join(" AND ") }
 }
 
-/// Transaction and position.
+/// Binds a position within an epoch, as a pair of transaction id and `pos`.
 fn bind_position(statement: &mut Statement, position: AppendPosition) -> Result<String, LedgerError> {
     let (xid, pos) = (statement.bind(position.xid)?, statement.bind(position.pos)?);
     Ok(format!("({xid}::xid8, {pos})"))

@@ -1,4 +1,4 @@
-//! Following the ledger: one listener and one poller per host, however many watch.
+//! Follows the ledger. A host has one listener and one poller, however many watches it has.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,51 +15,51 @@ use crate::error::{READ_ONLY, from_sqlx};
 use crate::identity::{Link, Plain};
 use crate::types::Xid;
 
-/// The channel on which hosts tell each other that there are rows. It carries nothing.
+/// The channel on which hosts tell each other that there are new rows. Notifications have no content.
 const CHANNEL: &str = "logline";
 
-/// The channel for requests, so that workers are not woken by everything else.
+/// The channel for new requests. It is separate so that other rows do not wake workers.
 const REQUESTS_CHANNEL: &str = "logline_requests";
 
-/// The least time between two notifications of a host: each takes a lock that all notifying transactions of the cluster share.
+/// The least time between two notifications of a host. Each takes a lock that all notifying transactions of the cluster share.
 const NOTIFY_INTERVAL: Duration = Duration::from_millis(4);
 
-/// How often a host asks whether it is in another cluster than before.
+/// How often a host checks whether the ledger is in another cluster than before.
 const EPOCH_INTERVAL: Duration = Duration::from_secs(30);
 
-/// After a look the poller rests so many times as long as the look took, so that looking takes one part in twenty of
-/// a connection's time on a busy server, and an idle one is looked at again within some milliseconds.
+/// The poller rests this many times as long as its last poll took, at most [`MAX_REST`]. So on a busy server polls take about
+/// one part in twenty of a connection's time, and an idle server is polled again within some milliseconds.
 const REST: u32 = 19;
 
-/// The longest such rest.
+/// The longest rest after a poll.
 const MAX_REST: Duration = Duration::from_millis(100);
 
-/// How soon to look again while there are rows that are not final yet, milliseconds.
+/// Milliseconds until the next poll while there are rows that are not final yet. The last value repeats.
 const UNSETTLED: [u64; 6] = [2, 4, 8, 16, 32, 64];
 
-/// How long before asking a replica again whether it is one still.
+/// How long the listener waits before it checks again whether a replica has been promoted.
 const REPLICA_PAUSE: Duration = Duration::from_secs(60);
 
-/// How long a watch from now on waits for what others are writing, at most.
+/// The pauses of a watch that begins now, while others are still writing rows. It waits no longer than their sum.
 const NOW_PAUSES: [Duration; 3] = [Duration::from_millis(2), Duration::from_millis(8), Duration::from_millis(32)];
 
-/// How long append order may stand still with rows waiting before somebody should know.
+/// How long append order may stand still while rows wait, before a warning is logged.
 const STALLED: Duration = Duration::from_secs(5);
 
-/// What the watchers of one host share.
+/// What all watches of one host share.
 #[derive(Debug, Default)]
 pub(crate) struct Tail {
     /// Append order is final below this transaction of this epoch.
     known: Mutex<(i32, Xid)>,
-    /// Watchers by the tenant they look at; `None` for those who look at all.
+    /// The signals of watches, by the server's hash of the tenant that they follow; `None` for watches of all tenants.
     signals: Mutex<HashMap<Option<i64>, Arc<Signal>>>,
-    /// Requests may have come.
+    /// Notified when new requests may have arrived.
     pub(crate) arrivals: Arc<Signal>,
-    /// Somebody should look for rows.
+    /// Wakes the poller.
     pub(crate) look: Notify,
-    /// Other hosts should be told of rows.
+    /// Wakes the task that notifies other hosts.
     pub(crate) tell: Notify,
-    /// And of requests among them.
+    /// Whether the next notification is also about requests.
     has_requests: AtomicBool,
 }
 
@@ -68,7 +68,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Tail {
-    /// Up to where append order is known to be final. It stays so, whatever a later, more careful look says.
+    /// The epoch, and the transaction below which append order is known to be final. It stays final, even if a later and more
+    /// careful poll says less.
     pub(crate) fn known(&self) -> (i32, Xid) {
         *lock(&self.known)
     }
@@ -78,7 +79,7 @@ impl Tail {
         *known = (*known).max(horizon);
     }
 
-    /// Rows were committed by this host; among them perhaps requests for whoever works.
+    /// Notes that this host has committed rows. `requests` says whether there may be requests among them.
     pub(crate) fn wrote(&self, requests: bool) {
         self.look.notify_one();
         if requests {
@@ -88,14 +89,14 @@ impl Tail {
         self.tell.notify_one();
     }
 
-    /// The signal for watchers of a scope, given the server's hash of its tenant.
+    /// The signal for watches of a tenant, which is given by the server's hash of it; `None` for watches of all tenants.
     pub(crate) fn signal(&self, tenant: Option<i64>) -> Arc<Signal> {
         Arc::clone(lock(&self.signals).entry(tenant).or_default())
     }
 
     fn wake(&self, tenants: &[i64], system: i64) {
         let mut signals = lock(&self.signals);
-        // Those whom nobody waits for any more.
+        // Remove the signals that no watch uses.
         signals.retain(|_, signal| Arc::strong_count(signal) > 1);
         let public = tenants.contains(&system);
         for (tenant, signal) in &*signals {
@@ -110,7 +111,7 @@ impl Tail {
     }
 }
 
-/// The server's hash of the tenant that a scope follows.
+/// The server's hash of the scope's tenant; `None` if the scope has no tenant.
 pub(crate) async fn tenant_hash(pool: &PgPool, link: Link, scope: &Scope) -> Result<Option<i64>, LedgerError> {
     let Some(tenant) = scope.tenant() else { return Ok(None) };
     hash(pool, link, tenant).await.map(Some).map_err(from_sqlx)
@@ -124,12 +125,13 @@ async fn hash(pool: &PgPool, link: Link, tenant: &str) -> Result<i64, sqlx::Erro
     Ok(hash)
 }
 
-/// Tells other hosts, in transactions of its own: in the writing ones it would make all commits wait for each other.
+/// Notifies other hosts, in transactions of its own. In writing transactions, notifications would make all commits wait for
+/// each other.
 pub(crate) async fn tell(pool: PgPool, link: Link, tail: Arc<Tail>) {
     let mut epoch_due = tokio::time::Instant::now() + EPOCH_INTERVAL;
     loop {
         tokio::select! {
-            // First, or a busy host would never get to it.
+            // This branch comes first. On a busy host the other one is always ready, so this one would never run.
             biased;
             () = tokio::time::sleep_until(epoch_due) => {
                 check_epoch(&pool).await;
@@ -140,7 +142,7 @@ pub(crate) async fn tell(pool: PgPool, link: Link, tail: Arc<Tail>) {
         }
         let told = async {
             let mut plain = Plain::begin(&pool, link).await?;
-            // A notification that a crash loses was for listeners that are gone too: its commit waits for no disk.
+            // A crash that loses this notification also disconnects its listeners, so the commit does not wait for the disk.
             let requests = tail.has_requests.swap(false, Ordering::Relaxed);
             let notify = sqlx::query(
                 "SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, ''), CASE WHEN $2 THEN pg_notify($3, '') END",
@@ -150,21 +152,21 @@ pub(crate) async fn tell(pool: PgPool, link: Link, tail: Arc<Tail>) {
             plain.end().await
         };
         if let Err(error) = told.await {
-            tracing::debug!(%error, "other hosts could not be told of new rows; their polls will find them");
+            tracing::debug!(%error, "other hosts could not be notified of new rows; their polls will find them");
         }
         tokio::time::sleep(NOTIFY_INTERVAL).await;
     }
 }
 
-/// Asks whether the ledger has moved to another cluster. New connections ask as well; behind a pooler, or on a replica that is
-/// promoted, there may be none.
+/// Checks whether the ledger has moved to another cluster. New connections check it as well, but behind a pooler, or on a
+/// replica that is promoted, there may be none.
 async fn check_epoch(pool: &PgPool) {
     if let Err(error) = pool.execute("SELECT ledger.check_epoch()").await {
-        tracing::debug!(%error, "cannot ask which cluster this is");
+        tracing::debug!(%error, "cannot check which cluster this is");
     }
 }
 
-/// Passes on what other hosts tell, on a connection of its own; reconnects by itself.
+/// Receives the notifications of other hosts and passes them on. It has a connection of its own and reconnects by itself.
 pub(crate) async fn listen(options: Arc<PgConnectOptions>, tail: Arc<Tail>) {
     let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(options.as_ref().clone());
     let mut pause = Duration::from_millis(50);
@@ -172,11 +174,11 @@ pub(crate) async fn listen(options: Arc<PgConnectOptions>, tail: Arc<Tail>) {
         let heard = async {
             let mut listener = PgListener::connect_with(&pool).await?;
             listener.listen_all([CHANNEL, REQUESTS_CHANNEL]).await?;
-            // What was said before is not heard: look once.
+            // Earlier notifications were not received, so poll once.
             tail.look.notify_one();
             tail.arrivals.notify();
             loop {
-                // `None` is a lost connection: it has been replaced, and what was said meanwhile is not heard.
+                // `None` means that the connection was lost and replaced. Notifications in between were not received.
                 let heard = listener.try_recv().await?;
                 if heard.is_none_or(|heard| heard.channel() == REQUESTS_CHANNEL) {
                     tail.arrivals.notify();
@@ -187,22 +189,22 @@ pub(crate) async fn listen(options: Arc<PgConnectOptions>, tail: Arc<Tail>) {
         };
         let Err::<(), sqlx::Error>(error) = heard.await else { return };
         if error.as_database_error().and_then(|e| e.code()).as_deref() == Some(READ_ONLY) {
-            // A replica: nothing is said there. It may be promoted one day.
+            // This is a replica, where nobody can notify. It may be promoted later.
             tracing::debug!(%error, "not listening for new rows; polling");
             tokio::time::sleep(REPLICA_PAUSE).await;
             continue;
         }
-        tracing::warn!(%error, "not listening for new rows; polling until that works again");
+        tracing::warn!(%error, "not listening for new rows; polling until listening works again");
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(5));
     }
 }
 
-/// What one look came to.
+/// The result of one poll.
 struct News {
     epoch: i32,
     horizon: Xid,
-    /// `None` where it may be any.
+    /// Hashes of the tenants that have new rows; `None` if any tenant may have some.
     tenants: Option<Vec<i64>>,
     unsettled: bool,
 }
@@ -216,10 +218,11 @@ async fn news(pool: &PgPool, link: Link, after: (i32, Xid)) -> Result<News, sqlx
     Ok(News { epoch: row.try_get(0)?, horizon: row.try_get(1)?, tenants: row.try_get(2)?, unsettled: row.try_get(3)? })
 }
 
-/// Up to where append order is final now.
+/// The epoch, and the transaction below which append order is final now.
 ///
-/// A transaction of another database that ends between the server's two looks counts as one of this database's, and rows that were
-/// acknowledged long ago seem to come after now. So it looks again where there are such.
+/// `ledger.horizon` reads the server's state in two steps. If a transaction of another database ends between them, it counts as
+/// one of this database. Rows that were acknowledged long ago then seem to come after now. So this polls again if there are
+/// rows that are not final.
 pub(crate) async fn horizon(pool: &PgPool, link: Link) -> Result<(i32, Xid), LedgerError> {
     let mut pauses = NOW_PAUSES.into_iter();
     loop {
@@ -231,7 +234,7 @@ pub(crate) async fn horizon(pool: &PgPool, link: Link) -> Result<(i32, Xid), Led
     }
 }
 
-/// Looks for rows that have become final, and wakes those who wait for them.
+/// Polls for rows that have become final, and wakes the watches that wait for them.
 pub(crate) async fn poll(pool: PgPool, link: Link, tail: Arc<Tail>, interval: Duration) {
     let mut after: Option<(i32, Xid)> = None;
     let mut unsettled = 0;
@@ -248,7 +251,7 @@ pub(crate) async fn poll(pool: PgPool, link: Link, tail: Arc<Tail>, interval: Du
                 let horizon = (news.epoch, news.horizon);
                 tail.learn(horizon);
                 match (news.tenants, system) {
-                    // The first look has nothing to compare with.
+                    // The first poll has nothing to compare with, so it wakes all.
                     (Some(tenants), Some(system)) if after.is_some() => tail.wake(&tenants, system),
                     _ => tail.wake_all(),
                 }
@@ -267,7 +270,7 @@ pub(crate) async fn poll(pool: PgPool, link: Link, tail: Arc<Tail>, interval: Du
             }
             // Waking for nothing is harmless; missing a row is not.
             Err(error) => {
-                tracing::warn!(%error, "cannot look for new rows");
+                tracing::warn!(%error, "cannot poll for new rows");
                 tail.wake_all();
             }
         }
@@ -280,7 +283,7 @@ pub(crate) async fn poll(pool: PgPool, link: Link, tail: Arc<Tail>, interval: Du
     }
 }
 
-/// Says which backends keep append order from being final.
+/// Logs which transactions keep append order from being final.
 async fn report_stall(pool: &PgPool, link: Link) {
     match holders(pool, link).await {
         Ok(holders) => {
@@ -300,7 +303,7 @@ async fn report_stall(pool: &PgPool, link: Link) {
 pub struct Holder {
     /// The backend's process id; `None` for a prepared transaction.
     pub pid: Option<i32>,
-    /// Its transaction.
+    /// Its transaction id, as a decimal number.
     pub xid: String,
 }
 
@@ -313,7 +316,7 @@ impl std::fmt::Display for Holder {
     }
 }
 
-/// The transactions that keep append order from being final now, oldest first.
+/// The transactions that keep append order from being final now, oldest first, at most 8.
 pub(crate) async fn holders(pool: &PgPool, link: Link) -> Result<Vec<Holder>, LedgerError> {
     let mut plain = Plain::begin(pool, link).await.map_err(from_sqlx)?;
     let query = sqlx::query("SELECT pid, xid FROM ledger.holders()").persistent(link.keeps_statements());

@@ -1,4 +1,4 @@
-//! Wire forms of the types that the registry's columns have and sqlx does not map the way we need.
+//! Wire formats of those column types of the registry that sqlx does not map as needed here.
 
 use logline_core::Timestamp;
 use sqlx::encode::IsNull;
@@ -7,22 +7,22 @@ use sqlx::postgres::types::Oid;
 use sqlx::postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo, PgValueRef};
 use sqlx::{Decode, Encode, Postgres, Type};
 
-/// JSON text as `jsonb`: sent as it stands, read back as the server prints it.
+/// JSON text as `jsonb`. It is sent unchanged, and read back as the server prints it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Jsonb<T>(pub(crate) T);
 
-/// The first byte of binary `jsonb`.
+/// The first byte of `jsonb` in its binary format.
 const JSONB_VERSION: u8 = 1;
 
-/// A point in time as `timestamptz`, microseconds since 1970.
+/// A point in time as `timestamptz`, in microseconds since 1970-01-01 UTC.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Micros(pub(crate) i64);
 
-/// From 1970-01-01 to 2000-01-01, where `timestamptz` begins.
+/// Microseconds from 1970-01-01 to 2000-01-01, where `timestamptz` begins.
 const TO_2000: i64 = 946_684_800_000_000;
 
-/// A transaction id that does not wrap around. It travels as text, to be cast there (`$1::xid8`, `xid::text`): a type that the
-/// driver does not know makes it ask the server, between the messages of one statement.
+/// A transaction id that does not wrap around (`xid8`). It is sent as text and cast by the server (`$1::xid8`, `xid::text`). If
+/// the driver does not know a type, it asks the server about it between the messages of one statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(crate) struct Xid(pub(crate) u64);
 
@@ -46,7 +46,7 @@ macro_rules! oids {
     };
 }
 
-// From pg_type.dat; they never change.
+// The types' object ids, from `pg_type.dat`. They never change.
 oids! {
     [T] Jsonb<T>: 3802, array 3807;
     [] Micros: 1184, array 1185;
@@ -65,7 +65,7 @@ impl<'r> Decode<'r, Postgres> for Jsonb<&'r [u8]> {
     fn decode(value: PgValueRef<'r>) -> Result<Self, BoxDynError> {
         match value.as_bytes()?.split_first() {
             Some((&JSONB_VERSION, text)) => Ok(Self(text)),
-            _ => Err("jsonb of an unknown version".into()),
+            _ => Err("jsonb has an unknown version".into()),
         }
     }
 }
@@ -85,7 +85,7 @@ impl Encode<'_, Postgres> for Micros {
 
 impl<'r> Decode<'r, Postgres> for Micros {
     fn decode(value: PgValueRef<'r>) -> Result<Self, BoxDynError> {
-        // Infinity stays at the edge, where no timestamp of a ledger is.
+        // `infinity` becomes the first or last value, which no timestamp of a ledger has.
         Ok(Self(i64::from_be_bytes(value.as_bytes()?.try_into()?).saturating_add(TO_2000)))
     }
 }

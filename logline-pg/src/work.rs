@@ -1,4 +1,4 @@
-//! The work queue: calls of the functions that keep it (`migrations/0002_work.sql`).
+//! The work queue. The SQL functions in `migrations/0002_work.sql` keep it; this module calls them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,7 +42,8 @@ impl WorkQueue for PgLedger {
     }
 
     async fn take(&self, limit: usize, after: Option<&str>, hold: Duration) -> Result<Polled, LedgerError> {
-        // One round trip, and a row also where nothing is due. The tenant of each request is taken on within.
+        // One round trip. It returns a row even if nothing is due, because the row has the server's time. `ledger.take` takes
+        // on the identity of each tenant by itself.
         let columns = COLUMNS.split(", ").map(|column| format!("(d.request).{column}")).collect::<Vec<_>>().join(", ");
         let sql = format!(
             "SELECT d.turn, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, d.function_hash, {columns}
@@ -145,18 +146,18 @@ impl WorkQueue for PgLedger {
     }
 }
 
-/// A host as itself: the runtime of no tenant in particular, which sees no row.
+/// The scope of a host that acts for no tenant: a runtime with an empty tenant name, which sees no row.
 fn host() -> Scope {
     Scope::runtime("")
 }
 
 fn timestamp(micros: i64) -> Result<Timestamp, LedgerError> {
     Timestamp::from_unix_micros(micros)
-        .map_err(|e| LedgerError::Refused { reason: format!("the server's clock cannot be used: {e}") })
+        .map_err(|e| LedgerError::Refused { reason: format!("the server's clock gives an invalid time: {e}") })
 }
 
-/// What rows say, those of one turn together. A row that cannot be read must not keep others from being found; doctor and fsck
-/// name it.
+/// Decodes rows and groups those of one turn (column 0). A row that cannot be read is logged and skipped, so that it does not
+/// hide the others. `logline doctor` and `logline fsck` report it.
 fn by_turn<'a, T>(
     rows: impl IntoIterator<Item = &'a PgRow>,
     decode: impl Fn(&PgRow) -> Result<T, LedgerError>,
@@ -169,7 +170,7 @@ fn by_turn<'a, T>(
                 Some((last, items)) if *last == turn => items.push(item),
                 _ => turns.push((turn, vec![item])),
             },
-            Err(error) => tracing::error!(%error, "open work cannot be read"),
+            Err(error) => tracing::error!(%error, "a row of open work cannot be read and is skipped: run `logline fsck`"),
         }
     }
     Ok(turns.into_iter().map(|(_, items)| items).collect())

@@ -1,4 +1,4 @@
-//! The tasks that write: each takes what waits, of whatever scopes, and commits it as one statement.
+//! The tasks that write. Each takes the appends that wait, of any scopes, and commits them with one statement.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,7 +16,7 @@ use crate::identity::{self, Link};
 use crate::row::{self, EncodedRow};
 use crate::tail::Tail;
 
-/// One append that waits.
+/// One append that waits for a writer.
 pub(crate) struct Append {
     pub(crate) scope: Scope,
     pub(crate) batch: Vec<EncodedRow>,
@@ -26,30 +26,30 @@ pub(crate) struct Append {
 }
 
 impl Append {
-    /// Whether counters are to be locked before: where limits apply, and where attempts end that have used units, so that all hosts lock
-    /// in one order.
+    /// Whether quota counters must be locked before the insert. This is so if limits apply, or if an attempt that has used
+    /// units ends. This way all hosts lock counters in one order.
     fn is_limited(&self) -> bool {
         let ends = |row: &EncodedRow| row.span.status.as_deref() != Some("running") && Charges::of(&row.span).is_some();
         !self.options.limits.is_empty() || self.batch.iter().any(ends)
     }
 }
 
-/// What became of one append.
+/// The result of one append.
 type Verdict = Result<Vec<AppendReceipt>, LedgerError>;
 
-/// Appends in one group at most; more only lengthen the wait of the first.
+/// The most appends in one group. More would only lengthen the wait of the first.
 const MAX_GROUP: usize = 1024;
 
-/// Bytes in one group, unless a single append has more.
+/// A group is complete with the append that reaches this many bytes.
 const MAX_GROUP_BYTES: usize = 8 << 20;
 
-/// How often a group is decided anew after losing a race.
+/// How many times a group is tried while other writers are faster. Then its appends fail as `Unavailable`.
 const MAX_TRIES: u32 = 12;
 
-/// The jobs of all writers.
+/// The queue that all writers share.
 pub(crate) type Jobs = Arc<Mutex<mpsc::UnboundedReceiver<Append>>>;
 
-/// The loop of one writer; it ends when every handle of the ledger is gone and what waited is written.
+/// The loop of one writer. It ends when every handle of the ledger is dropped and all waiting appends are written.
 pub(crate) async fn run(pool: PgPool, link: Link, jobs: Jobs, queued: Arc<AtomicUsize>, tail: Arc<Tail>) {
     let mut writer = Writer { pool, link, connection: None };
     loop {
@@ -66,7 +66,8 @@ pub(crate) async fn run(pool: PgPool, link: Link, jobs: Jobs, queued: Arc<Atomic
             group
         };
         let bytes = group.iter().map(|append| append.bytes).sum();
-        // What must wait for counters does not make the others wait. (Stable: it keeps the order within both.)
+        // Limited appends may wait for counters, so the others are written first. The sort is stable: each part keeps its
+        // order.
         group.sort_by_key(Append::is_limited);
         let limited = group.split_off(group.partition_point(|append| !append.is_limited()));
         for part in [group, limited] {
@@ -79,13 +80,13 @@ pub(crate) async fn run(pool: PgPool, link: Link, jobs: Jobs, queued: Arc<Atomic
 struct Writer {
     pool: PgPool,
     link: Link,
-    /// Kept between groups; given up when it fails.
+    /// Kept between groups; dropped if it fails.
     connection: Option<PoolConnection<Postgres>>,
 }
 
 impl Writer {
-    /// Writes a group and tells each member what became of it. Where one member may be what stops it, its halves are tried, so
-    /// that one member's refusal, or whom it waits for, is not its neighbours'.
+    /// Writes a group and tells each member the result. If one member may have stopped the whole group, each half is tried by
+    /// itself. So a refusal of one member, or its wait for a lock, does not fail the others.
     async fn write(&mut self, mut group: Vec<Append>, tail: &Tail) {
         if group.is_empty() {
             return;
@@ -107,7 +108,7 @@ impl Writer {
             );
         }
         for (append, verdict) in group.into_iter().zip(verdicts) {
-            // Whoever asked may have gone.
+            // The caller may no longer wait for the result.
             let _ = append.reply.send(verdict);
         }
     }
@@ -126,21 +127,21 @@ impl Writer {
                 Setback::Raced => careful = true,
                 Setback::Again => {}
                 Setback::Lost => {
-                    // Closed, not given back: its server may be alive and the wrong one.
+                    // The connection is closed, not given back to the pool: its server may be alive but take no writes.
                     let had = self.connection.take().map(|connection| drop(connection.detach()));
                     if had.is_none() || reconnected {
                         return Err(Stop { error: from_sqlx(error), apart: false });
                     }
-                    // Whether the group was stored is not known; identical bytes are stored once, so asking again is safe.
-                    tracing::debug!(%error, "the writing connection was lost, trying another");
+                    // It is unknown whether the group was stored. Identical bytes are stored only once, so a retry is safe.
+                    tracing::debug!(%error, "the writing connection was lost; trying another");
                     (reconnected, careful) = (true, true);
                     continue;
                 }
                 setback => return Err(Stop { error: from_sqlx(error), apart: setback == Setback::Apart }),
             }
-            tracing::debug!(%error, tries, "a group of appends lost a race");
+            tracing::debug!(%error, tries, "a group of appends lost a race; trying again");
         }
-        let reason = format!("other writers were faster {MAX_TRIES} times");
+        let reason = format!("other writers were faster {MAX_TRIES} times: retry later");
         Err(Stop { error: LedgerError::Unavailable { reason, source: None }, apart: false })
     }
 
@@ -152,7 +153,7 @@ impl Writer {
         Ok(self.connection.insert(connection))
     }
 
-    /// Inserts everything, on the word of the writers that it follows what is there. The database holds them to it.
+    /// Inserts everything without reading first. It trusts that each version follows the last one, and the database checks it.
     async fn insert_all(&mut self, group: &[Append]) -> Result<Vec<Verdict>, Failure> {
         let rows: Vec<_> = group.iter().flat_map(|append| append.batch.iter().map(|row| (&append.scope, row))).collect();
         self.insert(rows).await?;
@@ -160,8 +161,8 @@ impl Writer {
         Ok(group.iter().map(|append| Ok(append.batch.iter().map(appended).collect())).collect())
     }
 
-    /// Reads what is there, decides about each member, and inserts what is admitted. Where limits apply, counters are read first
-    /// and locked to the end, so all of it is one transaction.
+    /// Reads what is stored, decides about each member, and inserts what is admitted. If limits apply, counters are read first
+    /// and stay locked to the end, so all of it is one transaction.
     async fn decide_and_insert(&mut self, group: &[Append]) -> Result<Vec<Verdict>, Failure> {
         let link = self.link;
         let connection = self.connection().await?;
@@ -171,7 +172,7 @@ impl Writer {
         let mut transaction = connection.begin_with(if limited { "BEGIN READ WRITE" } else { "BEGIN READ ONLY" }).await?;
         let mut scopes = by_scope(group.iter().map(|append| (&append.scope, append)));
         if limited {
-            // Everybody locks in the order of tenants.
+            // Every host locks counters in the order of tenants, so that hosts do not deadlock.
             scopes.sort_by_key(|(scope, _)| scope.tenant());
             for (scope, members) in &scopes {
                 let rows: Vec<_> = members.iter().flat_map(|append| &append.batch).collect();
@@ -208,12 +209,12 @@ impl Writer {
         Ok(verdicts)
     }
 
-    /// Inserts the rows in a transaction of their own.
+    /// Inserts the rows in their own transaction.
     async fn insert(&mut self, rows: Vec<(&Scope, &EncodedRow)>) -> Result<(), sqlx::Error> {
         let link = self.link;
         let connection = self.connection().await?;
         match link {
-            // One statement is one.
+            // A single statement is a transaction by itself.
             Link::Direct => insert(connection, rows, link).await,
             Link::Pooled => {
                 let mut transaction = connection.begin().await?;
@@ -227,11 +228,11 @@ impl Writer {
 /// Why a group was not written.
 struct Stop {
     error: LedgerError,
-    /// Whether it may be one member's doing.
+    /// Whether one member alone may have caused it.
     apart: bool,
 }
 
-/// The same error for every member.
+/// The same error for every member of a group.
 fn all(group: &[Append], error: LedgerError) -> Vec<Verdict> {
     tracing::warn!(%error, appends = group.len(), "a group of appends was not stored");
     let mut verdicts: Vec<Verdict> = group.iter().skip(1).map(|_| Err(same_again(&error))).collect();
@@ -239,7 +240,7 @@ fn all(group: &[Append], error: LedgerError) -> Vec<Verdict> {
     verdicts
 }
 
-/// Groups by scope, in order of first appearance; within a scope the order stays.
+/// Groups items by scope, in order of first appearance. Within a scope the order stays.
 fn by_scope<'a, T>(items: impl Iterator<Item = (&'a Scope, T)>) -> Vec<(&'a Scope, Vec<T>)> {
     let mut index = std::collections::HashMap::new();
     let mut groups: Vec<(&Scope, Vec<T>)> = Vec::new();
@@ -253,33 +254,33 @@ fn by_scope<'a, T>(items: impl Iterator<Item = (&'a Scope, T)>) -> Vec<(&'a Scop
     groups
 }
 
-/// Whom rows are inserted for: one scope, or the runtimes of several tenants together.
+/// Rows that are inserted together: for one scope, or for the runtimes of several tenants.
 struct Together<'a> {
     scope: &'a Scope,
-    /// In order of first appearance; for runtimes.
+    /// The tenants of the runtimes, in order of first appearance. Empty for other scopes.
     tenants: Vec<&'a str>,
     rows: Vec<&'a EncodedRow>,
 }
 
 impl Together<'_> {
-    /// The one tenant, or none where they are several.
+    /// The tenant; empty if there are several, or if the scope has none.
     fn tenant(&self) -> &str {
         if self.tenants.len() > 1 { "" } else { self.scope.tenant().unwrap_or_default() }
     }
 
-    /// The tenants as JSON, where they are several.
+    /// The tenants as a JSON array if there are several, otherwise empty.
     fn many(&self) -> String {
         if self.tenants.len() > 1 { serde_json::json!(self.tenants).to_string() } else { String::new() }
     }
 }
 
-/// The fewest statements: runtimes are one, because a host may write for each of their tenants and starting a statement costs more than
-/// a row.
+/// Groups rows so that the fewest statements insert them. The runtimes of all tenants become one group: a host may write for
+/// each of its tenants, and starting a statement costs more than a row.
 fn together<'a>(rows: Vec<(&'a Scope, &'a EncodedRow)>) -> Vec<Together<'a>> {
     let mut groups: Vec<Together<'_>> = Vec::new();
     for (scope, rows) in by_scope(rows.into_iter()) {
         let runtime = match scope {
-            // Who has no identity writes nothing, whoever else is about.
+            // A runtime without a tenant has no identity. It gets a group of its own, and row-level security refuses its rows.
             Scope::Runtime { tenant } if !tenant.is_empty() => Some(tenant.as_str()),
             _ => None,
         };
@@ -295,7 +296,7 @@ fn together<'a>(rows: Vec<(&'a Scope, &'a EncodedRow)>) -> Vec<Together<'a>> {
     groups
 }
 
-/// Inserts the rows of several scopes in one statement.
+/// Inserts the rows of several scopes with one call of `ledger.append`.
 async fn insert(connection: &mut PgConnection, rows: Vec<(&Scope, &EncodedRow)>, link: Link) -> Result<(), sqlx::Error> {
     if rows.is_empty() {
         return Ok(());

@@ -1,4 +1,4 @@
-//! What a policy wants done, as JSON of one form whatever language it is written in.
+//! Actions: what a policy wants done, as JSON. CEL and WebAssembly policies use the same form.
 
 use logline_core::request::{MAX_ATTEMPTS, MAX_PRIORITY};
 use logline_core::{Failure, Timestamp};
@@ -6,10 +6,10 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-/// Actions about one span, at most.
+/// The most actions that a policy may take about one span.
 pub const MAX_ACTIONS: usize = 16;
 
-/// The longest key, bytes.
+/// The longest `key` of an action, in bytes.
 const MAX_KEY: usize = 512;
 
 /// One thing that a policy wants done.
@@ -18,35 +18,38 @@ const MAX_KEY: usize = 512;
 pub enum Action {
     /// Append a span.
     Emit {
-        /// Its columns, as a guest would write them.
+        /// The columns of the span, by name. Columns that the host sets ([`HOST_COLUMNS`](logline_kernels::HOST_COLUMNS)) are
+        /// not allowed.
         columns: Map<String, Value>,
-        /// Once for this key, ever; without one, once for the span that the policy saw.
+        /// The policy takes this action once for each key. If `None`, it takes it once for each span version that it decides
+        /// about.
         key: Option<String>,
     },
     /// Submit a request.
     Run {
-        /// Of this function, on behalf of the policy's owner.
+        /// The id of the function to run, on behalf of the policy's owner.
         function: Uuid,
-        /// What the function gets.
+        /// The input of the function. Null if the policy gives none.
         input: Value,
-        /// Once for this key.
+        /// As for [`Action::Emit`].
         key: Option<String>,
-        /// 0 to 9.
+        /// The priority of the request, 0 to 9. If `None`, the default of requests applies.
         priority: Option<u8>,
-        /// Attempts in all.
+        /// The most attempts, 1 to [`MAX_ATTEMPTS`]. If `None`, the default of requests applies.
         max_attempts: Option<u32>,
-        /// Not before.
+        /// The first attempt does not begin before this time. If `None`, it may begin at once.
         due_at: Option<Timestamp>,
     },
-    /// Count in a `metric` that has one span for each key, and one version of it for each page of spans that the policy read.
+    /// Count in a `metric`. There is one span for each `this` and `key`. Each batch that the agent writes adds at most one version
+    /// to it.
     Count {
-        /// The metric's `this`.
+        /// The column `this` of the metric.
         this: String,
-        /// What is counted apart.
+        /// What is counted separately: each key has its own metric. 1 to 512 bytes.
         key: String,
-        /// What the key is made of, for whoever reads the metric.
+        /// What the key stands for. It is stored in the metric's metadata for its readers.
         labels: Value,
-        /// Added to the metric's sum.
+        /// The number that is added to the metric's sum. Its count grows by 1.
         value: f64,
     },
 }
@@ -81,10 +84,10 @@ struct CountText {
 }
 
 impl Action {
-    /// Reads an action.
+    /// Reads an action from JSON.
     ///
     /// # Errors
-    /// What is wrong with it: code `invalid_action`.
+    /// Code `invalid_action` if the action is malformed or a value is out of range.
     pub fn of(value: &Value) -> Result<Self, Failure> {
         let invalid = |reason: String| Failure::new("invalid_action", reason);
         let written = ActionText::deserialize(value).map_err(|e| invalid(format!("an action is malformed: {e}")))?;
@@ -94,7 +97,7 @@ impl Action {
         match (written.emit, written.run, written.count) {
             (Some(columns), None, None) => Ok(Self::Emit { columns, key: written.key }),
             (None, Some(run), None) => {
-                let function = run.function.parse().map_err(|_| invalid(format!("`{}` is no function's id", run.function)))?;
+                let function = run.function.parse().map_err(|_| invalid(format!("`{}` is not the id of a function", run.function)))?;
                 let due_at =
                     run.due_at.map(|text| text.parse().map_err(|e| invalid(format!("run.due_at: {e}")))).transpose()?;
                 if run.priority.is_some_and(|priority| priority > MAX_PRIORITY) {
@@ -107,29 +110,29 @@ impl Action {
                 Ok(Self::Run { function, input, key: written.key, priority, max_attempts, due_at })
             }
             (None, None, Some(count)) => {
-                let key = written.key.ok_or_else(|| invalid("`count` needs a `key`: what to count apart".to_owned()))?;
+                let key = written.key.ok_or_else(|| invalid("`count` needs a `key`: name what to count separately".to_owned()))?;
                 let value = count.value.unwrap_or(1.0);
                 if !value.is_finite() || value.abs() > 1e12 {
                     return Err(invalid(format!("count.value is {value}: it must be a number up to 1e12")));
                 }
                 Ok(Self::Count { this: count.this, key, labels: count.labels, value })
             }
-            _ => Err(invalid("an action has one of `emit`, `run` and `count`".to_owned())),
+            _ => Err(invalid("an action must have exactly one of `emit`, `run` and `count`".to_owned())),
         }
     }
 
-    /// Reads the actions that code has answered: a list, or `null` for none.
+    /// Reads the actions that a WebAssembly policy returned: a list, or `null` for none.
     ///
     /// # Errors
-    /// The first that is wrong, or that they are too many.
+    /// Code `invalid_action` for the first action that is invalid, or if there are more than [`MAX_ACTIONS`].
     pub(super) fn list(value: &Value) -> Result<Vec<Self>, Failure> {
         match value {
             Value::Null => Ok(Vec::new()),
             Value::Array(items) if items.len() > MAX_ACTIONS => {
-                Err(Failure::new("invalid_action", format!("{} actions, the limit is {MAX_ACTIONS}", items.len())))
+                Err(Failure::new("invalid_action", format!("the policy returned {} actions, the limit is {MAX_ACTIONS}", items.len())))
             }
             Value::Array(items) => items.iter().map(Self::of).collect(),
-            _ => Err(Failure::new("invalid_action", "a policy answers a list of actions, or null")),
+            _ => Err(Failure::new("invalid_action", "a policy must return a list of actions, or null")),
         }
     }
 }

@@ -1,7 +1,8 @@
-//! `policy_agent`: reads what is appended, asks the policies of its tenant, and carries out what they decide.
+//! `policy_agent`: reads new spans, asks the policies of their tenant about them, and carries out the decisions.
 //!
-//! Each policy has a cursor: a chain of `policy_cursor` spans that name the last span it has decided about. Effects and cursor are
-//! one batch, and of several agents one appends the next cursor; so each effect happens once, whoever else runs.
+//! Each policy has a cursor: a chain of `policy_cursor` spans that name the last span that the policy has decided about. The effects
+//! and the next cursor are one batch. If several agents run, only one of them can append the next cursor, so each effect happens
+//! once.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
@@ -27,13 +28,14 @@ use crate::policy::{Decision, Facts, Policy};
 use crate::wasm::Sandboxed;
 use crate::{NAME, VERSION};
 
-/// How a host attends to policies.
+/// The options of a [`PolicyAgent`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct AgentOptions {
-    /// How often to look unasked; each look comes up to a quarter early or late. Default 1 second.
+    /// The time between polls. Each interval is up to a quarter shorter or longer. The ledger's signal of new requests causes
+    /// an earlier poll. Default 1 second.
     pub poll: Duration,
-    /// Spans in one page. Default 500.
+    /// The most spans in one page. Default 500.
     pub page: usize,
 }
 
@@ -44,14 +46,14 @@ impl Default for AgentOptions {
 }
 
 impl AgentOptions {
-    /// Sets how often to look.
+    /// Sets the time between polls.
     #[must_use]
     pub fn poll(mut self, interval: Duration) -> Self {
         self.poll = interval;
         self
     }
 
-    /// Sets the spans in a page.
+    /// Sets the most spans in one page, at least 1.
     #[must_use]
     pub fn page(mut self, spans: usize) -> Self {
         self.page = spans.max(1);
@@ -59,36 +61,36 @@ impl AgentOptions {
     }
 }
 
-/// What a policy agent did.
+/// What a policy agent did in one run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct AgentReport {
-    /// Spans that policies decided about, each counted for each policy.
+    /// Spans that policies were asked about. A span counts once for each policy that concerns it.
     pub spans: u64,
-    /// Spans that it wrote for policies.
+    /// Spans that it wrote for policies, without cursors.
     pub effects: u64,
-    /// Policies that it could not follow.
+    /// Policies that it could not run.
     pub refused: u64,
-    /// Pages that another agent was faster with.
+    /// Batches that were not written because another agent had already written for the same policy.
     pub conflicts: u64,
 }
 
-/// Spans that are decided about at a time, in CEL.
+/// Spans that a CEL policy decides about in one blocking task.
 const CHUNK: usize = 8;
 
-/// How long one policy may take in one look, so that it does not keep the others waiting.
+/// How long one policy may take in one poll, so that the other policies do not wait for it.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long a policy is left alone after it could not be carried out.
+/// How long a policy is suspended after its decisions could not be carried out.
 const SUSPENSION: Duration = Duration::from_secs(60);
 
-/// Effects in one batch.
+/// The most effects in one batch.
 const BATCH: usize = 256;
 
-/// Spans read after which a cursor is appended, though nothing followed from them.
+/// After this many spans a cursor is appended, even if no effect followed from them.
 const UNSAVED: u64 = 1000;
 
-/// Policies that are read for the first time in one look.
+/// The most policies that one poll reads for the first time.
 const READ_AT_ONCE: usize = 256;
 
 impl ServiceReport for AgentReport {
@@ -97,14 +99,14 @@ impl ServiceReport for AgentReport {
     }
 }
 
-/// The loop `policy_agent`, version 1. Any number of hosts may run it: each effect happens once.
+/// The loop `policy_agent`, version 1. Any number of hosts may run it, and each effect still happens once.
 #[derive(Debug, Clone, Default)]
 pub struct PolicyAgent {
     options: AgentOptions,
 }
 
 impl PolicyAgent {
-    /// An agent with these options.
+    /// Creates an agent with these options.
     #[must_use]
     pub fn new(options: AgentOptions) -> Self {
         Self { options }
@@ -143,7 +145,7 @@ impl Service for PolicyAgent {
                         (if has_more { Duration::ZERO } else { jittered(host, options.poll) }, true)
                     }
                     Err(error) if may_pass(&error) => {
-                        tracing::warn!(%error, "cannot attend to policies");
+                        tracing::warn!(%error, "policies cannot be processed now; trying again");
                         (backoff.next(host), false)
                     }
                     Err(error) => return Err(error),
@@ -159,38 +161,40 @@ impl Service for PolicyAgent {
     }
 }
 
-/// A policy that is active.
+/// What the agent knows of an active policy.
 struct Known {
     hash: logline_core::Hash,
-    /// `None`: it cannot be followed, which has been recorded.
+    /// `None` if the policy cannot be run. A violation has been recorded.
     active: Option<Active>,
 }
 
 struct Active {
     span: Arc<VerifiedSpan>,
     policy: Arc<Policy>,
-    /// The last `policy_cursor`.
+    /// The last `policy_cursor` span; `None` before the first.
     saved: Option<VerifiedSpan>,
     /// Where the next page begins.
     position: Cursor,
-    /// The last span that was read, and how many since the last cursor.
+    /// The last span that was read.
     last: Option<SpanKey>,
+    /// Spans read since the last cursor.
     unsaved: u64,
-    /// What it brought about on this day.
+    /// The UTC day that `effects` counts.
     day: NaiveDate,
     effects: u64,
-    /// Whether what it wants to write may stand already, because the ledger went back or its cursor was lost.
+    /// Whether to check that an effect does not exist before it is written. True if the policy had a cursor when it was read: the
+    /// ledger may have gone back to an older one.
     is_careful: bool,
-    /// It could not be carried out, and is left alone until then.
+    /// The policy is suspended until then, because its decisions could not be carried out.
     suspended_until: Option<Timestamp>,
 }
 
-/// What a policy says about one span.
+/// What a policy decided about one span.
 enum Verdict {
-    /// It is not about such spans.
+    /// The policy does not concern spans of this type.
     NotConcerned,
     Decided(Decision),
-    /// It could not decide.
+    /// The policy could not decide.
     Failed(Failure),
 }
 
@@ -204,12 +208,12 @@ impl Verdict {
     }
 }
 
-/// What came of reading an active policy.
+/// The result of reading an active policy.
 enum Activation {
     Active(Box<Active>),
-    /// It cannot be followed.
+    /// The policy cannot be run.
     Refused(Failure),
-    /// It has another version by now, or its position in append order is not final yet: the next look finds it.
+    /// There is a newer version, or a position in append order is not final yet. The next poll tries again.
     Later,
 }
 
@@ -220,7 +224,7 @@ impl Active {
     }
 }
 
-/// A page that policies at one position share.
+/// A page of spans, shared by the policies of a tenant that are at the same position.
 struct Read {
     spans: Arc<Vec<(VerifiedSpan, Cursor)>>,
     end: Cursor,
@@ -232,16 +236,16 @@ struct Read {
 struct Agent<'a> {
     host: &'a Host,
     options: &'a AgentOptions,
-    /// Of this run.
+    /// A new id for each run of the loop. Cursors name it.
     id: Uuid,
     known: BTreeMap<(String, Uuid), Known>,
-    /// The last that was read for the first time, where not all could be at once.
+    /// The policy that was read last. The next poll begins after it, so that each policy has its turn.
     read: Option<Work>,
     report: AgentReport,
 }
 
 impl Agent<'_> {
-    /// One page for every policy. True where there is more to read at once.
+    /// Reads one page for every policy. Returns true if there is more to read now.
     async fn look(&mut self) -> Result<bool, HostError> {
         let policies = active::list(self.host, ActiveKind::Policy, self.read.as_ref()).await?;
         if policies.is_empty() {
@@ -250,7 +254,7 @@ impl Agent<'_> {
         }
         let now = self.host.ledger().now().await?;
         let mut has_more = self.learn(&policies, now).await?;
-        // Policies of a tenant that have read the same share a page; as they keep up they all do.
+        // Policies of a tenant at the same position share a page. Policies that keep up are all at the same position.
         let mut groups: BTreeMap<(String, String), Vec<Uuid>> = BTreeMap::new();
         for ((tenant, id), known) in &self.known {
             if let Some(active) = known.active.as_ref().filter(|active| !active.rests(now)) {
@@ -265,7 +269,7 @@ impl Agent<'_> {
                 let Some(mut active) = self.known.get_mut(&key).and_then(|known| known.active.take()) else { continue };
                 match self.step(&mut active, &read).await {
                     Ok(more) => has_more |= more,
-                    // Read anew at the next look.
+                    // The next poll reads the policy again.
                     Err(error) if error.is_conflict() || error.is_keep_mismatch() => {
                         tracing::debug!(policy = %id, tenant, %error, "another agent was faster");
                         self.report.conflicts += 1;
@@ -273,11 +277,11 @@ impl Agent<'_> {
                         continue;
                     }
                     Err(error) if is_general(&error) => {
-                        // Read anew: some of the page may have been carried out.
+                        // The policy is read again, because some of the page may have been carried out.
                         self.known.remove(&key);
                         return Err(error);
                     }
-                    // What is wrong with one policy is not the others'.
+                    // An error of one policy must not stop the others.
                     Err(error) => active = self.suspend(active, &read, &error).await?,
                 }
                 if let Some(known) = self.known.get_mut(&key) {
@@ -288,23 +292,24 @@ impl Agent<'_> {
         Ok(has_more)
     }
 
-    /// Leaves a policy alone for a while that cannot be carried out, and says so.
+    /// Suspends a policy whose decisions cannot be carried out, and records a violation.
     async fn suspend(&mut self, active: Active, read: &Read, error: &HostError) -> Result<Active, HostError> {
-        tracing::error!(policy = %active.span.id, tenant = active.span.tenant_id, %error, "a policy could not be carried out");
+        tracing::error!(policy = %active.span.id, tenant = active.span.tenant_id, %error, "the decisions of a policy could not be carried out");
         let failure = Failure::new("not_carried_out", error.to_string());
         if let Some((span, _)) = read.spans.first() {
             let cause = Cause { policy: &active.span, span, depth: 0, now: read.now };
             let violation = cause.violation("error", &failure, read.now.day()).draft;
             match self.host.record(&active.span.tenant_id, vec![violation], &AppendOptions::keep()).await {
                 Err(error) if is_general(&error) => return Err(error),
-                // It stands already, or cannot be written either.
+                // The violation exists already, or it cannot be written either.
                 _ => {}
             }
         }
         Ok(Active { suspended_until: Some(read.now.saturating_add(SUSPENSION)), ..active })
     }
 
-    /// Reads policies that are new or have a new version, and forgets those that stand no more. True where some are left.
+    /// Reads policies that are new or have a new version, and forgets those that are no longer active. Returns true if some are
+    /// still to be read.
     async fn learn(&mut self, active: &[Work], now: Timestamp) -> Result<bool, HostError> {
         let keys: HashSet<(&str, Uuid)> = active.iter().map(|work| (work.tenant_id.as_str(), work.id)).collect();
         self.known.retain(|(tenant, id), _| keys.contains(&(tenant.as_str(), *id)));
@@ -322,11 +327,11 @@ impl Agent<'_> {
             let active = match self.activate(work, now).await? {
                 Activation::Active(active) => Some(*active),
                 Activation::Refused(failure) => {
-                    tracing::warn!(policy = %work.id, tenant = work.tenant_id, %failure, "a policy cannot be followed");
+                    tracing::warn!(policy = %work.id, tenant = work.tenant_id, %failure, "a policy cannot be run");
                     self.report.refused += 1;
                     match active::refuse(self.host, work, (NAME, ActiveKind::Policy), &failure, now).await {
                         Err(error) if is_general(&error) => return Err(error),
-                        Err(error) => tracing::error!(%error, "nor can that be recorded"),
+                        Err(error) => tracing::error!(%error, "the violation could not be recorded"),
                         Ok(()) => {}
                     }
                     None
@@ -338,7 +343,7 @@ impl Agent<'_> {
         Ok(false)
     }
 
-    /// A policy and how far it has read.
+    /// Reads a policy and how far it has read.
     async fn activate(&self, work: &Work, now: Timestamp) -> Result<Activation, HostError> {
         let (ledger, tenant) = (self.host.ledger(), &work.tenant_id);
         let scope = Scope::runtime(tenant);
@@ -368,17 +373,17 @@ impl Agent<'_> {
         let is_careful = saved.is_some();
         if let (Some(last), None) = (&last, &found) {
             if !ledger.history(&scope, tenant, last.id, last.seq, 1).await?.is_empty() {
-                // Its place in append order is not final yet.
+                // Its position in append order is not final yet.
                 return Ok(Activation::Later);
             }
             let message = format!(
-                "span {last}, at which it has arrived, is gone: run fsck, or publish it under another id to begin anew"
+                "span {last}, the last one it read, is not in the ledger: run fsck, or publish the policy under another id"
             );
             return Ok(Activation::Refused(Failure::new("cursor_lost", message)));
         }
         let position = match found {
             Some(position) => position,
-            // A policy is about what comes after it.
+            // A policy concerns only spans that are appended after it.
             None => match self.position(&scope, &key).await? {
                 Some(position) => position,
                 None => return Ok(Activation::Later),
@@ -403,7 +408,7 @@ impl Agent<'_> {
         })))
     }
 
-    /// Where a span stands in append order.
+    /// The position of a span version in append order. `None` if it is not found, or its position is not final yet.
     async fn position(&self, scope: &Scope, key: &SpanKey) -> Result<Option<Cursor>, HostError> {
         let query = Query::new().tenant(&key.tenant_id).id(key.id).versions(Versions::All);
         let mut cursor = None;
@@ -437,7 +442,7 @@ impl Agent<'_> {
                     }
                 },
                 Err(damaged) => {
-                    tracing::error!(id = damaged.id, reason = damaged.reason, "a row is no span: no policy sees it; run fsck");
+                    tracing::error!(id = damaged.id, reason = damaged.reason, "a row is not a valid span: no policy sees it; run fsck");
                     None
                 }
             });
@@ -454,7 +459,7 @@ impl Agent<'_> {
         Ok(Read { spans: Arc::new(spans), end, has_more: next.is_some(), facts, now })
     }
 
-    /// Asks one policy about one page and carries out what it decides. True where it has not come to the end of the page.
+    /// Asks one policy about one page and carries out what it decides. Returns true if time ran out before the end of the page.
     async fn step(&mut self, active: &mut Active, read: &Read) -> Result<bool, HostError> {
         let today = read.now.day();
         if active.day < today {
@@ -479,11 +484,11 @@ impl Agent<'_> {
                 let limit = active.policy.effects_per_day;
                 if matches!(decision, Verdict::Decided(Decision::Act(_) | Decision::Later(_))) && depth < MAX_DEPTH {
                     if active.effects + batch.len() as u64 >= limit {
-                        // Not all of what is wanted is new.
+                        // Effects in the batch that exist already do not count. After the commit their number is known.
                         self.commit(active, std::mem::take(&mut batch), read.now).await?;
                     }
                     if active.effects >= limit {
-                        let message = format!("it has brought about {limit} effects today, its limit: it goes on tomorrow");
+                        let message = format!("the policy has written {limit} effects today, its limit: it goes on tomorrow");
                         batch.effects.push(cause.violation("effects", &Failure::new("effects_exceeded", message), today));
                         self.commit(active, batch, read.now).await?;
                         return Ok(false);
@@ -493,7 +498,7 @@ impl Agent<'_> {
                     Verdict::NotConcerned | Verdict::Decided(Decision::Pass) => {}
                     Verdict::Decided(_) if depth >= MAX_DEPTH => {
                         let message =
-                            format!("{MAX_DEPTH} policies followed from each other up to span {}: it ends here", span.key());
+                            format!("span {} follows from {MAX_DEPTH} policies, the limit: no action is taken", span.key());
                         batch.effects.push(cause.violation("depth", &Failure::new("policy_loop", message), today));
                     }
                     Verdict::Decided(Decision::Later(due)) => batch.effects.push(cause.later(due)),
@@ -505,7 +510,7 @@ impl Agent<'_> {
                     }
                 }
                 active.position = place.clone();
-                // A cursor is no progress: policies would follow each other's for ever.
+                // A cursor does not count as progress. Otherwise policies would write cursors about each other's cursors for ever.
                 if span.entity_type != CURSOR {
                     active.last = Some(span.key());
                     active.unsaved += 1;
@@ -522,7 +527,7 @@ impl Agent<'_> {
         Ok(false)
     }
 
-    /// What the policy decides about some spans of the page.
+    /// Asks the policy about some spans of the page.
     async fn decide(&self, active: &Active, read: &Read, range: Range<usize>) -> Result<Vec<Verdict>, HostError> {
         let (policy, facts) = (Arc::clone(&active.policy), read.facts);
         if policy.is_cel() {
@@ -534,7 +539,7 @@ impl Agent<'_> {
                 };
                 spans.get(range).unwrap_or_default().iter().map(decide).collect::<Vec<_>>()
             };
-            // The interpreter is another's: were it to panic, this policy is left alone for a while.
+            // The CEL interpreter is a dependency. If it panics, only this policy is suspended.
             let decisions = tokio::task::spawn_blocking(decide).await;
             let decisions = decisions.map_err(|_| HostError::Panicked { what: "the evaluation of a policy" })?;
             let concerned = decisions.iter().filter(|verdict| verdict.is_concerned()).count() as u64;
@@ -555,7 +560,7 @@ impl Agent<'_> {
         Ok(decisions)
     }
 
-    /// Writes what a policy decided, and how far it has read, as one batch.
+    /// Writes the effects of a policy and its next cursor as one batch.
     async fn commit(&mut self, active: &mut Active, batch: Batch, now: Timestamp) -> Result<(), HostError> {
         let Some(last) = &active.last else { return Ok(()) };
         let (ledger, tenant) = (self.host.ledger(), &active.span.tenant_id);

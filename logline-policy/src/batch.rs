@@ -1,4 +1,4 @@
-//! What is to be written for one policy at once.
+//! The effects of one policy that are written in one batch.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::action::Action;
 use crate::effects::{Cause, Consequence, Effect, Tally};
 
-/// What is to be written for one policy.
+/// Effects of one policy that are not written yet.
 #[derive(Default)]
 pub(super) struct Batch {
     pub(super) effects: Vec<Effect>,
@@ -20,7 +20,7 @@ pub(super) struct Counted {
     pub(super) tally: Tally,
     pub(super) count: u64,
     pub(super) sum: f64,
-    /// The span with the most policies before it, and how many.
+    /// The counted span with the greatest depth, and that depth.
     pub(super) deepest: (SignedSpan, u64),
 }
 
@@ -29,7 +29,7 @@ impl Batch {
         self.effects.len() + self.tallies.len()
     }
 
-    /// Takes in all actions about a span, or what is wrong with one of them.
+    /// Adds all actions about a span. If one of them is invalid, adds none of them but a violation.
     pub(super) fn act(&mut self, cause: Cause<'_>, actions: Vec<Action>, host: &Host, today: NaiveDate) {
         let mut effects = Vec::with_capacity(actions.len());
         let mut tallies = Vec::new();

@@ -1,11 +1,11 @@
-//! What an expression costs at most, told from the expression and the size of what it is given, before it is evaluated.
+//! The worst-case cost of an expression. It is computed from the expression and the size of its variables, before the evaluation.
 //!
-//! CEL has no loops without an end, but loops within loops over one span can outlast patience, and its interpreter has no budget
-//! to stop at. So the worst case is computed first: every node counts one unit, every 64 bytes that a call may read or copy one
-//! more, and a macro (`all`, `exists`, `exists_one`, `map`, `filter`) its body as often as its range may have items.
+//! CEL has no endless loops, but nested loops over one span can take too long, and the interpreter has no budget at which it stops.
+//! So the worst case is computed first. Every node costs one unit. Every 64 bytes that a call may read or copy cost one more. A macro
+//! (`all`, `exists`, `exists_one`, `map`, `filter`) costs its body times the number of items that its range may have.
 //!
-//! The items of a range share its bytes. What a body costs grows at least in proportion to its item, so the worst range has
-//! everything in one item and next to nothing in the others.
+//! The items of a range share its bytes. The cost of a body grows at least in proportion to the size of its item. So the worst range
+//! has everything in one item and almost nothing in the others.
 
 use std::collections::BTreeMap;
 
@@ -15,25 +15,25 @@ use serde_json::Value;
 /// The size of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Size {
-    /// Values within it, itself included: the most items that a loop over it, or over anything in it, can have.
+    /// The number of values in it, itself included. No loop over it, or over anything in it, can have more items.
     pub(super) items: u64,
-    /// Bytes of its texts, and eight for every value.
+    /// The bytes of its texts, plus eight for every value.
     pub(super) bytes: u64,
 }
 
-/// What an expression comes to at most.
+/// The upper bounds of an expression.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bound {
-    /// Units.
+    /// The cost of its evaluation, in units.
     pub(super) cost: u64,
-    /// Of its value.
+    /// The size of its value.
     pub(super) size: Size,
 }
 
-/// The text of a number or a time has no more bytes.
+/// The most bytes that the text of a number or a time can have.
 const TEXT: u64 = 400;
 
-/// Loops within loops, at most: three over a usual span are beyond the limit already.
+/// The most nested loops. Three over a typical span already exceed the cost limit.
 const MAX_LOOPS: usize = 5;
 
 const SCALAR: Size = Size { items: 1, bytes: 8 };
@@ -67,19 +67,19 @@ impl Size {
         Self { items: self.items.max(other.items), bytes: self.bytes.max(other.bytes) }
     }
 
-    /// Units for making CEL's value of it.
+    /// The units for converting it to a CEL value.
     pub(super) fn conversion(self) -> u64 {
         self.items.saturating_add(self.pass())
     }
 
-    /// Units for reading or copying it once.
+    /// The units for reading or copying it once.
     fn pass(self) -> u64 {
         self.bytes / 64 + 1
     }
 }
 
-/// The bound of `expr`; `variables` are the sizes of what it may name. Recursion is as deep as the expression, which is checked
-/// when it is compiled.
+/// Computes the bound of `expr`. `variables` has the sizes of the variables that it may name. The recursion is as deep as the
+/// expression, and compilation limits that depth.
 pub(super) fn bound(expr: &IdedExpr, variables: &BTreeMap<String, Size>) -> Bound {
     within(expr, variables, 0)
 }
@@ -95,7 +95,7 @@ fn within(expr: &IdedExpr, variables: &BTreeMap<String, Size>, loops_around: usi
             _ => SCALAR,
         }),
         Expr::Ident(name) => leaf(variables.get(name).copied().unwrap_or(SCALAR)),
-        // What is within a value is no larger than it.
+        // A member is not larger than the value that contains it.
         Expr::Select(select) => {
             let operand = bound(&select.operand);
             Bound { cost: operand.cost.saturating_add(1), size: if select.test { SCALAR } else { operand.size } }
@@ -108,21 +108,21 @@ fn within(expr: &IdedExpr, variables: &BTreeMap<String, Size>, loops_around: usi
             });
             together(parts.map(bound))
         }
-        // Refused when it is compiled.
+        // Compilation refuses these.
         Expr::Struct(_) => Bound { cost: u64::MAX, size: SCALAR },
         Expr::Call(call) => {
             let args: Vec<_> = call.target.iter().map(AsRef::as_ref).chain(&call.args).map(bound).collect();
             let cost = args.iter().fold(1, |cost: u64, arg| cost.saturating_add(arg.cost));
             let read = args.iter().map(|arg| arg.size).fold(Size::default(), Size::plus);
             match call.func_name.as_str() {
-                // Neither reads what it chooses.
+                // A condition and an index do not read the value that they select.
                 operators::CONDITIONAL => {
                     let size = args.iter().skip(1).map(|arg| arg.size).fold(SCALAR, Size::max);
                     Bound { cost, size }
                 }
                 operators::INDEX => {
                     let size = args.first().map_or(SCALAR, |arg| arg.size);
-                    // A key is hashed, and copied where it is not found.
+                    // A key is hashed, and copied if it is not found.
                     let key = args.get(1).map_or(1, |arg| arg.size.pass().saturating_add(arg.size.items));
                     Bound { cost: cost.saturating_add(key), size }
                 }
@@ -141,8 +141,8 @@ fn within(expr: &IdedExpr, variables: &BTreeMap<String, Size>, loops_around: usi
             let (range, init) = (bound(&loops.iter_range), bound(&loops.accu_init));
             let rounds = range.size.items;
             let mut inner = variables.clone();
-            // Cost and growth of one round, with an item of this size. The step is `result + [item]`, or chooses between that and
-            // the result; the result itself is appended to in place, not read.
+            // The cost and growth of one round with an item of this size. The step is `result + [item]`, or it selects between that
+            // and the result. The result is appended to in place and is not read.
             let mut round = |item: Size| {
                 for name in std::iter::once(&loops.iter_var).chain(&loops.iter_var2) {
                     inner.insert(name.clone(), item);
@@ -166,7 +166,7 @@ fn within(expr: &IdedExpr, variables: &BTreeMap<String, Size>, loops_around: usi
 
 fn together(parts: impl Iterator<Item = Bound>) -> Bound {
     parts.fold(Bound { cost: 1, size: SCALAR }, |sum, part| Bound {
-        // Built by copying.
+        // The parts are copied into the new value.
         cost: sum.cost.saturating_add(part.cost).saturating_add(part.size.pass()),
         size: sum.size.plus(part.size),
     })

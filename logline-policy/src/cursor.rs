@@ -1,18 +1,18 @@
-//! How far a policy has read: a chain of spans that name the last one it has decided about.
+//! How far a policy has read: a chain of spans that name the last span it has decided about.
 
 use chrono::NaiveDate;
 use logline_core::{Draft, SignedSpan, SpanKey, Timestamp, VerifiedSpan, ids};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-/// The type of these spans. No policy is about them.
+/// The entity type of cursors. No policy concerns them.
 pub(super) const CURSOR: &str = "policy_cursor";
 
 pub(super) fn cursor_id(tenant: &str, policy: Uuid) -> Uuid {
     ids::derive(CURSOR, &[tenant, &policy.to_string()])
 }
 
-/// The span that a cursor names.
+/// The span that a cursor names. `None` if the cursor is malformed.
 pub(super) fn after(tenant: &str, cursor: &SignedSpan) -> Option<SpanKey> {
     let after = cursor.meta("after")?;
     let id = after.get("id")?.as_str()?.parse().ok()?;
@@ -20,8 +20,8 @@ pub(super) fn after(tenant: &str, cursor: &SignedSpan) -> Option<SpanKey> {
     Some(SpanKey { tenant_id: tenant.to_owned(), id, seq })
 }
 
-/// The next cursor of a policy. It names a span, not a position of this ledger. And it names the agent: one that is late must not
-/// find the other's cursor to be the same as its own, or what it counted would be counted twice.
+/// Builds the next cursor of a policy. It names a span, not a position in this ledger. It also names the agent, so that the cursors
+/// of two agents always differ. If they were equal, both batches would be accepted and metrics would be counted twice.
 pub(super) fn cursor(
     policy: &SignedSpan,
     before: Option<&VerifiedSpan>,

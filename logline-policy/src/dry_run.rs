@@ -1,4 +1,4 @@
-//! What a policy would have done: the same decisions, nothing written.
+//! Dry runs: what a policy would have decided. Nothing is written.
 
 use logline_core::Failure;
 use logline_core::ledger::{Ledger as _, Order, Query};
@@ -7,17 +7,17 @@ use logline_core::{Host, HostError, Scope, SignedSpan, Span, SpanKey, Timestamp}
 use crate::policy::{Decision, Facts, Policy};
 use crate::wasm::Sandboxed;
 
-/// The window that a dry run looks at.
+/// The spans that a dry run reads, and the facts that the policy gets.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct DryRunOptions {
-    /// Spans of the tenant, the newest. Default 10,000.
+    /// How many of the newest spans of the tenant to read. Default 10,000.
     pub spans: usize,
-    /// Those whose `at` is not before this.
+    /// Skips spans whose `at` is before this time. Default: no limit.
     pub since: Option<Timestamp>,
-    /// Those whose `at` is before this.
+    /// Skips spans whose `at` is at or after this time. Default: no limit.
     pub until: Option<Timestamp>,
-    /// What the policy is told of the tenant's use today.
+    /// The `facts` of every evaluation. Default: nothing used, no limit.
     pub facts: Facts,
 }
 
@@ -28,21 +28,21 @@ impl Default for DryRunOptions {
 }
 
 impl DryRunOptions {
-    /// Sets how many spans.
+    /// Sets how many of the newest spans to read.
     #[must_use]
     pub fn spans(mut self, spans: usize) -> Self {
         self.spans = spans;
         self
     }
 
-    /// Sets where the window begins.
+    /// Sets the earliest `at` of a span, inclusive.
     #[must_use]
     pub fn since(mut self, since: Timestamp) -> Self {
         self.since = Some(since);
         self
     }
 
-    /// Sets where the window ends.
+    /// Sets the latest `at` of a span, exclusive.
     #[must_use]
     pub fn until(mut self, until: Timestamp) -> Self {
         self.until = Some(until);
@@ -50,22 +50,23 @@ impl DryRunOptions {
     }
 }
 
-/// What a policy would have decided about one span; passes are left out.
+/// What a policy would have decided about one span. [`Decision::Pass`] is left out.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Foreseen {
-    /// The span.
+    /// The span version that the policy was asked about.
     pub span: SpanKey,
-    /// Its time.
+    /// The column `at` of that span.
     pub at: Timestamp,
-    /// What would have followed, or why nothing could.
+    /// The decision, or why the policy could not decide.
     pub decision: Result<Decision, Failure>,
 }
 
-/// Asks `policy`, published or not, about the newest spans of its tenant. Oldest first; nothing is written.
+/// Asks `policy` about the newest spans of its tenant. The policy need not be published. Nothing is written. The result is in append
+/// order, oldest first.
 ///
 /// # Errors
-/// `NotValid` where the policy does not compile; the ledger's.
+/// `NotValid` if the policy does not compile, or an error of the ledger.
 pub async fn dry_run(host: &Host, policy: &Span, options: &DryRunOptions) -> Result<Vec<Foreseen>, HostError> {
     let compiled =
         Policy::of(policy).map_err(|reason| HostError::NotValid { entity_type: policy.entity_type.clone(), reason })?;

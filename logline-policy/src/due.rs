@@ -1,4 +1,4 @@
-//! `policy_agent` as a kernel: decides about a span again, at the time that a policy has named.
+//! The kernel `policy_agent`: decides about a span again at the time that a policy has named.
 
 use async_trait::async_trait;
 use logline_core::contract::{AskedBy, Context, Effects, Kernel, KernelError, Meters, RequestKind};
@@ -31,7 +31,7 @@ impl Kernel for PolicyDue {
     }
 
     fn requests(&self) -> &'static [RequestKind] {
-        // What policies look at again is no execution of a function, so no quota counts it.
+        // Deciding again does not run a function, so no quota counts it.
         &[RequestKind { this: POLICY_DUE, asked_by: AskedBy::Hosts, meters: Meters::NONE }]
     }
 
@@ -43,9 +43,9 @@ impl Kernel for PolicyDue {
     }
 }
 
-/// What came of looking at the span again.
+/// The result of deciding about the span again.
 enum Looked {
-    /// What was decided, and what follows.
+    /// What was decided, and the spans to write.
     Decided(&'static str, Vec<Draft>),
     /// The policy cannot decide.
     Failed(Failure),
@@ -56,12 +56,12 @@ async fn look(request: &VerifiedSpan, context: &Context<'_>) -> Result<Looked, K
     let known = context.function.filter(|span| span.entity_type == "policy").cloned();
     let found = match (known, request.parent_id) {
         (Some(known), _) => Some(known),
-        // It has a new version since the request was taken.
+        // The policy may have a new version since the request was claimed.
         (None, Some(id)) => context.runtime.find(tenant, id).await?.and_then(|span| span.verify(&mut Verifier::new()).ok()),
         (None, None) => None,
     };
     let Some(policy_span) = found.filter(|span| span.entity_type == "policy") else {
-        let message = "the policy is gone, or its last version does not verify";
+        let message = "the policy does not exist, or its last version does not verify: run fsck";
         return Ok(Looked::Failed(Failure::new("policy_not_found", message)));
     };
     if policy_span.status.as_deref() != Some("active") {
@@ -86,7 +86,7 @@ async fn look(request: &VerifiedSpan, context: &Context<'_>) -> Result<Looked, K
         return Ok(Looked::Decided("the policy is not about such spans", Vec::new()));
     }
     let now = context.attempt.started;
-    // What the request says of its depth was written by a host, as its first version shows.
+    // INVARIANT: only a host can have written this depth, because only hosts may make such requests.
     let depth = request::cause(request).and_then(|cause| cause.get("depth")).and_then(Value::as_u64).unwrap_or(0);
     let cause = Cause { policy: &policy_span, span: &span, depth: depth.saturating_sub(1), now };
     let mut said = "act";
@@ -95,7 +95,7 @@ async fn look(request: &VerifiedSpan, context: &Context<'_>) -> Result<Looked, K
             let effects = actions.into_iter().enumerate().map(|(index, action)| cause.effect(action, index, &context.rules));
             let write = |consequence| match consequence {
                 Consequence::Write(effect) => Ok(*effect),
-                Consequence::Count(_) => Err(Failure::new("invalid_action", "`count` and content.due do not go together")),
+                Consequence::Count(_) => Err(Failure::new("invalid_action", "`count` cannot be used together with content.due")),
             };
             effects.map(|effect| effect.and_then(write)).collect::<Result<Vec<Effect>, _>>()
         }

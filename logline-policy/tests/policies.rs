@@ -529,7 +529,7 @@ fn the_built_in_policies_do_what_they_say() {
     block_on(async {
         let mut manifest = manifest();
         manifest.throttle.per_tenant_daily_exec_limit = Some(4);
-        let ledger = setup::ledger(&manifest).await;
+        let ledger = setup::ledger_with(&manifest, &behaviours()).await;
         let host = host_as(&ledger, HOST).await;
         let installed = install_policies(&ledger, TENANT, "compliance", &key(PUBLISHER), &SystemClock).await.unwrap();
         assert_eq!(installed.len(), 8);
@@ -727,7 +727,7 @@ fn a_request_that_claims_a_depth_does_not_hide_what_follows_from_it() {
 fn a_members_request_of_another_kernel_stops_no_worker() {
     block_on(async {
         // This manifest does not allow the policy agent at all.
-        let ledger = setup::ledger(&setup::manifest().allow("request_worker", ids::REQUEST_WORKER)).await;
+        let ledger = setup::ledger_with(&setup::manifest().allow("request_worker", ids::REQUEST_WORKER), &behaviours()).await;
         let host = host_as(&ledger, HOST).await;
         let function = setup::publish(&host, &echo()).await;
         let due = |signer| {
@@ -786,7 +786,7 @@ fn a_host_attends_to_the_tenants_it_works_for() {
             Role::Runtime,
             [SYSTEM_TENANT, TENANT],
         );
-        let ledger = setup::ledger(&manifest).await;
+        let ledger = setup::ledger_with(&manifest, &behaviours()).await;
         let all = host_as(&ledger, HOST).await;
         let foreign = policy("foreign", echoing()).tenant("aaa");
         all.publish(foreign, &key(PUBLISHER)).await.unwrap();

@@ -1,12 +1,21 @@
-//! LogLine in one dependency: the crates that a service composes, under one name.
+#![doc = include_str!("../README.md")]
 
 pub use logline_core as core;
 pub use logline_kernels as kernels;
 #[cfg(feature = "postgres")]
-pub use logline_pg as pg;
+pub use logline_pg as postgres;
 #[cfg(feature = "policies")]
 pub use logline_policy as policy;
 #[cfg(feature = "sqlite")]
 pub use logline_sqlite as sqlite;
 #[cfg(feature = "wasm")]
 pub use logline_wasm as wasm;
+
+/// Every kernel, loop and validator of the features that are on, with their seeds.
+#[must_use]
+pub fn behaviours() -> core::KernelSet {
+    let set = kernels::all();
+    #[cfg(feature = "policies")]
+    let set = set.and(policy::all());
+    set
+}

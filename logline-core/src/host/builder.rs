@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::contract::Sandbox;
 use crate::host::kernel_set::KernelSet;
-use crate::host::{Host, HostError, Inner};
+use crate::host::{Host, HostError, Inner, Refreshes};
 use crate::keys::Signer;
 use crate::ledger::WorkQueue;
 use crate::span::rules::Rules;
@@ -118,6 +118,7 @@ impl HostBuilder {
                 booted: Mutex::default(),
                 functions: Mutex::new(Recent::new(MAX_FUNCTIONS)),
                 recorded: Mutex::default(),
+                refreshes: Refreshes::default(),
                 declared: Mutex::default(),
             }),
         })

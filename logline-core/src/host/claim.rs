@@ -1,6 +1,5 @@
 //! Taking a request: what is checked before an attempt begins, the quotas it uses, and the version that claims it.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,10 +10,10 @@ use uuid::Uuid;
 use crate::contract::{AskedBy, Attempt, Kernel, RequestKind};
 use crate::host::driver::{AdmitError, Driver};
 use crate::host::stage0::Booted;
-use crate::host::{Host, HostError};
+use crate::host::{Host, HostError, Kinds};
 use crate::keys::Verifier;
 use crate::ledger::scope::Scope;
-use crate::ledger::{AppendOptions, Due, Ledger as _, LedgerError, LedgerExt as _, Limit, Work, WorkQueue as _};
+use crate::ledger::{AppendOptions, Due, Ledger as _, LedgerError, LedgerExt as _, Limit, Retry, Work, WorkQueue as _};
 use crate::request::lifecycle::{self, Claiming, Open, Origin};
 use crate::request::state::{ClaimTerms, State};
 use crate::request::{Charges, NotRunnable, Phase};
@@ -176,14 +175,19 @@ impl Host {
         let mut checked = self.check(request).await;
         if matches!(checked, Err(HostError::NotAuthorised(_))) {
             // Its signer may have been named since this host read the manifest.
-            self.refresh().await?;
-            checked = self.check(request).await;
+            checked = match self.refresh_seldom().await {
+                Ok(true) => self.check(request).await,
+                // It is left as it is until the host has read the manifest again.
+                Ok(false) => Err(NotRunnable::UnknownSigner { key: request.key() }.into()),
+                Err(error) if error.retry() == Retry::Later => Err(error),
+                Err(error) => {
+                    tracing::error!(%error, "the manifest cannot be read again; the one in force stays in force");
+                    Err(NotRunnable::UnknownSigner { key: request.key() }.into())
+                }
+            };
         }
         let checked = checked?;
-        let (kernel, kind) = self.kernel_for(&checked.span).await?;
-        if kind.asked_by == AskedBy::Hosts && checked.origin != Origin::Host {
-            return Err(NotRunnable::NotPermitted { key: request.key(), this: request.this.clone() }.into());
-        }
+        let (kernel, kind) = self.kernel_for(&checked.span, checked.origin).await?;
         Ok((checked, kernel, kind))
     }
 
@@ -214,37 +218,48 @@ impl Host {
         Ok(Checked { span, state, origin })
     }
 
-    /// The kernel of this host that carries out such requests, where the manifest allows it.
-    async fn kernel_for(&self, request: &SignedSpan) -> Result<(Arc<dyn Kernel>, RequestKind), HostError> {
-        let this = &request.this;
+    /// The kernel of this host that carries out such requests, if the manifest allows it.
+    async fn kernel_for(&self, request: &SignedSpan, origin: Origin) -> Result<(Arc<dyn Kernel>, RequestKind), HostError> {
+        let (key, this) = (request.key(), request.this.clone());
         let kernels = self.inner.installed.kernels.iter();
-        let mut found = kernels.filter_map(|kernel| Some((kernel, kernel.requests().iter().find(|kind| kind.this == *this)?)));
-        match found.next() {
-            Some((kernel, kind)) if self.trusted().manifest.allowed_boot_ids.contains(&kernel.id()) => {
-                Ok((Arc::clone(kernel), *kind))
+        let mut found = kernels.filter_map(|kernel| Some((kernel, kernel.requests().iter().find(|kind| kind.this == this)?)));
+        let Some((kernel, kind)) = found.next() else {
+            let declared = self.declared_kinds().await?;
+            return Err(match declared.get(&this) {
+                Some(AskedBy::Hosts) if origin != Origin::Host => NotRunnable::NotPermitted { key, this },
+                // Another host carries it out. It must not keep this one from other requests.
+                Some(_) => NotRunnable::NoKernel { key, this },
+                None => NotRunnable::UnknownKind { key, this },
             }
-            None if !self.declared_kinds().await?.contains(this) => {
-                Err(NotRunnable::UnknownKind { key: request.key(), this: this.clone() }.into())
-            }
-            // It must not keep this host from other requests.
-            _ => Err(NotRunnable::NoKernel { key: request.key(), this: this.clone() }.into()),
+            .into());
+        };
+        if kind.asked_by == AskedBy::Hosts && origin != Origin::Host {
+            return Err(NotRunnable::NotPermitted { key, this }.into());
         }
+        if !self.trusted().manifest.allowed_boot_ids.contains(&kernel.id()) {
+            return Err(NotRunnable::NoKernel { key, this }.into());
+        }
+        Ok((Arc::clone(kernel), *kind))
     }
 
-    /// The kinds of requests that the kernels of the manifest carry out, as their signed spans declare.
-    async fn declared_kinds(&self) -> Result<Arc<BTreeSet<String>>, HostError> {
+    /// The kinds of requests that the kernels of the manifest carry out, and who may ask, as their signed spans declare it:
+    /// `metadata.requests` for anybody, `metadata.host_requests` for hosts.
+    async fn declared_kinds(&self) -> Result<Arc<Kinds>, HostError> {
         let trusted = self.trusted();
         let manifest = trusted.span.seal.curr_hash;
         if let Some((_, kinds)) = self.declared().as_ref().filter(|(under, _)| *under == manifest) {
             return Ok(Arc::clone(kinds));
         }
-        let (scope, mut kinds) = (Scope::runtime(SYSTEM_TENANT), BTreeSet::new());
+        let (scope, mut kinds) = (Scope::runtime(SYSTEM_TENANT), Kinds::new());
         for id in &trusted.manifest.allowed_boot_ids {
             let Some(span) = self.inner.ledger.find(&scope, SYSTEM_TENANT, *id).await? else { continue };
             let Ok(span) = span.verify(&mut Verifier::new()) else { continue };
-            if trusted.authorities.check(&span).is_ok() {
-                let declared = span.meta("requests").and_then(Value::as_array).into_iter().flatten();
-                kinds.extend(declared.filter_map(Value::as_str).map(str::to_owned));
+            if trusted.authorities.check(&span).is_err() {
+                continue;
+            }
+            for (member, asked_by) in [("requests", AskedBy::Anybody), ("host_requests", AskedBy::Hosts)] {
+                let declared = span.meta(member).and_then(Value::as_array).into_iter().flatten();
+                kinds.extend(declared.filter_map(Value::as_str).map(|this| (this.to_owned(), asked_by)));
             }
         }
         let kinds = Arc::new(kinds);
@@ -344,7 +359,7 @@ fn quota_violation(tenant: &str, key: &str, per_day: u64, day: NaiveDate) -> Dra
         .tenant(tenant)
         .owner("runtime")
         .visibility(Visibility::Tenant)
-        .who("kernel:run_code")
+        .who("runtime")
         .did("denied")
         .this(format!("quota.{key}"))
         .status("open")

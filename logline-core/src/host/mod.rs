@@ -13,7 +13,8 @@ mod service;
 pub(crate) mod stage0;
 mod submit;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ pub use finish::Execution;
 pub use kernel_set::KernelSet;
 pub use service::{Service, ServiceReport, Shutdown};
 
-use crate::contract::Sandbox;
+use crate::contract::{AskedBy, Sandbox};
 use crate::host::driver::Driver;
 use crate::host::stage0::{Booted, Stage0};
 use crate::keys::Signer;
@@ -38,6 +39,10 @@ use crate::trust::{TrustRoot, Trusted};
 use crate::value::clock::{Clock, IdSource};
 use crate::value::hex::{Hash, PublicKey};
 use crate::value::recent::Recent;
+use crate::value::timestamp::Timestamp;
+
+/// Kinds of requests by their `this`, and who may ask.
+type Kinds = BTreeMap<String, AskedBy>;
 
 /// Runs functions of the ledger and records what happened. Cheap to clone; clones are one host.
 #[derive(Clone)]
@@ -62,8 +67,27 @@ struct Inner {
     functions: Mutex<Recent<Hash, Arc<VerifiedSpan>>>,
     /// Kernel versions whose boot this process has recorded under the manifest in force.
     recorded: Mutex<HashSet<(Hash, Hash)>>,
+    refreshes: Refreshes,
     /// Kinds of requests that the manifest's kernels declare, and the hash of that manifest.
-    declared: Mutex<Option<(Hash, Arc<BTreeSet<String>>)>>,
+    declared: Mutex<Option<(Hash, Arc<Kinds>)>>,
+}
+
+/// The least time between two refreshes for the sake of tenants' rows.
+const REFRESH_PAUSE: Duration = Duration::from_secs(1);
+
+/// The refreshes of a host, numbered from 1.
+#[derive(Default)]
+struct Refreshes {
+    begun: AtomicU64,
+    last: futures_util::lock::Mutex<LastRefresh>,
+}
+
+#[derive(Default)]
+struct LastRefresh {
+    /// The last one that was successful.
+    number: u64,
+    /// When the last one began, by the host's clock.
+    at: Option<Timestamp>,
 }
 
 impl Host {
@@ -132,7 +156,7 @@ impl Host {
         self.inner.booted.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    fn declared(&self) -> MutexGuard<'_, Option<(Hash, Arc<BTreeSet<String>>)>> {
+    fn declared(&self) -> MutexGuard<'_, Option<(Hash, Arc<Kinds>)>> {
         self.inner.declared.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
@@ -141,6 +165,16 @@ impl Host {
     /// # Errors
     /// Where no manifest counts any more, or it demands what this library cannot do; the old one then stays in force.
     pub async fn refresh(&self) -> Result<(), HostError> {
+        let refreshes = &self.inner.refreshes;
+        let asked = refreshes.begun.load(Ordering::SeqCst);
+        // INVARIANT: one at a time, so that an older manifest is never put in force after a newer one.
+        let mut last = refreshes.last.lock().await;
+        if last.number > asked {
+            // Another caller's refresh began after this one was asked for: it has read everything that this one would.
+            return Ok(());
+        }
+        let number = refreshes.begun.fetch_add(1, Ordering::SeqCst) + 1;
+        last.at = Some(self.inner.clock.now());
         let trusted = self.inner.trust.resolve(&self.inner.ledger).await?;
         let (found, current) = (trusted.manifest.version, self.trusted().manifest.version);
         if found < current {
@@ -149,7 +183,18 @@ impl Host {
         *self.inner.trusted.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = Arc::new(trusted);
         self.booted().clear();
         *self.declared() = None;
+        last.number = number;
         Ok(())
+    }
+
+    /// Refreshes for the sake of a tenant's row, unless the host did so within the last second: how often somebody else's rows make the
+    /// host read the manifest is bounded. False if it did not.
+    async fn refresh_seldom(&self) -> Result<bool, HostError> {
+        let (now, last) = (self.inner.clock.now(), self.inner.refreshes.last.lock().await.at);
+        if last.is_some_and(|last| last <= now && now.since(last) < REFRESH_PAUSE) {
+            return Ok(false);
+        }
+        self.refresh().await.map(|()| true)
     }
 
     /// Boots a kernel or a loop through Stage-0, once per process and version; the signed `boot_event` is in the ledger when this

@@ -1,7 +1,8 @@
 //! Key pairs in files.
 //!
-//! One line, `logline-ed25519-secret-v1:` and the 64 hex digits of the RFC 8032 secret. Lines that start with `#` are
-//! comments; a new file carries its public key in one. Files are made with mode 0600 and refused when others may read them.
+//! A key file has one line with `logline-ed25519-secret-v1:` and the 64 hex digits of the RFC 8032 secret. Lines that start
+//! with `#` are comments. A new file has its public key in a comment. On Unix, files are created with mode 0600, and a file that
+//! others may read is refused.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
@@ -15,74 +16,74 @@ use crate::value::hex::{self, HexError};
 
 const PREFIX: &str = "logline-ed25519-secret-v1:";
 
-/// No key file is longer.
+/// The largest size of a key file.
 const MAX_BYTES: u64 = 4096;
 
-/// A key file could not be used.
+/// Why a key file could not be used.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum KeyFileError {
     /// The file could not be read or written.
     #[error("key file {}: {source}", path.display())]
     Io {
-        /// The file.
+        /// The path of the key file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: std::io::Error,
     },
     /// The file's mode lets others read the secret.
     #[error("key file {} may be read by others (mode {mode:o}): run chmod 600 on it, and replace the key if it leaked", path.display())]
     Exposed {
-        /// The file.
+        /// The path of the key file.
         path: PathBuf,
-        /// Its permission bits.
+        /// The permission bits of the file.
         mode: u32,
     },
-    /// The text is no key.
+    /// The text in the file is not a key.
     #[error("key file {}: {source}", path.display())]
     Malformed {
-        /// The file.
+        /// The path of the key file.
         path: PathBuf,
-        /// What is wrong.
+        /// What is wrong with the text.
         source: KeyTextError,
     },
-    /// No random bytes for a new key.
-    #[error("no random bytes for a new key: {0}")]
+    /// The operating system gave no random bytes for a new key.
+    #[error("the system gave no random bytes for a new key: {0}")]
     Random(getrandom::Error),
 }
 
-/// Why a text is no secret key.
+/// Why a text is not a secret key.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum KeyTextError {
-    /// No line with a key.
+    /// The text has no line with a key.
     #[error("no line starts with `{PREFIX}`: make a key with `logline keygen`")]
     NoKey,
-    /// More than one.
-    #[error("two keys: a key file holds one")]
+    /// The text has more than one key.
+    #[error("two keys: a key file holds exactly one")]
     TwoKeys,
-    /// A line that is neither.
+    /// A line is neither a comment nor a key.
     #[error("line {line} is neither a comment nor a key")]
     UnknownLine {
-        /// Counted from 1.
+        /// The number of the line, counted from 1.
         line: usize,
     },
-    /// The digits are wrong. They are not repeated here.
+    /// The digits of the key are wrong. The error does not contain them, because they are secret.
     #[error("the key {0}")]
     Digits(HexErrorKind),
-    /// Longer than any key file, or not text.
-    #[error("it is not a text of at most {MAX_BYTES} bytes")]
+    /// The file is larger than a key file may be, or is not UTF-8 text.
+    #[error("it is not utf-8 text of at most {MAX_BYTES} bytes")]
     NotText,
 }
 
-/// The kind of mistake in a secret's digits, without the digits.
+/// What is wrong with the digits of a secret, without the digits themselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum HexErrorKind {
-    /// Not 64 digits.
+    /// There are not exactly 64 digits.
     #[error("does not have 64 hex digits")]
     Length,
-    /// Something else than 0-9 and a-f.
+    /// A character is not one of 0-9 and a-f.
     #[error("has a character outside 0-9 and a-f")]
     Digit,
 }
@@ -91,7 +92,7 @@ impl KeyPair {
     /// Reads the text of a key file.
     ///
     /// # Errors
-    /// [`KeyTextError`], which never repeats secret digits.
+    /// [`KeyTextError`], which never contains secret digits.
     pub fn from_text(text: &str) -> Result<Self, KeyTextError> {
         let mut found = None;
         for (index, line) in text.lines().enumerate() {
@@ -111,14 +112,14 @@ impl KeyPair {
         found.ok_or(KeyTextError::NoKey)
     }
 
-    /// The text of a key file. It is wiped when dropped.
+    /// The text of a key file for this key. The text is wiped from memory when it is dropped.
     #[must_use]
     pub fn to_text(&self) -> Zeroizing<String> {
-        // Sized beforehand: growing would leave copies of the secret behind.
+        // The full size is allocated first. A buffer that grows would leave copies of the secret in memory.
         let mut text = Zeroizing::new(String::with_capacity(512));
         text.push_str("# public key ");
         text.push_str(&self.public_key().to_string());
-        text.push_str("\n# Whoever has this file can sign as its owner.\n");
+        text.push_str("\n# Anyone who has this file can sign as its owner.\n");
         text.push_str(PREFIX);
         let digits = Zeroizing::new(hex::encode(self.seed().as_slice()));
         text.push_str(&digits);
@@ -126,10 +127,10 @@ impl KeyPair {
         text
     }
 
-    /// Loads a key file.
+    /// Loads the key file at `path`.
     ///
     /// # Errors
-    /// Unreadable, malformed, or readable by others than its owner.
+    /// If the file cannot be read, is malformed, or may be read by others than its owner.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, KeyFileError> {
         let path = path.as_ref();
         let io = |source| KeyFileError::Io { path: path.to_owned(), source };
@@ -149,10 +150,10 @@ impl KeyPair {
         KeyPair::from_text(text.ok_or_else(|| malformed(KeyTextError::NotText))?).map_err(malformed)
     }
 
-    /// Writes a new key file with mode 0600 and makes it durable.
+    /// Writes a new key file with mode 0600 and syncs it to disk.
     ///
     /// # Errors
-    /// Where the file exists already, nothing is overwritten.
+    /// If the file cannot be written, or exists already. A file that exists is never overwritten.
     pub fn save_new(&self, path: impl AsRef<Path>) -> Result<(), KeyFileError> {
         let path = path.as_ref();
         let io = |source| KeyFileError::Io { path: path.to_owned(), source };
@@ -167,17 +168,17 @@ impl KeyPair {
         file.write_all(self.to_text().as_bytes()).and_then(|()| file.sync_all()).map_err(io)
     }
 
-    /// Loads the key at `path`, or makes and saves a new one there. The flag says whether it is new.
+    /// Loads the key at `path`. If there is no file, it makes a new key and saves it there. The flag is true if the key is new.
     ///
     /// # Errors
-    /// As [`KeyPair::load`] and [`KeyPair::save_new`].
+    /// The errors of [`KeyPair::load`] and [`KeyPair::save_new`], and [`KeyFileError::Random`].
     pub fn load_or_create(path: impl AsRef<Path>) -> Result<(Self, bool), KeyFileError> {
         let path = path.as_ref();
         match Self::load(path) {
             Err(KeyFileError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
                 let key = Self::generate().map_err(KeyFileError::Random)?;
                 match key.save_new(path) {
-                    // Another process was first: its key is the one.
+                    // Another process has created the file in the meantime: use its key.
                     Err(KeyFileError::Io { source, .. }) if source.kind() == std::io::ErrorKind::AlreadyExists => {
                         Self::load(path).map(|key| (key, false))
                     }

@@ -1,4 +1,4 @@
-//! Signing keys, and the strict verification of what they signed.
+//! Signing keys, and the strict verification of signatures.
 
 pub mod dsse;
 pub(crate) mod keyfile;
@@ -13,10 +13,10 @@ use zeroize::Zeroizing;
 
 use crate::value::hex::{PublicKey, Signature};
 
-/// Something that signs: a key in this process, or one that a KMS or HSM holds.
+/// A signing key: one in this process, or one that a KMS or HSM holds.
 ///
 /// # Contract
-/// `sign` returns a plain Ed25519 signature (RFC 8032) of exactly `message` by `public_key`. Whatever a remote signer returns
+/// `sign` returns a plain Ed25519 signature (RFC 8032) of exactly `message` by `public_key`. The signature of a remote signer
 /// is verified before it is used.
 #[async_trait]
 pub trait Signer: Send + Sync {
@@ -26,36 +26,36 @@ pub trait Signer: Send + Sync {
     /// Signs `message`.
     ///
     /// # Errors
-    /// [`SignError`], which says whether trying again may help.
+    /// [`SignError`], which says whether a retry may help.
     async fn sign(&self, message: &[u8]) -> Result<Signature, SignError>;
 
-    /// The key itself where it lives in this process, which saves verifying its signatures. Remote signers return `None`.
+    /// The key pair, if it is in this process. Its signatures need no verification. Remote signers return `None`.
     fn local(&self) -> Option<&KeyPair>;
 }
 
-/// A signer could not sign.
+/// Why a signer could not sign.
 #[derive(Debug, Error)]
 #[error("signer {public_key} could not sign: {reason}{}", if *.retryable { "; try again" } else { "" })]
 pub struct SignError {
-    /// The key that was asked.
+    /// The public key of the signer.
     pub public_key: PublicKey,
-    /// What happened.
+    /// What happened, as the signer reports it.
     pub reason: String,
     /// Whether the same call may succeed later.
     pub retryable: bool,
 }
 
-/// An Ed25519 key pair in memory. The secret is wiped when it is dropped and never printed.
+/// An Ed25519 key pair in memory. The secret is wiped from memory when it is dropped, and it is never printed.
 #[derive(Clone)]
 pub struct KeyPair {
     key: SigningKey,
 }
 
 impl KeyPair {
-    /// Draws a new key from the operating system's random source.
+    /// Makes a new key from the operating system's random source.
     ///
     /// # Errors
-    /// Where that source fails, which only a broken machine does.
+    /// If that source fails, which happens only on a broken machine.
     pub fn generate() -> Result<Self, getrandom::Error> {
         let mut seed = Zeroizing::new([0; 32]);
         getrandom::fill(seed.as_mut_slice())?;
@@ -68,13 +68,13 @@ impl KeyPair {
         Self { key: SigningKey::from_bytes(seed) }
     }
 
-    /// The RFC 8032 secret. It is wiped when dropped; keep it nowhere else.
+    /// The RFC 8032 secret. This copy is wiped from memory when it is dropped. Do not keep another one.
     #[must_use]
     pub fn seed(&self) -> Zeroizing<[u8; 32]> {
         Zeroizing::new(self.key.to_bytes())
     }
 
-    /// Signs without leaving the thread.
+    /// Signs `message` at once, without `await`.
     #[must_use]
     pub fn sign_now(&self, message: &[u8]) -> Signature {
         Signature(self.key.sign(message).to_bytes())
@@ -102,17 +102,17 @@ impl Signer for KeyPair {
     }
 }
 
-/// Why a signature does not count. None of these goes away by trying again.
+/// Why a signature is not valid. A retry cannot help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum SignatureError {
-    /// The public key's bytes are no point of the curve.
+    /// The public key's bytes are not a point on the curve.
     #[error("public key is not an ed25519 key")]
     MalformedKey,
-    /// The public key is written in a second, non-canonical encoding of its point.
+    /// The public key is a second, non-canonical encoding of its point.
     #[error("public key is not canonically encoded")]
     NonCanonicalKey,
-    /// The public key has small order: a signature by it can be made for any message.
+    /// The public key has small order: anybody can make a signature that it accepts for any message.
     #[error("public key is weak (small order)")]
     WeakKey,
     /// The signature was not made by this key over this message.
@@ -120,28 +120,28 @@ pub enum SignatureError {
     Mismatch,
 }
 
-/// Verifies signatures, remembering the keys it has unpacked.
+/// Verifies signatures and caches the keys that it has unpacked.
 ///
-/// Unpacking a key costs about a tenth of a verification; an audit of a million rows by five keys pays it five times.
+/// To unpack a key costs about a tenth of a verification. An audit of a million rows signed by five keys unpacks five times.
 #[derive(Debug, Default)]
 pub struct Verifier {
     keys: HashMap<PublicKey, VerifyingKey>,
 }
 
-/// More distinct keys than any ledger's hosts; beyond it the cache starts anew, so hostile input cannot grow it.
+/// More distinct keys than the hosts of any ledger have. When the cache is full, it is cleared, so hostile input cannot grow it.
 const MAX_CACHED_KEYS: usize = 4096;
 
 impl Verifier {
-    /// A verifier that knows no key yet.
+    /// A verifier with an empty cache of keys.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Verifies strictly (`verify_strict`: no small-order points, no malleable encodings).
+    /// Verifies a signature strictly (`verify_strict`: small-order points and malleable encodings are refused).
     ///
     /// # Errors
-    /// Why the signature does not count.
+    /// [`SignatureError`], which says why the signature is not valid.
     pub fn verify(&mut self, key: &PublicKey, message: &[u8], signature: &Signature) -> Result<(), SignatureError> {
         let key = match self.keys.get(key) {
             Some(key) => key,
@@ -158,10 +158,10 @@ impl Verifier {
     }
 }
 
-/// Whether `key` may be trusted with anything: on the curve, canonical, not weak.
+/// Checks that `key` can be trusted: it is on the curve, canonically encoded and not weak.
 ///
 /// # Errors
-/// What is wrong with it.
+/// [`SignatureError`], which says what is wrong with the key.
 pub fn check_key(key: &PublicKey) -> Result<(), SignatureError> {
     unpack(key).map(drop)
 }
@@ -178,7 +178,7 @@ fn unpack(key: &PublicKey) -> Result<VerifyingKey, SignatureError> {
 }
 
 /// Whether the encoded y coordinate is below p = 2^255 − 19. (The other non-canonical case, a set sign bit with x = 0, is a
-/// small-order point and refused as weak.)
+/// small-order point, which is refused as weak.)
 fn is_reduced(key: &PublicKey) -> bool {
     let [low, middle @ .., high] = &key.0;
     high & 0x7f != 0x7f || middle.iter().any(|b| *b != 0xff) || *low < 0xed

@@ -1,11 +1,11 @@
-//! What takes effect by being active, without a request: schedules and policies.
+//! Active spans: schedules and policies, which take effect without a request.
 
 use crate::span::Span;
 
-/// Items that [`WorkQueue::active`](crate::ledger::WorkQueue::active) returns, at most.
+/// The largest number of items that [`WorkQueue::active`](crate::ledger::WorkQueue::active) returns.
 pub const MAX_ACTIVE: usize = 1000;
 
-/// Why a host attends to a span that nobody has asked it about.
+/// The kind of an active span. It decides which loop of a host acts on the span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum ActiveKind {
@@ -16,7 +16,7 @@ pub enum ActiveKind {
 }
 
 impl ActiveKind {
-    /// Its name in the tables of backends.
+    /// The name of the kind in the tables of backends: `schedule` or `policy`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -26,19 +26,19 @@ impl ActiveKind {
     }
 }
 
-/// What the last version of a span means to the list of active spans.
+/// Whether a span belongs on the list of active spans, as its last version says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activity {
     /// Spans of its type are never active.
     Never,
-    /// It is not active now; an earlier version may have been.
+    /// The span is not active. An earlier version may have been, so backends remove it from the list.
     Inactive,
-    /// It is active.
+    /// The span is active, as this kind.
     Active(ActiveKind),
 }
 
 impl Activity {
-    /// The activity of a last version.
+    /// The activity of the span whose last version is `span`. A tombstone is never active.
     #[must_use]
     pub fn of(span: &Span) -> Self {
         let (kind, status) = match span.entity_type.as_str() {

@@ -1,4 +1,4 @@
-//! The compare-and-swap at the heart of every ledger, as a pure decision that all backends share.
+//! The rule by which every append is a compare-and-swap. It is a pure function that all backends share.
 
 use crate::ledger::error::{Conflict, LedgerError};
 use crate::ledger::{AppendOptions, OnExisting, Outcome};
@@ -7,32 +7,33 @@ use crate::span::canonical;
 use crate::span::seal::VerifiedSpan;
 use crate::value::hex::Hash;
 
-/// The last version of an id, as far as the decision needs it.
+/// The columns of the last version of an id that the decision needs.
 #[derive(Debug, Clone, Copy)]
 pub struct Head<'a> {
-    /// Its version.
+    /// The `seq` of the last version.
     pub seq: u32,
-    /// Its hash.
+    /// The `curr_hash` of the last version.
     pub curr_hash: &'a Hash,
-    /// Its owner.
+    /// The owner, which every version keeps.
     pub owner_id: &'a str,
-    /// Its type.
+    /// The type, which every version keeps.
     pub entity_type: &'a str,
 }
 
-/// What a backend does with a span whose id has this head.
+/// What a backend must do with a new span, given the last version of its id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
-    /// Insert it.
+    /// Insert the span.
     Insert,
-    /// A version of this `seq` may exist: look it up and ask [`decide_existing`].
+    /// A version with this `seq` may exist: read it and call [`decide_existing`].
     LookUp,
 }
 
-/// Decides whether `new` may be inserted after `head`, the last version of its id in its tenant.
+/// Decides whether `new` may be inserted after `head`, the last version of its id in its tenant. `head` is `None` if the id
+/// does not exist.
 ///
 /// # Errors
-/// [`Conflict`], or a change of what versions must keep.
+/// [`Conflict`], or [`LedgerError::ChangedIdentity`] if `new` has another owner or type than `head`.
 pub fn decide(new: &VerifiedSpan, head: Option<Head<'_>>) -> Result<Decision, LedgerError> {
     let key = || new.key();
     let Some(head) = head else {
@@ -57,14 +58,16 @@ pub fn decide(new: &VerifiedSpan, head: Option<Head<'_>>) -> Result<Decision, Le
             return Err(LedgerError::ChangedIdentity { key: key(), column });
         }
     }
-    // Only now: the hash of a private row is told to nobody but its owner.
+    // Compare the hashes only after the owners: the error names the stored hash, and only the owner may learn that of a private
+    // row.
     if claimed != *head.curr_hash {
         return Err(Conflict::Fork { key: key(), claimed, stored: *head.curr_hash }.into());
     }
     Ok(Decision::Insert)
 }
 
-/// Decides about `new` where its id is known up to its `seq` or beyond; `existing` is the stored row of exactly that version.
+/// Decides about `new` if its id already has versions up to its `seq` or beyond. `head` is the `seq` of the last version.
+/// `existing` is the stored row with exactly the `seq` of `new`, if there is one.
 ///
 /// # Errors
 /// [`Conflict`], or [`LedgerError::KeepMismatch`].
@@ -83,7 +86,8 @@ pub fn decide_existing(
     }
     match options.on_existing {
         OnExisting::Conflict => Err(Conflict::Exists { key }.into()),
-        // Computed anew from what is stored: a digest that merely stands in the row could be a squatter's claim.
+        // Compute the digest from the stored columns. A digest that is stored in the row could be false: whoever wrote the row
+        // may have copied it there.
         OnExisting::Keep if canonical::draft_digest(&existing.span) == new.draft_digest() => Ok(Outcome::Kept),
         OnExisting::Keep => Err(LedgerError::KeepMismatch { key }),
     }

@@ -1,4 +1,4 @@
-//! The contract of a ledger, which every backend implements and the conformance suite holds it to.
+//! The contract of a ledger. Every backend implements it, and the conformance suite checks it.
 
 mod active;
 pub mod chain;
@@ -35,32 +35,37 @@ use crate::span::seal::VerifiedSpan;
 use crate::span::{SignedSpan, SpanKey};
 use crate::value::hex::Hash;
 
-/// A stream of new rows, endless until the ledger is closed or the stream is dropped.
+/// A stream of rows as they are appended. It has no end of its own: it runs until the ledger is closed or the stream is
+/// dropped.
 pub type Watch = Pin<Box<dyn Stream<Item = Result<Watched, LedgerError>> + Send>>;
 
 /// An append-only store of signed spans.
 ///
 /// # Contract
-/// - Row identity is (tenant, id, seq). The first version of an id may have any `seq` and has no `prev_hash`; every other has
-///   exactly the last `seq + 1` and its `curr_hash` as `prev_hash`, and keeps its owner and type. Of two writers of the same
-///   version one wins. [`chain::decide`] is this rule.
-/// - A batch is stored whole or not at all, in its order; it may hold several versions of one id.
-/// - What is read back is what was appended, column by column, so that it verifies.
-/// - Every call is confined to its [`Scope`] ([`Scope::may_read`], [`Scope::check_append`]); a scope without identity sees and
+/// - A row is identified by (tenant, id, seq). The first version of an id may have any `seq` and has no `prev_hash`. Every
+///   later version has the `seq` of the last version plus one and the `curr_hash` of the last version as its `prev_hash`, and
+///   it keeps the owner and the type. If two writers append the same version, one wins. [`chain::decide`] implements this rule.
+/// - A batch is stored whole or not at all, in its order. It may hold several versions of one id.
+/// - A row is read back exactly as it was appended, column by column, so that its seal verifies.
+/// - Every call is limited to its [`Scope`] ([`Scope::may_read`], [`Scope::check_append`]). A scope without identity reads and
 ///   writes nothing.
-/// - `get` and a scan of [`Versions::Latest`] show the last version of an id where that version is visible to the scope and not
-///   a tombstone, and nothing of the id otherwise: an older version never stands in for a hidden one.
-/// - Once an append has returned, every later read sees it, and a durable ledger still has it after a crash. Only a scan in
-///   append order may end before it while an earlier writer is under way: its place is not final then.
-/// - No reader that follows cursors ever skips a committed row, however late it commits; versions of one id come in order.
-/// - Cancelling any call (dropping its future) leaves the ledger consistent; an append cancelled under way is stored whole or
-///   not at all.
+/// - `get` and a scan of [`Versions::Latest`] return the last version of an id if that version is visible to the scope and is
+///   not a tombstone. Otherwise they return nothing for this id: they never return an older version in its place.
+/// - After an append has returned, every later read sees it, and a durable ledger still has it after a crash. The only
+///   exception is a scan in append order: while an earlier writer has not committed yet, the position of the new row is not
+///   final, and the scan may end before it.
+/// - A reader that follows cursors never skips a committed row, however late it was committed. It receives the versions of one
+///   id in order.
+/// - If the caller cancels a call (drops its future), the ledger stays consistent. An append that is cancelled while it runs is
+///   stored whole or not at all.
 ///
 /// # Errors
-/// [`LedgerError`] by meaning. Nothing of a failed batch is stored.
+/// [`LedgerError`] has one variant for each cause. If an append is refused, nothing of its batch is stored. After
+/// [`LedgerError::Unavailable`] the whole batch may be stored, for example if the connection was lost during the commit.
+/// Repeat the append: identical bytes are stored once.
 ///
 /// # Cloning
-/// Backends are handles: cheap to clone, all clones are one ledger. `Arc<dyn Ledger>` is one as well.
+/// A backend is a handle. It is cheap to clone, and all clones use the same ledger. `Arc<dyn Ledger>` is a ledger too.
 #[async_trait]
 pub trait Ledger: Send + Sync + 'static {
     /// Appends a batch atomically and returns one receipt per span, in order.
@@ -71,10 +76,11 @@ pub trait Ledger: Send + Sync + 'static {
         options: &AppendOptions,
     ) -> Result<Vec<AppendReceipt>, LedgerError>;
 
-    /// The last version of an id.
+    /// The last version of an id. [`LedgerError::NotFound`] if it does not exist, is not visible, or is a tombstone.
     async fn get(&self, scope: &Scope, tenant: &str, id: Uuid) -> Result<SignedSpan, LedgerError>;
 
-    /// Up to `limit` versions of an id from `from_seq` on, oldest first, tombstones included; empty if there are none.
+    /// Up to `limit` versions of an id that the scope may see, from `from_seq` on, oldest first, with tombstones. Empty if
+    /// there are none.
     async fn history(
         &self,
         scope: &Scope,
@@ -84,40 +90,42 @@ pub trait Ledger: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<SignedSpan>, LedgerError>;
 
-    /// One page of the rows that match, after `cursor`.
+    /// One page of the rows that match, after `cursor`, or from the start without one.
     ///
-    /// A page may hold fewer rows than asked for (backends bound its bytes); the end is reached when `next` is `None`.
+    /// A page may hold fewer rows than asked for, because backends limit its bytes. The scan is at its end when `next` is
+    /// `None`.
     async fn scan(&self, scope: &Scope, query: &Query, cursor: Option<&Cursor>) -> Result<Page, LedgerError>;
 
-    /// Follows the ledger: every version of everything the scope may see, in append order.
+    /// Follows the ledger: yields every version of every span that the scope may see, in append order.
     ///
-    /// Delivery is at least once with respect to the cursor that the caller keeps: store it with the effects.
+    /// Delivery is at least once: after a restart, the rows after the caller's stored cursor are delivered again. Store the
+    /// cursor together with the effects of the rows.
     async fn watch(&self, scope: &Scope, from: WatchFrom) -> Result<Watch, LedgerError>;
 
-    /// What this backend promises.
+    /// The durability and the limits of this backend.
     fn capability(&self) -> Capability;
 }
 
-/// How an append treats what exists already.
+/// How an append treats versions that exist already, and which quota limits apply to it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct AppendOptions {
-    /// What to do where a version of the same `seq` exists.
+    /// What to do if a version with the same `seq` exists.
     pub on_existing: OnExisting,
-    /// What the claims of the batch must not exceed. Each claim that is stored anew uses one unit of every quota it names
-    /// ([`Charges`](crate::request::Charges)), with or without a limit; where one is exceeded nothing of the batch is stored. Claims of other tenants than a
-    /// limit's are not held to it.
+    /// The quota limits that the claims of the batch must keep. Each claim that this append stores uses one unit of every quota
+    /// that it names ([`Charges`](crate::request::Charges)), with or without a limit. If a limit is exceeded, nothing of the
+    /// batch is stored. A limit applies to the claims of its own tenant only.
     pub limits: Vec<Limit>,
 }
 
 impl AppendOptions {
-    /// Keep what a racing host wrote first under the same deterministic id.
+    /// Options with [`OnExisting::Keep`]: if another host has written the same deterministic id first, its version is kept.
     #[must_use]
     pub fn keep() -> Self {
         Self { on_existing: OnExisting::Keep, ..Self::default() }
     }
 
-    /// Holds the batch's claims to `limits`.
+    /// Sets the quota limits that apply to the claims of the batch.
     #[must_use]
     pub fn limits(mut self, limits: Vec<Limit>) -> Self {
         self.limits = limits;
@@ -125,63 +133,65 @@ impl AppendOptions {
     }
 }
 
-/// What to do where a version of the same `seq` exists. The identical bytes are success either way.
+/// What to do if a version with the same `seq` exists. If it is identical (same `curr_hash`), the append succeeds in both
+/// cases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum OnExisting {
-    /// Refuse the batch.
+    /// Refuse the batch with [`Conflict::Exists`].
     #[default]
     Conflict,
-    /// Leave the existing one if it has the same digest over the draft without time, duration and signer, item by item.
+    /// Keep the existing version if both have the same digest over their drafts without time, duration and signer. Otherwise
+    /// refuse the batch with [`LedgerError::KeepMismatch`]. Each span of the batch is compared separately.
     Keep,
 }
 
-/// What became of one span of a batch.
+/// The result of an append for one span of the batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AppendReceipt {
-    /// Which.
+    /// The span that was to be appended.
     pub key: SpanKey,
-    /// The hash of the row that now stands there.
+    /// The hash of the row that is stored under `key`: the new row, or the one that existed before.
     pub curr_hash: Hash,
-    /// Whether this call put it there.
+    /// Whether this call stored that row.
     pub outcome: Outcome,
 }
 
 impl AppendReceipt {
-    /// A receipt; backends make them.
+    /// Makes a receipt. Only backends need this.
     #[must_use]
     pub fn new(key: SpanKey, curr_hash: Hash, outcome: Outcome) -> Self {
         Self { key, curr_hash, outcome }
     }
 }
 
-/// Whether an append wrote.
+/// Whether an append stored the row of a span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// It wrote the row.
+    /// This append stored the row.
     Appended,
-    /// The identical row was there.
+    /// The identical row existed already. Nothing was written.
     Existing,
-    /// Another row with the same draft digest was there and stays.
+    /// Another row with the same draft digest existed already and is kept ([`OnExisting::Keep`]).
     Kept,
 }
 
-/// A position in one ledger: opaque, resumable, to be stored as its text.
+/// A position in one ledger from which a reader goes on. Callers store it as text and do not look inside.
 ///
-/// Positions of append order are the same whichever way they are scanned ([`Order::Append`], [`Order::Newest`], a watch); those
-/// of [`Order::Chain`] are apart.
+/// [`Order::Append`], [`Order::Newest`] and watches use the same cursors. [`Order::Chain`] has cursors of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Cursor(Box<str>);
 
 impl Cursor {
-    /// A cursor from the text of one. Whether it is any good shows when it is used.
+    /// Makes a cursor from its text. The text is not checked here: a ledger that gets an invalid cursor returns
+    /// [`LedgerError::InvalidCursor`].
     pub fn from_text(text: impl Into<Box<str>>) -> Self {
         Self(text.into())
     }
 
-    /// Its text.
+    /// The cursor as text, to be stored.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -200,28 +210,28 @@ impl fmt::Display for Cursor {
 pub struct Page {
     /// The rows, in the query's order.
     pub rows: Vec<Row>,
-    /// Where the next page begins; `None` at the end.
+    /// The cursor for the next page. `None` if this is the last page.
     pub next: Option<Cursor>,
-    /// At the end of append order: a position up to which every row was looked at, shown or not; never before the page's last
-    /// row. What is appended later comes after it.
+    /// Set on the last page of [`Order::Append`] only: the position up to which the scan has read every row, whether the rows
+    /// matched or not. It is never before the last row of the page. Rows that are appended later come after it.
     pub reached: Option<Cursor>,
 }
 
 impl Page {
-    /// A page; backends make them.
+    /// Makes a page without `reached`. Only backends need this.
     #[must_use]
     pub fn new(rows: Vec<Row>, next: Option<Cursor>) -> Self {
         Self { rows, next, reached: None }
     }
 
-    /// Sets how far the last page has looked.
+    /// Sets the position up to which the scan has read.
     #[must_use]
     pub fn reached(mut self, position: Cursor) -> Self {
         self.reached = Some(position);
         self
     }
 
-    /// Its spans.
+    /// The spans of the page, in its order.
     ///
     /// # Errors
     /// [`LedgerError::Damaged`] for the first row that cannot be read.
@@ -233,22 +243,22 @@ impl Page {
 /// One row of a page.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Row {
-    /// Its position: a scan that continues from here yields what comes after it.
+    /// The position of the row. A scan from this cursor continues with the row after it.
     pub cursor: Cursor,
-    /// The row, or what is left of it.
+    /// The span, or a description of the stored row if it cannot be read.
     pub span: Result<SignedSpan, DamagedRow>,
 }
 
-/// A stored row that is no span any more.
+/// A stored row that can no longer be read as a span.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DamagedRow {
-    /// `tenant_id` as stored.
+    /// The column `tenant_id` as it is stored.
     pub tenant_id: String,
-    /// `id` as stored.
+    /// The column `id` as it is stored, even if it is not a valid UUID.
     pub id: String,
-    /// `seq` as stored.
+    /// The column `seq` as it is stored, even if it is not a number.
     pub seq: String,
-    /// Why it cannot be read.
+    /// Why the row cannot be read.
     pub reason: String,
 }
 
@@ -262,12 +272,12 @@ impl From<DamagedRow> for LedgerError {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum WatchFrom {
-    /// At the first row.
+    /// With the first row.
     #[default]
     Beginning,
-    /// After the last row of now.
+    /// After the row that is the last one when the watch starts.
     Now,
-    /// After this position of append order.
+    /// After this position. The cursor must be one of append order.
     After(Cursor),
 }
 
@@ -275,35 +285,35 @@ pub enum WatchFrom {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Watched {
-    /// The row.
+    /// The span that was appended.
     pub span: SignedSpan,
-    /// Its position, to resume after it.
+    /// Its position. A watch from [`WatchFrom::After`] this cursor continues with the next row.
     pub cursor: Cursor,
 }
 
-/// What a backend promises.
+/// The durability and the limits of a backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Capability {
-    /// Its name, for messages.
+    /// The name of the backend, for messages: `memory`, `sqlite` or `postgres` for those of this project.
     pub name: &'static str,
-    /// Whether an acknowledged append survives a crash of the process and of the machine, and by which means.
+    /// Whether an acknowledged append survives a crash of the process and of the machine, and how. A text for people.
     pub durability: String,
-    /// The most spans in one append.
+    /// The largest number of spans in one append.
     pub max_batch: usize,
-    /// The most rows in one page.
+    /// The largest number of rows in one page.
     pub max_page: usize,
 }
 
 impl Capability {
-    /// A capability; backends make them.
+    /// Makes a capability. Only backends need this.
     #[must_use]
     pub fn new(name: &'static str, durability: impl Into<String>, max_batch: usize, max_page: usize) -> Self {
         Self { name, durability: durability.into(), max_batch, max_page }
     }
 }
 
-/// Forwards every call, so that a shared ledger is a ledger.
+/// Forwards every call, so that an `Arc` of a ledger can be used as a ledger.
 #[deny(clippy::missing_trait_methods)]
 #[async_trait]
 impl<L: Ledger + ?Sized> Ledger for Arc<L> {
@@ -344,21 +354,21 @@ impl<L: Ledger + ?Sized> Ledger for Arc<L> {
     }
 }
 
-/// What callers want besides the contract; every ledger has it.
+/// Convenience methods for callers. Every [`Ledger`] has them.
 #[async_trait]
 pub trait LedgerExt: Ledger {
-    /// Appends one span under the default options.
+    /// Appends one span with the default options.
     async fn append_one(&self, scope: &Scope, span: VerifiedSpan) -> Result<AppendReceipt, LedgerError> {
         let key = span.key();
         let receipts = self.append(scope, vec![span], &AppendOptions::default()).await?;
-        // A backend that returns no receipt for one span breaks the contract; say which span is in doubt.
+        // A backend that returns no receipt breaks the contract. Name the span, because it may be stored or not.
         receipts.into_iter().next().ok_or_else(|| LedgerError::Unavailable {
             reason: format!("the backend returned no receipt for {key}"),
             source: None,
         })
     }
 
-    /// The last version of an id, `None` where there is none to see.
+    /// As [`Ledger::get`], but `None` instead of [`LedgerError::NotFound`].
     async fn find(&self, scope: &Scope, tenant: &str, id: Uuid) -> Result<Option<SignedSpan>, LedgerError> {
         match self.get(scope, tenant, id).await {
             Ok(span) => Ok(Some(span)),
@@ -367,7 +377,7 @@ pub trait LedgerExt: Ledger {
         }
     }
 
-    /// All rows that match, page after page, collected. For results known to be small; `max` bounds them.
+    /// Reads page after page and returns the spans of all rows that match, at most `max`. Use it for small results only.
     async fn collect(&self, scope: &Scope, query: &Query, max: usize) -> Result<Vec<SignedSpan>, LedgerError> {
         let mut spans = Vec::new();
         let mut cursor = None;

@@ -1,27 +1,28 @@
-//! What is inside the cursors of backends that number their rows.
+//! The contents of the cursors of backends that number their rows.
 
 use crate::ledger::{Cursor, LedgerError, Order};
 
 /// A decoded cursor of a backend whose rows have ascending numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Position {
-    /// After (or, newest first, before) the row of this number.
+    /// A position in append order: the scan continues after the row with this number, or before it if newest first.
     Append(i64),
-    /// After this row of chain order. The columns are as stored, so that a scan can pass a damaged row.
+    /// A position in chain order: the scan continues after this row. The columns are those that are stored, valid or not, so
+    /// that a scan can go on after a damaged row.
     Chain {
-        /// `tenant_id`.
+        /// The column `tenant_id` of the row.
         tenant_id: String,
-        /// `id`.
+        /// The column `id` of the row.
         id: String,
-        /// `seq`.
+        /// The column `seq` of the row.
         seq: i64,
-        /// The row's number, should a damaged store hold one key twice.
+        /// The number of the row. It decides the order if a damaged store holds the same key twice.
         number: i64,
     },
 }
 
 impl Position {
-    /// Its cursor.
+    /// Encodes the position as a cursor.
     #[must_use]
     pub fn to_cursor(&self) -> Cursor {
         Cursor::from_text(match self {
@@ -30,10 +31,10 @@ impl Position {
         })
     }
 
-    /// Reads a cursor that was given for `order`.
+    /// Decodes a cursor that belongs to a scan in `order`.
     ///
     /// # Errors
-    /// [`LedgerError::InvalidCursor`] for one that was not.
+    /// [`LedgerError::InvalidCursor`] if the cursor is malformed or belongs to another order.
     pub fn of(cursor: &Cursor, order: Order) -> Result<Self, LedgerError> {
         let position = match order {
             Order::Append | Order::Newest => cursor.as_str().strip_prefix("a:").and_then(|n| n.parse().ok()).map(Self::Append),

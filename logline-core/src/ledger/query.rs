@@ -1,57 +1,62 @@
-//! What a scan looks for.
+//! The query of a scan: filter, order and page size.
 
 use uuid::Uuid;
 
 use crate::ledger::Cursor;
 use crate::span::Span;
 
-/// A filter, an order and a page size. Every field that is set must match.
+/// A filter, an order and a page size. A row must match every filter that is set.
 ///
-/// Without a tenant, a user or runtime scope sees its own tenant's rows and the public ones of `system`; the operator sees all.
+/// If no tenant is set, a user or runtime scope sees the rows of its own tenant that it may read, and the public rows of the
+/// tenant `system`. The operator sees all rows.
 #[derive(Debug, Clone, PartialEq, Default)]
 #[non_exhaustive]
 pub struct Query {
-    /// The tenant.
+    /// Rows of this tenant only (`tenant_id`). To see the public rows of another tenant, name that tenant here.
     pub tenant: Option<String>,
-    /// The id.
+    /// Versions of this span only.
     pub id: Option<Uuid>,
-    /// The type.
+    /// Rows of this type only, for example `request`.
     pub entity_type: Option<String>,
-    /// The parent.
+    /// Rows with this `parent_id` only, for example all requests for one function.
     pub parent_id: Option<Uuid>,
-    /// The owner.
+    /// Rows with this `owner_id` only.
     pub owner: Option<String>,
-    /// The status.
+    /// Rows with this `status` only. Rows without a status do not match.
     pub status: Option<String>,
-    /// The trace.
+    /// Rows with this `trace_id` only. Rows without a trace do not match.
     pub trace_id: Option<String>,
-    /// Which versions of an id.
+    /// Whether to return the last version of each id, or every version.
     pub versions: Versions,
-    /// In which order.
+    /// The order of the rows.
     pub order: Order,
-    /// Rows at or before this position only (a cursor of [`Order::Append`]): what was there when somebody looked.
+    /// Rows at or before this position only. It must be a cursor of [`Order::Append`]. Rows that were appended later are left
+    /// out.
     pub until: Option<Cursor>,
-    /// Rows in a page; backends cap it ([`Capability::max_page`](crate::ledger::Capability)). Zero means the cap.
+    /// The largest number of rows in a page. The backend's own limit
+    /// ([`Capability::max_page`](crate::ledger::Capability::max_page)) applies too. Zero means the backend's limit.
     pub limit: usize,
-    /// Bytes in a page, about: it ends with the row that reaches them. Backends cap this as well. Zero means the cap.
+    /// The approximate size of a page in bytes of [`weight`]: the page ends with the row that reaches this size. The backend's
+    /// own limit applies too. Zero means the backend's limit.
     pub max_bytes: usize,
 }
 
-/// What a text of JSON weighs in memory, about, in bytes of a page: small arrays and objects take many times their text.
+/// The approximate size of a JSON text in memory, in bytes. Each array and object adds 64 bytes to the length of the text,
+/// because small ones take much more memory than their text.
 #[must_use]
 pub fn weight(text: &[u8]) -> usize {
     const CONTAINER: usize = 64;
     text.len() + CONTAINER * text.iter().filter(|byte| matches!(byte, b'{' | b'[')).count()
 }
 
-/// Which versions of an id a scan yields.
+/// Which versions of an id a scan returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Versions {
-    /// The last one, if it is visible and no tombstone. Filters apply to it.
+    /// The last version, if it is visible and not a tombstone. Filters are compared with this version.
     #[default]
     Latest,
-    /// Every visible one, tombstones included.
+    /// Every visible version, including tombstones. Filters are compared with each.
     All,
 }
 
@@ -59,12 +64,12 @@ pub enum Versions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Order {
-    /// As appended, oldest first.
+    /// Append order, oldest first.
     #[default]
     Append,
-    /// As appended, newest first.
+    /// Append order, newest first.
     Newest,
-    /// By (tenant, id, seq), byte-wise: whole version chains one after the other.
+    /// Ordered by (tenant, id, seq), compared byte by byte: the complete version chain of one id after the other.
     Chain,
 }
 
@@ -80,65 +85,65 @@ macro_rules! setters {
 }
 
 impl Query {
-    /// The last version of everything, oldest first.
+    /// The last version of every id, oldest first.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Every version of everything in append order: a timeline.
+    /// Every version of every id in append order: a timeline.
     #[must_use]
     pub fn timeline() -> Self {
         Self { versions: Versions::All, ..Self::default() }
     }
 
-    /// Every version of everything, chain by chain: an audit.
+    /// Every version of every id in chain order, as an audit reads them.
     #[must_use]
     pub fn chains() -> Self {
         Self { versions: Versions::All, order: Order::Chain, ..Self::default() }
     }
 
     setters! {
-        /// Filters by tenant.
+        /// Returns rows of this tenant only.
         tenant: String,
-        /// Filters by id.
+        /// Returns versions of this span only.
         id: Uuid,
-        /// Filters by type.
+        /// Returns rows of this type only.
         entity_type: String,
-        /// Filters by parent.
+        /// Returns rows with this `parent_id` only.
         parent_id: Uuid,
-        /// Filters by owner.
+        /// Returns rows with this `owner_id` only.
         owner: String,
-        /// Filters by status.
+        /// Returns rows with this `status` only.
         status: String,
-        /// Filters by trace.
+        /// Returns rows with this `trace_id` only.
         trace_id: String,
-        /// Bounds the scan.
+        /// Returns rows at or before this position only. It must be a cursor of [`Order::Append`].
         until: Cursor,
     }
 
-    /// Sets which versions.
+    /// Sets whether to return the last version of each id, or every version.
     #[must_use]
     pub fn versions(mut self, versions: Versions) -> Self {
         self.versions = versions;
         self
     }
 
-    /// Sets the order.
+    /// Sets the order of the rows.
     #[must_use]
     pub fn order(mut self, order: Order) -> Self {
         self.order = order;
         self
     }
 
-    /// Sets the page size.
+    /// Sets the largest number of rows in a page. Zero means the backend's limit.
     #[must_use]
     pub fn limit(mut self, rows: usize) -> Self {
         self.limit = rows;
         self
     }
 
-    /// Whether the columns of `span` match (not its version, nor its position).
+    /// Whether the columns of `span` match the filters. `versions` and `until` are not checked.
     #[must_use]
     pub fn matches(&self, span: &Span) -> bool {
         fn same<T: PartialEq + ?Sized>(wanted: Option<&T>, found: Option<&T>) -> bool {
@@ -153,20 +158,20 @@ impl Query {
             && same(self.trace_id.as_deref(), span.trace_id.as_deref())
     }
 
-    /// Sets the bytes of a page.
+    /// Sets the approximate size of a page in bytes. Zero means the backend's limit.
     #[must_use]
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.max_bytes = bytes;
         self
     }
 
-    /// The bytes of a page within a backend's cap.
+    /// The bytes of a page for a backend whose own limit is `max`.
     #[must_use]
     pub fn page_bytes(&self, max: usize) -> usize {
         if self.max_bytes == 0 { max } else { self.max_bytes.min(max) }
     }
 
-    /// The page size within a backend's cap.
+    /// The rows of a page for a backend whose own limit is `max`.
     #[must_use]
     pub fn page_size(&self, max: usize) -> usize {
         if self.limit == 0 { max } else { self.limit.min(max) }

@@ -1,4 +1,4 @@
-//! Limits that an append brings along, held against what is stored and what the batch itself uses.
+//! Quota limits of an append. They are compared with the units that are stored and the units that the batch itself uses.
 
 use std::collections::BTreeMap;
 
@@ -8,28 +8,29 @@ use crate::ledger::error::LedgerError;
 use crate::request::quota::Charges;
 use crate::span::Span;
 
-/// What a tenant may use of one quota in a day. An append brings the limits that hold at that moment.
+/// How much a tenant may use of one quota in a day. The caller passes the current limits with each append.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limit {
-    /// The tenant.
+    /// The tenant whose claims are limited.
     pub tenant: String,
-    /// The name of the quota.
+    /// The name of the quota, as claims name it in `metadata.quota`.
     pub key: String,
-    /// Units in one UTC day.
+    /// The units that the tenant may use in one UTC day.
     pub per_day: u64,
 }
 
-/// Refuses limits that would hold nothing back, because no claim of the batch names their quota.
+/// Refuses limits without effect. A limit has no effect if no claim of the batch names its quota, which is an error of the
+/// host.
 ///
 /// # Errors
-/// [`LedgerError::Refused`], naming the quota.
+/// [`LedgerError::Refused`], with the name of the quota.
 pub fn check_limits<'a>(limits: &[Limit], batch: impl Iterator<Item = &'a Span> + Clone) -> Result<(), LedgerError> {
     for limit in limits {
         let mut claims = batch.clone().filter(|span| span.tenant_id == limit.tenant).filter_map(Charges::of);
         if !claims.any(|charges| charges.units.contains_key(&limit.key)) {
             return Err(LedgerError::Refused {
                 reason: format!(
-                    "a limit for quota `{}` of tenant `{}`, but no claim of the batch names it in metadata.quota",
+                    "there is a limit for quota `{}` of tenant `{}`, but no claim of the batch names it in metadata.quota",
                     limit.key, limit.tenant
                 ),
             });
@@ -38,7 +39,7 @@ pub fn check_limits<'a>(limits: &[Limit], batch: impl Iterator<Item = &'a Span> 
     Ok(())
 }
 
-/// What the new rows of one append use, until they are stored.
+/// The units that the new rows of one append use, added up before the rows are stored.
 #[derive(Debug, Clone)]
 pub struct Uses {
     today: NaiveDate,
@@ -46,16 +47,18 @@ pub struct Uses {
 }
 
 impl Uses {
-    /// Nothing yet, on the ledger's day.
+    /// No units yet. `today` is the ledger's UTC day.
     #[must_use]
     pub fn on(today: NaiveDate) -> Self {
         Self { today, units: BTreeMap::new() }
     }
 
-    /// Adds what a row that is to be stored uses. `stored` tells what its tenant has used of a quota today, apart from this append.
+    /// Adds the units of a row that is about to be stored. `stored` returns the units of a quota that the row's tenant has used
+    /// today, without this append.
     ///
     /// # Errors
-    /// [`LedgerError::QuotaExceeded`]; [`LedgerError::WrongDay`] for a claim that was made for another day; errors of `stored`.
+    /// [`LedgerError::QuotaExceeded`] if a limit of the row's tenant is used up. [`LedgerError::WrongDay`] if a limit applies
+    /// and the row is charged to another day. Errors of `stored`.
     pub fn add(
         &mut self,
         span: &Span,
@@ -74,7 +77,7 @@ impl Uses {
                 return Err(LedgerError::QuotaExceeded { tenant, key, per_day, day: self.today });
             }
         }
-        // Of other days no account is kept.
+        // Only units of the present day are counted. Rows of other days come with imports.
         if charges.day == self.today {
             for (key, units) in &charges.units {
                 let used = self.units.entry(of(key)).or_default();
@@ -84,13 +87,13 @@ impl Uses {
         Ok(())
     }
 
-    /// The ledger's day.
+    /// The ledger's UTC day.
     #[must_use]
     pub fn today(&self) -> NaiveDate {
         self.today
     }
 
-    /// Units by tenant and quota, in this order: who locks counters does it in the order of their names.
+    /// Units by (tenant, quota), sorted. Writers must lock counters in this order, so that they cannot deadlock.
     #[must_use]
     pub fn units(&self) -> &BTreeMap<(String, String), u64> {
         &self.units

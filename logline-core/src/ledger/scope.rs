@@ -1,4 +1,4 @@
-//! Who is asking: every call of a ledger names a scope, and every backend holds it to these predicates.
+//! Scopes: every call of a ledger names a scope, and every backend enforces the predicates of this module.
 
 use thiserror::Error;
 
@@ -6,22 +6,22 @@ use crate::roles;
 use crate::span::{SYSTEM_TENANT, Span, Visibility};
 use crate::value::ids;
 
-/// Whose eyes and hands a call of the ledger has.
+/// Whose rows a call of the ledger may read and write.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Scope {
-    /// One user of one tenant.
+    /// One user of one tenant. It writes its own rows, and reads these and the `tenant` and `public` rows of its tenant.
     User {
-        /// The tenant.
+        /// The user's tenant.
         tenant: String,
-        /// The user, the `owner_id` of what they write.
+        /// The user. It is the `owner_id` of the rows that the user writes.
         user: String,
     },
-    /// Every owner of one tenant: workers, policies, Stage-0 (in `system`).
+    /// The runtime of one tenant, for rows of every owner: workers, policies, and Stage-0 (in `system`).
     Runtime {
-        /// The tenant.
+        /// The tenant whose rows it reads and writes.
         tenant: String,
     },
-    /// Everything: fsck, export, restore.
+    /// Every row of every tenant. For fsck, export and restore.
     Operator,
 }
 
@@ -29,10 +29,10 @@ pub enum Scope {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum Denied {
-    /// A scope with an empty tenant or user.
-    #[error("the scope names no tenant or no user: nothing can be written without an identity")]
+    /// The scope has an empty tenant or an empty user.
+    #[error("the scope has no tenant or no user: name both, nothing can be written without an identity")]
     NoIdentity,
-    /// Another tenant's row.
+    /// The span belongs to another tenant.
     #[error("scope of tenant `{scope}` cannot write in tenant `{span}`")]
     Tenant {
         /// The scope's tenant.
@@ -40,7 +40,7 @@ pub enum Denied {
         /// The span's tenant.
         span: String,
     },
-    /// Another owner's row.
+    /// The span belongs to another owner.
     #[error("user `{scope}` cannot write a span owned by `{span}`")]
     Owner {
         /// The scope's user.
@@ -48,35 +48,35 @@ pub enum Denied {
         /// The span's owner.
         span: String,
     },
-    /// A derived id that is not the user's to take.
+    /// The first version has a derived id that this user may not use.
     #[error(
-        "id {id} is a derived one (version 5), which the runtime assigns: use a UUIDv7, or the id that `ids::idempotent` derives \
-         from your metadata.idempotency_key"
+        "id {id} is a derived id (version 5), which only the runtime assigns: use a UUIDv7, or the id that `ids::idempotent` \
+         derives from your metadata.idempotency_key"
     )]
     DerivedId {
-        /// The id.
+        /// The id of the refused span.
         id: uuid::Uuid,
     },
-    /// A type that only hosts write.
-    #[error("type `{entity_type}` (this version) is written by the runtime only")]
+    /// Only hosts may write this type, or this version of it, or nobody may.
+    #[error("a user cannot write this version of type `{entity_type}`: only the runtime may write it")]
     Reserved {
-        /// The type.
+        /// The type of the refused span.
         entity_type: String,
     },
 }
 
 impl Scope {
-    /// One user of one tenant.
+    /// A scope for one user of one tenant.
     pub fn user(tenant: impl Into<String>, user: impl Into<String>) -> Self {
         Self::User { tenant: tenant.into(), user: user.into() }
     }
 
-    /// Every owner of one tenant.
+    /// A scope for all rows of one tenant.
     pub fn runtime(tenant: impl Into<String>) -> Self {
         Self::Runtime { tenant: tenant.into() }
     }
 
-    /// The tenant it is confined to; `None` for the operator.
+    /// The tenant of the scope. `None` for the operator.
     #[must_use]
     pub fn tenant(&self) -> Option<&str> {
         match self {
@@ -85,7 +85,7 @@ impl Scope {
         }
     }
 
-    /// Whether it names nobody: such a scope sees nothing and writes nothing.
+    /// Whether the scope has an empty tenant or user. Such a scope reads nothing and writes nothing.
     #[must_use]
     pub fn is_nobody(&self) -> bool {
         match self {
@@ -95,7 +95,7 @@ impl Scope {
         }
     }
 
-    /// Whether it may read `span`, where `named` is the tenant that the call asked for, if it asked for one.
+    /// Whether the scope may read `span`. `named` is the tenant that the call names, `None` if it names none.
     #[must_use]
     pub fn may_read(&self, span: &Span, named: Option<&str>) -> bool {
         if self.is_nobody() || named.is_some_and(|tenant| tenant != span.tenant_id) {
@@ -103,7 +103,7 @@ impl Scope {
         }
         let Some(tenant) = self.tenant() else { return true };
         if span.tenant_id != tenant {
-            // Others' public rows show only to whoever names their tenant; the system's to everybody.
+            // Public rows of another tenant are returned only if the call names that tenant. Those of `system` always are.
             return span.visibility == Visibility::Public && (named.is_some() || span.tenant_id == SYSTEM_TENANT);
         }
         match self {
@@ -112,10 +112,10 @@ impl Scope {
         }
     }
 
-    /// Whether it may append `span`. (Who may *sign* it is another question, see [`crate::trust`].)
+    /// Checks whether the scope may append `span`. Which key may *sign* it is decided elsewhere, see [`crate::trust`].
     ///
     /// # Errors
-    /// Why not.
+    /// [`Denied`], with the reason.
     pub fn check_append(&self, span: &Span) -> Result<(), Denied> {
         if self.is_nobody() {
             return Err(Denied::NoIdentity);
@@ -131,8 +131,8 @@ impl Scope {
             if roles::is_reserved_for_runtime(span) {
                 return Err(Denied::Reserved { entity_type: span.entity_type.clone() });
             }
-            // Executions, emitted spans and scheduled requests have ids that anybody can compute. A user who could begin one
-            // of them would block what the runtime has yet to record.
+            // Executions, emitted spans and scheduled requests have ids that anybody can compute. A user who could write the
+            // first version of such an id would block the span that the runtime records later.
             if span.prev_hash.is_none() && span.id.get_version_num() == 5 && !has_own_derived_id(span) {
                 return Err(Denied::DerivedId { id: span.id });
             }

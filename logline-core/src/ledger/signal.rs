@@ -1,4 +1,4 @@
-//! Waking those who wait for new rows, without any runtime.
+//! Wakes futures that wait for new rows. Works with every async runtime.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 
 /// A counter of appends that futures can wait on.
 ///
-/// Read [`Signal::seen`], look for rows, and only then wait with [`Signal::changed`]: an append between the two is not missed.
+/// First call [`Signal::seen`], then read rows, then wait with [`Signal::changed`]. In this order no append is missed.
 #[derive(Debug, Default)]
 pub struct Signal {
     state: Mutex<State>,
@@ -26,13 +26,13 @@ impl Signal {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// The generation so far.
+    /// The current generation: the number of calls of [`Signal::notify`] so far.
     #[must_use]
     pub fn seen(&self) -> u64 {
         self.lock().generation
     }
 
-    /// Starts a new generation and wakes everybody.
+    /// Starts a new generation and wakes all futures that wait.
     pub fn notify(&self) {
         let wakers = {
             let mut state = self.lock();
@@ -42,7 +42,7 @@ impl Signal {
         wakers.into_values().for_each(Waker::wake);
     }
 
-    /// Waits until the generation is another than `seen`.
+    /// Waits until the generation differs from `seen`. Returns at once if it already does.
     pub fn changed(&self, seen: u64) -> impl Future<Output = ()> + Send + '_ {
         Changed { signal: self, seen, waiter: None }
     }
@@ -51,7 +51,7 @@ impl Signal {
 struct Changed<'a> {
     signal: &'a Signal,
     seen: u64,
-    /// Its place among the wakers, once it waits.
+    /// The key of this future in `wakers`. `None` until it is polled and has to wait.
     waiter: Option<u64>,
 }
 

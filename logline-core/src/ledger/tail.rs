@@ -1,5 +1,5 @@
-//! Following a ledger by scanning from a cursor and waiting for a signal: the watch of every backend whose append order is
-//! final as soon as a row is visible.
+//! A watch that scans from a cursor and then waits for a signal. It is correct for every backend in which the position of a row
+//! is final as soon as the row is visible.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,18 +9,18 @@ use futures_util::stream;
 use crate::ledger::scope::Scope;
 use crate::ledger::{Cursor, Ledger, LedgerError, Order, Query, Row, Signal, Versions, Watch, WatchFrom, Watched};
 
-/// Rows fetched at a time.
+/// Rows in one page.
 const PAGE: usize = 256;
 
-/// Follows `ledger`, which notifies `signal` after every append that others can see.
+/// Follows `ledger`. The ledger must notify `signal` after every append, when its rows are visible to readers.
 ///
 /// # Errors
-/// Where the starting point cannot be found.
+/// [`LedgerError::InvalidCursor`] if `from` has an invalid cursor. Errors of the scan that finds the starting position.
 pub async fn tail<L: Ledger>(ledger: L, scope: Scope, from: WatchFrom, signal: Arc<Signal>) -> Result<Watch, LedgerError> {
     let after = match from {
         WatchFrom::Beginning => None,
         WatchFrom::After(cursor) => {
-            // A bad cursor is refused here, not in the middle of the stream.
+            // Refuse an invalid cursor here, not later in the stream.
             ledger.scan(&scope, &Query::timeline().limit(1), Some(&cursor)).await?;
             Some(cursor)
         }
@@ -30,7 +30,7 @@ pub async fn tail<L: Ledger>(ledger: L, scope: Scope, from: WatchFrom, signal: A
     Ok(Box::pin(stream::unfold(state, |mut tail| async move { Some((tail.next().await, tail)) })))
 }
 
-/// The position of the last row, whoever may see it: only the position is used, never the row.
+/// The position of the last row of all tenants. It is read as the operator, but only the position is used, not the row.
 async fn end<L: Ledger>(ledger: &L) -> Result<Option<Cursor>, LedgerError> {
     let newest = Query::new().versions(Versions::All).order(Order::Newest).limit(1);
     let page = ledger.scan(&Scope::Operator, &newest, None).await?;
@@ -43,13 +43,13 @@ struct Tail<L> {
     after: Option<Cursor>,
     signal: Arc<Signal>,
     buffer: VecDeque<Row>,
-    /// What comes after the buffer, once the end has been seen.
+    /// The end of the ledger. Set if the page in `buffer` was the last one.
     end: Option<End>,
 }
 
-/// The end of the ledger as a page found it.
+/// The end of the ledger, as the last page found it.
 struct End {
-    /// The generation of the signal before that page was read.
+    /// The generation of the signal before the page was read, so that an append during the read is not missed.
     seen: u64,
     reached: Option<Cursor>,
 }
@@ -62,7 +62,7 @@ impl<L: Ledger> Tail<L> {
                 return Ok(Watched { span: span?, cursor });
             }
             if let Some(end) = self.end.take() {
-                // Rows of others are passed over once, not at every wake.
+                // Continue after the rows that this scope may not see, so that the next scan does not read them again.
                 self.after = end.reached.or(self.after.take());
                 self.signal.changed(end.seen).await;
             }

@@ -54,6 +54,12 @@ pub enum NotRunnable {
         /// Its `this`.
         this: String,
     },
+    /// Its signer is not known, and this host has just read the manifest: the request is left as it is.
+    #[error("request {key} is signed by a key that this host does not know yet: it reads the manifest again within a second, retry")]
+    UnknownSigner {
+        /// The request.
+        key: SpanKey,
+    },
     /// It asks for what only a host may ask for.
     #[error("request {key} is of `{this}`, which only a host may ask for")]
     NotPermitted {

@@ -1,9 +1,9 @@
-//! The table of entity types: the one place that says who signs a type, and whether policies may emit it.
+//! The table of entity types: the only place that says who may sign a type, and whether policies may emit it.
 
 use crate::roles::Role;
 use crate::span::Span;
 
-/// Who signs the spans of a type.
+/// Who may sign the spans of a type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Signed {
@@ -15,16 +15,16 @@ pub enum Signed {
     Publisher,
     /// Hosts.
     Runtime,
-    /// Members, publishers and hosts: what is not named in the table as well.
+    /// Members, publishers and hosts. This also holds for types that the table does not name.
     Anyone,
-    /// The first version as [`Signed::Anyone`], later ones by hosts: how a request lives.
+    /// The first version as for [`Signed::Anyone`], later versions by hosts only. Requests are signed in this way.
     Request,
-    /// Nobody yet: a name under [`RESERVED_PREFIX`] that this version of the library does not know.
+    /// Nobody: the name begins with [`RESERVED_PREFIX`], and this version of the library does not know it.
     Nobody,
 }
 
 impl Signed {
-    /// The roles one of which the signer of a first or later version needs.
+    /// The roles that may sign a first version or a later one. The signer needs one of them. If there is none, nobody may sign.
     #[must_use]
     pub fn roles(self, is_first: bool) -> &'static [Role] {
         match self {
@@ -39,19 +39,20 @@ impl Signed {
     }
 }
 
-/// A row of the table.
+/// One row of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EntityType {
     /// The value of the `entity_type` column.
     pub name: &'static str,
-    /// Who signs it.
+    /// Who may sign spans of this type.
     pub signed: Signed,
-    /// Whether a policy's action may emit it. Types that only a host's own acts bring about cannot be emitted.
+    /// Whether the action of a policy may emit spans of this type. It may not if only a host creates such spans in its own work.
     pub is_emitted_by_policies: bool,
 }
 
-/// Names that begin with this are kept for later versions of the library. Nobody may sign those that the table does not list.
+/// Type names that begin with this are reserved for later versions of the library. Nobody may sign a type with such a name if
+/// the table does not list it.
 pub const RESERVED_PREFIX: &str = "logline_";
 
 const fn row(name: &'static str, signed: Signed) -> EntityType {
@@ -64,11 +65,11 @@ impl EntityType {
     }
 }
 
-/// Every type that the library knows, in the order of their names. All other types are [`Signed::Anyone`] and may be emitted, except
-/// under [`RESERVED_PREFIX`].
+/// Every type that the library knows, sorted by name. All other types are [`Signed::Anyone`] and may be emitted, unless their
+/// names begin with [`RESERVED_PREFIX`].
 ///
-/// INVARIANT: a type that is added later makes rows of that name which members have signed fail the audit. New types of the runtime
-/// therefore stand here before the code that writes them, or begin with [`RESERVED_PREFIX`].
+/// INVARIANT: if a type is added later, existing rows of that type that members have signed fail the audit. A new type of the
+/// runtime is therefore added here before the code that writes it, or its name begins with [`RESERVED_PREFIX`].
 pub const ENTITY_TYPES: &[EntityType] = &[
     row("api_key", Signed::Runtime),
     row("app_bundle", Signed::Publisher),
@@ -126,7 +127,7 @@ pub const ENTITY_TYPES: &[EntityType] = &[
     row("withdrawal", Signed::Publisher),
 ];
 
-/// The row of a type; for a type that the table does not list, the row that holds for it.
+/// The row of a type, or a default row if the table does not list the type.
 fn of(name: &str) -> EntityType {
     match ENTITY_TYPES.binary_search_by(|row| row.name.cmp(name)) {
         Ok(index) => ENTITY_TYPES.get(index).copied().unwrap_or(row("", Signed::Nobody)),
@@ -135,13 +136,13 @@ fn of(name: &str) -> EntityType {
     }
 }
 
-/// The roles one of which a span's signer needs. Empty: nobody may sign it.
+/// The roles that may sign a span. The signer needs one of them. If there is none, nobody may sign it.
 #[must_use]
 pub fn required(span: &Span) -> &'static [Role] {
     of(&span.entity_type).signed.roles(span.prev_hash.is_none())
 }
 
-/// Whether only a host may write this span, or nobody: no user's session and no guest can.
+/// Whether only a host, or nobody, may write this span. Users and guests cannot write it.
 #[must_use]
 pub fn is_reserved_for_runtime(span: &Span) -> bool {
     matches!(required(span), [] | [Role::Runtime])

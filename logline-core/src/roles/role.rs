@@ -5,25 +5,25 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// What a key is trusted with, for the tenants its authority names.
+/// What a key may sign, in the tenants that its authority in the manifest names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Role {
-    /// Seals and approves manifests. Root keys stand in the manifest's `root`, never among its authorities.
+    /// Signs and approves manifests. Root keys are listed in the manifest's `root`, never among its authorities.
     Root,
-    /// Publishes behaviour: functions, policies, prompts, contracts.
+    /// Signs behaviour: functions, policies, prompts, contracts.
     Publisher,
-    /// Approves and rejects.
+    /// Signs approvals and rejections.
     Approver,
-    /// Writes requests, notes and the tenant's own types.
+    /// Signs requests, notes and the tenant's own types.
     Member,
-    /// A host: records what ran.
+    /// Signs the record of what ran. Hosts have this role.
     Runtime,
 }
 
 impl Role {
-    /// The text in a manifest.
+    /// The name of the role in a manifest.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -49,6 +49,6 @@ impl FromStr for Role {
         [Self::Root, Self::Publisher, Self::Approver, Self::Member, Self::Runtime]
             .into_iter()
             .find(|role| role.as_str() == text)
-            .ok_or_else(|| format!("`{text}` is no role: use root, publisher, approver, member or runtime"))
+            .ok_or_else(|| format!("`{text}` is not a role: use root, publisher, approver, member or runtime"))
     }
 }

@@ -1,8 +1,8 @@
 //! Canonical form v1: the bytes that are hashed (`docs/canonical-form.md`).
 //!
-//! A JSON object of `"v":1` and every non-null column except `curr_hash` and `signature`, serialised by RFC 8785 (JCS): no
-//! white space, keys in order of their UTF-16 code units, numbers as ECMAScript prints them. The writer is ours because every
-//! append, read and audit goes through it; a property test holds it against a published JCS crate.
+//! It is a JSON object with `"v":1` and every non-null column except `curr_hash` and `signature`, serialised by RFC 8785 (JCS):
+//! no white space, keys in order of their UTF-16 code units, numbers as ECMAScript prints them. This crate has its own writer
+//! because every append, read and audit uses it. A property test compares it with a published JCS crate.
 
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -12,7 +12,7 @@ use crate::span::{CANONICAL_VERSION, DIGEST_KEY, Seal, Span};
 use crate::value::hex::{self, Hash, PublicKey};
 use crate::value::timestamp::Timestamp;
 
-/// The canonical payload of `span` as sealed by `public_key`. `BLAKE3` of these bytes is the row's `curr_hash`.
+/// The canonical payload of `span` as sealed by `public_key`. The BLAKE3-256 hash of these bytes is the row's `curr_hash`.
 #[must_use]
 pub fn payload(span: &Span, public_key: &PublicKey) -> Vec<u8> {
     let mut out = Vec::with_capacity(1536);
@@ -20,7 +20,7 @@ pub fn payload(span: &Span, public_key: &PublicKey) -> Vec<u8> {
     out
 }
 
-/// The payload, if it is within the size limit.
+/// The payload, if it is within the size limit of `rules`.
 pub(crate) fn payload_within(span: &Span, key: &PublicKey, rules: &Rules) -> Result<Vec<u8>, InvalidSpan> {
     let payload = payload(span, key);
     if payload.len() > rules.max_span_bytes {
@@ -36,8 +36,8 @@ pub(crate) fn row(span: &Span, seal: &Seal) -> Vec<u8> {
     out
 }
 
-/// What two hosts that write the same deterministic id must agree on: the draft without `at`, `duration_ms`, signer and
-/// predecessor, and without the digest itself.
+/// The hash that two hosts must agree on if they write the same derived id. It covers the draft without `at`, `duration_ms`,
+/// `prev_hash` and signer, and without the digest itself.
 pub(crate) fn draft_digest(span: &Span) -> Hash {
     let mut span = span.clone();
     span.at = Timestamp::EPOCH;
@@ -56,9 +56,9 @@ pub(crate) fn draft_digest(span: &Span) -> Hash {
 
 /// Serialises any JSON value by RFC 8785.
 ///
-/// Covers the full range of numbers that a `Value` can hold; integers beyond 2^53 are printed as the double they round to,
-/// as ECMAScript does. (Spans never hold such numbers.) A number that is not finite, possible only under serde_json's
-/// `arbitrary_precision`, is written as `null`; sealing refuses it before.
+/// It writes every number that a `Value` can hold. Integers beyond 2^53 are printed as the double to which they round, as
+/// ECMAScript does. (Spans never hold such numbers.) A number that is not finite is possible only with the feature
+/// `arbitrary_precision` of serde_json. It is written as `null`, but a span that holds one cannot be sealed.
 #[must_use]
 pub fn to_vec(value: &Value) -> Vec<u8> {
     let mut out = Vec::with_capacity(1024);
@@ -66,12 +66,12 @@ pub fn to_vec(value: &Value) -> Vec<u8> {
     out
 }
 
-/// Appends what [`to_vec`] returns to `out`.
+/// Appends the bytes of [`to_vec`] to `out`.
 pub fn write_to(value: &Value, out: &mut Vec<u8>) {
     write_value(value, out);
 }
 
-/// As [`to_vec`], as text.
+/// Like [`to_vec`], but returns text.
 #[must_use]
 pub fn to_string(value: &Value) -> String {
     String::from_utf8(to_vec(value)).unwrap_or_default()
@@ -83,7 +83,7 @@ enum Signer<'a> {
     Seal(&'a Seal),
 }
 
-/// Writes the members of one object whose keys come in canonical order.
+/// Writes the members of one object. The caller passes the keys in canonical order.
 struct Fields<'a> {
     out: &'a mut Vec<u8>,
     first: bool,
@@ -96,7 +96,7 @@ impl Fields<'_> {
             Signer::Key(key) => (Some(key), None),
             Signer::Seal(seal) => (Some(&seal.public_key), Some(seal)),
         };
-        // INVARIANT: ascending order; all names are ASCII, so bytes and UTF-16 units order alike.
+        // INVARIANT: the names are in ascending order. All are ASCII, so bytes and UTF-16 units give the same order.
         self.key("at");
         self.out.push(b'"');
         span.at.write_to(self.out);
@@ -242,12 +242,12 @@ fn write_object(map: &Map<String, Value>, out: &mut Vec<u8>) {
     out.extend_from_slice(if map.is_empty() { b"{}" } else { b"}" });
 }
 
-/// Whether iterating yields the canonical order already, as it nearly always does: serde_json's default map is sorted by
-/// bytes, which differs from UTF-16 order only beyond U+FFFF; with `preserve_order` it is whatever was inserted.
+/// Whether the order of the map is already the canonical order, as it nearly always is. The default map of serde_json is sorted
+/// by bytes, which differs from UTF-16 order only beyond U+FFFF. With `preserve_order` the map keeps the order of insertion.
 fn in_utf16_order(map: &Map<String, Value>) -> bool {
     let mut keys = map.keys();
     let Some(mut previous) = keys.next() else { return true };
-    // Bytes of at most U+D7FF (below 0xEE) order like UTF-16 units.
+    // If all bytes are below 0xEE, all characters are at most U+D7FF, and bytes give the same order as UTF-16 units.
     let plain = |key: &str| key.bytes().all(|b| b < 0xee);
     let mut previous_plain = plain(previous);
     for key in keys {
@@ -274,7 +274,7 @@ fn write_number(number: &serde_json::Number, out: &mut Vec<u8>) {
 }
 
 fn write_integer(value: i64, out: &mut Vec<u8>) {
-    // The last digit is found first: they are written from the end of what an i64 may need.
+    // The last digit is computed first, so the buffer is filled from its end. An i64 needs at most 19 digits.
     let mut digits = [0; 19];
     let mut rest = value.unsigned_abs();
     let mut count = 0;

@@ -1,4 +1,4 @@
-//! Building a span before it is sealed.
+//! Drafts: spans that are not sealed yet.
 
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -10,7 +10,7 @@ use crate::value::clock::{Clock, IdSource};
 use crate::value::hex::Hash;
 use crate::value::timestamp::Timestamp;
 
-/// A span to be: what a caller wants recorded, without predecessor hash, signer and seal.
+/// A span before it is sealed: the columns that a caller wants to record, without signer, hash and signature.
 ///
 /// ```
 /// # use logline_core::{Draft, KeyPair, SystemClock, SystemIds};
@@ -55,8 +55,8 @@ macro_rules! json_setters {
 }
 
 impl Draft {
-    /// A first version of a new span of this type. Required besides: tenant, owner, who, this; id and time come from
-    /// [`Draft::stamp`] where they are not set.
+    /// Begins the first version of a new span of type `entity_type`. The caller must also set tenant, owner, who and this. If id
+    /// or time are not set, [`Draft::stamp`] sets them.
     #[must_use]
     pub fn new(entity_type: impl Into<String>) -> Self {
         Self {
@@ -93,7 +93,7 @@ impl Draft {
         }
     }
 
-    /// The next version of a stored span: all its columns, `seq + 1`, linked to it; the time is to be set.
+    /// Begins the next version of a stored span: all its columns, `seq + 1`, and a link to `previous`. The time is not set yet.
     #[must_use]
     pub fn next_version(previous: &SignedSpan) -> Self {
         let mut span = previous.span.clone();
@@ -102,7 +102,7 @@ impl Draft {
         Self { span, at: None }
     }
 
-    /// A draft of these columns, time included.
+    /// A draft with these columns and with their time.
     #[must_use]
     pub fn from_columns(span: Span) -> Self {
         Self { at: Some(span.at), span }
@@ -112,134 +112,134 @@ impl Draft {
         Self { at: None, span }
     }
 
-    /// The columns as they stand.
+    /// The current columns. Their `at` may differ from the time that was set with [`Draft::at`].
     #[must_use]
     pub fn columns(&self) -> &Span {
         &self.span
     }
 
-    /// The columns, to be changed; the time is set with [`Draft::at`].
+    /// The columns, for changes. A change of their `at` has no effect: use [`Draft::at`].
     pub fn columns_mut(&mut self) -> &mut Span {
         &mut self.span
     }
 
-    /// Whether an id was set.
+    /// Whether an id is set: it is not nil.
     #[must_use]
     pub fn has_id(&self) -> bool {
         !self.span.id.is_nil()
     }
 
     text_setters! {
-        /// Sets `tenant_id`.
+        /// Sets `tenant_id`, the tenant that the span belongs to.
         tenant => tenant_id,
-        /// Sets `owner_id`.
+        /// Sets `owner_id`, the user of the tenant who owns the span.
         owner => owner_id,
-        /// Sets `who`.
+        /// Sets `who`, the one who acted, such as `user:alice`.
         who => who,
-        /// Sets `did`.
+        /// Sets `did`, the action as a past participle, such as `approved`.
         did => did,
-        /// Sets `this`.
+        /// Sets `this`, a dotted name of the thing acted on, such as `note.meeting`.
         this => this,
-        /// Sets `status`.
+        /// Sets `status`, such as `scheduled` or `complete`.
         status => status,
-        /// Sets `name`.
+        /// Sets `name`, a name for people.
         name => name,
-        /// Sets `description`.
+        /// Sets `description`, a description for people.
         description => description,
-        /// Sets `code`.
+        /// Sets `code`, the source or binary of a function in the form that its `runtime` defines.
         code => code,
-        /// Sets `language`.
+        /// Sets `language`, the language of `code`.
         language => language,
-        /// Sets `runtime`.
+        /// Sets `runtime`, the runtime of `code` with its interface version, such as `wasm@1`.
         runtime => runtime,
-        /// Sets `trace_id`.
+        /// Sets `trace_id`, the trace that the span belongs to.
         trace => trace_id,
     }
 
     json_setters! {
-        /// Sets `input`.
+        /// Sets `input`. JSON `null` means absent.
         input,
-        /// Sets `output`.
+        /// Sets `output`. JSON `null` means absent.
         output,
-        /// Sets `error`.
+        /// Sets `error`, an object with the members `code` and `message`.
         error,
-        /// Sets `content`.
+        /// Sets `content`. JSON `null` means absent.
         content,
-        /// Sets `metadata`.
+        /// Sets `metadata` and replaces all its members. [`Draft::meta`] sets one of them.
         metadata,
     }
 
-    /// Sets the id.
+    /// Sets the id. [`Draft::stamp`] makes one if it is not set.
     #[must_use]
     pub fn id(mut self, id: Uuid) -> Self {
         self.span.id = id;
         self
     }
 
-    /// Sets the version. A first version may start at any.
+    /// Sets `seq`, the number of the version. A first version may have any number; the default is 0.
     #[must_use]
     pub fn seq(mut self, seq: u32) -> Self {
         self.span.seq = seq;
         self
     }
 
-    /// Makes it the successor of the version with this hash; `seq` is set apart.
+    /// Sets `prev_hash`, the `curr_hash` of the version before. It does not change `seq`.
     #[must_use]
     pub fn follows(mut self, prev_hash: Hash) -> Self {
         self.span.prev_hash = Some(prev_hash);
         self
     }
 
-    /// Sets the time.
+    /// Sets the time. [`Draft::stamp`] takes it from a clock if it is not set.
     #[must_use]
     pub fn at(mut self, at: Timestamp) -> Self {
         self.at = Some(at);
         self
     }
 
-    /// Sets `parent_id`.
+    /// Sets `parent_id`, the span that this one belongs to.
     #[must_use]
     pub fn parent(mut self, id: Uuid) -> Self {
         self.span.parent_id = Some(id);
         self
     }
 
-    /// Adds to `related_to`.
+    /// Adds ids of other spans to `related_to`.
     #[must_use]
     pub fn related(mut self, ids: impl IntoIterator<Item = Uuid>) -> Self {
         self.span.related_to.extend(ids);
         self
     }
 
-    /// Sets `visibility`.
+    /// Sets who besides the owner may read the span. The default is [`Visibility::Private`].
     #[must_use]
     pub fn visibility(mut self, visibility: Visibility) -> Self {
         self.span.visibility = visibility;
         self
     }
 
-    /// Sets `duration_ms`.
+    /// Sets how long the recorded work took, in milliseconds.
     #[must_use]
     pub fn duration_ms(mut self, millis: u32) -> Self {
         self.span.duration_ms = Some(millis);
         self
     }
 
-    /// Makes it a tombstone.
+    /// Makes the version a tombstone: `is_deleted` is true.
     #[must_use]
     pub fn deleted(mut self) -> Self {
         self.span.is_deleted = true;
         self
     }
 
-    /// Sets one member of `metadata`, making it an object if it is not.
+    /// Sets one member of `metadata`. If the metadata is not an object, it becomes one and keeps the old value as `original`.
     #[must_use]
     pub fn meta(mut self, key: &str, value: impl Into<Value>) -> Self {
         self.set_meta(key, value.into());
         self
     }
 
-    /// Removes one member of `metadata`.
+    /// Removes one member of `metadata`, if it is there.
     #[must_use]
     pub fn without_meta(mut self, key: &str) -> Self {
         if let Some(Value::Object(map)) = &mut self.span.metadata {
@@ -253,7 +253,7 @@ impl Draft {
             Some(Value::Object(map)) => {
                 map.insert(key.to_owned(), value);
             }
-            // Metadata that is no object is kept as a member of one.
+            // Metadata that is not an object is kept as a member of the new object.
             other => {
                 let original = other.take().map(|original| ("original".to_owned(), original));
                 *other = Some(Value::Object(Map::from_iter(original.into_iter().chain([(key.to_owned(), value)]))));
@@ -261,7 +261,7 @@ impl Draft {
         }
     }
 
-    /// Fills in what is not set yet: the id with a new UUIDv7 of `ids`, the time from `clock`.
+    /// Sets the time from `clock` and the id to a new UUIDv7 from `ids`. It keeps a time or an id that is already set.
     #[must_use]
     pub fn stamp(mut self, clock: &dyn Clock, ids: &dyn IdSource) -> Self {
         let now = *self.at.get_or_insert_with(|| clock.now());
@@ -271,8 +271,9 @@ impl Draft {
         self
     }
 
-    /// Stores the draft's digest in its metadata, for a deterministic id that several hosts may race to write
-    /// ([`OnExisting::Keep`](crate::ledger::OnExisting)). Call it last: it covers every column but `at` and `duration_ms`.
+    /// Stores the draft's digest in its metadata. Use it for a derived id that several hosts may write at the same time
+    /// ([`OnExisting::Keep`](crate::ledger::OnExisting)). Call it last: the digest covers every column except `at`,
+    /// `duration_ms` and `prev_hash`.
     #[must_use]
     pub fn deterministic(mut self) -> Self {
         rules::normalise(&mut self.span);
@@ -280,10 +281,10 @@ impl Draft {
         self.meta(DIGEST_KEY, digest.to_string())
     }
 
-    /// The columns, normalised and held to every rule but the size, ready to be sealed.
+    /// The columns, normalised and ready to be sealed. They are checked against every rule except the size.
     ///
     /// # Errors
-    /// The first rule it breaks; where its time is not set.
+    /// The first rule that the draft breaks, or [`InvalidSpan::Missing`] if its time is not set.
     pub fn into_span(self) -> Result<Span, InvalidSpan> {
         let mut span = self.span;
         span.at = self.at.ok_or(InvalidSpan::Missing { column: "at" })?;
@@ -292,10 +293,10 @@ impl Draft {
         Ok(span)
     }
 
-    /// Whether it could be sealed under `rules`, so that whoever handed it in can be told at once.
+    /// Checks whether the draft could be sealed under `rules`, so that its author can be told at once.
     ///
     /// # Errors
-    /// The first rule it breaks. The size is checked as if it were sealed.
+    /// The first rule that the draft breaks. The size is that of the sealed span.
     pub fn validate(&self, rules: &Rules) -> Result<(), InvalidSpan> {
         let span = self.clone().into_span()?;
         canonical::payload_within(&span, &crate::value::hex::PublicKey([0; 32]), rules).map(drop)

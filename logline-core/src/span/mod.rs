@@ -1,4 +1,4 @@
-//! The span: every column of one row of a ledger, before or without its seal.
+//! The span: every column of one row of a ledger. The seal is separate.
 
 pub mod canonical;
 pub(crate) mod draft;
@@ -16,30 +16,31 @@ use uuid::Uuid;
 use crate::value::hex::{Hash, PublicKey, Signature};
 use crate::value::timestamp::Timestamp;
 
-/// The tenant that holds kernels and the manifest. No tenant of a host may have this name.
+/// The tenant that holds kernels and the manifest. No customer's tenant may have this name.
 pub const SYSTEM_TENANT: &str = "system";
 
 /// The version of the canonical form that this crate writes (`docs/canonical-form.md`).
 pub const CANONICAL_VERSION: u32 = 1;
 
-/// The member of `metadata` that holds a deterministic draft's digest ([`Draft::deterministic`](crate::Draft::deterministic)).
+/// The member of `metadata` that holds the digest of a draft, as [`Draft::deterministic`](crate::Draft::deterministic) sets it.
 pub const DIGEST_KEY: &str = "draft_digest";
 
 /// Who besides the owner may read a span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Visibility {
-    /// The owner alone.
+    /// Only the owner.
     #[default]
     Private,
     /// Every user of the same tenant.
     Tenant,
-    /// Every user of the same tenant, and whoever names the tenant in a query.
+    /// Every user of the same tenant. Other tenants can read the span if they name its tenant in the query; for tenant `system`
+    /// they need not name it.
     Public,
 }
 
 impl Visibility {
-    /// The text in the column.
+    /// The text in the `visibility` column.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -71,37 +72,38 @@ impl FromStr for Visibility {
 
 /// Every column of the ledger's `universal_registry` that a seal covers, except the signer's public key.
 ///
-/// A plain record: the fields are the columns of the same name, and any value can stand in them. What may be *stored* is
-/// decided when a [`Draft`](crate::Draft) is sealed or a line is parsed. JSON `null` in a JSON column means absent.
+/// Each field is the column of the same name and may hold any value. The rules for what may be *stored* are checked when a
+/// [`Draft`](crate::Draft) is sealed or a line is parsed. JSON `null` in a JSON column means absent.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Span {
-    /// Identity, together with `tenant_id` and `seq`. New ids are UUIDv7.
+    /// Identifies the row, together with `tenant_id` and `seq`. New ids are UUIDv7.
     pub id: Uuid,
-    /// Version within the id, 0 ..= 2^31 − 1; the next version has exactly `seq + 1`.
+    /// The number of the version, 0 ..= 2^31 − 1. The next version of the same id has exactly `seq + 1`.
     pub seq: u32,
-    /// What kind of thing this is: `function`, `request`, `execution`, `note`, … An open set.
+    /// The type of the span: `function`, `request`, `execution`, `note`, … Tenants may add types.
     pub entity_type: String,
-    /// Who did it.
+    /// Who acted, such as `user:alice`.
     pub who: String,
-    /// What was done, as a past participle.
+    /// What was done, as a past participle such as `approved`.
     pub did: Option<String>,
-    /// To what; a dotted name.
+    /// What it was done to, as a dotted name such as `note.meeting`.
     pub this: String,
-    /// When.
+    /// When it was done.
     pub at: Timestamp,
-    /// The span this one belongs to, in the same tenant (kernel ids always mean `system`).
+    /// The span that this one belongs to, in the same tenant. The id of a kernel always means a span in tenant `system`.
     pub parent_id: Option<Uuid>,
-    /// Further spans this one refers to.
+    /// Other spans that this one refers to.
     pub related_to: Vec<Uuid>,
     /// The user who owns the row, within the tenant.
     pub owner_id: String,
-    /// The tenant.
+    /// The tenant that the row belongs to.
     pub tenant_id: String,
-    /// Who else may read it.
+    /// Who besides the owner may read the row.
     pub visibility: Visibility,
-    /// Where in its life the thing is: `scheduled`, `running`, `complete`, …
+    /// The stage in the life of the span: `scheduled`, `running`, `complete`, …
     pub status: Option<String>,
-    /// A tombstone: as the last version it hides the id from `get` and `scan`, never from history or fsck.
+    /// Whether the version is a tombstone. As the last version, a tombstone hides the id from `get` and `scan`, but never from
+    /// history or `fsck`.
     pub is_deleted: bool,
     /// A name for people.
     pub name: Option<String>,
@@ -113,46 +115,46 @@ pub struct Span {
     pub language: Option<String>,
     /// What runs `code`, with its interface version: `native@1`, `wasm@1`.
     pub runtime: Option<String>,
-    /// Input, any JSON.
+    /// The input, any JSON.
     pub input: Option<Value>,
-    /// Output, any JSON.
+    /// The output, any JSON.
     pub output: Option<Value>,
-    /// Error, as an object of `code` and `message`.
+    /// The failure, as an object with the members `code` and `message`.
     pub error: Option<Value>,
-    /// Content of prompts, notes and memories, any JSON.
+    /// The content of a prompt, a note or a memory, any JSON.
     pub content: Option<Value>,
-    /// How long it took, milliseconds, 0 ..= 2^31 − 1.
+    /// How long it took, in milliseconds, 0 ..= 2^31 − 1.
     pub duration_ms: Option<u32>,
-    /// The trace it belongs to.
+    /// The trace that the span belongs to. Spans of the same work share it.
     pub trace_id: Option<String>,
-    /// `curr_hash` of the previous version; absent in a first version.
+    /// `curr_hash` of the version before; `None` in a first version.
     pub prev_hash: Option<Hash>,
-    /// Everything else.
+    /// All data that has no column of its own, usually an object.
     pub metadata: Option<Value>,
 }
 
 impl Span {
-    /// A JSON column's member: `span.meta("attempt")` is `metadata.attempt`.
+    /// A member of `metadata`: `span.meta("attempt")` is `metadata.attempt`. `None` if it is absent.
     #[must_use]
     pub fn meta(&self, key: &str) -> Option<&Value> {
         self.metadata.as_ref().and_then(|m| m.get(key))
     }
 
-    /// Tenant, id and version for a message: `acme/0197…/3`.
+    /// Tenant, id and version. In a message they read `acme/0197…/3`.
     #[must_use]
     pub fn key(&self) -> SpanKey {
         SpanKey { tenant_id: self.tenant_id.clone(), id: self.id, seq: self.seq }
     }
 }
 
-/// The identity of one row.
+/// The identity of one row. Its text form is `tenant_id/id/seq`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SpanKey {
-    /// The tenant.
+    /// The tenant that the row belongs to.
     pub tenant_id: String,
-    /// The id.
+    /// The id, which all versions of the span share.
     pub id: Uuid,
-    /// The version.
+    /// The number of the version.
     pub seq: u32,
 }
 
@@ -162,23 +164,23 @@ impl fmt::Display for SpanKey {
     }
 }
 
-/// The proof columns of a row.
+/// The seal of a row: the columns that prove its content and its signer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seal {
     /// BLAKE3-256 of the canonical payload.
     pub curr_hash: Hash,
-    /// Ed25519 over DSSE's PAE of [`dsse::SPAN`](crate::keys::dsse::SPAN) and the hash.
+    /// The Ed25519 signature over DSSE's PAE of [`dsse::SPAN`](crate::keys::dsse::SPAN) and the hash.
     pub signature: Signature,
-    /// The signer; covered by the hash.
+    /// The public key of the signer. The hash covers it.
     pub public_key: PublicKey,
 }
 
-/// A whole row as it was read, not yet verified: it may claim anything.
+/// A whole row as it was read. It is not verified yet, so nothing in it can be trusted.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SignedSpan {
-    /// The columns.
+    /// The columns that the seal covers.
     pub span: Span,
-    /// The proof columns, as claimed.
+    /// The seal as the row claims it.
     pub seal: Seal,
 }
 

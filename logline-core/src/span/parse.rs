@@ -1,4 +1,4 @@
-//! Reading spans from raw JSON, signed or not, under the input rules.
+//! Reads spans from raw JSON, signed or not, and checks the input rules.
 
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -15,16 +15,16 @@ use crate::value::timestamp::Timestamp;
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum ParsedSpan {
-    /// It carries a seal, which has not been verified.
+    /// The row has a seal, which is not verified yet.
     Signed(Box<SignedSpan>),
-    /// It carries none; tenant, owner, id and time may still be missing.
+    /// The row has no seal. Tenant, owner, id and time may still be missing.
     Unsigned(Box<Draft>),
 }
 
 /// Reads one span from `line`, the text of one JSON object.
 ///
-/// A signed row must be complete and its ids UUIDs. In an unsigned one, ids that are not UUIDs are mapped by
-/// [`ids::from_text`], in every column and in the id fields of manifests and prompts.
+/// A signed row must be complete, and its ids must be UUIDs. In an unsigned row, ids that are not UUIDs are mapped by
+/// [`ids::from_text`], in every column and in the id members of manifests and prompts.
 ///
 /// # Errors
 /// The first input rule that the text breaks.
@@ -51,7 +51,7 @@ pub fn parse_line(line: &[u8], rules: &Rules) -> Result<ParsedSpan, InvalidSpan>
     }
 }
 
-/// Reads one span from `line` without its seal and predecessor, whatever they are: what a reseal starts from.
+/// Reads one span from `line` and ignores its seal and its `prev_hash`, even if they are invalid. A reseal starts from this draft.
 ///
 /// # Errors
 /// The first input rule that the text breaks.
@@ -63,10 +63,10 @@ pub fn parse_unsealed(line: &[u8], rules: &Rules) -> Result<Draft, InvalidSpan> 
     columns.unsigned()
 }
 
-/// Reads a draft from a JSON object that is not a whole row: what a guest emits, what a seed file holds.
+/// Reads a draft from a JSON object that is not a whole row, such as one that a guest or a policy emits.
 ///
 /// # Errors
-/// The first input rule that it breaks; a seal or a predecessor in it is one.
+/// The first input rule that the object breaks. It must not have a seal or a `prev_hash`.
 pub fn parse_draft(value: Value) -> Result<Draft, InvalidSpan> {
     let mut columns = Columns::of(value)?;
     if columns.seal()?.is_some() {
@@ -81,7 +81,7 @@ enum IdText {
     Any,
 }
 
-/// The members of one object, taken out one by one; what is left over is no column.
+/// The members of one object. They are taken out one by one. A member that is left over is not a column.
 struct Columns {
     map: Map<String, Value>,
     has_time: bool,
@@ -126,7 +126,7 @@ impl Columns {
         }
     }
 
-    /// Every column but `prev_hash` and the seal; absent text becomes empty, an absent id nil.
+    /// Reads every column except `prev_hash` and the seal. A required text that is absent becomes empty, an absent id nil.
     fn span(&mut self, ids: IdText) -> Result<Span, InvalidSpan> {
         self.version()?;
         let at = self.text("at")?.map(|text| text.parse::<Timestamp>()).transpose()?;
@@ -233,7 +233,7 @@ impl Columns {
 
 fn read_id(column: &'static str, text: &str, ids: IdText) -> Result<Uuid, InvalidSpan> {
     match Uuid::try_parse(text) {
-        // A signed row has its ids in the hyphenated form; other forms would be another name for the same id.
+        // A signed row has its ids in the hyphenated form. Another form would be a second spelling of the same id.
         Ok(id) if text.len() == 36 => Ok(id),
         _ if ids == IdText::Any && !text.is_empty() => Ok(ids::from_text(text)),
         _ => Err(InvalidSpan::Uuid { column, found: text.chars().take(60).collect() }),

@@ -1,7 +1,7 @@
-//! The input rules: what may stand in a span, each with its own error.
+//! The input rules: what a span may contain. Each rule has its own error.
 //!
-//! Texts are held to them while they are read ([`crate::value::json`], [`crate::parse_line`]); drafts built in code when they are sealed;
-//! rows again when they are verified.
+//! A text is checked while it is read ([`crate::value::json`], [`crate::parse_line`]). A draft that is built in code is checked
+//! when it is sealed. A row is checked again when it is verified.
 
 use serde_json::Value;
 use thiserror::Error;
@@ -11,20 +11,20 @@ use crate::value::hex::HexError;
 use crate::value::json::{self, JsonError, MAX_CONTAINERS, MAX_DEPTH};
 use crate::value::timestamp::TimestampError;
 
-/// The largest `seq` and `duration_ms`: what a Postgres `integer` holds.
+/// The largest `seq` and `duration_ms`: the largest `integer` of PostgreSQL.
 pub const MAX_INTEGER: u32 = i32::MAX as u32;
 
-/// Of [`MAX_CONTAINERS`], what a row needs for itself.
+/// The part of [`MAX_CONTAINERS`] that is kept for the row itself. Its columns may use the rest.
 const ROW: usize = 8;
 
-/// The longest tenant, owner, type, status or trace id, in bytes: they are index keys in every backend.
+/// The longest tenant, owner, type, status or trace id, in bytes. They are index keys in every backend.
 pub const MAX_NAME_BYTES: usize = 256;
 
 /// Limits that a host may set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rules {
-    /// The largest canonical payload of one span, bytes. Default 1 MiB.
+    /// The largest canonical payload of one span, in bytes. The default is 1 MiB.
     pub max_span_bytes: usize,
 }
 
@@ -35,14 +35,15 @@ impl Default for Rules {
 }
 
 impl Rules {
-    /// The longest line that is read as one span: escapes and white space may make it longer than its payload.
+    /// The longest line that is read as one span, in bytes: four times the payload, because escapes and white space make a line
+    /// longer.
     #[must_use]
     pub fn max_line_bytes(&self) -> usize {
         self.max_span_bytes.saturating_mul(4)
     }
 }
 
-/// Why something cannot be a span. Sending the same again cannot help.
+/// Why a text, a draft or a row is not a valid span. A retry with the same content fails again.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum InvalidSpan {
@@ -50,15 +51,15 @@ pub enum InvalidSpan {
     #[error(transparent)]
     Json(#[from] JsonError),
     /// The text is JSON, but not an object.
-    #[error("a span is a json object, this is {found}")]
+    #[error("a span is a json object, but this is {found}")]
     NotAnObject {
-        /// What it is.
+        /// The JSON type that was found, such as `an array`.
         found: &'static str,
     },
-    /// A member that is no column: no seal would cover it.
+    /// A member is not a column, so no seal would cover it.
     #[error("unknown column `{column}`: put it under metadata")]
     UnknownColumn {
-        /// The member's name.
+        /// The name of the member.
         column: String,
     },
     /// A required column is absent or empty.
@@ -67,48 +68,48 @@ pub enum InvalidSpan {
         /// The column.
         column: &'static str,
     },
-    /// A column holds another JSON type.
+    /// A column holds a value of another JSON type.
     #[error("column `{column}` must be {expected}")]
     Type {
         /// The column.
         column: &'static str,
-        /// What it must be.
+        /// What the column must hold, such as `a string`.
         expected: &'static str,
     },
-    /// An identifier longer than [`MAX_NAME_BYTES`].
+    /// An identifier is longer than [`MAX_NAME_BYTES`].
     #[error("column `{column}` is longer than {MAX_NAME_BYTES} bytes")]
     NameTooLong {
         /// The column.
         column: &'static str,
     },
-    /// A control character in an identifier.
+    /// An identifier contains a control character.
     #[error("column `{column}` holds a control character")]
     ControlCharacter {
         /// The column.
         column: &'static str,
     },
-    /// A visibility that is none.
+    /// The text is not a valid visibility.
     #[error("visibility `{found}` is unknown: use private, tenant or public")]
     Visibility {
-        /// What was given.
+        /// The text that was given.
         found: String,
     },
-    /// A negative `seq`.
+    /// The `seq` is negative.
     #[error("seq {found} is negative: the first version may have any seq from 0")]
     NegativeSeq {
-        /// What was given.
+        /// The number that was given.
         found: i64,
     },
-    /// An integer column that Postgres' `integer` cannot hold, or a negative duration.
+    /// An integer column is above [`MAX_INTEGER`], negative or not a whole number.
     #[error("column `{column}` must be a whole number from 0 to {MAX_INTEGER}")]
     IntegerOutOfRange {
         /// The column.
         column: &'static str,
     },
-    /// A time that cannot be stored.
+    /// The time cannot be stored.
     #[error("column `at`: {0}")]
     Timestamp(#[from] TimestampError),
-    /// A text that is no UUID.
+    /// A text is not a UUID.
     #[error("column `{column}`: `{found}` is not a uuid")]
     Uuid {
         /// The column.
@@ -116,68 +117,68 @@ pub enum InvalidSpan {
         /// The text, cut after 60 characters.
         found: String,
     },
-    /// A hash, key or signature that is not lower-case hex of the right length.
+    /// A hash, key or signature is not lower-case hex of the right length.
     #[error("column `{column}` {source}")]
     Hex {
         /// The column.
         column: &'static str,
-        /// What is wrong with it.
+        /// What is wrong with the text.
         source: HexError,
     },
-    /// A canonical form this crate does not know.
+    /// The row uses a version of the canonical form that this crate does not know.
     #[error("canonical form v{found} is not supported: this library reads v1, upgrade it")]
     Version {
-        /// The version.
+        /// The value of `v` in the row, cut after 40 characters.
         found: String,
     },
-    /// A row with only part of a seal.
+    /// The row has only a part of a seal.
     #[error("column `{missing}` is missing: curr_hash, signature and public_key come together or not at all")]
     IncompleteSeal {
-        /// The first absent column.
+        /// The first column of the seal that is absent.
         missing: &'static str,
     },
-    /// An unsigned line that names its predecessor's hash; the sealer finds it.
-    #[error("an unsigned span has no prev_hash: the predecessor is found when it is sealed")]
+    /// An unsigned line has a `prev_hash`. The predecessor is found when the line is sealed.
+    #[error("an unsigned span has no prev_hash: leave it out, the predecessor is found when the span is sealed")]
     UnsignedWithPredecessor,
-    /// A first version cannot have a predecessor when its seq is 0.
+    /// The row has `seq` 0 and a `prev_hash`, but version 0 has no predecessor.
     #[error("seq 0 cannot have a prev_hash: it is the first version")]
     PredecessorOfZero,
-    /// A number beyond ±(2^53 − 1), or not finite.
-    #[error("column `{column}` holds a number beyond ±9007199254740991 or not finite: use a string")]
+    /// A number is beyond ±(2^53 − 1), or is not finite.
+    #[error("column `{column}` holds a number that is beyond ±9007199254740991 or not finite: use a string")]
     Number {
         /// The column.
         column: &'static str,
     },
-    /// U+0000 in a text or key.
+    /// A text or a key contains U+0000.
     #[error("column `{column}` holds the character U+0000")]
     Nul {
         /// The column.
         column: &'static str,
     },
-    /// JSON nested too deeply.
+    /// JSON is nested deeper than [`MAX_DEPTH`].
     #[error("column `{column}` is nested deeper than {MAX_DEPTH} levels")]
     TooDeep {
         /// The column.
         column: &'static str,
     },
-    /// More arrays and objects than the columns of a span may have together.
-    #[error("its columns have {containers} arrays and objects, the limit is {}: store large content elsewhere and its hash here", MAX_CONTAINERS - ROW)]
+    /// The columns of the span have too many arrays and objects together.
+    #[error("the columns have {containers} arrays and objects, the limit is {}: store large content elsewhere and its hash here", MAX_CONTAINERS - ROW)]
     TooMany {
-        /// How many.
+        /// The number of arrays and objects in all columns, without empty ones.
         containers: usize,
     },
-    /// Over the size limit.
+    /// The span or the line is larger than the size limit.
     #[error("span of {bytes} bytes is over the limit of {max}: store large content elsewhere and its hash here")]
     TooLarge {
-        /// The size, or for a line the part that was read.
+        /// The size in bytes. For a line, it may be only the part that was read.
         bytes: usize,
-        /// The limit.
+        /// The limit in bytes.
         max: usize,
     },
 }
 
-/// Brings a span built in code to the form in which it can be hashed: whole doubles become integers, JSON `null` in a column
-/// becomes absent. Values that no rule allows are left for [`check`] to name.
+/// Brings a span that was built in code into the form that is hashed: whole doubles become integers, and JSON `null` in a column
+/// becomes absent. Values that break a rule are left as they are, so that [`check`] can report them.
 pub(crate) fn normalise(span: &mut Span) {
     for column in [&mut span.input, &mut span.output, &mut span.error, &mut span.content, &mut span.metadata] {
         match column {
@@ -195,14 +196,14 @@ fn normalise_numbers(value: &mut Value, depth: usize) {
                 *number = normal;
             }
         }
-        // `check` refuses what is deeper, and recursion must end before the stack does.
+        // `check` refuses values that are nested deeper. The recursion must end before the stack overflows.
         Value::Array(items) if depth <= MAX_DEPTH => items.iter_mut().for_each(|v| normalise_numbers(v, depth + 1)),
         Value::Object(map) if depth <= MAX_DEPTH => map.values_mut().for_each(|v| normalise_numbers(v, depth + 1)),
         _ => {}
     }
 }
 
-/// Holds a span to every rule except its size, which is known once it is serialised.
+/// Checks a span against every rule except the size, which is known only when it is serialised.
 ///
 /// # Errors
 /// The first rule that is broken.
@@ -242,12 +243,12 @@ pub(crate) fn check(span: &Span) -> Result<(), InvalidSpan> {
     for (column, value) in &values {
         let column = *column;
         if value.as_ref().is_some_and(Value::is_null) {
-            return Err(InvalidSpan::Type { column, expected: "absent, or another json value than null" });
+            return Err(InvalidSpan::Type { column, expected: "absent, or a json value other than null" });
         }
-        // The column's value stands inside the payload's object, which is level 1.
+        // The value of the column is inside the payload's object, which is level 1.
         value.as_ref().map_or(Ok(()), |v| json_value(column, v, 1))?;
     }
-    // Not before: counting recurs as deep as they are nested.
+    // This must come after the check of the depth: counting recurses as deep as the values are nested.
     let containers = values.iter().filter_map(|(_, value)| value.as_ref()).map(json::containers).sum();
     if containers > MAX_CONTAINERS - ROW {
         return Err(InvalidSpan::TooMany { containers });

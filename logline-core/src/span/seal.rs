@@ -1,4 +1,4 @@
-//! Sealing and verifying: the only two ways to a [`VerifiedSpan`].
+//! Sealing and verifying: the only two ways to get a [`VerifiedSpan`].
 
 use std::ops::Deref;
 
@@ -12,15 +12,15 @@ use crate::span::rules::{self, InvalidSpan, Rules};
 use crate::span::{Seal, SignedSpan, Span};
 use crate::value::hex::{Hash, PublicKey, Signature};
 
-/// A row whose rules, hash and signature hold. Whether its signer was *allowed* to sign it is for
-/// [`Authorities`](crate::trust::Authorities) to say.
+/// A row that follows the input rules and whose hash and signature are valid. [`Authorities`](crate::trust::Authorities) decides
+/// whether its signer was *allowed* to sign it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VerifiedSpan(SignedSpan);
 
-/// A row whose seal does not hold.
+/// A row that could not be verified.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rejected {
-    /// The row.
+    /// The row, unchanged.
     pub span: SignedSpan,
     /// The first check that failed.
     pub error: VerifyError,
@@ -33,46 +33,46 @@ pub enum SealError {
     /// The draft breaks an input rule.
     #[error("draft cannot be sealed: {0}")]
     Invalid(#[from] InvalidSpan),
-    /// The signer failed.
+    /// The signer could not sign.
     #[error(transparent)]
     Sign(#[from] SignError),
-    /// The signer returned something that is not its signature.
+    /// The signer returned a signature that is not valid for its key.
     #[error("signer {public_key} returned a wrong signature: {source}")]
     WrongSignature {
-        /// The key that was asked.
+        /// The public key of the signer.
         public_key: PublicKey,
         /// What is wrong with the signature.
         source: SignatureError,
     },
 }
 
-/// Why a row is not what its seal says.
+/// Why a row could not be verified.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum VerifyError {
-    /// The columns break an input rule, so no seal over them counts.
+    /// The columns break an input rule, so no seal over them is valid.
     #[error(transparent)]
     Invalid(#[from] InvalidSpan),
-    /// The columns are not the ones that were hashed.
+    /// The columns are not those that were hashed.
     #[error("content was changed: curr_hash is {stored}, the content hashes to {computed}")]
     HashMismatch {
         /// `curr_hash` as stored.
         stored: Hash,
-        /// The hash of what is there.
+        /// The hash of the columns as they are.
         computed: Hash,
     },
-    /// The signature does not count.
-    #[error("signature of key {public_key} does not count: {source}")]
+    /// The signature is not valid.
+    #[error("signature of key {public_key} is not valid: {source}")]
     Signature {
-        /// The claimed signer.
+        /// The key that the row names as its signer.
         public_key: PublicKey,
-        /// Why.
+        /// Why the signature is not valid.
         source: SignatureError,
     },
 }
 
 impl Draft {
-    /// Seals under the default rules with any signer.
+    /// Seals the draft with any signer, under the default rules.
     ///
     /// # Errors
     /// The first input rule that the draft breaks, or the signer's failure.
@@ -80,10 +80,10 @@ impl Draft {
         self.seal_within(signer, &Rules::default()).await
     }
 
-    /// Seals under `rules` with any signer.
+    /// Seals the draft with any signer, under `rules`.
     ///
     /// # Errors
-    /// As [`Draft::seal`].
+    /// The errors of [`Draft::seal`].
     pub async fn seal_within(self, signer: &dyn Signer, rules: &Rules) -> Result<VerifiedSpan, SealError> {
         if let Some(key) = signer.local() {
             return self.seal_local_within(key, rules);
@@ -97,7 +97,7 @@ impl Draft {
         Ok(unsealed.with(signature))
     }
 
-    /// Seals under the default rules with a key of this process, without leaving the thread.
+    /// Seals the draft at once, without `await`, with a key in this process, under the default rules.
     ///
     /// # Errors
     /// The first input rule that the draft breaks.
@@ -112,7 +112,7 @@ impl Draft {
     }
 }
 
-/// A span on its way to a seal.
+/// A span with its hash, before it is signed.
 struct Unsealed {
     span: Span,
     public_key: PublicKey,
@@ -134,7 +134,8 @@ impl Unsealed {
 }
 
 impl SignedSpan {
-    /// Verifies rules, hash and signature, without authority and without the row's place in its chain.
+    /// Verifies the input rules, the hash and the signature. It does not check the signer's authority or the link to the version
+    /// before.
     ///
     /// # Errors
     /// The first check that fails.
@@ -143,7 +144,7 @@ impl SignedSpan {
         Ok(VerifiedSpan(self))
     }
 
-    /// As [`SignedSpan::verify`], giving the row back where it does not hold.
+    /// Like [`SignedSpan::verify`], but gives the row back if it cannot be verified.
     ///
     /// # Errors
     /// The row and the first check that fails.
@@ -154,7 +155,7 @@ impl SignedSpan {
         }
     }
 
-    /// As [`SignedSpan::verify`], keeping the row.
+    /// Like [`SignedSpan::verify`], but takes the row by reference.
     ///
     /// # Errors
     /// The first check that fails.
@@ -169,7 +170,7 @@ impl SignedSpan {
         verifier.verify(&public_key, &message, &signature).map_err(|source| VerifyError::Signature { public_key, source })
     }
 
-    /// The row as one line of an export: canonical JSON of all columns, proof columns included, without a line end.
+    /// The row as one line of an export: canonical JSON of all columns, including the seal, without a line end.
     #[must_use]
     pub fn to_line(&self) -> Vec<u8> {
         canonical::row(&self.span, &self.seal)
@@ -177,13 +178,13 @@ impl SignedSpan {
 }
 
 impl VerifiedSpan {
-    /// The row, giving up the proof.
+    /// The row, without the proof that it was verified.
     #[must_use]
     pub fn into_signed(self) -> SignedSpan {
         self.0
     }
 
-    /// The digest that decides whether an existing span may be kept in place of this one.
+    /// The digest that decides whether an existing span may be kept instead of this one.
     #[must_use]
     pub fn draft_digest(&self) -> Hash {
         canonical::draft_digest(&self.0.span)

@@ -1,4 +1,4 @@
-//! Where time and ids come from. Both are traits, so that a whole run can be replayed and simulated.
+//! The sources of time and of new ids. Both are traits, so that tests can replay and simulate a whole run.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -9,37 +9,37 @@ use uuid::Uuid;
 
 use crate::value::timestamp::Timestamp;
 
-/// The current time.
+/// A source of the current time.
 pub trait Clock: Send + Sync {
-    /// Now. May stand still or go backwards; nothing may rely on more.
+    /// The current time. It may repeat or go backwards. Callers must not assume that it increases.
     fn now(&self) -> Timestamp;
 }
 
-/// A shared clock is a clock.
+/// Lets a test keep the clock that it gives to a host.
 impl<C: Clock + ?Sized> Clock for Arc<C> {
     fn now(&self) -> Timestamp {
         (**self).now()
     }
 }
 
-/// Source of new span ids.
+/// A source of new span ids.
 pub trait IdSource: Send + Sync {
-    /// A new UUIDv7 for something created at `now`. (Ids that grow keep index inserts at one end of the tree.)
+    /// A new UUIDv7 for a span that is created at `now`. Ids that increase with time keep index inserts at one end of the tree.
     fn next_id(&self, now: Timestamp) -> Uuid;
 }
 
-/// The machine's clock.
+/// The clock of the machine.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
-        // A machine whose clock is outside years 1 to 9999 gets the epoch.
+        // If the machine's clock is outside years 1 to 9999, the time is the epoch.
         Timestamp::new(Utc::now()).unwrap_or(Timestamp::EPOCH)
     }
 }
 
-/// UUIDv7 with random bits from the operating system.
+/// UUIDv7 ids with random bits from the operating system.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemIds;
 
@@ -47,7 +47,7 @@ impl IdSource for SystemIds {
     fn next_id(&self, now: Timestamp) -> Uuid {
         let mut random = [0; 10];
         if getrandom::fill(&mut random).is_err() {
-            // No random source: hash what differs between calls. Ids need to be unique, not secret.
+            // There is no random source: hash values that differ between calls. Ids must be unique, but need not be secret.
             static CALLS: AtomicU64 = AtomicU64::new(0);
             let call = CALLS.fetch_add(1, Ordering::Relaxed);
             let entropy = format!("{:?}{:?}{call}", std::thread::current().id(), std::time::Instant::now());
@@ -57,23 +57,23 @@ impl IdSource for SystemIds {
     }
 }
 
-/// A clock that a test or a simulation moves.
+/// A clock that moves only when a test or a simulation sets it.
 #[derive(Debug)]
 pub struct ManualClock(Mutex<Timestamp>);
 
 impl ManualClock {
-    /// A clock that stands at `start`.
+    /// A clock that shows `start` until it is moved.
     #[must_use]
     pub fn new(start: Timestamp) -> Self {
         Self(Mutex::new(start))
     }
 
-    /// Sets it to `time`, which may be before what it was.
+    /// Sets the clock to `time`, which may be earlier than its current time.
     pub fn set(&self, time: Timestamp) {
         *self.0.lock().unwrap_or_else(|e| e.into_inner()) = time;
     }
 
-    /// Moves it forward.
+    /// Moves the clock forward by `by`, at most to the end of year 9999.
     pub fn advance(&self, by: Duration) {
         let mut now = self.0.lock().unwrap_or_else(|e| e.into_inner());
         *now = now.saturating_add(by);
@@ -86,7 +86,7 @@ impl Clock for ManualClock {
     }
 }
 
-/// Ids that repeat for the same seed.
+/// Ids for tests: the same seed and the same times give the same ids.
 #[derive(Debug)]
 pub struct SeededIds {
     seed: u64,
@@ -94,7 +94,7 @@ pub struct SeededIds {
 }
 
 impl SeededIds {
-    /// The sequence of `seed`.
+    /// Begins the sequence of ids that belongs to `seed`.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self { seed, calls: AtomicU64::new(0) }

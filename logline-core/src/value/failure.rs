@@ -2,24 +2,25 @@
 
 use serde_json::{Value, json};
 
-/// Why something that was asked for has no output.
+/// Why an operation gave no output, such as the attempt of a request or a call to the outside.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{code}: {message}")]
 pub struct Failure {
-    /// For machines: `fuel_exhausted`, `timeout`, `trap`, …. A guest's own error code is prefixed with `guest:`.
+    /// For machines: `fuel_exhausted`, `timeout`, `trap`, …. A guest's own error code has the prefix `guest:`.
     pub code: String,
     /// For people: what happened and what to do.
     pub message: String,
 }
 
-/// The longest message that is stored, bytes.
+/// A longer message is cut to this many bytes, and `…` is added.
 const MAX_MESSAGE: usize = 4096;
 
-/// The longest code that is stored, bytes.
+/// A longer code is cut to this many bytes, and `…` is added.
 const MAX_CODE: usize = 128;
 
 impl Failure {
-    /// A failure. Longer texts are cut, so that the row that records it always fits.
+    /// Makes a failure. A code over 128 bytes or a message over 4,096 bytes is cut, so that the row that records it always
+    /// fits. U+0000 becomes U+FFFD.
     pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
         let cut = |text: String, max: usize| {
             if text.len() <= max {
@@ -35,7 +36,7 @@ impl Failure {
         }
     }
 
-    /// Whether another attempt would fail in the same way: the function itself refused, the request can never be carried out, or
+    /// Whether the failure must not be retried: the function itself returned an error, the request can never be carried out, or
     /// nobody knows whether a call to the outside has happened.
     #[must_use]
     pub fn is_final(&self) -> bool {
@@ -53,13 +54,13 @@ impl Failure {
         self.code.starts_with("guest:") || FINAL.contains(&self.code.as_str())
     }
 
-    /// The value of an `error` column: an object of `code` and `message`.
+    /// The value of an `error` column: an object with the members `code` and `message`.
     #[must_use]
     pub fn to_value(&self) -> Value {
         json!({"code": self.code, "message": self.message})
     }
 
-    /// The failure in an `error` column. Members that are missing are empty.
+    /// Reads the value of an `error` column. A member that is missing or is not a string is read as empty.
     #[must_use]
     pub fn from_value(value: &Value) -> Self {
         let text = |name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default();

@@ -6,24 +6,24 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
-/// Why a text is not the lower-case hexadecimal that was expected.
+/// Why a text is not lower-case hexadecimal of the expected length.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum HexError {
-    /// Wrong number of characters.
-    #[error("has {found} characters where {expected} lower-case hex digits are expected")]
+    /// The text has the wrong number of characters.
+    #[error("has {found} characters, expected {expected} lower-case hex digits")]
     Length {
-        /// Characters expected.
+        /// The number of characters that is expected, two for each byte.
         expected: usize,
-        /// Characters found.
+        /// The number of characters that the text has.
         found: usize,
     },
-    /// A character outside `0-9a-f`. Upper case is refused because the canonical form has one spelling.
-    #[error("has `{found}` at character {at} where only 0-9 and a-f are allowed")]
+    /// A character is not one of `0-9a-f`. Upper case is refused because the canonical form has only one spelling.
+    #[error("has `{found}` at character {at}: only 0-9 and a-f are allowed")]
     Digit {
-        /// Position, counted from 0.
+        /// The position of the character, counted from 0.
         at: usize,
-        /// What stands there.
+        /// The character at this position.
         found: char,
     },
 }
@@ -122,9 +122,9 @@ hex_bytes! {
     Hash, 32
 }
 hex_bytes! {
-    /// An Ed25519 public key as it stands in a row; 64 hex digits as text.
+    /// An Ed25519 public key as a row stores it; 64 hex digits as text.
     ///
-    /// Holding one says nothing about it: weak and non-canonical keys are refused when something is verified with it.
+    /// The value may be any 32 bytes. Weak and non-canonical keys are refused when a signature is verified with them.
     PublicKey, 32
 }
 hex_bytes! {
@@ -133,7 +133,7 @@ hex_bytes! {
 }
 
 impl Hash {
-    /// Hashes `bytes`.
+    /// The BLAKE3-256 hash of `bytes`.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
         Self(*blake3::hash(bytes).as_bytes())

@@ -1,20 +1,20 @@
-//! Well-known ids, and ids that are derived instead of drawn.
+//! Well-known ids, and ids that are computed from other values instead of drawn at random.
 
 use uuid::{Uuid, uuid};
 
-/// The kernel `run_code`.
+/// The id of the kernel `run_code`.
 pub const RUN_CODE: Uuid = uuid!("00000000-0000-4000-8000-000000000001");
-/// The kernel `observer_bot`.
+/// The id of the kernel `observer_bot`.
 pub const OBSERVER: Uuid = uuid!("00000000-0000-4000-8000-000000000002");
-/// The kernel `request_worker`.
+/// The id of the kernel `request_worker`.
 pub const REQUEST_WORKER: Uuid = uuid!("00000000-0000-4000-8000-000000000003");
-/// The kernel `policy_agent`.
+/// The id of the kernel `policy_agent`.
 pub const POLICY_AGENT: Uuid = uuid!("00000000-0000-4000-8000-000000000004");
-/// The kernel `provider_exec`.
+/// The id of the kernel `provider_exec`.
 pub const PROVIDER_EXEC: Uuid = uuid!("00000000-0000-4000-8000-000000000005");
-/// The manifest, unless a trust root names another.
+/// The id of the manifest, unless a trust root names another id.
 pub const MANIFEST: Uuid = uuid!("00000000-0000-4000-8000-0000000000aa");
-/// Stage-0 itself, as the parent of its boot events.
+/// The id that stands for Stage-0: it is the `parent_id` of boot events.
 pub const STAGE0: Uuid = uuid!("00000000-0000-4000-8000-0000000000ff");
 
 /// The namespace of every derived id: UUIDv5 of `logline` in the DNS namespace.
@@ -23,9 +23,11 @@ pub fn namespace() -> Uuid {
     Uuid::new_v5(&Uuid::NAMESPACE_DNS, b"logline")
 }
 
-/// The id of the thing of this kind that `parts` identify: UUIDv5 in [`namespace`], the kind and the parts joined by `\n`.
+/// Computes the id of the thing of this kind that `parts` identify: UUIDv5 in [`namespace`] of the kind and the parts, joined
+/// by `\n`.
 ///
-/// Whoever derives the id of the same thing gets the same id, which is what makes retries and racing hosts harmless.
+/// The same kind and parts always give the same id. If a host retries, or two hosts write at the same time, they therefore
+/// write the same span.
 #[must_use]
 pub fn derive(kind: &str, parts: &[&str]) -> Uuid {
     let mut name = kind.to_owned();
@@ -36,21 +38,21 @@ pub fn derive(kind: &str, parts: &[&str]) -> Uuid {
     Uuid::new_v5(&namespace(), name.as_bytes())
 }
 
-/// The id that a user derives from an idempotency key, so that writing the same thing again is harmless. It is theirs: the
-/// owner is part of it, and the span says the key in `metadata.idempotency_key`.
+/// The id that a user may derive from an idempotency key, so that it is harmless to write the same span again. The owner is
+/// part of the id, so nobody else can take it. The span must name the key in `metadata.idempotency_key`.
 #[must_use]
 pub fn idempotent(tenant: &str, owner: &str, entity_type: &str, key: &str) -> Uuid {
     derive("idempotent", &[tenant, owner, entity_type, key])
 }
 
-/// The id of the execution of a request's attempt.
+/// The id of the execution that records an attempt of `request`. The first `attempt` is 1.
 #[must_use]
 pub fn execution(tenant: &str, request: Uuid, attempt: u32) -> Uuid {
     derive("execution", &[tenant, &request.to_string(), &attempt.to_string()])
 }
 
-/// A UUID as it is, any other id mapped by [`derive()`] with kind `id`: the blueprint names some things by texts that only look
-/// like UUIDs.
+/// Reads the text of an id. A UUID is taken as it is. Any other text is mapped by [`derive()`] with kind `id`, because imported
+/// files may name spans by texts that only look like UUIDs.
 #[must_use]
 pub fn from_text(text: &str) -> Uuid {
     Uuid::try_parse(text).unwrap_or_else(|_| derive("id", &[text]))

@@ -1,50 +1,52 @@
-//! A strict JSON reader for what will be signed.
+//! A strict JSON reader for text that will be signed.
 //!
-//! Two parties that read one text must see one value, so everything on which JSON readers disagree is refused here, on the
-//! raw bytes: duplicate keys, numbers that a double cannot hold exactly, lone surrogates, `NUL`, endless nesting. The rules
-//! are in `docs/canonical-form.md`. Numbers come out normalised: whole ones as integers, whatever their notation was.
+//! Two parties that read the same text must get the same value. This reader therefore refuses everything that other JSON
+//! readers treat differently: duplicate keys, numbers beyond ±(2^53 − 1), lone surrogates, U+0000 and deep nesting. It checks
+//! the raw bytes. The rules are in `docs/canonical-form.md`. Numbers are normalised: a whole number becomes an integer, so
+//! `1.0` and `1e0` both become `1`.
 
 use serde_json::map::Entry;
 use serde_json::{Map, Number, Value};
 use thiserror::Error;
 
-/// The largest magnitude a number may have: 2^53 − 1, the range in which every JSON reader agrees on integers.
+/// The largest magnitude that a number may have: 2^53 − 1. All JSON readers agree on integers up to it.
 pub const MAX_NUMBER: u64 = (1 << 53) - 1;
 
-/// The deepest nesting of arrays and objects that is read, counting the outermost as 1.
+/// The deepest nesting of arrays and objects that is read. The outermost level is 1.
 pub const MAX_DEPTH: usize = 64;
 
-/// Arrays and objects with members, in one text: in memory each takes up to a hundred times the bytes that it has as text.
+/// The most arrays and objects in one text, without empty ones. In memory, each takes up to a hundred times the bytes of its
+/// text.
 pub const MAX_CONTAINERS: usize = 32_768;
 
-/// A text that is not acceptable JSON, and where.
+/// Why a text is not acceptable JSON, and the position of the fault.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{kind} at byte {offset}")]
 #[non_exhaustive]
 pub struct JsonError {
-    /// What is wrong.
+    /// The rule that the text breaks.
     pub kind: JsonErrorKind,
-    /// Byte offset into the text, counted from 0.
+    /// The position of the fault: a byte offset into the text, counted from 0.
     pub offset: usize,
 }
 
-/// What is wrong with a text.
+/// The rules that a text can break.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum JsonErrorKind {
-    /// Not JSON at all.
+    /// The text is not JSON.
     #[error("malformed json: expected {expected}")]
     Syntax {
-        /// What would have been right.
+        /// What should be at this position.
         expected: &'static str,
     },
-    /// Bytes that are not UTF-8.
+    /// The text is not UTF-8.
     #[error("malformed utf-8")]
     Utf8,
-    /// One object names a key twice; readers disagree on which value counts.
-    #[error("duplicate key `{key}`: every key may stand once in an object")]
+    /// An object has the same key twice. JSON readers disagree on which value to use.
+    #[error("duplicate key `{key}`: an object may have each key only once")]
     DuplicateKey {
-        /// The key.
+        /// The repeated key, without escapes.
         key: String,
     },
     /// A number beyond ±(2^53 − 1).
@@ -53,27 +55,27 @@ pub enum JsonErrorKind {
         /// The number as written, cut after 40 characters.
         number: String,
     },
-    /// `NaN`, `Infinity` or their negatives.
+    /// `NaN`, `Infinity` or `-Infinity`.
     #[error("number is not finite: json has no nan or infinity")]
     NonFiniteNumber,
-    /// The character U+0000, which Postgres cannot store.
+    /// The character U+0000, which PostgreSQL cannot store.
     #[error("character U+0000 in a string: remove it or encode the bytes as base64")]
     NulCharacter,
     /// Half of a surrogate pair, which has no UTF-8 form.
     #[error("lone surrogate in a string: `\\ud800`-`\\udfff` must come in pairs")]
     LoneSurrogate,
-    /// Arrays and objects nested too deeply.
+    /// Arrays and objects are nested deeper than [`MAX_DEPTH`].
     #[error("nested deeper than {MAX_DEPTH} levels")]
     TooDeep,
-    /// More arrays and objects than [`MAX_CONTAINERS`].
-    #[error("more than {MAX_CONTAINERS} arrays and objects: send less at once, or texts")]
+    /// There are more arrays and objects than [`MAX_CONTAINERS`].
+    #[error("more than {MAX_CONTAINERS} arrays and objects: send less at once, or send parts of it as strings")]
     TooMany,
 }
 
-/// Reads one JSON text under the input rules.
+/// Reads one JSON text and checks it against the input rules.
 ///
 /// # Errors
-/// [`JsonError`] with the byte offset of the first fault. Trying again with the same text cannot help.
+/// [`JsonError`] with the byte offset of the first fault. A retry with the same text fails again.
 pub fn parse(text: &[u8]) -> Result<Value, JsonError> {
     let text = match std::str::from_utf8(text) {
         Ok(text) => text,
@@ -89,7 +91,7 @@ pub fn parse(text: &[u8]) -> Result<Value, JsonError> {
     Ok(value)
 }
 
-/// A number as this project stores it, or `None` where the input rules refuse it. Whole doubles become integers.
+/// A number in the form in which spans store it: whole doubles become integers. `None` if the input rules refuse it.
 pub(crate) fn normal_number(number: &Number) -> Option<Number> {
     if let Some(n) = number.as_i64() {
         return (n.unsigned_abs() <= MAX_NUMBER).then(|| Number::from(n));
@@ -106,7 +108,7 @@ pub(crate) fn normal_number(number: &Number) -> Option<Number> {
     Number::from_f64(float)
 }
 
-/// Arrays and objects with members in a value.
+/// Counts the arrays and objects in a value, without empty ones. The limit for one text is [`MAX_CONTAINERS`].
 #[must_use]
 pub fn containers(value: &Value) -> usize {
     match value {
@@ -119,7 +121,7 @@ pub fn containers(value: &Value) -> usize {
 struct Reader<'a> {
     text: &'a str,
     at: usize,
-    /// That have members, so far.
+    /// Arrays and objects with members that were read so far.
     containers: usize,
 }
 
@@ -341,7 +343,7 @@ impl<'a> Reader<'a> {
             }
         }
         let token = self.text.get(start..self.at).unwrap_or_default();
-        // Most numbers are short integers: up to 15 characters are within the limits, whatever they are.
+        // Most numbers are short integers. An integer of up to 15 characters is always within the limits.
         if let Some(number) = Some(token).filter(|token| token.len() <= 15).and_then(|token| token.parse::<i64>().ok()) {
             return Ok(Value::Number(Number::from(number)));
         }
@@ -350,7 +352,7 @@ impl<'a> Reader<'a> {
         if exceeds_max(token) {
             return Err(out_of_range());
         }
-        // Correctly rounded, whatever features serde_json was built with.
+        // Rust's own parser always rounds correctly. That of serde_json does so only with some of its features.
         let float: f64 = token.parse().map_err(|_| out_of_range())?;
         let number = if float.fract() == 0.0 { Some(Number::from(float as i64)) } else { Number::from_f64(float) };
         number.map(Value::Number).ok_or_else(out_of_range)
@@ -365,7 +367,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Whether the decimal number `token` is beyond ±(2^53 − 1), decided on its digits so that no rounding can hide it.
+/// Whether the decimal number `token` is beyond ±(2^53 − 1). It compares the digits, so that rounding cannot hide an excess.
 fn exceeds_max(token: &str) -> bool {
     let token = token.strip_prefix('-').unwrap_or(token);
     let (mantissa, exponent) = match token.find(['e', 'E']) {
@@ -382,7 +384,7 @@ fn exceeds_max(token: &str) -> bool {
         return false;
     }
     let leading_zeros = whole.bytes().chain(fraction.bytes()).take_while(|d| *d == b'0').count();
-    // The value is 0.d1d2d3… × 10^magnitude with d1 ≠ 0; lengths are far below i64's range.
+    // The value is 0.d1d2d3… × 10^magnitude with d1 ≠ 0. All lengths are far below i64's range.
     let magnitude = exponent + whole.len() as i64 - leading_zeros as i64;
     const MAX_DIGITS: &[u8; 16] = b"9007199254740991";
     if magnitude != 16 {

@@ -1,4 +1,4 @@
-//! Values that spans are made of: hashes and keys as hex, strict JSON, timestamps, ids, and how a failure is told.
+//! The values that spans are made of: hashes and keys as hex, strict JSON, timestamps, ids, and recorded failures.
 
 pub(crate) mod clock;
 pub(crate) mod failure;

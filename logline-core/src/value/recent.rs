@@ -1,9 +1,9 @@
-//! A bounded map of what was used lately.
+//! A bounded map of the newest entries.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 
-/// Keeps up to a number of entries; the oldest goes first.
+/// Keeps up to `most` entries. When it is full, a new entry replaces the one that was added first.
 #[derive(Debug)]
 pub(crate) struct Recent<K, V> {
     most: usize,

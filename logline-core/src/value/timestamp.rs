@@ -10,33 +10,35 @@ use thiserror::Error;
 
 /// A point in time with microsecond precision.
 ///
-/// Finer input is truncated (towards the past) on construction, so that what is hashed is what every backend can store.
+/// Finer input is truncated towards the past when the value is made, so that every backend can store exactly what is hashed.
 /// The text form is canonical: RFC 3339, UTC, exactly six fraction digits and `Z`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp {
-    /// Microseconds since 1970-01-01T00:00:00Z; within years 0001 to 9999.
+    /// Microseconds since 1970-01-01T00:00:00Z.
+    ///
+    /// INVARIANT: within years 0001 to 9999.
     micros: i64,
 }
 
-/// Why a text or a date is not a timestamp of the ledger.
+/// Why a ledger cannot store a text or a date as a timestamp.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum TimestampError {
-    /// Not RFC 3339.
+    /// The text is not an RFC 3339 time.
     #[error("`{text}` is not an RFC 3339 time such as 2026-03-02T09:14:05.000000Z: {reason}")]
     Malformed {
         /// The text, cut after 40 characters.
         text: String,
-        /// What the date parser says.
+        /// The reason, as the date parser gives it.
         reason: String,
     },
-    /// Outside years 0001 to 9999.
+    /// The time is outside years 0001 to 9999.
     #[error("year {year} is outside 0001-9999")]
     Year {
-        /// The year.
+        /// The year of the time. It is the smallest or largest `i32` if the time is too far away to have one.
         year: i32,
     },
-    /// `23:59:60`: Postgres would move it to the next minute.
+    /// A leap second (`23:59:60`). PostgreSQL would move it to the next minute.
     #[error("leap seconds cannot be stored: use the second before or after")]
     LeapSecond,
 }
@@ -48,7 +50,7 @@ impl Timestamp {
     /// Truncates `time` to whole microseconds.
     ///
     /// # Errors
-    /// Years outside 0001–9999 and leap seconds.
+    /// If `time` is outside years 0001 to 9999, or is a leap second.
     pub fn new(time: DateTime<Utc>) -> Result<Self, TimestampError> {
         if !(1..=9999).contains(&time.year()) {
             return Err(TimestampError::Year { year: time.year() });
@@ -59,41 +61,41 @@ impl Timestamp {
         Ok(Self { micros: time.timestamp_micros() })
     }
 
-    /// The point in time so many microseconds after the Unix epoch.
+    /// The point in time `micros` microseconds after the Unix epoch, or before it if negative.
     ///
     /// # Errors
-    /// Years outside 0001–9999.
+    /// If the time is outside years 0001 to 9999.
     pub fn from_unix_micros(micros: i64) -> Result<Self, TimestampError> {
         let far = TimestampError::Year { year: if micros < 0 { i32::MIN } else { i32::MAX } };
         DateTime::from_timestamp_micros(micros).ok_or(far).and_then(Self::new)
     }
 
-    /// Microseconds since the Unix epoch.
+    /// Microseconds since the Unix epoch, negative before it.
     #[must_use]
     pub fn unix_micros(self) -> i64 {
         self.micros
     }
 
-    /// The same point in time for `chrono`.
+    /// The same point in time as a `chrono` value.
     #[must_use]
     pub fn to_utc(self) -> DateTime<Utc> {
         DateTime::from_timestamp_micros(self.micros).unwrap_or(DateTime::UNIX_EPOCH)
     }
 
-    /// The UTC day it falls on.
+    /// The UTC day of this time.
     #[must_use]
     pub fn day(self) -> NaiveDate {
         self.to_utc().date_naive()
     }
 
-    /// Midnight, UTC, at the end of `day`.
+    /// Midnight, UTC, at the end of `day`: the first moment of the next day.
     #[must_use]
     pub fn start_of_day_after(day: NaiveDate) -> Self {
         let micros = day.and_time(chrono::NaiveTime::MIN).and_utc().timestamp_micros();
         Self { micros }.saturating_add(Duration::from_secs(24 * 60 * 60))
     }
 
-    /// This time plus `duration`, stopping at the end of year 9999.
+    /// This time plus `duration`, but not after the end of year 9999.
     #[must_use]
     pub fn saturating_add(self, duration: Duration) -> Self {
         const LAST: i64 = 253_402_300_799_999_999;
@@ -101,7 +103,7 @@ impl Timestamp {
         Self { micros: self.micros.saturating_add(micros).min(LAST) }
     }
 
-    /// This time less `duration`, stopping at the beginning of year 1.
+    /// This time minus `duration`, but not before the beginning of year 1.
     #[must_use]
     pub fn saturating_sub(self, duration: Duration) -> Self {
         const FIRST: i64 = -62_135_596_800_000_000;
@@ -109,13 +111,13 @@ impl Timestamp {
         Self { micros: self.micros.saturating_sub(micros).max(FIRST) }
     }
 
-    /// The time passed since `earlier`, zero if the clock went backwards.
+    /// The time from `earlier` to this time, or zero if `earlier` is later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(self.micros.saturating_sub(earlier.micros).try_into().unwrap_or(0))
     }
 
-    /// Appends the canonical text, 27 ASCII bytes.
+    /// Appends the canonical text, 27 ASCII bytes, to `out`.
     pub fn write_to(self, out: &mut Vec<u8>) {
         let time = self.to_utc();
         let year = time.year().unsigned_abs();
@@ -144,7 +146,7 @@ impl TryFrom<DateTime<Utc>> for Timestamp {
 impl FromStr for Timestamp {
     type Err = TimestampError;
 
-    /// Reads RFC 3339 with any offset; digits beyond microseconds are truncated.
+    /// Reads an RFC 3339 time with any offset. Digits beyond microseconds are truncated.
     fn from_str(text: &str) -> Result<Self, TimestampError> {
         let malformed = |reason: String| TimestampError::Malformed { text: text.chars().take(40).collect(), reason };
         if !text.is_ascii() {

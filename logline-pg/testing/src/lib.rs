@@ -1,5 +1,5 @@
-//! A private PostgreSQL server for tests, examples and benches: on loopback, in a temporary folder, gone with the process that
-//! started it, however that ends.
+//! A private PostgreSQL server for tests, examples and benches. It listens on loopback and keeps its data in a temporary
+//! folder. It ends with the process that started it, however that process ends.
 //!
 //! ```no_run
 //! let server = logline_pg_testing::PrivateServer::start(&Default::default())?;
@@ -7,7 +7,7 @@
 //! # Ok::<(), logline_pg_testing::ServerError>(())
 //! ```
 //!
-//! PostgreSQL refuses to run as root, so root starts it as the user `postgres` (or `nobody`).
+//! PostgreSQL refuses to run as root. If this process is root, the server runs as the user `postgres`, or as `nobody`.
 
 mod pooler;
 
@@ -24,37 +24,37 @@ use thiserror::Error;
 
 pub use pooler::Pooler;
 
-/// How the server is set up.
+/// How a private server is set up.
 #[derive(Debug, Clone, Default)]
 pub struct ServerOptions {
-    /// Whether commits wait for the disk, as in production. Default false: tests of contents need no durability.
+    /// Whether commits wait for the disk, as in production. Default false: most tests need no durability.
     pub durable: bool,
-    /// Lines for `postgresql.conf`.
+    /// Additional settings, each a line such as `work_mem = '64MB'`.
     pub settings: Vec<String>,
 }
 
-/// Why there is no server.
+/// Why a private server or pooler could not be started or controlled.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ServerError {
-    /// No binaries.
+    /// There are no PostgreSQL server binaries.
     #[error(
         "no PostgreSQL server binaries in PATH or /usr/lib/postgresql/*/bin: install PostgreSQL 15 or newer \
          (Debian: apt-get install postgresql), or set LOGLINE_PG_BIN to the folder that holds initdb and pg_ctl"
     )]
     NotInstalled,
-    /// No pgbouncer.
+    /// There is no pgbouncer.
     #[error("no pgbouncer in PATH or /usr/sbin: install it (Debian: apt-get install pgbouncer)")]
     NoPooler,
-    /// Root, and nobody to run it as.
-    #[error("PostgreSQL refuses to run as root and there is neither a user `postgres` nor `nobody`: make one")]
+    /// This process is root, and there is no user to run the server as.
+    #[error("PostgreSQL refuses to run as root and there is no user `postgres` or `nobody`: create one")]
     NoUser,
     /// A step failed.
     #[error("private PostgreSQL server: {step}: {reason}")]
     Failed {
-        /// What was tried.
+        /// The step that failed, such as `initdb`.
         step: &'static str,
-        /// What came of it.
+        /// Why it failed, such as the error output of the program.
         reason: String,
     },
 }
@@ -63,7 +63,7 @@ fn failed(step: &'static str) -> impl Fn(std::io::Error) -> ServerError {
     move |error| ServerError::Failed { step, reason: error.to_string() }
 }
 
-/// A running server. Dropping it, or the death of this process, stops it and removes its folder.
+/// A running server. When this is dropped, or when this process ends, the server is stopped and its folder is removed.
 #[derive(Debug)]
 pub struct PrivateServer {
     folder: TempDir,
@@ -73,10 +73,11 @@ pub struct PrivateServer {
     keeper: Child,
 }
 
-/// Where a server's settings are.
+/// The file in the data folder that has the server's settings.
 const CONFIG: &str = "postgresql.auto.conf";
 
-/// Starts the server, waits for its standard input to end (its starter died or let go), stops the server.
+/// Starts the server and prints `ready`. When its standard input ends (its starter has ended or dropped it), it stops the
+/// server.
 const KEEPER: &str = r#"
 "$1/pg_ctl" -D "$2/data" -l "$2/log" -s -w -t 60 start || { tail -n 5 "$2/log" >&2; echo failed; exit 1; }
 echo ready
@@ -86,10 +87,10 @@ rm -rf "$2"/*
 "#;
 
 impl PrivateServer {
-    /// Makes a cluster and starts it. Superuser `postgres`, no password, loopback only.
+    /// Creates a cluster and starts it. The superuser is `postgres`, without a password. It listens on loopback only.
     ///
     /// # Errors
-    /// Where PostgreSQL is not installed or does not start.
+    /// If PostgreSQL is not installed or does not start.
     pub fn start(options: &ServerOptions) -> Result<Self, ServerError> {
         let binaries = binaries()?;
         let user = unprivileged()?;
@@ -108,7 +109,7 @@ impl PrivateServer {
         })
     }
 
-    /// Starts a server whose data `make` puts into the folder that it is given; it returns the settings.
+    /// Starts a server in a new folder. `make` puts the data into that folder and returns the settings.
     fn in_new_folder(
         binaries: &Path,
         user: Option<(u32, u32)>,
@@ -126,7 +127,8 @@ impl PrivateServer {
         let mut command = run_as(user, "/bin/sh", folder.path());
         command.args(["-c", KEEPER, "keeper"]).arg(&binaries).arg(folder.path());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
-        // Its own group: an interrupt at the terminal ends this process, and the keeper then ends the server in order.
+        // It is in a process group of its own. An interrupt at the terminal ends this process, and the keeper then stops the
+        // server.
         command.process_group(0);
         let mut keeper = command.spawn().map_err(failed("start"))?;
         let mut line = String::new();
@@ -134,24 +136,24 @@ impl PrivateServer {
             BufReader::new(stdout).read_line(&mut line).map_err(failed("start"))?;
         }
         if line.trim() != "ready" {
-            return Err(ServerError::Failed { step: "start", reason: "pg_ctl could not start it, see above".to_owned() });
+            return Err(ServerError::Failed { step: "start", reason: "pg_ctl could not start it: see the output above".to_owned() });
         }
         Ok(Self { folder, binaries, user, port, keeper })
     }
 
-    /// The URL of a database for a login.
+    /// The URL with which `login` connects to `database`.
     #[must_use]
     pub fn url(&self, login: &str, database: &str) -> String {
         format!("postgres://{login}@127.0.0.1:{}/{database}", self.port)
     }
 
-    /// The port.
+    /// The TCP port on 127.0.0.1.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// One of PostgreSQL's client programs, set to run against this server as superuser.
+    /// One of PostgreSQL's client programs, such as `psql`, set up to run against this server as superuser.
     #[must_use]
     pub fn program(&self, name: &str) -> Command {
         let mut command = run_as(self.user, self.binaries.join(name), self.folder.path());
@@ -159,27 +161,27 @@ impl PrivateServer {
         command
     }
 
-    /// Kills the server without a checkpoint, as a crash would, and starts it again.
+    /// Stops the server without a checkpoint, as a crash would, and starts it again.
     ///
     /// # Errors
-    /// Where it does not come back.
+    /// If the server does not stop or does not start.
     pub fn crash_and_restart(&self) -> Result<(), ServerError> {
         self.stop_hard()?;
         self.start_again()
     }
 
-    /// Kills the server without a checkpoint.
+    /// Stops the server without a checkpoint.
     ///
     /// # Errors
-    /// Where it does not run.
+    /// If the server is not running.
     pub fn stop_hard(&self) -> Result<(), ServerError> {
         self.pg_ctl(&["-m", "immediate", "stop"])
     }
 
-    /// Starts it after [`PrivateServer::stop_hard`].
+    /// Starts the server again after [`PrivateServer::stop_hard`].
     ///
     /// # Errors
-    /// Where it does not start.
+    /// If the server does not start.
     pub fn start_again(&self) -> Result<(), ServerError> {
         let log = self.folder.path().join("log");
         self.pg_ctl(&["-l", &log.display().to_string(), "start"])
@@ -188,22 +190,23 @@ impl PrivateServer {
     /// Starts a replica that follows this server.
     ///
     /// # Errors
-    /// Where the copy cannot be made or does not start.
+    /// If the copy cannot be made or does not start.
     pub fn replica(&self) -> Result<Self, ServerError> {
         Self::in_new_folder(&self.binaries, self.user, |folder| {
             let data = folder.join("data");
             let mut copy = self.program("pg_basebackup");
             copy.args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync", "--pgdata"]).arg(&data);
             run("pg_basebackup", &mut copy)?;
-            // Of what is set there, the last counts.
+            // The new server's settings are appended to these. If a setting occurs twice, the last one counts.
             std::fs::read_to_string(data.join(CONFIG)).map_err(failed("settings"))
         })
     }
 
-    /// Starts pgbouncer in front of this server: a server connection is lent for a transaction, and there are two.
+    /// Starts pgbouncer in front of this server. It lends a server connection for one transaction, and has at most two for each
+    /// login and database.
     ///
     /// # Errors
-    /// Where pgbouncer is not installed or does not start.
+    /// If pgbouncer is not installed or does not start.
     pub fn pooler(&self) -> Result<Pooler, ServerError> {
         Pooler::start(self.port, self.user)
     }
@@ -222,12 +225,12 @@ impl PrivateServer {
 impl Drop for PrivateServer {
     fn drop(&mut self) {
         drop(self.keeper.stdin.take());
-        // Nobody is left to tell.
+        // There is nobody to report a failure to.
         let _ = self.keeper.wait();
     }
 }
 
-/// A folder that the server's user may write in.
+/// A temporary folder in which the server's user may write.
 fn new_folder(user: Option<(u32, u32)>) -> Result<TempDir, ServerError> {
     let folder = tempfile::Builder::new().prefix("logline-pg-").tempdir().map_err(failed("folder"))?;
     if let Some((uid, gid)) = user {
@@ -240,7 +243,7 @@ fn free_port() -> Result<u16, ServerError> {
     Ok(TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).map_err(failed("port"))?.port())
 }
 
-/// Runs a program to its end.
+/// Runs a program to its end. If it fails, the error has its error output.
 fn run(step: &'static str, command: &mut Command) -> Result<(), ServerError> {
     let output = command.output().map_err(failed(step))?;
     if output.status.success() {
@@ -258,7 +261,7 @@ fn run_as(user: Option<(u32, u32)>, program: impl AsRef<OsStr>, folder: &Path) -
     command
 }
 
-/// The folder of the newest server binaries.
+/// The folder of the server binaries: `LOGLINE_PG_BIN`, else the newest that Debian packages install, else one in PATH.
 fn binaries() -> Result<PathBuf, ServerError> {
     let set = std::env::var_os("LOGLINE_PG_BIN").map(PathBuf::from);
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -273,7 +276,7 @@ fn binaries() -> Result<PathBuf, ServerError> {
     complete.next().ok_or(ServerError::NotInstalled)
 }
 
-/// Whom to run the server as, where this process is root.
+/// The user and group ids to run the server as; `None` if this process is not root.
 fn unprivileged() -> Result<Option<(u32, u32)>, ServerError> {
     let id = |arguments: &[&str]| -> Option<u32> {
         let output = Command::new("id").args(arguments).stderr(Stdio::null()).output().ok()?;

@@ -1,4 +1,4 @@
-//! pgbouncer before a private server, in the mode in which a server connection is lent for one transaction.
+//! pgbouncer in front of a private server. It lends a server connection for one transaction (transaction mode).
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::{ServerError, failed, free_port, new_folder, run_as};
 
-/// A running pgbouncer; it ends when this is dropped, or when its server or this process does.
+/// A running pgbouncer. It ends when this is dropped, or when this process ends.
 #[derive(Debug)]
 pub struct Pooler {
     port: u16,
@@ -16,7 +16,7 @@ pub struct Pooler {
     _folder: TempDir,
 }
 
-/// Starts pgbouncer, says so, and ends it when standard input does.
+/// Starts pgbouncer, prints `ready`, and stops pgbouncer when standard input ends.
 const KEEPER: &str = r#"
 "$1" "$2/pgbouncer.ini" 2>"$2/log" & pid=$!
 while ! grep -q "process up" "$2/log"; do
@@ -34,7 +34,7 @@ impl Pooler {
         let program = binary().ok_or(ServerError::NoPooler)?;
         let folder = new_folder(user)?;
         let port = free_port()?;
-        // Version 1.21 and newer would carry named statements over; here nobody does.
+        // From version 1.21 on, pgbouncer can keep named statements across transactions. The library does not rely on that.
         let settings = format!(
             "[databases]\n* = host=127.0.0.1 port={server}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
              unix_socket_dir =\nauth_type = trust\nauth_file = {0}/users\npool_mode = transaction\ndefault_pool_size = 2\n\
@@ -53,12 +53,12 @@ impl Pooler {
             BufReader::new(stdout).read_line(&mut line).map_err(failed("pgbouncer"))?;
         }
         if line.trim() != "ready" {
-            return Err(ServerError::Failed { step: "pgbouncer", reason: "it did not start, see above".to_owned() });
+            return Err(ServerError::Failed { step: "pgbouncer", reason: "it did not start: see the output above".to_owned() });
         }
         Ok(Self { port, keeper, _folder: folder })
     }
 
-    /// The URL of a database for a login.
+    /// The URL with which `login` connects to `database` through this pooler.
     #[must_use]
     pub fn url(&self, login: &str, database: &str) -> String {
         format!("postgres://{login}@127.0.0.1:{}/{database}", self.port)
@@ -68,7 +68,7 @@ impl Pooler {
 impl Drop for Pooler {
     fn drop(&mut self) {
         drop(self.keeper.stdin.take());
-        // Nobody is left to tell.
+        // There is nobody to report a failure to.
         let _ = self.keeper.wait();
     }
 }

@@ -1,9 +1,9 @@
-//! How many durable, signed appends per second: LogLine on SQLite beside batpak 0.10 with durable receipts.
+//! Durable, signed appends per second: LogLine on SQLite compared with batpak 0.10 with durable receipts.
 //!
 //! `cargo run --release` in this folder. Both sides get the same content (about 1.2 KB), sign every append with Ed25519, and
-//! count an append once its caller knows that it is on the disk: LogLine by `synchronous=FULL`, batpak by a receipt gated on the
-//! durable watermark. LogLine additionally checks the version chain and maintains five indexes; batpak keeps its own log.
-//! Runs alternate, so that a slow minute of the machine hits both.
+//! count an append when its caller knows that it is on the disk: LogLine by `synchronous=FULL`, batpak by a receipt gated on
+//! the durable watermark. LogLine additionally checks the version chain and maintains five indexes. batpak keeps its own log.
+//! Runs alternate, so that a slow minute of the machine affects both.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -42,7 +42,7 @@ fn draft(n: u64) -> Draft {
         .stamp(&SystemClock, &SystemIds)
 }
 
-/// Appends per second by so many callers, each of which waits for its own.
+/// Appends per second by `callers` tasks, each of which waits for its own receipt.
 fn logline(callers: u64) -> f64 {
     let folder = tempfile::tempdir().expect("a folder");
     let ledger = SqliteLedger::open(folder.path().join("ledger")).expect("a ledger");
@@ -73,7 +73,7 @@ fn logline(callers: u64) -> f64 {
     appended as f64 / start.elapsed().as_secs_f64()
 }
 
-/// The same with batpak, one thread a caller, group commit as wide as its callers can use.
+/// The same with batpak: one thread for each caller, and a group commit of 64 if there are several callers.
 fn peer(callers: u64) -> f64 {
     let folder = tempfile::tempdir().expect("a folder");
     let config = StoreConfig::new(folder.path())
@@ -89,7 +89,7 @@ fn peer(callers: u64) -> f64 {
             let store = Arc::clone(&store);
             std::thread::spawn(move || {
                 let coordinate = Coordinate::new(format!("entity:{caller}"), "scope:bench").expect("a coordinate");
-                // The very columns that LogLine stores.
+                // The same columns that LogLine stores.
                 let payload: Value = serde_json::to_value(columns(caller)).expect("a payload");
                 let mut appended = 0_u64;
                 while start.elapsed().as_secs_f64() < SECONDS {

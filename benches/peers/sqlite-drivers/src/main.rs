@@ -1,6 +1,7 @@
-//! The same 30 text columns (about 1.2 KB) into the same table by rusqlite and by sqlx, WAL and synchronous=FULL on both sides.
+//! Inserts the same 30 text columns (about 1.2 KB) into the same table with rusqlite and with sqlx. Both use WAL and
+//! `synchronous=FULL`.
 //!
-//! `cargo run --release` in this folder. Rounds alternate; medians are printed.
+//! `cargo run --release` in this folder. Rounds alternate, and the medians are printed.
 
 use std::path::Path;
 use std::time::Instant;
@@ -25,7 +26,7 @@ fn insert() -> String {
     format!("INSERT INTO t ({}) VALUES ({})", columns.join(", "), vec!["?"; 30].join(", "))
 }
 
-/// Rows per second with so many rows a transaction.
+/// Rows per second with `batch` rows in each transaction.
 fn rusqlite(path: &Path, batch: usize) -> f64 {
     let mut connection = rusqlite::Connection::open(path).expect("open");
     connection.pragma_update(None, "journal_mode", "wal").expect("wal");
