@@ -1,5 +1,5 @@
 //! `logline`: the operator's tool for ledgers.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command talks to whoever runs it")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command prints to its user")]
 
 mod commands;
 mod open;
@@ -13,16 +13,16 @@ use commands::{delegate, doctor, export, fsck, import, keygen, migrate, read, re
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
-/// Works on LogLine ledgers: signed, append-only, verifiable.
+/// Works with LogLine ledgers: signed, append-only, verifiable.
 ///
-/// Exit status: 0 where all held, 1 where something did not, 2 where the command could not be carried out.
+/// Exit status: 0 if everything is valid, 1 if something is not, 2 if the command could not be carried out.
 #[derive(Parser)]
 #[command(name = "logline", version)]
 struct Options {
     /// The ledger: `sqlite:FILE` or `postgres://LOGIN@HOST/DATABASE`.
     #[arg(long, global = true, value_name = "URL", env = "LOGLINE_LEDGER")]
     ledger: Option<String>,
-    /// One JSON object a line, for machines.
+    /// Print one JSON object per line, for programs.
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
@@ -31,29 +31,30 @@ struct Options {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Makes a new key file, readable by its owner only.
+    /// Creates a new key file that only its owner can read.
     Keygen(keygen::Options),
-    /// Makes a host's key count, for some tenants and a time: a runtime authority signs for it.
+    /// Makes a host's key a runtime key of some tenants for a limited time, signed by a runtime authority.
     Delegate(delegate::Options),
-    /// Appends spans from NDJSON, signed or not; names every bad line and keeps the good ones.
+    /// Appends signed or unsigned spans from NDJSON. Reports every bad line and stores the good ones.
     Import(import::Options),
-    /// Writes all spans as NDJSON, with a signed sidecar if a key is given for one.
+    /// Writes all spans as NDJSON, with a signed sidecar if `--sidecar` and `--key` are given.
     Export(export::Options),
-    /// Audits every row: hash, signature, chain, and with a trust root the signer's role.
+    /// Audits every row: hash, signature, chain, and the signer's role if a trust root is given.
     Fsck(fsck::Options),
     /// Prints the last version of a span.
     Get(read::Options),
     /// Prints every version of a span.
     History(read::Options),
-    /// Runs executions again from the ledger and compares: output, what was emitted and logged, and fuel.
+    /// Runs executions again from the ledger and compares output, emitted spans, logs and fuel.
     Replay(replay::Options),
-    /// Follows the ledger.
+    /// Follows the ledger and prints every version that is appended.
     Tail(tail::Options),
-    /// Brings a PostgreSQL database to this version's schema, roles included.
+    /// Brings a PostgreSQL database to this version's schema, including its roles.
     Migrate(migrate::Options),
-    /// Checks a PostgreSQL database: schema, row-level security, roles, settings; says what to fix.
+    /// Checks a PostgreSQL database (schema, row-level security, roles, settings) and says what to fix.
     Doctor,
-    /// Makes the tables of open requests and of today's quota counters anew from the rows: a repair. Appends wait meanwhile.
+    /// Rebuilds the tables of open requests, active schedules and policies, and today's quota counters from the rows. This is a
+    /// repair. Appends wait meanwhile.
     Rebuild,
 }
 

@@ -1,4 +1,4 @@
-//! Ledgers by URL, scopes by flags, trust roots by file.
+//! Opens ledgers by URL, and reads scopes from flags and trust roots from files.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,14 +15,14 @@ use crate::Error;
 
 /// Where a ledger is.
 pub(crate) enum Location {
-    /// A SQLite file.
+    /// The path of a SQLite file.
     Sqlite(PathBuf),
     /// A PostgreSQL database.
     Postgres(Box<PgOptions>),
 }
 
 impl Location {
-    /// Reads the URL of a ledger.
+    /// Parses the URL of a ledger. An empty URL counts as missing.
     pub(crate) fn of(url: Option<&str>) -> Result<Self, Error> {
         let url = url.filter(|url| !url.is_empty());
         let url = url.ok_or("no ledger: pass --ledger sqlite:FILE or postgres://LOGIN@HOST/DATABASE, or set LOGLINE_LEDGER")?;
@@ -30,28 +30,28 @@ impl Location {
             return Ok(Self::Postgres(Box::new(PgOptions::new(url)?)));
         }
         let Some(file) = url.strip_prefix("sqlite:") else {
-            // What stands there may be a password.
+            // The URL may contain a password, so the error does not show it.
             return Err("the ledger's URL is not supported: use sqlite:FILE or postgres://LOGIN@HOST/DATABASE".into());
         };
         let file = file.strip_prefix("//").unwrap_or(file);
         if file.is_empty() {
-            return Err("the ledger's URL names no file: use sqlite:FILE".into());
+            return Err("the ledger's URL has no file name: use sqlite:FILE".into());
         }
         Ok(Self::Sqlite(PathBuf::from(file)))
     }
 
-    /// Refuses a file that is not there, for commands that make none.
+    /// Refuses a file that does not exist, for commands that do not create one.
     pub(crate) fn check_exists(&self) -> Result<(), Error> {
         match self {
-            Self::Sqlite(path) if path.is_dir() => Err(format!("{} is a folder, not a ledger", path.display()).into()),
+            Self::Sqlite(path) if path.is_dir() => Err(format!("`{}` is a folder, not a ledger", path.display()).into()),
             Self::Sqlite(path) if !path.exists() => {
-                Err(format!("there is no ledger {}: check the path, or make it with `logline import`", path.display()).into())
+                Err(format!("there is no ledger `{}`: check the path, or run `logline import`", path.display()).into())
             }
             _ => Ok(()),
         }
     }
 
-    /// Opens the ledger for writing; a file is made where it is missing, a database is not.
+    /// Opens the ledger for writing. A file is created if it does not exist; a database is not.
     pub(crate) async fn for_writing(&self) -> Result<Arc<dyn WorkQueue>, Error> {
         Ok(match self {
             Self::Sqlite(path) => Arc::new(SqliteLedger::open(path)?),
@@ -60,7 +60,7 @@ impl Location {
     }
 }
 
-/// The database of a command that only PostgreSQL has.
+/// The database, for commands that only PostgreSQL has.
 pub(crate) fn database(url: Option<&str>) -> Result<PgOptions, Error> {
     match Location::of(url)? {
         Location::Postgres(options) => Ok(*options),
@@ -79,7 +79,7 @@ pub(crate) async fn for_reading(url: Option<&str>) -> Result<Arc<dyn Ledger>, Er
     Ok(Arc::new(SqliteLedger::open_with(SqliteOptions::new(path).read_only())?))
 }
 
-/// Reads a pinned trust root, a JSON object of `manifest_id`, `keys` and `threshold`.
+/// Reads a pinned trust root from a file: a JSON object of `manifest_id`, `keys` and `threshold`.
 pub(crate) fn trust_root(file: &Path) -> Result<TrustRoot, Error> {
     let text = fs::read(file).map_err(|e| format!("trust root {}: {e}", file.display()))?;
     let root: TrustRoot = serde_json::from_slice(&text).map_err(|e| format!("trust root {}: {e}", file.display()))?;
@@ -87,10 +87,10 @@ pub(crate) fn trust_root(file: &Path) -> Result<TrustRoot, Error> {
     Ok(root)
 }
 
-/// As whom to read. Without either flag: as operator, who sees everything.
+/// The identity to read as. Without either flag it is the operator, who sees everything.
 #[derive(Args)]
 pub(crate) struct Identity {
-    /// Read as this tenant's runtime, or with --user as that user of it.
+    /// Read as the runtime of this tenant, or with --user as that user of it.
     #[arg(long)]
     tenant: Option<String>,
     /// Read as this user of --tenant.

@@ -1,4 +1,4 @@
-//! What the commands print.
+//! Prints the results of the commands.
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use logline_core::SignedSpan;
 use serde_json::{Value, json};
 
-/// Reports that the command could not be carried out.
+/// Reports that the command could not be carried out. Returns exit status 2.
 pub(crate) fn failed(error: &dyn std::error::Error, json: bool) -> ExitCode {
     if json {
         note(&json!({"error": error.to_string()}).to_string());
@@ -18,31 +18,32 @@ pub(crate) fn failed(error: &dyn std::error::Error, json: bool) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// One line on standard output. Whoever reads it may have gone (`… | head`): then there is nobody left to tell anything.
+/// Prints one line on standard output. If its reader has gone (`… | head`), nobody is left to read more, so the process ends.
 pub(crate) fn line(text: &str) {
     if writeln!(io::stdout().lock(), "{text}").is_err() {
         std::process::exit(2);
     }
 }
 
-/// One line on standard error. A full disk or a reader that has gone must not stop the work it is about.
+/// Prints one line on standard error. A full disk, or a reader that has gone, must not stop the command.
 pub(crate) fn note(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
-/// A text of a row on one line: whoever wrote the row must not be able to write lines, or to the terminal.
+/// Shows a text of a row on one line. The author of the row must not be able to write further lines, or control codes for the
+/// terminal.
 pub(crate) fn plain(text: &str) -> String {
     let shown = |c: char| if is_control(c) { c.escape_unicode().to_string() } else { c.to_string() };
     text.chars().map(shown).collect()
 }
 
-/// Control characters, and those that turn the direction of writing.
+/// Control characters, and characters that change the direction of text.
 fn is_control(c: char) -> bool {
     c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Creates a file to export to. An earlier export, or an empty file, is overwritten; anything else that stands there (a ledger, a
-/// key) is not.
+/// Creates a file to export to. An earlier export, or an empty file, is overwritten. Any other file, such as a ledger or a key,
+/// is not.
 pub(crate) fn create(path: &Path) -> Result<File, crate::Error> {
     let named = |e: io::Error| format!("{}: {e}", path.display());
     let mut start = [0; 6];
@@ -53,12 +54,12 @@ pub(crate) fn create(path: &Path) -> Result<File, crate::Error> {
     };
     let earlier = [b"{\"at\":".as_slice(), b"{\"chai", b"{\"curr"].iter().any(|beginning| start.starts_with(beginning));
     if length > 0 && !earlier {
-        return Err(format!("{} exists and is no export: remove it, or export to another file", path.display()).into());
+        return Err(format!("`{}` exists and is not an export: remove it, or export to another file", path.display()).into());
     }
     Ok(File::create(path).map_err(named)?)
 }
 
-/// One span: the canonical row for machines, one readable line otherwise.
+/// Prints one span: as the canonical row with `json`, otherwise as one readable line.
 pub(crate) fn span(span: &SignedSpan, json: bool) -> io::Result<()> {
     let mut out = io::stdout().lock();
     if json {
@@ -79,7 +80,7 @@ pub(crate) fn span(span: &SignedSpan, json: bool) -> io::Result<()> {
     }
 }
 
-/// Every column of one span, for people.
+/// Prints every column of one span, one on each line.
 pub(crate) fn columns(span: &SignedSpan) -> io::Result<()> {
     let row: Value = serde_json::from_slice(&span.to_line()).map_err(io::Error::from)?;
     let mut out = io::stdout().lock();
@@ -95,11 +96,11 @@ pub(crate) fn columns(span: &SignedSpan) -> io::Result<()> {
     Ok(())
 }
 
-/// A line of progress on a terminal's standard error, overwritten by the next.
+/// Shows progress on standard error, if that is a terminal. The next call overwrites the line.
 pub(crate) fn progress(what: &str, count: u64) {
     let mut err = io::stderr().lock();
     if err.is_terminal() {
-        // Progress that cannot be shown is no failure.
+        // Progress that cannot be shown is not a failure.
         let _ = write!(err, "\r{what} {count}\u{1b}[K").and_then(|()| err.flush());
     }
 }

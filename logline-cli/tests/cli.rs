@@ -286,7 +286,7 @@ fn mistakes_are_told_with_what_to_do() {
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         text(&output.stderr)
     };
-    assert!(error(&["fsck"]).contains("there is no ledger ledger: check the path"));
+    assert!(error(&["fsck"]).contains("there is no ledger `ledger`: check the path"));
     assert!(error(&["import", "missing.ndjson"]).contains("missing.ndjson"));
     assert!(!folder.path("ledger").exists(), "a failed import leaves no ledger behind");
     folder.expect(0, &["import", "in.ndjson"]);

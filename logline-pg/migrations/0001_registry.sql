@@ -1,22 +1,23 @@
--- The registry: one row per version of a span, append-only, confined by row-level security.
+-- The registry: one row per version of a span, append-only, protected by row-level security.
 -- Runs as logline_owner inside the migration's transaction.
 
--- Whom a transaction speaks for. The empty text is nobody.
+-- The identity of a transaction. An empty setting means that there is none.
 CREATE FUNCTION app.current_user_id() RETURNS text LANGUAGE sql STABLE PARALLEL SAFE
 AS $$ SELECT nullif(current_setting('app.user_id', true), '') $$;
 CREATE FUNCTION app.current_tenant_id() RETURNS text LANGUAGE sql STABLE PARALLEL SAFE
 AS $$ SELECT nullif(current_setting('app.tenant_id', true), '') $$;
--- The tenant that a read asks for by name: its public rows show to whoever asks.
+-- The tenant that a read asks for by name. Every reader may see its public rows.
 CREATE FUNCTION app.named_tenant_id() RETURNS text LANGUAGE sql STABLE PARALLEL SAFE
 AS $$ SELECT nullif(current_setting('app.named_tenant_id', true), '') $$;
 
--- The tenants of an append that is several tenants' at once: a host commits what it has for all of them in one statement.
+-- The tenants of an append for several tenants: a host commits its rows for all of them in one statement.
 CREATE FUNCTION app.append_tenant_ids() RETURNS text[] LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   RETURN ARRAY(SELECT jsonb_array_elements_text(nullif(current_setting('app.append_tenant_ids', true), '')::jsonb));
 END $$;
 
--- Clusters that this ledger has lived in. Transaction ids of one say nothing about another's, so each begins an epoch.
+-- The clusters that have held this ledger. Transaction ids of different clusters cannot be compared, so each cluster begins an
+-- epoch.
 CREATE TABLE ledger.epochs (
   epoch     integer     PRIMARY KEY,
   cluster   text        NOT NULL,
@@ -54,14 +55,15 @@ CREATE TABLE ledger.universal_registry (
   signature   text        COLLATE "C" NOT NULL,
   public_key  text        COLLATE "C" NOT NULL,
   metadata    jsonb,
-  -- Append order. Nobody may write these three: see the grants.
+  -- Append order. No client may write these three columns: see the grants.
   epoch       integer     NOT NULL DEFAULT 1,
   xid         xid8        NOT NULL DEFAULT pg_current_xact_id(),
   pos         bigint      GENERATED ALWAYS AS IDENTITY,
   CONSTRAINT ur_version PRIMARY KEY (tenant_id, id, seq)
 );
 
--- An id begins once. With the primary key and the trigger below no chain can fork, however writers race.
+-- INVARIANT: an id has one first version. With the primary key and the trigger below no chain can fork, however many writers
+-- there are.
 CREATE UNIQUE INDEX ur_first_version ON ledger.universal_registry (tenant_id, id) WHERE prev_hash IS NULL;
 CREATE INDEX ur_order ON ledger.universal_registry (epoch, xid, pos);
 CREATE INDEX ur_by_tenant ON ledger.universal_registry (tenant_id, epoch, xid, pos);
@@ -72,7 +74,7 @@ CREATE INDEX ur_by_trace ON ledger.universal_registry (tenant_id, trace_id, epoc
 CREATE VIEW ledger.visible_timeline WITH (security_invoker = true, security_barrier = true) AS
 SELECT ur.*, ur.at AS "when" FROM ledger.universal_registry ur WHERE NOT ur.is_deleted;
 
--- Append-only, for everybody including the owner; ALWAYS so that session_replication_role does not switch it off.
+-- Append-only for everybody, including the owner. ALWAYS, so that session_replication_role does not switch it off.
 CREATE FUNCTION ledger.refuse_change() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   RAISE EXCEPTION 'append-only: % of %.% is refused', lower(TG_OP), TG_TABLE_SCHEMA, TG_TABLE_NAME
@@ -82,15 +84,16 @@ CREATE TRIGGER ur_no_change BEFORE UPDATE OR DELETE OR TRUNCATE ON ledger.univer
 FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change();
 ALTER TABLE ledger.universal_registry ENABLE ALWAYS TRIGGER ur_no_change;
 
--- A version follows the last one: same owner and type, its hash as prev_hash. One message for all that can be wrong, because
--- the writer may not see the row it asks about. AFTER, so that row-level security has had its say.
+-- INVARIANT: a version follows the last one. It has the same owner and type, and the last one's hash as prev_hash. One message
+-- covers all that can be wrong, because the writer may not see the row that it asks about. The trigger runs AFTER the insert,
+-- so that row-level security has checked the row first.
 CREATE FUNCTION ledger.check_link() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   predecessor record;
 BEGIN
-  -- Asked for the last one before, in order, the planner takes the primary key, also while it knows nothing of the table and keeps
-  -- the plan: asked for the exact one it may take any index that begins with the tenant.
+  -- With this order the planner uses the primary key, even if it makes and keeps the plan while the table has no statistics.
+  -- For a query of the exact row it may use any index that begins with the tenant.
   SELECT p.seq, p.xid, p.epoch, p.curr_hash, p.owner_id, p.entity_type INTO predecessor FROM ledger.universal_registry p
   WHERE p.tenant_id = NEW.tenant_id AND p.id = NEW.id AND p.seq < NEW.seq ORDER BY p.seq DESC LIMIT 1;
   IF NOT FOUND OR predecessor.seq <> NEW.seq - 1 OR (predecessor.curr_hash, predecessor.owner_id, predecessor.entity_type)
@@ -98,7 +101,7 @@ BEGIN
     RAISE EXCEPTION 'span does not follow the last version of its id'
       USING ERRCODE = 'LL001', HINT = 'read the span again and append a successor of what is there';
   END IF;
-  -- This transaction began to write before the one that wrote the predecessor: in append order it would come first.
+  -- This transaction began to write before the one that wrote the predecessor. In append order this row would come first.
   IF predecessor.epoch = NEW.epoch AND predecessor.xid > NEW.xid THEN
     RAISE EXCEPTION 'span would come before the version that it follows'
       USING ERRCODE = 'serialization_failure', HINT = 'retry in a new transaction';
@@ -108,8 +111,8 @@ END $$;
 CREATE TRIGGER ur_link AFTER INSERT ON ledger.universal_registry
 FOR EACH ROW WHEN (NEW.prev_hash IS NOT NULL) EXECUTE FUNCTION ledger.check_link();
 
--- Types that only the runtime writes: those that `logline_core::roles::ENTITY_TYPES` has hosts sign, and the names that it reserves. A
--- test compares the list, and the function, with that table.
+-- Types that only the runtime writes: those that hosts sign according to `logline_core::roles::ENTITY_TYPES`, and names with
+-- the reserved prefix. A test compares the list, and the function, with that table.
 CREATE FUNCTION ledger.is_reserved(entity_type text, is_first boolean) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE
   WHEN entity_type = 'request' THEN NOT is_first
@@ -123,7 +126,7 @@ RETURN CASE
   ELSE starts_with(entity_type, 'logline_')
 END;
 
--- The id that a user may derive: `logline_core::ids::idempotent`.
+-- The id that a user may derive from an idempotency key: `logline_core::ids::idempotent`.
 DO $do$ BEGIN
   EXECUTE format($f$
     CREATE FUNCTION ledger.idempotent_id(tenant_id text, owner_id text, entity_type text, key text) RETURNS uuid
@@ -136,7 +139,7 @@ END $do$;
 ALTER TABLE ledger.universal_registry ENABLE ROW LEVEL SECURITY;
 ALTER TABLE ledger.universal_registry FORCE ROW LEVEL SECURITY;
 
--- `logline_core::Scope::may_read`.
+-- The rules of `logline_core::Scope::may_read`.
 CREATE POLICY app_reads ON ledger.universal_registry FOR SELECT TO logline_app USING (
   (SELECT app.current_tenant_id()) IS NOT NULL AND (SELECT app.current_user_id()) IS NOT NULL AND (
     (tenant_id = (SELECT app.current_tenant_id())
@@ -147,17 +150,18 @@ CREATE POLICY runtime_reads ON ledger.universal_registry FOR SELECT TO logline_r
     tenant_id = (SELECT app.current_tenant_id())
     OR (visibility = 'public' AND (tenant_id = 'system' OR tenant_id = (SELECT app.named_tenant_id())))));
 CREATE POLICY operator_reads ON ledger.universal_registry FOR SELECT TO logline_operator USING (true);
--- For definer functions and for pg_dump --enable-row-security.
+-- For SECURITY DEFINER functions, and for pg_dump --enable-row-security.
 CREATE POLICY owner_reads ON ledger.universal_registry FOR SELECT TO logline_owner USING (true);
 
--- What no reader could read must not get in by any client: it would stand in the way of the next version for ever. (`prev_hash` is
--- another row's `curr_hash`. Part of the policies because check constraints are parsed anew by every insert.)
+-- INVARIANT: no client can store a row whose seal cannot be read. Such a row would block the next version of its id for ever.
+-- (`prev_hash` is another row's `curr_hash`, so it is not checked here. This is part of the policies because every insert
+-- parses check constraints again.)
 CREATE FUNCTION ledger.is_sealed(curr_hash text, signature text, public_key text) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN octet_length(curr_hash) = 64 AND octet_length(decode(curr_hash, 'hex')) = 32 AND curr_hash = lower(curr_hash)
   AND octet_length(signature) = 128 AND octet_length(decode(signature, 'hex')) = 64 AND signature = lower(signature)
   AND octet_length(public_key) = 64 AND octet_length(decode(public_key, 'hex')) = 32 AND public_key = lower(public_key);
 
--- `logline_core::Scope::check_append`.
+-- The rules of `logline_core::Scope::check_append`.
 CREATE POLICY app_appends ON ledger.universal_registry FOR INSERT TO logline_app WITH CHECK (
   ledger.is_sealed(curr_hash, signature, public_key) AND tenant_id = (SELECT app.current_tenant_id()) AND owner_id = (SELECT app.current_user_id())
   AND NOT ledger.is_reserved(entity_type, prev_hash IS NULL)
@@ -178,7 +182,7 @@ GRANT INSERT (id, seq, entity_type, who, did, this, at, parent_id, related_to, o
   curr_hash, signature, public_key, metadata)
 ON ledger.universal_registry TO logline_app, logline_runtime, logline_operator;
 
--- Takes on role and identity until the end of the transaction. A login that is no member of the role is refused.
+-- Takes on a role and an identity until the end of the transaction. A login that is not a member of the role is refused.
 CREATE FUNCTION ledger.identify(role text, tenant_id text, user_id text, named_tenant_id text) RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -186,10 +190,10 @@ BEGIN
     set_config('app.user_id', user_id, true), set_config('app.named_tenant_id', named_tenant_id, true);
 END $$;
 
--- Appends rows for several scopes in one transaction. Rows `ends[i-1]+1 ..= ends[i]` are scope i's; row-level security holds
--- each to it. Hosts' scopes may be one: `many[i]` lists their tenants as JSON then, and is empty otherwise; that each row is of
--- its own scope's tenant has been checked before they were put together. The caller's rights: this function can do nothing that
--- its caller could not.
+-- Appends rows for several scopes in one transaction. Rows `ends[i-1]+1 ..= ends[i]` belong to scope i, and row-level security
+-- checks them against it. The scopes of several hosts' runtimes may be combined: `many[i]` then lists their tenants as JSON,
+-- and is empty otherwise. Before they were combined, each row was checked against the tenant of its own scope. This function
+-- has the caller's rights: it can do nothing that its caller could not do.
 CREATE FUNCTION ledger.append(
   roles text[], tenants text[], users text[], ends integer[], many text[],
   id uuid[], seq integer[], entity_type text[], who text[], did text[], this text[], at timestamptz[], parent_id uuid[],
@@ -197,7 +201,7 @@ CREATE FUNCTION ledger.append(
   description text[], code text[], language text[], runtime text[], input jsonb[], output jsonb[], error jsonb[],
   content jsonb[], duration_ms integer[], trace_id text[], prev_hash text[], curr_hash text[], signature text[],
   public_key text[], metadata jsonb[]) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
--- Whoever holds a key in an open transaction makes others wait for it, and must not make them wait long.
+-- An open transaction that has inserted a key makes others wait for it. They must not wait long.
 SET lock_timeout = '1s' AS $$
 #variable_conflict use_column
 DECLARE
@@ -205,12 +209,12 @@ DECLARE
   hi integer;
 BEGIN
   FOR i IN 1 .. cardinality(roles) LOOP
-    -- As `ledger.identify` does; a call of it would cost as much as the insert of a row.
+    -- The same as `ledger.identify`, without a call of it, which would cost as much as inserting a row.
     PERFORM set_config('role', roles[i], true), set_config('app.tenant_id', tenants[i], true),
       set_config('app.user_id', users[i], true), set_config('app.named_tenant_id', '', true),
       set_config('app.append_tenant_ids', many[i], true);
     hi := ends[i];
-    -- The usual case where many callers append one row each: no set to build from thirty arrays.
+    -- The usual case if many callers append one row each. It need not build a set from thirty arrays.
     IF lo = hi THEN
       INSERT INTO ledger.universal_registry (id, seq, entity_type, who, did, this, at, parent_id, related_to, owner_id,
         tenant_id, visibility, status, is_deleted, name, description, code, language, runtime, input, output, error, content,
@@ -219,7 +223,7 @@ BEGIN
         $18[lo], $19[lo], $20[lo], $21[lo], $22[lo], $23[lo], $24[lo], $25[lo], $26[lo], $27[lo], $28[lo], $29[lo], $30[lo],
         $31[lo], $32[lo], $33[lo], $34[lo], $35[lo]);
     ELSIF cardinality(roles) = 1 THEN
-      -- All of each array: a part would be a copy.
+      -- This uses each array as a whole, because a slice would be a copy.
       INSERT INTO ledger.universal_registry (id, seq, entity_type, who, did, this, at, parent_id, related_to, owner_id,
         tenant_id, visibility, status, is_deleted, name, description, code, language, runtime, input, output, error, content,
         duration_ms, trace_id, prev_hash, curr_hash, signature, public_key, metadata)
@@ -252,12 +256,13 @@ BEGIN
   END LOOP;
 END $$;
 
--- Whether the current identity belongs to this tenant. The role is the one that was set: setting it takes membership.
+-- Whether the current identity may act for this tenant. The role is the one that was set, which only a member of that role can
+-- do.
 CREATE FUNCTION ledger.is_within(tenant_id text) RETURNS boolean LANGUAGE sql STABLE PARALLEL SAFE
 RETURN current_setting('role', true) = 'logline_operator' OR tenant_id = app.current_tenant_id();
 
--- What an append must know of the versions that are there, visible to the writer or not: the number of the last, whether the
--- asked one exists, and, only where the owner is the same, type and hash of the last.
+-- What an append must know of the stored versions, even if the writer may not see them: the number of the last one; whether the
+-- version that was asked for exists; and, only if the owner is the same, type and hash of the last one.
 CREATE FUNCTION ledger.heads(tenants text[], ids uuid[], seqs integer[], owners text[])
 RETURNS TABLE (n bigint, head integer, exists_already boolean, same_owner boolean, entity_type text, curr_hash text)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -272,12 +277,12 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT u.seq, u.owner_id, u.entity_type, u.curr_hash FROM ledger.universal_registry u
     WHERE u.tenant_id = a.tenant AND u.id = a.id ORDER BY u.seq DESC LIMIT 1) h
   WHERE ledger.is_within(a.tenant)
-    -- Whoever is not a host learns about hashes of what they could write only.
+    -- A user learns this only about spans that the user could write.
     AND (current_setting('role', true) IN ('logline_runtime', 'logline_operator') OR a.owner = app.current_user_id())
 $$;
 
--- True for a row that the caller may see and that is the last version of its id, null for others. Row-level security alone would
--- let an older version stand in for a hidden one.
+-- True if the row is the last version of its id and the caller may see it, otherwise null. With row-level security alone, an
+-- older version could take the place of a hidden one.
 CREATE FUNCTION ledger.is_last(tenant text, span uuid, version integer) RETURNS boolean
 LANGUAGE plpgsql STABLE SECURITY DEFINER COST 1000 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -295,7 +300,7 @@ BEGIN
   RETURN NULL;
 END $$;
 
--- Transactions that have written and not ended, with the database that each is in. One that ends meanwhile is not listed.
+-- Transactions that have written and have not ended, each with its database. One that ends during the query is not listed.
 CREATE FUNCTION ledger.running_transactions() RETURNS TABLE (xid xid, database name, pid integer) LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
   SELECT l.transactionid, d.datname, l.pid FROM pg_locks l
@@ -305,14 +310,15 @@ SET search_path = pg_catalog, pg_temp AS $$
   UNION ALL SELECT p.transaction, p.database, NULL FROM pg_prepared_xacts p
 $$;
 
--- Everything of the current epoch with a smaller transaction id has ended, committed or not: append order is final up to here.
--- Transactions in other databases write nothing here and hold nothing up; those whose database is unknown do.
+-- The transaction id below which append order is final: all transactions of the current epoch with a smaller id have ended,
+-- committed or not. Transactions in other databases write nothing here and are ignored. A transaction whose database is unknown
+-- counts as one of this database.
 CREATE FUNCTION ledger.horizon() RETURNS xid8 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   snapshot pg_snapshot := pg_current_snapshot();
   oldest xid8;
 BEGIN
-  -- A replica lists no transactions as running: it knows only up to where all have ended.
+  -- A replica lists no running transactions. It knows only up to which id all have ended.
   IF pg_is_in_recovery() THEN
     RETURN pg_snapshot_xmin(snapshot);
   END IF;
@@ -325,7 +331,8 @@ BEGIN
   RETURN coalesce(oldest, pg_snapshot_xmax(snapshot));
 END $$;
 
--- What keeps append order from being final, oldest first: backends, and prepared transactions, which have none.
+-- The transactions that keep append order from being final, oldest first, at most 8. Prepared transactions have no backend, so
+-- their pid is null.
 CREATE FUNCTION ledger.holders() RETURNS TABLE (pid integer, xid text) LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
   SELECT r.pid, running::text FROM pg_snapshot_xip(pg_current_snapshot()) AS running
@@ -333,9 +340,9 @@ SET search_path = pg_catalog, pg_temp AS $$
   ORDER BY running LIMIT 8
 $$;
 
--- For the one poller of a host: up to where append order is final, hashes of the tenants with rows from a transaction on (null
--- where that is another epoch's, or there are too many), and whether there are rows beyond what is final. No tenant is named
--- and no row is shown.
+-- For the poller of a host. Returns up to where append order is final; hashes of the tenants that have rows from a transaction
+-- on (null if that transaction is of another epoch, or if there are too many rows); and whether there are rows that are not
+-- final yet. It names no tenant and shows no row.
 CREATE FUNCTION ledger.news(after_epoch integer, after_xid xid8)
 RETURNS TABLE (epoch integer, horizon xid8, tenants bigint[], unsettled boolean)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -344,18 +351,18 @@ DECLARE
   e integer := (SELECT max(o.epoch) FROM ledger.epochs o);
 BEGIN
   RETURN QUERY
-    -- The limit also keeps the planner on the index, whatever it believes about the parameters.
+    -- The limit also makes the planner use the index, whatever it estimates for the parameters.
     WITH new AS MATERIALIZED (SELECT u.tenant_id FROM ledger.universal_registry u
       WHERE u.epoch = e AND u.xid >= after_xid AND u.xid < h ORDER BY u.epoch, u.xid, u.pos LIMIT 1001)
     SELECT e, h,
       CASE WHEN after_epoch = e AND (SELECT count(*) FROM new) <= 1000 THEN
         ARRAY(SELECT DISTINCT hashtextextended(n.tenant_id, 0) FROM new n) END,
-      -- No EXISTS: it has no order, and where nothing is unsettled it would read the table to find that out.
+      -- EXISTS has no order, so if all rows are final it would read the whole table to find that out.
       (SELECT true FROM ledger.universal_registry u WHERE u.epoch = e AND u.xid >= h
         ORDER BY u.epoch, u.xid, u.pos LIMIT 1) IS NOT NULL;
 END $$;
 
--- Which cluster this is, and which of its histories.
+-- The identity of this cluster and of its timeline. Null on a replica, and if the service hides it.
 CREATE FUNCTION ledger.cluster() RETURNS text LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   history text := '?';
@@ -366,16 +373,17 @@ BEGIN
   BEGIN
     history := substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8);
   EXCEPTION WHEN OTHERS THEN
-    -- Managed services hide it.
+    -- Managed services may hide the timeline.
   END;
   RETURN (SELECT system_identifier FROM pg_control_system()) || '/' || history;
 EXCEPTION WHEN OTHERS THEN
-  -- So they may this; epochs are then opened by hand.
+  -- They may hide this as well. Epochs are then opened by hand (`logline migrate --new-epoch`).
   RETURN NULL;
 END $$;
 
--- Begins a new epoch where the ledger finds itself in another cluster than it last wrote in (restored, promoted, upgraded), or
--- where it is told to. The default is a constant: what is inserted from now on has the new epoch, at no cost.
+-- Begins a new epoch if the ledger is in another cluster than the one it last wrote in (restored, promoted, upgraded), or if
+-- `forced`. The epoch is the default of its column, which is a constant: rows that are inserted from now on have the new epoch,
+-- at no cost.
 CREATE FUNCTION ledger.open_epoch(forced boolean) RETURNS integer LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '5s' AS $$
 DECLARE
@@ -383,7 +391,7 @@ DECLARE
   last ledger.epochs;
 BEGIN
   SELECT * INTO last FROM ledger.epochs ORDER BY epoch DESC LIMIT 1;
-  -- Where the service hides which cluster this is, only whoever is told can know.
+  -- If the service hides the identity of the cluster, it counts as unchanged. Only `forced` then opens an epoch.
   here := coalesce(here, last.cluster, '?');
   IF pg_is_in_recovery() OR (last.cluster = here AND NOT forced) THEN
     RETURN last.epoch;
@@ -399,7 +407,7 @@ BEGIN
 END $$;
 INSERT INTO ledger.epochs (epoch, cluster) VALUES (1, coalesce(ledger.cluster(), '?'));
 
--- Functions are executable by everybody unless that is taken back.
+-- By default everybody may execute a function, so that is revoked.
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA ledger, app FROM PUBLIC;
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA ledger, app TO logline_app, logline_runtime, logline_operator;
 REVOKE EXECUTE ON FUNCTION ledger.open_epoch(boolean) FROM logline_app, logline_runtime, logline_operator;

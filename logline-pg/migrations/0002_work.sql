@@ -1,5 +1,5 @@
--- Open work, what stands, and counters: tables that follow from the registry and change in the statement that adds a row to it. Nobody
--- writes or reads them but the functions below. Runs as logline_owner inside the migration's transaction.
+-- Open work, active spans, and quota counters. These tables follow from the registry, and change in the statement that adds a
+-- row to it. Only the functions below read or write them. Runs as logline_owner inside the migration's transaction.
 
 CREATE TABLE ledger.work (
   tenant_id text        COLLATE "C" NOT NULL,
@@ -14,7 +14,7 @@ CREATE TABLE ledger.work (
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02);
 CREATE INDEX work_ready ON ledger.work (tenant_id, priority, ready_at, id);
 
--- `logline_core::ledger::Standing`: what hosts attend to without a request.
+-- Active spans, which hosts attend to without a request: `logline_core::ledger::ActiveKind`.
 CREATE TABLE ledger.active (
   kind      text    COLLATE "C" NOT NULL,
   tenant_id text    COLLATE "C" NOT NULL,
@@ -25,7 +25,7 @@ CREATE TABLE ledger.active (
   CONSTRAINT active_span PRIMARY KEY (kind, tenant_id, id)
 );
 
--- One row for a tenant and quota, of the last day on which it was used.
+-- One row per tenant and quota, for the last day on which it was used.
 CREATE TABLE ledger.quota (
   tenant_id text   COLLATE "C" NOT NULL,
   key       text   COLLATE "C" NOT NULL,
@@ -44,11 +44,12 @@ CREATE POLICY owner_works ON ledger.work TO logline_owner USING (true) WITH CHEC
 CREATE POLICY owner_active ON ledger.active TO logline_owner USING (true) WITH CHECK (true);
 CREATE POLICY owner_counts ON ledger.quota TO logline_owner USING (true) WITH CHECK (true);
 
--- The ledger's day. Constant within a transaction.
+-- The ledger's day, in UTC. Constant within a transaction.
 CREATE FUNCTION ledger.today() RETURNS date LANGUAGE sql STABLE
 RETURN (now() AT TIME ZONE 'UTC')::date;
 
--- `logline_core::ledger::work::Place`: how a number and a time are read from metadata. What is neither is null.
+-- How a number and a time are read from metadata, as in `logline_core::request::QueueEntry`. Null if the value is not a number
+-- or not a time.
 CREATE FUNCTION ledger.number_in(metadata jsonb, name text, highest numeric) RETURNS numeric LANGUAGE sql IMMUTABLE
 RETURN CASE WHEN jsonb_typeof(metadata -> name) = 'number'
   THEN greatest(0, least(highest, trunc((metadata ->> name)::numeric))) END;
@@ -64,22 +65,22 @@ EXCEPTION WHEN data_exception THEN
   RETURN NULL;
 END $$;
 
--- A version with which a worker takes a request. Only the runtime writes such.
+-- Whether a version is a claim, with which a worker takes a request. Only the runtime writes claims.
 CREATE FUNCTION ledger.is_claim(prev_hash text, status text, is_deleted boolean) RETURNS boolean LANGUAGE sql IMMUTABLE
 RETURN prev_hash IS NOT NULL AND status IS NOT DISTINCT FROM 'running' AND NOT is_deleted;
 
--- When a request can be claimed: the end of its lease, or its due time.
+-- When a request can be claimed: at the end of its lease, or at its due time.
 CREATE FUNCTION ledger.ready_at(claimed boolean, metadata jsonb, at timestamptz) RETURNS timestamptz LANGUAGE sql VOLATILE
 RETURN CASE WHEN claimed
   THEN clock_timestamp() + coalesce(ledger.number_in(metadata, 'lease_ms', 86400000), 60000)::float8 * interval '1 ms'
   ELSE coalesce(ledger.time_in(metadata, 'due_at'), least(at, clock_timestamp())) END;
 
--- A version with which an attempt ends that came to a result, or was cancelled. Only the runtime writes such.
+-- Whether a version ends an attempt, with a result or because it was cancelled. Only the runtime writes such versions.
 CREATE FUNCTION ledger.ends_attempt(prev_hash text, did text, is_deleted boolean) RETURNS boolean LANGUAGE sql IMMUTABLE
 RETURN prev_hash IS NOT NULL AND coalesce(did IN ('completed', 'failed', 'gave_up', 'cancelled'), false) AND NOT is_deleted;
 
--- `logline_core::ledger::Charges::of`, for one day: the quotas of which a claim uses a unit, or the units that an attempt has used.
--- (plpgsql keeps the plan; a set from a SQL function is planned at every call.)
+-- As `logline_core::request::Charges::of`, for one day: the quotas of which a claim uses one unit, or the units that an attempt
+-- has used. (plpgsql keeps the plan. A set from an SQL function is planned at every call.)
 CREATE FUNCTION ledger.charges(claimed boolean, metadata jsonb, day date) RETURNS TABLE (key text, units bigint) LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -113,7 +114,8 @@ DECLARE
   claimed boolean := ledger.is_claim(NEW.prev_hash, NEW.status, NEW.is_deleted);
   charge record;
 BEGIN
-  IF claimed OR (NEW.status = 'scheduled' AND NOT NEW.is_deleted) THEN
+  -- The last seq has no successor: no worker could ever claim or close such a request.
+  IF (claimed OR (NEW.status = 'scheduled' AND NOT NEW.is_deleted)) AND NEW.seq < 2147483647 THEN
     INSERT INTO ledger.work AS w (tenant_id, id, seq, owner_id, curr_hash, priority, ready_at, leased)
     VALUES (NEW.tenant_id, NEW.id, NEW.seq, NEW.owner_id, NEW.curr_hash,
       coalesce(ledger.number_in(NEW.metadata, 'priority', 9), 5),
@@ -137,7 +139,7 @@ END $$;
 CREATE TRIGGER ur_work AFTER INSERT ON ledger.universal_registry
 FOR EACH ROW WHEN (NEW.entity_type = 'request') EXECUTE FUNCTION ledger.keep_work();
 
--- What a last version stands for, null for nothing.
+-- The kind as which a last version is active; null if it is not active.
 CREATE FUNCTION ledger.active_as(entity_type text, status text, is_deleted boolean) RETURNS text LANGUAGE sql IMMUTABLE
 RETURN CASE WHEN is_deleted THEN NULL
   WHEN entity_type = 'function' AND status = 'scheduled' THEN 'schedule'
@@ -162,7 +164,7 @@ END $$;
 CREATE TRIGGER ur_active AFTER INSERT ON ledger.universal_registry
 FOR EACH ROW WHEN (NEW.entity_type IN ('function', 'policy')) EXECUTE FUNCTION ledger.keep_active();
 
--- What stands, of all tenants. For hosts, as `claimable`.
+-- The active spans of one kind, of all tenants. For hosts, as `claimable`.
 CREATE FUNCTION ledger.list_active(of_kind text, after_tenant text, after_id uuid, most integer)
 RETURNS TABLE (tenant_id text, owner_id text, id uuid, seq integer, curr_hash text)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -170,8 +172,9 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
   WHERE s.kind = of_kind AND (s.tenant_id, s.id) > (after_tenant, after_id) ORDER BY s.tenant_id, s.id LIMIT least(most, 1000)
 $$;
 
--- Due work that nobody has leased, tenant by tenant, beginning after one and going around. For hosts: no tenant's identity is
--- asked for, and nothing of what requests say is told. Its cost grows with the tenants that have open work.
+-- Due requests that nobody has leased, tenant by tenant, beginning after one tenant and wrapping around. For hosts: it needs no
+-- tenant's identity, and shows nothing of the content of requests. Its cost grows with the number of tenants that have open
+-- work.
 CREATE FUNCTION ledger.claimable(after text, most integer)
 RETURNS TABLE (turn integer, tenant_id text, owner_id text, id uuid, seq integer, curr_hash text)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -208,12 +211,13 @@ BEGIN
   END LOOP;
 END $$;
 
--- The same, and what is told is not due for others for a while: each tenant's share, then whatever is left. Rows that somebody
--- else is about to take are passed over. The commit waits for no disk: a hold that a crash loses costs a race.
+-- As `claimable`, but what it returns is not due for others until the hold ends. Each tenant gets its share first, then what is
+-- left. Rows that another host is taking at the same time are skipped. The commit does not wait for the disk: if a crash loses
+-- a hold, workers only race for the request.
 CREATE FUNCTION ledger.hold_due(after text, most integer, hold_ms bigint)
 RETURNS TABLE (turn integer, tenant_id text, id uuid, seq integer)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
--- What is planned while the table is small is kept when it has grown.
+-- A plan that is made while the table is small is kept when the table has grown, so it must use the index from the start.
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
@@ -260,7 +264,7 @@ BEGIN
       level := 10;
       LOOP
         EXIT WHEN quota <= 0;
-        -- Few tenants use more than one priority.
+        -- Only priorities that occur are read. Few tenants use more than one.
         level := (SELECT w.priority FROM ledger.work w WHERE w.tenant_id = tenants[i] AND w.priority < level
           ORDER BY w.priority DESC LIMIT 1);
         EXIT WHEN level IS NULL;
@@ -277,8 +281,8 @@ BEGIN
   END LOOP;
 END $$;
 
--- Due work with the rows, each in the identity of its tenant's runtime, and the hash of the last version of what each asks. Not
--- with the owner's rights: row-level security holds.
+-- Due work with its rows, each read with the identity of its tenant's runtime, and the hash of the last version of the function
+-- that each request names. It does not have the owner's rights, so row-level security applies.
 CREATE FUNCTION ledger.take(after text, most integer, hold_ms bigint)
 RETURNS TABLE (turn integer, function_hash text, request ledger.universal_registry)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -299,7 +303,7 @@ BEGIN
     GROUP BY found.turn, found.tenant_id ORDER BY found.turn
   LOOP
     PERFORM ledger.identify('logline_runtime', work.tenant_id, '', '');
-    -- Asked for the last of an id, the planner takes the primary key, also where it knows nothing of the table yet.
+    -- With this order the planner uses the primary key, even if the table has no statistics yet.
     RETURN QUERY SELECT work.turn,
       (SELECT CASE WHEN NOT f.is_deleted THEN f.curr_hash END FROM ledger.universal_registry f
         WHERE f.tenant_id = work.tenant_id AND f.id = (last.span).parent_id ORDER BY f.seq DESC LIMIT 1),
@@ -311,20 +315,20 @@ BEGIN
   END LOOP;
 END $$;
 
--- Whether a request with this last version is due and nobody has leased it.
+-- Whether the request with this last version is due and not leased.
 CREATE FUNCTION ledger.is_due(tenant text, request uuid, version integer, hash text) RETURNS boolean LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
   SELECT EXISTS (SELECT FROM ledger.work w WHERE w.tenant_id = tenant AND w.id = request AND w.seq = version AND w.curr_hash = hash
     AND w.ready_at <= clock_timestamp() AND ledger.is_within(tenant))
 $$;
 
--- Extends the lease of a claim that is the last version still.
+-- Extends the lease of a claim, if the claim is still the last version.
 CREATE FUNCTION ledger.heartbeat(tenant text, request uuid, version integer, hash text, lease_ms bigint) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   kept boolean;
 BEGIN
-  -- Twice: what a rebuild has made anew while the first waited for it, only a new snapshot shows.
+  -- Tries twice. If the first UPDATE waited for a rebuild, only a new snapshot shows the rows that the rebuild made.
   FOR attempt IN 1 .. 2 LOOP
     UPDATE ledger.work w SET ready_at = clock_timestamp() + lease_ms * interval '1 ms'
     WHERE w.tenant_id = tenant AND w.id = request AND w.seq = version AND w.curr_hash = hash AND w.leased
@@ -335,15 +339,15 @@ BEGIN
   RETURN kept;
 END $$;
 
--- What a tenant has used today.
+-- How many units of a quota a tenant has used today.
 CREATE FUNCTION ledger.used(tenant text, quota_key text) RETURNS bigint LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
   SELECT coalesce((SELECT q.used FROM ledger.quota q
     WHERE q.tenant_id = tenant AND q.key = quota_key AND q.day = ledger.today() AND ledger.is_within(tenant)), 0)
 $$;
 
--- What tenants have used today, locked until the transaction ends, in the order of their names: who claims under a limit asks
--- first. `n` numbers the arguments.
+-- What tenants have used today. The counters are locked, in the order of tenant names, until the transaction ends. An append
+-- that must lock counters calls this first. `n` numbers the arguments.
 CREATE FUNCTION ledger.hold_counters(tenants text[], keys text[]) RETURNS TABLE (n bigint, used bigint, day text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' AS $$
 BEGIN
@@ -351,7 +355,7 @@ BEGIN
   SELECT DISTINCT a.tenant COLLATE "C" AS tenant, a.key COLLATE "C" AS key, ledger.today(), 0
   FROM unnest(tenants, keys) AS a(tenant, key) WHERE ledger.is_within(a.tenant) ORDER BY 1, 2
   ON CONFLICT (tenant_id, key) DO UPDATE SET day = EXCLUDED.day, used = 0 WHERE q.day < EXCLUDED.day;
-  -- While this waited for the counter midnight passed: the day of this transaction is over.
+  -- Midnight passed while this waited for the counter: the day of this transaction is over.
   IF EXISTS (SELECT FROM unnest(tenants, keys) AS a(tenant, key)
     JOIN ledger.quota q ON q.tenant_id = a.tenant AND q.key = a.key WHERE q.day > ledger.today()) THEN
     RAISE EXCEPTION 'the day of this transaction is over'
@@ -362,11 +366,11 @@ BEGIN
   JOIN ledger.quota q ON q.tenant_id = a.tenant AND q.key = a.key WHERE ledger.is_within(a.tenant);
 END $$;
 
--- Makes the tables anew. Appends wait meanwhile.
+-- Rebuilds the tables from the registry. Appends wait meanwhile.
 CREATE FUNCTION ledger.rebuild_work() RETURNS TABLE (open bigint, active bigint, counters bigint) LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  -- In the order in which appends that hold counters take them.
+  -- In the order in which appends that lock counters take these locks.
   LOCK TABLE ledger.quota, ledger.work, ledger.active, ledger.universal_registry IN SHARE ROW EXCLUSIVE MODE;
   DELETE FROM ledger.work;
   DELETE FROM ledger.active;
@@ -381,7 +385,7 @@ BEGIN
     ledger.ready_at(l.claimed, l.metadata, l.at), l.claimed
   FROM (SELECT DISTINCT ON (u.tenant_id, u.id) u.*, ledger.is_claim(u.prev_hash, u.status, u.is_deleted) AS claimed
     FROM ledger.universal_registry u WHERE u.entity_type = 'request' ORDER BY u.tenant_id, u.id, u.seq DESC) l
-  WHERE l.claimed OR (l.status = 'scheduled' AND NOT l.is_deleted);
+  WHERE (l.claimed OR (l.status = 'scheduled' AND NOT l.is_deleted)) AND l.seq < 2147483647;
   INSERT INTO ledger.quota (tenant_id, key, day, used)
   SELECT u.tenant_id, c.key, ledger.today(), sum(c.units)::bigint
   FROM (SELECT r.*, ledger.is_claim(r.prev_hash, r.status, r.is_deleted) AS claimed FROM ledger.universal_registry r
@@ -392,7 +396,8 @@ BEGIN
   RETURN QUERY SELECT (SELECT count(*) FROM ledger.work), (SELECT count(*) FROM ledger.active), (SELECT count(*) FROM ledger.quota);
 END $$;
 
--- How much the tables have wrong: all that they list, and of open requests of those that it should list each tenant's newest 100.
+-- How many rows of the tables are wrong. All rows that the tables have are checked. Open requests that are missing are looked
+-- for among the newest 100 requests of each tenant.
 CREATE FUNCTION ledger.stray_work() RETURNS bigint LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
   WITH RECURSIVE tenants AS (
@@ -412,6 +417,7 @@ SET search_path = pg_catalog, pg_temp AS $$
       SELECT u.* FROM ledger.universal_registry u WHERE u.tenant_id = t.tenant_id AND u.entity_type = 'request'
       ORDER BY u.epoch DESC, u.xid DESC, u.pos DESC LIMIT 100) u
     WHERE (ledger.is_claim(u.prev_hash, u.status, u.is_deleted) OR (u.status = 'scheduled' AND NOT u.is_deleted))
+      AND u.seq < 2147483647
       AND NOT EXISTS (SELECT FROM ledger.universal_registry v
         WHERE v.tenant_id = u.tenant_id AND v.id = u.id AND v.seq > u.seq)
       AND NOT EXISTS (SELECT FROM ledger.work w WHERE w.tenant_id = u.tenant_id AND w.id = u.id AND w.seq = u.seq))

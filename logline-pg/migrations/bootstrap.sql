@@ -1,4 +1,4 @@
--- What must be there before a migration can run.
+-- Creates what must exist before a migration can run.
 CREATE EXTENSION IF NOT EXISTS "uuid-ossp";
 CREATE SCHEMA IF NOT EXISTS ledger AUTHORIZATION logline_owner;
 CREATE SCHEMA IF NOT EXISTS app AUTHORIZATION logline_owner;

@@ -1,5 +1,5 @@
--- Roles belong to the cluster: another database may have made them, or be about to.
--- NOINHERIT: what a role may do besides its own work, it does by taking the other role, never by the way.
+-- Roles belong to the cluster: another database may have created them already, or may create them at the same time.
+-- NOINHERIT: a role has the rights of another role only while it has taken that role.
 DO $do$
 DECLARE
   name text;
@@ -14,8 +14,8 @@ BEGIN
       END;
     END IF;
   END LOOP;
-  -- A worker reads for its guests as a user; an operator reads the trust root as the runtime of `system`. Each scope contains
-  -- the next, so this gives nobody a row that they did not have.
+  -- A worker reads for its guests as a user. An operator reads the trust root as the runtime of `system`. Each scope contains
+  -- the next, so this shows nobody a row that they could not see before.
   FOREACH pair SLICE 1 IN ARRAY ARRAY[['logline_app', 'logline_runtime'], ['logline_runtime', 'logline_operator']] LOOP
     IF NOT pg_has_role(pair[2], pair[1], 'MEMBER') THEN
       BEGIN

@@ -124,7 +124,7 @@ impl Admission {
             let (number, used): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
             let day: &str = row.try_get(2)?;
             let today =
-                day.parse().map_err(|e| LedgerError::Refused { reason: format!("the server returned the invalid day `{day}`: {e}") })?;
+                day.parse().map_err(|e| LedgerError::Refused { reason: format!("invalid server date `{day}`: {e}") })?;
             let counters = self.counters.get_or_insert_with(|| Counters { today, used: HashMap::new() });
             if let Some(name) = usize::try_from(number - 1).ok().and_then(|index| named.get(index)) {
                 counters.used.insert(name.clone(), used.try_into().unwrap_or(0));

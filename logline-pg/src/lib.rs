@@ -302,7 +302,7 @@ impl Ledger for PgLedger {
         if waiting > 0 && waiting.saturating_add(bytes) > MAX_QUEUED_BYTES {
             queued.fetch_sub(bytes, Ordering::Relaxed);
             return Err(LedgerError::Unavailable {
-                reason: format!("{waiting} bytes are already waiting to be written: retry later"),
+                reason: format!("{waiting} bytes are already waiting to be written"),
                 source: None,
             });
         }

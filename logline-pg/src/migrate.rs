@@ -106,7 +106,7 @@ async fn apply(connection: &mut PgConnection, new_epoch: bool) -> Result<Migrate
     transaction.execute(BECOME_OWNER).await.map_err(from_sqlx)?;
     let granted = transaction.fetch_one("SELECT current_setting('logline.granted') = 'yes'").await;
     let granted: bool = granted.and_then(|row| row.try_get(0)).map_err(from_sqlx)?;
-    // Only a member of the owner is sure to have the right to read the version.
+    // As a member of the owner the login has the right to read the version, whatever its other roles.
     let from = version(&mut transaction).await?;
     check(from)?;
     if from < newest() {

@@ -1,4 +1,4 @@
-//! How to connect to a ledger in PostgreSQL, and how to use the connections.
+//! Options for connecting to a ledger in PostgreSQL.
 
 use std::fmt::Display;
 use std::time::Duration;

@@ -21,7 +21,7 @@ const MAX_PAGE_BYTES: usize = 4 << 20;
 /// How many rows a page fetches first. Their size decides how many more it fetches at once.
 const FIRST_CHUNK: usize = 16;
 
-/// A query of a scope.
+/// A query, and the scope that sends it.
 pub(crate) struct Select<'a> {
     query: &'a Query,
     scope: &'a Scope,
@@ -40,7 +40,7 @@ const LAST_XID: &str = "'18446744073709551615'::xid8";
 /// Where a chunk begins.
 ///
 /// One statement reads one epoch. For the index, a comparison with the whole of (epoch, transaction, position) would be the
-/// same. But the planner estimates it by its first column, which has nearly always the same value, and then prefers any other
+/// same. But the planner estimates it by its first column, which almost always has the same value, and then prefers any other
 /// plan.
 enum Start {
     /// At the first row of an epoch, in the query's order. `None` is the current epoch.
@@ -69,7 +69,7 @@ impl Statement {
     where
         T: sqlx::Encode<'q, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
     {
-        let unfit = |e: sqlx::error::BoxDynError| LedgerError::Refused { reason: format!("a value of the query cannot be encoded: {e}") };
+        let unfit = |e: sqlx::error::BoxDynError| LedgerError::Refused { reason: format!("a value cannot be encoded: {e}") };
         self.arguments.add(value).map_err(unfit)?;
         self.bound += 1;
         Ok(format!("${}", self.bound))

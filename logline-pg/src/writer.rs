@@ -141,7 +141,7 @@ impl Writer {
             }
             tracing::debug!(%error, tries, "a group of appends lost a race; trying again");
         }
-        let reason = format!("other writers were faster {MAX_TRIES} times: retry later");
+        let reason = format!("other writers were faster {MAX_TRIES} times");
         Err(Stop { error: LedgerError::Unavailable { reason, source: None }, apart: false })
     }
 

@@ -1,4 +1,4 @@
-//! From what a policy wants done to the drafts that do it.
+//! Turns the actions of a policy into drafts.
 
 use chrono::NaiveDate;
 use logline_core::Failure;
@@ -13,10 +13,10 @@ use uuid::Uuid;
 use crate::POLICY_DUE;
 use crate::action::Action;
 
-/// Policies that follow from each other, at most: what a policy brings about at this depth is no policy's input.
+/// The most policies that may follow from each other. No policy acts on a span of this depth.
 pub const MAX_DEPTH: u64 = 8;
 
-/// What follows from one action.
+/// The result of one action.
 pub(super) enum Consequence {
     /// A span to write.
     Write(Box<Effect>),
@@ -24,15 +24,15 @@ pub(super) enum Consequence {
     Count(Tally),
 }
 
-/// A span to write.
+/// A span to write, and whether it may exist already.
 #[derive(Debug, Clone)]
 pub(super) struct Effect {
     pub(super) draft: Draft,
-    /// Whether it may stand there already, for another span.
+    /// Whether its id comes from a key, so that an earlier span may already have caused it.
     pub(super) is_keyed: bool,
 }
 
-/// Something to be counted.
+/// One value to count in a metric.
 #[derive(Debug, Clone)]
 pub(super) struct Tally {
     pub(super) id: Uuid,
@@ -42,18 +42,18 @@ pub(super) struct Tally {
     pub(super) value: f64,
 }
 
-/// Who decided, about what.
+/// The policy that decided, and the span that it decided about.
 #[derive(Clone, Copy)]
 pub(super) struct Cause<'a> {
     pub(super) policy: &'a SignedSpan,
     pub(super) span: &'a SignedSpan,
-    /// Policies that `span` follows from.
+    /// How many policies `span` follows from.
     pub(super) depth: u64,
-    /// When.
+    /// The time of the decision. It becomes `at` of the effects.
     pub(super) now: Timestamp,
 }
 
-/// How many policies a span follows from. Only the runtime's word counts: anybody may write metadata.
+/// How many policies a span follows from. Anybody can write metadata, so it counts only if a runtime key signed the span.
 pub(super) fn depth(span: &SignedSpan, authorities: &Authorities) -> u64 {
     if !authorities.has(&span.seal.public_key, Role::Runtime, &span.tenant_id, span.at) {
         return 0;
@@ -61,9 +61,9 @@ pub(super) fn depth(span: &SignedSpan, authorities: &Authorities) -> u64 {
     request::cause(span).and_then(|cause| cause.get("depth")).and_then(Value::as_u64).unwrap_or(0)
 }
 
-/// Whether what a template says can be emitted, as far as it says it without expressions.
+/// Checks whether a policy may emit these columns. Values that are expressions are checked after their evaluation.
 pub(super) fn check_emitted(columns: &Value) -> Result<(), String> {
-    let Value::Object(columns) = columns else { return Err("`emit` is an object of columns".to_owned()) };
+    let Value::Object(columns) = columns else { return Err("`emit` must be an object of columns".to_owned()) };
     if let Some(column) = HOST_COLUMNS.iter().find(|column| columns.contains_key(**column)) {
         return Err(format!("column `{column}` is set by the host: leave it out"));
     }
@@ -76,7 +76,7 @@ pub(super) fn check_emitted(columns: &Value) -> Result<(), String> {
 
 fn check_type(entity_type: &str) -> Result<(), String> {
     if entity_type == "request" {
-        return Err("a policy asks for executions with `run`, not by emitting requests".to_owned());
+        return Err("a policy cannot emit a request: submit it with `run`".to_owned());
     }
     if !roles::is_emitted_by_policies(entity_type) {
         return Err(format!("type `{entity_type}` cannot be emitted by a policy"));
@@ -85,7 +85,7 @@ fn check_type(entity_type: &str) -> Result<(), String> {
 }
 
 impl Cause<'_> {
-    /// What is said of the policy in everything that it brings about.
+    /// The value of `metadata.policy` in every effect: the policy, the span that it decided about, and the new depth.
     pub(super) fn to_value(self) -> Value {
         let reference = |span: &SignedSpan| json!({"id": span.id.to_string(), "seq": span.seq, "curr_hash": span.seal.curr_hash.to_string()});
         let mut cause = reference(self.policy);
@@ -107,10 +107,10 @@ impl Cause<'_> {
         }
     }
 
-    /// The draft of one action, the `index`th about the span.
+    /// Builds the result of one action. `index` is its position in the list of actions about the span.
     ///
     /// # Errors
-    /// Why it cannot be written.
+    /// Code `invalid_draft` if the span could not be stored.
     pub(super) fn effect(self, action: Action, index: usize, rules: &Rules) -> Result<Consequence, Failure> {
         match action {
             Action::Emit { columns, key } => {
@@ -134,7 +134,7 @@ impl Cause<'_> {
             Action::Count { this, key, labels, value } => {
                 let id = ids::derive("policy_count", &[&self.policy.tenant_id, &self.policy.id.to_string(), &this, &key]);
                 let tally = Tally { id, this, key, labels, value };
-                // What cannot be written is found out now, while it is known whose doing it is.
+                // Validated now, because here it is known which span caused an invalid metric.
                 tally.draft(1, value, None, self).validate(rules).map_err(|e| Failure::new("invalid_draft", e.to_string()))?;
                 Ok(Consequence::Count(tally))
             }
@@ -143,7 +143,7 @@ impl Cause<'_> {
 
     fn emitted(self, columns: Map<String, Value>, key: Option<&str>, index: usize) -> Result<Draft, Failure> {
         let invalid = |reason: String| Failure::new("invalid_draft", reason);
-        // Columns without a value are no columns.
+        // A column that is null counts as absent.
         let columns = Value::Object(columns.into_iter().filter(|(_, value)| !value.is_null()).collect());
         check_emitted(&columns).map_err(invalid)?;
         let has = |name: &str| columns.get(name).is_some();
@@ -179,7 +179,7 @@ impl Cause<'_> {
         Ok(draft.meta(CAUSE, cause).deterministic())
     }
 
-    /// The request to look at the span again.
+    /// Builds the request to decide about the span again at `due`.
     pub(super) fn later(self, due: Timestamp) -> Effect {
         let policy = self.policy;
         let time = due.to_string();
@@ -204,7 +204,7 @@ impl Cause<'_> {
         Effect { draft: draft.deterministic(), is_keyed: false }
     }
 
-    /// What is recorded, once a day for this version of the policy, where it could not do what it wanted.
+    /// Builds the violation that is recorded if the policy could not act. It is recorded once a day for each version of the policy.
     pub(super) fn violation(self, what: &str, failure: &Failure, day: NaiveDate) -> Effect {
         let policy = self.policy;
         let (id, hash, day) = (policy.id.to_string(), policy.seal.curr_hash.to_string(), day.to_string());
@@ -227,18 +227,18 @@ impl Cause<'_> {
     }
 }
 
-/// The largest number up to which every whole one can be told: a sum stays there.
+/// 2^53−1: up to here a double represents every whole number exactly. Sums stop here.
 const EXACT: f64 = 9_007_199_254_740_991.0;
 
-/// A number as its canonical form shows it: whole where it is whole.
+/// The JSON of a number. A whole number becomes an integer, as in the canonical form.
 fn shown(number: f64) -> Value {
     #[allow(clippy::cast_possible_truncation, reason = "whole, and within ±2^53")]
     if number.fract() == 0.0 { json!(number.clamp(-EXACT, EXACT) as i64) } else { json!(number) }
 }
 
 impl Tally {
-    /// The next version of the metric, or its first: what was counted in one page, added to what stands there. `cause` is the
-    /// deepest of what was counted.
+    /// Builds the next version of the metric, or the first. The counts of one batch are added to those of `before`. `cause` has the
+    /// greatest depth of the counted spans.
     pub(super) fn draft(&self, count: u64, sum: f64, before: Option<&VerifiedSpan>, cause: Cause<'_>) -> Draft {
         let policy = cause.policy;
         let number = |name: &str| before.and_then(|span| span.output.as_ref()?.get(name)?.as_f64()).unwrap_or(0.0);

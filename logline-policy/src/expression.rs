@@ -1,4 +1,4 @@
-//! CEL expressions: compiled and checked when a policy is published, never evaluated before their bound is known.
+//! CEL expressions. They are compiled and checked when a policy is published. None is evaluated before its cost bound is known.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,19 +13,20 @@ use serde_json::Value;
 use crate::bound::{Bound, Size, bound};
 use crate::value::to_cel;
 
-/// The longest expression, bytes.
+/// The longest expression, in bytes.
 const MAX_SOURCE: usize = 4096;
 
-/// The deepest expression, nodes within nodes.
+/// The deepest nesting of nodes in an expression.
 const MAX_DEPTH: usize = 100;
 
-/// What an evaluation may cost, in units of [`bound`]: all expressions of a policy together, about a tenth of a second.
+/// The most that all expressions of a policy together may cost, in units of [`bound`]. It is about a tenth of a second.
 pub(super) const MAX_COST: u64 = 1_000_000;
 
-/// A usual span, for telling at publication what would never do.
+/// The size of a typical span. A policy that is too costly even for that is refused at publication.
 pub(super) const USUAL: Size = Size { items: 80, bytes: 4096 };
 
-/// Everything an expression may call. Each is linear in what it is given; what is not (regular expressions, joins) is left out.
+/// Everything that an expression may call. Each call takes time linear in the size of its arguments. Others (regular expressions,
+/// joins) are left out.
 const FUNCTIONS: &[&str] = &[
     operators::CONDITIONAL,
     operators::LOGICAL_AND,
@@ -73,7 +74,7 @@ const FUNCTIONS: &[&str] = &[
 
 static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
 
-/// A compiled expression that names only what it may.
+/// A compiled expression. It uses only permitted variables and functions.
 pub(super) struct Expression {
     program: Program,
 }
@@ -85,16 +86,16 @@ impl std::fmt::Debug for Expression {
 }
 
 impl Expression {
-    /// Compiles `source`, which stands at `place`; it may name `variables`.
+    /// Compiles `source`. It may name `variables`. `place` is its path in the policy, for error messages.
     ///
     /// # Errors
-    /// Where it is wrong, as line and column, and why. Code `invalid_expression`.
+    /// Code `invalid_expression`. The message has line and column where they are known, and the reason.
     pub(super) fn compile(source: &str, place: &str, variables: &[&str]) -> Result<Self, Failure> {
         let invalid = |reason: String| Failure::new("invalid_expression", format!("{place}: {reason}"));
         if source.len() > MAX_SOURCE {
             return Err(invalid(format!("the expression has {} bytes, the limit is {MAX_SOURCE}", source.len())));
         }
-        // The parser is another's; were it to panic on some input, that input is refused.
+        // The parser is a dependency. If it panics on an input, that input is refused.
         let compiled = catch_unwind(AssertUnwindSafe(|| ENV.compile(source)));
         let program = compiled.map_err(|_| invalid("the expression cannot be read".to_owned()))?.map_err(|errors| {
             let first = errors.errors.first();
@@ -110,7 +111,7 @@ impl Expression {
         Ok(expression)
     }
 
-    /// Where a node stands in the source.
+    /// The line and column of a node in the source; empty if they are not known.
     fn position(&self, id: u64) -> String {
         let info = self.program.source_info();
         let Some((start, _)) = info.offset_for(id) else { return String::new() };
@@ -122,7 +123,7 @@ impl Expression {
 
     fn check(&self, node: &IdedExpr, known: &mut Vec<String>, depth: usize) -> Result<(), (u64, String)> {
         if depth > MAX_DEPTH {
-            return Err((node.id, format!("it is deeper than {MAX_DEPTH}: take it apart")));
+            return Err((node.id, format!("the expression has more than {MAX_DEPTH} levels: split it")));
         }
         let each = |parts: Vec<&IdedExpr>, known: &mut Vec<String>| {
             parts.into_iter().try_for_each(|part| self.check(part, known, depth + 1))
@@ -135,7 +136,7 @@ impl Expression {
                     return Ok(());
                 }
                 let named: Vec<_> = known.iter().filter(|name| !name.starts_with('@')).map(String::as_str).collect();
-                Err((node.id, format!("`{name}` is unknown: there are {}", named.join(", "))))
+                Err((node.id, format!("`{name}` is unknown: use one of {}", named.join(", "))))
             }
             Expr::Select(select) => self.check(&select.operand, known, depth + 1),
             Expr::List(list) if list.optional_indices.is_empty() => each(list.elements.iter().collect(), known),
@@ -163,15 +164,15 @@ impl Expression {
         }
     }
 
-    /// What it costs at most where its variables have these sizes.
+    /// The upper bounds if the variables have these sizes.
     pub(super) fn bound(&self, sizes: &BTreeMap<String, Size>) -> Bound {
         bound(self.program.expression(), sizes)
     }
 
-    /// Its value.
+    /// Evaluates the expression.
     ///
     /// # Errors
-    /// Why there is none: code `evaluation_failed`.
+    /// Code `evaluation_failed` if it has no value. The message has the beginning of the source and the reason.
     pub(super) fn evaluate(&self, given: &Context<'_, '_>) -> Result<cel::Value, Failure> {
         self.program.execute(given).map_err(|error| {
             let source: String = self.program.source_info().source.chars().take(80).collect();
@@ -180,10 +181,10 @@ impl Expression {
     }
 }
 
-/// Names of types, to compare `type(x)` with.
+/// The names of types. `type(x)` can be compared with them.
 const TYPES: &[&str] = &["bool", "bytes", "double", "int", "list", "map", "null_type", "string", "type", "uint"];
 
-/// What expressions are evaluated with.
+/// Builds the context of an evaluation: `variables`, `now`, and `day`, the UTC day of `now`.
 pub(super) fn context(variables: &[(&str, &Value)], now: Timestamp) -> Context<'static, 'static> {
     let mut context = Context::with_env(Arc::clone(&ENV));
     for (name, value) in variables {

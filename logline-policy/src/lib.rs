@@ -28,14 +28,15 @@ pub use policy::{DEFAULT_EFFECTS_PER_DAY, Decision, Facts, Policy, PolicyValidat
 pub use seeds::{built_in_policies, install_policies, policy_id};
 pub use wasm::Sandboxed;
 
-/// The `this` of a request to decide about a span again, at a time that the policy has named.
+/// The column `this` of a request to decide about a span again at a time that the policy has named.
 pub const POLICY_DUE: &str = "policy.due";
 
-/// The name of kernel and loop, which share a function span.
+/// The name of the kernel and of the loop. Both boot from the same function span.
 const NAME: &str = "policy_agent";
 const VERSION: u32 = 1;
 
-/// Everything of this crate: the kernel and the loop `policy_agent`, what checks policies before they are published, and the seed.
+/// Everything in this crate: the kernel and the loop `policy_agent`, the validator that checks policies before they are published, and
+/// the seed of `policy_agent`.
 #[must_use]
 pub fn all() -> KernelSet {
     KernelSet::new().kernel(PolicyDue).service(PolicyAgent::default()).validator(PolicyValidator).seeds(seeds::kernels())

@@ -1,4 +1,4 @@
-//! A policy, compiled, and its decisions. Pure: carrying them out is the agent's.
+//! Compiled policies and their decisions. Nothing is written here: the agent carries decisions out.
 
 use std::collections::BTreeMap;
 
@@ -16,30 +16,30 @@ use crate::template::Template;
 use crate::wasm::{self, Sandboxed};
 use crate::{effects, value};
 
-/// What a policy may bring about in a day, unless it says otherwise.
+/// The most spans that a policy may write in a UTC day, if `content.effects_per_day` is absent.
 pub const DEFAULT_EFFECTS_PER_DAY: u64 = 10_000;
 
-/// Bytes of all actions about one span, with eight for every value.
+/// The most bytes of all actions about one span: the bytes of their texts, plus eight for every value.
 const MAX_ACTION_BYTES: u64 = 2 << 20;
 
-/// The most that it may say.
+/// The largest valid `content.effects_per_day`.
 const MAX_EFFECTS_PER_DAY: u64 = 10_000_000;
 
-/// Variables of every expression.
+/// The variables of an expression. With `content.due` there is no `facts`.
 const VARIABLES: &[&str] = &["span", "config", "now", "day", "facts"];
 
-/// What a policy may know besides the span: the same for every span of a page.
+/// What a policy gets besides the span, as `facts`. It is the same for every span of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Facts {
-    /// Attempts that the tenant has made today, and how many the manifest allows; zero for no limit.
+    /// How many attempts the tenant has made today (UTC).
     pub used: u64,
-    /// See `used`.
+    /// How many attempts a day the manifest allows. Zero means no limit.
     pub limit: u64,
 }
 
 impl Facts {
-    /// Attempts made today, and how many are allowed.
+    /// Creates facts from the attempts of today and the daily limit (zero for none).
     #[must_use]
     pub fn new(used: u64, limit: u64) -> Self {
         Self { used, limit }
@@ -54,20 +54,20 @@ impl Facts {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Decision {
-    /// Nothing.
+    /// Nothing follows.
     Pass,
-    /// These actions.
+    /// These actions follow, at least one.
     Act(Vec<Action>),
-    /// To look again at this time.
+    /// The policy decides again at this time.
     Later(Timestamp),
 }
 
-/// A policy that can decide.
+/// A policy that is compiled and can decide.
 #[derive(Debug)]
 pub struct Policy {
-    /// Types of spans that it is about; empty for all.
+    /// The entity types of spans that it concerns. Empty means all.
     on: Vec<String>,
-    /// Actions in a day.
+    /// The most spans that it may write in a UTC day.
     pub(crate) effects_per_day: u64,
     config: Value,
     code: Code,
@@ -80,14 +80,14 @@ enum Code {
         due: Option<Expression>,
         then: Vec<Template>,
     },
-    /// For the sandbox of this runtime.
+    /// Code that runs in the sandbox for `runtime`.
     Sandboxed {
         runtime: String,
         code: String,
     },
 }
 
-/// The `content` of a policy.
+/// The column `content` of a policy.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PolicyText {
@@ -102,8 +102,7 @@ impl Policy {
     /// Reads and compiles a policy.
     ///
     /// # Errors
-    /// What is wrong with it, with line and column where it is an expression: codes `invalid_policy`, `invalid_expression`,
-    /// `too_costly`.
+    /// Codes `invalid_policy`, `invalid_expression` (with line and column) and `too_costly`.
     pub fn of(span: &Span) -> Result<Self, Failure> {
         let invalid = |reason: String| Failure::new("invalid_policy", reason);
         let content = span.content.as_ref().ok_or_else(|| {
@@ -123,10 +122,10 @@ impl Policy {
         let config = span.input.clone().unwrap_or_else(|| json!({}));
         let code = match (span.language.as_deref(), when, then) {
             (Some("cel"), Some(when), Some(then)) => cel(&when, due.as_deref(), &then)?,
-            (Some("cel"), _, _) => return Err(invalid("a policy in cel has content.when and content.then".to_owned())),
+            (Some("cel"), _, _) => return Err(invalid("a policy in cel must have content.when and content.then".to_owned())),
             (Some("wasm"), None, None) if due.is_none() => {
                 let (Some(runtime), Some(code)) = (span.runtime.clone(), span.code.clone()) else {
-                    return Err(invalid("a policy in wasm has runtime and code, as a function".to_owned()));
+                    return Err(invalid("a policy in wasm must have runtime and code, as a function has".to_owned()));
                 };
                 Code::Sandboxed { runtime, code }
             }
@@ -135,7 +134,7 @@ impl Policy {
             }
             (language, _, _) => {
                 return Err(invalid(format!(
-                    "language `{}` is none of policies: use cel or wasm",
+                    "language `{}` is not supported for policies: use cel or wasm",
                     language.unwrap_or_default()
                 )));
             }
@@ -151,7 +150,7 @@ impl Policy {
         Ok(policy)
     }
 
-    /// Whether it is about spans of this type. Never about where policies have got to.
+    /// Whether it concerns spans of this type. No policy concerns cursors of policies.
     pub(crate) fn concerns(&self, entity_type: &str) -> bool {
         entity_type != CURSOR && (self.on.is_empty() || self.on.iter().any(|on| on == entity_type))
     }
@@ -163,16 +162,16 @@ impl Policy {
                 let given = sizes.values().map(|size| size.conversion());
                 given.chain(conditions).chain(then.iter().map(|template| template.cost(sizes))).fold(0, u64::saturating_add)
             }
-            // Fuel bounds it.
+            // The sandbox limits the fuel of a run.
             Code::Sandboxed { .. } => 0,
         }
     }
 
-    /// Decides about `span`, at its own time. The same for the same span, policy and facts, whenever it is asked.
+    /// Decides about `span`. `now` is the span's `at`, so the decision is always the same for the same span, policy and facts.
     ///
     /// # Errors
-    /// `too_costly` for a span so large that the evaluation could take too long, `evaluation_failed` where an expression has no
-    /// value, and what the sandbox says.
+    /// `too_costly` if the span is so large that the evaluation could take too long, `evaluation_failed` if an expression has no
+    /// value, `invalid_action`, or the failure of the sandbox.
     pub async fn decide(&self, span: &SignedSpan, facts: Facts, sandbox: Sandboxed<'_>) -> Result<Decision, Failure> {
         match &self.code {
             Code::Cel { .. } => self.decide_cel(span, facts, span.at),
@@ -185,12 +184,12 @@ impl Policy {
         }
     }
 
-    /// Whether it decides without a sandbox, so that many spans can be decided about at once.
+    /// Whether it is written in CEL. Such a policy needs no sandbox and decides about many spans in one task.
     pub(crate) fn is_cel(&self) -> bool {
         matches!(self.code, Code::Cel { .. })
     }
 
-    /// As [`Policy::decide`] for CEL, at whatever time.
+    /// As [`Policy::decide`], for CEL only and with any `now`.
     pub(crate) fn decide_cel(&self, span: &SignedSpan, facts: Facts, now: Timestamp) -> Result<Decision, Failure> {
         let Code::Cel { when, due, then } = &self.code else { return Ok(Decision::Pass) };
         let value = columns(span)?;
@@ -205,7 +204,7 @@ impl Policy {
             cel::Value::Bool(true) => {}
             cel::Value::Bool(false) => return Ok(Decision::Pass),
             other => {
-                let message = format!("content.when is a {}, not true or false", other.type_of());
+                let message = format!("content.when is of type {}: it must be true or false", other.type_of());
                 return Err(Failure::new("evaluation_failed", message));
             }
         }
@@ -213,9 +212,9 @@ impl Policy {
             let due = value::from_cel(&due.evaluate(&given)?)?;
             let time = due.as_str().and_then(|text| text.parse::<Timestamp>().ok());
             let time =
-                time.ok_or_else(|| Failure::new("evaluation_failed", format!("content.due is {due}, which is no time")))?;
+                time.ok_or_else(|| Failure::new("evaluation_failed", format!("content.due is `{due}`: it must be a time")))?;
             if time > now {
-                // Also where it has been put off.
+                // This is also reached if `due` has moved to a later time since.
                 return Ok(Decision::Later(time));
             }
         }
@@ -234,7 +233,7 @@ impl Policy {
     }
 }
 
-/// A span as policies see it: every column that is there, by its name.
+/// A span as policies see it: every column that has a value, by its name.
 fn columns(span: &SignedSpan) -> Result<Value, Failure> {
     strict::parse(&span.to_line()).map_err(|e| Failure::new("internal", e.to_string()))
 }
@@ -263,8 +262,8 @@ fn cel(when: &str, due: Option<&str>, then: &[Value]) -> Result<Code, Failure> {
             return Err(invalid(format!("{place} must have one of `emit`, `run` and `count`")));
         };
         match *kind {
-            "count" if due.is_some() => return Err(invalid(format!("{place}: `count` and content.due do not go together"))),
-            "count" if action.get("key").is_none() => return Err(invalid(format!("{place} counts without a `key`"))),
+            "count" if due.is_some() => return Err(invalid(format!("{place}: `count` cannot be used together with content.due"))),
+            "count" if action.get("key").is_none() => return Err(invalid(format!("{place} counts without a `key`: name what to count separately"))),
             "emit" => effects::check_emitted(action.get("emit").unwrap_or(&Value::Null))
                 .map_err(|reason| invalid(format!("{place}: {reason}")))?,
             _ => {}
@@ -274,7 +273,7 @@ fn cel(when: &str, due: Option<&str>, then: &[Value]) -> Result<Code, Failure> {
     Ok(Code::Cel { when, due, then: templates })
 }
 
-/// Refuses policies that do not compile.
+/// Refuses to publish policies that do not compile.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct PolicyValidator;
 

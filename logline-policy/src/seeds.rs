@@ -1,4 +1,4 @@
-//! The seeds: the function span of the agent, and the built-in policies; readable in `seeds/*.ndjson`.
+//! The seeds: the function span of the agent and the built-in policies. They are the files `seeds/*.ndjson`.
 
 use logline_core::ledger::{Ledger, LedgerExt as _};
 use logline_core::{Clock, Draft, Scope, Signer, ids};
@@ -8,16 +8,17 @@ use uuid::Uuid;
 const KERNELS: &str = include_str!("../seeds/kernels.ndjson");
 const POLICIES: &str = include_str!("../seeds/policies.ndjson");
 
-/// The function span of the agent. The tests of this crate rule out that it cannot be read.
+/// The function span of the agent. The tests of this crate prove that it can be read.
 pub(crate) fn kernels() -> Vec<Draft> {
     parse_seeds(KERNELS).unwrap_or_default()
 }
 
-/// Installs the built-in policies (`docs/policies.md`) in a tenant, owned by `owner` and sealed by the tenant's publisher; the same
-/// as [`install`](logline_kernels::install) otherwise. To change what they do publish another `input`: a policy whose `input` was changed keeps it.
+/// Installs the built-in policies (`docs/policies.md`) in a tenant, owned by `owner` and sealed by the tenant's publisher. Otherwise
+/// it works like [`install`](logline_kernels::install). To change what a policy does, publish its next version with another `input`.
+/// A policy that exists keeps its `owner_id`, `input` and `status`.
 ///
 /// # Errors
-/// Where a seed cannot be sealed or appended.
+/// If a seed cannot be sealed or appended.
 pub async fn install_policies(
     ledger: &dyn Ledger,
     tenant: &str,
@@ -40,10 +41,10 @@ pub async fn install_policies(
     Ok(installed)
 }
 
-/// The built-in policies, of no tenant yet. Their ids follow from their names.
+/// The built-in policies, without a tenant. Their ids follow from their names.
 ///
 /// # Errors
-/// Where a seed of this crate is broken, which its tests rule out.
+/// If a seed of this crate is invalid. The tests of this crate prove that none is.
 pub fn built_in_policies() -> Result<Vec<Draft>, InstallError> {
     let policies = parse_seeds(POLICIES)?.into_iter().map(|draft| {
         let id = policy_id(draft.columns().name.as_deref().unwrap_or_default());
@@ -52,7 +53,7 @@ pub fn built_in_policies() -> Result<Vec<Draft>, InstallError> {
     Ok(policies.collect())
 }
 
-/// The id of a built-in policy, in whatever tenant.
+/// The id of the built-in policy `name`. It is the same in every tenant.
 #[must_use]
 pub fn policy_id(name: &str) -> Uuid {
     ids::derive("policy", &[name])

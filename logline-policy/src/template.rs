@@ -1,5 +1,5 @@
-//! Templates: JSON in which texts may hold expressions. `"${span.id}"` is the value of the expression, whatever its type;
-//! `"of ${span.owner_id}"` is a text; `$${` stands for `${`.
+//! Templates: JSON in which texts may contain expressions. `"${span.id}"` is the value of the expression and keeps its type.
+//! `"of ${span.owner_id}"` is a text. `$${` is an escaped `${`.
 
 use std::collections::BTreeMap;
 
@@ -27,10 +27,10 @@ pub(super) enum Part {
 }
 
 impl Template {
-    /// Compiles every expression in `value`, which stands at `place`.
+    /// Compiles every expression in `value`. `place` is its path in the policy, for error messages.
     ///
     /// # Errors
-    /// The first that is wrong, and where.
+    /// Code `invalid_expression` for the first invalid expression, with its path.
     pub(super) fn compile(value: &Value, place: &str, variables: &[&str]) -> Result<Self, Failure> {
         Ok(match value {
             Value::String(text) => {
@@ -59,7 +59,7 @@ impl Template {
         })
     }
 
-    /// Every expression in it.
+    /// Every expression of the template.
     pub(super) fn expressions(&self) -> Vec<&Expression> {
         match self {
             Self::Constant(_) => Vec::new(),
@@ -76,20 +76,20 @@ impl Template {
         }
     }
 
-    /// What rendering costs at most.
+    /// The worst-case cost of rendering, in units of [`bound`](crate::bound).
     pub(super) fn cost(&self, sizes: &BTreeMap<String, Size>) -> u64 {
         let of = |expression: &Expression| {
             let bound = expression.bound(sizes);
-            // The value is copied out.
+            // Copying the value out is added.
             bound.cost.saturating_add(bound.size.bytes / 64).saturating_add(bound.size.items)
         };
         self.expressions().into_iter().map(of).fold(1, u64::saturating_add)
     }
 
-    /// The value with every expression evaluated.
+    /// Evaluates every expression and returns the value.
     ///
     /// # Errors
-    /// The first that has no value.
+    /// The failure of the first expression that has no value.
     pub(super) fn render(&self, given: &Context<'_, '_>) -> Result<Value, Failure> {
         Ok(match self {
             Self::Constant(value) => value.clone(),
@@ -116,7 +116,7 @@ impl Template {
     }
 }
 
-/// Takes a text apart at its expressions.
+/// Splits a text into constants and expressions.
 fn split(text: &str, place: &str, variables: &[&str]) -> Result<Vec<Part>, Failure> {
     let mut parts = Vec::new();
     let mut constant = String::new();
@@ -134,7 +134,7 @@ fn split(text: &str, place: &str, variables: &[&str]) -> Result<Vec<Part>, Failu
         let Some(end) = end_of(source) else {
             return Err(Failure::new(
                 "invalid_expression",
-                format!("{place}: a `${{` has no `}}`: write `$${{` for the text itself"),
+                format!("{place}: a `${{` has no `}}`: close it, or write `$${{` for the text `${{`"),
             ));
         };
         if !constant.is_empty() {
@@ -150,7 +150,7 @@ fn split(text: &str, place: &str, variables: &[&str]) -> Result<Vec<Part>, Failu
     Ok(parts)
 }
 
-/// Where the brace is that ends an expression: not within its texts, not one of its maps'.
+/// The offset of the brace that ends an expression. Braces in string literals and braces of maps are skipped.
 fn end_of(source: &str) -> Option<usize> {
     let (mut depth, mut quote, mut is_escaped) = (0_usize, None, false);
     for (at, c) in source.char_indices() {

@@ -1,4 +1,4 @@
-//! Between JSON and CEL.
+//! Converts values between JSON and CEL.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use logline_core::Failure;
 use logline_core::Timestamp;
 use serde_json::{Number, Value};
 
-/// Integers become `int`, other numbers `double`.
+/// Converts JSON to CEL. Integers become `int`, other numbers `double`.
 pub(super) fn to_cel(value: &Value) -> cel::Value {
     match value {
         Value::Null => cel::Value::Null,
@@ -23,12 +23,12 @@ pub(super) fn to_cel(value: &Value) -> cel::Value {
     }
 }
 
-/// Times become RFC 3339, durations seconds.
+/// Converts CEL to JSON. Times become RFC 3339 texts, durations become numbers of seconds.
 ///
 /// # Errors
-/// What has no place in a span: other types, numbers beyond ±(2^53−1), map keys that are no strings.
+/// Code `invalid_value` for what JSON cannot hold: other types, numbers that are not finite, map keys that are not strings.
 pub(super) fn from_cel(value: &cel::Value) -> Result<Value, Failure> {
-    let invalid = |what: String| Failure::new("invalid_value", format!("{what} cannot stand in a span"));
+    let invalid = |what: String| Failure::new("invalid_value", format!("a span cannot hold {what}"));
     #[allow(clippy::cast_precision_loss, reason = "beyond it is refused when the span is checked")]
     let float = |n: f64| Number::from_f64(n).map(Value::Number).ok_or_else(|| invalid(format!("the number {n}")));
     Ok(match value {

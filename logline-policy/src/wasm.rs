@@ -1,4 +1,4 @@
-//! Policies as sandboxed code: called with a span, answering actions.
+//! Policies in WebAssembly: the sandbox calls their code with a span, and it returns actions.
 
 use std::sync::Arc;
 
@@ -9,19 +9,19 @@ use logline_core::contract::{HostCalls, Job, Sandbox};
 use logline_core::trust::Manifest;
 use serde_json::{Value, json};
 
-/// What a policy in WebAssembly runs with.
+/// The sandboxes and the limits for a policy in WebAssembly.
 #[derive(Clone, Copy)]
 pub struct Sandboxed<'a> {
     /// The host's sandboxes.
     pub sandboxes: &'a [Arc<dyn Sandbox>],
-    /// What one run may use, and all of a tenant's.
+    /// The manifest. It limits each run, and all runs of a tenant together.
     pub manifest: &'a Manifest,
 }
 
-/// The longest that a policy may think about one span, milliseconds.
+/// The longest that a policy may take for one span, in milliseconds.
 const TIMEOUT_MS: u64 = 3000;
 
-/// Runs the code of a policy once.
+/// Runs the code of a policy once and returns what it answered.
 pub(super) async fn run(
     (runtime, code): (&str, &str),
     tenant: &str,
@@ -30,7 +30,7 @@ pub(super) async fn run(
     given: Sandboxed<'_>,
 ) -> Result<Value, Failure> {
     let Some(sandbox) = given.sandboxes.iter().find(|sandbox| sandbox.runtime() == runtime) else {
-        return Err(Failure::new("runtime_not_available", format!("no sandbox of this host runs `{runtime}`")));
+        return Err(Failure::new("runtime_not_available", format!("no sandbox of this host runs `{runtime}`: install one")));
     };
     let now = input.get("now").and_then(Value::as_str).and_then(|text| text.parse().ok());
     let call = json!({"config": config, "input": input});
@@ -40,13 +40,13 @@ pub(super) async fn run(
     sandbox.run(Job::new(tenant, code, &call, &limits).share(given.manifest.share()), &mut host).await.result
 }
 
-/// All that the code of a policy gets from its host: the time of the span.
+/// The host calls of a policy. It may log and ask for the time, which is the time of the span. Other calls are refused.
 struct Nothing {
     now: Timestamp,
 }
 
 fn refusal(what: &str) -> Failure {
-    Failure::new("not_permitted", format!("a policy decides from what it is called with: it cannot {what}"))
+    Failure::new("not_permitted", format!("a policy decides only from its input: it cannot {what}"))
 }
 
 #[async_trait]
@@ -62,7 +62,7 @@ impl HostCalls for Nothing {
     }
 
     fn random(&mut self, _: usize) -> Result<Vec<u8>, Failure> {
-        Err(refusal("draw"))
+        Err(refusal("draw random numbers"))
     }
 
     async fn query(&mut self, _: Value) -> Result<Value, Failure> {
@@ -70,6 +70,6 @@ impl HostCalls for Nothing {
     }
 
     fn emit(&mut self, _: Value) -> Result<Value, Failure> {
-        Err(refusal("emit: answer an action instead"))
+        Err(refusal("emit: return an action instead"))
     }
 }

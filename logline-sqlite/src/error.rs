@@ -1,9 +1,9 @@
-//! SQLite's errors by meaning.
+//! Maps errors of SQLite to errors of the ledger.
 
 use logline_core::ledger::LedgerError;
 use rusqlite::{Error, ErrorCode};
 
-/// What an error of SQLite means to a caller of the ledger.
+/// The ledger error that an error of SQLite means to the caller.
 pub(crate) fn from_sqlite(error: Error) -> LedgerError {
     let reason = error.to_string();
     match error.sqlite_error_code() {

@@ -21,8 +21,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Write-ahead log, `synchronous=FULL` by default: an append that returned is on the disk. Concurrent appends are committed in
-//! groups by one writer thread; readers do not wait for it; other processes may write too. `docs/sqlite.md` has the details.
+//! It uses a write-ahead log with `synchronous=FULL` by default: when an append returns, it is on the disk. One writer thread
+//! commits concurrent appends in groups. Readers do not wait for it, and other processes may write too. `docs/sqlite.md` has
+//! the details.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests may"))]
 
@@ -67,10 +68,10 @@ use writer::{Append, Job};
 const MAX_BATCH: usize = 10_000;
 const MAX_PAGE: usize = 1000;
 
-/// Bytes that may wait for the writer; beyond it callers are told to come back.
+/// Bytes that may wait for the writer. Beyond that an append fails as `Unavailable` and should be retried later.
 const MAX_QUEUED_BYTES: usize = 64 << 20;
 
-/// A ledger in one SQLite file. Clones are handles of the same; the file is closed when the last is dropped.
+/// A ledger in one SQLite file. Clones are handles of the same ledger. The file is closed when the last handle is dropped.
 #[derive(Clone)]
 pub struct SqliteLedger {
     shared: Arc<Shared>,
@@ -79,7 +80,7 @@ pub struct SqliteLedger {
 struct Shared {
     options: SqliteOptions,
     readers: Readers,
-    /// `None` where the ledger is read-only, and while it is dropped.
+    /// `None` if the ledger was opened read-only.
     writer: Option<Writer>,
     signal: Arc<Signal>,
     watcher: Watcher,
@@ -92,7 +93,7 @@ struct Writer {
 }
 
 impl SqliteLedger {
-    /// Opens the ledger in this file, creating it where it is missing.
+    /// Opens the ledger in this file, and creates the file if it does not exist.
     ///
     /// # Errors
     /// As [`SqliteLedger::open_with`].
@@ -100,12 +101,12 @@ impl SqliteLedger {
         Self::open_with(SqliteOptions::new(path))
     }
 
-    /// Opens a ledger.
+    /// Opens a ledger with these options.
     ///
     /// # Errors
-    /// [`LedgerError::SchemaVersion`] for a file of another version, [`LedgerError::Corrupt`] for one that is damaged or no
-    /// ledger, [`LedgerError::ReadOnly`] for one that cannot be written, [`LedgerError::Unavailable`] for one that cannot be
-    /// opened now.
+    /// [`LedgerError::SchemaVersion`] if the file's schema is newer than this library, or older and opened read-only;
+    /// [`LedgerError::NotALedger`] if the file is not a ledger; [`LedgerError::Corrupt`] if it is damaged;
+    /// [`LedgerError::ReadOnly`] if it cannot be written; [`LedgerError::Unavailable`] if it cannot be opened now.
     pub fn open_with(options: SqliteOptions) -> Result<Self, LedgerError> {
         let signal = Arc::new(Signal::default());
         let writer =
@@ -116,28 +117,28 @@ impl SqliteLedger {
         Ok(Self { shared: Arc::new(Shared { options, readers, writer, signal, watcher }) })
     }
 
-    /// Copies the ledger as of now to a new file, while others read and write it.
+    /// Copies the ledger as it is now to a new file. Reads go on meanwhile. Appends of this handle wait until the copy is done.
     ///
     /// # Errors
-    /// Where the file exists or cannot be written.
+    /// If the file exists or cannot be written, or if this ledger was opened read-only.
     pub async fn copy_to(&self, path: impl AsRef<Path>) -> Result<(), LedgerError> {
         let path = path.as_ref();
         let text = path.to_str().ok_or_else(|| LedgerError::Unavailable {
-            reason: format!("path {} is not utf-8", path.display()),
+            reason: format!("the path `{}` is not UTF-8: choose another path", path.display()),
             source: None,
         })?;
         let path = text.to_owned();
         self.write(move |connection| writer::copy(connection, &path)).await
     }
 
-    /// Runs `work` on the connection that writes, between two groups of appends.
+    /// Runs `work` on the writing connection, between two groups of appends.
     async fn write<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Connection) -> Result<T, LedgerError> + Send + 'static,
     ) -> Result<T, LedgerError> {
         let (reply, answer) = oneshot::channel();
         let job = Job::Other(Box::new(move |connection| {
-            // Whoever asked may have gone.
+            // The caller may no longer wait for the result.
             let _ = reply.send(work(connection));
         }));
         self.writer()?.send(job)?;
@@ -169,7 +170,7 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        // The thread commits what waits and ends.
+        // The thread writes the appends that wait, and then ends.
         self.jobs = None;
         if let Some(thread) = self.thread.take() {
             readers::join(thread);
@@ -208,7 +209,7 @@ impl Ledger for SqliteLedger {
         if waiting > 0 && waiting.saturating_add(bytes) > MAX_QUEUED_BYTES {
             writer.queued.fetch_sub(bytes, Ordering::Relaxed);
             return Err(LedgerError::Unavailable {
-                reason: format!("{waiting} bytes wait to be written already"),
+                reason: format!("{waiting} bytes are already waiting to be written"),
                 source: None,
             });
         }
@@ -282,7 +283,7 @@ impl WorkQueue for SqliteLedger {
     async fn take(&self, limit: usize, after: Option<&str>, hold: Duration) -> Result<Polled, LedgerError> {
         let (limit, after) = (limit.min(MAX_CLAIMABLE), after.unwrap_or_default().to_owned());
         if !hold.is_zero() {
-            // Most looks find nothing, and those need not wait for the writer.
+            // Most polls find nothing. A reader answers them, so they do not wait for the writer.
             let (limit, after) = (1, after.clone());
             let found = self.shared.readers.read(move |connection| work::claimable(connection, limit, &after)).await?;
             if found.is_empty() {

@@ -1,4 +1,4 @@
-//! The threads that read, so that no caller's executor blocks on a disk.
+//! The threads that read. They keep disk access off the caller's executor.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -12,7 +12,7 @@ use rusqlite::Connection;
 type Job = Box<dyn FnOnce(&Connection) + Send>;
 
 pub(crate) struct Readers {
-    /// `None` only while it is dropped.
+    /// `None` only while this is being dropped.
     jobs: Option<Sender<Job>>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -33,13 +33,14 @@ impl Readers {
         Ok(Self { jobs: Some(jobs), threads })
     }
 
-    /// Runs `read` on one of the connections.
+    /// Runs `read` on one of the reading connections.
     pub(crate) async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Connection) -> Result<T, LedgerError> + Send + 'static,
     ) -> Result<T, LedgerError> {
         let (reply, answer) = oneshot::channel();
-        // Set when this future ends, answered or dropped: a caller that has gone needs no answer, and no work.
+        // Set when this future ends or is dropped. A caller that no longer waits needs no answer, so the work is skipped or
+        // stopped.
         let gone = Gone(Arc::default());
         let is_gone = Arc::clone(&gone.0);
         let job: Job = Box::new(move |connection| {
@@ -47,7 +48,7 @@ impl Readers {
                 return;
             }
             let stop = Some(move || is_gone.load(Ordering::Relaxed));
-            // The handler holds nothing but a flag; failing to set it costs promptness, not correctness.
+            // If the handler cannot be set, the work of a caller that has gone only stops later. The result stays correct.
             let _ = connection.progress_handler(STEPS, stop);
             let result = read(connection);
             let _ = connection.progress_handler(0, None::<fn() -> bool>);
@@ -59,7 +60,8 @@ impl Readers {
     }
 }
 
-/// Steps of SQLite's machine between two looks at whether the caller has gone; a fraction of a millisecond.
+/// How many steps SQLite's virtual machine runs between two checks whether the caller still waits. They take a fraction of a
+/// millisecond.
 const STEPS: i32 = 10_000;
 
 struct Gone(Arc<AtomicBool>);
@@ -70,8 +72,8 @@ impl Drop for Gone {
     }
 }
 
-/// Waits for a thread to end, unless it is this one: the last handle of a ledger may be dropped by a task that one of its own
-/// threads has woken. A thread that panicked has already reported it.
+/// Waits for a thread to end, unless it is the current one: a task that a thread of the ledger has woken may drop the last
+/// handle. A thread that panicked has already reported it.
 pub(crate) fn join(thread: JoinHandle<()>) {
     if thread.thread().id() != std::thread::current().id() {
         let _ = thread.join();

@@ -1,4 +1,4 @@
-//! Spans to rows and back.
+//! Converts spans to rows and back.
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -12,23 +12,23 @@ use uuid::Uuid;
 
 use crate::error::from_sqlite;
 
-/// Every column but `pos`, in the order in which rows are written and read.
+/// Every column except `pos`, in the order in which rows are written and read.
 pub(crate) const COLUMNS: &str = "id, seq, entity_type, who, did, this, at, parent_id, related_to, owner_id, tenant_id, \
      visibility, status, is_deleted, name, description, code, language, runtime, input, output, error, content, duration_ms, \
      trace_id, prev_hash, curr_hash, signature, public_key, metadata";
 
-/// The texts of a row's columns that are not stored as they stand, made on the caller's thread so that the writer's does nothing
-/// but write. One buffer holds them all.
+/// The texts of the columns that are not stored as the span has them. The caller's thread makes them, so that the writer's
+/// thread only writes. One buffer holds them all.
 #[derive(Debug)]
 pub(crate) struct EncodedRow {
     text: Vec<u8>,
     /// Where each derived column ends in `text`.
     ends: [usize; DERIVED],
-    /// One bit for each that is not null.
+    /// One bit for each derived column that is not null.
     present: u16,
 }
 
-/// The derived columns, in the order in which they stand in the buffer.
+/// The number of derived columns. The constants below are their indexes, in the order of the buffer.
 const DERIVED: usize = 13;
 const ID: usize = 0;
 const AT: usize = 1;
@@ -83,7 +83,7 @@ impl EncodedRow {
         }
     }
 
-    /// The column as SQLite binds it; null where it is absent.
+    /// The column as SQLite binds it; null if the span has no value.
     fn get(&self, column: usize) -> Text<'_> {
         if self.present & (1 << column) == 0 {
             return Text(None);
@@ -97,16 +97,16 @@ impl EncodedRow {
         self.get(ID)
     }
 
-    /// What it costs to hold, about.
+    /// About how many bytes it takes in memory.
     pub(crate) fn bytes(&self, span: &Span) -> usize {
         self.text.len() + span.code.as_ref().map_or(0, String::len) + span.description.as_ref().map_or(0, String::len) + 512
     }
 
-    /// Inserts the row of `span`, of which this is the encoding.
+    /// Inserts the row of `span`. `self` must be the encoding of `span`.
     pub(crate) fn insert(&self, span: &Span, statement: &mut CachedStatement<'_>) -> Result<(), LedgerError> {
         match self.bind(span, statement).and_then(|()| statement.raw_execute()).map_err(from_sqlite)? {
             1 => Ok(()),
-            // A trigger that is not ours can swallow a row without an error.
+            // A trigger that is not ours can discard a row without an error.
             _ => Err(LedgerError::Corrupt {
                 reason: "an insert stored nothing: the file has triggers that are not this library's".to_owned(),
                 source: None,
@@ -154,7 +154,7 @@ impl EncodedRow {
     }
 }
 
-/// UTF-8 that was just written, or null.
+/// UTF-8 text from an [`EncodedRow`], or null.
 pub(crate) struct Text<'a>(Option<&'a [u8]>);
 
 impl ToSql for Text<'_> {
@@ -167,13 +167,13 @@ fn write_uuid(id: Uuid, out: &mut Vec<u8>) {
     out.extend_from_slice(id.hyphenated().encode_lower(&mut Uuid::encode_buffer()).as_bytes());
 }
 
-/// Reads a row of `pos` and [`COLUMNS`].
-/// What the texts of a row weigh, before any is read.
+/// The [`weight`] of a row's columns, before any is decoded.
 pub(crate) fn weight_of(row: &SqlRow<'_>) -> usize {
     let columns = 0..row.as_ref().column_count();
     columns.filter_map(|index| row.get_ref(index).ok()?.as_bytes().ok().map(weight)).sum()
 }
 
+/// Reads a row of `pos` and [`COLUMNS`]. Also returns about how many bytes it takes in memory.
 pub(crate) fn decode(row: &SqlRow<'_>, order: Order) -> Result<(Row, usize), LedgerError> {
     let number: i64 = row.get(0).map_err(from_sqlite)?;
     let key = |index: usize| match row.get_ref(index) {
@@ -185,7 +185,7 @@ pub(crate) fn decode(row: &SqlRow<'_>, order: Order) -> Result<(Row, usize), Led
         Err(e) => e.to_string(),
     };
     let position = match order {
-        // A key that is no text has no place in the order that a cursor could name.
+        // If a key is not text, no cursor can name the row's position.
         Order::Chain if [1, 11].iter().any(|index| row.get_ref(*index).is_ok_and(|v| v.as_str().is_err())) => {
             return Err(LedgerError::Damaged {
                 row: format!("at pos {number}"),
@@ -205,7 +205,7 @@ fn canonical_text(text: &str) -> Option<Uuid> {
     text.parse::<Uuid>().ok().filter(|id| id.to_string() == text)
 }
 
-/// Takes the columns of a row one after the other; the error says which is damaged.
+/// Takes the columns of a row one after another. An error names the damaged column.
 struct Columns<'a, 'r> {
     row: &'a SqlRow<'r>,
     index: usize,
@@ -226,7 +226,7 @@ impl Columns<'_, '_> {
             None => Vec::new(),
             Some(Value::Array(ids)) => ids
                 .iter()
-                .map(|id| id.as_str().and_then(canonical_text).ok_or("related_to holds something else than canonical uuids"))
+                .map(|id| id.as_str().and_then(canonical_text).ok_or("related_to has an item that is not a canonical uuid"))
                 .collect::<Result<_, _>>()?,
             Some(_) => return Err("related_to is not an array".to_owned()),
         };
@@ -288,8 +288,8 @@ impl Columns<'_, '_> {
         self.row.get(self.index).map_err(|e| format!("{column}: {e}"))
     }
 
-    /// A column whose value has one spelling. Queries compare texts, so another spelling of the same value would hide a row
-    /// whose hash still holds.
+    /// A column whose value has one canonical spelling. Queries compare texts, so another spelling of the same value would hide
+    /// the row although its hash is valid.
     fn optional<T>(&mut self, column: &str) -> Result<Option<T>, String>
     where
         T: FromStr<Err: Display> + Display,
@@ -299,7 +299,7 @@ impl Columns<'_, '_> {
         if value.to_string() == text {
             Ok(Some(value))
         } else {
-            Err(format!("{column}: `{text}` is not its canonical spelling"))
+            Err(format!("{column}: `{text}` is not the canonical spelling"))
         }
     }
 

@@ -1,7 +1,7 @@
-//! The file: its schema, and opening connections to it.
+//! The schema of the file, and how connections to it are opened.
 //!
-//! The column names are the blueprint's, so any SQLite tool can read a ledger. JSON columns hold canonical JSON as text,
-//! `related_to` a JSON array, `at` the canonical text.
+//! Columns have the names of a span's fields, so any SQLite tool can read a ledger. JSON columns hold canonical JSON as text,
+//! `related_to` holds a JSON array, and `at` holds the canonical text.
 
 use logline_core::ledger::LedgerError;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
@@ -10,10 +10,10 @@ use crate::error::from_sqlite;
 use crate::options::{SqliteOptions, Synchronous};
 use crate::work;
 
-/// The schema version that this library writes, in `user_version`.
+/// The schema version that this library writes, stored in `user_version`.
 pub(crate) const VERSION: i64 = 3;
 
-/// `application_id` of a ledger file: `LOGL`.
+/// The `application_id` of a ledger file: `LOGL` in ASCII.
 const APPLICATION_ID: i64 = 0x4c4f_474c;
 
 const DDL: &str = "
@@ -61,12 +61,12 @@ CREATE TRIGGER ur_no_delete BEFORE DELETE ON universal_registry
 BEGIN SELECT RAISE(ABORT, 'append-only: append a version with is_deleted instead of a delete'); END;
 ";
 
-/// Opens the connection that writes, creating the schema in an empty file.
+/// Opens the writing connection. Creates the schema in an empty file, and migrates an older one.
 pub(crate) fn open_writer(options: &SqliteOptions) -> Result<Connection, LedgerError> {
     writer(options).map_err(|error| named(error, options))
 }
 
-/// Says which file it was that is no database.
+/// Adds the path to an error about a file that is not a ledger.
 fn named(error: LedgerError, options: &SqliteOptions) -> LedgerError {
     match error {
         LedgerError::NotALedger { reason } if !reason.contains(&options.path.display().to_string()) => {
@@ -88,7 +88,7 @@ fn writer(options: &SqliteOptions) -> Result<Connection, LedgerError> {
         });
     }
     migrate(&mut connection, options)?;
-    // The mode is stored in the file; the setting below is per connection.
+    // The journal mode is stored in the file. The settings below belong to the connection.
     connection.pragma_update(None, "journal_mode", "wal").map_err(from_sqlite)?;
     let synchronous = match options.synchronous {
         Synchronous::Full => "full",
@@ -98,13 +98,13 @@ fn writer(options: &SqliteOptions) -> Result<Connection, LedgerError> {
     if let Some(max_bytes) = options.max_bytes {
         let page_size: i64 = connection.pragma_query_value(None, "page_size", |row| row.get(0)).map_err(from_sqlite)?;
         let pages = i64::try_from(max_bytes).unwrap_or(i64::MAX) / page_size.max(1);
-        // The pragma answers with the limit in force.
+        // The pragma returns the limit that now applies.
         connection.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(())).map_err(from_sqlite)?;
     }
     Ok(connection)
 }
 
-/// Opens a connection that only reads.
+/// Opens a read-only connection.
 pub(crate) fn open_reader(options: &SqliteOptions) -> Result<Connection, LedgerError> {
     let connection = open(options, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     check_version(&connection, options).map_err(|error| named(error, options))?;
@@ -126,7 +126,7 @@ fn open(options: &SqliteOptions, flags: OpenFlags) -> Result<Connection, LedgerE
 }
 
 fn migrate(connection: &mut Connection, options: &SqliteOptions) -> Result<(), LedgerError> {
-    // Two processes may create the same file: whoever gets the lock second finds it made.
+    // Two processes may create the same file. The one that gets the lock second finds the schema.
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(from_sqlite)?;
     let tables: i64 = transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(from_sqlite)?;
     if tables == 0 {
@@ -139,7 +139,7 @@ fn migrate(connection: &mut Connection, options: &SqliteOptions) -> Result<(), L
     }
     let found = pragma(&transaction, "user_version")?;
     if pragma(&transaction, "application_id")? == APPLICATION_ID && (1..VERSION).contains(&found) {
-        // Version 1 had no tables of open work and counters, version 2 none of what stands.
+        // Version 1 had no tables for open work, counters and active spans. Version 2 had none for active spans.
         let missing: &[&str] = if found == 1 { &[work::DDL, work::ACTIVE_DDL] } else { &[work::ACTIVE_DDL] };
         for ddl in missing {
             transaction.execute_batch(ddl).map_err(from_sqlite)?;

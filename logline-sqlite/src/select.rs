@@ -1,4 +1,4 @@
-//! Queries as SQL. The predicates are those of `Scope::may_read`, which the conformance suite compares them with.
+//! Translates queries into SQL. The conditions are those of `Scope::may_read`; the conformance suite compares the two.
 
 use logline_core::ledger::{Cursor, LedgerError, Order, Page, Position, Query, Versions};
 use logline_core::{SYSTEM_TENANT, Scope};
@@ -8,19 +8,20 @@ use rusqlite::{Connection, params_from_iter};
 use crate::error::from_sqlite;
 use crate::row::{self, COLUMNS};
 
-/// Bytes in one page; a page always has at least one row.
+/// A page ends with the row that reaches this many bytes. It always has at least one row if there is one.
 pub(crate) const MAX_PAGE_BYTES: usize = 4 << 20;
 
-/// A statement in the making.
+/// A statement that is being built.
 pub(crate) struct Select {
     conditions: Vec<String>,
     values: Vec<SqlValue>,
-    /// Whether at most one chain matches: then its few rows are sorted, rather than a whole tenant's walked in order.
+    /// Whether the query names an id. Its few rows are then sorted, instead of reading the rows of a whole tenant in order.
     one_id: bool,
 }
 
 impl Select {
-    /// Everything that `scope` may read, where `named` is the tenant that was asked for; `None` where it may read nothing.
+    /// Selects everything that `scope` may read. `named` is the tenant that the query names. `None` if the scope may read
+    /// nothing.
     pub(crate) fn visible(scope: &Scope, named: Option<&str>) -> Option<Self> {
         if scope.is_nobody() {
             return None;
@@ -45,8 +46,8 @@ impl Select {
             select.conditions.push(own);
         } else {
             let tenant = select.bind(tenant.to_owned());
-            // `+` keeps the planner from an index per branch, whose rows it would have to sort: walking the primary key from
-            // the cursor on reads each row once.
+            // `+` keeps the planner from using an index for each branch, whose rows it would have to sort. Instead it reads the
+            // primary key from the cursor on, each row once.
             select.conditions.push(format!(
                 "((+tenant_id = {tenant} AND {own}) OR (+tenant_id = '{SYSTEM_TENANT}' AND visibility = 'public'))"
             ));
@@ -70,7 +71,8 @@ impl Select {
         self.conditions.push(format!("{column} >= {mark}"));
     }
 
-    /// Leaves only last versions. The subquery sees every row, so a hidden or deleted head hides its id.
+    /// Keeps only last versions. The subquery sees every row, so if the last version is hidden or deleted, no version of its id
+    /// is shown.
     pub(crate) fn latest(&mut self) {
         self.conditions.push(
             "is_deleted = 0 AND NOT EXISTS (SELECT 1 FROM universal_registry AS later
@@ -79,7 +81,7 @@ impl Select {
         );
     }
 
-    /// The filters, versions and bounds of a query.
+    /// Adds the filters, versions and bounds of a query.
     pub(crate) fn query(&mut self, query: &Query, after: Option<&Position>) -> Result<(), LedgerError> {
         let filters = [
             ("id", query.id.map(|id| id.to_string())),
@@ -131,7 +133,7 @@ impl Select {
             _ => "pos",
         };
         let conditions = if self.conditions.is_empty() { "1".to_owned() } else { self.conditions.join(" AND ") };
-        // One more row than asked for tells whether there is a next page.
+        // One row more than `size` tells whether there is a next page.
         let limit = size.saturating_add(1);
         format!("SELECT pos, {COLUMNS} FROM universal_registry AS r WHERE {conditions} ORDER BY {order_by} LIMIT {limit}")
     }
@@ -164,7 +166,8 @@ impl Select {
         }
         let last = rows.last().map(|row| row.cursor.clone());
         let page = Page::new(rows, last.clone().filter(|_| more));
-        // A row may have come between the two statements: whoever goes on from here must not see it again.
+        // A row may have been stored between the two statements. If it was read, a reader that goes on from here must not see
+        // it again.
         Ok(match last.or(reached) {
             Some(reached) if !more && order == Order::Append => page.reached(reached),
             _ => page,
@@ -172,7 +175,7 @@ impl Select {
     }
 }
 
-/// The last row's position. Read before the rows are, so that a scan sees at least everything up to it.
+/// The position of the last row. It is read before the rows are, so that a scan sees at least everything up to it.
 fn last_position(connection: &Connection) -> Result<Option<Cursor>, LedgerError> {
     let sql = "SELECT max(pos) FROM universal_registry";
     let last: Option<i64> =
@@ -200,7 +203,8 @@ mod tests {
         select
     }
 
-    /// What the kernels and the library ask stays cheap however many rows there are: found by an index, in the index's order.
+    /// The queries of the kernels and of the library stay cheap, however many rows there are: an index finds the rows in its
+    /// own order.
     #[test]
     fn no_query_of_the_library_sorts_or_walks_a_whole_tenant() {
         let user = Scope::user("acme", "alice");

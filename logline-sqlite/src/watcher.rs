@@ -1,4 +1,4 @@
-//! Noticing what other processes append.
+//! Notices what other processes append.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use crate::options::SqliteOptions;
 use crate::{readers, schema};
 
-/// One thread per ledger, started by its first watch, that asks SQLite whether the file has changed.
+/// One thread per ledger that asks SQLite whether the file has changed. The first watch or worker starts it.
 pub(crate) struct Watcher {
     signal: Arc<Signal>,
     stop: Arc<AtomicBool>,
@@ -22,7 +22,7 @@ impl Watcher {
         Self { signal, stop: Arc::default(), thread: Mutex::new(None) }
     }
 
-    /// Starts the thread unless it runs.
+    /// Starts the thread if it is not running.
     pub(crate) fn start(&self, options: &SqliteOptions) -> Result<(), LedgerError> {
         let mut thread = self.thread.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if thread.is_some() {
@@ -30,8 +30,8 @@ impl Watcher {
         }
         let connection = schema::open_reader(options)?;
         let (signal, stop, interval) = (Arc::clone(&self.signal), Arc::clone(&self.stop), options.poll_interval);
-        // `data_version` changes whenever another connection has committed; asking costs a look at shared memory. The first
-        // look comes before anybody's first scan, or a commit between the two would wake nobody.
+        // `data_version` changes when another connection has committed; reading it costs an access to shared memory. It is read
+        // for the first time here, before the caller's first scan. Otherwise a commit between the two would wake nobody.
         let version = |c: &Connection| c.pragma_query_value(None, "data_version", |row| row.get::<_, i64>(0));
         let mut seen = version(&connection).ok();
         let run = move || {
@@ -45,7 +45,7 @@ impl Watcher {
                     }
                     // Waking for nothing is harmless; missing a row is not.
                     Err(error) => {
-                        tracing::warn!(%error, "cannot see whether the ledger file changed");
+                        tracing::warn!(%error, "cannot check whether the ledger file has changed");
                         signal.notify();
                     }
                 }

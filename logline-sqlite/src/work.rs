@@ -1,4 +1,5 @@
-//! Open work, what stands, and counters: tables that follow from the rows and change in the transaction that adds them.
+//! Open work, active spans, and quota counters. These tables follow from the rows, and change in the transaction that adds a
+//! row.
 
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, Transaction
 use crate::error::from_sqlite;
 use crate::row::{self, COLUMNS};
 
-/// What hosts attend to without a request.
+/// The table of active spans: schedules and policies, which hosts attend to without a request.
 pub(crate) const ACTIVE_DDL: &str = "
 CREATE TABLE active (
   kind TEXT NOT NULL,
@@ -25,7 +26,7 @@ CREATE TABLE active (
 ) STRICT, WITHOUT ROWID;
 ";
 
-/// Times in microseconds since 1970.
+/// The tables of open work and of quota counters. `ready_at` is in microseconds since 1970-01-01 UTC.
 pub(crate) const DDL: &str = "
 CREATE TABLE work (
   tenant_id TEXT NOT NULL,
@@ -48,12 +49,12 @@ CREATE TABLE quota (
 ) STRICT, WITHOUT ROWID;
 ";
 
-/// The ledger's clock is the machine's: all who open the file run on it.
+/// The ledger's clock is the machine's: all processes that open the file run on one machine.
 pub(crate) fn now() -> Timestamp {
     SystemClock.now()
 }
 
-/// Takes a new row into account.
+/// Updates the tables for a new row.
 pub(crate) fn place(connection: &Connection, span: &SignedSpan, now: Timestamp) -> Result<(), LedgerError> {
     match Activity::of(span) {
         Activity::Never => {}
@@ -79,7 +80,7 @@ pub(crate) fn place(connection: &Connection, span: &SignedSpan, now: Timestamp) 
 }
 
 fn deactivate(connection: &Connection, span: &SignedSpan) -> Result<(), LedgerError> {
-    // The keys of either kind: an id keeps its type.
+    // Both kinds are named so that the primary key is used. An id keeps its type, so at most one of them has it.
     let sql = "DELETE FROM active WHERE kind IN ('schedule', 'policy') AND tenant_id = ?1 AND id = ?2";
     let mut delete = connection.prepare_cached(sql).map_err(from_sqlite)?;
     delete.execute(params![span.tenant_id, span.id.to_string()]).map(drop).map_err(from_sqlite)
@@ -107,13 +108,13 @@ pub(crate) fn active(
     rows.collect::<Result<_, _>>().map_err(from_sqlite)
 }
 
-/// Adds what a new row uses to `uses`, unless a limit forbids it.
+/// Adds what a new row uses to `uses`, or fails if a limit forbids it.
 pub(crate) fn admit(connection: &Connection, uses: &mut Uses, span: &SignedSpan, limits: &[Limit]) -> Result<(), LedgerError> {
     let day = uses.today().to_string();
     uses.add(span, limits, |key| used(connection, &day, &span.tenant_id, key))
 }
 
-/// Adds what an append uses to the counters. The row of another day begins anew.
+/// Adds what an append uses to the counters. A counter of another day starts again at zero.
 pub(crate) fn charge(connection: &Connection, uses: &Uses) -> Result<(), LedgerError> {
     let sql = "INSERT INTO quota (tenant_id, key, day, used) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO UPDATE SET
         used = excluded.used + CASE WHEN day = excluded.day THEN used ELSE 0 END, day = excluded.day";
@@ -132,7 +133,7 @@ pub(crate) fn used(connection: &Connection, day: &str, tenant: &str, key: &str) 
     Ok(used.map_or(0, |used| used.try_into().unwrap_or(0)))
 }
 
-/// One look at the queue, with the rows; what is found is not due for others for a while.
+/// Polls the queue and reads the rows. What it returns is not due for others until `hold` has passed.
 pub(crate) fn take(connection: &Connection, limit: usize, after: &str, hold: Duration) -> Result<Polled, LedgerError> {
     let behaviour = if hold.is_zero() { TransactionBehavior::Deferred } else { TransactionBehavior::Immediate };
     let transaction = Transaction::new_unchecked(connection, behaviour).map_err(from_sqlite)?;
@@ -182,13 +183,13 @@ pub(crate) fn is_due(connection: &Connection, work: &Work) -> Result<bool, Ledge
     select.query_row(row, |row| row.get::<_, i64>(0)).map(|found| found > 0).map_err(from_sqlite)
 }
 
-/// One look at the queue. Its cost grows with the tenants that have open work, not with the work of each.
+/// Polls the queue. The cost grows with the number of tenants that have open work, not with the work of each.
 pub(crate) fn claimable(connection: &Connection, limit: usize, after: &str) -> Result<Vec<Work>, LedgerError> {
     let snapshot = connection.unchecked_transaction().map_err(from_sqlite)?;
     within(&snapshot, limit, after)
 }
 
-/// The same within a transaction.
+/// The same as [`claimable`], within a transaction.
 fn within(snapshot: &Connection, limit: usize, after: &str) -> Result<Vec<Work>, LedgerError> {
     let now = now().unix_micros();
     let next = "SELECT min(tenant_id) FROM work WHERE tenant_id > ?1";
@@ -205,7 +206,7 @@ fn within(snapshot: &Connection, limit: usize, after: &str) -> Result<Vec<Work>,
             if std::mem::replace(&mut has_wrapped, true) {
                 break;
             }
-            // Those up to `after` come last.
+            // The tenants up to `after` come last.
             tenant = next("")?.filter(|first| first.as_str() <= after);
             continue;
         };
@@ -250,7 +251,8 @@ pub(crate) fn heartbeat(connection: &Connection, held: &Work, lease: Duration) -
     connection.execute(sql, row).map(|rows| rows > 0).map_err(from_sqlite)
 }
 
-/// Makes the tables anew, within the transaction of `connection`. A row that is no span any more is nobody's work; fsck names it.
+/// Rebuilds the tables within the transaction of `connection`. A row that cannot be read as a span is skipped; `logline fsck`
+/// reports it.
 pub(crate) fn rebuild(connection: &Connection) -> Result<Rebuilt, LedgerError> {
     connection.execute_batch("DELETE FROM work; DELETE FROM active; DELETE FROM quota").map_err(from_sqlite)?;
     let now = now();

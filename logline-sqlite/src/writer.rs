@@ -1,4 +1,4 @@
-//! The one thread that writes: it groups appends that wait at the same time into one transaction, so that one sync of the disk
+//! The one thread that writes. It puts appends that wait at the same time into one transaction, so that one sync of the disk
 //! acknowledges them all.
 
 use std::collections::HashSet;
@@ -17,18 +17,18 @@ use crate::error::from_sqlite;
 use crate::row::{self, COLUMNS, EncodedRow, Text};
 use crate::work;
 
-/// One append that waits.
+/// One append that waits for the writer.
 pub(crate) struct Append {
-    /// Shared with the caller, who frees it: memory that one thread allocates and another frees makes both wait for each other.
+    /// Shared with the caller, who frees it. If one thread allocates memory and another frees it, both wait for each other.
     pub(crate) batch: Arc<Vec<(VerifiedSpan, EncodedRow)>>,
-    /// Whether no span of the batch depends on another of it, so that all can be decided before the first is inserted.
+    /// Whether no span of the batch depends on another one in it, so that all can be decided before the first is inserted.
     pub(crate) independent: bool,
     pub(crate) options: AppendOptions,
     pub(crate) bytes: usize,
     pub(crate) reply: oneshot::Sender<Result<Vec<AppendReceipt>, LedgerError>>,
 }
 
-/// Whether the batch has one version of each id only.
+/// Whether the batch has only one version of each id.
 pub(crate) fn is_independent(batch: &[(VerifiedSpan, EncodedRow)]) -> bool {
     batch.len() == 1 || {
         let ids: HashSet<_> = batch.iter().map(|(span, _)| (span.id, span.tenant_id.as_str())).collect();
@@ -36,20 +36,20 @@ pub(crate) fn is_independent(batch: &[(VerifiedSpan, EncodedRow)]) -> bool {
     }
 }
 
-/// What is asked of the writer.
+/// Work for the writer's thread.
 pub(crate) enum Job {
     Append(Append),
-    /// Whatever else needs the connection that writes; it answers by itself.
+    /// Any other work that needs the writing connection. It sends its answer by itself.
     Other(Box<dyn FnOnce(&mut Connection) + Send>),
 }
 
-/// Appends in one transaction at most; more only lengthen the wait of the first.
+/// The most appends in one transaction. More would only lengthen the wait of the first.
 const MAX_GROUP: usize = 1024;
 
-/// Bytes in one transaction, unless a single append has more.
+/// A transaction is complete with the append that reaches this many bytes.
 const MAX_GROUP_BYTES: usize = 8 << 20;
 
-/// The loop of the writer's thread; it ends when every handle of the ledger is gone.
+/// The loop of the writer's thread. It ends when every handle of the ledger is dropped.
 pub(crate) fn run(mut connection: Connection, jobs: &Receiver<Job>, queued: &AtomicUsize, signal: &Arc<Signal>) {
     let mut put_back = None;
     while let Some(job) = put_back.take().or_else(|| jobs.recv().ok()) {
@@ -80,27 +80,27 @@ pub(crate) fn run(mut connection: Connection, jobs: &Receiver<Job>, queued: &Ato
     }
 }
 
-/// Copies the ledger to a new file and makes it durable, which SQLite leaves to its caller.
+/// Copies the ledger to a new file and syncs that file, which SQLite does not do by itself.
 pub(crate) fn copy(connection: &Connection, path: &str) -> Result<(), LedgerError> {
     connection.execute("VACUUM INTO ?1", [path]).map_err(from_sqlite)?;
     std::fs::File::open(path).and_then(|file| file.sync_all()).map_err(|e| LedgerError::Unavailable {
-        reason: format!("the copy {path} could not be synced: {e}"),
+        reason: format!("the copy `{path}` could not be synced: {e}"),
         source: Some(Box::new(e)),
     })
 }
 
-/// Writes a group in one transaction and answers each of its members.
+/// Writes a group in one transaction and sends each member its result.
 fn commit(connection: &mut Connection, mut group: Vec<Append>, signal: &Signal) {
     match write(connection, &group) {
         Ok(results) => {
             signal.notify();
             for (append, result) in group.into_iter().zip(results) {
                 drop(append.batch);
-                // Whoever asked may have gone.
+                // The caller may no longer wait for the result.
                 let _ = append.reply.send(result);
             }
         }
-        // Nothing of the transaction is stored. Where there was no room for all of them there may be for some.
+        // Nothing of the transaction is stored. There was no room for all members, but there may be room for some.
         Err(LedgerError::Full { .. }) if group.len() > 1 => {
             for append in group {
                 commit(connection, vec![append], signal);
@@ -119,7 +119,7 @@ fn commit(connection: &mut Connection, mut group: Vec<Append>, signal: &Signal) 
     }
 }
 
-/// The error of a transaction for another of its members; the source goes to one of them only.
+/// A copy of a transaction's error for another of its members. Only one member gets the source.
 fn same_again(error: &LedgerError) -> LedgerError {
     let reason = match error {
         LedgerError::Corrupt { reason, .. } => return LedgerError::Corrupt { reason: reason.clone(), source: None },
@@ -139,19 +139,19 @@ fn write(connection: &mut Connection, group: &[Append]) -> Result<Vec<Result<Vec
         let result = if group.len() == 1 || append.independent {
             append_batch(&transaction, append)
         } else {
-            // Rare, because a savepoint makes SQLite keep a copy of every page that is changed after it.
+            // A savepoint makes SQLite copy every page that changes after it, so it is used only if it is needed.
             run("SAVEPOINT member")?;
             let result = append_batch(&transaction, append);
             match &result {
                 Ok(_) => run("RELEASE member")?,
                 Err(error) if error.is_verdict() => run("ROLLBACK TO member").and_then(|()| run("RELEASE member"))?,
-                // SQLite may have rolled the whole transaction back by itself, the savepoint with it.
+                // SQLite may already have rolled back the whole transaction, and the savepoint with it.
                 Err(_) => {}
             }
             result
         };
         match result {
-            // Out of space, I/O errors and the like end the whole transaction, whoever met them.
+            // A full disk, an I/O error and the like end the whole transaction, whichever member caused them.
             Err(error) if !error.is_verdict() => return Err(error),
             result => results.push(result),
         }
@@ -162,7 +162,8 @@ fn write(connection: &mut Connection, group: &[Append]) -> Result<Vec<Result<Vec
     Ok(results)
 }
 
-/// Decides about every span and inserts them. Where they are independent, nothing is inserted unless all are admitted.
+/// Decides about every span and inserts the admitted ones. If the spans are independent, all are decided before the first is
+/// inserted.
 fn append_batch(connection: &Connection, append: &Append) -> Result<Vec<AppendReceipt>, LedgerError> {
     let mut head = connection.prepare_cached(HEAD).map_err(from_sqlite)?;
     let mut insert = connection.prepare_cached(insert_sql()).map_err(from_sqlite)?;
@@ -210,7 +211,7 @@ struct StoredHead {
     entity_type: String,
 }
 
-/// What becomes of `span`, given what is stored: [`Outcome::Appended`] if it is to be inserted.
+/// Decides about `span`, given what is stored. The outcome is [`Outcome::Appended`] if the span is to be inserted.
 fn decide(
     connection: &Connection,
     head: &mut CachedStatement<'_>,

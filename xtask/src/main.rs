@@ -1,12 +1,12 @@
 //! Project tasks.
 //!
-//! - `cargo xtask test`: every test, installing what is missing.
+//! - `cargo xtask test`: runs every test, and installs what is missing.
 //! - `cargo xtask ci`: the same, plus format, lints, docs and the dependency policy.
-//! - `cargo xtask simulate [SEEDS]`: the simulation of a fleet with 5,000 seeds, or so many.
-//! - `cargo xtask bombs`: what the worst modules that pass the sandbox's scan cost the compiler.
+//! - `cargo xtask simulate [SEEDS]`: the simulation of a fleet with 5,000 seeds, or with this many.
+//! - `cargo xtask bombs`: measures what the worst modules that pass the sandbox's scan cost the compiler.
 //! - `cargo xtask large`: the large-file test with 300 MB.
 //! - `cargo xtask guests`: rebuilds the WebAssembly guests (needs the wasm32-unknown-unknown target).
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a task talks to whoever runs it")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a task prints to its user")]
 
 mod packages;
 mod postgres;
@@ -18,7 +18,7 @@ use std::time::Instant;
 
 use run::{Failed, cargo, command, root};
 
-/// The version of cargo-deny that CI installs beside the build.
+/// The version of cargo-deny that `ci` installs into `target/tools`.
 const CARGO_DENY: &str = "0.20.2";
 
 fn main() -> ExitCode {
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(()) => {
-            println!("\nxtask {task}: everything holds ({} s)", started.elapsed().as_secs());
+            println!("\nxtask {task}: passed ({} s)", started.elapsed().as_secs());
             ExitCode::SUCCESS
         }
         Err(Failed(what)) => {
@@ -48,23 +48,23 @@ fn main() -> ExitCode {
     }
 }
 
-/// Every test.
+/// Runs every test.
 fn test() -> Result<(), Failed> {
     postgres::ensure_installed()?;
     cargo(&["test", "--workspace", "--no-fail-fast"])?;
-    // Hosts may switch these on for the whole build, and no hash may change.
+    // A host's build may enable these features of serde_json. No hash may change then.
     for feature in ["serde_json/preserve_order", "serde_json/arbitrary_precision"] {
         cargo(&["test", "--package", "logline-core", "--features", feature, "--tests"])?;
     }
-    // What hosts may switch on in the sandbox.
+    // A feature of the sandbox that hosts may enable.
     cargo(&["test", "--package", "logline-wasm", "--features", "component-model", "--test", "components"])?;
     guest_tests()?;
-    // Worker processes that are killed at random: whatever is lost or twice fails it.
+    // Worker processes are killed at random. The example fails if anything is lost or happens twice.
     let file = root().join("target/worker_fleet.ledger");
     for suffix in ["", "-wal", "-shm"] {
         let mut path = file.clone().into_os_string();
         path.push(suffix);
-        // It may not be there.
+        // The file may not exist.
         let _ = std::fs::remove_file(path);
     }
     let sqlite = format!("sqlite:{}", file.display());
@@ -72,11 +72,11 @@ fn test() -> Result<(), Failed> {
         let fleet = ["run", "--quiet", "--example", "worker_fleet", "--", "--chaos", "--requests", "1000", "--seconds", "6"];
         command("cargo").args(fleet).args(ledger).run()?;
     }
-    // What follows by itself, and the sandbox: each ends well only where what it shows holds.
+    // Each of these examples fails if what it shows is not true.
     for example in ["policies", "sandbox"] {
         command("cargo").args(["run", "--quiet", "--example", example]).run()?;
     }
-    // The main job, and its ledger checked by a program that shares no code with it.
+    // The quickstart exports its ledger, and a program that shares no code with the library verifies it.
     let export = root().join("target/quickstart.ndjson");
     command("cargo").args(["run", "--quiet", "--example", "quickstart", "--", "--export"]).arg(&export).run()?;
     let python = python::environment()?;
@@ -85,10 +85,10 @@ fn test() -> Result<(), Failed> {
     command(&python).arg("docs/verify/verify.py").arg(&export).run()
 }
 
-/// Functions in Rust whose artifacts are committed.
+/// The functions in Rust whose WebAssembly artifacts are committed.
 const GUESTS: [&str; 2] = ["fee", "score_payments"];
 
-/// The guests' logic, natively; their artifacts are what the other tests run.
+/// Tests the logic of the guests natively. The other tests run their artifacts.
 fn guest_tests() -> Result<(), Failed> {
     for guest in GUESTS {
         command("cargo")
@@ -100,19 +100,19 @@ fn guest_tests() -> Result<(), Failed> {
     Ok(())
 }
 
-/// Whether every artifact is the one whose hash was committed.
+/// Checks that every artifact has the hash that was committed.
 const CHECK_SUMS: &str = "
 import hashlib, pathlib, sys
 sums = pathlib.Path(sys.argv[1])
 for line in sums.read_text().splitlines():
     expected, name = line.split(maxsplit=1)
     found = hashlib.sha256((sums.parent / name.lstrip('*')).read_bytes()).hexdigest()
-    print(name, 'holds' if found == expected else f'has {found}, expected {expected}')
+    print(name, 'matches' if found == expected else f'has {found}, expected {expected}')
     if found != expected:
         sys.exit(1)
 ";
 
-/// Everything that must hold before a change lands.
+/// Runs all checks that must pass before a change is merged.
 fn ci() -> Result<(), Failed> {
     cargo(&["fmt", "--all", "--check"])?;
     cargo(&["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"])?;
@@ -134,12 +134,12 @@ fn dependency_policy() -> Result<(), Failed> {
             .arg(&tools)
             .run()?;
     }
-    // The policy looks at every platform's crates; a build fetches its own only.
+    // The policy checks the crates of every platform, but a build fetches only those of its own.
     cargo(&["fetch", "--locked"])?;
     command(&deny).args(["--offline", "check", "--hide-inclusion-graph", "bans", "licenses", "sources"]).run()
 }
 
-/// What the suite does with some seeds, with many.
+/// Runs the simulation of the test suite with more seeds.
 fn simulate() -> Result<(), Failed> {
     let seeds = std::env::args().nth(2).unwrap_or_else(|| "5000".to_owned());
     command("cargo")
@@ -148,7 +148,7 @@ fn simulate() -> Result<(), Failed> {
         .run()
 }
 
-/// What the suite does with one function of each kind, with whole modules; it prints what they cost.
+/// Runs the suite's test of the compiler's cost with whole modules instead of one function of each kind, and prints the cost.
 fn bombs() -> Result<(), Failed> {
     command("cargo")
         .args(["test", "--release", "--package", "logline-wasm", "--test", "bombs", "--", "--nocapture"])
@@ -156,7 +156,7 @@ fn bombs() -> Result<(), Failed> {
         .run()
 }
 
-/// What the suite does with 30 MB, with 300.
+/// Runs the suite's large-file test with 300 MB instead of 30 MB.
 fn large() -> Result<(), Failed> {
     command("cargo")
         .args(["test", "--release", "--package", "logline-cli", "--test", "cli", "a_large_file", "--", "--nocapture"])
@@ -164,12 +164,12 @@ fn large() -> Result<(), Failed> {
         .run()
 }
 
-/// Builds the guests from their sources; the artifacts and their hashes are then to be reviewed and committed.
+/// Builds the guests from their sources. The artifacts and their hashes must then be reviewed and committed.
 fn guests() -> Result<(), Failed> {
     let guests = root().join("logline-wasm/guests");
     let home = std::env::var("CARGO_HOME").or_else(|_| std::env::var("HOME").map(|home| format!("{home}/.cargo")));
     let home = home.map_err(|e| Failed(format!("CARGO_HOME: {e}")))?;
-    // No path of the machine that built it may stand in an artifact.
+    // An artifact must not contain paths of the machine that built it.
     let flags = format!("--remap-path-prefix={home}=/cargo --remap-path-prefix={}=/logline", root().display());
     let target = root().join("target/guests");
     for guest in GUESTS {

@@ -1,8 +1,8 @@
-//! Installing what the machine lacks.
+//! Installs what the machine lacks.
 
 use crate::run::{Failed, command};
 
-/// Installs Debian packages where that is possible, and says what to install where it is not.
+/// Installs Debian packages. If that fails, the error says what to install.
 pub(crate) fn install(what: &str, packages: &[&str]) -> Result<(), Failed> {
     let failed = || Failed(format!("{what} is missing and could not be installed: install it and run this again"));
     command("apt-get").args(["update", "--quiet"]).run().map_err(|_| failed())?;

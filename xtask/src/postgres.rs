@@ -1,9 +1,10 @@
-//! The PostgreSQL server and the pooler that tests start for themselves.
+//! Installs the PostgreSQL server and the pooler that tests start for themselves.
 
 use crate::packages::install;
 use crate::run::{Failed, command};
 
-/// Installs what is not there: the server, looked for in `LOGLINE_PG_BIN`, in PATH, and where Debian puts it, and pgbouncer.
+/// Installs the server and pgbouncer if they are missing. The server may be in `LOGLINE_PG_BIN`, in PATH, or where Debian
+/// installs it.
 pub(crate) fn ensure_installed() -> Result<(), Failed> {
     let has_pooler =
         || std::path::Path::new("/usr/sbin/pgbouncer").exists() || command("pgbouncer").arg("--version").succeeds();
@@ -17,7 +18,7 @@ pub(crate) fn ensure_installed() -> Result<(), Failed> {
     if is_installed() {
         Ok(())
     } else {
-        Err(Failed("PostgreSQL was installed, but initdb and pg_ctl are not where they should be".to_owned()))
+        Err(Failed("PostgreSQL was installed, but initdb was not found: set LOGLINE_PG_BIN to its folder".to_owned()))
     }
 }
 

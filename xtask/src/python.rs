@@ -1,11 +1,11 @@
-//! The Python that the independent verifier runs on: an environment of its own under `target`.
+//! The Python environment of the independent verifier, under `target`.
 
 use std::path::PathBuf;
 
 use crate::packages::install;
 use crate::run::{Failed, command, root};
 
-/// Makes the environment unless it is there, and returns its interpreter.
+/// Creates the environment if it does not exist, and returns its interpreter.
 pub(crate) fn environment() -> Result<PathBuf, Failed> {
     let folder = root().join("target/python");
     let python = folder.join("bin/python");

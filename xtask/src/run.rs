@@ -1,15 +1,15 @@
-//! Running commands, and saying which one failed.
+//! Runs commands, and reports which one failed.
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// What failed.
+/// What failed, as text for the user.
 pub(crate) struct Failed(pub(crate) String);
 
 /// The workspace's folder.
 pub(crate) fn root() -> PathBuf {
-    // This crate's folder is one below.
+    // This crate's folder is one level below.
     let mut folder = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     folder.pop();
     folder
@@ -44,7 +44,7 @@ impl Task {
         self
     }
 
-    /// Runs it with its output shown.
+    /// Runs the command and shows its output.
     pub(crate) fn run(mut self) -> Result<(), Failed> {
         let shown = self.shown();
         println!("\n$ {shown}");
@@ -55,7 +55,7 @@ impl Task {
         }
     }
 
-    /// Whether it runs and succeeds; nothing is shown.
+    /// Whether the command runs and succeeds. Its output is not shown.
     pub(crate) fn succeeds(mut self) -> bool {
         self.0.output().is_ok_and(|output| output.status.success())
     }

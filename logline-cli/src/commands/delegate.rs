@@ -15,16 +15,17 @@ use crate::{Error, output};
 pub(crate) struct Options {
     /// The host's public key, as `keygen` prints it on the host.
     host: PublicKey,
-    /// The tenants that the host records for, by name or `*`; `system` as well for a host that runs functions.
+    /// The tenants that the host records for, by name, or `*` for all but `system`. A host that runs functions needs `system`
+    /// as well.
     #[arg(long, required = true, value_delimiter = ',', value_name = "TENANT,…")]
     tenants: Vec<String>,
-    /// How long the key counts, days from now.
+    /// How many days the key is valid, from now.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=366))]
     days: u64,
     /// The key file of a runtime authority that the manifest names.
     #[arg(long, value_name = "KEYFILE")]
     key: PathBuf,
-    /// The pinned trust root.
+    /// The file of the pinned trust root.
     #[arg(long, value_name = "FILE")]
     trust: PathBuf,
 }
@@ -42,7 +43,7 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
     output::line(&if json {
         json!({"id": span.id.to_string(), "host": options.host.to_string(), "expires": expires.to_string()}).to_string()
     } else {
-        format!("key {} is a runtime of {} until {expires}", options.host, options.tenants.join(", "))
+        format!("key {} is a runtime key of {} until {expires}", options.host, options.tenants.join(", "))
     });
     Ok(true)
 }

@@ -13,10 +13,10 @@ use crate::{Error, open, output};
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Where to; `-` is standard output.
+    /// The file to write; `-` is standard output.
     #[arg(default_value = "-")]
     file: PathBuf,
-    /// Also write a signed sidecar here, for `fsck --against`.
+    /// Also write a signed sidecar to this file, for `fsck --against`.
     #[arg(long, value_name = "FILE", requires = "key")]
     sidecar: Option<PathBuf>,
     /// The key that signs the sidecar.
@@ -37,9 +37,9 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
         let file = output::create(&options.file)?;
         Box::new(BufWriter::new(file))
     };
-    // Both before the work: a sidecar that cannot be written is known now.
+    // Both files are created before the export, so that a sidecar that cannot be written is noticed at once.
     if options.sidecar.as_ref() == Some(&options.file) {
-        return Err("the sidecar cannot be the export's own file".into());
+        return Err("the sidecar cannot be the same file as the export: choose another file".into());
     }
     let sidecar = options.sidecar.as_deref().map(output::create).transpose()?;
     let tenant = options.identity.tenant();

@@ -13,10 +13,10 @@ use crate::{Error, open, output};
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// The pinned trust root; without it authority is not checked, and the report says so.
+    /// The file of the pinned trust root. Without it authority is not checked, and the report says so.
     #[arg(long, value_name = "FILE")]
     trust: Option<PathBuf>,
-    /// A sidecar of an earlier export: every version it names must still be there.
+    /// A sidecar of an earlier export. Every version that it names must still exist.
     #[arg(long, value_name = "SIDECAR")]
     against: Option<PathBuf>,
     /// The public key that must have signed the sidecar.
@@ -26,7 +26,7 @@ pub(crate) struct Options {
 
 pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Result<bool, Error> {
     let ledger = open::for_reading(url).await?;
-    // Without a manifest to obey nobody may have signed anything; the rows are audited all the same.
+    // If no manifest is valid, no signer has authority. The rows are audited all the same, without that check.
     let resolved = match &options.trust {
         Some(file) => Some(open::trust_root(file)?.resolve(&ledger).await),
         None => None,
@@ -62,7 +62,7 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
     let authority = match (report.authority_checked, &no_manifest) {
         (true, _) => "checked",
         (false, None) => "not checked (no --trust)",
-        (false, Some(_)) => "not checked (no manifest counts)",
+        (false, Some(_)) => "not checked (no manifest is valid)",
     };
     let signer = report.sidecar_key.map(|key| key.to_string());
     if json {
@@ -80,11 +80,11 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
         ));
         if let (Some(heads), Some(signer)) = (report.heads_checked, signer) {
             let whose = if report.sidecar_key_checked {
-                "the key that was named"
+                "the key given as --sidecar-key"
             } else {
-                "a key nobody vouched for (no --sidecar-key)"
+                "a key that was not checked (no --sidecar-key)"
             };
-            output::line(&format!("{heads} heads of the sidecar were looked for; it is signed by {signer}, {whose}"));
+            output::line(&format!("{heads} heads of the sidecar were checked; it is signed by {signer}, {whose}"));
         }
     }
     Ok(report.is_clean() && no_manifest.is_none())

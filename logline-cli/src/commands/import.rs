@@ -17,9 +17,9 @@ use crate::{Error, open, output};
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// The lines, one span each; `-` reads standard input.
+    /// The file with one span per line; `-` is standard input.
     file: PathBuf,
-    /// Seals unsigned lines. Default: the key beside the ledger's file, made on first use.
+    /// The key file that seals unsigned lines. Default: the key beside the ledger's file, created on first use.
     #[arg(long, value_name = "KEYFILE")]
     key: Option<PathBuf>,
     /// The tenant of unsigned lines that name none.
@@ -28,10 +28,10 @@ pub(crate) struct Options {
     /// The owner of unsigned lines that name none.
     #[arg(long)]
     owner: Option<String>,
-    /// The pinned trust root; without it signatures are checked and authority is not.
+    /// The file of the pinned trust root. Without it signatures are checked, but authority is not.
     #[arg(long, value_name = "FILE")]
     trust: Option<PathBuf>,
-    /// Seal lines anew whose own seal does not hold, and the versions after them.
+    /// Seal lines again if their own seal is not valid, and also the versions after them.
     #[arg(long)]
     reseal: bool,
 }
@@ -71,7 +71,7 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
             })
         ));
     } else {
-        // Asking for the key would make it.
+        // Asking for the public key would create the key, so this asks only if lines were sealed.
         let sealed = match &key {
             Some(key) if report.sealed > 0 => format!("; {} sealed by {}", report.sealed, key.public_key()),
             _ => String::new(),
@@ -92,7 +92,7 @@ fn open_source(file: &Path) -> Result<Box<dyn BufRead + Send>, Error> {
     Ok(Box::new(BufReader::with_capacity(1 << 16, opened)))
 }
 
-/// The key beside the ledger, loaded or made when the first unsigned line needs it.
+/// The key beside the ledger's file. It is loaded, or created, when the first unsigned line needs it.
 struct KeyBeside {
     path: PathBuf,
     key: OnceLock<Result<KeyPair, String>>,
@@ -115,7 +115,7 @@ impl KeyBeside {
 #[async_trait]
 impl Signer for KeyBeside {
     fn public_key(&self) -> PublicKey {
-        // Nobody's key where it cannot be had; `sign` then says why.
+        // If there is no key, this is nobody's key, and `sign` returns the reason.
         self.key().map_or(PublicKey([0; 32]), KeyPair::public_key)
     }
 
@@ -129,7 +129,7 @@ impl Signer for KeyBeside {
     }
 }
 
-/// The given key, or the one beside the ledger's file; a database has none beside it.
+/// The given key, or the one beside the ledger's file. `None` for a database if no key is given.
 fn signing_key(given: Option<&Path>, location: &Location) -> Result<Option<Box<dyn Signer>>, Error> {
     match (given, location) {
         (Some(file), _) => Ok(Some(Box::new(KeyPair::load(file)?))),

@@ -10,7 +10,7 @@ use crate::{Error, output};
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// The new file; nothing is overwritten.
+    /// The file to create. An existing file is not overwritten.
     file: PathBuf,
 }
 
@@ -24,7 +24,7 @@ pub(crate) fn run(options: &Options, json: bool) -> Result<bool, Error> {
         ));
     } else {
         output::line(&format!("{}", key.public_key()));
-        output::note(&format!("the secret is in {}: keep it from others, and have a copy", options.file.display()));
+        output::note(&format!("the secret key is in {}: keep it private, and keep a copy", options.file.display()));
     }
     Ok(true)
 }

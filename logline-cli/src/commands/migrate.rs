@@ -7,12 +7,12 @@ use crate::{Error, open, output};
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Begin a new epoch of append order: the step after a recovery to a point in time, so that readers with cursors of the
-    /// history that is gone see everything that comes.
+    /// Begin a new epoch of append order. Use it after a recovery to a point in time, so that readers that hold cursors of rows
+    /// that no longer exist see everything that comes.
     #[arg(long)]
     new_epoch: bool,
-    /// Make the cluster's roles and nothing else: the step before a dump is restored, because dumps name roles and do not
-    /// contain them.
+    /// Create the cluster's roles and nothing else. Use it before a dump is restored: a dump names roles but does not contain
+    /// them.
     #[arg(long, conflicts_with = "new_epoch")]
     roles: bool,
 }

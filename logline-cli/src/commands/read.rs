@@ -12,11 +12,11 @@ use crate::{Error, open, output};
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// The span's id. An id that is no UUID is mapped as an import maps it.
+    /// The span's id. An id that is not a UUID is mapped as an import maps it.
     id: String,
     #[command(flatten)]
     identity: Identity,
-    /// The tenant the span is in, where it is another than --tenant (public spans).
+    /// The tenant that the span is in, if it is not --tenant (public spans).
     #[arg(long, value_name = "TENANT")]
     r#in: Option<String>,
 }
@@ -31,7 +31,7 @@ impl Options {
     }
 }
 
-/// The tenant to look in: named, or the only one that has the id.
+/// The tenant to read from: the one that is named, else the only one that has the id.
 pub(crate) async fn tenant_of(
     ledger: &dyn Ledger,
     identity: &Identity,
@@ -64,7 +64,7 @@ pub(crate) async fn get(options: &Options, url: Option<&str>, json: bool) -> Res
     match span.check(&mut Verifier::new()) {
         Ok(()) => Ok(true),
         Err(e) => {
-            output::note(&format!("this row does not hold: {e}"));
+            output::note(&format!("this row is not valid: {e}"));
             Ok(false)
         }
     }
@@ -84,7 +84,7 @@ pub(crate) async fn history(options: &Options, url: Option<&str>, json: bool) ->
         for span in &versions {
             output::span(span, json)?;
             if let Err(e) = span.check(&mut verifier) {
-                output::note(&format!("{} does not hold: {e}", span.key()));
+                output::note(&format!("{} is not valid: {e}", span.key()));
                 all_hold = false;
             }
         }

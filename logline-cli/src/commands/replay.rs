@@ -17,15 +17,15 @@ use crate::{Error, open, output};
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Ids of executions.
+    /// The ids of the executions to run again.
     #[arg(required = true)]
     executions: Vec<Uuid>,
     #[command(flatten)]
     identity: Identity,
-    /// The tenant that the executions are in, where it is another than --tenant.
+    /// The tenant that the executions are in, if it is not --tenant.
     #[arg(long, value_name = "TENANT")]
     r#in: Option<String>,
-    /// The program `logline-wasm-compiler`, for what hosts that compile with it have run.
+    /// The program `logline-wasm-compiler`, for executions of hosts that compile with it.
     #[arg(long, value_name = "PROGRAM")]
     compiler: Option<PathBuf>,
 }
@@ -35,7 +35,7 @@ impl Options {
         let mut options = WasmOptions::new().calls(1);
         if let Some(program) = &self.compiler {
             if !program.is_file() {
-                return Err(format!("there is no program {}: pass the path of logline-wasm-compiler", program.display()).into());
+                return Err(format!("`{}` is not a program: pass the path of logline-wasm-compiler", program.display()).into());
             }
             options = options.compiler(Compiler::new(program));
         }

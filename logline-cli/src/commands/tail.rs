@@ -12,13 +12,13 @@ use crate::{Error, open, output};
 pub(crate) struct Options {
     #[command(flatten)]
     identity: Identity,
-    /// Begin at the first row. Default: after the last row of now.
+    /// Begin at the first row. The default is to begin after the last row that exists now.
     #[arg(long, conflicts_with = "after")]
     from_start: bool,
-    /// Begin after this cursor, as `--json` prints them.
+    /// Begin after this cursor, as `--json` prints it.
     #[arg(long, value_name = "CURSOR")]
     after: Option<String>,
-    /// Stop after so many rows.
+    /// Stop after this many rows.
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
 }

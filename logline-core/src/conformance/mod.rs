@@ -107,6 +107,7 @@ macro_rules! work_queue_suite {
             working::an_arrival_wakes_whoever_waits,
             working::the_queue_changes_with_the_batch_or_not_at_all,
             working::a_request_is_claimable_when_it_is_due,
+            working::a_request_without_a_successor_is_never_offered,
             working::a_higher_priority_comes_first,
             working::tenants_take_turns,
             working::of_many_workers_one_claims,

@@ -13,6 +13,7 @@ use crate::ledger::work::MAX_CLAIMABLE;
 use crate::ledger::{ActiveKind, AppendOptions, LedgerError, Limit, Outcome, Retry, Work, WorkQueue};
 use crate::request::Charges;
 use crate::span::draft::Draft;
+use crate::span::rules::MAX_INTEGER;
 use crate::span::seal::VerifiedSpan;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -193,6 +194,19 @@ pub async fn the_queue_changes_with_the_batch_or_not_at_all<Q: WorkQueue>(queue:
     let ended = open(queue, next(&first).status("complete")).await;
     append_all(queue, vec![first, ended]).await.or_fail("the same again");
     hold(claimable(queue, 10, None).await.is_empty(), "an old version does not open a request again");
+}
+
+/// No worker could ever claim or close a request whose `seq` has no successor: it must not take a place among those that can.
+pub async fn a_request_without_a_successor_is_never_offered<Q: WorkQueue>(queue: &Q) {
+    let mut last = request(TENANT, 1);
+    last = last.seq(MAX_INTEGER);
+    let last = open(queue, last).await;
+    let other = open(queue, request(TENANT, 2)).await;
+    hold(!is_claimable(queue, &last).await, "it is stored, and not offered");
+    hold(is_claimable(queue, &other).await, "others are");
+    let rebuilt = queue.rebuild().await.or_fail("rebuild");
+    same(&rebuilt.open, &1, "a rebuild comes to the same");
+    hold(!is_claimable(queue, &last).await, "after a rebuild");
 }
 
 /// `due_at`, in the past, in the future, and none.

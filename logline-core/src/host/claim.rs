@@ -93,7 +93,7 @@ impl Host {
             Err(error) => {
                 // Left as it is, it would be found at every poll.
                 if let Some(code) = error.refusal() {
-                    let refusal = lifecycle::refuse(&request, &Failure::new(code, error.to_string()), now);
+                    let refusal = lifecycle::refuse(&request, &self.key(), &Failure::new(code, error.to_string()), now);
                     self.record(&request.tenant_id, vec![refusal], &AppendOptions::default()).await?;
                 }
                 return Err(error);

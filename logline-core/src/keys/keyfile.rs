@@ -1,8 +1,8 @@
 //! Key pairs in files.
 //!
 //! A key file has one line with `logline-ed25519-secret-v1:` and the 64 hex digits of the RFC 8032 secret. Lines that start
-//! with `#` are comments. A new file has its public key in a comment. On Unix, files are created with mode 0600, and a file that
-//! others may read is refused.
+//! with `#` are comments. A new file has its public key in a comment. On Unix, files are created with mode 0600, and a file
+//! that others may read is refused.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};

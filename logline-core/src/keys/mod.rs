@@ -128,7 +128,7 @@ pub struct Verifier {
     keys: HashMap<PublicKey, VerifyingKey>,
 }
 
-/// More distinct keys than the hosts of any ledger have. When the cache is full, it is cleared, so hostile input cannot grow it.
+/// More distinct keys than the hosts of any ledger have. A full cache is cleared, so that hostile input cannot make it grow.
 const MAX_CACHED_KEYS: usize = 4096;
 
 impl Verifier {

@@ -1,4 +1,4 @@
-//! What is asked for, before it is a span.
+//! A request before it is written as a span.
 
 use std::time::Duration;
 
@@ -11,39 +11,40 @@ use crate::span::draft::Draft;
 use crate::value::ids;
 use crate::value::timestamp::Timestamp;
 
-/// The `this` of a request to run a function of the tenant.
+/// The kind of a request that runs a function of the tenant: the value of its `this` column.
 pub const FUNCTION_RUN: &str = "function.run";
 
-/// A request to be submitted.
+/// A request that is to be submitted.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Request {
-    /// The tenant it runs in.
+    /// The tenant in which it runs.
     pub tenant: String,
-    /// Who asks: the owner of the request, its execution and everything the code emits.
+    /// The user who asks. This user owns the request, its executions and all spans that the code emits.
     pub owner: String,
-    /// The function, in the same tenant. For other kinds of requests: the span that they are about.
+    /// The function, in the same tenant. In requests of other kinds, the span that they are about.
     pub function: Uuid,
-    /// The kind of request, which decides the kernel that carries it out; [`FUNCTION_RUN`] unless set.
+    /// The kind of the request, which decides the kernel that carries it out. The default is [`FUNCTION_RUN`].
     pub this: String,
-    /// What the function gets.
+    /// The input of the function.
     pub input: Value,
-    /// Who besides the owner may read request and execution.
+    /// Who besides the owner may read the request and its executions.
     pub visibility: Visibility,
-    /// The `who` column; `user:` and the owner where absent.
+    /// The `who` column. If `None`, it is `user:` and the owner.
     pub who: Option<String>,
-    /// A trace it belongs to; a new one where absent.
+    /// The trace that the request belongs to. If `None`, a new trace begins.
     pub trace_id: Option<String>,
-    /// The same key, tenant, owner and function make one request, however often it is submitted.
+    /// Requests with the same key, tenant, owner, function and kind are one request, even if it is submitted several times.
     pub idempotency_key: Option<String>,
-    /// When and how often it is tried. With a slot: tenant, owner, function and slot make one request.
+    /// When and how often it is tried. Requests with the same slot, tenant, owner, function and kind are one request. If a slot
+    /// is set, the idempotency key is not used.
     pub terms: Terms,
-    /// The policy that asks, as the runtime records it in what policies bring about.
+    /// The policy that makes the request, as the runtime records it in `metadata`, under [`CAUSE`]. `None` if no policy does.
     pub cause: Option<Value>,
 }
 
 impl Request {
-    /// `owner` of `tenant` asks `function` about `input`.
+    /// A request of `owner` in `tenant` to run `function` on `input`, with the default terms.
     pub fn new(tenant: impl Into<String>, owner: impl Into<String>, function: Uuid, input: Value) -> Self {
         Self {
             tenant: tenant.into(),
@@ -60,98 +61,98 @@ impl Request {
         }
     }
 
-    /// Sets the kind of request.
+    /// Sets the kind of the request. The default is [`FUNCTION_RUN`].
     #[must_use]
     pub fn this(mut self, this: impl Into<String>) -> Self {
         self.this = this.into();
         self
     }
 
-    /// Sets the `who` column.
+    /// Sets the `who` column. The default is `user:` and the owner.
     #[must_use]
     pub fn who(mut self, who: impl Into<String>) -> Self {
         self.who = Some(who.into());
         self
     }
 
-    /// Sets when it is due.
+    /// Sets when it is due. The default is at once.
     #[must_use]
     pub fn due_at(mut self, due: Timestamp) -> Self {
         self.terms.due_at = Some(due);
         self
     }
 
-    /// Sets its priority, 0 to 9.
+    /// Sets its priority, 0 to 9. The highest runs first within the tenant. The default is 5.
     #[must_use]
     pub fn priority(mut self, priority: u8) -> Self {
         self.terms.priority = Some(priority.min(MAX_PRIORITY));
         self
     }
 
-    /// Sets how often it is tried.
+    /// Sets the most attempts, 1 to [`MAX_ATTEMPTS`]. By default, the first failure ends the request.
     #[must_use]
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.terms.max_attempts = Some(attempts.clamp(1, MAX_ATTEMPTS));
         self
     }
 
-    /// Sets the first pause between attempts.
+    /// Sets the first pause between attempts, at most [`MAX_BACKOFF`]. The default is one second.
     #[must_use]
     pub fn backoff(mut self, pause: Duration) -> Self {
         self.terms.backoff = Some(pause.min(MAX_BACKOFF));
         self
     }
 
-    /// Sets when it is too late to begin.
+    /// Sets the time after which no attempt may begin. By default there is no deadline.
     #[must_use]
     pub fn deadline(mut self, deadline: Timestamp) -> Self {
         self.terms.deadline = Some(deadline);
         self
     }
 
-    /// Makes it the one request of its function for this slot of the schedule.
+    /// Makes it the only request of its function for this time in the schedule.
     #[must_use]
     pub fn slot(mut self, slot: Timestamp) -> Self {
         self.terms.slot = Some(slot);
         self
     }
 
-    /// Sets what happens after a call to the outside whose outcome nobody knows.
+    /// Sets what happens after a call to the outside with an unknown outcome. The default is [`OnUnknown::Fail`].
     #[must_use]
     pub fn on_unknown(mut self, on_unknown: OnUnknown) -> Self {
         self.terms.on_unknown = on_unknown;
         self
     }
 
-    /// Sets the policy that asks.
+    /// Sets the policy that makes the request.
     #[must_use]
     pub fn cause(mut self, cause: Value) -> Self {
         self.cause = Some(cause);
         self
     }
 
-    /// Sets who may read it.
+    /// Sets who besides the owner may read it. The default is [`Visibility::Private`].
     #[must_use]
     pub fn visibility(mut self, visibility: Visibility) -> Self {
         self.visibility = visibility;
         self
     }
 
-    /// Sets the trace.
+    /// Sets the `trace_id`. A new trace begins if it is not set.
     #[must_use]
     pub fn trace(mut self, trace_id: impl Into<String>) -> Self {
         self.trace_id = Some(trace_id.into());
         self
     }
 
-    /// Makes it harmless to submit the request again.
+    /// Sets the idempotency key, so that it is harmless to submit the request again.
     #[must_use]
     pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
         self.idempotency_key = Some(key.into());
         self
     }
 
-    /// The id that it will have, where its slot or its idempotency key decides it.
+    /// The id that follows from its slot or its idempotency key. `None` if it has neither.
     #[must_use]
     pub fn derived_id(&self) -> Option<Uuid> {
         let (function, slot) = (self.function.to_string(), self.terms.slot.map(|slot| slot.to_string()));
@@ -161,14 +162,14 @@ impl Request {
             (None, None) => return None,
         };
         let mut parts = vec![self.tenant.as_str(), &self.owner, &function, key];
-        // The same key for another kind of request is another request.
+        // With the same key, a request of another kind is another request.
         if self.this != FUNCTION_RUN {
             parts.push(&self.this);
         }
         Some(ids::derive(kind, &parts))
     }
 
-    /// The request's version 0, with the id `new_id` where neither slot nor idempotency key decides it.
+    /// Version 0 of the request. Its id is `new_id` if it has neither a slot nor an idempotency key.
     #[must_use]
     pub fn into_draft(self, new_id: Uuid) -> Draft {
         let derived = self.derived_id();

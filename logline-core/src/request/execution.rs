@@ -1,4 +1,4 @@
-//! The span that records an attempt: made when the attempt ends, and made once more when it is repeated.
+//! The execution: the span that records an attempt. It is made when the attempt ends, and again when the execution is repeated.
 
 use serde_json::{Map, Value, json};
 
@@ -11,43 +11,43 @@ use crate::value::hex::PublicKey;
 use crate::value::ids;
 use crate::value::timestamp::Timestamp;
 
-/// What the host says of an attempt.
+/// What the host records about an attempt.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Frame {
-    /// The name of the kernel that carried it out.
+    /// The name of the kernel that carried out the request.
     pub kernel_name: String,
-    /// A [`reference()`] to the kernel's span.
+    /// A [`reference()`] to the version of the kernel's span that was booted.
     pub kernel: Value,
-    /// Counted from 1.
+    /// The number of the attempt, counted from 1.
     pub attempt: u32,
-    /// The key of the host.
+    /// The public key of the host, in hex.
     pub worker: String,
-    /// When it ended, by the host's clock.
+    /// When the attempt ended, by the host's clock.
     pub at: Timestamp,
-    /// How long it took.
+    /// How long the attempt took, in milliseconds.
     pub duration_ms: u32,
 }
 
-/// What the kernel says of it besides the result.
+/// What the kernel records about an attempt in addition to the result.
 #[derive(Debug, Clone, PartialEq, Default)]
 #[non_exhaustive]
 pub struct Details {
-    /// The execution's `input` column.
+    /// The `input` column of the execution.
     pub input: Option<Value>,
-    /// Members of the execution's `metadata`, beside those of the host.
+    /// Members of the execution's `metadata`. The host adds its own and replaces members of the same name.
     pub metadata: Map<String, Value>,
-    /// Those members of `metadata` that are left out where the record would not be valid otherwise.
+    /// The members of `metadata` that are left out if the record would not be valid with them.
     pub expendable: &'static [&'static str],
 }
 
 impl Details {
-    /// An input, and members of metadata.
+    /// An input, and members of metadata. None of the members may be left out.
     #[must_use]
     pub fn new(input: Option<Value>, metadata: Map<String, Value>) -> Self {
         Self { input, metadata, expendable: &[] }
     }
 
-    /// Says which members of metadata may be left out.
+    /// Sets which members of metadata may be left out.
     #[must_use]
     pub fn expendable(mut self, members: &'static [&'static str]) -> Self {
         self.expendable = members;
@@ -55,18 +55,19 @@ impl Details {
     }
 }
 
-/// Names a version, so that whoever reads the record can find it and knows that it is the same: `{tenant, id, seq, curr_hash}`.
+/// Names a version of a span, so that a reader of the record can find it and check that it is the same:
+/// `{tenant, id, seq, curr_hash}`.
 #[must_use]
 pub fn reference(span: &SignedSpan) -> Value {
     json!({"tenant": span.tenant_id, "id": span.id.to_string(), "seq": span.seq, "curr_hash": span.seal.curr_hash.to_string()})
 }
 
-/// The value of `who` in what a host records in its own name.
+/// The value of `who` in spans that a host records in its own name.
 pub(crate) fn recorder(host: &PublicKey) -> String {
     format!("host:{host}")
 }
 
-/// The columns that every execution of `request` shares: identity, owner, place in the timeline.
+/// The columns that follow from the request and the number of the attempt: identity, owner, trace and links.
 fn identity(request: &SignedSpan, attempt: u32) -> Draft {
     let mut draft = Draft::new("execution")
         .id(ids::execution(&request.tenant_id, request.id, attempt))
@@ -83,14 +84,14 @@ fn identity(request: &SignedSpan, attempt: u32) -> Draft {
     draft
 }
 
-/// The record of an attempt that ended without its worker's word; its time is to be set.
+/// The record of an attempt for which its worker recorded no result. The caller sets the time.
 pub(crate) fn unfinished(running: &SignedSpan, attempt: u32, host: &PublicKey, failure: &Failure) -> Draft {
     let draft = identity(running, attempt).who(recorder(host)).status("error").error(failure.to_value());
     draft.metadata(json!({"attempt": attempt}))
 }
 
-/// The record of an attempt at `running`, the version that claimed it. Every result is recorded: an output that cannot be stored becomes
-/// the failure `invalid_output`, in `result` as well.
+/// The record of the attempt that the claim `running` began. Every result is recorded. If the record with an output cannot be
+/// stored, `result` becomes the failure `invalid_output`, and that failure is recorded.
 pub fn record(
     running: &SignedSpan,
     frame: &Frame,

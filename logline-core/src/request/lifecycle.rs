@@ -1,4 +1,4 @@
-//! The steps of a request's life, each a pure function from one version to the drafts of what follows.
+//! The steps in the life of a request. Each is a pure function from one version to the drafts that follow it.
 
 use std::time::Duration;
 
@@ -13,22 +13,23 @@ use crate::span::canonical;
 use crate::span::draft::Draft;
 use crate::span::rules::{MAX_INTEGER, Rules};
 use crate::span::seal::VerifiedSpan;
-use crate::span::{SignedSpan, Span};
+use crate::span::SignedSpan;
 use crate::value::failure::Failure;
 use crate::value::hex::PublicKey;
 use crate::value::timestamp::Timestamp;
 use crate::value::{ids, json};
 
-/// What a request's later versions add at most, bytes: worker, lease, links, an error of 4 KiB in which every byte is escaped.
+/// The most bytes that later versions of a request add: worker, lease, links, and an error of 4 KiB with every byte escaped.
 const VERSION_ROOM: usize = 64 << 10;
 
-/// Arrays and objects of a request: its executions have as many, and those of the journal.
+/// The most arrays and objects in a request. Its executions have as many, and need room for those of the journal.
 const MAX_CONTAINERS: usize = json::MAX_CONTAINERS / 2;
 
-/// Versions that a request may still need.
+/// The number of later versions that a request must have room for.
 const VERSIONS_ROOM: u32 = 10_000;
 
-/// Whether a version can be carried to the request's end: every later one is made from it and must fit.
+/// Checks that a request can run to its end from this version. Every later version is made from this one and must fit the
+/// limits.
 pub(crate) fn check_shape(request: &SignedSpan, rules: &Rules) -> Result<State, NotRunnable> {
     if request.entity_type != "request" {
         return Err(NotRunnable::NotARequest { key: request.key(), entity_type: request.entity_type.clone() });
@@ -42,7 +43,7 @@ pub(crate) fn check_shape(request: &SignedSpan, rules: &Rules) -> Result<State, 
         return Ok(state);
     }
     if state.phase != Phase::Scheduled || state.attempts != 0 {
-        return Err(malformed("a request begins with status `scheduled` and attempt 0".to_owned()));
+        return Err(malformed("a request must begin with status `scheduled` and attempt 0".to_owned()));
     }
     let max = rules.max_span_bytes.saturating_sub(VERSION_ROOM);
     let bytes = canonical::payload(&request.span, &request.seal.public_key).len();
@@ -63,22 +64,23 @@ pub(crate) fn check_shape(request: &SignedSpan, rules: &Rules) -> Result<State, 
 pub(crate) enum Origin {
     /// A host.
     Host,
-    /// A member or a publisher.
+    /// A member or a publisher: a signer without the role runtime.
     Others,
 }
 
-/// The last version of a request, verified, its shape and the origin of its first version known: what a successor is made from.
+/// The last version of a request, from which the next one is made. It is verified, its shape is checked, and the origin of the
+/// first version is known.
 pub(crate) struct Open<'a> {
     pub(crate) span: &'a VerifiedSpan,
     pub(crate) state: State,
-    /// Whether members that only a host writes are left out.
+    /// Whether the version may have members that only a host may write, which the next version must leave out.
     is_foreign: bool,
 }
 
 impl<'a> Open<'a> {
-    /// A version that a host has checked.
+    /// Takes a version that a host has checked.
     pub(crate) fn new(span: &'a VerifiedSpan, state: State, origin: Origin) -> Self {
-        // A later version is a host's, made here: it has no such member from others.
+        // Hosts make later versions with this code, so only a first version can have such members from somebody else.
         let is_foreign = origin == Origin::Others && span.prev_hash.is_none();
         let state = if is_foreign { state.without_host_only() } else { state };
         Self { span, state, is_foreign }
@@ -93,47 +95,59 @@ impl<'a> Open<'a> {
         state::write_used(self.next(step, phase, now), None)
     }
 
-    /// The execution of an attempt that ends without its worker's word.
+    /// The execution of an attempt for which its worker recorded no result.
     fn ended(&self, recorder: &PublicKey, code: &str, message: &str, now: Timestamp) -> Draft {
         execution::unfinished(self.span, self.state.attempts, recorder, &Failure::new(code, message)).at(now)
     }
 }
 
-/// Closes a request that can never run. Its content is left to the first version, so that this one fits.
-pub(crate) fn refuse(request: &SignedSpan, reason: &Failure, now: Timestamp) -> Draft {
-    let mut draft =
-        Draft::next_version(request).at(now).did(Step::Refused.as_str()).status(Phase::Error.as_str()).error(reason.to_value());
-    let Span { input, output, content, metadata, name, description, code, .. } = draft.columns_mut();
-    (*input, *output, *content, *metadata) = (None, None, None, None);
-    (*name, *description, *code) = (None, None, None);
+/// Closes a request that can never run. The draft has only identity columns, which are all bounded, so that every request can
+/// be closed. The content stays in the first version.
+pub(crate) fn refuse(request: &SignedSpan, recorder: &PublicKey, reason: &Failure, now: Timestamp) -> Draft {
+    let mut draft = Draft::new("request")
+        .id(request.id)
+        .seq(request.seq.saturating_add(1))
+        .follows(request.seal.curr_hash)
+        .tenant(&request.tenant_id)
+        .owner(&request.owner_id)
+        .visibility(request.visibility)
+        .who(execution::recorder(recorder))
+        .did(Step::Refused.as_str())
+        .this(&request.this)
+        .status(Phase::Error.as_str())
+        .error(reason.to_value())
+        .at(now);
+    let columns = draft.columns_mut();
+    columns.parent_id = request.parent_id;
+    columns.trace_id.clone_from(&request.trace_id);
     draft
 }
 
-/// A claim that could be made, or why the request ends instead.
+/// The drafts of a claim, or those that end the request instead.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Claiming {
-    /// The drafts that start an attempt: the `running` version last; before it, where an attempt was lost, the execution that says so.
+    /// The drafts that start an attempt. The `running` version is the last. If an attempt was lost, its execution comes first.
     Start { attempt: u32, drafts: Vec<Draft> },
-    /// The drafts that end the request: `dead` last.
+    /// The drafts that end the request. The `dead` version is the last.
     End { drafts: Vec<Draft>, reason: NotRunnable },
 }
 
-/// Starts the next attempt of a request that the queue has found due: if it is running, its lease has ended.
+/// Starts the next attempt of a request that is due. If the request is running, the caller knows that its lease has ended.
 pub(crate) fn claim(request: &Open<'_>, terms: &ClaimTerms) -> Result<Claiming, NotRunnable> {
     let (span, state, now) = (request.span, &request.state, terms.now);
     let mut drafts = Vec::new();
     match state.phase {
         Phase::Scheduled => {}
         Phase::Running => {
-            drafts.push(request.ended(&terms.worker, "lost", "the worker's lease ended before it recorded a result", now));
+            drafts.push(request.ended(&terms.worker, "lost", "the lease ended before the worker recorded a result", now));
         }
         phase => return Err(NotRunnable::Ended { key: span.key(), status: phase.as_str().to_owned() }),
     }
     let too_late = state.terms.deadline.filter(|deadline| now > *deadline);
     let end = if let Some(deadline) = too_late {
-        Some(Failure::new("deadline_exceeded", format!("it was not begun by its deadline, {deadline}")))
+        Some(Failure::new("deadline_exceeded", format!("it had not begun by its deadline, {deadline}")))
     } else if state.attempts_used() >= state.attempts_allowed() {
-        Some(Failure::new("attempts_exhausted", format!("attempt {} was lost, and it was the last allowed", state.attempts)))
+        Some(Failure::new("attempts_exhausted", format!("attempt {} was lost and was the last one allowed", state.attempts)))
     } else {
         None
     };
@@ -144,13 +158,13 @@ pub(crate) fn claim(request: &Open<'_>, terms: &ClaimTerms) -> Result<Claiming, 
     }
     let attempt = state.attempts.saturating_add(1);
     let mut draft = request.next(Step::Claimed, Phase::Running, now).who(execution::recorder(&terms.worker));
-    // The failure of an earlier attempt is in the version that ended it.
+    // The failure of an earlier attempt stays in the version that ended that attempt.
     draft.columns_mut().error = None;
     drafts.push(terms.write(draft, attempt));
     Ok(Claiming::Start { attempt, drafts })
 }
 
-/// Ends the attempt that `running` started: the request with it, unless another attempt may help and is allowed.
+/// Ends the attempt that `running` started. This ends the request too, unless a retry may help and is allowed.
 pub(crate) fn close(
     running: &Open<'_>,
     result: &Result<Value, Failure>,
@@ -159,7 +173,7 @@ pub(crate) fn close(
     now: Timestamp,
 ) -> Draft {
     let state = &running.state;
-    // The input is in version 0 and the output in the execution; the closing row points there.
+    // The output is only in the execution, and the closing version names the execution.
     let draft = match result {
         Ok(_) => running.end(Step::Completed, Phase::Complete, now),
         Err(failure) => {
@@ -179,18 +193,19 @@ pub(crate) fn close(
     if used.is_some() { state::write_used(draft, used) } else { draft }
 }
 
-/// Takes back a claim whose worker has to stop: the attempt ends without a result, and the next may begin at once.
+/// Gives back a claim whose worker has to stop. The attempt ends without a result, and the next one may begin at once.
 pub(crate) fn hand_back(running: &Open<'_>, recorder: &PublicKey, now: Timestamp) -> Vec<Draft> {
     let execution = running.ended(recorder, "handed_back", "the worker was shut down before the attempt ended", now);
     vec![execution, state::write_due(running.next(Step::HandedBack, Phase::Scheduled, now), now)]
 }
 
-/// Puts a request off, without an attempt.
+/// Defers a request until the time `until`, without an attempt.
 pub(crate) fn defer(request: &Open<'_>, until: Timestamp, reason: &Failure, now: Timestamp) -> Draft {
     state::write_due(request.next(Step::Deferred, Phase::Scheduled, now).error(reason.to_value()), until)
 }
 
-/// Ends a request that has not ended. An attempt that is under way learns of it by the loss of its claim; it has used `used`.
+/// Cancels a request that has not ended. If an attempt is running, it has used `used`. It stops when it finds that its claim is
+/// lost.
 pub(crate) fn cancel(
     request: &Open<'_>,
     who: &str,
@@ -212,7 +227,7 @@ pub(crate) fn cancel(
     Ok(drafts)
 }
 
-/// Schedules a request that ended without success again, with as many attempts as it had at first.
+/// Schedules a request again that ended without success. It may have as many attempts as at first.
 pub(crate) fn revive(request: &Open<'_>, who: &str, now: Timestamp) -> Result<Draft, NotRunnable> {
     match request.state.phase {
         Phase::Dead | Phase::Error | Phase::Cancelled => {
@@ -223,7 +238,8 @@ pub(crate) fn revive(request: &Open<'_>, who: &str, now: Timestamp) -> Result<Dr
     }
 }
 
-/// The pause after the attempt that `running` started. Its chance follows from the attempt's id, so that every host computes the same.
+/// The pause after the attempt that `running` started. Its random part is computed from the id of the execution, so that every
+/// host computes the same pause.
 fn pause(running: &Open<'_>) -> Duration {
     let state = &running.state;
     let first = state.terms.backoff.unwrap_or(DEFAULT_BACKOFF);

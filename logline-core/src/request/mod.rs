@@ -2,14 +2,14 @@
 //!
 //! ```text
 //! scheduled --claim--> running --> complete
-//!     ^                   |------> error        (no retry would change it, or none was asked for)
+//!     ^                   |------> error        (a retry cannot help, or was not asked for)
 //!     |<--back-off--------|------> dead         (attempts used up, or its deadline passed)
 //!     |<--revive-------------------+
 //!                                  cancelled    (from scheduled or running)
 //! ```
 //!
-//! Pure: each step is drafts made from the version before. Times are the ledger's, so hosts need not agree on theirs.
-//! `docs/execution.md` is the specification.
+//! Each step is a pure function that makes drafts from the version before. Due times and leases use the time of the ledger, so
+//! the clocks of hosts need not agree. `docs/execution.md` is the specification.
 
 mod builder;
 mod execution;

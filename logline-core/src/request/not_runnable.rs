@@ -1,4 +1,4 @@
-//! Why a request is not carried out.
+//! Why a request cannot be run.
 
 use thiserror::Error;
 
@@ -9,87 +9,87 @@ use crate::value::timestamp::Timestamp;
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum NotRunnable {
-    /// Another type.
+    /// The span is not a request.
     #[error("span {key} is of type `{entity_type}`, not a request")]
     NotARequest {
-        /// The span.
+        /// The version that was given.
         key: SpanKey,
-        /// Its type.
+        /// The type of the span.
         entity_type: String,
     },
-    /// Somebody is at it, or it is not due yet.
-    #[error("request {key} is `{status}` and not due: wait for whoever is at it, or for its time, and retry")]
+    /// A worker is running it, or it is not due yet.
+    #[error("request {key} is `{status}` and not due: wait until it is due or its lease has ended, and retry")]
     NotDue {
-        /// The request.
+        /// The version of the request that was read.
         key: SpanKey,
-        /// `scheduled` for later, or `running` under a lease.
+        /// `scheduled` if it is not due yet, or `running` if a worker has a lease on it.
         status: String,
     },
-    /// Its tenant has used its quota.
-    #[error("request {key} waits until {until}: its tenant has used its quota of today")]
+    /// Its tenant has used up a quota of the day.
+    #[error("request {key} waits until {until}: its tenant has used up a quota of today")]
     Deferred {
-        /// The request.
+        /// The version of the request that was read.
         key: SpanKey,
-        /// When it is due again.
+        /// When it is due again: the start of the next UTC day.
         until: Timestamp,
     },
-    /// This host cannot carry it out; another may.
+    /// This host cannot carry it out. Another host may be able to.
     #[error(
-        "request {key} is of `{this}`, for which this host has no kernel that may run: install the kernel, or leave the request to \
-         another host"
+        "request {key} asks for `{this}`, but this host has no kernel for it that may run: install the kernel, or leave the \
+         request to another host"
     )]
     NoKernel {
-        /// The request.
+        /// The version of the request that was read.
         key: SpanKey,
-        /// Its `this`.
+        /// The kind of the request, from its `this` column.
         this: String,
     },
-    /// No kernel that the manifest allows carries out such requests.
+    /// The manifest allows no kernel that carries out such requests.
     #[error(
-        "request {key} is of `{this}`, which no kernel that the manifest allows carries out: check the spelling, or install the kernel"
+        "request {key} asks for `{this}`, but the manifest allows no kernel for it: check the spelling, or install the kernel"
     )]
     UnknownKind {
-        /// The request.
+        /// The version of the request that was read.
         key: SpanKey,
-        /// Its `this`.
+        /// The kind of the request, from its `this` column.
         this: String,
     },
-    /// Its signer is not known, and this host has just read the manifest: the request is left as it is.
-    #[error("request {key} is signed by a key that this host does not know yet: it reads the manifest again within a second, retry")]
+    /// This host does not know its signer yet. It reads the manifest again within a second. The request is not changed.
+    #[error("request {key} is signed by a key that this host does not know yet: retry after its next read of the manifest")]
     UnknownSigner {
-        /// The request.
+        /// The version of the request that was read.
         key: SpanKey,
     },
-    /// It asks for what only a host may ask for.
-    #[error("request {key} is of `{this}`, which only a host may ask for")]
+    /// Only a host may make a request of this kind.
+    #[error("request {key} asks for `{this}`: only a host may make such a request")]
     NotPermitted {
-        /// The request.
+        /// The version of the request that was read.
         key: SpanKey,
-        /// Its `this`.
+        /// The kind of the request, from its `this` column.
         this: String,
     },
-    /// It cannot be revived.
-    #[error("request {key} is `{status}`: only one that is dead, cancelled or ended in error can be revived")]
+    /// It cannot be revived, because of its status.
+    #[error("request {key} is `{status}`: only a request that is dead, cancelled or ended in error can be revived")]
     NotEnded {
-        /// The request.
+        /// The version of the request that was read.
         key: SpanKey,
-        /// Its status.
+        /// The value of its `status` column.
         status: String,
     },
-    /// Its first version is none that a request can begin with.
+    /// It breaks the rules for requests, so it can never run.
     #[error("request {key} cannot be run: {reason}")]
     Malformed {
-        /// The request.
+        /// The version of the request that was read.
         key: SpanKey,
-        /// Why.
+        /// The rule that it breaks.
         reason: String,
     },
     /// It has ended.
     #[error("request {key} has ended with status `{status}`: submit a new one")]
     Ended {
-        /// The request.
+        /// The version of the request that was read.
         key: SpanKey,
-        /// Its status.
+        /// The value of its `status` column.
         status: String,
     },
 }

@@ -1,8 +1,9 @@
-//! What a tenant may use in a day, counted in the append that uses it.
+//! What a tenant may use in a day. Each append counts the units that its rows use.
 //!
-//! A claim, the version of a request with which a worker takes it, names its day and the quotas of which it uses one unit each. The
-//! version that ends an attempt names what was used of others, which is known only then. That makes every counter a sum over rows of the ledger: a counter that is lost or doubted is computed again. A ledger counts
-//! its present day only, so counters do not grow with time.
+//! A claim (the version of a request with which a worker takes it) names its day and the quotas of which it uses one unit each.
+//! The version that ends an attempt names the units of other quotas, which are known only then. Every counter is therefore a
+//! sum over rows of the ledger, and can be computed again if it is lost or in doubt. A ledger counts only its current day, so
+//! the counters do not grow with time.
 
 use std::collections::BTreeMap;
 
@@ -12,32 +13,33 @@ use serde_json::{Value, json};
 use crate::request::state::{self, ends_attempt, is_claim};
 use crate::span::Span;
 
-/// Quotas that one claim uses, at most.
+/// The most quotas that one version may name.
 pub const MAX_KEYS: usize = 16;
 
-/// Bytes in the name of a quota, at most.
+/// The longest name of a quota, in bytes.
 pub const MAX_KEY_BYTES: usize = 128;
 
-/// The most units that one version uses of a quota: what every JSON number can hold.
+/// The most units of a quota that one version may use: 2^53 − 1, the largest integer on which all JSON readers agree.
 pub const MAX_UNITS: u64 = (1 << 53) - 1;
 
-/// What a claim uses, one unit of each named quota of its tenant, or what an attempt has used when it ends.
+/// The quota units that one version uses. A claim uses one unit of each quota that it names. The version that ends an attempt
+/// uses the units that were spent in the attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Charges {
-    /// The UTC day, which must be the ledger's when limits apply.
+    /// The UTC day on which the units count. If a limit applies, it must be the current day of the ledger.
     pub day: NaiveDate,
-    /// Units by the name of the quota: at least one and at most [`MAX_KEYS`] names, each of 1 to [`MAX_KEY_BYTES`] bytes; up to
+    /// Units by the name of the quota: 1 to [`MAX_KEYS`] names, each of 1 to [`MAX_KEY_BYTES`] bytes and with at most
     /// [`MAX_UNITS`].
     pub units: BTreeMap<String, u64>,
 }
 
 impl Charges {
-    /// One unit of each of `keys`: a claim's.
+    /// The charges of a claim: one unit of each quota in `keys`.
     pub fn new(day: NaiveDate, keys: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self { day, units: keys.into_iter().map(|key| (key.into(), 1)).collect() }
     }
 
-    /// What an attempt has used of one quota.
+    /// The charges of an attempt that ends: `units` of the quota `key`, at most [`MAX_UNITS`].
     pub fn of_attempt(day: NaiveDate, key: impl Into<String>, units: u64) -> Self {
         Self { day, units: BTreeMap::from([(key.into(), units.min(MAX_UNITS))]) }
     }
@@ -46,20 +48,20 @@ impl Charges {
         self.day.format("%Y-%m-%d").to_string()
     }
 
-    /// What a claim has in `metadata.quota`.
+    /// The value of `metadata.quota` in a claim: `day` and `keys`.
     #[must_use]
     pub fn to_value(&self) -> Value {
         json!({"day": self.day_text(), "keys": self.units.keys().collect::<Vec<_>>()})
     }
 
-    /// What the version that ends an attempt has in `metadata.quota`.
+    /// The value of `metadata.quota` in the version that ends an attempt: `day` and `units`.
     #[must_use]
     pub fn to_used(&self) -> Value {
         json!({"day": self.day_text(), "units": self.units})
     }
 
-    /// What `span` uses: nothing unless it is a claim, or ends an attempt. What cannot be read uses
-    /// nothing either; where a limit applies, [`check_limits`](crate::ledger::quota::check_limits) refuses it.
+    /// The charges in `span`. `None` if it is neither a claim nor the end of an attempt, or if its charges cannot be read. If a
+    /// limit applies to a claim without charges, [`check_limits`](crate::ledger::quota::check_limits) refuses it.
     #[must_use]
     pub fn of(span: &Span) -> Option<Self> {
         let is_claim = is_claim(span);
@@ -68,7 +70,7 @@ impl Charges {
         }
         let quota = state::quota(span)?;
         let day = quota.get("day")?.as_str()?;
-        // The exact form, so that every backend reads the same days.
+        // Only the exact form counts, so that every backend reads the same day.
         let day = NaiveDate::parse_from_str(day, "%Y-%m-%d").ok().filter(|d| d.format("%Y-%m-%d").to_string() == day)?;
         let units: Option<BTreeMap<_, _>> = if is_claim {
             quota.get("keys")?.as_array()?.iter().map(|key| Some((key.as_str()?.to_owned(), 1))).collect()

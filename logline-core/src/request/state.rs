@@ -1,7 +1,7 @@
-//! What one version of a request says: its phase, the step that led there, and every member of its metadata that has a meaning.
+//! The content of one version of a request: its phase, the step that led to it, and the members of its metadata.
 //!
-//! Members are named, read and written here and nowhere else. A member that is absent takes its default; one that cannot be read is
-//! refused with its name, never taken for absent.
+//! Only this file names, reads and writes these members. A member that is absent has its default. A member that cannot be read
+//! is an error that names it. It is never treated as absent.
 
 use std::time::Duration;
 
@@ -11,18 +11,19 @@ use uuid::Uuid;
 
 use crate::request::quota::Charges;
 use crate::span::draft::Draft;
+use crate::span::rules::MAX_INTEGER;
 use crate::span::{SignedSpan, Span};
 use crate::value::hex::PublicKey;
 use crate::value::timestamp::Timestamp;
 
-/// Attempts of a request that names no number. Its first failure ends it, but attempts whose worker was lost are made again, up to so
-/// many.
+/// The most attempts of a request that does not set `max_attempts`. Its first failure ends it. Only an attempt whose worker was
+/// lost is retried.
 pub const DEFAULT_LOST_ATTEMPTS: u32 = 20;
 
 /// The most attempts that a request may ask for.
 pub const MAX_ATTEMPTS: u32 = 1000;
 
-/// The first pause of a request that names none.
+/// The first pause between attempts, if the request does not set one.
 pub const DEFAULT_BACKOFF: Duration = Duration::from_secs(1);
 
 /// The longest pause between attempts.
@@ -31,16 +32,16 @@ pub const MAX_BACKOFF: Duration = Duration::from_secs(60 * 60);
 /// The highest priority of a request; 0 is the lowest.
 pub const MAX_PRIORITY: u8 = 9;
 
-/// The priority of a request that names none.
+/// The priority of a request that does not set one.
 pub const DEFAULT_PRIORITY: u8 = 5;
 
-/// The lease of a claim that names none.
+/// The lease of a claim that does not set one.
 pub const DEFAULT_LEASE: Duration = Duration::from_secs(60);
 
 /// The longest lease.
 pub const MAX_LEASE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The member of metadata in which the runtime records which policy brought a span about, and how many policies before it.
+/// The member of metadata in which the runtime records the policy that caused a span, and how many policies led to it.
 pub const CAUSE: &str = "policy";
 
 const ATTEMPT: &str = "attempt";
@@ -59,35 +60,36 @@ const QUOTA: &str = "quota";
 const FUEL_ALLOWED: &str = "fuel_allowed";
 const EXECUTION: &str = "execution";
 
-/// Members that only a host writes. In a first version of others they are left out of everything that follows from it.
+/// Members that only a host may write. If somebody else signs a first version with such members, they are ignored, and later
+/// versions leave them out.
 const HOST_ONLY: &[&str] = &[WORKER, LEASE_MS, LEASE_UNTIL, QUOTA, FUEL_ALLOWED, EXECUTION, ATTEMPTS_BEFORE];
 
-/// A draft of a request that others have written, without the members that only a host writes.
+/// Removes the members that only a host may write from a draft of a request that somebody else has written.
 #[must_use]
 pub fn without_host_only(draft: Draft) -> Draft {
     HOST_ONLY.iter().fold(draft, |draft, name| draft.without_meta(name))
 }
 
-/// Where a request is in its life: its `status` column.
+/// The phase of a request: its `status` column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Phase {
-    /// It waits for a worker, or for its time.
+    /// It waits for a worker, or until it is due.
     Scheduled,
-    /// A worker has it.
+    /// A worker has claimed it.
     Running,
     /// It ended with an output.
     Complete,
-    /// It ended with a failure that no further attempt would change, or that no further attempt was asked for.
+    /// It ended with a failure. A retry cannot help, or was not asked for.
     Error,
     /// Its attempts are used up, or its deadline has passed.
     Dead,
-    /// Somebody ended it.
+    /// Somebody cancelled it.
     Cancelled,
 }
 
 impl Phase {
-    /// The text in the column.
+    /// The text in the `status` column.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -100,7 +102,7 @@ impl Phase {
         }
     }
 
-    /// The phase of a request's version; `None` where its status is none of these.
+    /// The phase of a version of a request. `None` if its status is absent or is not the text of a phase.
     #[must_use]
     pub fn of(span: &Span) -> Option<Self> {
         let status = span.status.as_deref()?;
@@ -110,13 +112,13 @@ impl Phase {
     }
 }
 
-/// What led to a version: its `did` column.
+/// The step that led to a version: its `did` column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Step {
     /// It was submitted.
     Requested,
-    /// A worker took it.
+    /// A worker claimed it.
     Claimed,
     /// An attempt ended with an output.
     Completed,
@@ -126,9 +128,9 @@ pub enum Step {
     GaveUp,
     /// A worker that had to stop gave it back.
     HandedBack,
-    /// Its tenant has used a quota: it waits for the next day.
+    /// Its tenant has used up a quota of the day, so it waits for the next day.
     Deferred,
-    /// Somebody ended it.
+    /// Somebody cancelled it.
     Cancelled,
     /// Somebody scheduled it again after its end.
     Revived,
@@ -137,7 +139,7 @@ pub enum Step {
 }
 
 impl Step {
-    /// The text in the column.
+    /// The text in the `did` column.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -154,14 +156,14 @@ impl Step {
         }
     }
 
-    /// Whether it ends an attempt that came to a result, or was cancelled: the version then says what was used of the quotas that are
-    /// known only at the end.
+    /// Whether the step may end an attempt with a result or by cancellation. The version then names the units of the quotas
+    /// that are known only at the end.
     pub(crate) fn ends_attempt(did: &str) -> bool {
         [Self::Completed, Self::Failed, Self::GaveUp, Self::Cancelled].iter().any(|step| step.as_str() == did)
     }
 }
 
-/// What happens where nobody knows whether an earlier attempt's call to the outside was carried out.
+/// What happens if nobody knows whether an earlier attempt's call to the outside was carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum OnUnknown {
@@ -172,30 +174,30 @@ pub enum OnUnknown {
     Retry,
 }
 
-/// What a request asks for besides its input. Absent terms take their defaults.
+/// What a request asks for in addition to its input. A term that is absent has its default.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Terms {
-    /// Not before this time; at once where absent.
+    /// The first attempt does not begin before this time. If `None`, the request is due at once.
     pub due_at: Option<Timestamp>,
-    /// 0 to [`MAX_PRIORITY`], the highest first within the tenant; [`DEFAULT_PRIORITY`] where absent.
+    /// 0 to [`MAX_PRIORITY`]. The highest runs first within the tenant. If `None`, it is [`DEFAULT_PRIORITY`].
     pub priority: Option<u8>,
-    /// Attempts in all, 1 to [`MAX_ATTEMPTS`], with growing pauses between them. Where absent, the first failure is the end; only
-    /// attempts whose worker was lost are made again, up to [`DEFAULT_LOST_ATTEMPTS`].
+    /// The most attempts in all, 1 to [`MAX_ATTEMPTS`], with growing pauses between them. If `None`, the first failure ends the
+    /// request. Only an attempt whose worker was lost is then retried, up to [`DEFAULT_LOST_ATTEMPTS`] in all.
     pub max_attempts: Option<u32>,
-    /// The first pause, up to [`MAX_BACKOFF`]; each is twice the one before, up to the same, less up to a half by chance.
-    /// [`DEFAULT_BACKOFF`] where absent.
+    /// The first pause between attempts. Each later pause is twice the one before. No pause is longer than [`MAX_BACKOFF`], and
+    /// each is shortened by up to a half, at random. If `None`, it is [`DEFAULT_BACKOFF`].
     pub backoff: Option<Duration>,
-    /// No attempt begins after this time.
+    /// No attempt begins after this time. If `None`, there is no deadline.
     pub deadline: Option<Timestamp>,
-    /// The time of its schedule that it is for.
+    /// The time in a schedule for which the request is made. `None` if it does not belong to a schedule.
     pub slot: Option<Timestamp>,
-    /// What happens after a call to the outside whose outcome nobody knows.
+    /// What happens after a call to the outside with an unknown outcome.
     pub on_unknown: OnUnknown,
 }
 
 impl Terms {
-    /// Writes them into the metadata of a first version.
+    /// Writes the terms into the metadata of a first version.
     pub(crate) fn write(&self, draft: Draft) -> Draft {
         let time = |time: Option<Timestamp>| time.map(|time| Value::from(time.to_string()));
         let members = [
@@ -214,17 +216,17 @@ impl Terms {
     }
 }
 
-/// What a claim adds.
+/// What a claim adds to the version before it.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ClaimTerms {
     /// The key of the host that claims.
     pub(crate) worker: PublicKey,
-    /// The ledger's time.
+    /// The current time of the ledger.
     pub(crate) now: Timestamp,
     pub(crate) lease: Duration,
-    /// What the claim uses.
+    /// The quota units that the claim uses.
     pub(crate) charges: Option<Charges>,
-    /// The fuel that the attempt may use, where it is counted.
+    /// The fuel that the attempt may use. `None` if the manifest sets no daily fuel limit for tenants.
     pub(crate) fuel: Option<u64>,
 }
 
@@ -240,7 +242,7 @@ impl ClaimTerms {
     }
 }
 
-/// Sets a member, or takes it out.
+/// Sets a member of metadata, or removes it if there is no value.
 fn set(draft: Draft, name: &str, value: Option<Value>) -> Draft {
     match value {
         Some(value) => draft.meta(name, value),
@@ -248,53 +250,54 @@ fn set(draft: Draft, name: &str, value: Option<Value>) -> Draft {
     }
 }
 
-/// Says what an attempt has used, or that nothing was; what an earlier version has used is not used again.
+/// Writes the units that an attempt has used. If there are none, it removes the member: the units of an earlier version must
+/// not be counted again.
 pub(crate) fn write_used(draft: Draft, used: Option<&Charges>) -> Draft {
     set(draft, QUOTA, used.map(Charges::to_used))
 }
 
-/// Says when it is due.
+/// Writes when the request is due.
 pub(crate) fn write_due(draft: Draft, due: Timestamp) -> Draft {
     draft.meta(DUE_AT, due.to_string())
 }
 
-/// Says which execution recorded the attempt.
+/// Writes which execution recorded the attempt.
 pub(crate) fn write_execution(draft: Draft, execution: Uuid) -> Draft {
     draft.meta(EXECUTION, execution.to_string())
 }
 
-/// Begins the count of attempts again, without the deadline: one that has passed would end the request at once.
+/// Restarts the count of attempts and removes the deadline. A deadline that has passed would end the request at once.
 pub(crate) fn write_revival(draft: Draft, attempts: u32, due: Timestamp) -> Draft {
     write_due(draft, due).meta(ATTEMPTS_BEFORE, attempts).without_meta(DEADLINE)
 }
 
-/// A member, or the status, that says nothing a request can say.
+/// A member of metadata, or the status, has a value that is not valid in a request.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{place} must be {expected}")]
 pub struct Unreadable {
-    /// Where: a column, or a member of metadata.
+    /// The column, or the member of metadata such as `metadata.priority`.
     pub place: String,
-    /// What may stand there.
+    /// The values that are valid there.
     pub expected: &'static str,
 }
 
-/// What a version of a request says, read once.
+/// The content of a version of a request, read once.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct State {
-    /// Where it is in its life.
+    /// The phase, from its `status` column.
     pub phase: Phase,
-    /// Attempts that were begun, ever.
+    /// The attempts that have begun since the request was made.
     pub attempts: u32,
-    /// Those of them that were begun before it was last revived.
+    /// How many of them began before the last revival. 0 if the request was never revived.
     pub attempts_before: u32,
-    /// What it asks for.
+    /// When and how often the request is tried.
     pub terms: Terms,
-    /// The fuel that the attempt of this claim may use, where it is counted.
+    /// The fuel that the attempt of this claim may use. `None` if it is not counted.
     pub fuel_allowed: Option<u64>,
-    /// The execution that recorded its last attempt.
+    /// The execution that recorded the last attempt with a result. `None` before that.
     pub execution: Option<Uuid>,
-    /// The lease of this claim; [`DEFAULT_LEASE`] where none is named.
+    /// The lease of this claim, at most [`MAX_LEASE`]. If the claim names none, it is [`DEFAULT_LEASE`].
     pub lease: Duration,
 }
 
@@ -302,12 +305,15 @@ impl State {
     /// Reads a version of a request.
     ///
     /// # Errors
-    /// The first place that cannot be read.
+    /// [`Unreadable`], which names the first value that is not valid.
     pub fn of(span: &Span) -> Result<Self, Unreadable> {
         let phase = Phase::of(span).ok_or_else(|| Unreadable {
             place: "status".to_owned(),
             expected: "`scheduled`, `running`, `complete`, `error`, `dead` or `cancelled`",
         })?;
+        if span.metadata.as_ref().is_some_and(|metadata| !metadata.is_object()) {
+            return Err(Unreadable { place: "metadata".to_owned(), expected: "an object" });
+        }
         let member = |name| Member { value: span.meta(name), name };
         let whole = "a whole number";
         Ok(Self {
@@ -337,19 +343,19 @@ impl State {
         })
     }
 
-    /// Attempts that were begun since it was last revived.
+    /// The attempts that have begun since the last revival, or since the request was made.
     #[must_use]
     pub fn attempts_used(&self) -> u32 {
         self.attempts.saturating_sub(self.attempts_before)
     }
 
-    /// Attempts that it may have in all, lost ones included.
+    /// The most attempts that may begin until the next revival, lost ones included.
     #[must_use]
     pub fn attempts_allowed(&self) -> u32 {
         self.terms.max_attempts.unwrap_or(DEFAULT_LOST_ATTEMPTS)
     }
 
-    /// What a first version says that a host has not signed: no word of what only a host writes.
+    /// The state of a first version that a host has not signed. Members that only a host may write have their defaults.
     pub(crate) fn without_host_only(self) -> Self {
         Self { attempts_before: 0, fuel_allowed: None, execution: None, lease: DEFAULT_LEASE, ..self }
     }
@@ -382,28 +388,28 @@ impl<'a> Member<'a> {
     }
 
     fn time(&self) -> Result<Option<Timestamp>, Unreadable> {
-        let expected = "a time as RFC 3339 has it, `2026-01-31T09:00:00Z`";
+        let expected = "an RFC 3339 time such as `2026-01-31T09:00:00Z`";
         let Some(text) = self.text(expected)? else { return Ok(None) };
         text.parse().map(Some).map_err(|_| self.unreadable(expected))
     }
 }
 
-/// What the last version of a request means to the queue. Queues offer a version that cannot be read as well, so that a host finds and
-/// closes it: here, and only here, what cannot be read takes its default.
+/// What the last version of a request means to the queue. A queue also offers a request that cannot be read, so that a host
+/// finds it and closes it. Only here, a value that cannot be read has its default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QueueEntry {
-    /// Nobody needs to do anything.
+    /// No worker needs to do anything.
     Closed,
-    /// It waits until this time.
+    /// It waits until it is due.
     Scheduled {
-        /// When it is due.
+        /// The time at which it is due.
         due: Timestamp,
         /// 0 to [`MAX_PRIORITY`].
         priority: u8,
     },
-    /// A worker has it, for this long from the append.
+    /// A worker has claimed it. The lease begins when the claim is appended.
     Leased {
-        /// At most [`MAX_LEASE`].
+        /// How long the claim holds without a heartbeat, at most [`MAX_LEASE`].
         lease: Duration,
         /// 0 to [`MAX_PRIORITY`].
         priority: u8,
@@ -411,11 +417,15 @@ pub enum QueueEntry {
 }
 
 impl QueueEntry {
-    /// The entry of a request whose last version is `span`, seen at `now`; `None` for other types.
+    /// The entry at the time `now` of a request whose last version is `span`. `None` if `span` is not a request.
     #[must_use]
     pub fn of(span: &Span, now: Timestamp) -> Option<Self> {
         if span.entity_type != "request" {
             return None;
+        }
+        // It cannot have a next version, so no worker could ever claim or close it.
+        if span.seq >= MAX_INTEGER {
+            return Some(Self::Closed);
         }
         let number = |name: &str| span.meta(name).and_then(Value::as_f64);
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "in range before the conversion")]
@@ -435,24 +445,24 @@ impl QueueEntry {
     }
 }
 
-/// Whether this is the version with which a worker takes a request. Only the runtime writes such.
+/// Whether `span` is a claim: the version with which a worker takes a request. Only the runtime writes such versions.
 pub(crate) fn is_claim(span: &Span) -> bool {
     span.entity_type == "request" && span.prev_hash.is_some() && !span.is_deleted && Phase::of(span) == Some(Phase::Running)
 }
 
-/// Whether this is the version with which an attempt of a request ends that came to a result, or was cancelled. Only the runtime writes
-/// such.
+/// Whether `span` is a version that may end an attempt with a result or by cancellation. Only the runtime writes such versions.
 pub(crate) fn ends_attempt(span: &Span) -> bool {
     let ends = span.did.as_deref().is_some_and(Step::ends_attempt);
     span.entity_type == "request" && span.prev_hash.is_some() && !span.is_deleted && ends && !is_claim(span)
 }
 
-/// The day, and what was used of which quota, as a claim or the end of an attempt says it.
+/// The member of a claim, or of the version that ends an attempt, that names the day and the quota units it uses.
 pub(crate) fn quota(span: &Span) -> Option<&Value> {
     span.meta(QUOTA)
 }
 
-/// The policies that a span follows from, as the host that signed it says: which one was the last, and how many.
+/// The policy that caused a span, and how many policies led to it, as recorded by the host that signed it. `None` if no policy
+/// caused it.
 #[must_use]
 pub fn cause(span: &SignedSpan) -> Option<&Value> {
     span.meta(CAUSE)

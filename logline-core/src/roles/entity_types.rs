@@ -47,7 +47,7 @@ pub struct EntityType {
     pub name: &'static str,
     /// Who may sign spans of this type.
     pub signed: Signed,
-    /// Whether the action of a policy may emit spans of this type. It may not if only a host creates such spans in its own work.
+    /// Whether the action of a policy may emit spans of this type. It may not if only a host's own work creates such spans.
     pub is_emitted_by_policies: bool,
 }
 

@@ -55,8 +55,8 @@ macro_rules! json_setters {
 }
 
 impl Draft {
-    /// Begins the first version of a new span of type `entity_type`. The caller must also set tenant, owner, who and this. If id
-    /// or time are not set, [`Draft::stamp`] sets them.
+    /// Begins the first version of a new span of type `entity_type`. The caller must also set tenant, owner, who and this.
+    /// [`Draft::stamp`] sets the id and the time if the caller does not.
     #[must_use]
     pub fn new(entity_type: impl Into<String>) -> Self {
         Self {
@@ -123,7 +123,7 @@ impl Draft {
         &mut self.span
     }
 
-    /// Whether an id is set: it is not nil.
+    /// Whether an id is set. The nil UUID counts as not set.
     #[must_use]
     pub fn has_id(&self) -> bool {
         !self.span.id.is_nil()

@@ -1,4 +1,4 @@
-//! The span: every column of one row of a ledger. The seal is separate.
+//! The span: the columns of one row of a ledger, and the seal over them.
 
 pub mod canonical;
 pub(crate) mod draft;
@@ -34,8 +34,8 @@ pub enum Visibility {
     Private,
     /// Every user of the same tenant.
     Tenant,
-    /// Every user of the same tenant. Other tenants can read the span if they name its tenant in the query; for tenant `system`
-    /// they need not name it.
+    /// Every user of the same tenant. Users of other tenants can read the span too, if they name its tenant in the query. For
+    /// spans of `system` they need not name it.
     Public,
 }
 

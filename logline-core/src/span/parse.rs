@@ -51,7 +51,7 @@ pub fn parse_line(line: &[u8], rules: &Rules) -> Result<ParsedSpan, InvalidSpan>
     }
 }
 
-/// Reads one span from `line` and ignores its seal and its `prev_hash`, even if they are invalid. A reseal starts from this draft.
+/// Reads one span from `line` and ignores its seal and its `prev_hash`, even if they are invalid. A reseal starts here.
 ///
 /// # Errors
 /// The first input rule that the text breaks.

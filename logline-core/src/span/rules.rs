@@ -65,13 +65,13 @@ pub enum InvalidSpan {
     /// A required column is absent or empty.
     #[error("column `{column}` is missing: it is required and must not be empty")]
     Missing {
-        /// The column.
+        /// The name of the column.
         column: &'static str,
     },
     /// A column holds a value of another JSON type.
     #[error("column `{column}` must be {expected}")]
     Type {
-        /// The column.
+        /// The name of the column.
         column: &'static str,
         /// What the column must hold, such as `a string`.
         expected: &'static str,
@@ -79,13 +79,13 @@ pub enum InvalidSpan {
     /// An identifier is longer than [`MAX_NAME_BYTES`].
     #[error("column `{column}` is longer than {MAX_NAME_BYTES} bytes")]
     NameTooLong {
-        /// The column.
+        /// The name of the column.
         column: &'static str,
     },
     /// An identifier contains a control character.
     #[error("column `{column}` holds a control character")]
     ControlCharacter {
-        /// The column.
+        /// The name of the column.
         column: &'static str,
     },
     /// The text is not a valid visibility.
@@ -103,7 +103,7 @@ pub enum InvalidSpan {
     /// An integer column is above [`MAX_INTEGER`], negative or not a whole number.
     #[error("column `{column}` must be a whole number from 0 to {MAX_INTEGER}")]
     IntegerOutOfRange {
-        /// The column.
+        /// The name of the column.
         column: &'static str,
     },
     /// The time cannot be stored.
@@ -112,7 +112,7 @@ pub enum InvalidSpan {
     /// A text is not a UUID.
     #[error("column `{column}`: `{found}` is not a uuid")]
     Uuid {
-        /// The column.
+        /// The name of the column.
         column: &'static str,
         /// The text, cut after 60 characters.
         found: String,
@@ -120,7 +120,7 @@ pub enum InvalidSpan {
     /// A hash, key or signature is not lower-case hex of the right length.
     #[error("column `{column}` {source}")]
     Hex {
-        /// The column.
+        /// The name of the column.
         column: &'static str,
         /// What is wrong with the text.
         source: HexError,
@@ -146,19 +146,19 @@ pub enum InvalidSpan {
     /// A number is beyond ±(2^53 − 1), or is not finite.
     #[error("column `{column}` holds a number that is beyond ±9007199254740991 or not finite: use a string")]
     Number {
-        /// The column.
+        /// The name of the column.
         column: &'static str,
     },
     /// A text or a key contains U+0000.
     #[error("column `{column}` holds the character U+0000")]
     Nul {
-        /// The column.
+        /// The name of the column.
         column: &'static str,
     },
     /// JSON is nested deeper than [`MAX_DEPTH`].
     #[error("column `{column}` is nested deeper than {MAX_DEPTH} levels")]
     TooDeep {
-        /// The column.
+        /// The name of the column.
         column: &'static str,
     },
     /// The columns of the span have too many arrays and objects together.
@@ -177,8 +177,8 @@ pub enum InvalidSpan {
     },
 }
 
-/// Brings a span that was built in code into the form that is hashed: whole doubles become integers, and JSON `null` in a column
-/// becomes absent. Values that break a rule are left as they are, so that [`check`] can report them.
+/// Brings a span that was built in code into the form that is hashed: whole doubles become integers, and JSON `null` in a
+/// column becomes absent. Values that break a rule are left as they are, so that [`check`] can report them.
 pub(crate) fn normalise(span: &mut Span) {
     for column in [&mut span.input, &mut span.output, &mut span.error, &mut span.content, &mut span.metadata] {
         match column {

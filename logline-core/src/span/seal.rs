@@ -12,8 +12,8 @@ use crate::span::rules::{self, InvalidSpan, Rules};
 use crate::span::{Seal, SignedSpan, Span};
 use crate::value::hex::{Hash, PublicKey, Signature};
 
-/// A row that follows the input rules and whose hash and signature are valid. [`Authorities`](crate::trust::Authorities) decides
-/// whether its signer was *allowed* to sign it.
+/// A row that follows the input rules and whose hash and signature are valid. Whether its signer was *allowed* to sign it is
+/// checked by [`Authorities`](crate::trust::Authorities).
 #[derive(Debug, Clone, PartialEq)]
 pub struct VerifiedSpan(SignedSpan);
 
@@ -134,8 +134,8 @@ impl Unsealed {
 }
 
 impl SignedSpan {
-    /// Verifies the input rules, the hash and the signature. It does not check the signer's authority or the link to the version
-    /// before.
+    /// Verifies the input rules, the hash and the signature. It does not check the signer's authority or the link to the
+    /// version before.
     ///
     /// # Errors
     /// The first check that fails.

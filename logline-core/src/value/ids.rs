@@ -23,8 +23,8 @@ pub fn namespace() -> Uuid {
     Uuid::new_v5(&Uuid::NAMESPACE_DNS, b"logline")
 }
 
-/// Computes the id of the thing of this kind that `parts` identify: UUIDv5 in [`namespace`] of the kind and the parts, joined
-/// by `\n`.
+/// Computes the id of the thing that `kind` and `parts` identify: UUIDv5 in [`namespace`] of the kind and the parts, joined by
+/// `\n`.
 ///
 /// The same kind and parts always give the same id. If a host retries, or two hosts write at the same time, they therefore
 /// write the same span.

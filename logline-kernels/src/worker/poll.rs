@@ -10,7 +10,7 @@ use logline_core::{Host, HostError, Shutdown, Timestamp};
 
 use super::WorkerOptions;
 use super::attempts::Attempts;
-use crate::harness::{Backoff, jittered, may_pass};
+use crate::harness::{Backoff, is_general, jittered, may_pass};
 
 /// The most requests in one poll.
 const BATCH: usize = 100;
@@ -62,21 +62,39 @@ pub(super) async fn work(
         if hold.is_zero() {
             polled.due.retain(|due| host.works_for(&due.request.tenant_id));
         }
-        let started = take(host, options, attempts, polled.due, polled.now).await?;
-        if started > 0 {
+        let taken = take(host, options, attempts, polled.due, polled.now).await?;
+        if !taken.has_failed {
             backoff = Backoff::default();
         }
-        if found < wanted || started == 0 {
-            let pause = if found < wanted { jittered(host, options.poll) } else { backoff.next(host) };
+        if found < wanted || taken.has_failed || taken.steps == 0 {
+            let pause = if taken.has_failed {
+                // The ledger's trouble, not a request's: requests that cannot be claimed never slow a worker down for the others.
+                backoff.next(host)
+            } else if found < wanted {
+                jittered(host, options.poll)
+            } else {
+                jittered(host, CROWDED)
+            };
             // Whatever came since the poll has changed the signal.
             tokio::select! {
                 biased;
                 () = &mut shutdown => return Ok(()),
-                () = arrivals.changed(seen), if found < wanted => {}
+                () = arrivals.changed(seen), if found < wanted && !taken.has_failed => {}
                 () = tokio::time::sleep(pause) => {}
             }
         }
     }
+}
+
+/// The pause after a full poll of which nothing could be claimed, because other workers were faster or the tenants' permits are taken.
+const CROWDED: Duration = Duration::from_millis(20);
+
+/// What came of claiming what a poll found.
+struct Taken {
+    /// Requests that went one step further: claimed, closed or put off.
+    steps: usize,
+    /// Whether the ledger failed.
+    has_failed: bool,
 }
 
 /// Claims what was found, all of it at once so that the ledger commits it together, and starts the attempts.
@@ -86,7 +104,7 @@ async fn take(
     attempts: &Arc<Attempts>,
     due: Vec<Due>,
     now: Timestamp,
-) -> Result<usize, HostError> {
+) -> Result<Taken, HostError> {
     let mut tenants = attempts.by_tenant();
     let claims = due.into_iter().filter(|due| {
         let running = tenants.entry(due.request.tenant_id.clone()).or_insert(0);
@@ -100,7 +118,7 @@ async fn take(
             tokio::spawn(async move { host.claim(due, now, lease).await })
         })
         .collect();
-    let mut started = 0;
+    let mut taken = Taken { steps: 0, has_failed: false };
     for claimed in join_all(claims).await {
         let Ok(claimed) = claimed else {
             tracing::error!("claiming a request panicked");
@@ -108,7 +126,7 @@ async fn take(
         };
         match claimed {
             Ok(claim) => {
-                started += 1;
+                taken.steps += 1;
                 attempts.start(host, claim);
             }
             Err(error) if error.is_conflict() => {
@@ -117,19 +135,22 @@ async fn take(
             }
             // It was closed or put off, which is a step as well.
             Err(HostError::NotRunnable(reason)) => {
-                started += 1;
+                taken.steps += 1;
                 if matches!(reason, NotRunnable::Deferred { .. }) {
                     metrics::counter!("logline_quota_denied_total").increment(1);
                 }
                 tracing::info!(%reason, "a request was not begun");
             }
             Err(error @ (HostError::NotVerified(_) | HostError::NotAuthorised(_))) => {
-                started += 1;
+                taken.steps += 1;
                 tracing::warn!(%error, "a request was refused");
             }
-            Err(error) if may_pass(&error) => tracing::warn!(%error, "a request could not be claimed"),
+            Err(error) if may_pass(&error) => {
+                taken.has_failed |= is_general(&error);
+                tracing::warn!(%error, "a request could not be claimed");
+            }
             Err(error) => return Err(error),
         }
     }
-    Ok(started)
+    Ok(taken)
 }

@@ -136,7 +136,7 @@ impl PrivateServer {
             BufReader::new(stdout).read_line(&mut line).map_err(failed("start"))?;
         }
         if line.trim() != "ready" {
-            return Err(ServerError::Failed { step: "start", reason: "pg_ctl could not start it: see the output above".to_owned() });
+            return Err(ServerError::Failed { step: "start", reason: "pg_ctl could not start it: see above".to_owned() });
         }
         Ok(Self { folder, binaries, user, port, keeper })
     }

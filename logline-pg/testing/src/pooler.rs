@@ -53,7 +53,7 @@ impl Pooler {
             BufReader::new(stdout).read_line(&mut line).map_err(failed("pgbouncer"))?;
         }
         if line.trim() != "ready" {
-            return Err(ServerError::Failed { step: "pgbouncer", reason: "it did not start: see the output above".to_owned() });
+            return Err(ServerError::Failed { step: "pgbouncer", reason: "it did not start: see above".to_owned() });
         }
         Ok(Self { port, keeper, _folder: folder })
     }
