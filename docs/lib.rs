@@ -2,6 +2,8 @@
 
 #[doc = include_str!("../README.md")]
 pub mod readme {}
+#[doc = include_str!("glossary.md")]
+pub mod glossary {}
 #[doc = include_str!("canonical-form.md")]
 pub mod canonical_form {}
 #[doc = include_str!("trust.md")]

@@ -62,7 +62,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "logline-pg",
         &[
-            "error", "identity", "types", "position", "options", "row", "tail", "admit", "migrate", "select", "work", "doctor",
+            "error", "identity", "types", "position", "options", "definitions", "row", "tail", "admit", "migrate", "select", "work", "doctor",
             "writer",
         ],
     ),

@@ -24,6 +24,13 @@ CREATE TABLE ledger.epochs (
   opened_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
+-- Digests of all definitions in the schemas, as migrations have made them; `doctor` compares the last one.
+CREATE TABLE ledger.definitions (
+  number      integer     GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  digest      text        NOT NULL,
+  recorded_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
 CREATE TABLE ledger.universal_registry (
   id          uuid        NOT NULL,
   seq         integer     NOT NULL CONSTRAINT ck_append_only CHECK (seq >= 0),
@@ -175,7 +182,7 @@ CREATE POLICY operator_appends ON ledger.universal_registry FOR INSERT TO loglin
 WITH CHECK (ledger.is_sealed(curr_hash, signature, public_key));
 
 GRANT USAGE ON SCHEMA ledger, app TO logline_app, logline_runtime, logline_operator;
-GRANT SELECT ON ledger.universal_registry, ledger.visible_timeline, ledger.epochs, ledger.migrations
+GRANT SELECT ON ledger.universal_registry, ledger.visible_timeline, ledger.epochs, ledger.migrations, ledger.definitions
 TO logline_app, logline_runtime, logline_operator;
 GRANT INSERT (id, seq, entity_type, who, did, this, at, parent_id, related_to, owner_id, tenant_id, visibility, status,
   is_deleted, name, description, code, language, runtime, input, output, error, content, duration_ms, trace_id, prev_hash,
@@ -340,9 +347,9 @@ SET search_path = pg_catalog, pg_temp AS $$
   ORDER BY running LIMIT 8
 $$;
 
--- For the poller of a host. Returns up to where append order is final; hashes of the tenants that have rows from a transaction
--- on (null if that transaction is of another epoch, or if there are too many rows); and whether there are rows that are not
--- final yet. It names no tenant and shows no row.
+-- For the poller of a host. Returns up to where append order is final; hashes of the tenants that have rows from transaction
+-- `after_xid` on (null if `after_epoch` is not the current epoch, or if there are too many rows); and whether there are rows
+-- that are not final yet. It names no tenant and shows no row.
 CREATE FUNCTION ledger.news(after_epoch integer, after_xid xid8)
 RETURNS TABLE (epoch integer, horizon xid8, tenants bigint[], unsettled boolean)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$

@@ -6,7 +6,7 @@ use logline_core::ledger::LedgerError;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use crate::error::from_sqlx;
-use crate::migrate;
+use crate::{definitions, migrate};
 use crate::options::PgOptions;
 
 /// How bad a finding is.
@@ -57,7 +57,7 @@ const CHECKS: &[Check] = &[
         name: "row-level security",
         severity: Severity::Failure,
         sql: "SELECT relname::text FROM pg_class WHERE oid IN ('ledger.universal_registry'::regclass, 'ledger.work'::regclass,
-                'ledger.quota'::regclass)
+                'ledger.quota'::regclass, 'ledger.active'::regclass)
               AND NOT (relrowsecurity AND relforcerowsecurity)",
         good: "enabled and forced",
         advice: "ALTER TABLE ledger.… ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY",
@@ -87,7 +87,7 @@ const CHECKS: &[Check] = &[
         name: "triggers",
         severity: Severity::Failure,
         sql: "SELECT wanted.name || CASE WHEN t.oid IS NULL THEN ' is missing' ELSE ' is disabled' END
-              FROM (VALUES ('ur_no_change', 'A'), ('ur_link', 'O'), ('ur_work', 'O')) AS wanted(name, enabled)
+              FROM (VALUES ('ur_no_change', 'A'), ('ur_link', 'O'), ('ur_work', 'O'), ('ur_active', 'O')) AS wanted(name, enabled)
               LEFT JOIN pg_trigger t ON t.tgname = wanted.name AND t.tgrelid = 'ledger.universal_registry'::regclass
               WHERE t.oid IS NULL OR t.tgenabled::text NOT IN (wanted.enabled, 'A')",
         good: "enabled",
@@ -98,7 +98,8 @@ const CHECKS: &[Check] = &[
         severity: Severity::Failure,
         sql: "SELECT wanted.name || ' is missing or invalid'
               FROM (VALUES ('ur_version'), ('ur_first_version'), ('ur_order'), ('ur_by_tenant'), ('ur_by_type'), ('ur_by_parent'),
-                ('ur_by_trace'), ('work_request'), ('work_ready'), ('quota_key')) AS wanted(name)
+                ('ur_by_trace'), ('work_request'), ('work_ready'), ('quota_key'),
+                ('active_span')) AS wanted(name)
               LEFT JOIN pg_index i ON i.indexrelid = to_regclass('ledger.' || wanted.name)
               WHERE i.indexrelid IS NULL OR NOT i.indisvalid",
         good: "all are valid",
@@ -112,6 +113,15 @@ const CHECKS: &[Check] = &[
               AND (rolsuper OR rolbypassrls OR rolcanlogin)",
         good: "no login, no superuser, no bypass of row-level security",
         advice: "ALTER ROLE … NOSUPERUSER NOBYPASSRLS NOLOGIN",
+    },
+    Check {
+        name: "members of the owner",
+        severity: Severity::Failure,
+        sql: "SELECT m.member::regrole::text FROM pg_auth_members m WHERE m.roleid = 'logline_owner'::regrole
+              AND NOT (SELECT rolsuper FROM pg_roles r WHERE r.oid = m.member)
+              AND coalesce((to_jsonb(m) ->> 'set_option')::boolean, true)",
+        good: "nobody but a superuser can act as the owner",
+        advice: "REVOKE logline_owner: its members may change and remove rows",
     },
     Check {
         name: "role hierarchy",
@@ -134,7 +144,7 @@ const CHECKS: &[Check] = &[
                 || ' on ' || name || coalesce('.' || col, '') FROM grants
               WHERE grantee <> 'logline_owner'::regrole AND NOT (
                 grantee IN ('logline_app'::regrole, 'logline_runtime'::regrole, 'logline_operator'::regrole) AND (
-                  privilege_type = 'SELECT' AND name IN ('universal_registry', 'visible_timeline', 'epochs', 'migrations')
+                  privilege_type = 'SELECT' AND name IN ('universal_registry', 'visible_timeline', 'epochs', 'migrations', 'definitions')
                   OR privilege_type = 'INSERT' AND name = 'universal_registry' AND col NOT IN ('epoch', 'xid', 'pos')))",
         good: "nobody may change or remove rows",
         advice: "REVOKE these privileges",
@@ -215,6 +225,9 @@ const CHECKS: &[Check] = &[
     },
 ];
 
+const CHANGED_DEFINITIONS: &str = "find out who changed a policy, function, trigger, index, view, owner or grant in the schemas ledger and app. \
+    If it was you, or the server was upgraded, record the new ones with `logline migrate --accept-definitions`";
+
 /// If clocks differ by more than this, leases, schedules and quotas of different hosts disagree.
 const MAX_SKEW_MS: i64 = 1000;
 
@@ -237,6 +250,13 @@ pub async fn doctor(options: &PgOptions) -> Result<Vec<Finding>, LedgerError> {
             Finding { check: check.name, severity: check.severity, found: wrong.join(", "), advice: check.advice }
         });
     }
+    let changed = definitions::differences(&mut connection).await?;
+    findings.push(if changed.is_empty() {
+        let digest = definitions::digest(&mut connection).await?;
+        Finding { check: "definitions", severity: Severity::Ok, found: format!("as recorded, digest {digest}"), advice: "" }
+    } else {
+        Finding { check: "definitions", severity: Severity::Failure, found: changed.join(", "), advice: CHANGED_DEFINITIONS }
+    });
     findings.push(skew(&mut connection).await?);
     // The findings are complete. How the connection ends does not change them.
     let _ = connection.close().await;

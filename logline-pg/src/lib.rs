@@ -21,6 +21,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests may"))]
 
 mod admit;
+mod definitions;
 mod doctor;
 mod error;
 mod identity;
@@ -51,7 +52,8 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 pub use doctor::{Finding, Severity, doctor};
-pub use migrate::{Migrated, create_roles, migrate, migrate_to_new_epoch};
+pub use definitions::definitions;
+pub use migrate::{Migrated, accept_definitions, create_roles, migrate, migrate_to_new_epoch};
 pub use options::PgOptions;
 pub use tail::Holder;
 

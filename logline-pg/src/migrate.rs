@@ -4,6 +4,7 @@ use logline_core::Hash;
 use logline_core::ledger::LedgerError;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _};
 
+use crate::definitions;
 use crate::error::from_sqlx;
 use crate::options::PgOptions;
 
@@ -64,7 +65,7 @@ fn newest() -> i32 {
 /// [`LedgerError::SchemaVersion`] if a newer library has migrated the database. Nothing is changed then, nor if a statement
 /// fails.
 pub async fn migrate(options: &PgOptions) -> Result<Migrated, LedgerError> {
-    run(options, false).await
+    run(options, false, false).await
 }
 
 /// As [`migrate`], and opens a new epoch of append order even if the cluster is the same. Call it after a recovery to a point
@@ -73,7 +74,16 @@ pub async fn migrate(options: &PgOptions) -> Result<Migrated, LedgerError> {
 /// # Errors
 /// As [`migrate`].
 pub async fn migrate_to_new_epoch(options: &PgOptions) -> Result<Migrated, LedgerError> {
-    run(options, true).await
+    run(options, true, false).await
+}
+
+/// As [`migrate`], and records the definitions of the schemas as they are now, so that `doctor` finds nothing wrong with them: after an
+/// operator has changed a grant or an index on purpose, or the server was upgraded.
+///
+/// # Errors
+/// As [`migrate`].
+pub async fn accept_definitions(options: &PgOptions) -> Result<Migrated, LedgerError> {
+    run(options, false, true).await
 }
 
 /// Creates the four roles in the cluster and nothing else. Call it before a dump is restored into a cluster that never held a
@@ -89,15 +99,15 @@ pub async fn create_roles(options: &PgOptions) -> Result<(), LedgerError> {
     created.map(drop)
 }
 
-async fn run(options: &PgOptions, new_epoch: bool) -> Result<Migrated, LedgerError> {
+async fn run(options: &PgOptions, new_epoch: bool, accepts: bool) -> Result<Migrated, LedgerError> {
     let mut connection = PgConnection::connect_with(&options.connect).await.map_err(from_sqlx)?;
-    let migrated = apply(&mut connection, new_epoch).await;
+    let migrated = apply(&mut connection, new_epoch, accepts).await;
     // The transaction is committed or not. How the connection ends does not change that.
     let _ = connection.close().await;
     migrated
 }
 
-async fn apply(connection: &mut PgConnection, new_epoch: bool) -> Result<Migrated, LedgerError> {
+async fn apply(connection: &mut PgConnection, new_epoch: bool, accepts: bool) -> Result<Migrated, LedgerError> {
     let mut transaction = connection.begin().await.map_err(from_sqlx)?;
     // While this waits for a lock on the registry, it also blocks those that wait behind it. So the wait is limited.
     transaction.execute("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '60s'").await.map_err(from_sqlx)?;
@@ -121,6 +131,10 @@ async fn apply(connection: &mut PgConnection, new_epoch: bool) -> Result<Migrate
         let record = sqlx::query(record).bind(number).bind(*name).bind(hash);
         record.execute(&mut *transaction).await.map_err(from_sqlx)?;
         tracing::info!(version = number, name, "ledger schema migrated");
+    }
+    // Not if there was nothing to migrate: that would accept whatever somebody has changed since.
+    if from < newest() || accepts {
+        definitions::record(&mut transaction).await?;
     }
     let row = sqlx::query("SELECT ledger.open_epoch($1)").bind(new_epoch).fetch_one(&mut *transaction).await;
     let epoch = row.and_then(|row| row.try_get(0)).map_err(from_sqlx)?;

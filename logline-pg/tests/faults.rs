@@ -222,6 +222,7 @@ fn the_doctor_finds_what_was_broken() {
             ("functions with the owner's rights", "ALTER FUNCTION ledger.is_last(text, uuid, integer) RESET search_path"),
             ("who may create in the schemas", "GRANT CREATE ON SCHEMA app TO logline_runtime"),
             ("cluster", "UPDATE ledger.epochs SET cluster = 'another'"),
+            ("members of the owner", "CREATE ROLE intruder LOGIN; GRANT logline_owner TO intruder"),
         ];
         for (check, sql) in breakages {
             connection("postgres", &database).await.execute(AssertSqlSafe(sql)).await.unwrap();
@@ -229,6 +230,47 @@ fn the_doctor_finds_what_was_broken() {
             let finding = findings.iter().find(|finding| finding.check == check).unwrap();
             assert_eq!(finding.severity, Severity::Failure, "{check}: {finding:?}");
             assert!(!finding.advice.is_empty());
+        }
+    });
+}
+
+/// What protects the ledger cannot be changed behind the doctor's back, one definition at a time.
+#[test]
+fn the_doctor_sees_every_changed_definition() {
+    block_on(async {
+        for sql in [
+            "ALTER POLICY app_reads ON ledger.universal_registry USING (true)",
+            "ALTER POLICY operator_reads ON ledger.universal_registry USING (tenant_id <> 'acme')",
+            "CREATE OR REPLACE FUNCTION ledger.check_link() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+               SET search_path = pg_catalog, pg_temp AS 'BEGIN RETURN NULL; END'",
+            "CREATE OR REPLACE FUNCTION ledger.is_reserved(entity_type text, is_first boolean) RETURNS boolean LANGUAGE sql IMMUTABLE
+               PARALLEL SAFE RETURN false",
+            "ALTER TABLE ledger.universal_registry DISABLE TRIGGER ur_active",
+            "ALTER TABLE ledger.active DISABLE ROW LEVEL SECURITY",
+            "CREATE RULE quiet AS ON INSERT TO ledger.quota DO INSTEAD NOTHING",
+            "ALTER TABLE ledger.universal_registry DROP CONSTRAINT ck_append_only",
+            "ALTER FUNCTION ledger.check_link() OWNER TO CURRENT_USER",
+            "GRANT EXECUTE ON FUNCTION ledger.open_epoch(boolean) TO logline_app",
+            "GRANT USAGE ON SCHEMA ledger TO PUBLIC",
+            "ALTER TABLE ledger.quota ALTER COLUMN used SET DEFAULT 5",
+            "CREATE FUNCTION app.helpful() RETURNS text LANGUAGE sql RETURN 'x'",
+        ] {
+            let database = database().await;
+            let options = options("postgres", &database);
+            let definitions = async || {
+                let findings = doctor(&options).await.unwrap();
+                let finding = findings.into_iter().find(|finding| finding.check == "definitions").unwrap();
+                (finding.severity, finding.found)
+            };
+            assert_eq!(definitions().await.0, Severity::Ok);
+            connection("postgres", &database).await.execute(AssertSqlSafe(sql)).await.unwrap();
+            let (severity, found) = definitions().await;
+            assert_eq!(severity, Severity::Failure, "{sql}: {found}");
+            // Migrating again does not accept it; an operator who means it does.
+            migrate(&options).await.unwrap();
+            assert_eq!(definitions().await.0, Severity::Failure, "{sql}");
+            logline_pg::accept_definitions(&options).await.unwrap();
+            assert_eq!(definitions().await.0, Severity::Ok, "{sql}");
         }
     });
 }

@@ -40,8 +40,8 @@ pub enum Action {
         /// The first attempt does not begin before this time. If `None`, it may begin at once.
         due_at: Option<Timestamp>,
     },
-    /// Count in a `metric`. There is one span for each `this` and `key`. Each batch that the agent writes adds at most one version
-    /// to it.
+    /// Count in a `metric`. There is one span for each `this` and `key`. Each batch that the agent writes adds at most one
+    /// version to it.
     Count {
         /// The column `this` of the metric.
         this: String,
@@ -97,7 +97,7 @@ impl Action {
         match (written.emit, written.run, written.count) {
             (Some(columns), None, None) => Ok(Self::Emit { columns, key: written.key }),
             (None, Some(run), None) => {
-                let function = run.function.parse().map_err(|_| invalid(format!("`{}` is not the id of a function", run.function)))?;
+                let function = run.function.parse().map_err(|_| invalid(format!("`{}` is not a function's id", run.function)))?;
                 let due_at =
                     run.due_at.map(|text| text.parse().map_err(|e| invalid(format!("run.due_at: {e}")))).transpose()?;
                 if run.priority.is_some_and(|priority| priority > MAX_PRIORITY) {
@@ -110,7 +110,7 @@ impl Action {
                 Ok(Self::Run { function, input, key: written.key, priority, max_attempts, due_at })
             }
             (None, None, Some(count)) => {
-                let key = written.key.ok_or_else(|| invalid("`count` needs a `key`: name what to count separately".to_owned()))?;
+                let key = written.key.ok_or_else(|| invalid("`count` needs a `key`: name what is counted".to_owned()))?;
                 let value = count.value.unwrap_or(1.0);
                 if !value.is_finite() || value.abs() > 1e12 {
                     return Err(invalid(format!("count.value is {value}: it must be a number up to 1e12")));

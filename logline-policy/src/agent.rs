@@ -1,8 +1,8 @@
 //! `policy_agent`: reads new spans, asks the policies of their tenant about them, and carries out the decisions.
 //!
-//! Each policy has a cursor: a chain of `policy_cursor` spans that name the last span that the policy has decided about. The effects
-//! and the next cursor are one batch. If several agents run, only one of them can append the next cursor, so each effect happens
-//! once.
+//! Each policy has a cursor: a chain of `policy_cursor` spans that name the last span that the policy has decided about. The
+//! effects and the next cursor are one batch. If several agents run, only one of them can append the next cursor, so each
+//! effect happens once.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
@@ -182,8 +182,8 @@ struct Active {
     /// The UTC day that `effects` counts.
     day: NaiveDate,
     effects: u64,
-    /// Whether to check that an effect does not exist before it is written. True if the policy had a cursor when it was read: the
-    /// ledger may have gone back to an older one.
+    /// Whether to check that an effect does not exist before it is written. True if the policy had a cursor when it was read:
+    /// the ledger may have gone back to an older one.
     is_careful: bool,
     /// The policy is suspended until then, because its decisions could not be carried out.
     suspended_until: Option<Timestamp>,
@@ -442,7 +442,7 @@ impl Agent<'_> {
                     }
                 },
                 Err(damaged) => {
-                    tracing::error!(id = damaged.id, reason = damaged.reason, "a row is not a valid span: no policy sees it; run fsck");
+                    tracing::error!(id = damaged.id, reason = damaged.reason, "a row is not a span: no policy sees it; run fsck");
                     None
                 }
             });
@@ -510,7 +510,8 @@ impl Agent<'_> {
                     }
                 }
                 active.position = place.clone();
-                // A cursor does not count as progress. Otherwise policies would write cursors about each other's cursors for ever.
+                // A cursor does not count as progress. Otherwise policies would write cursors about each other's cursors for
+                // ever.
                 if span.entity_type != CURSOR {
                     active.last = Some(span.key());
                     active.unsaved += 1;

@@ -1,11 +1,13 @@
-//! The worst-case cost of an expression. It is computed from the expression and the size of its variables, before the evaluation.
+//! The worst-case cost of an expression. It is computed from the expression and the size of its variables, before the
+//! evaluation.
 //!
-//! CEL has no endless loops, but nested loops over one span can take too long, and the interpreter has no budget at which it stops.
-//! So the worst case is computed first. Every node costs one unit. Every 64 bytes that a call may read or copy cost one more. A macro
-//! (`all`, `exists`, `exists_one`, `map`, `filter`) costs its body times the number of items that its range may have.
+//! CEL has no endless loops, but nested loops over one span can take too long, and the interpreter has no budget at which it
+//! stops. So the worst case is computed first. Every node costs one unit. Every 64 bytes that a call may read or copy cost one
+//! more. A macro (`all`, `exists`, `exists_one`, `map`, `filter`) costs its body times the number of items that its range may
+//! have.
 //!
-//! The items of a range share its bytes. The cost of a body grows at least in proportion to the size of its item. So the worst range
-//! has everything in one item and almost nothing in the others.
+//! The items of a range share its bytes. The cost of a body grows at least in proportion to the size of its item. So the worst
+//! range has everything in one item and almost nothing in the others.
 
 use std::collections::BTreeMap;
 
@@ -141,8 +143,8 @@ fn within(expr: &IdedExpr, variables: &BTreeMap<String, Size>, loops_around: usi
             let (range, init) = (bound(&loops.iter_range), bound(&loops.accu_init));
             let rounds = range.size.items;
             let mut inner = variables.clone();
-            // The cost and growth of one round with an item of this size. The step is `result + [item]`, or it selects between that
-            // and the result. The result is appended to in place and is not read.
+            // The cost and growth of one round with an item of this size. The step is `result + [item]`, or it selects between
+            // that and the result. The result is appended to in place and is not read.
             let mut round = |item: Size| {
                 for name in std::iter::once(&loops.iter_var).chain(&loops.iter_var2) {
                     inner.insert(name.clone(), item);

@@ -20,8 +20,8 @@ pub(super) fn after(tenant: &str, cursor: &SignedSpan) -> Option<SpanKey> {
     Some(SpanKey { tenant_id: tenant.to_owned(), id, seq })
 }
 
-/// Builds the next cursor of a policy. It names a span, not a position in this ledger. It also names the agent, so that the cursors
-/// of two agents always differ. If they were equal, both batches would be accepted and metrics would be counted twice.
+/// Builds the next cursor of a policy. It names a span, not a position in this ledger. It also names the agent, so that the
+/// cursors of two agents always differ. If they were equal, both batches would be accepted and metrics would be counted twice.
 pub(super) fn cursor(
     policy: &SignedSpan,
     before: Option<&VerifiedSpan>,

@@ -62,8 +62,8 @@ pub struct Foreseen {
     pub decision: Result<Decision, Failure>,
 }
 
-/// Asks `policy` about the newest spans of its tenant. The policy need not be published. Nothing is written. The result is in append
-/// order, oldest first.
+/// Asks `policy` about the newest spans of its tenant. The policy need not be published. Nothing is written. The result is in
+/// append order, oldest first.
 ///
 /// # Errors
 /// `NotValid` if the policy does not compile, or an error of the ledger.

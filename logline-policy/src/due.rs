@@ -95,7 +95,7 @@ async fn look(request: &VerifiedSpan, context: &Context<'_>) -> Result<Looked, K
             let effects = actions.into_iter().enumerate().map(|(index, action)| cause.effect(action, index, &context.rules));
             let write = |consequence| match consequence {
                 Consequence::Write(effect) => Ok(*effect),
-                Consequence::Count(_) => Err(Failure::new("invalid_action", "`count` cannot be used together with content.due")),
+                Consequence::Count(_) => Err(Failure::new("invalid_action", "`count` does not work with content.due")),
             };
             effects.map(|effect| effect.and_then(write)).collect::<Result<Vec<Effect>, _>>()
         }

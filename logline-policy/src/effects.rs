@@ -204,7 +204,8 @@ impl Cause<'_> {
         Effect { draft: draft.deterministic(), is_keyed: false }
     }
 
-    /// Builds the violation that is recorded if the policy could not act. It is recorded once a day for each version of the policy.
+    /// Builds the violation that is recorded if the policy could not act. It is recorded once a day for each version of the
+    /// policy.
     pub(super) fn violation(self, what: &str, failure: &Failure, day: NaiveDate) -> Effect {
         let policy = self.policy;
         let (id, hash, day) = (policy.id.to_string(), policy.seal.curr_hash.to_string(), day.to_string());
@@ -237,8 +238,8 @@ fn shown(number: f64) -> Value {
 }
 
 impl Tally {
-    /// Builds the next version of the metric, or the first. The counts of one batch are added to those of `before`. `cause` has the
-    /// greatest depth of the counted spans.
+    /// Builds the next version of the metric, or the first. The counts of one batch are added to those of `before`. `cause` has
+    /// the greatest depth of the counted spans.
     pub(super) fn draft(&self, count: u64, sum: f64, before: Option<&VerifiedSpan>, cause: Cause<'_>) -> Draft {
         let policy = cause.policy;
         let number = |name: &str| before.and_then(|span| span.output.as_ref()?.get(name)?.as_f64()).unwrap_or(0.0);

@@ -25,8 +25,8 @@ pub(super) const MAX_COST: u64 = 1_000_000;
 /// The size of a typical span. A policy that is too costly even for that is refused at publication.
 pub(super) const USUAL: Size = Size { items: 80, bytes: 4096 };
 
-/// Everything that an expression may call. Each call takes time linear in the size of its arguments. Others (regular expressions,
-/// joins) are left out.
+/// Everything that an expression may call. Each call takes time linear in the size of its arguments. Others (regular
+/// expressions, joins) are left out.
 const FUNCTIONS: &[&str] = &[
     operators::CONDITIONAL,
     operators::LOGICAL_AND,

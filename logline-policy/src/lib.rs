@@ -35,8 +35,8 @@ pub const POLICY_DUE: &str = "policy.due";
 const NAME: &str = "policy_agent";
 const VERSION: u32 = 1;
 
-/// Everything in this crate: the kernel and the loop `policy_agent`, the validator that checks policies before they are published, and
-/// the seed of `policy_agent`.
+/// Everything in this crate: the kernel and the loop `policy_agent`, the validator that checks policies before they are
+/// published, and the seed of `policy_agent`.
 #[must_use]
 pub fn all() -> KernelSet {
     KernelSet::new().kernel(PolicyDue).service(PolicyAgent::default()).validator(PolicyValidator).seeds(seeds::kernels())

@@ -170,8 +170,8 @@ impl Policy {
     /// Decides about `span`. `now` is the span's `at`, so the decision is always the same for the same span, policy and facts.
     ///
     /// # Errors
-    /// `too_costly` if the span is so large that the evaluation could take too long, `evaluation_failed` if an expression has no
-    /// value, `invalid_action`, or the failure of the sandbox.
+    /// `too_costly` if the span is so large that the evaluation could take too long, `evaluation_failed` if an expression has
+    /// no value, `invalid_action`, or the failure of the sandbox.
     pub async fn decide(&self, span: &SignedSpan, facts: Facts, sandbox: Sandboxed<'_>) -> Result<Decision, Failure> {
         match &self.code {
             Code::Cel { .. } => self.decide_cel(span, facts, span.at),
@@ -262,8 +262,8 @@ fn cel(when: &str, due: Option<&str>, then: &[Value]) -> Result<Code, Failure> {
             return Err(invalid(format!("{place} must have one of `emit`, `run` and `count`")));
         };
         match *kind {
-            "count" if due.is_some() => return Err(invalid(format!("{place}: `count` cannot be used together with content.due"))),
-            "count" if action.get("key").is_none() => return Err(invalid(format!("{place} counts without a `key`: name what to count separately"))),
+            "count" if due.is_some() => return Err(invalid(format!("{place}: `count` does not work with content.due"))),
+            "count" if action.get("key").is_none() => return Err(invalid(format!("{place} counts without a `key`: add one"))),
             "emit" => effects::check_emitted(action.get("emit").unwrap_or(&Value::Null))
                 .map_err(|reason| invalid(format!("{place}: {reason}")))?,
             _ => {}

@@ -13,9 +13,9 @@ pub(crate) fn kernels() -> Vec<Draft> {
     parse_seeds(KERNELS).unwrap_or_default()
 }
 
-/// Installs the built-in policies (`docs/policies.md`) in a tenant, owned by `owner` and sealed by the tenant's publisher. Otherwise
-/// it works like [`install`](logline_kernels::install). To change what a policy does, publish its next version with another `input`.
-/// A policy that exists keeps its `owner_id`, `input` and `status`.
+/// Installs the built-in policies (`docs/policies.md`) in a tenant, owned by `owner` and sealed by the tenant's publisher.
+/// Otherwise it works like [`install`](logline_kernels::install). To change what a policy does, publish its next version with
+/// another `input`. A policy that exists keeps its `owner_id`, `input` and `status`.
 ///
 /// # Errors
 /// If a seed cannot be sealed or appended.

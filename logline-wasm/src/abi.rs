@@ -1,4 +1,4 @@
-//! ABI v1 (`docs/wasm-abi.md`): three exports, one import, canonical JSON both ways.
+//! ABI v1 (`docs/wasm-abi.md`): three exports, one import, and JSON in both directions.
 
 use std::sync::atomic::Ordering;
 
@@ -13,10 +13,10 @@ use crate::channel::Answer;
 use crate::scan::invalid;
 use crate::state::{CallState, Exports};
 
-/// Random bytes in one answer.
+/// The most random bytes in one answer.
 const MAX_RANDOM: usize = 1024;
 
-/// A result as the ABI packs it: pointer in the high 32 bits, length in the low 31, bit 31 for an error object.
+/// A result as the ABI packs it: the pointer in the high 32 bits, the length in the low 31 bits. Bit 31 marks an error object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Packed {
     pub(crate) pointer: u32,
@@ -37,7 +37,7 @@ impl Packed {
     }
 }
 
-/// Why the host ended a call; wasmtime carries it through the guest's frames.
+/// Why the host ended a call. wasmtime passes it up through the guest's frames.
 #[derive(Debug)]
 pub(crate) struct Ended(pub(crate) Failure);
 
@@ -53,7 +53,7 @@ fn end(code: &str, message: impl Into<String>) -> wasmtime::Error {
     wasmtime::Error::new(Ended(Failure::new(code, message)))
 }
 
-/// The exports that a module must have, found before it runs for the first time.
+/// Finds the exports that a module must have, before it runs for the first time.
 pub(crate) fn exports(module: &Module) -> Result<Exports, Failure> {
     let is = |types: &mut dyn Iterator<Item = ValType>, wanted: &[ValType]| {
         let found: Vec<_> = types.collect();
@@ -70,13 +70,13 @@ pub(crate) fn exports(module: &Module) -> Result<Exports, Failure> {
     } else if !function("run", &[ValType::I32, ValType::I32], &[ValType::I64]) {
         "`run(ptr: i32, len: i32) -> i64`"
     } else {
-        let place = |name| module.get_export_index(name).ok_or_else(|| invalid(format!("it does not export `{name}`")));
+        let place = |name| module.get_export_index(name).ok_or_else(|| invalid(format!("the module does not export `{name}`")));
         return Ok(Exports { memory: place("memory")?, alloc: place("alloc")?, run: place("run")? });
     };
-    Err(invalid(format!("it does not export {missing}")))
+    Err(invalid(format!("the module does not export {missing}")))
 }
 
-/// Defines the one import.
+/// Defines the only import, `logline.host_call`.
 pub(crate) fn link(linker: &mut Linker<CallState>) -> wasmtime::Result<()> {
     linker.func_wrap_async(MODULE, HOST_CALL, |caller, (op, pointer, len): (i32, i32, i32)| {
         Box::new(host_call(caller, op, pointer, len))
@@ -84,7 +84,7 @@ pub(crate) fn link(linker: &mut Linker<CallState>) -> wasmtime::Result<()> {
     Ok(())
 }
 
-/// Counts a call to the host; how many bytes it may have in each direction.
+/// Counts a call to the host. Returns how many bytes the call may have in each direction.
 pub(crate) fn count_call(store: &mut StoreContextMut<'_, CallState>) -> wasmtime::Result<usize> {
     let fuel = store.get_fuel()?;
     let state = store.data_mut();
@@ -96,7 +96,7 @@ pub(crate) fn count_call(store: &mut StoreContextMut<'_, CallState>) -> wasmtime
     state.channel.host_calls.store(state.host_calls, Ordering::Relaxed);
     let most = state.limits.host_calls;
     if state.host_calls > most {
-        return Err(end("host_call_limit", format!("more than {most} calls to the host: ask for more at a time")));
+        return Err(end("host_call_limit", format!("more than {most} calls to the host: ask for more in each call")));
     }
     Ok(state.limits.host_call_bytes)
 }
@@ -129,7 +129,7 @@ async fn host_call(mut caller: Caller<'_, CallState>, op: i32, pointer: i32, len
         Ok(value) => (canonical::to_vec(&value), false),
         Err(failure) => (canonical::to_vec(&failure.to_value()), true),
     };
-    // Also what is too long has been read.
+    // An answer that is too long costs fuel as well, because the host has made it.
     charge(&mut caller.as_context_mut(), reply.len())?;
     if reply.len() > max_bytes {
         (reply, is_error) = (canonical::to_vec(&answer_too_large(reply.len(), max_bytes).to_value()), true);
@@ -143,20 +143,20 @@ async fn host_call(mut caller: Caller<'_, CallState>, op: i32, pointer: i32, len
     Ok(Packed { pointer, len: reply.len() as u32, is_error }.pack())
 }
 
-/// Passes the question to whoever answers for the host.
+/// Passes the question to the caller of the run, which answers for the host.
 pub(crate) async fn ask(state: &CallState, op: i32, argument: Value) -> wasmtime::Result<Answer> {
     let answer = state.channel.ask(op, argument).await;
-    answer.map(Ok).unwrap_or_else(|| Err(end("closed", "the host stopped listening")))
+    answer.map(Ok).unwrap_or_else(|| Err(end("closed", "the host no longer answers")))
 }
 
-/// Refuses a call without asking the host. Charging begins the guest's slice anew, so it lets others run first, as it does where it
-/// asks.
+/// Refuses a call without asking the host. Charging fuel starts a new slice for the guest, so the guest lets others run first, as
+/// it does when the host is asked.
 pub(crate) async fn refused<T, E: From<Failure>>(failure: Failure) -> Result<T, E> {
     tokio::task::yield_now().await;
     Err(failure.into())
 }
 
-/// Charges for a call to the host, or for its answer.
+/// Charges fuel for a call to the host, or for its answer.
 pub(crate) fn charge(store: &mut StoreContextMut<'_, CallState>, bytes: usize) -> wasmtime::Result<()> {
     let fuel = store.get_fuel()?;
     let cost = HOST_MESSAGE_FUEL.saturating_add(bytes as u64);
@@ -169,12 +169,12 @@ pub(crate) fn charge(store: &mut StoreContextMut<'_, CallState>, bytes: usize) -
     }
 }
 
-/// An export that was there when the module was compiled.
+/// The error for a missing export. It should not occur, because the exports are checked when the module is compiled.
 pub(crate) fn missing(export: &str) -> wasmtime::Error {
-    end("invalid_module", format!("it does not export `{export}`"))
+    end("invalid_module", format!("the module does not export `{export}`"))
 }
 
-/// Refuses an output that is too long, before it is copied.
+/// Refuses an output that is too long. It is called before the output is copied.
 pub(crate) fn check_output(state: &CallState, bytes: usize) -> wasmtime::Result<()> {
     let most = state.limits.output_bytes;
     if bytes <= most {
@@ -187,7 +187,7 @@ pub(crate) fn out_of_range(what: &str) -> wasmtime::Error {
     end("out_of_range", format!("{what} is not within the guest's memory"))
 }
 
-/// Writes `bytes` into memory that the guest allocates, and returns where.
+/// Writes `bytes` into memory that the guest allocates, and returns their address.
 pub(crate) async fn place(
     mut store: impl wasmtime::AsContextMut<Data = CallState>,
     memory: &Memory,
@@ -196,11 +196,11 @@ pub(crate) async fn place(
 ) -> wasmtime::Result<u32> {
     let len = i32::try_from(bytes.len()).map_err(|_| out_of_range("the argument"))?;
     let pointer = alloc.call_async(&mut store, len).await?.cast_unsigned();
-    memory.write(&mut store, pointer as usize, bytes).map_err(|_| out_of_range("what `alloc` returned"))?;
+    memory.write(&mut store, pointer as usize, bytes).map_err(|_| out_of_range("the buffer that `alloc` returned"))?;
     Ok(pointer)
 }
 
-/// Answers one operation. An unknown one is an error to the guest, not its end.
+/// Answers one operation. If the operation is unknown, the guest gets an error and continues.
 pub(crate) async fn answer(host: &mut dyn HostCalls, op: i32, argument: Value) -> Result<Value, Failure> {
     match op {
         1 => host.log(argument).map(|()| Value::Null),

@@ -1,17 +1,17 @@
-//! What the scan, the engine and the calls must agree on: the names of the one import, and the bounds of memory and tables.
+//! What the scan, the engine and the calls must agree on: the names of the only import, and the bounds of memory and tables.
 
-/// The module of the one import.
+/// The module name of the only import that a module may have.
 pub(crate) const MODULE: &str = "logline";
 
-/// The name of the one import.
+/// The function name of that import.
 pub(crate) const HOST_CALL: &str = "host_call";
 
-/// The most linear memory that any call can have.
+/// The most linear memory that any call can have, bytes.
 pub(crate) const MAX_MEMORY: usize = 64 << 20;
 
-/// The most elements of a table.
+/// The most elements that a table can have.
 pub(crate) const MAX_TABLE: usize = 10_000;
 
-/// Work charged for what goes to the host, and for what comes back, besides one unit per byte: what it costs the host must cost the
-/// guest.
+/// Fuel charged for the argument of a host call, and again for its answer, besides one unit per byte. The guest must pay for the
+/// work that it causes on the host.
 pub(crate) const HOST_MESSAGE_FUEL: u64 = 200;

@@ -1,4 +1,4 @@
-//! Compiled modules that are kept in memory, and which code was refused.
+//! A cache in memory of compiled modules, and of the refusals of code that cannot be compiled.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -8,23 +8,23 @@ use logline_core::Hash;
 
 use crate::compiled::Compiled;
 
-/// What came of compiling a module: it is kept either way, so that a refusal costs the compiler once.
+/// The result of compiling a module. A refusal is kept as well, so that the same code is not compiled twice.
 pub(crate) type Verdict = Result<Arc<Compiled>, Failure>;
 
-/// Modules at most, whatever their size: each takes some mappings of memory, of which a process has 65,530.
+/// The most modules, whatever their size. Each takes several memory mappings, and a process may have 65,530 of them by default.
 const MAX_MODULES: usize = 4096;
 
-/// Counted for a module besides its machine code, and for a refusal.
+/// Bytes that are counted for each entry: for a module besides its machine code, for a refusal alone.
 const OVERHEAD: usize = 4096;
 
-/// Versions of functions whose code is known.
+/// The most function versions whose code hash is remembered.
 const MAX_VERSIONS: usize = 4 * MAX_MODULES;
 
-/// Of the bytes, what one entry may have at most.
+/// One entry may have at most this fraction (1/4) of the bytes of the cache.
 const LARGEST: usize = 4;
 
-/// Verdicts by the hash of the code, bounded in number and bytes. The longest unused goes, of the tenant whose modules take the most: one
-/// tenant's do not drive out the others'.
+/// Verdicts by the hash of the code, bounded in number and bytes. If the cache is full, the tenant that takes the most loses the
+/// verdict that was not used for the longest time. So one tenant does not evict the modules of the others.
 pub(crate) struct Cache {
     max_bytes: usize,
     inner: Mutex<Inner>,
@@ -33,11 +33,11 @@ pub(crate) struct Cache {
 #[derive(Default)]
 struct Inner {
     entries: HashMap<Hash, Entry>,
-    /// The hash of the code of a function's version, by the version's.
+    /// From the hash of a function's version to the hash of its code.
     versions: HashMap<Hash, Hash>,
     clock: u64,
     bytes: usize,
-    /// By the tenant that was first to need a module: entries and bytes.
+    /// The number of entries and their bytes for each tenant. An entry counts for the tenant that compiled it.
     tenants: HashMap<Arc<str>, (usize, usize)>,
 }
 
@@ -123,7 +123,7 @@ mod tests {
     fn one_tenants_modules_do_not_drive_out_the_others() {
         let cache = Cache::new(1 << 30);
         let (few, many) = (Arc::from("few"), Arc::from("many"));
-        let refusal = || Err(Failure::new("invalid_module", "it is none"));
+        let refusal = || Err(Failure::new("invalid_module", "it is not a module"));
         for n in 0..1000_u32 {
             cache.insert(Hash::of(&n.to_be_bytes()), &few, refusal());
         }

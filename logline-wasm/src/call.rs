@@ -1,4 +1,4 @@
-//! One call of a guest in a store of its own.
+//! One call of a guest, in a store of its own.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,7 +16,7 @@ use crate::compiled::{Code, Compiled, Core};
 use crate::share::Permit;
 use crate::state::{CallState, SLICE};
 
-/// A store that says what it has used when it is gone, however it goes.
+/// A store that records the fuel used when it is dropped, also if the call was stopped.
 struct Metered(Store<CallState>);
 
 impl Drop for Metered {
@@ -27,7 +27,7 @@ impl Drop for Metered {
     }
 }
 
-/// Calls `run` of a fresh instance with `argument`; nothing of the instance outlives the call, and `permit` is held as long.
+/// Calls `run` of a new instance with `argument`. The instance is dropped at the end of the call, and only then `permit` is given back.
 pub(crate) async fn call(
     engine: Engine,
     module: Arc<Compiled>,
@@ -51,7 +51,7 @@ pub(crate) async fn call(
     result
 }
 
-/// The bytes that the guest returned, and whether they are an error object.
+/// Runs the guest. Returns its bytes, and whether they are an error object.
 async fn run(store: &mut Store<CallState>, module: &Compiled, argument: &[u8]) -> wasmtime::Result<(Vec<u8>, bool)> {
     store.set_fuel(store.data().limits.fuel)?;
     store.fuel_async_yield_interval(Some(SLICE))?;
@@ -72,7 +72,7 @@ async fn run_core(store: &mut Store<CallState>, core: &Core, argument: &[u8]) ->
     let main = instance.get_module_export(&mut *store, &exports.run).and_then(Extern::into_func);
     let main = main.ok_or_else(|| abi::missing("run"))?.typed::<(i32, i32), i64>(&*store)?;
     let pointer = abi::place(&mut *store, &memory, &alloc, argument).await?;
-    // `place` has checked that it fits an i32.
+    // `place` has checked that the length fits an i32.
     let packed = main.call_async(&mut *store, (pointer.cast_signed(), argument.len() as i32)).await?;
     let Packed { pointer, len, is_error } = Packed::unpack(packed);
     let (start, len) = (pointer as usize, len as usize);
@@ -81,17 +81,17 @@ async fn run_core(store: &mut Store<CallState>, core: &Core, argument: &[u8]) ->
     Ok((bytes.ok_or_else(|| abi::out_of_range("the result"))?.to_vec(), is_error))
 }
 
-/// What a guest says of itself: its code is marked as a guest's, so that it cannot pass for the host's.
+/// The failure that a guest returned. Its code gets the prefix `guest:`, so that it cannot be taken for an error of the host.
 fn guest_error(bytes: &[u8]) -> Failure {
     let object = json::parse(bytes).ok();
     let text = |name: &str| object.as_ref().and_then(|o| o.get(name)).and_then(Value::as_str);
     match (text("code"), text("message")) {
         (Some(code), message) => Failure::new(format!("guest:{code}"), message.unwrap_or_default()),
-        _ => Failure::new("invalid_output", "the function returned an error that is no object of `code` and `message`"),
+        _ => Failure::new("invalid_output", "the function returned an error that is not an object with `code` and `message`"),
     }
 }
 
-/// Why a call ended, in stable codes.
+/// The failure of a call that the engine or the host ended, with a stable code.
 fn failure(error: &wasmtime::Error, state: &CallState) -> Failure {
     let CallState { limits, denied, .. } = state;
     if let Some(Ended(failure)) = error.downcast_ref::<Ended>() {
@@ -102,14 +102,14 @@ fn failure(error: &wasmtime::Error, state: &CallState) -> Failure {
             "fuel_exhausted",
             format!("the function used up its {} units of fuel: it loops, or needs a higher limits.fuel", limits.fuel),
         ),
-        Some(Trap::StackOverflow) => Failure::new("stack_overflow", "the function's calls nest deeper than 512 KiB of stack"),
+        Some(Trap::StackOverflow) => Failure::new("stack_overflow", "the function's nested calls need more than 512 KiB of stack"),
         Some(trap) => match *denied {
-            // A guest that is denied memory usually gives up by a trap of its own.
+            // A guest that does not get memory usually traps.
             Some("memory") => Failure::new(
                 "memory_limit",
-                format!("the function asked for more than {} bytes of memory and gave up: {trap}", limits.memory_bytes),
+                format!("the function asked for more than {} bytes of memory and then trapped: {trap}", limits.memory_bytes),
             ),
-            Some(what) => Failure::new("memory_limit", format!("the function asked for a larger {what} and gave up: {trap}")),
+            Some(what) => Failure::new("memory_limit", format!("the function asked for a larger {what} and then trapped: {trap}")),
             None => Failure::new("trap", format!("the function trapped: {trap}")),
         },
         None if denied.is_some() => Failure::new(

@@ -1,4 +1,4 @@
-//! The line between a guest and its host: one question at a time, and what the call has used.
+//! The channel between a guest and its host: one question at a time, and the resources that the call has used.
 
 use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::sync::{Mutex, MutexGuard};
@@ -7,17 +7,17 @@ use logline_core::Failure;
 use serde_json::Value;
 use tokio::sync::{Notify, oneshot};
 
-/// What the host answers: a value, or a refusal. The guest gets either and goes on.
+/// The host's answer: a value or a refusal. The guest continues after either.
 pub(crate) type Answer = Result<Value, Failure>;
 
-/// A question of the guest to its host.
+/// A question from the guest to its host.
 pub(crate) struct Question {
     pub(crate) op: i32,
     pub(crate) argument: Value,
     pub(crate) reply: oneshot::Sender<Answer>,
 }
 
-/// Shared by the guest and whoever runs it. What it says of use is readable after a call that was stopped from outside.
+/// Shared by the guest and the caller of the run. The caller can read the resources used even if the call was stopped from outside.
 #[derive(Default)]
 pub(crate) struct HostChannel {
     pub(crate) fuel: AtomicU64,
@@ -32,7 +32,7 @@ impl HostChannel {
         self.question.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Asks the host; `None` where nobody answers any more.
+    /// Asks the host. `None` if the host no longer answers.
     pub(crate) async fn ask(&self, op: i32, argument: Value) -> Option<Answer> {
         let (reply, answer) = oneshot::channel();
         *self.question() = Some(Question { op, argument, reply });
@@ -40,12 +40,12 @@ impl HostChannel {
         answer.await.ok()
     }
 
-    /// The question that waits, if one does.
+    /// Takes the question that waits for an answer, if there is one.
     pub(crate) fn take(&self) -> Option<Question> {
         self.question().take()
     }
 
-    /// Waits until there may be a question to take.
+    /// Waits until a question was asked. It may have been taken already.
     pub(crate) async fn asked(&self) {
         self.rung.notified().await;
     }

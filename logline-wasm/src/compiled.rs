@@ -1,4 +1,4 @@
-//! Code that is ready to be called: machine code linked with what it may import.
+//! Code that is ready to be called: machine code that is linked with its imports.
 
 use std::sync::Arc;
 
@@ -9,32 +9,32 @@ use wasmtime::InstancePre;
 use crate::component;
 use crate::state::{CallState, Exports};
 
-/// Code that is ready to be called.
+/// A module or component that is ready to be called.
 pub(crate) struct Compiled {
     pub(crate) code: Code,
-    /// Bytes of the binary.
+    /// The size of the binary, bytes.
     pub(crate) bytes: usize,
-    /// Bytes of machine code and what belongs to it.
+    /// The size of the machine code and its metadata, bytes.
     pub(crate) image_bytes: usize,
 }
 
-/// What kind of code it is, which the `runtime` of its function says.
+/// The compiled code, by its kind. The `runtime` of the function says which kind it is.
 pub(crate) enum Code {
     /// A module, by ABI v1.
     Core(Core),
-    /// A component.
+    /// A component of the world `logline:kernel/kernel@1.0.0`.
     #[cfg(feature = "component-model")]
     Component(component::Kernel),
 }
 
-/// A module by ABI v1.
+/// A module by ABI v1, with its exports.
 pub(crate) struct Core {
     pub(crate) pre: InstancePre<CallState>,
     pub(crate) exports: Exports,
 }
 
 impl Compiled {
-    /// Where an instance has what ABI v1 needs; `None` for components.
+    /// The exports that ABI v1 needs; `None` for components.
     pub(crate) fn exports(&self) -> Option<Exports> {
         match &self.code {
             Code::Core(core) => Some(core.exports),
@@ -43,13 +43,13 @@ impl Compiled {
         }
     }
 
-    /// The same, where its binary is no larger than a tenant may have it.
+    /// Returns the module if its binary has at most `max_bytes`, which is a limit of the tenant.
     pub(crate) fn within(self: Arc<Self>, max_bytes: usize) -> Result<Arc<Self>, Failure> {
         too_large(self.bytes, max_bytes).map(|()| self)
     }
 }
 
-/// Refuses a binary that is too large.
+/// Refuses a binary of more than `max` bytes.
 pub(crate) fn too_large(bytes: usize, max: usize) -> Result<(), Failure> {
     if bytes <= max {
         return Ok(());

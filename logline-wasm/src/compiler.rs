@@ -1,5 +1,5 @@
-//! Compiling in a process of its own, under limits of the operating system: whatever a module does to the compiler, the host does
-//! not notice.
+//! Compiling in a process of its own, under limits of the operating system. If a module makes the compiler crash or use too much,
+//! the host is not affected.
 
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
@@ -15,8 +15,8 @@ use crate::engine;
 use crate::kind::Kind;
 use crate::scan::{self, Scan, invalid};
 
-/// The program `logline-wasm-compiler`, and what one module may cost it. With it modules may be larger and more involved than what
-/// is compiled within the host.
+/// The program `logline-wasm-compiler`, and the memory and processor time that it may use for one module. It accepts larger and more
+/// complex modules than the host compiles in its own process.
 #[derive(Debug, Clone)]
 pub struct Compiler {
     program: PathBuf,
@@ -25,46 +25,47 @@ pub struct Compiler {
     cpu_seconds: u64,
 }
 
-/// Ends that the compiler tells apart by its exit status.
+/// The exit status of a compiler that refused the module. Its message is on standard error.
 const REFUSED: u8 = 3;
 
-/// Signals by which a limit ends the compiler, and not somebody else.
+/// The signals that end a compiler that exceeds a limit. Any other signal comes from outside.
 const OWN_ENDS: [Signal; 3] = [Signal::XCPU, Signal::ABORT, Signal::SEGV];
 
-/// Bytes of machine code for which an answer is read: more than any module of 16 MiB comes to.
+/// The most bytes that are read of an answer. The machine code of a module of 16 MiB is smaller.
 const MAX_ANSWER: u64 = 512 << 20;
 
 impl Compiler {
-    /// The program at this path: `logline-wasm-compiler` of this crate in this version, or one whose `main` is [`compiler_main`].
+    /// Uses the program at this path. It must be `logline-wasm-compiler` of this version of the crate, or a program whose `main` is
+    /// [`compiler_main`].
     pub fn new(program: impl Into<PathBuf>) -> Self {
         Self { program: program.into(), arguments: Vec::new(), memory_bytes: 2 << 30, cpu_seconds: 20 }
     }
 
-    /// Arguments that come before the compiler's own, for a program that does other things as well.
+    /// Sets arguments that come before the compiler's own, for a program that has other functions as well. Default none.
     #[must_use]
     pub fn arguments<T: Into<String>>(mut self, arguments: impl IntoIterator<Item = T>) -> Self {
         self.arguments = arguments.into_iter().map(Into::into).collect();
         self
     }
 
-    /// Address space of one compilation, bytes. Default 2 GiB.
+    /// Sets the address space that one compilation may use, bytes. Default 2 GiB.
     #[must_use]
     pub fn memory_bytes(mut self, bytes: u64) -> Self {
         self.memory_bytes = bytes;
         self
     }
 
-    /// Processor time of one compilation, seconds. Default 20.
+    /// Sets the processor time that one compilation may use, seconds, at least 1. Default 20.
     #[must_use]
     pub fn cpu_seconds(mut self, seconds: u64) -> Self {
         self.cpu_seconds = seconds.max(1);
         self
     }
 
-    /// The machine code of a module.
+    /// Compiles a module or component and returns its machine code.
     pub(crate) fn compile(&self, binary: &[u8]) -> Result<Vec<u8>, Failure> {
         let unable = |e: io::Error| {
-            Failure::new("compiler_failed", format!("{}: {e}; check the program, then retry", self.program.display()))
+            Failure::new("compiler_failed", format!("the compiler `{}` failed: {e}; check the program, then retry", self.program.display()))
         };
         let mut child = Command::new(&self.program)
             .args(&self.arguments)
@@ -76,19 +77,20 @@ impl Compiler {
             .spawn()
             .map_err(unable)?;
         let (input, output, errors) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        // It reads all before it writes anything, so no pipe fills while nobody empties it. It may end early: then its status tells.
+        // The compiler reads its whole input before it writes, so neither process blocks on a full pipe. If the compiler ends early,
+        // this write fails, and the exit status says why.
         let _ = input.map(|mut input| input.write_all(binary));
         let mut answer = Vec::new();
         let read = output.map_or(Ok(0), |output| output.take(MAX_ANSWER).read_to_end(&mut answer));
         let mut said = Vec::new();
-        // Its messages are short.
+        // Standard error is read last. Its messages are short, so the compiler does not block on them.
         let _ = errors.map(|errors| errors.take(16 << 10).read_to_end(&mut said));
         let status = child.wait().map_err(unable)?;
         read.map_err(unable)?;
         match status.code() {
             Some(0) => Ok(answer),
             Some(code) if code == i32::from(REFUSED) => Err(invalid(String::from_utf8_lossy(&said))),
-            // Its processor time is over, its memory, or its stack: it would be again.
+            // It used up its processor time, memory or stack. Another attempt would end in the same way.
             None if status.signal().is_some_and(|signal| OWN_ENDS.iter().any(|own| own.as_raw() == signal)) => {
                 Err(Failure::new(
                     "compile_limit",
@@ -107,8 +109,10 @@ impl Compiler {
     }
 }
 
-/// The `main` of a compiler: reads a module from standard input and writes its machine code to standard output. The last two
-/// arguments are the address space, bytes, and the processor time, seconds, that it may use.
+/// The `main` of a compiler. It reads a module from standard input and writes its machine code to standard output. The last two
+/// arguments of the program are the address space that it may use, bytes, and the processor time, seconds.
+///
+/// The exit status is 0 if the module was compiled, 3 if the module was refused, and 2 for any other error.
 #[must_use]
 pub fn compiler_main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
@@ -117,10 +121,11 @@ pub fn compiler_main() -> ExitCode {
         return tell(2, "usage: logline-wasm-compiler MEMORY_BYTES CPU_SECONDS < module.wasm > machine-code");
     };
     for (resource, most) in [(Resource::As, memory), (Resource::Cpu, seconds), (Resource::Core, 0), (Resource::Fsize, 0)] {
-        // The first of the two ends a process by a signal that tells what it was.
+        // At the soft limit of processor time the process gets a signal of its own, SIGXCPU. At the hard limit it gets SIGKILL,
+        // which does not say why.
         let maximum = if resource == Resource::Cpu { most.saturating_add(1) } else { most };
         if let Err(e) = setrlimit(resource, Rlimit { current: Some(most), maximum: Some(maximum) }) {
-            return tell(2, &format!("limits could not be set: {e}"));
+            return tell(2, &format!("the limits could not be set: {e}"));
         }
     }
     let mut binary = Vec::new();
@@ -128,7 +133,7 @@ pub fn compiler_main() -> ExitCode {
         return tell(2, &e.to_string());
     }
     let mut config = engine::compiling();
-    // One module, one thread: what it costs is what it may cost.
+    // One thread for one module: then the limit of processor time is also a limit of the time that it takes.
     config.parallel_compilation(false);
     let compiled = scan::scan(&binary, Scan::Structure)
         .and_then(|()| Engine::new(&config).map_err(|e| invalid(format!("{e:#}"))))
@@ -151,7 +156,7 @@ fn precompile(engine: &Engine, binary: &[u8]) -> wasmtime::Result<Vec<u8>> {
 }
 
 fn tell(status: u8, message: &str) -> ExitCode {
-    // Whoever started it may have gone.
+    // The process that started this one may have ended, so a failure to write is ignored.
     let _ = writeln!(io::stderr().lock(), "{message}");
     ExitCode::from(status)
 }

@@ -1,5 +1,5 @@
-//! Functions as components of the world `logline:kernel/kernel@1.0.0` (`wit/kernel.wit`): the same host, the same limits and the same
-//! documents as ABI v1, with typed functions around them.
+//! Functions as components of the world `logline:kernel/kernel@1.0.0` (`wit/kernel.wit`). The host, the limits and the JSON documents
+//! are those of ABI v1, but the functions of the interface are typed.
 
 use logline_core::Failure;
 use logline_core::canonical;
@@ -15,10 +15,10 @@ use crate::state::CallState;
 const HOST: &str = "logline:kernel/host@1.0.0";
 const RUN: &str = "run";
 
-/// Moved besides texts: lengths, and texts that are a little too long.
+/// Bytes that a call may move beyond its limits: for lengths, and for texts that are a little too long and are then refused.
 const SLACK: usize = 64 << 10;
 
-/// The record `failure` of the interface.
+/// The record `failure` of the interface, as the host sends it.
 #[derive(Debug, Clone, ComponentType, Lift, Lower)]
 #[component(record)]
 struct Refusal {
@@ -32,7 +32,7 @@ impl From<Failure> for Refusal {
     }
 }
 
-/// The same as a guest returns it, not copied yet.
+/// The record `failure` as a guest returns it. Its texts are not copied yet.
 #[derive(ComponentType, Lift)]
 #[component(record)]
 struct Returned {
@@ -49,25 +49,29 @@ pub(crate) struct Kernel {
 }
 
 impl Kernel {
-    /// Finds what the world exports.
+    /// Links the component and finds its export `run`.
     ///
     /// # Errors
-    /// `invalid_module` where it imports anything else, or exports no `run` of the world's type.
+    /// `invalid_module` if the component imports anything besides the world's imports, or does not export `run`.
     pub(crate) fn new(linker: &Linker<CallState>, component: &Component) -> Result<Self, Failure> {
         let pre = linker.instantiate_pre(component).map_err(|e| invalid(format!("{e:#}")))?;
-        let run = component.get_export_index(None, RUN).ok_or_else(|| invalid(format!("it does not export `{RUN}`")))?;
+        let run = component.get_export_index(None, RUN).ok_or_else(|| invalid(format!("the component does not export `{RUN}`")))?;
         Ok(Self { pre, run })
     }
 
-    /// The text that the guest returned, and whether it is an error object.
+    /// Runs the guest. Returns its text, and whether the text is an error object.
+    ///
+    /// # Errors
+    /// Among others `invalid_module` if the export `run` has another type than the world declares.
     pub(crate) async fn run(&self, store: &mut Store<CallState>, argument: &[u8]) -> wasmtime::Result<(Vec<u8>, bool)> {
         let limits = &store.data().limits;
-        // What one call may move out of the guest, to the host or as its result. What is a little longer is answered as too large.
+        // The most bytes that one call may move out of the guest, to the host or as its result. A longer text traps. A text that is
+        // above its limit but within this bound gets the error of that limit.
         let most = limits.host_call_bytes.max(limits.output_bytes).saturating_add(SLACK);
         store.set_hostcall_fuel(most);
         let instance = self.pre.instantiate_async(&mut *store).await?;
         let run = instance.get_typed_func::<(&str,), Run>(&mut *store, self.run).map_err(|e| {
-            wasmtime::Error::new(Ended(invalid(format!("its export `{RUN}` is not of the world's type: {e:#}"))))
+            wasmtime::Error::new(Ended(invalid(format!("the export `{RUN}` does not have the type of the world: {e:#}"))))
         })?;
         let (returned,) = run.call_async(&mut *store, (std::str::from_utf8(argument)?,)).await?;
         match returned {
@@ -81,16 +85,16 @@ impl Kernel {
     }
 }
 
-/// The text of a result that is not too long.
+/// Copies the text of a result, if it is not too long.
 fn output(store: &Store<CallState>, text: &WasmStr) -> wasmtime::Result<Vec<u8>> {
     let text = text.to_str(store).map_err(|e| {
-        wasmtime::Error::new(Ended(Failure::new("invalid_output", format!("the function's output is no UTF-8: {e}"))))
+        wasmtime::Error::new(Ended(Failure::new("invalid_output", format!("the function's output is not UTF-8: {e}"))))
     })?;
     abi::check_output(store.data(), text.len())?;
     Ok(text.as_bytes().to_vec())
 }
 
-/// Defines what the world imports.
+/// Defines the functions that the world imports.
 pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<CallState>> {
     let mut linker = Linker::new(engine);
     let mut host = linker.instance(HOST)?;
@@ -132,7 +136,7 @@ pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<CallState>> {
     Ok(linker)
 }
 
-/// Asks the host for one operation, whose texts have so many bytes, and charges for it as ABI v1 does.
+/// Asks the host for one operation, and charges fuel for it as ABI v1 does. `bytes` is the length of all its texts.
 async fn asked(
     mut store: StoreContextMut<'_, CallState>,
     op: i32,
@@ -163,7 +167,7 @@ fn text(answer: &Value, name: &str) -> String {
     answer.get(name).and_then(Value::as_str).unwrap_or_default().to_owned()
 }
 
-/// The bytes of lower-case hexadecimal that this host has written itself.
+/// Decodes hexadecimal that this host has written itself, so it is valid.
 fn unhex(hex: &str) -> Vec<u8> {
     let digit = |byte: &u8| char::from(*byte).to_digit(16).map_or(0, |digit| digit as u8);
     hex.as_bytes().chunks_exact(2).map(|pair| pair.iter().fold(0, |byte, half| byte << 4 | digit(half))).collect()

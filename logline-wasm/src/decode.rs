@@ -1,4 +1,4 @@
-//! The binary in a function's `code` column, as text or as base64, and the same in the other direction.
+//! Decodes the binary in a function's `code` column, which is text or base64, and encodes a binary for it.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -8,19 +8,20 @@ use crate::compiled::too_large;
 use crate::kind::Kind;
 use crate::scan::invalid;
 
-/// What the binary in a `code` column may be preceded by: its hash.
+/// Before base64, `code` may have this prefix, the BLAKE3 hash of the binary and white space.
 const HASH: &str = "blake3:";
 
-/// The binary in a `code` column: WebAssembly text where it begins like one, base64 otherwise, after the binary's hash if it has one.
+/// Decodes a `code` column. It is WebAssembly text if it begins with `(` or `;;`. Otherwise it is base64, which the hash of the
+/// binary may precede.
 pub(crate) fn decode(kind: Kind, code: &str, max_bytes: usize) -> Result<Vec<u8>, Failure> {
     let code = code.trim();
     if code.is_empty() {
-        return Err(invalid("code is empty: put WebAssembly text there, or base64 of a binary"));
+        return Err(invalid("code is empty: it must be WebAssembly text, or base64 of a binary"));
     }
     let (named, code) = match code.strip_prefix(HASH).map(|rest| rest.split_once(char::is_whitespace)) {
         None => (None, code),
         Some(Some((hash, code))) => {
-            let hash = hash.parse::<Hash>().map_err(|e| invalid(format!("code begins with `{HASH}` and no hash: {e}")))?;
+            let hash = hash.parse::<Hash>().map_err(|e| invalid(format!("code begins with `{HASH}`, but no hash follows: {e}")))?;
             (Some(hash), code.trim_start())
         }
         Some(None) => return Err(invalid(format!("code begins with `{HASH}`: a hash, white space and base64 must follow"))),
@@ -37,7 +38,7 @@ pub(crate) fn decode(kind: Kind, code: &str, max_bytes: usize) -> Result<Vec<u8>
         })?
     };
     if let Some(named) = named.filter(|named| Hash::of(&binary) != *named) {
-        return Err(invalid(format!("the decoded code has BLAKE3 {}, it says {named}", Hash::of(&binary))));
+        return Err(invalid(format!("the decoded code has the hash `{}`, but code names `{named}`", Hash::of(&binary))));
     }
     if !binary.starts_with(b"\0asm") {
         return Err(invalid("the decoded code does not begin with the WebAssembly magic bytes: encode the binary itself"));

@@ -1,7 +1,7 @@
-//! Machine code in files, so that a restart need not compile again.
+//! A cache of machine code in files, so that modules need not be compiled again after a restart.
 //!
-//! A file is a MAC and machine code ([`Sealed`]). Whatever else stands in the folder (a flipped bit, another engine's code, a file
-//! that somebody has put there) is not loaded, and overwritten when the module has been compiled again.
+//! A file holds a MAC and machine code ([`Sealed`]). A file with an invalid MAC (a flipped bit, code for another engine, a file from
+//! somebody else) is not loaded. It is overwritten when the module has been compiled again.
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};
@@ -12,21 +12,21 @@ use wasmtime::Engine;
 
 use crate::artifact::{Artifact, CacheKey, Sealed};
 
-/// Bytes of all files together; past it those go that were written first.
+/// The most bytes of all files together. If there are more, the files that were written first are removed.
 const MAX_BYTES: u64 = 1 << 30;
 
-/// The largest file that is read.
+/// The largest file that is read, bytes.
 const MAX_FILE: u64 = 256 << 20;
 
 pub(crate) struct Disk {
     folder: PathBuf,
     key: CacheKey,
-    /// Tells apart what the machine, the settings and the version of wasmtime make of the same module.
+    /// A hash of the machine, the settings and the version of wasmtime. The machine code of a module depends on each of them.
     engine: Hash,
 }
 
 impl Disk {
-    /// A cache in this folder, which is made where it is missing, for its owner only.
+    /// Opens a cache in this folder. If the folder is missing, it is made with mode 700.
     pub(crate) fn open(folder: PathBuf, key: CacheKey, engine: &Engine) -> io::Result<Self> {
         let mut builder = fs::DirBuilder::new();
         builder.recursive(true);
@@ -38,7 +38,10 @@ impl Disk {
             use std::os::unix::fs::MetadataExt as _;
             let found = fs::metadata(&folder)?;
             if found.uid() != rustix::process::geteuid().as_raw() || found.mode() & 0o022 != 0 {
-                let message = format!("others may write to {}: it must be this user's, with mode 700", folder.display());
+                let message = format!(
+                    "`{}` must belong to this user, and no other user may write to it: set its owner, and mode 700",
+                    folder.display()
+                );
                 return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
             }
         }
@@ -49,29 +52,29 @@ impl Disk {
         self.folder.join(format!("{code}.logline"))
     }
 
-    /// What was kept for this code, if it stands here as this key has sealed it.
+    /// Loads the machine code for this code. `None` if there is no file, or it was not sealed with this key for this engine.
     pub(crate) fn load<T>(&self, code: &Hash, load: impl FnOnce(Artifact<'_>) -> wasmtime::Result<T>) -> Option<T> {
         let path = self.path(code);
-        // Read once and then only looked at in memory: who changes the file meanwhile changes nothing.
+        // The file is read once. The MAC and the code come from the same bytes, so a later change of the file has no effect.
         let sealed = read(&path).ok()??;
         let Some(artifact) = Sealed::open(&self.key, &self.engine, code, &sealed) else {
-            tracing::warn!(path = %path.display(), "cached machine code is not what this host has written for this engine: compiling again");
+            tracing::warn!(path = %path.display(), "cached machine code was not written by this host for this engine: compiling again");
             return None;
         };
         let loaded = load(artifact);
         loaded.inspect_err(|error| tracing::warn!(path = %path.display(), %error, "cached machine code cannot be loaded")).ok()
     }
 
-    /// Keeps machine code. A cache that cannot be written is slow, not wrong.
+    /// Stores machine code. If that fails, it is only logged: without a file, the module is compiled again.
     pub(crate) fn store(&self, code: &Hash, serialize: impl FnOnce() -> wasmtime::Result<Vec<u8>>) {
         let stored = || -> io::Result<()> {
             let artifact = serialize().map_err(|e| io::Error::other(format!("{e:#}")))?;
             let sealed = Sealed::seal(&self.key, &self.engine, code, &artifact);
             self.make_room(sealed.len() as u64)?;
-            // Whole or not at all, also beside other processes.
+            // The rename makes the whole file visible at once, also if other processes write to the folder.
             let unique = format!("{code}.{}.{:?}.new", std::process::id(), std::thread::current().id());
             let new = self.folder.join(unique);
-            // Left by a process that was killed, if it is there.
+            // A process that was killed may have left this file.
             remove(&new)?;
             private().create_new(true).write(true).open(&new)?.write_all(&sealed)?;
             fs::rename(&new, self.path(code))
@@ -104,7 +107,7 @@ impl Disk {
     }
 }
 
-/// Files for their owner only. What stands there is opened, not what a link points to, and a pipe is not waited for.
+/// Options that make files with mode 600, do not follow a symbolic link at the path, and do not block if the path is a pipe.
 fn private() -> fs::OpenOptions {
     let mut options = fs::OpenOptions::new();
     #[cfg(unix)]
@@ -116,7 +119,7 @@ fn private() -> fs::OpenOptions {
     options
 }
 
-/// All of a file, unless it is none or too large.
+/// The bytes of a file. `None` if the path is not a regular file, or the file is too large.
 fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     let file = private().read(true).open(path)?;
     let found = file.metadata()?;
@@ -130,13 +133,13 @@ fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
 
 fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
-        // Another process was faster.
+        // Another process has removed it already.
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         removed => removed,
     }
 }
 
-/// A hash of everything on which machine code depends.
+/// A hash of everything that machine code depends on, besides the module.
 fn compatibility(engine: &Engine) -> Hash {
     struct Collect(Vec<u8>);
 

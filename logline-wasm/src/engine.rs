@@ -1,4 +1,4 @@
-//! The engine and its settings, chosen once for every module.
+//! The engine and its settings, which are the same for every module.
 
 use logline_core::{Hash, canonical};
 use serde_json::json;
@@ -7,19 +7,19 @@ use wasmtime::{Config, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllo
 use crate::bounds::{HOST_MESSAGE_FUEL, MAX_MEMORY, MAX_TABLE};
 use crate::scan::{self, Scan};
 
-/// The version of wasmtime that this is built with. A test compares it with the lockfile.
+/// The version of wasmtime that this crate is built with. A test compares it with `Cargo.lock`.
 pub(crate) const VERSION: &str = "48.0.8";
 
-/// Stack of a guest.
+/// The stack of a guest, bytes.
 pub(crate) const STACK: usize = 512 << 10;
 
-/// Engine and version, as receipts name it.
+/// The name and version of the engine, as receipts have it.
 pub(crate) fn name() -> String {
     format!("wasmtime {VERSION}")
 }
 
-/// Determines everything on which output and fuel of a module depend: engine, version, and the settings below. (Not the machine:
-/// a module computes the same on each.)
+/// A hash of everything that a module's output and fuel depend on: engine, version, and the settings below. The machine is not part
+/// of it, because a module computes the same on every machine.
 pub(crate) fn hash(runtime: &str, scan: Scan) -> Hash {
     let settings = json!({
         "engine": "wasmtime",
@@ -40,7 +40,8 @@ pub(crate) fn hash(runtime: &str, scan: Scan) -> Hash {
     Hash::of(&canonical::to_vec(&settings))
 }
 
-/// The settings that decide what is compiled, and to what: those of an engine that only compiles as well.
+/// The settings that decide which modules are accepted, and which machine code they become. An engine that only compiles has the
+/// same settings.
 pub(crate) fn compiling() -> Config {
     let mut config = Config::new();
     config
@@ -49,10 +50,10 @@ pub(crate) fn compiling() -> Config {
         .max_wasm_stack(STACK)
         .async_stack_size(1 << 20)
         .consume_fuel(true)
-        // Memory begins by code, which is bounded and pays fuel: images are as large as two segments are apart, and each holds a file
-        // descriptor.
+        // Memory is initialised by code, which is bounded and uses fuel. A memory image would be as large as the distance between two
+        // segments, and would hold a file descriptor.
         .memory_init_cow(false)
-        // The same bytes compute the same on every machine.
+        // A module computes the same on every machine.
         .cranelift_nan_canonicalization(true)
         .wasm_relaxed_simd(false)
         .wasm_simd(false)
@@ -60,7 +61,7 @@ pub(crate) fn compiling() -> Config {
         .wasm_bulk_memory(true)
         .wasm_multi_value(true)
         .wasm_extended_const(true)
-        // What guests do not need is not there to be attacked.
+        // Features that guests do not need are off, so they cannot be attacked.
         .wasm_multi_memory(false)
         .wasm_memory64(false)
         .wasm_tail_call(false)
@@ -70,19 +71,19 @@ pub(crate) fn compiling() -> Config {
     config
 }
 
-/// An engine with a pool of this many instances.
+/// Makes an engine with a pool of instances for this many calls.
 pub(crate) fn new(calls: u32) -> wasmtime::Result<Engine> {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_core_instances(calls)
         .total_memories(calls)
         .total_tables(calls)
-        // A call to the guest's `alloc` from within a host call runs on a stack of its own.
+        // Each call may need two stacks: the host calls the guest's `alloc` on another stack during a host call.
         .total_stacks(2 * calls)
         .max_memories_per_module(1)
         .max_tables_per_module(1)
         .max_memory_size(MAX_MEMORY)
         .table_elements(MAX_TABLE)
-        // Warm slots keep a little memory resident, so that most calls fault in no page.
+        // Used slots keep a little memory resident, so that most calls cause no page fault.
         .linear_memory_keep_resident(256 << 10);
     #[cfg(feature = "component-model")]
     pool.total_component_instances(calls)
@@ -124,7 +125,7 @@ mod tests {
         ] {
             assert_eq!(accepts(module), wanted, "{name}");
         }
-        // It changes only together with what it names: receipts of older versions must not pass for this one's.
+        // INVARIANT: the hash changes if one of the settings changes. Otherwise receipts of an older version would pass for this one's.
         assert_eq!(
             hash(crate::RUNTIME, Scan::Cost).to_string(),
             "86a4bc66e17038475200b78d7925d10a338633283aaf0c38d5fad08ddd9aba85"

@@ -1,4 +1,4 @@
-//! The kinds of code that a sandbox runs: which one a function is, its `runtime` says.
+//! The kinds of code that a sandbox runs. The `runtime` of a function says which kind it is.
 
 use logline_core::Failure;
 use logline_core::Hash;
@@ -15,7 +15,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// Where machine code of this kind is kept. The same code as another kind is another thing.
+    /// The key under which machine code of this kind is cached. The same code has another key for another kind.
     pub(crate) fn cache_key(self, code: Hash) -> Hash {
         match self {
             Self::Core => code,
@@ -24,24 +24,24 @@ impl Kind {
         }
     }
 
-    /// Refuses text of another kind, which the parser may not know.
+    /// Refuses text of another kind. The parser may not know that kind, so its own message would not help.
     pub(crate) fn check_text(self, text: &str) -> Result<(), Failure> {
         if self == Self::Core && text.starts_with("(component") { Err(component()) } else { Ok(()) }
     }
 
-    /// Refuses a binary of another kind, with what to do.
+    /// Refuses a binary of another kind. The message says what to do.
     pub(crate) fn check(self, binary: &[u8]) -> Result<(), Failure> {
-        // After the magic bytes: the version, and the layer, 0 for modules and 1 for components.
+        // The version follows the magic bytes, and then the layer: 0 for modules, 1 for components.
         let is_component = binary.get(6) == Some(&1);
         match (self, is_component) {
             (Self::Core, true) => Err(component()),
             #[cfg(feature = "component-model")]
-            (Self::Component, false) => Err(invalid("it is a module, no component: publish it with runtime `wasm@1`")),
+            (Self::Component, false) => Err(invalid("the code is a module, not a component: publish it with runtime `wasm@1`")),
             _ => Ok(()),
         }
     }
 }
 
 fn component() -> Failure {
-    invalid("it is a component: publish it with runtime `wasm-component@1`, for hosts that run those")
+    invalid("the code is a component: publish it with runtime `wasm-component@1`, for hosts that run components")
 }

@@ -1,7 +1,7 @@
-//! The sandbox of LogLine: functions of tenants as WebAssembly modules, run by wasmtime within limits that hold.
+//! The sandbox of LogLine. It runs the functions of tenants, which are WebAssembly modules, in wasmtime and enforces their limits.
 //!
-//! A function's span has `runtime = "wasm@1"`, and in `code` WebAssembly text or the base64 of a binary. It sees its argument
-//! and what it asks the host for, nothing else. `docs/wasm-abi.md` specifies the interface byte by byte.
+//! A function's span has `runtime = "wasm@1"`. Its `code` is WebAssembly text or the base64 of a binary. The function sees its
+//! argument and the host's answers to its calls, and nothing else. `docs/wasm-abi.md` specifies the interface byte by byte.
 
 mod abi;
 mod artifact;
@@ -51,41 +51,44 @@ use threads::Threads;
 /// The value of a function's `runtime` column that this sandbox runs.
 pub const RUNTIME: &str = "wasm@1";
 
-/// The `code` column of a function whose module is `binary`.
+/// The text for the `code` column of a function whose module is `binary`: `blake3:` with the hash of the binary, a line feed, and
+/// the binary in base64.
 #[must_use]
 pub fn encode_binary(binary: &[u8]) -> String {
     decode::encode(binary)
 }
 
-/// Whether the binary of a module would be compiled: its imports, and what compiling it may cost. It takes microseconds and no sandbox;
-/// whether the module is valid in itself, and has what the interface needs, [`WasmSandbox::check`] tells.
+/// Checks whether the binary of a module may be compiled: its imports, and what compiling it may cost. The check takes
+/// microseconds and needs no sandbox. It does not check that the module is valid and has the exports that the interface needs.
+/// [`WasmSandbox::check`] does.
 ///
 /// # Errors
-/// `invalid_module`, with what to change.
+/// `invalid_module`; the message says what to change.
 pub fn check(binary: &[u8]) -> Result<(), Failure> {
     scan::scan(binary, Scan::Cost)
 }
 
-/// The engine could not be set up.
+/// The sandbox could not be set up: its engine, its threads or its cache folder failed.
 #[derive(Debug, Error)]
 #[error("the sandbox could not be set up: {0}; check the limits on address space (ulimit -v) and threads")]
 pub struct SetupError(String);
 
-/// Runs WebAssembly guests by ABI v1. It needs a tokio runtime with time enabled; one sandbox serves any number of calls at once.
+/// Runs WebAssembly guests by ABI v1. It needs a tokio runtime with time enabled. One sandbox serves any number of concurrent
+/// calls.
 ///
-/// A guest begins on the thread of whoever calls it and is moved to threads of the sandbox when it has computed for some tens of
-/// microseconds: short calls cost no change of threads, long ones keep nobody from theirs.
+/// A guest starts on its caller's thread. When it has computed for some tens of microseconds, it moves to a thread of the sandbox.
+/// So a short call needs no change of threads, and a long call does not block its caller's thread.
 pub struct WasmSandbox {
     inner: Arc<Inner>,
 }
 
-/// Runs components of the world `logline:kernel/kernel@1.0.0`, with the places, threads and caches of a [`WasmSandbox`].
+/// Runs components of the world `logline:kernel/kernel@1.0.0`. It shares the permits, threads and caches of a [`WasmSandbox`].
 #[cfg(feature = "component-model")]
 pub struct ComponentSandbox {
     inner: Arc<Inner>,
 }
 
-/// The value of the `runtime` column of a function that is a component.
+/// The value of a function's `runtime` column if the function is a component.
 #[cfg(feature = "component-model")]
 pub const COMPONENT_RUNTIME: &str = "wasm-component@1";
 
@@ -101,7 +104,7 @@ struct Inner {
 }
 
 impl WasmSandbox {
-    /// A sandbox with the default options.
+    /// Sets up a sandbox with the default options.
     ///
     /// # Errors
     /// As [`WasmSandbox::with`].
@@ -112,7 +115,7 @@ impl WasmSandbox {
     /// Sets up the engine, its pool of instances and its threads.
     ///
     /// # Errors
-    /// Where the system refuses threads, a folder, or the address space of the pool: 64 MiB for each call.
+    /// If the system refuses the threads, the cache folder, or the address space of the pool, which is 64 MiB for each call.
     pub fn with(options: WasmOptions) -> Result<Self, SetupError> {
         let setup = |e: wasmtime::Error| SetupError(format!("{e:#}"));
         let engine = engine::new(options.calls).map_err(setup)?;
@@ -133,16 +136,17 @@ impl WasmSandbox {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Whether `code` could be run for `tenant` within `limits`: it is compiled, and kept for the first call. Nothing of it runs, so a
-    /// start function or initial data that do not fit show only then.
+    /// Checks whether `code` can be run for `tenant` within `limits`. The code is compiled and kept for the first call. It does not
+    /// run, so a start function that fails, or initial data that do not fit, are found only by the first call.
     ///
     /// # Errors
-    /// Those of a call that is not compiled: `invalid_module` and `module_limit`, with what to change; `compile_timeout`.
+    /// Those of a call whose code cannot be compiled: `invalid_module` and `module_limit`, where the message says what to change,
+    /// `compile_timeout`, `compile_limit`, `compiler_failed`, `closed` and `internal`.
     pub async fn check(&self, tenant: &str, code: &str, limits: &Limits) -> Result<(), Failure> {
         self.inner.check(Kind::Core, Job::new(tenant, code, &Value::Null, limits)).await
     }
 
-    /// The sandbox for components that shares all of this one, to be registered with the host as well.
+    /// A sandbox for components that shares the engine, permits, threads and caches of this one. Register it with the host as well.
     #[cfg(feature = "component-model")]
     #[must_use]
     pub fn components(&self) -> ComponentSandbox {
@@ -152,7 +156,7 @@ impl WasmSandbox {
 
 #[cfg(feature = "component-model")]
 impl ComponentSandbox {
-    /// As [`WasmSandbox::check`].
+    /// Checks whether the component in `code` can be run, as [`WasmSandbox::check`] does for a module.
     ///
     /// # Errors
     /// As [`WasmSandbox::check`].
@@ -181,7 +185,9 @@ impl Inner {
         let deadline = Instant::now() + Duration::from_millis(limit);
         let permit = tokio::time::timeout_at(deadline, self.shares.permit(&tenant, job.limits.memory_bytes)).await;
         let permit = permit.map_err(|_| {
-            let message = format!("there was no place to run within {limit} ms: its tenant, or all, run too much; retry later");
+            let message = format!(
+                "the run did not start within {limit} ms: this tenant, or the host, has too many runs in progress; retry later"
+            );
             Failure::new("busy", message)
         })?;
         let permit = permit.map_err(|_| Failure::new("closed", "the sandbox is closed"))?;

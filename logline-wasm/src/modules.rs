@@ -27,19 +27,19 @@ use crate::options::WasmOptions;
 use crate::scan::{Scan, invalid, scan};
 use crate::state::CallState;
 
-/// How long a caller waits for a module to be compiled, its turn included. (A host's lease allows for it.)
+/// How long a caller waits until a module is compiled, including the wait for its turn. The lease of a host allows for this time.
 const COMPILE_TIME: Duration = Duration::from_secs(30);
 
-/// Bytes of a binary that is compiled within the host.
+/// The largest binary that is compiled in the host's own process, bytes.
 const MAX_BYTES: usize = 1 << 20;
 
-/// Refusals that are kept: whoever compiles the module again comes to the same.
+/// Codes of the refusals that are kept, because compiling the module again would give the same refusal.
 const KEPT: &[&str] = &["invalid_module", "compile_limit"];
 
-/// Modules that are compiled at once, each of another tenant.
+/// How many modules are compiled at once. Each is of a different tenant.
 const COMPILATIONS: usize = 2;
 
-/// Machine code as wasmtime has it.
+/// Machine code that wasmtime has loaded, not linked yet.
 enum Machine {
     Core(Module),
     #[cfg(feature = "component-model")]
@@ -65,15 +65,15 @@ impl Machine {
     }
 }
 
-/// Modules by their code.
+/// Compiles modules and keeps them, by the hash of their code.
 pub(crate) struct Modules {
     maker: Arc<Maker>,
     compiling: Arc<Semaphore>,
-    /// Threads that do nothing but compile.
+    /// Threads that only compile.
     pool: rayon::ThreadPool,
 }
 
-/// What makes modules of code.
+/// Makes a module from code. The threads that compile share it.
 struct Maker {
     engine: Engine,
     linker: Linker<CallState>,
@@ -106,7 +106,7 @@ impl Modules {
         Ok(Self { maker, compiling: Arc::new(Semaphore::new(COMPILATIONS)), pool })
     }
 
-    /// The hash of a job's code, which is computed once for each version of a function.
+    /// The hash of a job's code. It is remembered for each version of a function, so it is not computed for every call.
     pub(crate) fn code_hash(&self, job: &Job<'_>) -> Hash {
         let known = job.version.and_then(|version| self.maker.cache.code_of(&version));
         known.unwrap_or_else(|| {
@@ -118,7 +118,8 @@ impl Modules {
         })
     }
 
-    /// The module in a job's code, whose hash is `hash`, compiled now or before. `turns` is its tenant's place among compilations.
+    /// The module in a job's code, from the cache or compiled now. `hash` is the hash of the code. `turns` lets its tenant compile one
+    /// module at a time.
     pub(crate) async fn get(
         &self,
         kind: Kind,
@@ -133,27 +134,27 @@ impl Modules {
             return known;
         }
         let deadline = Instant::now() + COMPILE_TIME;
-        // A tenant compiles one module after the other, so that it does not take the other tenants' turns.
+        // A tenant compiles one module at a time, so that it does not take the turns of the other tenants.
         let own = turn(turns, deadline).await?;
         let place = turn(&self.compiling, deadline).await?;
-        // Somebody may have compiled it while this call waited.
+        // Another call may have compiled it while this call waited.
         if let Some(known) = known() {
             return known;
         }
         let (maker, code, tenant) = (Arc::clone(&self.maker), job.code.to_owned(), Arc::<str>::from(job.tenant));
         let (done, compiled) = oneshot::channel();
-        // The turn and the result belong to the compilation, not to whoever waits for it: a caller that gives up neither lets a
-        // further compiler start nor throws the work away.
+        // INVARIANT: the compilation, not its caller, holds the turn and keeps the result. If a caller gives up, no further compilation
+        // starts too early, and the result is not lost.
         self.pool.spawn(move || {
             let made = catch_unwind(AssertUnwindSafe(|| maker.make(kind, &code, &hash, max_bytes)));
             let verdict = made
                 .unwrap_or_else(|_| Err(Failure::new("internal", "the compiler failed: see the host's log, and report it")));
-            // What does not fit one tenant's limits may fit another's, and what failed for other reasons may not fail again.
+            // No other failure is kept: a module above one tenant's limits may be within another's, and other failures may not repeat.
             if !verdict.as_ref().is_err_and(|failure| !KEPT.contains(&failure.code.as_str())) {
                 maker.cache.insert(hash, &tenant, verdict.clone());
             }
             drop((own, place));
-            // Nobody may be waiting any more.
+            // The caller may no longer wait.
             let _ = done.send(verdict);
         });
         let compiled = tokio::time::timeout_at(deadline, compiled).await.map_err(|_| late())?;
@@ -218,7 +219,7 @@ impl Maker {
             }
         };
         made.map_err(|e| {
-            // Memory that the host could not map says nothing about the module.
+            // If the host could not map memory, the module is not the cause.
             let is_of_host = e.chain().any(|cause| cause.is::<io::Error>() || cause.is::<Errno>());
             if is_of_host {
                 Failure::new("internal", format!("the module could not be loaded: {e:#}; retry"))

@@ -1,4 +1,4 @@
-//! What a sandbox may use of its machine.
+//! The resources of the machine that a sandbox may use.
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::artifact::CacheKey;
 use crate::compiler::Compiler;
 
-/// How a [`WasmSandbox`](crate::WasmSandbox) is set up. The defaults suit a host with some cores and gigabytes.
+/// The options of a [`WasmSandbox`](crate::WasmSandbox). The defaults suit a host with a few cores and a few gigabytes of memory.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct WasmOptions {
@@ -17,7 +17,7 @@ pub struct WasmOptions {
     pub(crate) compiler: Option<Compiler>,
 }
 
-/// The most calls at once: each needs 64 MiB of address space.
+/// The most calls that may run at once. Each needs 64 MiB of address space.
 const MAX_CALLS: u32 = 4096;
 
 impl Default for WasmOptions {
@@ -28,43 +28,44 @@ impl Default for WasmOptions {
 }
 
 impl WasmOptions {
-    /// The defaults.
+    /// The default options: no cache in files, and compiling within this process.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Calls that can be under way at once, 1 to 4096; further ones wait. Default 64.
+    /// Sets how many calls may run at once, 1 to 4096. Further calls wait. Default 64.
     #[must_use]
     pub fn calls(mut self, calls: u32) -> Self {
         self.calls = calls.clamp(1, MAX_CALLS);
         self
     }
 
-    /// Threads for guests that compute for long, and as many for compiling. Default: one for each core.
+    /// Sets the number of threads for guests that compute for long, 1 to 256. The same number of threads compiles modules. Default:
+    /// one for each core.
     #[must_use]
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads.clamp(1, 256);
         self
     }
 
-    /// Machine code to keep in memory, bytes; past it the longest unused goes, of the tenant that has the most. A module of more than a
-    /// quarter is not kept. Default 256 MiB.
+    /// Sets how many bytes of machine code are kept in memory. If there are more, the tenant with the most bytes loses the module that
+    /// was not used for the longest time. A module of more than a quarter of `bytes` is not kept. Default 256 MiB.
     #[must_use]
     pub fn compiled_bytes(mut self, bytes: usize) -> Self {
         self.compiled_bytes = bytes;
         self
     }
 
-    /// Keeps machine code in files of this folder as well, so that a restart need not compile again. What is loaded from there runs
-    /// with all rights of this process: only what carries a MAC by `key` is.
+    /// Also keeps machine code in files in this folder, so that modules need not be compiled again after a restart. Code from a file
+    /// runs with all rights of this process, so a file is loaded only if its MAC by `key` is valid.
     #[must_use]
     pub fn disk(mut self, folder: impl Into<PathBuf>, key: CacheKey) -> Self {
         self.disk = Some((folder.into(), key));
         self
     }
 
-    /// Compiles in processes of their own.
+    /// Compiles each module in a process of its own, not within this process.
     #[must_use]
     pub fn compiler(mut self, compiler: Compiler) -> Self {
         self.compiler = Some(compiler);

@@ -1,4 +1,4 @@
-//! Who may run at the same time: every call waits for its tenant's share and for a place in the pool.
+//! Limits how many calls run at once. Each call waits for permits from its tenant's share, and for a permit from the pool.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -7,13 +7,13 @@ use logline_core::contract::Job;
 use logline_core::trust::Share;
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 
-/// Memory is counted in pages of WebAssembly.
+/// Memory is counted in pages of WebAssembly, which have this many bytes.
 const PAGE: u64 = 64 << 10;
 
-/// Tenants that are remembered while none of their calls is under way.
+/// If this many tenants are remembered, those without a running or waiting call are forgotten before another is added.
 const MAX_IDLE: usize = 1024;
 
-/// A call's right to run; it ends when this is dropped.
+/// A call may run while it holds this. Dropping it gives back the call's permits.
 pub(crate) struct Permit {
     tenant: Tenant,
     call: Option<OwnedSemaphorePermit>,
@@ -33,7 +33,7 @@ pub(crate) struct Shares {
     tenants: Mutex<HashMap<String, Tenant>>,
 }
 
-/// A number of permits that may change while some are taken.
+/// Permits whose number may change while some of them are taken.
 #[derive(Clone)]
 struct Permits {
     semaphore: Arc<Semaphore>,
@@ -41,9 +41,9 @@ struct Permits {
 }
 
 struct Number {
-    /// How many there are to be.
+    /// How many permits there should be.
     wanted: usize,
-    /// How many there are beyond: they are taken, and go when they are given back.
+    /// How many permits there are above `wanted`. They are removed when they are given back.
     excess: usize,
 }
 
@@ -57,7 +57,7 @@ impl Permits {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Makes it so many: at once where they are free, otherwise as they are given back.
+    /// Changes the number of permits. Free permits are removed at once, taken ones when they are given back.
     fn resize(&self, number: usize) {
         let mut state = self.state();
         let (more, fewer) = (number.saturating_sub(state.wanted), state.wanted.saturating_sub(number));
@@ -88,7 +88,7 @@ impl Permits {
 pub(crate) struct Tenant {
     calls: Permits,
     pages: Permits,
-    /// Compiling is one at a time.
+    /// One permit: a tenant compiles one module at a time.
     pub(crate) compiling: Arc<Semaphore>,
 }
 
@@ -98,7 +98,7 @@ impl Tenant {
         Self { calls: Permits::new(calls), pages: Permits::new(pages), compiling: Arc::new(Semaphore::new(1)) }
     }
 
-    /// Calls, and pages of memory.
+    /// The numbers of calls and of memory pages in a share, each at least 1.
     fn numbers(share: Share) -> (usize, usize) {
         let within = |number: u64| usize::try_from(number.max(1)).unwrap_or(usize::MAX).min(u32::MAX as usize);
         (within(share.calls.into()).min(Semaphore::MAX_PERMITS), within(share.memory_bytes / PAGE).min(Semaphore::MAX_PERMITS))
@@ -111,7 +111,7 @@ impl Tenant {
     }
 
     fn is_idle(&self) -> bool {
-        // Every call that waits or runs holds one of these.
+        // Every call that waits or runs holds a reference to one of these semaphores.
         [&self.calls.semaphore, &self.pages.semaphore, &self.compiling]
             .into_iter()
             .all(|semaphore| Arc::strong_count(semaphore) == 1)
@@ -123,7 +123,7 @@ impl Shares {
         Self { pool: Arc::new(Semaphore::new(calls as usize)), tenants: Mutex::default() }
     }
 
-    /// The tenant of a job, with the job's share from now on.
+    /// The tenant of a job. From now on its share is that of the job.
     pub(crate) fn tenant(&self, job: &Job<'_>) -> Tenant {
         let mut tenants = self.tenants.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if let Some(tenant) = tenants.get(job.tenant) {
@@ -138,7 +138,7 @@ impl Shares {
         tenant
     }
 
-    /// Whose turn it is to compile for a tenant.
+    /// The semaphore that lets the tenant of a job compile one module at a time. It does not change the tenant's share.
     pub(crate) fn compiling(&self, job: &Job<'_>) -> Arc<Semaphore> {
         let tenants = self.tenants.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let known = tenants.get(job.tenant).map(|tenant| Arc::clone(&tenant.compiling));
@@ -146,7 +146,7 @@ impl Shares {
         known.unwrap_or_else(|| self.tenant(job).compiling)
     }
 
-    /// Waits for a place.
+    /// Waits until the tenant's share and the pool have room for a call with `memory_bytes`, and takes the permits.
     pub(crate) async fn permit(&self, tenant: &Tenant, memory_bytes: u64) -> Result<Permit, AcquireError> {
         let call = Arc::clone(&tenant.calls.semaphore).acquire_owned().await?;
         let most = u32::try_from(tenant.pages.number()).unwrap_or(u32::MAX);
@@ -168,16 +168,16 @@ mod tests {
         let (one, three) = (take(1), take(3));
         permits.resize(2);
         permits.release(one);
-        assert_eq!(permits.semaphore.available_permits(), 0, "three are taken, of two");
+        assert_eq!(permits.semaphore.available_permits(), 0, "three permits are taken, two should exist");
         permits.release(three);
         assert_eq!(permits.semaphore.available_permits(), 2);
-        // Grown again before all had gone.
+        // The number grows again before all excess permits are removed.
         let two = take(2);
         permits.resize(1);
         permits.resize(3);
         permits.release(two);
         assert_eq!(permits.semaphore.available_permits(), 3);
-        // A caller that gave up while it waited has given back without a word.
+        // A caller that gives up while it waits drops its permits without `release`.
         drop(take(3));
         permits.resize(1);
         assert_eq!((permits.semaphore.available_permits(), permits.number()), (1, 1));

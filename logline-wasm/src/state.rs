@@ -1,4 +1,4 @@
-//! What the store of one call holds, and the limits that it keeps while the guest runs.
+//! The state of one call in its store, and the limits of memory and tables that are enforced while the guest runs.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,23 +9,23 @@ use wasmtime::{ModuleExport, ResourceLimiter};
 use crate::bounds::MAX_TABLE;
 use crate::channel::HostChannel;
 
-/// Fuel between two points at which a guest lets others run: some tens of microseconds.
+/// The fuel that a guest uses before it lets others run. It lasts some tens of microseconds.
 pub(crate) const SLICE: u64 = 50_000;
 
-/// What a store of one call holds.
+/// The state of one call.
 pub(crate) struct CallState {
     pub(crate) channel: Arc<HostChannel>,
-    /// Where the instance has what ABI v1 needs; `None` for components.
+    /// The exports that ABI v1 needs; `None` for components.
     pub(crate) exports: Option<Exports>,
     pub(crate) limits: Limits,
     pub(crate) host_calls: u32,
-    /// Whether the guest's `alloc` runs on behalf of a host call.
+    /// Whether a host call is waiting for the guest's `alloc`.
     pub(crate) in_alloc: bool,
-    /// Whether the guest asked for more memory or table than it may have.
+    /// `memory` or `table`, if the guest asked for more of it than it may have.
     pub(crate) denied: Option<&'static str>,
 }
 
-/// Where an instance has what the interface needs.
+/// The exports of a module that ABI v1 needs.
 #[derive(Clone, Copy)]
 pub(crate) struct Exports {
     pub(crate) memory: ModuleExport,

@@ -1,4 +1,4 @@
-//! Where guests compute: at first with whoever calls them, then on threads of their own.
+//! Where guests compute: first on the caller's thread, then on threads of the sandbox.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -20,9 +20,9 @@ use crate::state::SLICE;
 
 type Outcome = Result<Value, Failure>;
 
-/// Threads for guests that compute for long. Those take turns: each lets the others run after a slice of fuel.
+/// Threads for guests that compute for long. The guests take turns: each lets the others run after a slice of fuel.
 pub(crate) struct Threads {
-    /// INVARIANT: `Some` until it is dropped.
+    /// INVARIANT: `Some` until `Threads` is dropped.
     runtime: Option<Runtime>,
 }
 
@@ -32,8 +32,8 @@ impl Threads {
         Ok(Self { runtime: Some(runtime) })
     }
 
-    /// Runs a guest to its end and answers its questions; `None` when the deadline was first. It has stopped when this returns; where
-    /// this is dropped it stops at the end of its slice.
+    /// Runs a guest to its end and answers its questions. `None` if the deadline passed first. The guest has stopped when this
+    /// returns. If this future is dropped, the guest stops at the end of its slice.
     pub(crate) async fn run(
         &self,
         guest: impl Future<Output = Outcome> + Send + 'static,
@@ -41,7 +41,7 @@ impl Threads {
         host: &mut dyn HostCalls,
         deadline: Instant,
     ) -> Option<Outcome> {
-        // Whatever wasmtime does, a run ends with a report.
+        // A run ends with a report even if wasmtime panics.
         let guest = AssertUnwindSafe(guest).catch_unwind();
         let guest = async move { guest.await.unwrap_or_else(|_| Err(failed())) };
         let mut guest: Pin<Box<dyn Future<Output = Outcome> + Send>> = Box::pin(guest);
@@ -50,7 +50,7 @@ impl Threads {
             if let Poll::Ready(outcome) = polled {
                 return Some(outcome);
             }
-            // A guest that waits for nothing has used up its slice.
+            // A guest that is pending without a question has used up its slice.
             let Some(question) = channel.take() else { break };
             if !answer(question, host, deadline).await {
                 return None;
@@ -75,7 +75,7 @@ impl Threads {
                 () = tokio::time::sleep_until(deadline) => break,
             }
         }
-        // It ends with its slice. Only then its place is free and what it has used is known.
+        // The guest stops at the end of its slice. Only then its permit is given back and its fuel is known.
         guest.0.abort();
         let _ = (&mut guest.0).await;
         None
@@ -85,13 +85,13 @@ impl Threads {
 impl Drop for Threads {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            // Hosts drop their sandbox in asynchronous code, where waiting for threads is not allowed.
+            // Hosts drop their sandbox in asynchronous code, which must not wait for threads.
             runtime.shutdown_background();
         }
     }
 }
 
-/// A guest on a thread of the sandbox, which is stopped with whoever waits for it.
+/// A guest on a thread of the sandbox. It is stopped if the future that waits for it is dropped.
 struct Guest(JoinHandle<Outcome>);
 
 impl Drop for Guest {
@@ -104,11 +104,11 @@ fn failed() -> Failure {
     Failure::new("internal", "the engine failed: see the host's log, and report it")
 }
 
-/// Answers one question, unless the deadline is first.
+/// Answers one question. Returns false if the deadline passed first.
 async fn answer(question: Question, host: &mut dyn HostCalls, deadline: Instant) -> bool {
     let Question { op, argument, reply } = question;
     let Ok(answer) = timeout_at(deadline, abi::answer(host, op, argument)).await else { return false };
-    // A guest that was stopped is not there to hear it.
+    // A guest that was stopped does not receive the answer.
     let _ = reply.send(answer);
     true
 }

@@ -1,4 +1,4 @@
-//! The contract of [`Ledger`] as tests that every backend runs, ours and others'.
+//! The contract of [`Ledger`] as tests. Every backend runs them, those of this project and those of others.
 //!
 //! ```ignore
 //! mod memory {
@@ -9,9 +9,9 @@
 //! }
 //! ```
 //!
-//! `open` returns a new, empty ledger and a guard that keeps what is beneath it alive; `block_on` drives a future to its end.
-//! Every trial becomes a test of its own name. Trials panic with what went wrong; they are outside this crate's semantic
-//! versioning, because the contract gets sharper.
+//! `open` returns a guard and a new, empty ledger. The guard owns what the ledger needs while the test runs, for example a
+//! temporary directory. `block_on` runs a future to its end. Every trial becomes a test with the name of the trial. A trial
+//! that fails panics with a message. Trials are not covered by this crate's semantic versioning: later versions may check more.
 
 pub mod chains;
 pub mod isolation;
@@ -31,7 +31,8 @@ use crate::span::draft::Draft;
 use crate::span::seal::VerifiedSpan;
 use crate::value::timestamp::Timestamp;
 
-/// Makes one `#[test]` of every trial.
+/// Makes a `#[test]` from every trial of [`Ledger`](crate::ledger::Ledger). The arguments are the paths of the functions `open`
+/// and `block_on`, see [`conformance`](crate::conformance).
 #[macro_export]
 macro_rules! conformance_suite {
     ($open:path, $block_on:path) => {
@@ -94,7 +95,8 @@ macro_rules! conformance_suite {
     };
 }
 
-/// Makes one `#[test]` of every trial of [`WorkQueue`](crate::ledger::WorkQueue); arguments as for [`conformance_suite!`].
+/// Makes a `#[test]` from every trial of [`WorkQueue`](crate::ledger::WorkQueue). The arguments are those of
+/// [`conformance_suite!`].
 #[macro_export]
 macro_rules! work_queue_suite {
     ($open:path, $block_on:path) => {
@@ -122,13 +124,13 @@ macro_rules! work_queue_suite {
     };
 }
 
-/// Fails the trial.
+/// Fails the trial with `message`.
 #[allow(clippy::panic, reason = "a trial that fails panics, like every test")]
 pub(crate) fn fail(message: impl std::fmt::Display) -> ! {
     std::panic::panic_any(message.to_string())
 }
 
-/// Unwraps what a trial needs to go on.
+/// Unwraps a value that a trial needs, or fails the trial with `what`.
 pub(crate) trait Expect<T> {
     fn or_fail(self, what: &str) -> T;
 }
@@ -145,14 +147,14 @@ impl<T> Expect<T> for Option<T> {
     }
 }
 
-/// Compares two values that must be equal.
+/// Fails the trial if the two values differ. `what` names the value that was compared.
 pub(crate) fn same<T: PartialEq + std::fmt::Debug>(found: &T, expected: &T, what: &str) {
     if found != expected {
         fail(format_args!("{what}:\n   found {found:?}\nexpected {expected:?}"));
     }
 }
 
-/// A claim that must hold.
+/// Fails the trial with `what` if `claim` is false. So `what` says what must be true.
 pub(crate) fn hold(claim: bool, what: &str) {
     if !claim {
         fail(what);
@@ -171,7 +173,7 @@ pub(crate) fn key() -> KeyPair {
     KeyPair::from_seed(&[7; 32])
 }
 
-/// A note of `USER` in `TENANT`, first version.
+/// The first version of a note that `USER` owns in `TENANT`.
 pub(crate) fn note(n: u128) -> Draft {
     Draft::new("note").id(id(n)).tenant(TENANT).owner(USER).who("user:alice").this("note.trial").at(at(n))
 }
@@ -181,7 +183,7 @@ pub(crate) fn at(n: u128) -> Timestamp {
 }
 
 pub(crate) fn seal(draft: Draft) -> VerifiedSpan {
-    draft.seal_local(&key()).or_fail("a trial's draft must seal")
+    draft.seal_local(&key()).or_fail("seal a draft of the trial")
 }
 
 pub(crate) fn next(previous: &SignedSpan) -> Draft {
@@ -196,7 +198,7 @@ pub(crate) async fn append_all<L: Ledger>(ledger: &L, spans: Vec<VerifiedSpan>) 
     ledger.append(&Scope::Operator, spans, &AppendOptions::default()).await
 }
 
-/// Every row, as the operator sees them.
+/// Every row of every tenant, as the operator sees them.
 pub(crate) async fn everything<L: Ledger>(ledger: &L) -> Vec<SignedSpan> {
     let query = crate::ledger::Query::timeline();
     ledger.collect(&Scope::Operator, &query, usize::MAX).await.or_fail("scan everything")

@@ -1,4 +1,4 @@
-//! The state machine: random histories on a backend and on the in-memory model, compared step by step.
+//! Runs random histories on a backend and on the in-memory ledger as the model, and compares the results step by step.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -17,7 +17,7 @@ use crate::span::{SignedSpan, SpanKey, Visibility};
 const TENANTS: [&str; 3] = ["acme", "globex", "initech"];
 const OWNERS: [&str; 2] = ["alice", "bob"];
 
-/// How a span of an append relates to what is there.
+/// How a span of an append relates to the versions of its id that are stored.
 #[derive(Debug, Clone, Copy)]
 enum Link {
     First { seq: u32 },
@@ -108,20 +108,20 @@ fn span_id(n: u8) -> Uuid {
     id(n.into())
 }
 
-/// What an append came to, without what may differ between backends.
+/// The result of an append, without the parts that may differ between backends.
 type Appended = Result<Vec<(SpanKey, Outcome)>, String>;
 
-/// The kind of an error: backends may word it differently, not mean something else.
+/// The variant of an error. Backends may use other texts, but must return the same variant.
 fn kind(error: &LedgerError) -> String {
     let text = format!("{error:?}");
     text.split([' ', '{']).next().unwrap_or_default().to_owned()
 }
 
-/// Random histories in which the backend and the model must agree; a failing one is made small before it is shown.
+/// The backend and the model must agree on random histories. A history that fails is made smaller before it is reported.
 pub async fn random_histories_match_the_model<L: Ledger>(ledger: &L) {
     let mut runner = TestRunner::default();
     let strategy = vec(step(), 1..40);
-    // One ledger serves all histories: each has tenants of its own.
+    // All histories use the same ledger, so each has its own tenants.
     for case in 0..24_u32 {
         let mut tree = strategy.new_tree(&mut runner).or_fail("a history");
         let mut attempt = 0;
@@ -143,7 +143,8 @@ pub async fn random_histories_match_the_model<L: Ledger>(ledger: &L) {
     }
 }
 
-/// Runs one history; `salt` keeps its tenants apart from those of other histories on the same ledger.
+/// Runs one history. `salt` becomes part of its tenants' names, so that they differ from those of other histories on the
+/// ledger.
 async fn run<L: Ledger>(ledger: &L, steps: Vec<Step>, salt: &str) -> Result<(), String> {
     let history = History { ledger, model: MemoryLedger::new(), salt };
     for (index, step) in steps.iter().enumerate() {
@@ -204,7 +205,7 @@ impl<L: Ledger> History<'_, L> {
             Step::Scan { scope, query } => {
                 let mut query = query.clone();
                 query.tenant = query.tenant.map(|tenant| self.salted(&tenant));
-                // Other histories' rows stand in the same ledger; the operator names a tenant to see only this one's.
+                // The ledger has rows of other histories too. The operator names a tenant to see rows of this history only.
                 if *scope == Scope::Operator && query.tenant.is_none() {
                     query.tenant = Some(self.tenant(0));
                 }
@@ -214,7 +215,7 @@ impl<L: Ledger> History<'_, L> {
         }
     }
 
-    /// Seals a batch against what the model holds, so that both sides get the same bytes.
+    /// Seals a batch that continues the versions in the model. The backend and the model then get the same bytes.
     async fn batch(&self, writes: &[Write]) -> Vec<VerifiedSpan> {
         let mut batch: Vec<VerifiedSpan> = Vec::new();
         for write in writes {
@@ -258,7 +259,7 @@ fn agree<T: PartialEq + std::fmt::Debug>(ours: &T, model: &T) -> Result<(), Stri
     if ours == model { Ok(()) } else { Err(format!("the backend says {ours:#?}\nthe model says {model:#?}")) }
 }
 
-/// All pages of a query.
+/// The spans of all pages of a query.
 async fn pages<L: Ledger>(ledger: &L, scope: &Scope, query: &Query) -> Result<Vec<SignedSpan>, String> {
     let mut spans = Vec::new();
     let mut cursor = None;

@@ -1,11 +1,11 @@
-//! Scans, histories, cursors, tombstones.
+//! Trials of scans, histories, cursors and tombstones.
 
 use super::{Expect as _, TENANT, append, append_all, fail, hold, id, next, note, same, seal};
 use crate::ledger::scope::Scope;
 use crate::ledger::{Cursor, Ledger, LedgerError, LedgerExt as _, Order, Query, Versions};
 use crate::span::SignedSpan;
 
-/// A tombstone hides an id from those who look for what is, not from those who look for what was.
+/// A tombstone hides the id from `get` and from scans of last versions. The history and the timeline still show all versions.
 pub async fn a_tombstone_hides_the_id_but_not_its_history<L: Ledger>(ledger: &L) {
     let first = seal(note(1));
     let deleted = seal(next(&first).deleted());
@@ -14,7 +14,7 @@ pub async fn a_tombstone_hides_the_id_but_not_its_history<L: Ledger>(ledger: &L)
         let got = ledger.find(&scope, TENANT, id(1)).await.or_fail("find");
         same(&got, &None, "get of a deleted id");
         let latest = ledger.collect(&scope, &Query::new(), 10).await.or_fail("scan");
-        hold(latest.is_empty(), "a scan of last versions shows a deleted id");
+        hold(latest.is_empty(), "a scan of last versions must not show a deleted id");
         let history = ledger.history(&scope, TENANT, id(1), 0, 10).await.or_fail("history");
         same(&history.len(), &2, "versions in the history");
         let all = ledger.collect(&scope, &Query::timeline(), 10).await.or_fail("scan");
@@ -23,18 +23,18 @@ pub async fn a_tombstone_hides_the_id_but_not_its_history<L: Ledger>(ledger: &L)
     let mut revived = next(&deleted);
     revived.columns_mut().is_deleted = false;
     append(ledger, seal(revived)).await;
-    ledger.get(&Scope::Operator, TENANT, id(1)).await.or_fail("a later version brings it back");
+    ledger.get(&Scope::Operator, TENANT, id(1)).await.or_fail("get after a version that is not deleted was appended");
 }
 
-/// Walks `query` in pages of `size` and returns the keys.
+/// Reads all pages of `query`, `size` rows at a time, and returns the spans.
 async fn walk<L: Ledger>(ledger: &L, query: &Query, size: usize) -> Vec<SignedSpan> {
     let query = query.clone().limit(size);
     let mut found = Vec::new();
     let mut cursor: Option<Cursor> = None;
     loop {
         let page = ledger.scan(&Scope::Operator, &query, cursor.as_ref()).await.or_fail("scan");
-        hold(page.rows.len() <= size, "a page holds more rows than asked for");
-        // A cursor survives being stored as text.
+        hold(page.rows.len() <= size, "a page must not have more rows than asked for");
+        // Goes through text, because callers store cursors as text.
         cursor = page.next.as_ref().map(|c| Cursor::from_text(c.to_string()));
         found.extend(page.into_spans().or_fail("rows"));
         if cursor.is_none() {
@@ -47,7 +47,7 @@ async fn fill<L: Ledger>(ledger: &L, ids: u128, versions: u32) {
     let mut last: Vec<_> = Vec::new();
     for version in 0..versions {
         let batch: Vec<_> = match version {
-            // Ids descend, so that append order and chain order differ.
+            // Append the largest id first, so that append order and chain order differ.
             0 => (0..ids).rev().map(|n| seal(note(n))).collect(),
             _ => last.iter().map(|span: &crate::span::seal::VerifiedSpan| seal(next(span))).collect(),
         };
@@ -56,7 +56,7 @@ async fn fill<L: Ledger>(ledger: &L, ids: u128, versions: u32) {
     }
 }
 
-/// Pages of any size add up to the whole, in order, without repeats.
+/// For every page size, the pages together have all rows, in order and without repeats.
 pub async fn pages_resume_where_they_ended<L: Ledger>(ledger: &L) {
     fill(ledger, 7, 3).await;
     for query in [Query::timeline(), Query::new(), Query::chains(), Query::timeline().order(Order::Newest)] {
@@ -67,7 +67,7 @@ pub async fn pages_resume_where_they_ended<L: Ledger>(ledger: &L) {
     }
 }
 
-/// Pages that are bounded in bytes, of text and of what that takes in memory, show the same rows.
+/// Pages with a byte limit show the same rows in total. The limit counts the approximate size in memory, not only the text.
 pub async fn a_page_ends_with_the_row_that_reaches_its_bytes<L: Ledger>(ledger: &L) {
     let small = serde_json::Value::Array(vec![serde_json::json!({"": 0}); 1000]);
     for n in 0..40 {
@@ -80,14 +80,14 @@ pub async fn a_page_ends_with_the_row_that_reaches_its_bytes<L: Ledger>(ledger: 
         let bounded = query.clone().max_bytes(35_000);
         same(&walk(ledger, &bounded, 1000).await, &whole, &format!("{query:?} in pages of 35,000 bytes"));
         let first = ledger.scan(&Scope::Operator, &bounded.limit(1000), None).await.or_fail("scan");
-        hold((1..=4).contains(&first.rows.len()) && first.next.is_some(), "a page of at most four rows");
-        // Seven bytes each as text, and a hundred times as much in memory.
+        hold((1..=4).contains(&first.rows.len()) && first.next.is_some(), "there must be pages of at most four rows");
+        // The text of a small object has 7 bytes with its comma. The ledger counts about ten times as much for it.
         let heavy = query.clone().max_bytes(100_000).limit(1000);
         let page = ledger.scan(&Scope::Operator, &heavy, Some(&cursor_after(ledger, &query, 25).await)).await.or_fail("scan");
-        hold(page.rows.len() <= 10, "a page of a few heavy rows, or of light ones");
+        hold(page.rows.len() <= 10, "a page of 100,000 bytes must have at most ten rows");
     }
     let one = Query::timeline().max_bytes(1).limit(10);
-    same(&ledger.scan(&Scope::Operator, &one, None).await.or_fail("scan").rows.len(), &1, "one row at least");
+    same(&ledger.scan(&Scope::Operator, &one, None).await.or_fail("scan").rows.len(), &1, "a page has at least one row");
 }
 
 async fn cursor_after<L: Ledger>(ledger: &L, query: &Query, rows: usize) -> Cursor {
@@ -95,7 +95,7 @@ async fn cursor_after<L: Ledger>(ledger: &L, query: &Query, rows: usize) -> Curs
     page.rows.into_iter().last().or_fail("a row").cursor
 }
 
-/// Filters look at the last version; with all versions, at each.
+/// With [`Versions::Latest`], filters are compared with the last version of an id. With [`Versions::All`], with every version.
 pub async fn filters_match_the_last_version<L: Ledger>(ledger: &L) {
     let open = seal(note(1).status("open").parent(id(50)).trace("t1"));
     let closed = seal(next(&open).status("closed"));
@@ -113,7 +113,7 @@ pub async fn filters_match_the_last_version<L: Ledger>(ledger: &L) {
     same(&count(Query::new().versions(Versions::All).id(id(1))).await, &2, "all versions by id");
 }
 
-/// Newest first.
+/// A scan newest first has the rows of append order, reversed.
 pub async fn newest_first_is_append_order_reversed<L: Ledger>(ledger: &L) {
     fill(ledger, 5, 2).await;
     let mut forward = walk(ledger, &Query::timeline(), 100).await;
@@ -122,7 +122,7 @@ pub async fn newest_first_is_append_order_reversed<L: Ledger>(ledger: &L) {
     same(&backward, &forward, "newest first");
 }
 
-/// Chain order is what an audit walks.
+/// Chain order is sorted by (tenant, id, seq). An audit reads in this order.
 pub async fn chain_order_yields_whole_chains<L: Ledger>(ledger: &L) {
     fill(ledger, 5, 3).await;
     append(ledger, seal(note(9).tenant("a tenant: with\" marks"))).await;
@@ -135,7 +135,7 @@ pub async fn chain_order_yields_whole_chains<L: Ledger>(ledger: &L) {
     same(&keys.len(), &17, "rows");
 }
 
-/// What came later is not in the picture.
+/// A scan with `until` leaves out rows that were appended later.
 pub async fn until_shows_what_was_there<L: Ledger>(ledger: &L) {
     fill(ledger, 4, 1).await;
     let page = ledger.scan(&Scope::Operator, &Query::timeline(), None).await.or_fail("scan");
@@ -147,7 +147,7 @@ pub async fn until_shows_what_was_there<L: Ledger>(ledger: &L) {
     }
 }
 
-/// Garbage, and cursors of another order, are errors and not somebody's first page.
+/// An invalid cursor, or one of another order, is an error. It must not be taken for the start of a scan.
 pub async fn a_foreign_cursor_is_refused<L: Ledger>(ledger: &L) {
     fill(ledger, 3, 1).await;
     let chain = ledger.scan(&Scope::Operator, &Query::chains().limit(1), None).await.or_fail("scan");
@@ -162,12 +162,12 @@ pub async fn a_foreign_cursor_is_refused<L: Ledger>(ledger: &L) {
     }
 }
 
-/// A history can be read in parts.
+/// A history can be read from any `seq`, with a limit.
 pub async fn history_starts_where_asked<L: Ledger>(ledger: &L) {
     fill(ledger, 1, 5).await;
     let history = ledger.history(&Scope::Operator, TENANT, id(0), 2, 2).await.or_fail("history");
     let seqs: Vec<_> = history.iter().map(|span| span.seq).collect();
     same(&seqs, &vec![2, 3], "versions");
     let none = ledger.history(&Scope::Operator, TENANT, id(77), 0, 10).await.or_fail("history");
-    hold(none.is_empty(), "no id, no history");
+    hold(none.is_empty(), "an id that does not exist must have an empty history");
 }

@@ -1,4 +1,4 @@
-//! Arbitrary spans for property tests: everything that the input rules allow.
+//! Random spans for property tests. They use everything that the input rules allow.
 
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -11,7 +11,7 @@ use crate::span::draft::Draft;
 use crate::value::json::MAX_NUMBER;
 use crate::value::timestamp::Timestamp;
 
-/// Texts without U+0000, with everything that escapers and sorters get wrong.
+/// Texts without U+0000, with characters that are often escaped or sorted incorrectly.
 pub fn text() -> impl Strategy<Value = String> {
     prop_oneof![
         4 => "[a-z]{0,12}",
@@ -23,7 +23,7 @@ pub fn text() -> impl Strategy<Value = String> {
     ]
 }
 
-/// Numbers within ±(2^53 − 1), whole and not.
+/// Numbers within ±(2^53 − 1), integers and fractions.
 pub fn number() -> impl Strategy<Value = Number> {
     let max = MAX_NUMBER as i64;
     prop_oneof![
@@ -36,7 +36,7 @@ pub fn number() -> impl Strategy<Value = Number> {
     ]
 }
 
-/// JSON values as the input rules allow them.
+/// JSON values that the input rules allow, nested up to five levels.
 pub fn value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -52,9 +52,9 @@ pub fn value() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Points in time over the whole range, microsecond by microsecond.
+/// Times in the whole allowed range, the years 1 to 9999, with microseconds.
 pub fn timestamp() -> impl Strategy<Value = Timestamp> {
-    // Year 1 to the end of year 9999, in microseconds of the Unix epoch.
+    // From year 1 to the end of year 9999, in microseconds since the Unix epoch.
     (-62_135_596_800_000_000_i64..=253_402_300_799_999_999)
         .prop_filter_map("within range", |micros| chrono::DateTime::from_timestamp_micros(micros)?.try_into().ok())
 }
@@ -71,7 +71,7 @@ fn required() -> impl Strategy<Value = String> {
     text().prop_map(|t| if t.is_empty() { "x".to_owned() } else { t })
 }
 
-/// First versions with any columns, in a few tenants.
+/// First versions with random columns, in three tenants.
 pub fn draft() -> impl Strategy<Value = Draft> {
     let names = (prop_oneof![Just("acme"), Just("globex"), Just("système")], "[a-z]{1,8}", required(), required());
     let links = (uuid().prop_filter("an id is not nil", |id| !id.is_nil()), option::of(uuid()), vec(uuid(), 0..3));

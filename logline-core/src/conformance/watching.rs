@@ -1,4 +1,4 @@
-//! Following a ledger.
+//! Trials of watches.
 
 use std::collections::HashMap;
 
@@ -12,12 +12,12 @@ use crate::ledger::{Cursor, Ledger, Watch, WatchFrom, Watched};
 async fn take(watch: &mut Watch, rows: usize) -> Vec<Watched> {
     let mut taken = Vec::new();
     while taken.len() < rows {
-        taken.push(watch.next().await.or_fail("a watch has no end").or_fail("a row"));
+        taken.push(watch.next().await.or_fail("a watch must not end").or_fail("a row"));
     }
     taken
 }
 
-/// From the beginning, everything, every version.
+/// A watch from the beginning yields every version of every span, in append order.
 pub async fn a_watch_yields_every_version_in_order<L: Ledger>(ledger: &L) {
     let first = seal(note(1));
     let second = seal(next(&first));
@@ -27,7 +27,7 @@ pub async fn a_watch_yields_every_version_in_order<L: Ledger>(ledger: &L) {
     same(&seen, &vec![first.key(), seal(note(2)).key(), second.key()], "rows in append order");
 }
 
-/// From now: nothing old, everything new, delivered to a watch that is already waiting.
+/// A watch from now yields no old row. It yields a new row that is appended while the watch already waits.
 pub async fn a_watch_from_now_yields_what_comes<L: Ledger>(ledger: &L) {
     append(ledger, seal(note(1))).await;
     let mut watch = ledger.watch(&Scope::Operator, WatchFrom::Now).await.or_fail("watch");
@@ -35,7 +35,7 @@ pub async fn a_watch_from_now_yields_what_comes<L: Ledger>(ledger: &L) {
     same(&seen.first().map(|w| w.span.id), &Some(id(2)), "the first row after now");
 }
 
-/// A cursor stored as text goes on exactly after its row.
+/// A watch from a cursor that was stored as text continues with the row directly after it.
 pub async fn a_watch_resumes_after_a_cursor<L: Ledger>(ledger: &L) {
     append_all(ledger, (0..5).map(|n| seal(note(n))).collect()).await.or_fail("append");
     let mut watch = ledger.watch(&Scope::Operator, WatchFrom::Beginning).await.or_fail("watch");
@@ -46,10 +46,10 @@ pub async fn a_watch_resumes_after_a_cursor<L: Ledger>(ledger: &L) {
     let ids: Vec<_> = take(&mut watch, 2).await.into_iter().map(|w| w.span.id).collect();
     same(&ids, &vec![id(3), id(4)], "rows after the cursor");
     let garbage = ledger.watch(&Scope::Operator, WatchFrom::After(Cursor::from_text("garbage"))).await;
-    hold(garbage.is_err(), "a watch after garbage is refused at once");
+    hold(garbage.is_err(), "a watch from an invalid cursor must be refused when it starts");
 }
 
-/// Writers that commit in any order: every row once, the versions of an id in order.
+/// Many writers commit in any order. The watch yields every row once, and the versions of one id in order.
 pub async fn a_watch_never_skips_under_concurrent_writers<L: Ledger>(ledger: &L) {
     const IDS: u128 = 40;
     const VERSIONS: u32 = 5;
@@ -67,13 +67,13 @@ pub async fn a_watch_never_skips_under_concurrent_writers<L: Ledger>(ledger: &L)
     let mut versions = HashMap::new();
     for row in &seen {
         let next = versions.entry(row.span.id).or_insert(0);
-        same(&row.span.seq, next, "the versions of an id in order, none twice, none skipped");
+        same(&row.span.seq, next, "the next seq of an id, in order and without gaps or repeats");
         *next += 1;
     }
     same(&versions.len(), &(IDS as usize), "ids");
 }
 
-/// A watch is a read like any other.
+/// A watch has the same read rules as a scan.
 pub async fn a_watch_shows_only_what_its_scope_may_see<L: Ledger>(ledger: &L) {
     let mut watch = ledger.watch(&Scope::user(TENANT, USER), WatchFrom::Beginning).await.or_fail("watch");
     let rows = vec![

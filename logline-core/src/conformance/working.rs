@@ -1,4 +1,4 @@
-//! Open work and quotas.
+//! Trials of the work queue: open requests, active spans, leases and quotas.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -43,54 +43,54 @@ async fn claimable<Q: WorkQueue>(queue: &Q, limit: usize, after: Option<&str>) -
     let found = queue.claimable(limit, after).await.or_fail("claimable");
     let look = queue.take(limit, after, Duration::ZERO).await.or_fail("take");
     let due: Vec<_> = look.due.iter().map(|due| Work::of(&due.request)).collect();
-    same(&due, &found, "a look with rows finds what one without finds");
+    same(&due, &found, "take and claimable must find the same requests");
     for due in look.due {
-        hold(queue.is_due(&Work::of(&due.request)).await.or_fail("is due"), "what was found is due");
-        due.request.check(&mut Verifier::new()).or_fail("the row that was found");
+        hold(queue.is_due(&Work::of(&due.request)).await.or_fail("is due"), "a request that was found must be due");
+        due.request.check(&mut Verifier::new()).or_fail("verify the row that was found");
     }
     found
 }
 
 async fn is_claimable<Q: WorkQueue>(queue: &Q, span: &VerifiedSpan) -> bool {
     let found = claimable(queue, MAX_CLAIMABLE, None).await;
-    hold(found.iter().filter(|work| work.id == span.id).count() <= 1, "a request shows once");
+    hold(found.iter().filter(|work| work.id == span.id).count() <= 1, "a request must be listed only once");
     found.contains(&Work::of(span))
 }
 
-/// From `scheduled` to its end.
+/// A request from its first version to its end. It is due only while no worker has a lease on it.
 pub async fn a_request_is_claimable_until_somebody_claims_it<Q: WorkQueue>(queue: &Q) {
     append(queue, seal(note(1))).await;
     let waiting = open(queue, request(TENANT, 2)).await;
-    same(&claimable(queue, 10, None).await, &vec![Work::of(&waiting)], "the one open request");
+    same(&claimable(queue, 10, None).await, &vec![Work::of(&waiting)], "the only open request");
     let claimed = open(queue, claim(&waiting, HOUR)).await;
-    hold(claimable(queue, 10, None).await.is_empty(), "a leased request must not show");
+    hold(claimable(queue, 10, None).await.is_empty(), "a leased request must not be due");
     let back = open(queue, next(&claimed).status("scheduled")).await;
-    same(&claimable(queue, 10, None).await, &vec![Work::of(&back)], "what was handed back shows again");
+    same(&claimable(queue, 10, None).await, &vec![Work::of(&back)], "a request that was scheduled again");
     let claimed = open(queue, claim(&back, Duration::ZERO)).await;
-    same(&claimable(queue, 10, None).await, &vec![Work::of(&claimed)], "a lease that has ended");
+    same(&claimable(queue, 10, None).await, &vec![Work::of(&claimed)], "a request whose lease has ended");
     open(queue, next(&claimed).status("complete")).await;
-    hold(claimable(queue, 10, None).await.is_empty(), "a completed request must not show");
+    hold(claimable(queue, 10, None).await.is_empty(), "a completed request must not be due");
 }
 
-/// Cancelled, dead, deleted, of an unknown status: nobody's work.
+/// A request is not open if it has ended, was deleted, or has an unknown status.
 pub async fn a_request_that_ends_leaves_the_queue<Q: WorkQueue>(queue: &Q) {
     for (n, status) in (0..).zip(["complete", "error", "dead", "cancelled", "somehow"]) {
         let waiting = open(queue, request(TENANT, n)).await;
-        hold(is_claimable(queue, &waiting).await, "scheduled");
+        hold(is_claimable(queue, &waiting).await, "a scheduled request must be due");
         let ended = open(queue, next(&waiting).status(status)).await;
         hold(claimable(queue, 10, None).await.is_empty(), status);
-        // And back again, as a dead one that is revived.
+        // A request that has ended can be scheduled again, for example a dead one that is revived.
         let revived = open(queue, next(&ended).status("scheduled")).await;
-        hold(is_claimable(queue, &revived).await, "revived");
+        hold(is_claimable(queue, &revived).await, "a revived request must be due");
         open(queue, next(&revived).deleted()).await;
-        hold(claimable(queue, 10, None).await.is_empty(), "deleted");
+        hold(claimable(queue, 10, None).await.is_empty(), "a deleted request must not be due");
     }
-    // A request cannot begin as somebody's claim.
+    // The first version of a request cannot be a claim.
     open(queue, request(TENANT, 99).status("running").meta("lease_ms", 0)).await;
-    hold(claimable(queue, 10, None).await.is_empty(), "a first version is no claim");
+    hold(claimable(queue, 10, None).await.is_empty(), "a running first version must not be open");
 }
 
-/// What a worker runs is told by its hash, so that it reads it only when it has changed.
+/// A poll returns the hash of the function's last version, so that a worker reads the function only if it has changed.
 pub async fn a_look_tells_the_last_version_of_the_function<Q: WorkQueue>(queue: &Q) {
     let function = |tenant: &str| note(7).tenant(tenant).owner("publisher");
     // The same id in another tenant is another function.
@@ -99,20 +99,20 @@ pub async fn a_look_tells_the_last_version_of_the_function<Q: WorkQueue>(queue: 
     let told = async || {
         queue.take(10, None, Duration::ZERO).await.or_fail("take").due.into_iter().next().or_fail("the request").function
     };
-    same(&told().await, &None, "a function that is not there");
+    same(&told().await, &None, "the hash of a function that does not exist");
     let first = seal(function(TENANT));
     let second = seal(next(&first));
     append_all(queue, vec![first, second.clone()]).await.or_fail("two versions");
-    same(&told().await, &Some(second.seal.curr_hash), "its last version, though it is its owner's alone");
+    same(&told().await, &Some(second.seal.curr_hash), "the hash of the last version, although it is private");
     append(queue, seal(next(&second).deleted())).await;
-    same(&told().await, &None, "a function that was deleted");
+    same(&told().await, &None, "the hash of a deleted function");
     let claimed = open(queue, claim(&waiting, HOUR)).await;
     for work in [Work::of(&waiting), Work::of(&claimed), Work { tenant_id: OTHER.to_owned(), ..Work::of(&waiting) }] {
-        hold(!queue.is_due(&work).await.or_fail("is due"), "neither an old version, nor a leased one, nor another tenant's");
+        hold(!queue.is_due(&work).await.or_fail("is due"), "an old version, a leased one or another tenant must not be due");
     }
 }
 
-/// What a worker has taken is not offered to others for a while; then it is again.
+/// A request that one worker has taken is not offered to others while the hold lasts. A rebuild ends the hold.
 pub async fn what_is_taken_is_held_for_a_while<Q: WorkQueue>(queue: &Q) {
     let mut spans = BTreeSet::new();
     for n in 0..6 {
@@ -122,28 +122,28 @@ pub async fn what_is_taken_is_held_for_a_while<Q: WorkQueue>(queue: &Q) {
         let look = queue.take(limit, None, HOUR).await.or_fail("take");
         look.due.into_iter().map(|due| due.request).collect::<Vec<_>>()
     };
-    // Three workers at once: nothing is given to two of them, and each gets a share of both tenants.
+    // Three workers poll one after the other. No two of them get the same request, and tenants take turns.
     let [first, second, third] = [take(2).await, take(3).await, take(10).await];
-    same(&[first.len(), second.len(), third.len()], &[2, 3, 1], "what each gets");
+    same(&[first.len(), second.len(), third.len()], &[2, 3, 1], "the number of requests for each worker");
     let tenants: BTreeSet<_> = first.iter().map(|request| request.tenant_id.as_str()).collect();
-    same(&tenants.len(), &2, "tenants of the first two");
+    same(&tenants.len(), &2, "the tenants of the first two requests");
     let taken: BTreeSet<_> = first.iter().chain(&second).chain(&third).map(|request| request.id).collect();
-    same(&taken, &spans, "everything was given to somebody");
-    hold(claimable(queue, 10, None).await.is_empty(), "and is nobody else's to take");
+    same(&taken, &spans, "the requests that workers got together");
+    hold(claimable(queue, 10, None).await.is_empty(), "a held request must not be claimable");
     let held = first.into_iter().next().or_fail("a request");
-    hold(!queue.is_due(&Work::of(&held)).await.or_fail("is due"), "nor due");
-    // A claim is a claim, by whomever.
-    let held = held.verify(&mut Verifier::new()).or_fail("the row");
+    hold(!queue.is_due(&Work::of(&held)).await.or_fail("is due"), "a held request must not be due");
+    // Any worker can claim a held request.
+    let held = held.verify(&mut Verifier::new()).or_fail("verify the row");
     let claimed = open(queue, claim(&held, Duration::ZERO)).await;
-    same(&claimable(queue, 10, None).await, &vec![Work::of(&claimed)], "a claim whose lease has ended");
-    // What was made anew is held by nobody.
+    same(&claimable(queue, 10, None).await, &vec![Work::of(&claimed)], "the claim, whose lease has ended");
+    // After a rebuild, no request is held.
     queue.rebuild().await.or_fail("rebuild");
-    hold(claimable(queue, 10, None).await.len() >= 5, "held no longer");
+    hold(claimable(queue, 10, None).await.len() >= 5, "requests must not be held after a rebuild");
 }
 
-/// However large the requests of some are, a look reads some megabytes of them, and every small one.
+/// A poll returns large requests up to some megabytes only, but every small request.
 pub async fn a_look_reads_a_few_large_requests_and_every_small_one<Q: WorkQueue>(queue: &Q) {
-    // Large in memory: each has some thousand small objects.
+    // Large by weight: each request has 8000 small objects.
     let large = serde_json::Value::Array(vec![json!({"": 0}); 8000]);
     for n in 0..72 {
         open(queue, request(TENANT, n).input(large.clone())).await;
@@ -153,23 +153,23 @@ pub async fn a_look_reads_a_few_large_requests_and_every_small_one<Q: WorkQueue>
     }
     let look = queue.take(MAX_CLAIMABLE, None, Duration::ZERO).await.or_fail("take");
     let of = |tenant: &str| look.due.iter().filter(|due| due.request.tenant_id == tenant).count();
-    same(&of(OTHER), &8, "small ones");
-    hold((20..70).contains(&of(TENANT)), "some large ones");
-    same(&claimable_without_rows(queue).await, &80, "all are due");
+    same(&of(OTHER), &8, "small requests in the poll");
+    hold((20..70).contains(&of(TENANT)), "the poll must have some large requests, but not all");
+    same(&claimable_without_rows(queue).await, &80, "requests that are due, without their rows");
 }
 
 async fn claimable_without_rows<Q: WorkQueue>(queue: &Q) -> usize {
     queue.claimable(MAX_CLAIMABLE, None).await.or_fail("claimable").len()
 }
 
-/// Whoever waits for work is woken by a request, whenever it comes.
+/// A new request wakes a worker that waits for the signal, whenever the request is appended.
 pub async fn an_arrival_wakes_whoever_waits<Q: WorkQueue>(queue: &Q) {
     let arrivals = queue.arrivals().await.or_fail("arrivals");
     for n in 0_u128..5 {
         let seen = arrivals.seen();
         let found = async {
             let mut seen = seen;
-            // It may be woken for nothing.
+            // The signal may also change without a new request.
             while queue.take(10, None, Duration::ZERO).await.or_fail("take").due.len() <= n as usize {
                 arrivals.changed(seen).await;
                 seen = arrivals.seen();
@@ -179,60 +179,61 @@ pub async fn an_arrival_wakes_whoever_waits<Q: WorkQueue>(queue: &Q) {
     }
 }
 
-/// Nothing of a batch that fails changes the queue; the versions of one batch count as their last.
+/// A batch that is refused does not change the queue. Of several versions of one id in a batch, only the last one counts.
 pub async fn the_queue_changes_with_the_batch_or_not_at_all<Q: WorkQueue>(queue: &Q) {
     let first = seal(request(TENANT, 1));
     let second = seal(request(TENANT, 2));
     let stranger = seal(next(&seal(note(9))));
-    append_all(queue, vec![first.clone(), stranger]).await.err().or_fail("a version without a predecessor");
-    hold(claimable(queue, 10, None).await.is_empty(), "nothing of a refused batch");
+    append_all(queue, vec![first.clone(), stranger]).await.err().or_fail("a version without a predecessor must be refused");
+    hold(claimable(queue, 10, None).await.is_empty(), "a refused batch must not open a request");
     let claimed = seal(claim(&second, HOUR));
     let closed = seal(next(&claimed).status("complete"));
     append_all(queue, vec![first.clone(), second, claimed, closed]).await.or_fail("a batch");
-    same(&claimable(queue, 10, None).await, &vec![Work::of(&first)], "what is open after the batch");
-    // Once more: identical bytes are stored once and open nothing again.
+    same(&claimable(queue, 10, None).await, &vec![Work::of(&first)], "the open requests after the batch");
+    // Append the same version again: identical bytes are stored once, and the ended request is not opened again.
     let ended = open(queue, next(&first).status("complete")).await;
     append_all(queue, vec![first, ended]).await.or_fail("the same again");
-    hold(claimable(queue, 10, None).await.is_empty(), "an old version does not open a request again");
+    hold(claimable(queue, 10, None).await.is_empty(), "an old version must not open a request again");
 }
 
-/// No worker could ever claim or close a request whose `seq` has no successor: it must not take a place among those that can.
+/// A request with the largest `seq` cannot have a next version. No worker could claim or close it, so it must not be listed.
 pub async fn a_request_without_a_successor_is_never_offered<Q: WorkQueue>(queue: &Q) {
     let mut last = request(TENANT, 1);
     last = last.seq(MAX_INTEGER);
     let last = open(queue, last).await;
     let other = open(queue, request(TENANT, 2)).await;
-    hold(!is_claimable(queue, &last).await, "it is stored, and not offered");
-    hold(is_claimable(queue, &other).await, "others are");
+    hold(!is_claimable(queue, &last).await, "a request that cannot have a next version must not be due");
+    hold(is_claimable(queue, &other).await, "another request must be due");
     let rebuilt = queue.rebuild().await.or_fail("rebuild");
-    same(&rebuilt.open, &1, "a rebuild comes to the same");
-    hold(!is_claimable(queue, &last).await, "after a rebuild");
+    same(&rebuilt.open, &1, "open requests after a rebuild");
+    hold(!is_claimable(queue, &last).await, "it must not be due after a rebuild");
 }
 
-/// `due_at`, in the past, in the future, and none.
+/// A request is due at `due_at`. If that is missing or not a valid time, the request is due at once.
 pub async fn a_request_is_claimable_when_it_is_due<Q: WorkQueue>(queue: &Q) {
     let due = |n: u128, due: serde_json::Value| request(TENANT, n).metadata(json!({ "due_at": due }));
     open(queue, due(1, json!("9999-12-31T00:00:00Z"))).await;
     open(queue, due(2, json!("2999-01-01T01:30:00+01:00"))).await;
-    hold(claimable(queue, 10, None).await.is_empty(), "not due yet");
+    hold(claimable(queue, 10, None).await.is_empty(), "a request with a due time in the future must not be due");
     let past = open(queue, due(3, json!("1999-12-31T23:59:59.5Z"))).await;
     let offset = open(queue, due(4, json!("2001-01-01T01:00:00+02:00"))).await;
     let mut expected = vec![Work::of(&past), Work::of(&offset)];
-    same(&claimable(queue, 10, None).await, &expected, "by due time");
-    // What is no time does not hide a request for ever.
+    same(&claimable(queue, 10, None).await, &expected, "the due requests, by due time");
+    // A `due_at` that is not a valid time must not hide the request for ever.
     let odd = [json!("soon"), json!(12), json!(null), json!("2001-13-01T00:00:00Z"), json!("infinity"), json!("2999-01-01")];
     for (n, value) in (10..).zip(odd) {
         let span = open(queue, due(n, value)).await;
         expected.push(Work::of(&span));
     }
     let found: BTreeSet<_> = claimable(queue, 100, None).await.iter().map(|work| work.id).collect();
-    same(&found, &expected.iter().map(|work| work.id).collect(), "due at once");
-    // A host whose clock is ahead does not delay its request.
+    same(&found, &expected.iter().map(|work| work.id).collect(), "the requests with an invalid due time and those due before");
+    // If the clock of the host is ahead, its request is not delayed.
     let ahead = open(queue, request(OTHER, 1).at("2999-01-01T00:00:00Z".parse().or_fail("a time"))).await;
-    hold(is_claimable(queue, &ahead).await, "`at` in the future is no due time");
+    hold(is_claimable(queue, &ahead).await, "a request without due_at must be due even if its `at` is in the future");
 }
 
-/// Highest first; what is no priority counts as the middle, what is too high as the highest.
+/// The highest priority comes first. An invalid priority counts as the default, one that is too high or too low as the highest
+/// or the lowest.
 pub async fn a_higher_priority_comes_first<Q: WorkQueue>(queue: &Q) {
     let with = |n: u128, value: serde_json::Value| request(TENANT, n).metadata(json!({ "priority": value }));
     let values = [
@@ -250,11 +251,11 @@ pub async fn a_higher_priority_comes_first<Q: WorkQueue>(queue: &Q) {
         open(queue, with(n, value)).await;
     }
     let found: Vec<_> = claimable(queue, 100, None).await.iter().map(|work| work.id).collect();
-    same(&found, &[1, 5, 8, 3, 7, 4, 2, 0, 6].map(id).to_vec(), "by priority, then by time");
+    same(&found, &[1, 5, 8, 3, 7, 4, 2, 0, 6].map(id).to_vec(), "all requests, by priority and then by due time");
     same(&claimable(queue, 3, None).await.iter().map(|w| w.id).collect(), &[1, 5, 8].map(id).to_vec(), "the first three");
 }
 
-/// One tenant's backlog does not delay another's first request.
+/// The backlog of one tenant does not delay the first request of another tenant.
 pub async fn tenants_take_turns<Q: WorkQueue>(queue: &Q) {
     let backlog: Vec<_> = (0..300).map(|n| seal(request("b-loud", n).meta("priority", 9))).collect();
     append_all(queue, backlog).await.or_fail("a backlog");
@@ -269,54 +270,54 @@ pub async fn tenants_take_turns<Q: WorkQueue>(queue: &Q) {
     same(
         &tenants(5, None).await,
         &["a-quiet", "b-loud", "c-quiet", "d-quiet", "a-quiet"].map(str::to_owned).to_vec(),
-        "in turns",
+        "the tenants of the first five requests",
     );
-    same(&tenants(2, None).await, &["a-quiet", "b-loud"].map(str::to_owned).to_vec(), "the first two");
-    same(&tenants(2, Some("b-loud")).await, &["c-quiet", "d-quiet"].map(str::to_owned).to_vec(), "after the one served last");
-    same(&tenants(2, Some("d")).await, &["d-quiet", "a-quiet"].map(str::to_owned).to_vec(), "around");
-    same(&tenants(1, Some("zzz")).await, &["a-quiet".to_owned()].to_vec(), "after the last");
+    same(&tenants(2, None).await, &["a-quiet", "b-loud"].map(str::to_owned).to_vec(), "the tenants of the first two requests");
+    same(&tenants(2, Some("b-loud")).await, &["c-quiet", "d-quiet"].map(str::to_owned).to_vec(), "after `b-loud`");
+    same(&tenants(2, Some("d")).await, &["d-quiet", "a-quiet"].map(str::to_owned).to_vec(), "around the end of the list");
+    same(&tenants(1, Some("zzz")).await, &["a-quiet".to_owned()].to_vec(), "after the last tenant");
     let all = tenants(1000, None).await;
-    same(&all.len(), &MAX_CLAIMABLE, "never more than the bound");
-    same(&all.iter().filter(|t| *t != "b-loud").count(), &6, "everybody else's are among them");
-    same(&claimable(queue, 0, None).await, &vec![], "none asked for");
+    same(&all.len(), &MAX_CLAIMABLE, "requests in one list");
+    same(&all.iter().filter(|t| *t != "b-loud").count(), &6, "requests of the other tenants");
+    same(&claimable(queue, 0, None).await, &vec![], "requests with a limit of zero");
 }
 
-/// Many workers, one request.
+/// Many workers claim the same request at once. One wins.
 pub async fn of_many_workers_one_claims<Q: WorkQueue>(queue: &Q) {
     let waiting = open(queue, request(TENANT, 1)).await;
     let claims = (0..16).map(|n| seal(claim(&waiting, HOUR).meta("worker", format!("w{n}"))));
     let results = join_all(claims.map(|claim| append_all(queue, vec![claim]))).await;
     same(&results.iter().filter(|r| r.is_ok()).count(), &1, "claims that won");
     for error in results.into_iter().filter_map(Result::err) {
-        hold(matches!(error, LedgerError::Conflict(_)), "the others lost the race");
+        hold(matches!(error, LedgerError::Conflict(_)), "the other claims must get a conflict");
     }
-    hold(claimable(queue, 10, None).await.is_empty(), "claimed");
+    hold(claimable(queue, 10, None).await.is_empty(), "a claimed request must not be due");
 }
 
-/// A lease that is kept, and those who may not keep it.
+/// A heartbeat extends the lease of the last claim. It has no effect for an older claim or a wrong one.
 pub async fn a_heartbeat_keeps_the_lease_of_the_last_claim_only<Q: WorkQueue>(queue: &Q) {
     let waiting = open(queue, request(TENANT, 1)).await;
-    hold(!queue.heartbeat(&Work::of(&waiting), HOUR).await.or_fail("heartbeat"), "nobody holds what is not claimed");
-    hold(is_claimable(queue, &waiting).await, "still there");
+    hold(!queue.heartbeat(&Work::of(&waiting), HOUR).await.or_fail("heartbeat"), "a heartbeat without a claim must be false");
+    hold(is_claimable(queue, &waiting).await, "the request must still be due");
     let claimed = open(queue, claim(&waiting, Duration::ZERO)).await;
-    hold(is_claimable(queue, &claimed).await, "its lease has ended");
+    hold(is_claimable(queue, &claimed).await, "a request whose lease has ended must be due");
     let held = Work::of(&claimed);
-    hold(queue.heartbeat(&held, HOUR).await.or_fail("heartbeat"), "the claim stands");
-    hold(claimable(queue, 10, None).await.is_empty(), "its lease goes on");
-    hold(queue.heartbeat(&held, Duration::ZERO).await.or_fail("heartbeat"), "the claim stands");
-    hold(is_claimable(queue, &claimed).await, "the lease was given up");
-    // Another takes over: the first has lost it, and learns so.
+    hold(queue.heartbeat(&held, HOUR).await.or_fail("heartbeat"), "a heartbeat for the last claim must be true");
+    hold(claimable(queue, 10, None).await.is_empty(), "a request whose lease was extended must not be due");
+    hold(queue.heartbeat(&held, Duration::ZERO).await.or_fail("heartbeat"), "a heartbeat for the last claim must be true");
+    hold(is_claimable(queue, &claimed).await, "a request whose lease was set to zero must be due");
+    // Another worker takes over. The heartbeat tells the first worker that it has lost the claim.
     let taken = open(queue, claim(&claimed, HOUR)).await;
     for stale in [
         held.clone(),
         Work { tenant_id: OTHER.to_owned(), ..Work::of(&taken) },
         Work { curr_hash: held.curr_hash, ..Work::of(&taken) },
     ] {
-        hold(!queue.heartbeat(&stale, Duration::ZERO).await.or_fail("heartbeat"), "a lost claim keeps nothing");
+        hold(!queue.heartbeat(&stale, Duration::ZERO).await.or_fail("heartbeat"), "a heartbeat for a lost claim must be false");
     }
-    hold(claimable(queue, 10, None).await.is_empty(), "and takes nothing away");
+    hold(claimable(queue, 10, None).await.is_empty(), "a heartbeat for a lost claim must not end the lease of another");
     open(queue, next(&taken).status("complete")).await;
-    hold(!queue.heartbeat(&Work::of(&taken), HOUR).await.or_fail("heartbeat"), "nobody holds what has ended");
+    hold(!queue.heartbeat(&Work::of(&taken), HOUR).await.or_fail("heartbeat"), "a heartbeat after the end must be false");
 }
 
 fn charged(before: &VerifiedSpan, charges: &Charges) -> VerifiedSpan {
@@ -333,19 +334,19 @@ async fn limited<Q: WorkQueue>(queue: &Q, claim: VerifiedSpan, limits: &[Limit])
     Ok(receipts.first().or_fail("a receipt").outcome)
 }
 
-/// The store's day. (A trial that runs over midnight asks again.)
+/// The ledger's UTC day. A trial can fail if midnight passes while it runs.
 async fn today<Q: WorkQueue>(queue: &Q) -> chrono::NaiveDate {
     queue.now().await.or_fail("now").day()
 }
 
-/// Many workers, more claims than units.
+/// Many workers claim at once, and there are more claims than units. Exactly as many claims win as there are units.
 pub async fn a_quota_holds_under_any_number_of_workers<Q: WorkQueue>(queue: &Q) {
     let mut waiting = Vec::new();
     for n in 0..24 {
         waiting.push(open(queue, request(TENANT, n)).await);
     }
     let day = today(queue).await;
-    // Two quotas, named in different order by neighbours.
+    // The limits name two quotas in different order, so that a backend that locks in that order would deadlock.
     let limits = [limit("runs", 10), limit("cpu", 1000)];
     let reversed = [limit("cpu", 1000), limit("runs", 10)];
     let results = join_all((0..).zip(&waiting).map(|(n, span)| {
@@ -358,59 +359,59 @@ pub async fn a_quota_holds_under_any_number_of_workers<Q: WorkQueue>(queue: &Q) 
     for error in lost.into_iter().filter_map(Result::err) {
         hold(
             matches!(&error, LedgerError::QuotaExceeded { key, per_day: 10, .. } if key == "runs"),
-            "the others are told which",
+            "the other claims must be refused with the name of the quota",
         );
-        same(&error.retry(), &Retry::No, "a retry does not help today");
+        same(&error.retry(), &Retry::No, "whether a retry can help today");
     }
     for key in ["runs", "cpu"] {
         same(&queue.used(TENANT, key).await.or_fail("used"), &10, key);
     }
-    same(&queue.used(OTHER, "runs").await.or_fail("used"), &0, "another tenant's");
-    same(&claimable(queue, 100, None).await.len(), &14, "what was refused is still open");
+    same(&queue.used(OTHER, "runs").await.or_fail("used"), &0, "units of another tenant");
+    same(&claimable(queue, 100, None).await.len(), &14, "requests that are still due");
 }
 
-/// One unit for one stored claim: not for refused, repeated, lost or foreign ones.
+/// Every stored claim uses one unit. Claims that are refused, repeated or lost to another use none.
 pub async fn only_what_is_stored_uses_quota<Q: WorkQueue>(queue: &Q) {
     let charges = Charges::new(today(queue).await, ["runs"]);
     let used = async || queue.used(TENANT, "runs").await.or_fail("used");
     let waiting = open(queue, request(TENANT, 1).meta("quota", charges.to_value())).await;
-    same(&used().await, &0, "a request is no claim, whatever it says");
+    same(&used().await, &0, "units after a request that is not a claim");
     let limits = [limit("runs", 1)];
     let claimed = charged(&waiting, &charges);
-    same(&limited(queue, claimed.clone(), &limits).await.or_fail("a claim"), &Outcome::Appended, "the first");
-    same(&limited(queue, claimed.clone(), &limits).await.or_fail("again"), &Outcome::Existing, "a retry of the last unit");
-    same(&used().await, &1, "a retry uses nothing");
+    same(&limited(queue, claimed.clone(), &limits).await.or_fail("a claim"), &Outcome::Appended, "the first claim");
+    same(&limited(queue, claimed.clone(), &limits).await.or_fail("again"), &Outcome::Existing, "the same claim again");
+    same(&used().await, &1, "units after a repeated claim");
     let rival = charged(&waiting, &Charges::new(charges.day, ["runs", "more"]));
-    hold(matches!(limited(queue, rival, &limits).await, Err(LedgerError::Conflict(_))), "a lost race");
-    same(&used().await, &1, "a lost race uses nothing");
+    hold(matches!(limited(queue, rival, &limits).await, Err(LedgerError::Conflict(_))), "a lost race must be a conflict");
+    same(&used().await, &1, "units after a lost race");
     open(queue, next(&claimed).status("complete")).await;
-    same(&used().await, &1, "the end of a request uses nothing");
+    same(&used().await, &1, "units after the end of a request");
 
-    // A batch that is refused gives back what its members took.
+    // A batch that is refused uses no units, although its first claim was within the limit.
     let (a, b) = (open(queue, request(TENANT, 2)).await, open(queue, request(TENANT, 3)).await);
     let options = AppendOptions::default().limits(vec![limit("runs", 2)]);
     let batch = vec![charged(&a, &charges), charged(&b, &charges)];
     let refused = queue.append(&Scope::runtime(TENANT), batch, &options).await;
-    hold(matches!(refused, Err(LedgerError::QuotaExceeded { .. })), "the second of the batch is too many");
-    same(&used().await, &1, "nothing of a refused batch");
-    hold(is_claimable(queue, &a).await, "nor is its first member claimed");
-    limited(queue, charged(&a, &charges), &[limit("runs", 2)]).await.or_fail("alone it fits");
-    // Without a limit it counts all the same.
+    hold(matches!(refused, Err(LedgerError::QuotaExceeded { .. })), "the second claim of the batch must exceed the limit");
+    same(&used().await, &1, "units after a refused batch");
+    hold(is_claimable(queue, &a).await, "the first request of a refused batch must still be due");
+    limited(queue, charged(&a, &charges), &[limit("runs", 2)]).await.or_fail("append the first claim alone");
+    // A claim without a limit is counted too.
     append(queue, charged(&b, &charges)).await;
-    same(&used().await, &3, "every stored claim counts");
+    same(&used().await, &3, "units of all stored claims");
 }
 
-/// Yesterday's units, tomorrow's, and charges that are none.
+/// A limited claim must name the ledger's day. Claims for the day before or after are refused, and so are invalid charges.
 pub async fn a_claim_uses_the_ledgers_day<Q: WorkQueue>(queue: &Q) {
     let waiting = open(queue, request(TENANT, 1)).await;
     let day = today(queue).await;
     for other in [day.pred_opt(), day.succ_opt()].into_iter().flatten() {
         let error = limited(queue, charged(&waiting, &Charges::new(other, ["runs"])), &[limit("runs", 5)]).await;
-        let error = error.err().or_fail("another day");
-        hold(matches!(error, LedgerError::WrongDay { claimed, .. } if claimed == other), "names the day");
-        same(&error.retry(), &Retry::Rebase, "made anew it would do");
+        let error = error.err().or_fail("a claim for another day must be refused");
+        hold(matches!(error, LedgerError::WrongDay { claimed, .. } if claimed == other), "the error must name that day");
+        same(&error.retry(), &Retry::Rebase, "whether a new claim can help");
     }
-    // A limit that would hold nothing back is a mistake of the host.
+    // If the claim has no valid charge for the limit, the limit would have no effect. That is an error of the host.
     let many: Vec<_> = (0..17).map(|n| format!("k{n}")).collect();
     let none = [
         json!(null),
@@ -424,18 +425,18 @@ pub async fn a_claim_uses_the_ledgers_day<Q: WorkQueue>(queue: &Q) {
     ];
     for value in none {
         let odd = seal(claim(&waiting, HOUR).meta("quota", value));
-        hold(matches!(limited(queue, odd, &[limit("runs", 5)]).await, Err(LedgerError::Refused { .. })), "no charge");
+        hold(matches!(limited(queue, odd, &[limit("runs", 5)]).await, Err(LedgerError::Refused { .. })), "must be refused");
     }
-    // Claims of other days come with imports. They are stored, and no account of them is kept.
+    // Claims of other days come with imports. Without a limit they are stored, but they are not counted.
     let mut last = waiting;
     for other in [day.pred_opt(), day.succ_opt()].into_iter().flatten() {
         last = charged(&last, &Charges::new(other, ["runs"]));
         append(queue, last.clone()).await;
     }
-    same(&queue.used(TENANT, "runs").await.or_fail("used"), &0, "nothing of today");
+    same(&queue.used(TENANT, "runs").await.or_fail("used"), &0, "units of today after claims of other days");
 }
 
-/// Units that are known only at the end of an attempt, once for each end.
+/// Some units are known only when an attempt ends. They are counted once for each version that ends an attempt.
 pub async fn what_an_attempt_has_used_counts_when_it_ends<Q: WorkQueue>(queue: &Q) {
     let day = today(queue).await;
     let used = async || queue.used(TENANT, "fuel").await.or_fail("used");
@@ -457,10 +458,10 @@ pub async fn what_an_attempt_has_used_counts_when_it_ends<Q: WorkQueue>(queue: &
         total += units;
         same(&used().await, &total, did);
         append(queue, end.clone()).await;
-        same(&used().await, &total, "the same again uses nothing");
-        // Later versions have the same metadata until they say otherwise.
+        same(&used().await, &total, "units after the same version again");
+        // The next version keeps the metadata, but it does not end an attempt.
         open(queue, next(&end).did("revived").status("scheduled")).await;
-        same(&used().await, &total, "only an end uses");
+        same(&used().await, &total, "units after a version that does not end an attempt");
     }
     let claimed = charged(&open(queue, request(TENANT, 20)).await, &Charges::new(day, ["runs"]));
     append(queue, claimed.clone()).await;
@@ -481,13 +482,14 @@ pub async fn what_an_attempt_has_used_counts_when_it_ends<Q: WorkQueue>(queue: &
         last = ended(&last, "failed", "error", none);
         append(queue, last.clone()).await;
     }
-    same(&used().await, &total, "what is no account of units");
+    same(&used().await, &total, "units after invalid charges and those of another day");
     queue.rebuild().await.or_fail("rebuild");
-    same(&used().await, &total, "after a rebuild");
-    same(&queue.used(TENANT, "runs").await.or_fail("used"), &6, "claims as well");
+    same(&used().await, &total, "units after a rebuild");
+    same(&queue.used(TENANT, "runs").await.or_fail("used"), &6, "units of claims after a rebuild");
 }
 
-/// Functions with status `scheduled` and active policies, of all tenants, in pages.
+/// The queue lists the functions with status `scheduled` and the policies with status `active` of all tenants, page by page.
+/// The last version of each decides.
 pub async fn schedules_and_policies_stand_until_their_last_version_says_otherwise<Q: WorkQueue>(queue: &Q) {
     let of = |tenant: &str, n: u128, entity_type: &str, status: &str| {
         Draft::new(entity_type).id(id(n)).tenant(tenant).owner(USER).who("user:alice").this("trial").at(at(n)).status(status)
@@ -498,7 +500,7 @@ pub async fn schedules_and_policies_stand_until_their_last_version_says_otherwis
     append(queue, seal(of(TENANT, 2, "policy", "scheduled"))).await;
     append(queue, seal(of(TENANT, 3, "note", "scheduled"))).await;
     for kind in [ActiveKind::Schedule, ActiveKind::Policy] {
-        hold(active(kind, None, 10).await.is_empty(), "neither scheduled nor active");
+        hold(active(kind, None, 10).await.is_empty(), "spans that are neither scheduled nor active must not be listed");
     }
     let mut scheduled = Vec::new();
     for (n, tenant) in [(6, TENANT), (5, OTHER), (4, TENANT)] {
@@ -506,26 +508,26 @@ pub async fn schedules_and_policies_stand_until_their_last_version_says_otherwis
     }
     let policy = open(queue, of(OTHER, 5 + 100, "policy", "active")).await;
     let works = |spans: &[&VerifiedSpan]| spans.iter().map(|span| Work::of(span)).collect::<Vec<_>>();
-    let [six, five, four] = scheduled.as_slice() else { fail("three schedules") };
-    same(&active(ActiveKind::Schedule, None, 10).await, &works(&[four, six, five]), "by tenant, then by id");
-    same(&active(ActiveKind::Policy, None, 10).await, &works(&[&policy]), "policies are apart");
+    let [six, five, four] = scheduled.as_slice() else { fail("there must be three schedules") };
+    same(&active(ActiveKind::Schedule, None, 10).await, &works(&[four, six, five]), "schedules, by tenant and then by id");
+    same(&active(ActiveKind::Policy, None, 10).await, &works(&[&policy]), "active policies");
     let page = active(ActiveKind::Schedule, None, 1).await;
-    same(&page, &works(&[four]), "a first page");
-    same(&active(ActiveKind::Schedule, page.last(), 1).await, &works(&[six]), "the next page");
-    same(&active(ActiveKind::Schedule, Some(&Work::of(five)), 10).await, &Vec::new(), "after the last");
+    same(&page, &works(&[four]), "the first page of schedules");
+    same(&active(ActiveKind::Schedule, page.last(), 1).await, &works(&[six]), "the next page of schedules");
+    same(&active(ActiveKind::Schedule, Some(&Work::of(five)), 10).await, &Vec::new(), "schedules after the last one");
     let upgraded = open(queue, next(six).name("upgraded")).await;
     open(queue, next(four).deleted()).await;
     open(queue, next(five).status("active")).await;
-    same(&active(ActiveKind::Schedule, None, 10).await, &works(&[&upgraded]), "the last versions count");
+    same(&active(ActiveKind::Schedule, None, 10).await, &works(&[&upgraded]), "schedules after new versions");
     let refused = append_all(queue, vec![seal(next(&upgraded).deleted()), seal(next(four).name("a fork"))]).await;
-    hold(refused.is_err(), "the batch has a fork");
-    same(&active(ActiveKind::Schedule, None, 10).await, &works(&[&upgraded]), "a refused batch changes nothing");
+    hold(refused.is_err(), "a batch with a conflict must be refused");
+    same(&active(ActiveKind::Schedule, None, 10).await, &works(&[&upgraded]), "schedules after a refused batch");
     let rebuilt = queue.rebuild().await.or_fail("rebuild");
-    same(&(rebuilt.open, rebuilt.active), &(0, 2), "a rebuild finds what stands");
-    same(&active(ActiveKind::Schedule, None, 10).await, &works(&[&upgraded]), "after a rebuild");
+    same(&(rebuilt.open, rebuilt.active), &(0, 2), "open requests and active spans that a rebuild found");
+    same(&active(ActiveKind::Schedule, None, 10).await, &works(&[&upgraded]), "schedules after a rebuild");
 }
 
-/// What stands in the tables stands in the rows.
+/// A rebuild makes the same open requests and counters from the rows as the appends made.
 pub async fn a_rebuild_finds_what_was_there<Q: WorkQueue>(queue: &Q) {
     let charges = Charges::new(today(queue).await, ["runs", "cpu"]);
     for (n, tenant) in (0..30).zip([TENANT, OTHER, "initech"].into_iter().cycle()) {
@@ -547,9 +549,9 @@ pub async fn a_rebuild_finds_what_was_there<Q: WorkQueue>(queue: &Q) {
         (claimable(queue, 100, None).await, claimable(queue, 7, Some(TENANT)).await, used)
     };
     let before = seen().await;
-    hold(before.0.len() > 10, "the trial has work");
+    hold(before.0.len() > 10, "the trial must have more than ten due requests");
     let rebuilt = queue.rebuild().await.or_fail("rebuild");
-    same(&seen().await, &before, "after a rebuild");
-    same(&rebuilt.counters, &2, "counters: two quotas of the one tenant whose requests were claimed");
-    hold(rebuilt.open >= before.0.len() as u64, "open work counts the leased as well");
+    same(&seen().await, &before, "due requests and used units after a rebuild");
+    same(&rebuilt.counters, &2, "counters: two quotas of the only tenant whose requests were claimed");
+    hold(rebuilt.open >= before.0.len() as u64, "the open requests must include the leased ones");
 }

@@ -86,8 +86,8 @@ pub fn decide_existing(
     }
     match options.on_existing {
         OnExisting::Conflict => Err(Conflict::Exists { key }.into()),
-        // Compute the digest from the stored columns. A digest that is stored in the row could be false: whoever wrote the row
-        // may have copied it there.
+        // Compute the digest from the stored columns. A digest that is stored in the row could be false: the writer of the row
+        // may have copied it.
         OnExisting::Keep if canonical::draft_digest(&existing.span) == new.draft_digest() => Ok(Outcome::Kept),
         OnExisting::Keep => Err(LedgerError::KeepMismatch { key }),
     }

@@ -1,4 +1,4 @@
-//! What can go wrong at a ledger, by meaning.
+//! The errors of a ledger, one for each cause.
 
 use std::error::Error as StdError;
 
@@ -11,159 +11,162 @@ use crate::value::hex::Hash;
 
 type Source = Box<dyn StdError + Send + Sync>;
 
-/// An error of a ledger. [`LedgerError::retry`] says what may help.
+/// An error of a ledger. [`LedgerError::retry`] says whether a retry can help.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum LedgerError {
-    /// Somebody else wrote first, or the same id stands there with other content.
+    /// The span does not continue the stored versions of its id, for example because another writer was first.
     #[error(transparent)]
     Conflict(#[from] Conflict),
-    /// No such span, or none that this scope may see.
+    /// The span does not exist, or the scope may not see it.
     #[error("no span {id} in tenant `{tenant}` that this scope can see")]
     NotFound {
-        /// The tenant that was named.
+        /// The tenant that the call named.
         tenant: String,
-        /// The id.
+        /// The id that the call asked for.
         id: uuid::Uuid,
     },
-    /// The scope may not do this.
+    /// The scope may not append this span.
     #[error("not permitted: {0}")]
     Forbidden(#[from] Denied),
-    /// The span can never be stored.
+    /// The span breaks a rule for spans and cannot be stored anywhere.
     #[error("span {key} is invalid: {source}")]
     InvalidSpan {
-        /// Which.
+        /// The span that was to be appended.
         key: SpanKey,
-        /// Why.
+        /// The rule that it breaks.
         source: InvalidSpan,
     },
-    /// A version that changes what a version must keep.
+    /// The new version has another owner or type than the version before it.
     #[error("span {key} changes `{column}`: every version keeps its predecessor's owner_id and entity_type")]
     ChangedIdentity {
-        /// Which.
+        /// The span that was to be appended.
         key: SpanKey,
-        /// The column.
+        /// The column that differs: `owner_id` or `entity_type`.
         column: &'static str,
     },
-    /// The same draft digest key stands in the ledger with other content.
-    #[error("span {key} exists with other content than the deterministic draft: do not retry, find out which writer differs")]
+    /// The append asked for [`OnExisting::Keep`](crate::ledger::OnExisting::Keep), but the stored version has another draft
+    /// digest: two writers made different content for the same id.
+    #[error("span {key} exists already, but its content differs from this draft: do not retry, find out which writer is wrong")]
     KeepMismatch {
-        /// Which.
+        /// The span that was to be appended.
         key: SpanKey,
     },
-    /// The tenant has used what it may of a quota today.
-    #[error("tenant `{tenant}` has used its {per_day} of `{key}` on {day} (UTC): wait for the next day, or raise the limit")]
+    /// The tenant has used up a quota for today. Nothing of the batch was stored.
+    #[error(
+        "tenant `{tenant}` has used its {per_day} units of `{key}` on {day} (UTC): wait for the next day, or raise the limit"
+    )]
     QuotaExceeded {
-        /// The tenant.
+        /// The tenant of the claim.
         tenant: String,
-        /// The quota.
+        /// The name of the quota.
         key: String,
-        /// Its limit.
+        /// The limit, in units per UTC day.
         per_day: u64,
-        /// The day.
+        /// The ledger's UTC day.
         day: chrono::NaiveDate,
     },
-    /// The claim uses a quota of another day than the ledger's.
-    #[error("claim {key} uses quota of {claimed}, but the ledger's day is {today} (UTC): make the claim anew for today")]
+    /// A limit applies to the claim, but the claim is charged to another day than the ledger's.
+    #[error("claim {key} is charged to {claimed}, but the ledger's day is {today} (UTC): make a new claim for today")]
     WrongDay {
-        /// The claim.
+        /// The claim that was to be appended.
         key: SpanKey,
-        /// The day it names.
+        /// The day that the claim names in `metadata.quota`.
         claimed: chrono::NaiveDate,
-        /// The ledger's day.
+        /// The ledger's UTC day.
         today: chrono::NaiveDate,
     },
-    /// More spans in one append than the backend takes.
+    /// The append has more spans than the backend allows ([`Capability::max_batch`](crate::ledger::Capability::max_batch)).
     #[error("batch of {spans} spans is over the limit of {max}: append it in parts")]
     BatchTooLarge {
-        /// Spans given.
+        /// The number of spans in the batch.
         spans: usize,
-        /// The limit.
+        /// The largest number that the backend allows.
         max: usize,
     },
-    /// A cursor that this ledger did not give, or gave for another order.
-    #[error("cursor `{cursor}` is not one of this ledger's for this order: start without a cursor")]
+    /// The cursor is malformed, or comes from another ledger or from a scan in another order.
+    #[error("cursor `{cursor}` is not valid for this ledger and this order: start without a cursor")]
     InvalidCursor {
-        /// The cursor.
+        /// The text of the cursor. Backends may shorten it.
         cursor: String,
     },
-    /// A stored row that cannot be read as a span. Run fsck.
+    /// A stored row cannot be read as a span. Run fsck.
     #[error("row {row} is damaged: {reason}; run fsck and restore it from an export")]
     Damaged {
-        /// Which, as far as it can be read.
+        /// The row as `tenant/id/seq`, with the columns as they are stored.
         row: String,
-        /// Why.
+        /// Why it cannot be read.
         reason: String,
     },
-    /// The store is something else.
+    /// The store is not a ledger.
     #[error("{reason}: check the path; if it was a ledger, restore it from a copy")]
     NotALedger {
-        /// What it is.
+        /// What was found instead.
         reason: String,
     },
     /// The store's files are damaged.
     #[error("ledger storage is corrupt: {reason}; restore it from a copy")]
     Corrupt {
-        /// What the store says.
+        /// What the store reports.
         reason: String,
-        /// Its error.
+        /// The store's error, if there is one.
         source: Option<Source>,
     },
-    /// The store was written by another version of this library.
+    /// The store has the schema of another version of this library.
     #[error("ledger has schema version {found}, this library supports {supported}: {advice}")]
     SchemaVersion {
-        /// Found in the store.
+        /// The schema version of the store.
         found: i64,
-        /// The newest that this library knows.
+        /// The newest schema version that this library supports.
         supported: i64,
-        /// What to do.
+        /// What to do about it.
         advice: &'static str,
     },
     /// The store is open for reading only.
     #[error("ledger is read-only: {reason}")]
     ReadOnly {
-        /// Why.
+        /// Why it is read-only.
         reason: String,
     },
-    /// The store refuses this caller or this set-up; the same call fails until that is changed.
-    #[error("the ledger's store refuses: {reason}")]
+    /// The ledger or its store refuses this call, this login or this configuration. The same call fails until that is changed.
+    #[error("the ledger refuses the call: {reason}")]
     Refused {
         /// Why, and what to change.
         reason: String,
     },
-    /// No room for more.
+    /// The store has no space left.
     #[error("ledger is full: {reason}; nothing of this batch was stored, free space and retry")]
     Full {
-        /// What is full.
+        /// What is full, for example the disk.
         reason: String,
     },
-    /// The store cannot answer now.
+    /// The store cannot answer at the moment. It is not known whether an append was stored.
     #[error("ledger is unavailable: {reason}; retry later")]
     Unavailable {
         /// What happened.
         reason: String,
-        /// The store's error.
+        /// The store's error, if there is one.
         source: Option<Source>,
     },
     /// The ledger was closed.
-    #[error("ledger is closed")]
+    #[error("ledger is closed: open it again")]
     Closed,
 }
 
-/// What may help after an error.
+/// Whether a retry can help after an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Retry {
-    /// Nothing: the same call fails again.
+    /// Do not retry: the same call fails again.
     No,
-    /// Read the span again, decide anew, and append a successor of what is there now.
+    /// Read the span again, decide again, and append the successor of its present last version.
     Rebase,
-    /// The same call, later. An append may be repeated: identical bytes are stored once.
+    /// Retry the same call later. It is safe to repeat an append: identical bytes are stored once.
     Later,
 }
 
 impl LedgerError {
-    /// What may help.
+    /// Whether and how to retry.
     #[must_use]
     pub fn retry(&self) -> Retry {
         match self {
@@ -173,7 +176,7 @@ impl LedgerError {
         }
     }
 
-    /// Whether the error is about the append itself: another append to the same ledger may succeed.
+    /// Whether the error concerns only the append that failed. Another append to the same ledger may still succeed.
     #[must_use]
     pub fn is_verdict(&self) -> bool {
         matches!(
@@ -189,53 +192,53 @@ impl LedgerError {
         )
     }
 
-    /// Whether the span or id is simply not there (or not visible).
+    /// Whether the span does not exist or is not visible to the scope.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::NotFound { .. })
     }
 }
 
-/// The compare-and-swap that every append is was lost.
+/// An append failed because the stored versions of its id are not the ones that it expects.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum Conflict {
-    /// This version exists with other content.
+    /// A version with this `seq` exists and has other content.
     #[error("span {key} exists already with other content: read it and append its next version")]
     Exists {
-        /// Which.
+        /// The span that was to be appended.
         key: SpanKey,
     },
-    /// The id exists, so it cannot begin again.
+    /// The span is a first version (no `prev_hash`), but its id exists already.
     #[error("span {key} has no prev_hash, but the id exists up to seq {head}: append seq {} with its hash", head.saturating_add(1))]
     AlreadyBegun {
-        /// Which.
+        /// The span that was to be appended.
         key: SpanKey,
-        /// The last version.
+        /// The `seq` of the last stored version.
         head: u32,
     },
-    /// The predecessor is not there.
+    /// The span has a `prev_hash`, but no version of its id exists.
     #[error("span {key} has a prev_hash, but its id does not exist: append its predecessors first")]
     NoPredecessor {
-        /// Which.
+        /// The span that was to be appended.
         key: SpanKey,
     },
-    /// The version is not the one after the last.
-    #[error("span {key} does not follow the last version, which is seq {head}")]
+    /// The `seq` of the span is not the next one after the last version.
+    #[error("span {key} does not follow the last version, which is seq {head}: read it again and append its next version")]
     Gap {
-        /// Which.
+        /// The span that was to be appended.
         key: SpanKey,
-        /// The last version.
+        /// The `seq` of the last stored version.
         head: u32,
     },
-    /// The predecessor has another hash: a fork.
-    #[error("span {key} follows {claimed}, but the version before it hashes to {stored}: read it again")]
+    /// The `prev_hash` of the span is not the `curr_hash` of the stored version before it: storing it would make a fork.
+    #[error("span {key} has prev_hash {claimed}, but the version before it has curr_hash {stored}: read it again")]
     Fork {
-        /// Which.
+        /// The span that was to be appended.
         key: SpanKey,
-        /// `prev_hash` of the new span.
+        /// The `prev_hash` of that span.
         claimed: Hash,
-        /// `curr_hash` of the version there.
+        /// The `curr_hash` of the stored version before it.
         stored: Hash,
     },
 }

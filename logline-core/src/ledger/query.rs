@@ -14,7 +14,7 @@ use crate::span::Span;
 pub struct Query {
     /// Rows of this tenant only (`tenant_id`). To see the public rows of another tenant, name that tenant here.
     pub tenant: Option<String>,
-    /// Versions of this span only.
+    /// Rows with this id only.
     pub id: Option<Uuid>,
     /// Rows of this type only, for example `request`.
     pub entity_type: Option<String>,
@@ -106,7 +106,7 @@ impl Query {
     setters! {
         /// Returns rows of this tenant only.
         tenant: String,
-        /// Returns versions of this span only.
+        /// Returns rows with this id only.
         id: Uuid,
         /// Returns rows of this type only.
         entity_type: String,

@@ -1,7 +1,8 @@
-//! The work that a ledger holds open.
+//! The work queue: open requests, active schedules and policies, and quota counters.
 //!
-//! Which requests are open, and which schedules and policies stand, follows from their last versions alone. Backends keep them in a table of their own, so that finding
-//! work costs the same however long the history is; nothing else writes that table, and it can be made anew from the rows.
+//! The last version of a span alone decides whether a request is open and whether a schedule or policy is active. Backends keep
+//! the result in separate tables, so that the cost of finding work does not grow with the history. Only the backend writes
+//! these tables, and [`WorkQueue::rebuild`] makes them again from the rows.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,42 +17,44 @@ use crate::span::SignedSpan;
 use crate::value::hex::Hash;
 use crate::value::timestamp::Timestamp;
 
-/// Items that [`WorkQueue::claimable`] returns, at most.
+/// The largest number of items that [`WorkQueue::claimable`] returns.
 pub const MAX_CLAIMABLE: usize = 100;
 
-/// The longest that requests are held for who has taken them and may claim them.
+/// The longest time for which [`WorkQueue::take`] holds requests for the worker that took them.
 pub const MAX_HOLD: Duration = Duration::from_secs(10);
 
-/// A span that hosts attend to: enough to read it and to append its next version, and nothing of what it says.
+/// A reference to the last version of a request, schedule or policy: enough to read it and to append its next version. It has
+/// nothing of the content.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Work {
-    /// Its tenant.
+    /// The tenant of the span.
     pub tenant_id: String,
-    /// Its owner.
+    /// The owner of the span.
     pub owner_id: String,
-    /// Its id.
+    /// The id of the span.
     pub id: Uuid,
-    /// Its last version.
+    /// The `seq` of its last version.
     pub seq: u32,
-    /// The hash of that version.
+    /// The `curr_hash` of that version.
     pub curr_hash: Hash,
 }
 
-/// What one look may read: any number of small requests, and large ones up to some megabytes, whatever others have appended. What finds
-/// no room is not due again for as long as what was taken.
+/// How much one poll may return: every small request, and large requests up to 32 MiB together. This limits the memory of a
+/// worker, however large the requests of others are. A request that does not fit is left out of the poll, and is held like
+/// those that were returned.
 #[derive(Debug, Default)]
 pub struct PollBudget {
     large: usize,
 }
 
 impl PollBudget {
-    /// Rows up to this [`weight`](crate::ledger::weight) are small.
+    /// The largest [`weight`](crate::ledger::weight) of a small row, in bytes.
     const SMALL: usize = 256 << 10;
 
-    /// The weight of all large rows together.
+    /// The largest weight of all large rows together, in bytes.
     const LARGE: usize = 32 << 20;
 
-    /// Whether there is room for a row of this weight. There is for the first.
+    /// Whether a row of this weight fits, and counts it. The first large row always fits.
     pub fn takes(&mut self, weight: usize) -> bool {
         if weight <= Self::SMALL {
             return true;
@@ -62,115 +65,123 @@ impl PollBudget {
     }
 }
 
-/// A look at the queue.
+/// The result of a poll.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Polled {
-    /// The ledger's time.
+    /// The time of the ledger's clock.
     pub now: Timestamp,
-    /// What is due.
+    /// The requests that are due and were taken.
     pub due: Vec<Due>,
 }
 
-/// A due request with what a worker reads before it claims it.
+/// A due request, with what a worker needs before it claims it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Due {
-    /// Its last version.
+    /// The last version of the request.
     pub request: SignedSpan,
-    /// The last version of the span that it asks, which is its `parent_id` in its tenant, whoever may see that; `None` where
-    /// there is none, or a tombstone.
+    /// The `curr_hash` of the last version of the function that the request asks for, whatever its visibility. The function is
+    /// the span whose id is the request's `parent_id`, in the same tenant. `None` if it does not exist or is a tombstone.
     pub function: Option<Hash>,
 }
 
-/// What [`WorkQueue::rebuild`] found in the rows.
+/// The numbers of entries that [`WorkQueue::rebuild`] made from the rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rebuilt {
-    /// Open requests.
+    /// Open requests, including leased ones.
     pub open: u64,
-    /// ActiveKind schedules and policies.
+    /// Active schedules and policies.
     pub active: u64,
-    /// Counters of today that are above zero.
+    /// Quota counters of today.
     pub counters: u64,
 }
 
-/// A ledger that says which requests wait for a worker and counts what tenants use.
+/// A ledger that lists the requests that wait for a worker, and counts the quota that tenants use.
 ///
 /// # Contract
-/// - A request is open while its last version is `scheduled`, or `running` and not the first. A scheduled one is due at
-///   `metadata.due_at` (at once where that is missing or no time), a running one again when its lease has ended:
-///   `metadata.lease_ms` after its append, or the last [`WorkQueue::heartbeat`], by the ledger's clock.
-/// - Claiming is appending the next version: of any number of workers one wins. The queue decides nothing, it only tells.
-/// - Open work, what stands, and counters change in the append that changes them, or not at all. They hold nothing that is not in the rows,
-///   except heartbeats.
-/// - [`AppendOptions::limits`](crate::ledger::AppendOptions::limits) hold under any number of writers.
+/// - A request is open if its last version is `scheduled`, or is `running` and not the first version. A tombstone is not
+///   open, nor is a version with the largest possible `seq`, because it cannot have a next version.
+/// - A scheduled request is due at `metadata.due_at`, or at once if that is missing or not a valid time. A running request is
+///   due again when its lease ends, by the ledger's clock: `metadata.lease_ms` after its append, or later if a
+///   [`WorkQueue::heartbeat`] extended it.
+/// - A worker claims a request by appending its next version. If several workers try, one wins. The append decides this, not
+///   the queue: the queue only lists requests.
+/// - Open requests, active spans and counters change in the same transaction as the rows. They can be computed from the rows,
+///   except for heartbeats and holds.
+/// - [`AppendOptions::limits`](crate::ledger::AppendOptions::limits) hold with any number of writers.
 ///
-/// The queue belongs to hosts: it spans tenants, and shows ids and owners only.
+/// The queue is for hosts: it covers all tenants. Except for [`WorkQueue::take`], it shows ids, owners and hashes only.
 #[async_trait]
 pub trait WorkQueue: Ledger {
-    /// The ledger's time, by which leases and days run.
+    /// The time of the ledger's clock. Leases, due times and quota days follow this clock.
     ///
     /// # Errors
-    /// Where the store cannot be asked.
+    /// [`LedgerError`] if the store cannot be reached.
     async fn now(&self) -> Result<Timestamp, LedgerError>;
 
-    /// Up to `limit` (at most [`MAX_CLAIMABLE`]) due requests that nobody has leased, in turns: the first of each tenant, then the
-    /// second of each. Tenants come in order of their names, beginning after `after`, which a worker sets to the last tenant that
-    /// it served, so that no tenant's backlog delays another's first request. Within a tenant by priority, then by due time.
+    /// Up to `limit` (at most [`MAX_CLAIMABLE`]) due requests that no worker leases or holds. Tenants take turns: the first
+    /// request of each tenant, then the second of each. Tenants are ordered by name and begin after `after`. A worker passes
+    /// the last tenant that it served, so that the backlog of one tenant does not delay the first request of another. The
+    /// requests of one tenant are ordered by priority, then by due time.
     ///
     /// # Errors
-    /// Where the store cannot be asked.
+    /// [`LedgerError`] if the store cannot be reached.
     async fn claimable(&self, limit: usize, after: Option<&str>) -> Result<Vec<Work>, LedgerError>;
 
-    /// As [`WorkQueue::claimable`], with the rows: all that a poll of a worker asks, in one call. What it gets is not due for others
-    /// for `hold` (at most [`MAX_HOLD`]), so that workers do not all run for the same requests; who claims in that time wins, as
-    /// ever. Within a tenant the order may differ from `claimable`'s where others look at the same time. A row that cannot be read,
-    /// or finds no [`PollBudget`], is left out.
+    /// As [`WorkQueue::claimable`], but with the rows: everything that a worker needs for one poll, in one call.
+    ///
+    /// The requests are not due again for `hold` (at most [`MAX_HOLD`]), so that workers do not all try to claim the same ones.
+    /// A hold is not a lock: any worker may still claim a held request, and the first claim wins. If other workers poll at the
+    /// same time, the order of the requests of one tenant may differ from that of `claimable`. A row that cannot be read, or
+    /// that does not fit into the [`PollBudget`], is left out.
     ///
     /// # Errors
-    /// Where the store cannot be asked.
+    /// [`LedgerError`] if the store cannot be reached.
     async fn take(&self, limit: usize, after: Option<&str>, hold: Duration) -> Result<Polled, LedgerError>;
 
-    /// Whether the request with this last version is due and not leased.
+    /// Whether the request is due and neither leased nor held. False if `work` is not its last version.
     ///
     /// # Errors
-    /// Where the store cannot be asked.
+    /// [`LedgerError`] if the store cannot be reached.
     async fn is_due(&self, work: &Work) -> Result<bool, LedgerError>;
 
-    /// A signal that changes soon after requests were appended by whatever host, and may change for nothing. It makes polls
-    /// early; none may depend on it.
+    /// A signal that changes soon after any host has appended requests. It may also change without a reason, and it may miss
+    /// changes. Use it to poll earlier, but always poll at intervals as well.
     ///
     /// # Errors
-    /// Where the store cannot be asked.
+    /// [`LedgerError`] if the store cannot be reached.
     async fn arrivals(&self) -> Result<Arc<Signal>, LedgerError>;
 
-    /// Up to `limit` (at most [`MAX_ACTIVE`](crate::ledger::MAX_ACTIVE)) spans that stand for `kind`, of all tenants, in the
-    /// order of (tenant, id), after one of them.
+    /// Up to `limit` (at most [`MAX_ACTIVE`](crate::ledger::MAX_ACTIVE)) active spans of this kind, of all tenants, ordered by
+    /// (tenant, id). Begins after `after`, the last span of the page before, or with the first span.
     ///
     /// # Errors
-    /// Where the store cannot be asked.
+    /// [`LedgerError`] if the store cannot be reached.
     async fn active(&self, kind: ActiveKind, after: Option<&Work>, limit: usize) -> Result<Vec<Work>, LedgerError>;
 
-    /// Extends the lease of a claim, [`Work::of`] the version that took the request, to `lease` (at most [`MAX_LEASE`]) from now. False where the request has another last version
-    /// than `held`, or is not running: then the claim is lost and its work should stop.
+    /// Extends the lease of a claim, so that it ends `lease` (at most [`MAX_LEASE`]) from now. `held` is [`Work::of`] the
+    /// claim. False if the claim is lost: the last version of the request is no longer `held`, or is not running. The worker
+    /// should then stop its work.
     ///
     /// # Errors
-    /// Where the store cannot be asked.
+    /// [`LedgerError`] if the store cannot be reached.
     async fn heartbeat(&self, held: &Work, lease: Duration) -> Result<bool, LedgerError>;
 
-    /// What `tenant` has used today of the quota `key`.
+    /// The units of the quota `key` that `tenant` has used today, on the ledger's UTC day.
     ///
     /// # Errors
-    /// Where the store cannot be asked.
+    /// [`LedgerError`] if the store cannot be reached.
     async fn used(&self, tenant: &str, key: &str) -> Result<u64, LedgerError>;
 
-    /// Makes open work, what stands, and counters anew from the rows. Leases begin again. Reads every request; a repair, not routine.
+    /// Makes open requests, active spans and counters again from the rows. Leases begin again at their full length, and holds
+    /// end. It reads every request, function and policy: use it for repair only.
     ///
     /// # Errors
-    /// Where the store cannot be asked, or refuses; nothing has changed then.
+    /// [`LedgerError`] if the store cannot be reached or refuses. Nothing has changed then.
     async fn rebuild(&self) -> Result<Rebuilt, LedgerError>;
 }
 
 impl Work {
-    /// What the queue tells of `span`.
+    /// The reference to `span`, which should be a last version.
     #[must_use]
     pub fn of(span: &SignedSpan) -> Self {
         Self {
@@ -183,7 +194,7 @@ impl Work {
     }
 }
 
-/// One of each tenant, then another of each, up to `limit`.
+/// Takes the first item of each tenant, then the second of each, and so on, up to `limit` items in all.
 pub fn in_turns<T>(tenants: impl IntoIterator<Item = impl IntoIterator<Item = T>>, limit: usize) -> Vec<T> {
     let mut tenants: VecDeque<_> = tenants.into_iter().map(IntoIterator::into_iter).collect();
     let mut turns = Vec::new();
@@ -198,7 +209,7 @@ pub fn in_turns<T>(tenants: impl IntoIterator<Item = impl IntoIterator<Item = T>
     turns
 }
 
-/// Forwards every call, so that a shared queue is a queue.
+/// Forwards every call, so that an `Arc` of a queue can be used as a queue.
 #[deny(clippy::missing_trait_methods)]
 #[async_trait]
 impl<Q: WorkQueue + ?Sized> WorkQueue for Arc<Q> {

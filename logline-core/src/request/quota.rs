@@ -10,9 +10,6 @@ use std::collections::BTreeMap;
 use chrono::NaiveDate;
 use serde_json::{Value, json};
 
-use crate::request::state::{self, ends_attempt, is_claim};
-use crate::span::Span;
-
 /// The most quotas that one version may name.
 pub const MAX_KEYS: usize = 16;
 
@@ -60,15 +57,8 @@ impl Charges {
         json!({"day": self.day_text(), "units": self.units})
     }
 
-    /// The charges in `span`. `None` if it is neither a claim nor the end of an attempt, or if its charges cannot be read. If a
-    /// limit applies to a claim without charges, [`check_limits`](crate::ledger::quota::check_limits) refuses it.
-    #[must_use]
-    pub fn of(span: &Span) -> Option<Self> {
-        let is_claim = is_claim(span);
-        if !is_claim && !ends_attempt(span) {
-            return None;
-        }
-        let quota = state::quota(span)?;
+    /// Reads `metadata.quota` of a claim, or of the end of an attempt. `None` if it cannot be read.
+    pub(crate) fn read(quota: &Value, is_claim: bool) -> Option<Self> {
         let day = quota.get("day")?.as_str()?;
         // Only the exact form counts, so that every backend reads the same day.
         let day = NaiveDate::parse_from_str(day, "%Y-%m-%d").ok().filter(|d| d.format("%Y-%m-%d").to_string() == day)?;

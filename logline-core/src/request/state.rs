@@ -456,9 +456,17 @@ pub(crate) fn ends_attempt(span: &Span) -> bool {
     span.entity_type == "request" && span.prev_hash.is_some() && !span.is_deleted && ends && !is_claim(span)
 }
 
-/// The member of a claim, or of the version that ends an attempt, that names the day and the quota units it uses.
-pub(crate) fn quota(span: &Span) -> Option<&Value> {
-    span.meta(QUOTA)
+impl Charges {
+    /// The charges in `span`. `None` if it is neither a claim nor the end of an attempt, or if its charges cannot be read. If a
+    /// limit applies to a claim without charges, [`check_limits`](crate::ledger::quota::check_limits) refuses it.
+    #[must_use]
+    pub fn of(span: &Span) -> Option<Self> {
+        let is_claim = is_claim(span);
+        if !is_claim && !ends_attempt(span) {
+            return None;
+        }
+        Self::read(span.meta(QUOTA)?, is_claim)
+    }
 }
 
 /// The policy that caused a span, and how many policies led to it, as recorded by the host that signed it. `None` if no policy

@@ -1,4 +1,4 @@
-//! Compiles one WebAssembly module under limits of the operating system, for `logline_wasm::Compiler`.
+//! Compiles one WebAssembly module under limits of the operating system. `logline_wasm::Compiler` starts it.
 
 fn main() -> std::process::ExitCode {
     logline_wasm::compiler_main()

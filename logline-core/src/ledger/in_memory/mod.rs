@@ -1,4 +1,4 @@
-//! The in-memory ledger: the model that every other backend is compared with, and a store for tests.
+//! The in-memory ledger. It is a store for tests, and the model with which the conformance suite compares every other backend.
 
 mod queue;
 
@@ -24,7 +24,7 @@ use crate::span::seal::VerifiedSpan;
 use crate::value::clock::{Clock, SystemClock};
 use crate::value::timestamp::Timestamp;
 
-/// A ledger that lives as long as its handles. Clones share it.
+/// A ledger in memory. All clones use the same ledger, and it is gone when the last clone is dropped.
 #[derive(Debug, Clone, Default)]
 pub struct MemoryLedger {
     shared: Arc<Shared>,
@@ -48,7 +48,7 @@ impl fmt::Debug for Shared {
     }
 }
 
-/// Rows in append order; row number `n` stands at index `n - 1`.
+/// Rows in append order. Row number `n` is at index `n - 1`.
 #[derive(Debug, Default)]
 struct State {
     rows: Vec<Arc<SignedSpan>>,
@@ -67,14 +67,14 @@ impl MemoryLedger {
         Self::default()
     }
 
-    /// An empty ledger whose leases and days run by `clock`.
+    /// An empty ledger whose leases, due times and quota days follow `clock`.
     #[must_use]
     pub fn with_clock(clock: Arc<dyn Clock>) -> Self {
         Self { shared: Arc::new(Shared { clock, ..Shared::default() }) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing under the lock panics; were it to, readers still get whole rows.
+        // No code panics while it holds this lock. If it did, the rows would still be complete, so poisoning is ignored.
         self.shared.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
@@ -127,7 +127,7 @@ impl State {
         }
     }
 
-    /// Takes back everything appended since there were `len` rows.
+    /// Removes all rows after the first `len`.
     fn rollback(&mut self, len: usize) {
         for row in self.rows.drain(len..) {
             let key = (row.tenant_id.clone(), row.id);
@@ -140,7 +140,7 @@ impl State {
         }
     }
 
-    /// Whether `row` belongs to a scan's result, apart from its position.
+    /// Whether a scan returns `row`. Its position is not checked.
     fn shows(&self, row: &SignedSpan, scope: &Scope, query: &Query) -> bool {
         if !query.matches(row) || !scope.may_read(row, query.tenant.as_deref()) {
             return false;
@@ -151,7 +151,7 @@ impl State {
         }
     }
 
-    /// Row indexes in `order`, after `after`.
+    /// The indexes of the rows after `after`, in `order`.
     fn ordered(&self, order: Order, after: Option<&Position>) -> Box<dyn Iterator<Item = usize> + '_> {
         match (order, after) {
             (Order::Append, Some(Position::Append(number))) => Box::new(index_of(number.saturating_add(1))..self.rows.len()),
@@ -173,7 +173,7 @@ impl State {
     }
 }
 
-/// The index of a row number; numbers start at 1 and may come from a hostile cursor.
+/// The index of a row number. Numbers start at 1. A number from a forged cursor may be anything.
 fn index_of(number: i64) -> usize {
     usize::try_from(number.saturating_sub(1)).unwrap_or(0)
 }
@@ -292,7 +292,7 @@ impl Ledger for MemoryLedger {
     }
 
     fn capability(&self) -> Capability {
-        Capability::new("memory", "none: rows live as long as the process", MAX_BATCH, MAX_PAGE)
+        Capability::new("memory", "none: rows exist only while the process runs", MAX_BATCH, MAX_PAGE)
     }
 }
 

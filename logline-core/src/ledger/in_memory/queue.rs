@@ -1,4 +1,4 @@
-//! Open work and counters of the in-memory ledger.
+//! Open requests, active spans and quota counters of the in-memory ledger.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ pub(super) struct Queue {
     open: BTreeMap<(String, Uuid), Open>,
     active: BTreeMap<(ActiveKind, String, Uuid), Work>,
     day: NaiveDate,
-    /// INVARIANT: only of `day`, and none is zero.
+    /// INVARIANT: has units of `day` only.
     used: BTreeMap<(String, String), u64>,
 }
 
@@ -30,7 +30,7 @@ struct Open {
 }
 
 impl Queue {
-    /// Takes a new row into account.
+    /// Updates open requests and active spans for `span`. The caller passes all rows in append order.
     pub(super) fn place(&mut self, span: &SignedSpan, now: Timestamp) {
         let key = || (span.tenant_id.clone(), span.id);
         let activity = Activity::of(span);
@@ -57,7 +57,7 @@ impl Queue {
         for ((tenant, _), open) in self.open.iter().filter(|(_, open)| open.ready <= now) {
             tenants.entry(tenant).or_default().push(open);
         }
-        // Those behind `after` first, then around.
+        // Tenants after `after` come first, then the others.
         let (before, behind): (Vec<_>, Vec<_>) =
             tenants.into_iter().partition(|(tenant, _)| after.is_some_and(|a| *tenant <= a));
         let tenants = behind.into_iter().chain(before).take(limit).map(|(_, mut open)| {
@@ -76,7 +76,7 @@ impl Queue {
         of_kind.take(limit).map(|(_, work)| work.clone()).collect()
     }
 
-    /// Keeps a request from others for a while.
+    /// Makes a request not due again before `until`.
     pub(super) fn hold(&mut self, work: &Work, until: Timestamp) {
         if let Some(open) = self.open.get_mut(&(work.tenant_id.clone(), work.id)) {
             open.ready = until;
