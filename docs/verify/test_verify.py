@@ -72,6 +72,19 @@ def run_files(lines, sidecar_text, *flags):
     return status, "\n".join(said)
 
 
+class Size(unittest.TestCase):
+    def test_a_text_has_at_most_so_many_arrays_and_objects_with_members(self):
+        def read(count, item):
+            return verify.read_json(("[" + ",".join([item] * count) + "]").encode())
+
+        read(verify.MAX_CONTAINERS - 1, "[1]")
+        read(verify.MAX_CONTAINERS * 2, "[ ]")
+        for item in ("[1]", '{"a":1}', "[[]]"):
+            with self.assertRaises(verify.Bad) as refused:
+                read(verify.MAX_CONTAINERS, item)
+            self.assertEqual(refused.exception.kind, "too_many")
+
+
 class Canonical(unittest.TestCase):
     def test_jcs_vectors(self):
         for vector in vectors("jcs"):

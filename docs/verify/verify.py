@@ -21,7 +21,7 @@ except ImportError as e:
     sys.exit(2)
 
 SPAN, SIDECAR = "application/vnd.logline.span.v1", "application/vnd.logline.sidecar.v1"
-MAX_LINE, MAX_DEPTH, MAX_INT32 = 64 << 20, 64, 2**31 - 1
+MAX_LINE, MAX_DEPTH, MAX_CONTAINERS, MAX_INT32 = 64 << 20, 64, 32_768, 2**31 - 1
 NAMES = {"entity_type", "tenant_id", "owner_id", "status", "trace_id"}
 TEXTS = NAMES | {"who", "did", "this", "name", "description", "code", "language", "runtime"}
 JSONS = {"input", "output", "error", "content", "metadata"}
@@ -80,12 +80,16 @@ def not_finite(text):
     raise Bad("non_finite", f"{text} is not finite")
 
 
-def check_depth(text):
-    """Before anything recurses."""
-    depth = 0
+def check_size(text):
+    """Depth and number of arrays and objects, before anything recurses. Empty ones do not count."""
+    depth, containers, opened = 0, 0, None
     for token in TOKEN.finditer(text):
         depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(token[0], 0)
         require(depth <= MAX_DEPTH, "too_deep", f"nested deeper than {MAX_DEPTH} levels")
+        if opened is not None and (token[0] not in "]}" or text[opened:token.start()].strip()):
+            containers += 1
+            require(containers <= MAX_CONTAINERS, "too_many", f"more than {MAX_CONTAINERS} arrays and objects")
+        opened = token.end() if token[0] in "[{" else None
 
 
 def check_strings(value):
@@ -101,7 +105,7 @@ def read_json(raw):
     hooks = {"parse_int": read_number, "parse_float": read_number, "parse_constant": not_finite}
     try:
         text = raw.decode("utf-8")
-        check_depth(text)
+        check_size(text)
         value = json.JSONDecoder(object_pairs_hook=read_object, **hooks).decode(text)
     except UnicodeDecodeError as e:
         raise Bad("utf8", f"malformed utf-8 at byte {e.start}")

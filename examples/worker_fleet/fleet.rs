@@ -9,7 +9,7 @@ use logline_core::{IdSource as _, SystemIds, Timestamp};
 use logline_kernels::{Run as _, Worker, WorkerOptions, WorkerReport};
 
 use crate::Result;
-use crate::setup::{self, Place};
+use crate::setup::{self, Site};
 
 /// How long after the last heartbeat of a killed worker another worker takes over its attempts. In production this is longer;
 /// here it is short so that nobody has to wait.
@@ -39,9 +39,9 @@ pub(crate) struct Fleet {
 }
 
 impl Fleet {
-    pub(crate) fn start(place: &Place, workers: usize) -> Result<Self> {
+    pub(crate) fn start(site: &Site, workers: usize) -> Result<Self> {
         let program = std::env::current_exe()?;
-        let mut fleet = Self { program, url: place.url.clone(), keys: place.keys().to_owned(), workers: Vec::new() };
+        let mut fleet = Self { program, url: site.url.clone(), keys: site.keys().to_owned(), workers: Vec::new() };
         for number in 0..workers {
             let worker = fleet.spawn(number)?;
             fleet.workers.push(worker);

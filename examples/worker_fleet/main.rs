@@ -21,7 +21,7 @@ use logline_core::{Host, HostError};
 use serde_json::json;
 
 use fleet::Fleet;
-use setup::{Place, TENANTS};
+use setup::{Site, TENANTS};
 use tally::Tally;
 
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
@@ -79,16 +79,16 @@ async fn run(options: &Options) -> Result<bool> {
             println!("{text}");
         }
     };
-    let place = Place::prepare(options.ledger.as_deref(), options.workers.into()).await?;
-    say(format!("ledger {}: {} tenants with a function each", place.shown, TENANTS.len()));
-    let host = place.host().await?;
-    let mut fleet = Fleet::start(&place, options.workers.into())?;
+    let site = Site::prepare(options.ledger.as_deref(), options.workers.into()).await?;
+    say(format!("ledger {}: {} tenants with a function each", site.shown, TENANTS.len()));
+    let host = site.host().await?;
+    let mut fleet = Fleet::start(&site, options.workers.into())?;
     say(format!("{} worker processes, each with a key that an authority has delegated to", options.workers));
 
     let started = Instant::now();
     let mut tally = Tally::follow(&host).await?;
     let spread = if options.chaos { Duration::from_secs(options.seconds) } else { Duration::ZERO };
-    let submitting = submit(&host, &place, options.requests, spread);
+    let submitting = submit(&host, &site, options.requests, spread);
     let ended = tally.until(options.requests, |ended, lately| {
         say(format!("{ended:>8} of {} requests have ended, {lately:.0} a second", options.requests));
     });
@@ -110,7 +110,7 @@ async fn run(options: &Options) -> Result<bool> {
     }
     let seconds = started.elapsed().as_secs_f64();
     fleet.stop()?;
-    let count = tally::count(&host, &place.trust).await?;
+    let count = tally::count(&host, &site.trust).await?;
     let line = json!({
         "requests": options.requests, "outcomes": count.ended, "attempts": count.attempts, "lost": options.requests - count.ended,
         "duplicated": count.duplicated, "unrecorded": count.unrecorded, "chain_errors": count.problems, "kills": kills,
@@ -136,14 +136,14 @@ async fn run(options: &Options) -> Result<bool> {
 const SUBMITTED_AT_ONCE: usize = 64;
 
 /// Submits requests for all tenants in turn.
-async fn submit(host: &Host, place: &Place, requests: usize, spread: Duration) -> Result<()> {
+async fn submit(host: &Host, site: &Site, requests: usize, spread: Duration) -> Result<()> {
     let started = Instant::now();
     let submissions = TENANTS.into_iter().cycle().take(requests).enumerate();
     let submissions = futures_util::stream::iter(submissions).map(|(n, tenant)| async move {
         let due = spread.mul_f64(n as f64 / requests.max(1) as f64);
         tokio::time::sleep(due.saturating_sub(started.elapsed())).await;
         // With the idempotency key a retry does not create a second request.
-        let request = Request::new(tenant, "customer", place.function(tenant), json!({"number": n, "amount_minor": n * 100}))
+        let request = Request::new(tenant, "customer", site.function(tenant), json!({"number": n, "amount_minor": n * 100}))
             .max_attempts(100)
             .backoff(Duration::from_millis(100))
             .idempotency_key(n.to_string());

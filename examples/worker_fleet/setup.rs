@@ -30,7 +30,7 @@ const FUNCTION: &str = r#"(module
     (i64.or (i64.shl (i64.extend_i32_u (local.get $ptr)) (i64.const 32)) (i64.extend_i32_u (local.get $len)))))"#;
 
 /// The ledger of the example, its trust root and its keys.
-pub(crate) struct Place {
+pub(crate) struct Site {
     pub(crate) url: String,
     /// The ledger's name for messages, without the password.
     pub(crate) shown: String,
@@ -39,7 +39,7 @@ pub(crate) struct Place {
     _server: Option<PrivateServer>,
 }
 
-impl Place {
+impl Site {
     /// Prepares a ledger: manifest, kernels, a function for each tenant, and a delegated key for each worker.
     pub(crate) async fn prepare(url: Option<&str>, workers: usize) -> Result<Self> {
         let server = match url {
@@ -55,7 +55,7 @@ impl Place {
             Some(file) => file.to_owned(),
             None => {
                 migrate(&PgOptions::new(&url)?).await?;
-                url.rsplit_once('@').map_or("on PostgreSQL", |(_, place)| place).to_owned()
+                url.rsplit_once('@').map_or("on PostgreSQL", |(_, site)| site).to_owned()
             }
         };
         let ledger = open(&url).await?;
@@ -83,11 +83,11 @@ impl Place {
             trust.delegate(&ledger, &delegation, &authority, &SystemClock).await?;
         }
         std::fs::write(keys.path().join("trust.json"), serde_json::to_vec(&trust)?)?;
-        let place = Self { url, shown, trust, keys, _server: server };
-        let host = place.host().await?;
+        let site = Self { url, shown, trust, keys, _server: server };
+        let host = site.host().await?;
         for tenant in TENANTS {
             let draft = Draft::new("function")
-                .id(place.function(tenant))
+                .id(site.function(tenant))
                 .tenant(tenant)
                 .owner("developers")
                 .who("publisher:developers")
@@ -97,7 +97,7 @@ impl Place {
                 .code(FUNCTION);
             host.publish(draft, &publisher).await?;
         }
-        Ok(place)
+        Ok(site)
     }
 
     pub(crate) fn function(&self, tenant: &str) -> Uuid {

@@ -98,7 +98,7 @@ fn an_execution_is_repeated_from_the_shell_and_a_false_record_is_found_out() {
 
     let (status, out, _) = replay(&url, &["--tenant", "acme", &Uuid::nil().to_string()]);
     assert_eq!(status, 1);
-    assert!(out.contains("not repeated") && out.contains("not there or not visible"), "{out}");
+    assert!(out.contains("not repeated") && out.contains("does not exist or is not visible"), "{out}");
     let (status, _, err) = replay(&url, &["no-uuid"]);
     assert_eq!(status, 2, "{err}");
 }

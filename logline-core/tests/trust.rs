@@ -293,7 +293,7 @@ fn malformed_manifests_are_refused_with_the_reason() {
     assert!(with_root(RootSet::new([weak], 1)).contains("weak"));
     let base = || Manifest::first(RootSet::new([public(1)], 1));
     let refused = |manifest: Manifest| manifest.check().unwrap_err().to_string();
-    assert!(refused(base().grant(public(2), Role::Root, ["acme"])).contains("root keys stand in `root.keys`"));
+    assert!(refused(base().grant(public(2), Role::Root, ["acme"])).contains("root keys belong in `root.keys`"));
     assert!(refused(base().grant(public(2), Role::Member, Vec::<String>::new())).contains("for no tenant"));
     let mut limits = base();
     limits.limits.memory_bytes = 1 << 40;

@@ -1,7 +1,7 @@
-//! ABI v1 (`docs/wasm-abi.md`): where memory of the guest meets its host.
+//! ABI v1 (`docs/wasm-abi.md`): how the guest and its host exchange data in the guest's memory.
 //!
-//! Buffers that the host fills stay owned here from `alloc` until they are read, and are found again by address. No pointer that comes
-//! from the host is followed, so a wrong one is an error and not undefined behaviour.
+//! INVARIANT: a buffer that the host fills is owned here from `alloc` until it is read, and is found by its address. No pointer
+//! from the host is dereferenced, so a wrong pointer is an error and not undefined behaviour.
 #![allow(unsafe_code, reason = "the host is called through raw numbers")]
 
 use std::cell::RefCell;
@@ -10,10 +10,10 @@ use serde_json::Value;
 
 use crate::{Failure, Host, Op};
 
-/// Set in a packed result that is an error object.
+/// The bit that marks a packed result as an error object.
 const ERROR: u64 = 1 << 31;
 
-/// The bits of a packed result that are its length.
+/// The bits of a packed result that hold its length.
 const LENGTH: u64 = ERROR - 1;
 
 thread_local! {
@@ -21,12 +21,13 @@ thread_local! {
 }
 
 #[link(wasm_import_module = "logline")]
-// SAFETY: name and signature are the interface's; the sandbox links nothing else.
+// SAFETY: the name and the signature are those of the interface. The sandbox links nothing else.
 unsafe extern "C" {
     fn host_call(op: i32, pointer: i32, len: i32) -> i64;
 }
 
-/// Memory for the host to write `len` bytes to; 0 where there is none.
+/// Allocates memory to which the host writes `len` bytes, and returns its address. 0 if `len` is negative or there is no
+/// memory.
 #[must_use]
 pub fn alloc(len: i32) -> i32 {
     let Ok(len) = usize::try_from(len) else { return 0 };
@@ -40,7 +41,7 @@ pub fn alloc(len: i32) -> i32 {
     address
 }
 
-/// Answers the call in the `len` bytes at `pointer`, which came from [`alloc`].
+/// Answers the call in the `len` bytes at `pointer`, which came from [`alloc`], and returns the packed result.
 pub fn run(pointer: i32, len: i32, answer: impl FnOnce(&[u8], &mut dyn Host) -> Result<Value, Failure>) -> i64 {
     let result = match take(pointer as u32, len as u32) {
         Some(call) => answer(&call, &mut Sandbox),
@@ -50,7 +51,7 @@ pub fn run(pointer: i32, len: i32, answer: impl FnOnce(&[u8], &mut dyn Host) -> 
         Ok(output) => (output.to_string(), 0),
         Err(failure) => (serde_json::json!(failure).to_string(), ERROR),
     };
-    // Leaked on purpose: the host reads it after this returns, and the instance serves one call only.
+    // The result is leaked on purpose: the host reads it after this function returns, and an instance serves only one call.
     let bytes: &'static str = bytes.leak();
     ((address(bytes.as_bytes()) << 32) | error | (bytes.len() as u64 & LENGTH)) as i64
 }
@@ -60,8 +61,8 @@ struct Sandbox;
 impl Host for Sandbox {
     fn call(&mut self, op: Op, argument: &Value) -> Result<Value, Failure> {
         let argument = argument.to_string();
-        // SAFETY: `argument` outlives the call, in which the host only reads these bytes. The host may call `alloc` meanwhile; no
-        // borrow of `BUFFERS` is held here.
+        // SAFETY: `argument` outlives the call, and the host only reads its bytes. During the call the host may call `alloc`,
+        // and no borrow of `BUFFERS` is held here.
         let packed = unsafe { host_call(op as i32, address(argument.as_bytes()) as i32, argument.len() as i32) } as u64;
         let malformed = |what: String| Failure::new("host_reply", what);
         let bytes = take((packed >> 32) as u32, (packed & LENGTH) as u32)
@@ -75,7 +76,8 @@ impl Host for Sandbox {
     }
 }
 
-/// Takes back the buffer at `pointer`, cut to the `len` bytes that the host wrote.
+/// Takes the buffer at `pointer`, shortened to the `len` bytes that the host wrote. `None` if `alloc` did not return this
+/// address, or the buffer is shorter.
 fn take(pointer: u32, len: u32) -> Option<Vec<u8>> {
     BUFFERS.with_borrow_mut(|buffers| {
         let fits = |buffer: &Vec<u8>| address(buffer) == u64::from(pointer) && buffer.len() >= len as usize;

@@ -1,33 +1,33 @@
-//! What a function can ask its host.
+//! The operations that a function can ask its host for.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::Failure;
 
-/// An operation of the host; the numbers are the interface's.
+/// An operation of the host. The numbers are those of ABI v1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i32)]
 #[non_exhaustive]
 pub enum Op {
-    /// Writes a line to the execution's log.
+    /// Writes a line to the log of the execution.
     Log = 1,
-    /// Reads the attempt's start.
+    /// Reads the time when the attempt started.
     Now = 2,
-    /// Draws random bytes.
+    /// Reads random bytes.
     Random = 3,
-    /// Reads spans.
+    /// Reads one page of spans.
     Query = 4,
-    /// Hands in a draft.
+    /// Hands in the draft of a span.
     Emit = 5,
 }
 
-/// Whoever answers: the sandbox, or a closure in a test.
+/// Answers a function's calls: the sandbox, or a closure in a test.
 pub trait Host {
-    /// Asks for one operation.
+    /// Asks for one operation. `docs/wasm-abi.md` has the argument and the answer of each.
     ///
     /// # Errors
-    /// The host's refusal, code and message unchanged.
+    /// The host's refusal, with its code and message unchanged. `host_reply` if the answer cannot be read.
     fn call(&mut self, op: Op, argument: &Value) -> Result<Value, Failure>;
 }
 
@@ -37,37 +37,37 @@ impl<F: FnMut(Op, &Value) -> Result<Value, Failure>> Host for F {
     }
 }
 
-/// One page of a query.
+/// One page of the spans that a query finds.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Page {
-    /// The spans, as in an export.
+    /// The spans, in the form that they have in an export.
     pub spans: Vec<Value>,
-    /// Where the next page begins; `None` at the end.
+    /// The position where the next page begins; `None` if this is the last page.
     pub cursor: Option<String>,
 }
 
-/// The operations by name.
+/// A method for each operation.
 pub trait HostExt: Host {
-    /// Writes a line to the execution's log.
+    /// Writes a line to the log of the execution. `fields` is any JSON; null for none.
     ///
     /// # Errors
-    /// The host's refusal.
+    /// The host's refusal, such as `invalid_log`.
     fn log(&mut self, level: &str, message: &str, fields: Value) -> Result<(), Failure> {
         self.call(Op::Log, &json!({"level": level, "message": message, "fields": fields})).map(drop)
     }
 
-    /// The attempt's start, RFC 3339 in UTC: the same at every call.
+    /// The time when the attempt started, RFC 3339 in UTC. It is the same at every call.
     ///
     /// # Errors
-    /// The host's refusal.
+    /// The host's refusal. `host_reply` if the answer has no time.
     fn now(&mut self) -> Result<String, Failure> {
         text(&self.call(Op::Now, &Value::Null)?, "now")
     }
 
-    /// Random bytes, 1 to 1024, of a stream that a replay repeats.
+    /// The next random bytes, 1 to 1024. A replay of the execution gives the same bytes.
     ///
     /// # Errors
-    /// The host's refusal.
+    /// The host's refusal, such as `invalid_random`. `host_reply` if the answer is not hexadecimal.
     fn random(&mut self, bytes: usize) -> Result<Vec<u8>, Failure> {
         let hex = text(&self.call(Op::Random, &json!({"bytes": bytes}))?, "hex")?;
         let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
@@ -78,20 +78,22 @@ pub trait HostExt: Host {
         pairs.collect::<Option<Vec<_>>>().ok_or_else(|| reply("`hex` is not hexadecimal"))
     }
 
-    /// Reads a page of last versions of spans, as the request's owner may: members `tenant`, `id`, `entity_type`, `parent_id`,
-    /// `status`, `limit` (100 at most) and `cursor`, all optional.
+    /// Reads a page of the last versions of spans, with the rights of the request's owner. `query` is an object with the
+    /// members `tenant`, `id`, `entity_type`, `parent_id`, `status`, `limit` (100 at most) and `cursor`. All of them are
+    /// optional.
     ///
     /// # Errors
-    /// The host's refusal.
+    /// The host's refusal, such as `invalid_query`. `host_reply` if the answer is not a page.
     fn query(&mut self, query: &Value) -> Result<Page, Failure> {
         let page = self.call(Op::Query, query)?;
         Page::deserialize(page).map_err(|e| reply(&e.to_string()))
     }
 
-    /// Hands in a draft, an object of columns with `entity_type`; it is committed with the execution or not at all. The span's id.
+    /// Hands in the draft of a span and returns the id of the span. `draft` is an object of columns; `entity_type` is required.
+    /// The span is committed together with the execution, or not at all.
     ///
     /// # Errors
-    /// The host's refusal.
+    /// The host's refusal, such as `invalid_draft`. `host_reply` if the answer has no id.
     fn emit(&mut self, draft: &Value) -> Result<String, Failure> {
         text(&self.call(Op::Emit, draft)?, "id")
     }
@@ -100,7 +102,7 @@ pub trait HostExt: Host {
 impl<H: Host + ?Sized> HostExt for H {}
 
 fn reply(what: &str) -> Failure {
-    Failure::new("host_reply", format!("the host's answer is not what the interface says: {what}"))
+    Failure::new("host_reply", format!("the host's answer does not follow the interface: {what}"))
 }
 
 fn text(answer: &Value, name: &str) -> Result<String, Failure> {

@@ -1,39 +1,4 @@
-//! For authors of LogLine functions in Rust: a typed call in, a result out, and what the host can be asked.
-//!
-//! ```
-//! use logline_guest::{Call, Failure, Host, HostExt as _, json};
-//! use serde::{Deserialize, Serialize};
-//!
-//! #[derive(Deserialize)]
-//! struct Config {
-//!     rate: f64,
-//! }
-//!
-//! #[derive(Deserialize)]
-//! struct Input {
-//!     amount: f64,
-//! }
-//!
-//! #[derive(Serialize)]
-//! struct Output {
-//!     fee: f64,
-//! }
-//!
-//! fn fee(call: Call<Config, Input>, host: &mut dyn Host) -> Result<Output, Failure> {
-//!     if call.input.amount < 0.0 {
-//!         return Err(Failure::new("negative_amount", "amount is below zero: send what is to be paid"));
-//!     }
-//!     let fee = call.input.amount * call.config.rate;
-//!     host.emit(&json!({"entity_type": "fee", "content": {"fee": fee}}))?;
-//!     Ok(Output { fee })
-//! }
-//!
-//! logline_guest::export!(fee);
-//! # fn main() {}
-//! ```
-//!
-//! The crate is a `cdylib`, built for `wasm32-unknown-unknown`. Natively the same function is called by tests, with any closure as its
-//! host ([`answer`]). `docs/writing-functions.md` goes through it from the first line to the signed execution.
+#![doc = include_str!("../README.md")]
 
 #[cfg(target_arch = "wasm32")]
 #[doc(hidden)]
@@ -46,32 +11,32 @@ pub use serde_json::{Value, json};
 
 pub use host::{Host, HostExt, Op, Page};
 
-/// What a function is called with. `config` is the function span's `input` column, `input` the request's.
+/// The argument of a function.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Call<C = Value, I = Value> {
-    /// What the function's publisher has set; null where nothing.
+    /// The function span's `input` column, which the publisher has set. Null if it is absent.
     pub config: C,
-    /// What the request asks about; null where nothing.
+    /// The request's `input` column. Null if it is absent.
     pub input: I,
-    /// The function's own span: tenant, id, seq and `curr_hash`.
+    /// The function's own span: an object with `tenant`, `id`, `seq` and `curr_hash`. Null if the call does not have it.
     #[serde(default)]
     pub function: Value,
-    /// The request's id and the number of the attempt.
+    /// The request: an object with its `id` and the number of the `attempt`, from 1. Null if the call does not have it.
     #[serde(default)]
     pub request: Value,
 }
 
-/// Why a call has no result: the execution's `error`, its code behind `guest:`.
+/// Why a call has no result. It becomes the execution's `error`, and the code there has the prefix `guest:`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// Stable, for programs.
+    /// A stable code for programs, such as `negative_amount`.
     pub code: String,
-    /// What was wrong and what to do, for people.
+    /// A message for people: what is wrong and what to do.
     pub message: String,
 }
 
 impl Failure {
-    /// A failure with this code and message.
+    /// Makes a failure with this code and message.
     pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
         Self { code: code.into(), message: message.into() }
     }
@@ -85,10 +50,11 @@ impl std::fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// Answers one call, given as JSON, with `function`: what the sandbox does, for tests.
+/// Calls `function` with one call, given as JSON. Tests use it to do what the sandbox does.
 ///
 /// # Errors
-/// `invalid_call` where `config` or `input` is not what the function takes, with the path to it; what the function answers.
+/// `invalid_call` if `call` does not have the types that the function takes; the message has the path to the error.
+/// `invalid_output` if the output cannot be written as JSON. Otherwise the error that the function returned.
 pub fn answer<C: DeserializeOwned, I: DeserializeOwned, O: Serialize>(
     call: &[u8],
     host: &mut dyn Host,
@@ -99,18 +65,20 @@ pub fn answer<C: DeserializeOwned, I: DeserializeOwned, O: Serialize>(
     serde_json::to_value(output).map_err(|e| Failure::new("invalid_output", e.to_string()))
 }
 
-/// Reads what could not be read once more, for the path of the error: `input.amount: missing field …`. Keeping it costs each call.
+/// Reads a call again that could not be read, to find the path of the error: `input.amount: missing field …`. The first reading
+/// does not track the path, because that would make every call slower.
 fn told<T: DeserializeOwned>(call: &[u8]) -> Result<T, Failure> {
     let mut call = serde_json::Deserializer::from_slice(call);
     serde_path_to_error::deserialize(&mut call).map_err(|e| Failure::new("invalid_call", e.to_string()))
 }
 
-/// Makes a function of this crate the one that the sandbox runs: the exports `alloc` and `run` of ABI v1. Natively it does nothing.
+/// Exports a function as the one that the sandbox runs. It defines the exports `alloc` and `run` of ABI v1. In a native build
+/// it does nothing.
 #[macro_export]
 macro_rules! export {
     ($function:path) => {
         #[cfg(target_arch = "wasm32")]
-        #[allow(unsafe_code, reason = "the interface gives these symbols their names, and nothing else defines them")]
+        #[allow(unsafe_code, reason = "the interface requires these symbol names, and nothing else defines them")]
         const _: () = {
             #[unsafe(no_mangle)]
             extern "C" fn alloc(len: i32) -> i32 {

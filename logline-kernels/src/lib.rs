@@ -1,7 +1,4 @@
-//! The behaviours of LogLine as kernels, and their seeds.
-//!
-//! A host installs [`all`]: `Host::builder().install(logline_kernels::all())`. [`install`] seals the function spans of a set into the
-//! ledger once; Stage-0 then boots each kernel and loop from its signed span, where the manifest allows it.
+#![doc = include_str!("../README.md")]
 
 pub mod harness;
 mod replay;
@@ -19,8 +16,8 @@ pub use schedule::{Scheduler, SchedulerOptions, SchedulerReport};
 pub use seeds::{InstallError, Installed, install, install_one, parse_seeds};
 pub use worker::{Worker, WorkerOptions, WorkerReport};
 
-/// Everything of this crate: the kernel `run_code`, the loops `request_worker` and `observer_bot`, what checks functions before they are
-/// published, and the seeds of the three.
+/// Everything in this crate: the kernel `run_code`, the loops `request_worker` and `observer_bot`, the validator that checks
+/// functions before they are published, and the seeds of the kernel and the loops.
 #[must_use]
 pub fn all() -> KernelSet {
     KernelSet::new()

@@ -71,7 +71,7 @@ fn a_blob_that_is_not_there_or_not_what_it_says_does_not_run() {
         let done = execute(&host, false_one.id, json!(1)).await;
         let (code, message) = failure(&done);
         assert_eq!(code, "invalid_module");
-        assert!(message.contains("are not what it names"), "{message}");
+        assert!(message.contains("do not have this hash"), "{message}");
     });
 }
 

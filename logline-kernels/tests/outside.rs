@@ -380,6 +380,33 @@ fn a_call_that_is_dropped_a_cancelled_one_and_one_that_is_handed_back_end_as_unk
 }
 
 #[test]
+fn a_lost_attempt_of_a_kind_that_the_manifest_no_longer_allows_has_its_record_and_its_call_an_outcome() {
+    block_on(async {
+        let (site, service) = (Site::new().await, Arc::new(Service { dies_after: Once::at(Some(0)), ..Service::default() }));
+        let host = site.living(&service, Does::Calls(vec!["a"])).await;
+        let submitted = host.submit(request()).await.unwrap();
+        tokio::select! {
+            biased;
+            _ = host.run_request(TENANT, submitted.id) => panic!("it never answers"),
+            () = service.died.notified() => {}
+        }
+        let mut without = setup::manifest();
+        without.version = 2;
+        trust().publish(&site.ledger, &without, &key(ROOT), &SystemClock).await.unwrap();
+        site.pass_the_lease();
+        let other = Host::builder().ledger(site.ledger.clone()).trust(trust()).key(key(HOST)).clock(site.clock.clone());
+        let other = other.install(logline_kernels::all()).build().await.unwrap();
+        assert!(other.run_request(TENANT, submitted.id).await.is_err());
+        assert_eq!(site.check(&service).await, (1, vec!["unknown".to_owned()]));
+        let executions = site.spans("execution").await;
+        assert_eq!(executions.len(), 1, "every attempt has its record");
+        assert_eq!(executions[0].error.as_ref().unwrap()["code"], "lost");
+        let closed = site.ledger.find(&Scope::runtime(TENANT), TENANT, submitted.id).await.unwrap().unwrap();
+        assert_eq!(closed.error.as_ref().unwrap()["code"], "request_unknown");
+    });
+}
+
+#[test]
 fn calls_that_cannot_be_told_apart_or_recorded_are_refused_before_they_are_made() {
     block_on(async {
         for keys in [vec![""], vec!["a\nb"], vec!["a", "a"]] {

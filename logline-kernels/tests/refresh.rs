@@ -10,8 +10,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use logline_core::ledger::work::Rebuilt;
 use logline_core::ledger::{
-    ActiveKind, AppendOptions, AppendReceipt, Capability, Cursor, Ledger, LedgerError, LedgerExt as _, Page, Polled, Query, Signal,
-    Watch, WatchFrom, Work, WorkQueue,
+    ActiveKind, AppendOptions, AppendReceipt, Capability, Cursor, Ledger, LedgerError, LedgerExt as _, Page, Polled, Query,
+    Signal, Watch, WatchFrom, Work, WorkQueue,
 };
 use logline_core::request::{NotRunnable, Request};
 use logline_core::{Host, HostError, ManualClock, MemoryLedger, Scope, SignedSpan, SystemClock, Timestamp, VerifiedSpan, ids};
@@ -48,7 +48,14 @@ impl Ledger for Gated {
         self.0.ledger.get(scope, tenant, id).await
     }
 
-    async fn history(&self, scope: &Scope, tenant: &str, id: Uuid, seq: u32, limit: usize) -> Result<Vec<SignedSpan>, LedgerError> {
+    async fn history(
+        &self,
+        scope: &Scope,
+        tenant: &str,
+        id: Uuid,
+        seq: u32,
+        limit: usize,
+    ) -> Result<Vec<SignedSpan>, LedgerError> {
         self.0.ledger.history(scope, tenant, id, seq, limit).await
     }
 
@@ -115,7 +122,8 @@ impl WorkQueue for Gated {
 async fn site() -> (Gated, Arc<ManualClock>, Host) {
     let ledger = setup::ledger(&manifest()).await;
     let (is_held, go_on) = (Notify::new(), Notify::new());
-    let gated = Gated(Arc::new(Watched { ledger, reads: AtomicUsize::new(0), holds_next: AtomicBool::new(false), is_held, go_on }));
+    let gated =
+        Gated(Arc::new(Watched { ledger, reads: AtomicUsize::new(0), holds_next: AtomicBool::new(false), is_held, go_on }));
     let clock = Arc::new(ManualClock::new("2026-05-01T12:00:00Z".parse().unwrap()));
     let host = Host::builder().ledger(gated.clone()).trust(trust()).key(key(HOST)).clock(clock.clone());
     let host = host.install(logline_kernels::all()).sandbox(logline_wasm::WasmSandbox::new().unwrap()).build().await.unwrap();
@@ -156,7 +164,8 @@ fn callers_that_ask_at_once_share_a_refresh() {
         let first = host.clone();
         let first = tokio::spawn(async move { first.refresh().await });
         gated.0.is_held.notified().await;
-        let others: Vec<_> = (0..50).map(|_| host.clone()).map(|host| tokio::spawn(async move { host.refresh().await })).collect();
+        let others: Vec<_> =
+            (0..50).map(|_| host.clone()).map(|host| tokio::spawn(async move { host.refresh().await })).collect();
         for _ in 0..10 {
             tokio::task::yield_now().await;
         }

@@ -328,16 +328,16 @@ fn a_record_that_contradicts_itself_or_what_it_names_does_not_hold() {
             (forged(&ledger, &done, set("/worker", json!("00".repeat(32)))).await, "was claimed by its worker"),
             (
                 forged(&ledger, &done, set("/journal/now", json!("2020-01-01T00:00:00.000000Z"))).await,
-                "its clock stood at 2020-01-01",
+                "its journal has the time 2020-01-01",
             ),
             (
                 forged(&ledger, &done, set("/receipt/limits/fuel", json!(1_000_000_000_000_u64))).await,
                 "the most is 100000000000",
             ),
-            (forged(&ledger, &done, set("/receipt/fuel_used", json!(200_000_000))).await, "it was allowed 100000000"),
+            (forged(&ledger, &done, set("/receipt/fuel_used", json!(200_000_000))).await, "the limit was 100000000"),
             (forged(&ledger, &done, set("/receipt/abi", json!("wasm@2"))).await, "the function is for `wasm@1`"),
-            (forged(&ledger, &done, set(rows, row(&private))).await, "does not find for whoever asked"),
-            (forged(&ledger, &done, set(rows, row(&alert))).await, "does not find for whoever asked"),
+            (forged(&ledger, &done, set(rows, row(&private))).await, "does not find for the request's owner"),
+            (forged(&ledger, &done, set(rows, row(&alert))).await, "does not find for the request's owner"),
             (forged(&ledger, &done, set(rows, json!([row(&note)[0], row(&note)[0]]))).await, "twice"),
             (forged(&ledger, &done, set("/kernel", json!({"approved": true}))).await, "names no kernel"),
             (
@@ -346,7 +346,7 @@ fn a_record_that_contradicts_itself_or_what_it_names_does_not_hold() {
                         json!({"v": 1, "now": claimed.at.to_string(), "full_at": 1})
                 })
                 .await,
-                "because the journal was full, and it had room",
+                "because the journal was full, but it had room",
             ),
             (
                 forged(
@@ -355,7 +355,7 @@ fn a_record_that_contradicts_itself_or_what_it_names_does_not_hold() {
                     set("/journal/answers/0", json!({"call": 1, "error": {"code": "unavailable", "message": "no"}})),
                 )
                 .await,
-                "refused with `unavailable`, which no query is",
+                "refused with `unavailable`, which is not a valid refusal of a query",
             ),
             (
                 forged(&ledger, &done, |draft| draft.columns_mut().error = Some(json!({"code": "timeout"}))).await,
@@ -430,7 +430,7 @@ fn a_record_that_is_replaced_by_a_later_version_does_not_hold_and_is_not_returne
         let second = Draft::next_version(&done.span).output(json!({"paid": true})).stamp(&SystemClock, &SystemIds);
         ledger.append_one(&Scope::Operator, second.seal_local(&key(HOST)).unwrap()).await.unwrap();
         let said = denied(&ledger, done.span.id).await;
-        assert!(said.contains("stands for the one that was recorded"), "{said}");
+        assert!(said.contains("it was replaced by a later version"), "{said}");
         let again = host.execute(request).await.unwrap();
         assert_eq!(again.result, done.result, "whoever asks again gets what was recorded");
     });

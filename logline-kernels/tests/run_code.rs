@@ -85,7 +85,7 @@ fn a_function_signed_by_nobodys_publisher_does_not_run() {
             let done = execute(&host, id, json!(1)).await;
             let (code, message) = failure(&done);
             assert_eq!(code, "function_not_authorised");
-            assert!(message.contains("it takes publisher of tenant `acme`"), "{message}");
+            assert!(message.contains("the signer must be publisher of tenant `acme`"), "{message}");
             assert!(done.span.meta("receipt").is_none(), "no code ran");
         }
         let error = host.publish(function(&echo()), &key(STRANGER)).await.unwrap_err();

@@ -8,7 +8,9 @@ use std::time::Duration;
 use logline_core::ledger::{Ledger as _, Query};
 use logline_core::request::Request;
 use logline_core::roles::Role;
-use logline_core::{Clock as _, Draft, IdSource as _, MAX_INTEGER, MemoryLedger, Scope, Signer as _, SystemClock, SystemIds, ids};
+use logline_core::{
+    Clock as _, Draft, IdSource as _, MAX_INTEGER, MemoryLedger, Scope, Signer as _, SystemClock, SystemIds, ids,
+};
 use logline_kernels::{Worker, WorkerOptions};
 use serde_json::{Value, json};
 use setup::{HOST, TENANT, USER, block_on, echo, key, run_until, until};
@@ -61,9 +63,8 @@ async fn seal_all(ledger: &MemoryLedger, drafts: Vec<Draft>) -> Vec<Uuid> {
 #[test]
 fn requests_that_cannot_go_on_are_closed_or_never_offered_and_delay_nobody() {
     block_on(async {
-        let manifest = setup::manifest()
-            .allow_all(&logline_kernels::all())
-            .grant(key(MEMBER).public_key(), Role::Member, [TENANT]);
+        let manifest =
+            setup::manifest().allow_all(&logline_kernels::all()).grant(key(MEMBER).public_key(), Role::Member, [TENANT]);
         let ledger = setup::ledger(&manifest).await;
         let host = setup::host_as(&ledger, HOST).await;
         let function = setup::publish(&host, &echo()).await;
@@ -73,7 +74,8 @@ fn requests_that_cannot_go_on_are_closed_or_never_offered_and_delay_nobody() {
         }
         let asked = host.submit(Request::new(TENANT, USER, function, json!("mine")).priority(0)).await.unwrap();
         let worker = || Worker::new(WorkerOptions::default().poll(Duration::from_millis(5)).concurrency(4));
-        run_until(&host, worker(), until(&ledger, 1, |row| row.id == asked.id && row.status.as_deref() == Some("complete"))).await;
+        run_until(&host, worker(), until(&ledger, 1, |row| row.id == asked.id && row.status.as_deref() == Some("complete")))
+            .await;
 
         // What is left is closed without anybody's help.
         let open = async || {

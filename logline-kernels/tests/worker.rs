@@ -278,8 +278,8 @@ fn a_worker_that_died_loses_its_attempt_and_its_late_result() {
         let function = publish(&dead, &echo()).await;
         let lost = dead.submit(request(function)).await.unwrap();
         // It claimed, its lease ended, and it is not as dead as it seemed.
-        let look = ledger.take(10, None, Duration::ZERO).await.unwrap();
-        let claim = dead.claim(look.due.into_iter().next().unwrap(), look.now, Duration::ZERO).await.unwrap();
+        let polled = ledger.take(10, None, Duration::ZERO).await.unwrap();
+        let claim = dead.claim(polled.due.into_iter().next().unwrap(), polled.now, Duration::ZERO).await.unwrap();
         let (_, worked) = beside(&alive, options(), until(&ledger, &lost, &["complete"])).await;
         assert_eq!(worked.recorded, 1);
         let late = dead.finish(claim).await.unwrap_err();
@@ -297,9 +297,9 @@ fn a_request_whose_deadline_has_passed_or_whose_attempts_were_all_lost_is_dead()
         let late = host.submit(request(function).deadline("2020-01-01T00:00:00Z".parse().unwrap())).await.unwrap();
         let lost = host.submit(request(function).max_attempts(2)).await.unwrap();
         for _ in 0..2 {
-            let look = ledger.take(10, None, Duration::ZERO).await.unwrap();
-            let due = look.due.into_iter().find(|due| due.request.id == lost.id).unwrap();
-            host.claim(due, look.now, Duration::ZERO).await.unwrap();
+            let polled = ledger.take(10, None, Duration::ZERO).await.unwrap();
+            let due = polled.due.into_iter().find(|due| due.request.id == lost.id).unwrap();
+            host.claim(due, polled.now, Duration::ZERO).await.unwrap();
         }
         let test = async { (until(&ledger, &late, &["dead"]).await, until(&ledger, &lost, &["dead"]).await) };
         let ((late, lost), _) = beside(&host, options(), test).await;

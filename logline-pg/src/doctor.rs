@@ -6,8 +6,8 @@ use logline_core::ledger::LedgerError;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use crate::error::from_sqlx;
-use crate::{definitions, migrate};
 use crate::options::PgOptions;
+use crate::{definitions, migrate};
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,23 +1,4 @@
-//! The production ledger of LogLine: PostgreSQL with row-level security.
-//!
-//! ```no_run
-//! # async fn example() -> Result<(), logline_core::ledger::LedgerError> {
-//! use logline_core::Scope;
-//! use logline_core::ledger::{Ledger as _, Query};
-//! use logline_pg::{PgLedger, PgOptions, migrate};
-//!
-//! // Once, with a login that may create roles. `logline migrate` does the same.
-//! migrate(&PgOptions::new("postgres://dba@db.internal/ledger?sslmode=verify-full")?).await?;
-//! // In every host, with a login that has `logline_app`, `logline_runtime` or `logline_operator`.
-//! let ledger = PgLedger::connect(PgOptions::new("postgres://api@db.internal/ledger?sslmode=verify-full")?).await?;
-//! let page = ledger.scan(&Scope::user("acme", "alice"), &Query::timeline(), None).await?;
-//! # Ok(())
-//! # }
-//! ```
-//!
-//! Reads and appends take the role and the identity of their [`Scope`] until the transaction ends. `docs/postgres.md` describes
-//! roles, set-up and operation.
-
+#![doc = include_str!("../README.md")]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests may"))]
 
 mod admit;
@@ -51,8 +32,8 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-pub use doctor::{Finding, Severity, doctor};
 pub use definitions::definitions;
+pub use doctor::{Finding, Severity, doctor};
 pub use migrate::{Migrated, accept_definitions, create_roles, migrate, migrate_to_new_epoch};
 pub use options::PgOptions;
 pub use tail::Holder;

@@ -97,7 +97,8 @@ impl Action {
         match (written.emit, written.run, written.count) {
             (Some(columns), None, None) => Ok(Self::Emit { columns, key: written.key }),
             (None, Some(run), None) => {
-                let function = run.function.parse().map_err(|_| invalid(format!("`{}` is not a function's id", run.function)))?;
+                let function =
+                    run.function.parse().map_err(|_| invalid(format!("`{}` is not the id of a function", run.function)))?;
                 let due_at =
                     run.due_at.map(|text| text.parse().map_err(|e| invalid(format!("run.due_at: {e}")))).transpose()?;
                 if run.priority.is_some_and(|priority| priority > MAX_PRIORITY) {
@@ -129,7 +130,7 @@ impl Action {
         match value {
             Value::Null => Ok(Vec::new()),
             Value::Array(items) if items.len() > MAX_ACTIONS => {
-                Err(Failure::new("invalid_action", format!("the policy returned {} actions, the limit is {MAX_ACTIONS}", items.len())))
+                Err(Failure::new("invalid_action", format!("{} actions, the limit is {MAX_ACTIONS}", items.len())))
             }
             Value::Array(items) => items.iter().map(Self::of).collect(),
             _ => Err(Failure::new("invalid_action", "a policy must return a list of actions, or null")),

@@ -139,7 +139,7 @@ impl Service for PolicyAgent {
             let (pause, wakes) = tokio::select! {
                 biased;
                 () = &mut shutdown => return Ok(Box::new(agent.report)),
-                looked = agent.look() => match looked {
+                polled = agent.poll() => match polled {
                     Ok(has_more) => {
                         backoff = Backoff::default();
                         (if has_more { Duration::ZERO } else { jittered(host, options.poll) }, true)
@@ -246,7 +246,7 @@ struct Agent<'a> {
 
 impl Agent<'_> {
     /// Reads one page for every policy. Returns true if there is more to read now.
-    async fn look(&mut self) -> Result<bool, HostError> {
+    async fn poll(&mut self) -> Result<bool, HostError> {
         let policies = active::list(self.host, ActiveKind::Policy, self.read.as_ref()).await?;
         if policies.is_empty() {
             self.known.clear();
@@ -294,7 +294,7 @@ impl Agent<'_> {
 
     /// Suspends a policy whose decisions cannot be carried out, and records a violation.
     async fn suspend(&mut self, active: Active, read: &Read, error: &HostError) -> Result<Active, HostError> {
-        tracing::error!(policy = %active.span.id, tenant = active.span.tenant_id, %error, "the decisions of a policy could not be carried out");
+        tracing::error!(policy = %active.span.id, tenant = active.span.tenant_id, %error, "a policy could not be carried out");
         let failure = Failure::new("not_carried_out", error.to_string());
         if let Some((span, _)) = read.spans.first() {
             let cause = Cause { policy: &active.span, span, depth: 0, now: read.now };
@@ -442,7 +442,11 @@ impl Agent<'_> {
                     }
                 },
                 Err(damaged) => {
-                    tracing::error!(id = damaged.id, reason = damaged.reason, "a row is not a span: no policy sees it; run fsck");
+                    tracing::error!(
+                        id = damaged.id,
+                        reason = damaged.reason,
+                        "a row is not a span: no policy sees it; run fsck"
+                    );
                     None
                 }
             });

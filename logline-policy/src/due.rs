@@ -36,22 +36,22 @@ impl Kernel for PolicyDue {
     }
 
     async fn run(&self, request: &VerifiedSpan, context: &Context<'_>) -> Result<Effects, KernelError> {
-        Ok(match look(request, context).await? {
-            Looked::Decided(decided, drafts) => Effects::new(Ok(json!({"decided": decided}))).emitted(drafts),
-            Looked::Failed(failure) => Effects::new(Err(failure)),
+        Ok(match decide_again(request, context).await? {
+            Again::Decided(decided, drafts) => Effects::new(Ok(json!({"decided": decided}))).emitted(drafts),
+            Again::Failed(failure) => Effects::new(Err(failure)),
         })
     }
 }
 
 /// The result of deciding about the span again.
-enum Looked {
+enum Again {
     /// What was decided, and the spans to write.
     Decided(&'static str, Vec<Draft>),
     /// The policy cannot decide.
     Failed(Failure),
 }
 
-async fn look(request: &VerifiedSpan, context: &Context<'_>) -> Result<Looked, KernelError> {
+async fn decide_again(request: &VerifiedSpan, context: &Context<'_>) -> Result<Again, KernelError> {
     let (tenant, authorities) = (&request.tenant_id, &context.trusted.authorities);
     let known = context.function.filter(|span| span.entity_type == "policy").cloned();
     let found = match (known, request.parent_id) {
@@ -62,17 +62,17 @@ async fn look(request: &VerifiedSpan, context: &Context<'_>) -> Result<Looked, K
     };
     let Some(policy_span) = found.filter(|span| span.entity_type == "policy") else {
         let message = "the policy does not exist, or its last version does not verify: run fsck";
-        return Ok(Looked::Failed(Failure::new("policy_not_found", message)));
+        return Ok(Again::Failed(Failure::new("policy_not_found", message)));
     };
     if policy_span.status.as_deref() != Some("active") {
-        return Ok(Looked::Decided("the policy is not active", Vec::new()));
+        return Ok(Again::Decided("the policy is not active", Vec::new()));
     }
     if let Err(error) = authorities.check(&policy_span) {
-        return Ok(Looked::Failed(Failure::new("policy_not_authorised", error.to_string())));
+        return Ok(Again::Failed(Failure::new("policy_not_authorised", error.to_string())));
     }
     let policy = match Policy::of(&policy_span) {
         Ok(policy) => policy,
-        Err(failure) => return Ok(Looked::Failed(failure)),
+        Err(failure) => return Ok(Again::Failed(failure)),
     };
     let subject = request.related_to.first().copied();
     let span = match subject {
@@ -80,10 +80,10 @@ async fn look(request: &VerifiedSpan, context: &Context<'_>) -> Result<Looked, K
         None => None,
     };
     let Some(span) = span.and_then(|span| span.verify(&mut Verifier::new()).ok()) else {
-        return Ok(Looked::Decided("the span is gone", Vec::new()));
+        return Ok(Again::Decided("the span is gone", Vec::new()));
     };
     if !policy.concerns(&span.entity_type) {
-        return Ok(Looked::Decided("the policy is not about such spans", Vec::new()));
+        return Ok(Again::Decided("the policy is not about such spans", Vec::new()));
     }
     let now = context.attempt.started;
     // INVARIANT: only a host can have written this depth, because only hosts may make such requests.
@@ -103,7 +103,7 @@ async fn look(request: &VerifiedSpan, context: &Context<'_>) -> Result<Looked, K
             said = "later";
             Ok(vec![cause.later(due)])
         }
-        Ok(Decision::Pass) => return Ok(Looked::Decided("pass", Vec::new())),
+        Ok(Decision::Pass) => return Ok(Again::Decided("pass", Vec::new())),
         Err(failure) => Err(failure),
     };
     let effects = decided.unwrap_or_else(|failure| {
@@ -118,5 +118,5 @@ async fn look(request: &VerifiedSpan, context: &Context<'_>) -> Result<Looked, K
             drafts.push(effect.draft);
         }
     }
-    Ok(Looked::Decided(said, drafts))
+    Ok(Again::Decided(said, drafts))
 }

@@ -1,6 +1,4 @@
-//! Policies: spans that decide what follows from other spans, in CEL or in WebAssembly.
-//!
-//! A host installs [`all`]: `Host::builder().install(logline_policy::all())`. `docs/policies.md` is the specification.
+#![doc = include_str!("../README.md")]
 
 mod action;
 mod agent;

@@ -1,7 +1,7 @@
 //! A whole fleet in one thread of virtual time: hosts that crash at any call of the ledger, a ledger that is slow, fails before or after
 //! it did what it was asked, and is away for ten seconds; clocks that are minutes apart. What happens follows from a seed alone.
 //!
-//! `LOGLINE_SIMULATION_SEED=7 cargo test -p logline-kernels --test simulation` repeats one seed, `LOGLINE_SIMULATION_SEEDS=10000` runs so
+//! `LOGLINE_SIMULATION_SEED=7 cargo test -p logline-policy --test simulation` repeats one seed, `LOGLINE_SIMULATION_SEEDS=10000` runs so
 //! many (`cargo xtask simulate`).
 #![allow(
     clippy::unwrap_used,
@@ -650,7 +650,7 @@ fn run_all(test: &str, usual: u64, policies: bool) -> (usize, Counted) {
     let failed = failed.into_inner().unwrap();
     for (seed, error) in &failed {
         eprintln!(
-            "seed {seed}: {error}\n  repeat it: LOGLINE_SIMULATION_SEED={seed} cargo test -p logline-kernels --test simulation {test}"
+            "seed {seed}: {error}\n  repeat it: LOGLINE_SIMULATION_SEED={seed} cargo test -p logline-policy --test simulation {test}"
         );
     }
     assert!(failed.is_empty(), "{} of {} seeds failed", failed.len(), seeds.len());

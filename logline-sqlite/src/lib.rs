@@ -1,30 +1,4 @@
-//! The embedded durable ledger of LogLine: one SQLite file.
-//!
-//! ```
-//! # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
-//! use logline_core::ledger::LedgerExt as _;
-//! use logline_core::{Draft, KeyPair, Scope, SystemClock, SystemIds};
-//! use logline_sqlite::SqliteLedger;
-//!
-//! let folder = tempfile::tempdir()?;
-//! let ledger = SqliteLedger::open(folder.path().join("notes.ledger"))?;
-//! let note = Draft::new("note")
-//!     .tenant("acme")
-//!     .owner("alice")
-//!     .who("user:alice")
-//!     .this("note.meeting")
-//!     .stamp(&SystemClock, &SystemIds)
-//!     .seal_local(&KeyPair::generate()?)?;
-//! ledger.append_one(&Scope::user("acme", "alice"), note).await?;
-//! # Ok::<(), Box<dyn std::error::Error>>(())
-//! # })?;
-//! # Ok::<(), Box<dyn std::error::Error>>(())
-//! ```
-//!
-//! It uses a write-ahead log with `synchronous=FULL` by default: when an append returns, it is on the disk. One writer thread
-//! commits concurrent appends in groups. Readers do not wait for it, and other processes may write too. `docs/sqlite.md` has
-//! the details.
-
+#![doc = include_str!("../README.md")]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests may"))]
 
 mod error;

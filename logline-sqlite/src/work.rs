@@ -55,7 +55,7 @@ pub(crate) fn now() -> Timestamp {
 }
 
 /// Updates the tables for a new row.
-pub(crate) fn place(connection: &Connection, span: &SignedSpan, now: Timestamp) -> Result<(), LedgerError> {
+pub(crate) fn update(connection: &Connection, span: &SignedSpan, now: Timestamp) -> Result<(), LedgerError> {
     match Activity::of(span) {
         Activity::Never => {}
         Activity::Inactive => return deactivate(connection, span),
@@ -137,12 +137,12 @@ pub(crate) fn used(connection: &Connection, day: &str, tenant: &str, key: &str) 
 pub(crate) fn take(connection: &Connection, limit: usize, after: &str, hold: Duration) -> Result<Polled, LedgerError> {
     let behaviour = if hold.is_zero() { TransactionBehavior::Deferred } else { TransactionBehavior::Immediate };
     let transaction = Transaction::new_unchecked(connection, behaviour).map_err(from_sqlite)?;
-    let look = look(&transaction, limit, after, hold)?;
+    let polled = poll(&transaction, limit, after, hold)?;
     transaction.commit().map_err(from_sqlite)?;
-    Ok(look)
+    Ok(polled)
 }
 
-fn look(connection: &Connection, limit: usize, after: &str, hold: Duration) -> Result<Polled, LedgerError> {
+fn poll(connection: &Connection, limit: usize, after: &str, hold: Duration) -> Result<Polled, LedgerError> {
     let found = within(connection, limit, after)?;
     if !hold.is_zero() {
         let until = now().saturating_add(hold).unix_micros();
@@ -264,7 +264,7 @@ pub(crate) fn rebuild(connection: &Connection) -> Result<Rebuilt, LedgerError> {
     let mut rows = select.query([]).map_err(from_sqlite)?;
     while let Some(found) = rows.next().map_err(from_sqlite)? {
         if let Ok(span) = row::decode(found, Order::Append)?.0.span {
-            place(connection, &span, now)?;
+            update(connection, &span, now)?;
             uses.add(&span, &[], |_| Ok(0))?;
         }
     }

@@ -180,7 +180,7 @@ fn append_batch(connection: &Connection, append: &Append) -> Result<Vec<AppendRe
     let mut store = |span: &VerifiedSpan, row: &EncodedRow, receipt: &AppendReceipt| -> Result<(), LedgerError> {
         if receipt.outcome == Outcome::Appended {
             row.insert(span, &mut insert)?;
-            work::place(connection, span, now)?;
+            work::update(connection, span, now)?;
         }
         Ok(())
     };

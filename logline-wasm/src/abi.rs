@@ -149,8 +149,8 @@ pub(crate) async fn ask(state: &CallState, op: i32, argument: Value) -> wasmtime
     answer.map(Ok).unwrap_or_else(|| Err(end("closed", "the host no longer answers")))
 }
 
-/// Refuses a call without asking the host. Charging fuel starts a new slice for the guest, so the guest lets others run first, as
-/// it does when the host is asked.
+/// Refuses a call without asking the host. Charging fuel starts a new slice for the guest, so the guest lets others run first,
+/// as it does when the host is asked.
 pub(crate) async fn refused<T, E: From<Failure>>(failure: Failure) -> Result<T, E> {
     tokio::task::yield_now().await;
     Err(failure.into())

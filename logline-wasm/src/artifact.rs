@@ -1,14 +1,14 @@
 //! Machine code that was compiled elsewhere. This is the only file of a host with `unsafe`.
 //!
-//! Machine code that is loaded runs with all rights of this process. So it is loaded only as an [`Artifact`], which comes from two
-//! sources: a [`Sealed`] file with a valid MAC by the host's key, or the answer of the host's own compiler.
+//! Machine code that is loaded runs with all rights of this process. So it is loaded only as an [`Artifact`], which comes from
+//! two sources: a [`Sealed`] file with a valid MAC by the host's key, or the answer of the host's own compiler.
 #![allow(unsafe_code, reason = "wasmtime cannot check machine code; this module checks its source")]
 
 use logline_core::Hash;
 use wasmtime::{Engine, Module};
 
-/// A key for the MACs of cached machine code. Keep it secret: anybody who has it and can write to the cache folder can run code in
-/// this process.
+/// A key for the MACs of cached machine code. Keep it secret: anybody who has it and can write to the cache folder can run code
+/// in this process.
 #[derive(Clone)]
 pub struct CacheKey([u8; 32]);
 
@@ -71,8 +71,8 @@ impl<'a> Artifact<'a> {
     /// # Errors
     /// If it was compiled for another engine.
     pub(crate) fn load(&self, engine: &Engine) -> wasmtime::Result<Module> {
-        // SAFETY: the bytes have not changed since wasmtime's `precompile_module` or `serialize` made them in this process, in an
-        // earlier process with the same key (the MAC is valid), or in the compiler that this process started.
+        // SAFETY: the bytes have not changed since wasmtime's `precompile_module` or `serialize` made them in this process, in
+        // an earlier process with the same key (the MAC is valid), or in the compiler that this process started.
         unsafe { Module::deserialize(engine, self.0) }
     }
 

@@ -12,6 +12,6 @@ pub(crate) const MAX_MEMORY: usize = 64 << 20;
 /// The most elements that a table can have.
 pub(crate) const MAX_TABLE: usize = 10_000;
 
-/// Fuel charged for the argument of a host call, and again for its answer, besides one unit per byte. The guest must pay for the
-/// work that it causes on the host.
+/// Fuel charged for the argument of a host call, and again for its answer, besides one unit per byte. The guest must pay for
+/// the work that it causes on the host.
 pub(crate) const HOST_MESSAGE_FUEL: u64 = 200;

@@ -11,7 +11,7 @@ use crate::compiled::Compiled;
 /// The result of compiling a module. A refusal is kept as well, so that the same code is not compiled twice.
 pub(crate) type Verdict = Result<Arc<Compiled>, Failure>;
 
-/// The most modules, whatever their size. Each takes several memory mappings, and a process may have 65,530 of them by default.
+/// The most modules, whatever their size. Each takes several memory mappings, and Linux allows a process 65,530 by default.
 const MAX_MODULES: usize = 4096;
 
 /// Bytes that are counted for each entry: for a module besides its machine code, for a refusal alone.
@@ -23,8 +23,8 @@ const MAX_VERSIONS: usize = 4 * MAX_MODULES;
 /// One entry may have at most this fraction (1/4) of the bytes of the cache.
 const LARGEST: usize = 4;
 
-/// Verdicts by the hash of the code, bounded in number and bytes. If the cache is full, the tenant that takes the most loses the
-/// verdict that was not used for the longest time. So one tenant does not evict the modules of the others.
+/// Verdicts by the hash of the code, bounded in number and bytes. If the cache is full, the tenant that takes the most loses
+/// the verdict that was not used for the longest time. So one tenant does not evict the modules of the others.
 pub(crate) struct Cache {
     max_bytes: usize,
     inner: Mutex<Inner>,

@@ -27,7 +27,8 @@ impl Drop for Metered {
     }
 }
 
-/// Calls `run` of a new instance with `argument`. The instance is dropped at the end of the call, and only then `permit` is given back.
+/// Calls `run` of a new instance with `argument`. The instance is dropped at the end of the call, and only then `permit` is
+/// given back.
 pub(crate) async fn call(
     engine: Engine,
     module: Arc<Compiled>,
@@ -102,14 +103,14 @@ fn failure(error: &wasmtime::Error, state: &CallState) -> Failure {
             "fuel_exhausted",
             format!("the function used up its {} units of fuel: it loops, or needs a higher limits.fuel", limits.fuel),
         ),
-        Some(Trap::StackOverflow) => Failure::new("stack_overflow", "the function's nested calls need more than 512 KiB of stack"),
+        Some(Trap::StackOverflow) => Failure::new("stack_overflow", "the function's calls need more than 512 KiB of stack"),
         Some(trap) => match *denied {
             // A guest that does not get memory usually traps.
             Some("memory") => Failure::new(
                 "memory_limit",
-                format!("the function asked for more than {} bytes of memory and then trapped: {trap}", limits.memory_bytes),
+                format!("the function asked for more than {} bytes of memory and trapped: {trap}", limits.memory_bytes),
             ),
-            Some(what) => Failure::new("memory_limit", format!("the function asked for a larger {what} and then trapped: {trap}")),
+            Some(what) => Failure::new("memory_limit", format!("the function asked for a larger {what} and trapped: {trap}")),
             None => Failure::new("trap", format!("the function trapped: {trap}")),
         },
         None if denied.is_some() => Failure::new(

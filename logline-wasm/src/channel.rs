@@ -17,7 +17,8 @@ pub(crate) struct Question {
     pub(crate) reply: oneshot::Sender<Answer>,
 }
 
-/// Shared by the guest and the caller of the run. The caller can read the resources used even if the call was stopped from outside.
+/// Shared by the guest and the caller of the run. The caller can read the resources used even if the call was stopped from
+/// outside.
 #[derive(Default)]
 pub(crate) struct HostChannel {
     pub(crate) fuel: AtomicU64,

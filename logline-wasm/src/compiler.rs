@@ -1,5 +1,5 @@
-//! Compiling in a process of its own, under limits of the operating system. If a module makes the compiler crash or use too much,
-//! the host is not affected.
+//! Compiling in a process of its own, under limits of the operating system. If a module makes the compiler crash or use too
+//! much, the host is not affected.
 
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
@@ -15,8 +15,8 @@ use crate::engine;
 use crate::kind::Kind;
 use crate::scan::{self, Scan, invalid};
 
-/// The program `logline-wasm-compiler`, and the memory and processor time that it may use for one module. It accepts larger and more
-/// complex modules than the host compiles in its own process.
+/// The program `logline-wasm-compiler`, and the memory and processor time that it may use for one module. It accepts larger and
+/// more complex modules than the host compiles in its own process.
 #[derive(Debug, Clone)]
 pub struct Compiler {
     program: PathBuf,
@@ -35,8 +35,8 @@ const OWN_ENDS: [Signal; 3] = [Signal::XCPU, Signal::ABORT, Signal::SEGV];
 const MAX_ANSWER: u64 = 512 << 20;
 
 impl Compiler {
-    /// Uses the program at this path. It must be `logline-wasm-compiler` of this version of the crate, or a program whose `main` is
-    /// [`compiler_main`].
+    /// Uses the program at this path. It must be `logline-wasm-compiler` of this version of the crate, or a program whose
+    /// `main` is [`compiler_main`].
     pub fn new(program: impl Into<PathBuf>) -> Self {
         Self { program: program.into(), arguments: Vec::new(), memory_bytes: 2 << 30, cpu_seconds: 20 }
     }
@@ -65,7 +65,10 @@ impl Compiler {
     /// Compiles a module or component and returns its machine code.
     pub(crate) fn compile(&self, binary: &[u8]) -> Result<Vec<u8>, Failure> {
         let unable = |e: io::Error| {
-            Failure::new("compiler_failed", format!("the compiler `{}` failed: {e}; check the program, then retry", self.program.display()))
+            Failure::new(
+                "compiler_failed",
+                format!("the compiler `{}` failed: {e}; check the program, then retry", self.program.display()),
+            )
         };
         let mut child = Command::new(&self.program)
             .args(&self.arguments)
@@ -77,8 +80,8 @@ impl Compiler {
             .spawn()
             .map_err(unable)?;
         let (input, output, errors) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        // The compiler reads its whole input before it writes, so neither process blocks on a full pipe. If the compiler ends early,
-        // this write fails, and the exit status says why.
+        // The compiler reads its whole input before it writes, so neither process blocks on a full pipe. If the compiler ends
+        // early, this write fails, and the exit status says why.
         let _ = input.map(|mut input| input.write_all(binary));
         let mut answer = Vec::new();
         let read = output.map_or(Ok(0), |output| output.take(MAX_ANSWER).read_to_end(&mut answer));

@@ -1,5 +1,5 @@
-//! Functions as components of the world `logline:kernel/kernel@1.0.0` (`wit/kernel.wit`). The host, the limits and the JSON documents
-//! are those of ABI v1, but the functions of the interface are typed.
+//! Functions as components of the world `logline:kernel/kernel@1.0.0` (`wit/kernel.wit`). The host, the limits and the JSON
+//! documents are those of ABI v1, but the functions of the interface are typed.
 
 use logline_core::Failure;
 use logline_core::canonical;
@@ -55,7 +55,8 @@ impl Kernel {
     /// `invalid_module` if the component imports anything besides the world's imports, or does not export `run`.
     pub(crate) fn new(linker: &Linker<CallState>, component: &Component) -> Result<Self, Failure> {
         let pre = linker.instantiate_pre(component).map_err(|e| invalid(format!("{e:#}")))?;
-        let run = component.get_export_index(None, RUN).ok_or_else(|| invalid(format!("the component does not export `{RUN}`")))?;
+        let run =
+            component.get_export_index(None, RUN).ok_or_else(|| invalid(format!("the component does not export `{RUN}`")))?;
         Ok(Self { pre, run })
     }
 
@@ -65,8 +66,8 @@ impl Kernel {
     /// Among others `invalid_module` if the export `run` has another type than the world declares.
     pub(crate) async fn run(&self, store: &mut Store<CallState>, argument: &[u8]) -> wasmtime::Result<(Vec<u8>, bool)> {
         let limits = &store.data().limits;
-        // The most bytes that one call may move out of the guest, to the host or as its result. A longer text traps. A text that is
-        // above its limit but within this bound gets the error of that limit.
+        // The most bytes that one call may move out of the guest, to the host or as its result. A longer text traps. A text
+        // that is above its limit but within this bound gets the error of that limit.
         let most = limits.host_call_bytes.max(limits.output_bytes).saturating_add(SLACK);
         store.set_hostcall_fuel(most);
         let instance = self.pre.instantiate_async(&mut *store).await?;

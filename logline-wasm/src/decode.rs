@@ -21,7 +21,9 @@ pub(crate) fn decode(kind: Kind, code: &str, max_bytes: usize) -> Result<Vec<u8>
     let (named, code) = match code.strip_prefix(HASH).map(|rest| rest.split_once(char::is_whitespace)) {
         None => (None, code),
         Some(Some((hash, code))) => {
-            let hash = hash.parse::<Hash>().map_err(|e| invalid(format!("code begins with `{HASH}`, but no hash follows: {e}")))?;
+            let hash = hash
+                .parse::<Hash>()
+                .map_err(|e| invalid(format!("code begins with `{HASH}`, but no valid hash follows: {e}")))?;
             (Some(hash), code.trim_start())
         }
         Some(None) => return Err(invalid(format!("code begins with `{HASH}`: a hash, white space and base64 must follow"))),
@@ -32,8 +34,8 @@ pub(crate) fn decode(kind: Kind, code: &str, max_bytes: usize) -> Result<Vec<u8>
     } else {
         STANDARD.decode(code).map_err(|e| {
             invalid(format!(
-                "code is neither WebAssembly text (it would begin with `(` or `;;`) nor base64 of a binary, with or without \
-                 `{HASH}` and its hash before: {e}"
+                "code is neither WebAssembly text (which begins with `(` or `;;`) nor base64 of a binary (`{HASH}` and its \
+                 hash may come first): {e}"
             ))
         })?
     };

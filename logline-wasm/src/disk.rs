@@ -1,7 +1,7 @@
 //! A cache of machine code in files, so that modules need not be compiled again after a restart.
 //!
-//! A file holds a MAC and machine code ([`Sealed`]). A file with an invalid MAC (a flipped bit, code for another engine, a file from
-//! somebody else) is not loaded. It is overwritten when the module has been compiled again.
+//! A file holds a MAC and machine code ([`Sealed`]). A file with an invalid MAC (a flipped bit, code for another engine, a file
+//! from somebody else) is not loaded. It is overwritten when the module has been compiled again.
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};
@@ -58,7 +58,7 @@ impl Disk {
         // The file is read once. The MAC and the code come from the same bytes, so a later change of the file has no effect.
         let sealed = read(&path).ok()??;
         let Some(artifact) = Sealed::open(&self.key, &self.engine, code, &sealed) else {
-            tracing::warn!(path = %path.display(), "cached machine code was not written by this host for this engine: compiling again");
+            tracing::warn!(path = %path.display(), "cached machine code is not from this host and engine: compiling again");
             return None;
         };
         let loaded = load(artifact);

@@ -18,8 +18,8 @@ pub(crate) fn name() -> String {
     format!("wasmtime {VERSION}")
 }
 
-/// A hash of everything that a module's output and fuel depend on: engine, version, and the settings below. The machine is not part
-/// of it, because a module computes the same on every machine.
+/// A hash of everything that a module's output and fuel depend on: engine, version, and the settings below. The machine is not
+/// part of it, because a module computes the same on every machine.
 pub(crate) fn hash(runtime: &str, scan: Scan) -> Hash {
     let settings = json!({
         "engine": "wasmtime",
@@ -40,8 +40,8 @@ pub(crate) fn hash(runtime: &str, scan: Scan) -> Hash {
     Hash::of(&canonical::to_vec(&settings))
 }
 
-/// The settings that decide which modules are accepted, and which machine code they become. An engine that only compiles has the
-/// same settings.
+/// The settings that decide which modules are accepted, and which machine code they become. An engine that only compiles has
+/// the same settings.
 pub(crate) fn compiling() -> Config {
     let mut config = Config::new();
     config
@@ -50,8 +50,8 @@ pub(crate) fn compiling() -> Config {
         .max_wasm_stack(STACK)
         .async_stack_size(1 << 20)
         .consume_fuel(true)
-        // Memory is initialised by code, which is bounded and uses fuel. A memory image would be as large as the distance between two
-        // segments, and would hold a file descriptor.
+        // Memory is initialised by code, which is bounded and uses fuel. A memory image would be as large as the distance
+        // between two segments, and would hold a file descriptor.
         .memory_init_cow(false)
         // A module computes the same on every machine.
         .cranelift_nan_canonicalization(true)
@@ -125,7 +125,8 @@ mod tests {
         ] {
             assert_eq!(accepts(module), wanted, "{name}");
         }
-        // INVARIANT: the hash changes if one of the settings changes. Otherwise receipts of an older version would pass for this one's.
+        // INVARIANT: the hash changes if one of the settings changes. Otherwise receipts of an older version would pass for
+        // this one's.
         assert_eq!(
             hash(crate::RUNTIME, Scan::Cost).to_string(),
             "86a4bc66e17038475200b78d7925d10a338633283aaf0c38d5fad08ddd9aba85"

@@ -1,7 +1,4 @@
-//! The sandbox of LogLine. It runs the functions of tenants, which are WebAssembly modules, in wasmtime and enforces their limits.
-//!
-//! A function's span has `runtime = "wasm@1"`. Its `code` is WebAssembly text or the base64 of a binary. The function sees its
-//! argument and the host's answers to its calls, and nothing else. `docs/wasm-abi.md` specifies the interface byte by byte.
+#![doc = include_str!("../README.md")]
 
 mod abi;
 mod artifact;
@@ -51,8 +48,8 @@ use threads::Threads;
 /// The value of a function's `runtime` column that this sandbox runs.
 pub const RUNTIME: &str = "wasm@1";
 
-/// The text for the `code` column of a function whose module is `binary`: `blake3:` with the hash of the binary, a line feed, and
-/// the binary in base64.
+/// The text for the `code` column of a function whose module is `binary`: `blake3:` with the hash of the binary, a line feed,
+/// and the binary in base64.
 #[must_use]
 pub fn encode_binary(binary: &[u8]) -> String {
     decode::encode(binary)
@@ -76,8 +73,8 @@ pub struct SetupError(String);
 /// Runs WebAssembly guests by ABI v1. It needs a tokio runtime with time enabled. One sandbox serves any number of concurrent
 /// calls.
 ///
-/// A guest starts on its caller's thread. When it has computed for some tens of microseconds, it moves to a thread of the sandbox.
-/// So a short call needs no change of threads, and a long call does not block its caller's thread.
+/// A guest starts on its caller's thread. When it has computed for some tens of microseconds, it moves to a thread of the
+/// sandbox. So a short call needs no change of threads, and a long call does not block its caller's thread.
 pub struct WasmSandbox {
     inner: Arc<Inner>,
 }
@@ -136,17 +133,18 @@ impl WasmSandbox {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Checks whether `code` can be run for `tenant` within `limits`. The code is compiled and kept for the first call. It does not
-    /// run, so a start function that fails, or initial data that do not fit, are found only by the first call.
+    /// Checks whether `code` can be run for `tenant` within `limits`. The code is compiled and kept for the first call. It does
+    /// not run, so a start function that fails, or initial data that do not fit, are found only by the first call.
     ///
     /// # Errors
-    /// Those of a call whose code cannot be compiled: `invalid_module` and `module_limit`, where the message says what to change,
-    /// `compile_timeout`, `compile_limit`, `compiler_failed`, `closed` and `internal`.
+    /// Those of a call whose code cannot be compiled: `invalid_module` and `module_limit`, where the message says what to
+    /// change, `compile_timeout`, `compile_limit`, `compiler_failed`, `closed` and `internal`.
     pub async fn check(&self, tenant: &str, code: &str, limits: &Limits) -> Result<(), Failure> {
         self.inner.check(Kind::Core, Job::new(tenant, code, &Value::Null, limits)).await
     }
 
-    /// A sandbox for components that shares the engine, permits, threads and caches of this one. Register it with the host as well.
+    /// A sandbox for components that shares the engine, permits, threads and caches of this one. Register it with the host as
+    /// well.
     #[cfg(feature = "component-model")]
     #[must_use]
     pub fn components(&self) -> ComponentSandbox {

@@ -27,7 +27,8 @@ use crate::options::WasmOptions;
 use crate::scan::{Scan, invalid, scan};
 use crate::state::CallState;
 
-/// How long a caller waits until a module is compiled, including the wait for its turn. The lease of a host allows for this time.
+/// How long a caller waits until a module is compiled, including the wait for its turn. The lease of a host allows for this
+/// time.
 const COMPILE_TIME: Duration = Duration::from_secs(30);
 
 /// The largest binary that is compiled in the host's own process, bytes.
@@ -118,8 +119,8 @@ impl Modules {
         })
     }
 
-    /// The module in a job's code, from the cache or compiled now. `hash` is the hash of the code. `turns` lets its tenant compile one
-    /// module at a time.
+    /// The module in a job's code, from the cache or compiled now. `hash` is the hash of the code. `turns` lets its tenant
+    /// compile one module at a time.
     pub(crate) async fn get(
         &self,
         kind: Kind,
@@ -143,13 +144,14 @@ impl Modules {
         }
         let (maker, code, tenant) = (Arc::clone(&self.maker), job.code.to_owned(), Arc::<str>::from(job.tenant));
         let (done, compiled) = oneshot::channel();
-        // INVARIANT: the compilation, not its caller, holds the turn and keeps the result. If a caller gives up, no further compilation
-        // starts too early, and the result is not lost.
+        // INVARIANT: the compilation, not its caller, holds the turn and keeps the result. If a caller gives up, no further
+        // compilation starts too early, and the result is not lost.
         self.pool.spawn(move || {
             let made = catch_unwind(AssertUnwindSafe(|| maker.make(kind, &code, &hash, max_bytes)));
             let verdict = made
                 .unwrap_or_else(|_| Err(Failure::new("internal", "the compiler failed: see the host's log, and report it")));
-            // No other failure is kept: a module above one tenant's limits may be within another's, and other failures may not repeat.
+            // No other failure is kept: a module above one tenant's limits may be within another's, and other failures may not
+            // repeat.
             if !verdict.as_ref().is_err_and(|failure| !KEPT.contains(&failure.code.as_str())) {
                 maker.cache.insert(hash, &tenant, verdict.clone());
             }

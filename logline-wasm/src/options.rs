@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use crate::artifact::CacheKey;
 use crate::compiler::Compiler;
 
-/// The options of a [`WasmSandbox`](crate::WasmSandbox). The defaults suit a host with a few cores and a few gigabytes of memory.
+/// The options of a [`WasmSandbox`](crate::WasmSandbox). The defaults suit a host with a few cores and a few gigabytes of
+/// memory.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct WasmOptions {
@@ -41,24 +42,24 @@ impl WasmOptions {
         self
     }
 
-    /// Sets the number of threads for guests that compute for long, 1 to 256. The same number of threads compiles modules. Default:
-    /// one for each core.
+    /// Sets the number of threads for guests that compute for long, 1 to 256. The same number of threads compiles modules.
+    /// Default: one for each core.
     #[must_use]
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads.clamp(1, 256);
         self
     }
 
-    /// Sets how many bytes of machine code are kept in memory. If there are more, the tenant with the most bytes loses the module that
-    /// was not used for the longest time. A module of more than a quarter of `bytes` is not kept. Default 256 MiB.
+    /// Sets how many bytes of machine code are kept in memory. If there are more, the tenant with the most bytes loses the
+    /// module that was not used for the longest time. A module of more than a quarter of `bytes` is not kept. Default 256 MiB.
     #[must_use]
     pub fn compiled_bytes(mut self, bytes: usize) -> Self {
         self.compiled_bytes = bytes;
         self
     }
 
-    /// Also keeps machine code in files in this folder, so that modules need not be compiled again after a restart. Code from a file
-    /// runs with all rights of this process, so a file is loaded only if its MAC by `key` is valid.
+    /// Also keeps machine code in files in this folder, so that modules need not be compiled again after a restart. Code from a
+    /// file runs with all rights of this process, so a file is loaded only if its MAC by `key` is valid.
     #[must_use]
     pub fn disk(mut self, folder: impl Into<PathBuf>, key: CacheKey) -> Self {
         self.disk = Some((folder.into(), key));

@@ -1,8 +1,8 @@
-//! What a module must keep to before the compiler sees it.
+//! Rules that a module must follow before the compiler gets it.
 //!
-//! The compiler's time and memory grow faster than the module: a function of 11 KiB, 500 locals that change in 250 nested blocks, takes
-//! it ten seconds, and the time grows with the square. So functions are weighed before. `tests/bombs.rs` compiles the worst that
-//! pass; `docs/threat-model.md` has what they cost.
+//! The compiler's time and memory grow faster than the size of the module. A function of 11 KiB with 500 locals that change in
+//! 250 nested blocks takes ten seconds, and the time grows with the square. So the cost of each function is estimated first.
+//! `tests/bombs.rs` compiles the most expensive modules that pass, and `docs/threat-model.md` says what they cost.
 
 use logline_core::Failure;
 use serde_json::{Value, json};
@@ -13,66 +13,68 @@ use wasmparser::{
 
 use crate::bounds::{HOST_CALL, MAX_MEMORY, MAX_TABLE, MODULE};
 
-/// Locals of one function.
+/// The most locals of one function, with its parameters and results.
 const MAX_LOCALS: u64 = 500;
 
-/// Bytes of one function's body.
+/// The largest body of one function, bytes.
 const MAX_BODY: usize = 64 << 10;
 
-/// Functions of one module.
+/// The most functions of one module.
 const MAX_FUNCTIONS: u32 = 10_000;
 
-/// Parameters and results of one function or block type: the compiler makes values of them wherever the type is used.
+/// The most parameters and results of one type. The compiler makes values for them wherever a function or block has the type.
 const MAX_PARAMS: usize = 32;
 const MAX_RESULTS: usize = 8;
 
-/// Types of one module: the compiler makes a way to the host for each.
+/// The most types of one module. The compiler makes code for calls to the host for each type.
 const MAX_TYPES: u32 = 1_000;
 
-/// Of one module, what its beginning consists of: globals, segments of data and elements; functions in all elements; instructions of
-/// constant expressions. The compiler makes one function of them.
+/// The limits of a module's initialisation, which the compiler makes into one function: globals and segments of data and
+/// elements together; functions in all elements; instructions in all constant expressions.
 const MAX_SEGMENTS: u64 = 1_000;
 const MAX_ELEMENTS: u64 = 10_000;
 const MAX_CONSTANTS: u64 = 20_000;
 
-/// Of one function, the product of its locals and the places where its control flow meets: the compiler may have a value of each local
-/// at each of them. The most involved of the guests here comes to 12,400.
+/// For one function, the limit of its locals times the places where its control flow meets. The compiler may need a value of
+/// each local at each of these places. The most complex guest in this repository has 12,400.
 const MAX_MEETINGS: u64 = 40_000;
 
-/// Of one function, the product of what its blocks take and leave and the places where control flow meets: the compiler keeps a variable
-/// of each, with a row of all places before it.
+/// For one function, the limit of the parameters and results of its blocks times the places where its control flow meets. The
+/// compiler keeps a variable for each of these values, and a list of all earlier places with it.
 const MAX_BLOCK_VALUES: u64 = 2_000_000;
 
-/// Of one module, the sum of the squares of that product: with it the compiler's time grows.
+/// For one module, the limit of the sum of the squares of the products that `MAX_MEETINGS` limits. The compiler's time grows
+/// with this sum.
 const MAX_MEETINGS_SQUARED: u64 = 5 * MAX_MEETINGS * MAX_MEETINGS;
 
-/// Of one module, the sum over its functions of locals times instructions.
+/// For one module, the limit of the sum of locals times instructions over its functions, plus a tenth of the products
+/// that `MAX_BLOCK_VALUES` limits.
 const MAX_VALUES: u64 = 20_000_000;
 
-/// Instances of modules in a component: the guest's own and what its toolchain puts beside it.
+/// The most instances of modules in a component: that of the guest, and those that its toolchain adds.
 #[cfg(feature = "component-model")]
 pub(crate) const MAX_CORE_INSTANCES: u32 = 4;
 
-/// Bytes of a component besides its modules: types, imports and how they are put together.
+/// The most bytes of a component besides its modules: types, imports and links between them.
 #[cfg(feature = "component-model")]
 const MAX_COMPONENT: usize = 64 << 10;
 
-/// Counted as locals in every function: what the compiler keeps besides.
+/// Added to the locals of every function, for values that the compiler keeps for itself.
 const OWN_LOCALS: u64 = 8;
 
-/// Bytes of a page of memory.
+/// The size of a page of memory, bytes.
 const PAGE: u64 = 64 << 10;
 
-/// How much a module is held to.
+/// Which rules a module must follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scan {
-    /// To its interface: the operating system limits what compiling it costs.
+    /// The rules of the interface. The operating system limits the cost of compiling.
     Structure,
-    /// To what compiling it may cost this process as well.
+    /// Also the rules that limit the cost of compiling, because this process compiles the module.
     Cost,
 }
 
-/// The limits that decide which modules are refused.
+/// The limits that decide which modules are refused, for the hash of the engine. Null if only the interface is checked.
 pub(crate) fn limits(scan: Scan) -> Value {
     match scan {
         Scan::Structure => Value::Null,
@@ -91,10 +93,10 @@ fn malformed(error: wasmparser::BinaryReaderError) -> Failure {
     invalid(error.to_string())
 }
 
-/// Refuses what would cost the compiler too much, and every import but the one there is.
+/// Refuses a module that breaks the rules of `scan`, and every import besides `logline.host_call`.
 pub(crate) fn scan(binary: &[u8], scan: Scan) -> Result<(), Failure> {
     let (mut weight, mut start) = (Weight::default(), Start::default());
-    // What is imported within a component is checked when it is linked.
+    // The imports of a component are checked when it is linked.
     let is_component = binary.get(6) == Some(&1);
     #[cfg(feature = "component-model")]
     let (mut beside, mut modules) = (binary.len(), 0);
@@ -104,20 +106,20 @@ pub(crate) fn scan(binary: &[u8], scan: Scan) -> Result<(), Failure> {
             Payload::ModuleSection { unchecked_range, .. } => {
                 modules += 1;
                 if modules > MAX_CORE_INSTANCES {
-                    return Err(invalid(format!("a component has more than {MAX_CORE_INSTANCES} modules within")));
+                    return Err(invalid(format!("the component contains more than {MAX_CORE_INSTANCES} modules")));
                 }
                 beside -= unchecked_range.len().min(beside);
             }
-            // Between components the compiler makes functions of its own.
+            // For calls between components the compiler makes functions of its own.
             #[cfg(feature = "component-model")]
-            Payload::ComponentSection { .. } => return Err(invalid("a component has components within: compose it into one")),
+            Payload::ComponentSection { .. } => return Err(invalid("the component contains other components: compose them")),
             Payload::ImportSection(imports) if !is_component => {
                 for import in imports.into_imports() {
                     let import = import.map_err(malformed)?;
                     let known = (import.module, import.name) == (MODULE, HOST_CALL);
                     if !known || !matches!(import.ty, TypeRef::Func(_)) {
                         return Err(invalid(format!(
-                            "it imports `{}.{}`: the only import there is is the function `{}.{}`",
+                            "the module imports `{}.{}`: the only import it may have is the function `{}.{}`",
                             import.module, import.name, MODULE, HOST_CALL
                         )));
                     }
@@ -133,7 +135,7 @@ pub(crate) fn scan(binary: &[u8], scan: Scan) -> Result<(), Failure> {
                     within("table", "elements", table.map_err(malformed)?.ty.initial, MAX_TABLE)?;
                 }
             }
-            // A module, within a component or by itself.
+            // A module begins, alone or in a component.
             Payload::Version { .. } => weight.begin(),
             Payload::FunctionSection(functions) if scan == Scan::Cost => {
                 for ty in functions {
@@ -142,7 +144,7 @@ pub(crate) fn scan(binary: &[u8], scan: Scan) -> Result<(), Failure> {
             }
             Payload::TypeSection(types) if scan == Scan::Cost => {
                 if types.count() > MAX_TYPES {
-                    return Err(invalid(format!("it has {} types, the limit is {MAX_TYPES}", types.count())));
+                    return Err(invalid(format!("the module has {} types, the limit is {MAX_TYPES}", types.count())));
                 }
                 for ty in types.into_iter_err_on_gc_types() {
                     let ty = ty.map_err(malformed)?;
@@ -173,20 +175,20 @@ pub(crate) fn scan(binary: &[u8], scan: Scan) -> Result<(), Failure> {
     }
     #[cfg(feature = "component-model")]
     if is_component && beside > MAX_COMPONENT {
-        return Err(invalid(format!("it has {beside} bytes besides its modules, the limit is {MAX_COMPONENT}")));
+        return Err(invalid(format!("the component has {beside} bytes besides its modules, the limit is {MAX_COMPONENT}")));
     }
     Ok(())
 }
 
-/// Refuses what no call could have, from the start.
+/// Refuses a memory or table whose initial size is larger than any call may have.
 fn within(what: &str, unit: &str, initial: u64, max: usize) -> Result<(), Failure> {
     if initial <= max as u64 {
         return Ok(());
     }
-    Err(invalid(format!("its {what} begins with {initial} {unit}, the most is {max}")))
+    Err(invalid(format!("its {what} starts with {initial} {unit}, the limit is {max}")))
 }
 
-/// What an instance begins with, of which the compiler makes one function.
+/// The initialisation of an instance so far, which the compiler makes into one function.
 #[derive(Default)]
 struct Start {
     segments: u64,
@@ -195,7 +197,7 @@ struct Start {
 }
 
 impl Start {
-    /// A global, or a segment with so many elements.
+    /// Adds a global, or a segment with this many elements. `expression` is its initial value or offset.
     fn segment(&mut self, expression: Option<ConstExpr<'_>>, elements: u64) -> Result<(), Failure> {
         self.segments += 1;
         self.elements += elements;
@@ -208,7 +210,9 @@ impl Start {
             ("instructions in constant expressions", self.constants, MAX_CONSTANTS),
         ] {
             if found > most {
-                return Err(invalid(format!("it has more than {most} {what}: join them, or fill memory and table in code")));
+                return Err(invalid(format!(
+                    "the module has more than {most} {what}: join them, or fill memory and tables in code"
+                )));
             }
         }
         Ok(())
@@ -251,12 +255,14 @@ fn offset_of_data(kind: DataKind<'_>) -> Option<ConstExpr<'_>> {
     }
 }
 
-/// What compiling the functions so far will cost.
+/// The estimated cost of compiling the functions so far.
 #[derive(Default)]
 struct Weight {
-    /// Parameters and results of each type, and the type of each function, of this module.
+    /// The numbers of parameters and results of each type of this module.
     types: Vec<(u64, u64)>,
+    /// The type of each function of this module.
     declared: Vec<u32>,
+    /// The functions of this module so far. `functions` counts those of all modules of a component.
     bodies: usize,
     functions: u32,
     meetings_squared: u64,
@@ -270,7 +276,7 @@ impl Weight {
         self.bodies = 0;
     }
 
-    /// Parameters and results of a type; the validator refuses what is none.
+    /// The numbers of parameters and results of a type. Both are 0 if there is no such type, which the validator refuses later.
     fn of_type(&self, ty: u32) -> (u64, u64) {
         self.types.get(ty as usize).copied().unwrap_or_default()
     }
@@ -279,13 +285,13 @@ impl Weight {
         self.functions += 1;
         let n = self.functions;
         if n > MAX_FUNCTIONS {
-            return Err(invalid(format!("it has more than {MAX_FUNCTIONS} functions")));
+            return Err(invalid(format!("the module has more than {MAX_FUNCTIONS} functions")));
         }
         let bytes = body.range().len();
         if bytes > MAX_BODY {
             return Err(invalid(format!("function {n} has {bytes} bytes, the limit is {MAX_BODY}: split it")));
         }
-        // Parameters are locals as well, and so is what is returned at the end.
+        // Parameters and results count as locals.
         let own = self.declared.get(self.bodies).map(|ty| self.of_type(*ty)).unwrap_or_default();
         self.bodies += 1;
         let mut locals = own.0 + own.1;
@@ -313,11 +319,11 @@ impl Weight {
         }
         if block_values * meeting > MAX_BLOCK_VALUES {
             return Err(invalid(format!(
-                "the blocks of function {n} take and leave {block_values} values, at {meeting} places where control flow meets; the limit \
-                 of their product is {MAX_BLOCK_VALUES}: split it"
+                "the blocks of function {n} have {block_values} parameters and results, at {meeting} places where control flow \
+                 meets; the limit of their product is {MAX_BLOCK_VALUES}: split it"
             )));
         }
-        // No overflow: a body of 64 KiB has at most as many instructions.
+        // This cannot overflow: a body of 64 KiB has at most 65,536 instructions.
         let meetings = (locals + OWN_LOCALS) * meeting;
         if meetings > MAX_MEETINGS {
             return Err(invalid(format!(
@@ -328,19 +334,19 @@ impl Weight {
         self.meetings_squared += meetings * meetings;
         self.values += (locals + OWN_LOCALS) * instructions + block_values * meeting / 10;
         if self.meetings_squared > MAX_MEETINGS_SQUARED || self.values > MAX_VALUES {
-            return Err(invalid("all functions together are too involved to be compiled here: make the module smaller"));
+            return Err(invalid("the functions together are too complex to compile here: make the module smaller"));
         }
         Ok(())
     }
 }
 
-/// How many places an instruction makes at which control flow meets, in the module or in what the compiler makes of it.
+/// How many places an instruction adds where control flow meets, in the module or in the machine code.
 fn meetings(operator: &Operator<'_>) -> u64 {
     match operator {
         Operator::Block { .. }
         | Operator::Loop { .. }
         | Operator::If { .. }
-        // A look into a table that is filled lazily, and calls of the engine.
+        // These read a table that is filled lazily, or call the engine.
         | Operator::CallIndirect { .. }
         | Operator::TableGet { .. }
         | Operator::TableSet { .. }

@@ -94,7 +94,7 @@ fn a_time_limit_that_ends_while_the_host_is_asked_ends_the_call() {
 }
 
 #[test]
-fn a_caller_that_gives_up_frees_its_place() {
+fn a_caller_that_gives_up_frees_its_permit() {
     block_on(async {
         // One place: the next call runs only when the one before is gone.
         let sandbox = WasmSandbox::with(WasmOptions::new().calls(1)).unwrap();
@@ -114,7 +114,7 @@ fn a_caller_that_gives_up_frees_its_place() {
 }
 
 #[test]
-fn one_tenant_cannot_take_every_place() {
+fn one_tenant_cannot_take_every_permit() {
     block_on(async {
         let sandbox = WasmSandbox::with(WasmOptions::new().calls(4)).unwrap();
         let share = Share { calls: 3, ..Share::default() };
@@ -293,13 +293,13 @@ fn a_check_tells_what_a_call_would_come_to_and_what_to_do() {
         for (code, told) in [
             (
                 echo().replace("(memory (export \"memory\") 2", "(memory (export \"memory\") 1025"),
-                "begins with 67174400 bytes, the most is 67108864",
+                "starts with 67174400 bytes, the limit is 67108864",
             ),
             (
                 echo().replace("(global $next", "(table 20000 funcref) (global $next"),
-                "begins with 20000 elements, the most is 10000",
+                "starts with 20000 elements, the limit is 10000",
             ),
-            (echo().replace("\"logline\"", "\"env\""), "it imports `env.host_call`"),
+            (echo().replace("\"logline\"", "\"env\""), "the module imports `env.host_call`"),
             (echo().replace("\"run\"", "\"main\""), "run"),
             ("(component)".to_owned(), "wasm-component@1"),
             ("(modul)".to_owned(), "expected"),

@@ -174,7 +174,7 @@ fn what_others_have_put_in_the_cache_neither_blocks_nor_is_followed() {
         // Where others may write, they may as well remove what is kept.
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
         let error = WasmSandbox::with(WasmOptions::new().disk(folder.path(), CacheKey::derive(&[1; 32]))).err().unwrap();
-        assert!(error.to_string().contains("others may write"), "{error}");
+        assert!(error.to_string().contains("no other user may write"), "{error}");
     });
 }
 

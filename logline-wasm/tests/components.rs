@@ -198,8 +198,8 @@ fn what_is_no_component_of_this_world_is_refused() {
         let wrong = r#"(component (core module $m (func (export "run"))) (core instance $i (instantiate $m)) (alias core export $i "run" (core func $f)) (func (export "run") (canon lift (core func $f))))"#;
         for (code, reason) in [
             (wasi, "wasi:cli/environment"),
-            (nested, "components within"),
-            (wrong, "not of the world's type"),
+            (nested, "contains other components"),
+            (wrong, "does not have the type of the world"),
             ("(component)", "does not export `run`"),
             (echo().as_str(), "publish it with runtime `wasm@1`"),
         ] {

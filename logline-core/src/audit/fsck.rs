@@ -1,4 +1,4 @@
-//! The audit: every row of a ledger re-hashed, re-verified, re-linked and held to the authorities, in constant memory.
+//! The audit: checks hash, signature, link and signer of every row of a ledger, in constant memory.
 
 use std::io::BufRead;
 
@@ -13,15 +13,15 @@ use crate::span::seal::VerifyError;
 use crate::trust::{Authorities, NotAuthorised};
 use crate::value::hex::{Hash, PublicKey};
 
-/// What to hold a ledger to.
+/// What a ledger is checked against.
 #[derive(Default)]
 #[non_exhaustive]
 pub struct Audit<'a> {
-    /// The authorities; without them signatures are checked, and who was allowed to sign is not.
+    /// The authorities. If `None`, signatures are checked, but not whether the signer was allowed to sign.
     pub authorities: Option<&'a Authorities>,
-    /// A sidecar of an earlier export: every head in it must still be there.
+    /// A sidecar of an earlier export. Every head in it must still be in the ledger.
     pub against: Option<&'a mut (dyn BufRead + Send)>,
-    /// The key that must have signed the sidecar; any where absent.
+    /// The key that must have signed the sidecar. If `None`, any key may have signed it.
     pub sidecar_key: Option<PublicKey>,
 }
 
@@ -47,50 +47,50 @@ pub enum ProblemKind {
     /// It cannot be read as a span.
     #[error("damaged: {0}")]
     Damaged(String),
-    /// Its content, hash or signature does not hold.
+    /// Its content, hash or signature is invalid.
     #[error(transparent)]
     Verify(#[from] VerifyError),
     /// Versions are missing before it.
     #[error("versions {from} to {to} before it are missing")]
     Gap {
-        /// The first missing.
+        /// The `seq` of the first missing version.
         from: u32,
-        /// The last missing.
+        /// The `seq` of the last missing version.
         to: u32,
     },
     /// Another row has the same version.
     #[error("a second row with this version: the chain was forked")]
     Fork,
-    /// It does not follow the version before it.
+    /// Its `prev_hash` is not the hash of the version before it.
     #[error("prev_hash is {claimed}, the version before it hashes to {stored}")]
     Link {
         /// `prev_hash` of the row, or `absent`.
         claimed: String,
-        /// `curr_hash` of the version before.
+        /// `curr_hash` of the version before it.
         stored: Hash,
     },
-    /// It is the first version there, but claims a predecessor.
-    #[error("it follows a version that is missing: prev_hash is {claimed}, but this is the first version there")]
+    /// It is the first version in the ledger, but it names a version before it.
+    #[error("it follows a version that is missing: prev_hash is {claimed}, but this is the first version in the ledger")]
     MissingPredecessor {
         /// `prev_hash` of the row.
         claimed: Hash,
     },
-    /// It changes what versions keep.
+    /// It changes a column that must be the same in all versions.
     #[error("`{column}` differs from the version before it")]
     ChangedIdentity {
-        /// The column.
+        /// The column that changed: `owner_id` or `entity_type`.
         column: &'static str,
     },
-    /// Its signer may not sign such a span.
+    /// Its signer may not sign a span of this type.
     #[error(transparent)]
     NotAuthorised(Box<NotAuthorised>),
-    /// A head that the sidecar names is not there.
+    /// A head that the sidecar names is not in the ledger.
     #[error("the sidecar names this version with hash {expected}, and it is not there: a tail or an id was removed")]
     Removed {
         /// `curr_hash` in the sidecar.
         expected: Hash,
     },
-    /// A head that the sidecar names is there with another hash.
+    /// A head that the sidecar names has another hash in the ledger.
     #[error("the sidecar names this version with hash {expected}, the row has {found}: it was replaced")]
     Replaced {
         /// `curr_hash` in the sidecar.
@@ -100,15 +100,15 @@ pub enum ProblemKind {
     },
 }
 
-/// What an audit says while it runs.
+/// What an audit reports while it runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// A bad row.
+    /// A problem was found.
     Problem(Problem),
-    /// So many rows have been checked.
+    /// A page of rows was checked.
     Progress {
-        /// Rows.
+        /// Rows checked so far.
         rows: u64,
     },
 }
@@ -123,25 +123,25 @@ pub struct Report {
     pub chains: u64,
     /// Problems found.
     pub problems: u64,
-    /// Whether authority was checked. If not, it has not passed: nobody looked.
+    /// Whether it was checked that each signer was allowed to sign. False is not a pass: it was not checked.
     pub authority_checked: bool,
-    /// Heads of the sidecar that were looked for; `None` where there was no sidecar.
+    /// Heads of the sidecar that were checked; `None` if there was no sidecar.
     pub heads_checked: Option<u64>,
-    /// Who signed the sidecar.
+    /// The key that signed the sidecar; `None` if there was no sidecar.
     pub sidecar_key: Option<PublicKey>,
-    /// Whether that was held against a key the caller named. If not, anybody may have made the sidecar.
+    /// Whether that key was compared with the key that the caller named. If false, anybody may have made the sidecar.
     pub sidecar_key_checked: bool,
 }
 
 impl Report {
-    /// Whether everything that was checked holds.
+    /// Whether no problem was found in what was checked.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.problems == 0
     }
 }
 
-/// The audit could not be carried out to the end.
+/// Why an audit could not be completed.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum FsckError {
@@ -156,11 +156,11 @@ pub enum FsckError {
 /// Rows between two progress events, and the size of a page.
 const PAGE: usize = 500;
 
-/// Audits every row of `ledger`. Each problem and the progress go to `on_event` as they are found; memory does not grow with
-/// the ledger. Dropping the future stops the audit.
+/// Audits every row of `ledger`. It passes each problem and the progress to `on_event` at once. Memory does not grow with the
+/// ledger. Dropping the future stops the audit.
 ///
 /// # Errors
-/// Where the ledger or the sidecar cannot be read. Bad rows are no error: they are reported and counted.
+/// If the ledger or the sidecar cannot be read. A bad row is not an error: it is reported and counted.
 pub async fn fsck(
     ledger: &dyn Ledger,
     audit: Audit<'_>,
@@ -200,11 +200,11 @@ pub async fn fsck(
     Ok(checker.report)
 }
 
-/// What the next row is compared with.
+/// The last row, with which the next row is compared.
 struct Previous {
     tenant_id: String,
     id: String,
-    /// `None` where the row could not be read: its successor's link cannot be checked.
+    /// `None` if the row could not be read: the link of the next row cannot be checked then.
     span: Option<SignedSpan>,
 }
 
@@ -255,14 +255,14 @@ impl Checker<'_> {
         self.previous = Some(Previous { tenant_id, id, span: Some(span) });
     }
 
-    /// Counts a chain where one begins, and says whether it does.
+    /// Counts a chain if the row begins one, and returns whether it does.
     fn begin(&mut self, tenant_id: &str, id: &str) -> bool {
         let is_first = !self.previous.as_ref().is_some_and(|p| p.tenant_id == tenant_id && p.id == id);
         self.report.chains += u64::from(is_first);
         is_first
     }
 
-    /// What is wrong with the row's place in its chain.
+    /// What is wrong with the row's link to the version before it.
     fn link(&self, span: &SignedSpan, is_first: bool) -> Vec<ProblemKind> {
         if is_first {
             return span.prev_hash.map(|claimed| ProblemKind::MissingPredecessor { claimed }).into_iter().collect();
@@ -290,7 +290,7 @@ impl Checker<'_> {
     }
 }
 
-/// The sidecar's heads, merged with the scan: both are in the order of (tenant, id, seq).
+/// The sidecar's heads, read in step with the scan: both are in the order of (tenant, id, seq).
 struct Heads<'a> {
     reader: SidecarReader<'a>,
     next: Option<SidecarHead>,
@@ -304,11 +304,11 @@ impl<'a> Heads<'a> {
         Ok(Self { reader, next, checked: 0 })
     }
 
-    /// Compares the heads up to `row`'s key.
+    /// Compares the heads up to the key of `row`.
     fn pass(&mut self, row: &Row, checker: &mut Checker<'_>) -> Result<(), SidecarError> {
         let (tenant, id, seq) = match &row.span {
             Ok(span) => (span.tenant_id.as_str(), span.id.to_string(), u64::from(span.seq)),
-            // The row is reported as damaged; the head it may have been is not missing.
+            // The row is reported as damaged. A head with its key is not reported as missing as well.
             Err(damaged) => (damaged.tenant_id.as_str(), damaged.id.clone(), damaged.seq.parse().unwrap_or(0)),
         };
         while let Some(head) = &self.next {

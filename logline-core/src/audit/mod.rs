@@ -1,4 +1,4 @@
-//! Checking a ledger, and moving it: `fsck`, export and import.
+//! Checks and copies ledgers: `fsck`, export and import.
 
 pub mod fsck;
 pub mod ndjson;

@@ -103,9 +103,9 @@ macro_rules! work_queue_suite {
         $crate::conformance_suite! { @tests $open, $block_on,
             working::a_request_is_claimable_until_somebody_claims_it,
             working::a_request_that_ends_leaves_the_queue,
-            working::a_look_tells_the_last_version_of_the_function,
+            working::a_poll_tells_the_last_version_of_the_function,
             working::what_is_taken_is_held_for_a_while,
-            working::a_look_reads_a_few_large_requests_and_every_small_one,
+            working::a_poll_reads_a_few_large_requests_and_every_small_one,
             working::an_arrival_wakes_whoever_waits,
             working::the_queue_changes_with_the_batch_or_not_at_all,
             working::a_request_is_claimable_when_it_is_due,
@@ -118,7 +118,7 @@ macro_rules! work_queue_suite {
             working::only_what_is_stored_uses_quota,
             working::a_claim_uses_the_ledgers_day,
             working::what_an_attempt_has_used_counts_when_it_ends,
-            working::schedules_and_policies_stand_until_their_last_version_says_otherwise,
+            working::schedules_and_policies_are_active_until_their_last_version_says_otherwise,
             working::a_rebuild_finds_what_was_there,
         }
     };

@@ -41,10 +41,10 @@ async fn open<Q: WorkQueue>(queue: &Q, draft: Draft) -> VerifiedSpan {
 
 async fn claimable<Q: WorkQueue>(queue: &Q, limit: usize, after: Option<&str>) -> Vec<Work> {
     let found = queue.claimable(limit, after).await.or_fail("claimable");
-    let look = queue.take(limit, after, Duration::ZERO).await.or_fail("take");
-    let due: Vec<_> = look.due.iter().map(|due| Work::of(&due.request)).collect();
+    let polled = queue.take(limit, after, Duration::ZERO).await.or_fail("take");
+    let due: Vec<_> = polled.due.iter().map(|due| Work::of(&due.request)).collect();
     same(&due, &found, "take and claimable must find the same requests");
-    for due in look.due {
+    for due in polled.due {
         hold(queue.is_due(&Work::of(&due.request)).await.or_fail("is due"), "a request that was found must be due");
         due.request.check(&mut Verifier::new()).or_fail("verify the row that was found");
     }
@@ -91,7 +91,7 @@ pub async fn a_request_that_ends_leaves_the_queue<Q: WorkQueue>(queue: &Q) {
 }
 
 /// A poll returns the hash of the function's last version, so that a worker reads the function only if it has changed.
-pub async fn a_look_tells_the_last_version_of_the_function<Q: WorkQueue>(queue: &Q) {
+pub async fn a_poll_tells_the_last_version_of_the_function<Q: WorkQueue>(queue: &Q) {
     let function = |tenant: &str| note(7).tenant(tenant).owner("publisher");
     // The same id in another tenant is another function.
     append(queue, seal(function(OTHER))).await;
@@ -119,8 +119,8 @@ pub async fn what_is_taken_is_held_for_a_while<Q: WorkQueue>(queue: &Q) {
         spans.insert(open(queue, request(if n < 4 { TENANT } else { OTHER }, n)).await.id);
     }
     let take = async |limit| {
-        let look = queue.take(limit, None, HOUR).await.or_fail("take");
-        look.due.into_iter().map(|due| due.request).collect::<Vec<_>>()
+        let polled = queue.take(limit, None, HOUR).await.or_fail("take");
+        polled.due.into_iter().map(|due| due.request).collect::<Vec<_>>()
     };
     // Three workers poll one after the other. No two of them get the same request, and tenants take turns.
     let [first, second, third] = [take(2).await, take(3).await, take(10).await];
@@ -142,7 +142,7 @@ pub async fn what_is_taken_is_held_for_a_while<Q: WorkQueue>(queue: &Q) {
 }
 
 /// A poll returns large requests up to some megabytes only, but every small request.
-pub async fn a_look_reads_a_few_large_requests_and_every_small_one<Q: WorkQueue>(queue: &Q) {
+pub async fn a_poll_reads_a_few_large_requests_and_every_small_one<Q: WorkQueue>(queue: &Q) {
     // Large by weight: each request has 8000 small objects.
     let large = serde_json::Value::Array(vec![json!({"": 0}); 8000]);
     for n in 0..72 {
@@ -151,8 +151,8 @@ pub async fn a_look_reads_a_few_large_requests_and_every_small_one<Q: WorkQueue>
     for n in 72..80 {
         open(queue, request(OTHER, n)).await;
     }
-    let look = queue.take(MAX_CLAIMABLE, None, Duration::ZERO).await.or_fail("take");
-    let of = |tenant: &str| look.due.iter().filter(|due| due.request.tenant_id == tenant).count();
+    let polled = queue.take(MAX_CLAIMABLE, None, Duration::ZERO).await.or_fail("take");
+    let of = |tenant: &str| polled.due.iter().filter(|due| due.request.tenant_id == tenant).count();
     same(&of(OTHER), &8, "small requests in the poll");
     hold((20..70).contains(&of(TENANT)), "the poll must have some large requests, but not all");
     same(&claimable_without_rows(queue).await, &80, "requests that are due, without their rows");
@@ -490,7 +490,7 @@ pub async fn what_an_attempt_has_used_counts_when_it_ends<Q: WorkQueue>(queue: &
 
 /// The queue lists the functions with status `scheduled` and the policies with status `active` of all tenants, page by page.
 /// The last version of each decides.
-pub async fn schedules_and_policies_stand_until_their_last_version_says_otherwise<Q: WorkQueue>(queue: &Q) {
+pub async fn schedules_and_policies_are_active_until_their_last_version_says_otherwise<Q: WorkQueue>(queue: &Q) {
     let of = |tenant: &str, n: u128, entity_type: &str, status: &str| {
         Draft::new(entity_type).id(id(n)).tenant(tenant).owner(USER).who("user:alice").this("trial").at(at(n)).status(status)
     };

@@ -1,12 +1,12 @@
-//! The contract of a kernel: a behaviour that decides and writes nothing.
+//! The contract of a kernel: it reads and decides, and the host writes.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde_json::Value;
-use thiserror::Error;
 use uuid::Uuid;
 
+use crate::contract::kernel_error::KernelError;
 use crate::contract::outside::Outside;
 use crate::contract::sandbox::Sandbox;
 use crate::ledger::scope::Scope;
@@ -22,15 +22,16 @@ use crate::value::failure::Failure;
 use crate::value::hex::PublicKey;
 use crate::value::timestamp::Timestamp;
 
-/// The value of a kernel's `runtime` column: code of this process, named by the span's `code` as `name@version`.
+/// The value of a kernel's `runtime` column. The code is part of this process. The span's `code` column names it as
+/// `name@version`.
 pub const NATIVE_RUNTIME: &str = "native@1";
 
-/// A behaviour of the runtime, registered with a host and booted through its function span.
+/// A native behaviour that carries out requests. It is registered with a host and booted from its function span.
 ///
 /// # Contract
-/// A kernel reads through its [`Context`] and returns [`Effects`]. The driver admits, seals and appends them in one batch with
-/// the end of the attempt. A failure that is the request's stands in [`Effects::result`]. An error is the host's: the attempt is then
-/// not closed, and may be made again.
+/// A kernel reads through its [`Context`], writes nothing, and returns [`Effects`]. The driver checks, seals and appends them
+/// in one batch with the end of the attempt. If the request fails, the failure is in [`Effects::result`]. An error means that
+/// the host could not carry out the attempt: the attempt is not closed, and may be made again.
 #[async_trait]
 pub trait Kernel: Send + Sync {
     /// The id of its function span in tenant `system`.
@@ -42,39 +43,40 @@ pub trait Kernel: Send + Sync {
     /// The version in the `code` of its function span, after the `@`.
     fn version(&self) -> u32;
 
-    /// The requests that it carries out; its function span names them in `metadata.requests` as well.
+    /// The kinds of requests that it carries out. Its function span names them as well: in `metadata.requests`, or in
+    /// `metadata.host_requests` if only hosts may ask.
     fn requests(&self) -> &'static [RequestKind];
 
     /// Carries out one attempt. `request` is the version with which it was claimed.
     async fn run(&self, request: &VerifiedSpan, context: &Context<'_>) -> Result<Effects, KernelError>;
 }
 
-/// A kind of request: all that have the same `this`.
+/// A kind of request: all requests with the same `this`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RequestKind {
-    /// The `this` of the requests.
+    /// The `this` column of the requests.
     pub this: &'static str,
-    /// Who may ask.
+    /// Who may sign the first version of such a request.
     pub asked_by: AskedBy,
-    /// What is counted in the quotas of the tenant.
+    /// Which daily quotas of the tenant its attempts use.
     pub meters: Meters,
 }
 
 /// Who may ask for a kind of request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AskedBy {
-    /// Whoever may write requests in the tenant.
+    /// Everybody who may write requests in the tenant.
     Anybody,
-    /// Hosts only: the first version of the request must be signed by one.
+    /// Only hosts: a host must have signed the first version of the request.
     Hosts,
 }
 
 /// What the attempts of a kind of request use of the tenant's daily quotas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Meters {
-    /// One unit of [`EXECUTIONS_QUOTA`](crate::EXECUTIONS_QUOTA), when an attempt is claimed.
+    /// Whether each claim uses one unit of [`EXECUTIONS_QUOTA`](crate::EXECUTIONS_QUOTA).
     pub executions: bool,
-    /// [`Usage::fuel`] units of [`FUEL_QUOTA`](crate::FUEL_QUOTA), when an attempt ends.
+    /// Whether each attempt uses its [`Usage::fuel`] of [`FUEL_QUOTA`](crate::FUEL_QUOTA), counted when it ends.
     pub fuel: bool,
 }
 
@@ -86,42 +88,42 @@ impl Meters {
     pub const ALL: Self = Self { executions: true, fuel: true };
 }
 
-/// What an attempt came to, and what the kernel wants written.
+/// The result of an attempt, and what the host is to write for the kernel.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Effects {
-    /// The output of the request, or why there is none. It decides how the request goes on.
+    /// The output of the request, or its failure. It decides the next status of the request.
     pub result: Result<Value, Failure>,
-    /// What the kernel adds to the record of the attempt. The host writes the rest of it.
+    /// What the kernel adds to the execution. The host writes the rest of it.
     pub execution: Details,
-    /// Spans to write together with the execution, only where `result` is an output.
+    /// Spans to append together with the execution. They are dropped if `result` is a failure.
     pub emitted: Vec<Draft>,
-    /// What the attempt used.
+    /// What the attempt used of the quotas.
     pub usage: Usage,
 }
 
 impl Effects {
-    /// Effects of an attempt that came to `result` and wants nothing else written.
+    /// Effects with this result and nothing else to write.
     #[must_use]
     pub fn new(result: Result<Value, Failure>) -> Self {
         Self { result, execution: Details::default(), emitted: Vec::new(), usage: Usage::default() }
     }
 
-    /// Sets what the kernel adds to the record of the attempt.
+    /// Sets what the kernel adds to the execution.
     #[must_use]
     pub fn execution(mut self, details: Details) -> Self {
         self.execution = details;
         self
     }
 
-    /// Sets the spans to write where the result is an output.
+    /// Sets the spans to append if the result is an output.
     #[must_use]
     pub fn emitted(mut self, drafts: Vec<Draft>) -> Self {
         self.emitted = drafts;
         self
     }
 
-    /// Sets what the attempt used.
+    /// Sets what the attempt used of the quotas.
     #[must_use]
     pub fn usage(mut self, usage: Usage) -> Self {
         self.usage = usage;
@@ -129,83 +131,64 @@ impl Effects {
     }
 }
 
-/// What an attempt used of what is counted.
+/// What an attempt used of the quotas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Usage {
-    /// Units of fuel; `None` where no code ran.
+    /// Units of fuel; `None` if no code ran.
     pub fuel: Option<u64>,
 }
 
 impl Usage {
-    /// So much fuel.
+    /// An attempt that used `units` units of fuel.
     #[must_use]
     pub fn fuel(units: u64) -> Self {
         Self { fuel: Some(units) }
     }
 }
 
-/// The host could not carry out the attempt.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum KernelError {
-    /// The ledger failed.
-    #[error(transparent)]
-    Ledger(#[from] LedgerError),
-    /// The attempt does not hold its request any more, so what it came to could not be recorded.
-    #[error("the attempt has lost its claim: its outcome is not recorded, another attempt may be made")]
-    LostClaim,
-    /// The kernel was given something else than what it runs on.
-    #[error("kernel cannot run on span {key}: {reason}")]
-    Subject {
-        /// The span.
-        key: crate::span::SpanKey,
-        /// Why.
-        reason: String,
-    },
-}
-
-/// What a kernel may look at.
+/// What a kernel may read and call during one attempt.
 #[non_exhaustive]
 pub struct Context<'a> {
     /// Reads every row of the request's tenant.
     pub runtime: Reader<'a>,
     /// Reads what the request's owner may read.
     pub owner: Reader<'a>,
-    /// The manifest and its authorities.
+    /// The manifest in force at the claim, and its authorities.
     pub trusted: &'a Trusted,
     /// The host's sandboxes.
     pub sandboxes: &'a [Arc<dyn Sandbox>],
-    /// Time, for durations.
+    /// The host's clock. Use it only to measure durations.
     pub clock: &'a dyn Clock,
-    /// This attempt.
+    /// The attempt that the kernel carries out.
     pub attempt: Attempt,
-    /// When it began, by `clock`: for durations.
+    /// When the attempt began, by `clock`. Use it only to measure durations.
     pub began: Timestamp,
-    /// The kernel's own span.
+    /// The function span from which the kernel was booted.
     pub kernel: &'a SignedSpan,
-    /// The last version of the function that the request names, verified, where the host knows it; whoever may see it.
+    /// The function that the request names, verified; `None` if the host has not read it. The host has not checked whether the
+    /// request's owner may see it.
     pub function: Option<&'a VerifiedSpan>,
-    /// The input rules in force.
+    /// The limits that every span must keep.
     pub rules: Rules,
-    /// Makes calls to the outside, each recorded before and after it is made.
+    /// Makes calls to services outside the ledger, and records each call before and after it is made.
     pub outside: &'a dyn Outside,
 }
 
 /// One attempt of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attempt {
-    /// Counted from 1.
+    /// The number of the attempt, counted from 1.
     pub number: u32,
-    /// When it was claimed, by the ledger's clock: what the code is told as `now`.
+    /// When it was claimed, by the ledger's clock. The code gets this time as `now`.
     pub started: Timestamp,
     /// The id of the execution that will record it.
     pub execution_id: Uuid,
-    /// The host's key.
+    /// The key of the host that claimed it.
     pub worker: PublicKey,
 }
 
-/// A ledger confined to one scope, for reading only.
+/// Read access to a ledger with one scope.
 #[derive(Clone)]
 pub struct Reader<'a> {
     ledger: &'a dyn Ledger,
@@ -213,38 +196,38 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// Confines `ledger` to `scope`.
+    /// Reads `ledger` with `scope`.
     #[must_use]
     pub fn new(ledger: &'a dyn Ledger, scope: Scope) -> Self {
         Self { ledger, scope }
     }
 
-    /// As [`LedgerExt::find`](crate::ledger::LedgerExt::find).
+    /// As [`LedgerExt::find`](crate::ledger::LedgerExt::find), with this reader's scope.
     ///
     /// # Errors
-    /// The ledger's.
+    /// If the ledger fails.
     pub async fn find(&self, tenant: &str, id: Uuid) -> Result<Option<SignedSpan>, LedgerError> {
         self.ledger.find(&self.scope, tenant, id).await
     }
 
-    /// One version of a span.
+    /// The version `seq` of a span; `None` if it does not exist or the scope does not see it.
     ///
     /// # Errors
-    /// The ledger's.
+    /// If the ledger fails.
     pub async fn version(&self, tenant: &str, id: Uuid, seq: u32) -> Result<Option<SignedSpan>, LedgerError> {
         let found = self.ledger.history(&self.scope, tenant, id, seq, 1).await?;
         Ok(found.into_iter().next().filter(|span| span.seq == seq))
     }
 
-    /// As [`Ledger::scan`].
+    /// As [`Ledger::scan`], with this reader's scope.
     ///
     /// # Errors
-    /// The ledger's.
+    /// If the ledger fails.
     pub async fn scan(&self, query: &Query, cursor: Option<&Cursor>) -> Result<Page, LedgerError> {
         self.ledger.scan(&self.scope, query, cursor).await
     }
 
-    /// The scope it reads with.
+    /// The scope of this reader.
     #[must_use]
     pub fn scope(&self) -> &Scope {
         &self.scope

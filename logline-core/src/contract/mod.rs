@@ -1,14 +1,16 @@
-//! What a behaviour, a sandbox, a validator and a caller of the outside must be: the seams at which other crates plug in.
+//! The traits that other crates implement: kernels, sandboxes, validators, and clients of services outside the ledger.
 //!
-//! Loops ([`Service`](crate::Service)) and the registration of all of these ([`KernelSet`](crate::KernelSet)) are part of the host,
-//! because a loop is given one.
+//! Loops ([`Service`](crate::Service)) and the registration of all of these ([`KernelSet`](crate::KernelSet)) are part of the
+//! host, because a loop gets the host as an argument.
 
 mod kernel;
+mod kernel_error;
 pub(crate) mod outside;
 mod sandbox;
 mod validator;
 
-pub use kernel::{AskedBy, Attempt, Context, Effects, Kernel, KernelError, Meters, NATIVE_RUNTIME, Reader, RequestKind, Usage};
+pub use kernel::{AskedBy, Attempt, Context, Effects, Kernel, Meters, NATIVE_RUNTIME, Reader, RequestKind, Usage};
+pub use kernel_error::KernelError;
 pub use outside::{Answer, Call, Outside, OutsideError, Remote, RemoteCall};
 pub use sandbox::{HostCalls, Job, RECEIPT_VERSION, Report, RunReceipt, Sandbox};
 pub use validator::Validator;

@@ -1,41 +1,42 @@
-//! Calls to the outside: what an attempt asks of a service that is not in the ledger.
+//! Calls to the outside: calls that an attempt makes to a service outside the ledger.
 //!
-//! What a kernel writes is committed with its execution or not at all. A call cannot be taken back, so it is recorded apart: an *intent*
-//! (`outside_request`) is in the ledger before the call is made, an *outcome* (`outside_outcome`) after it. An attempt after a lost one
-//! reads the recorded outcome and does not call again. `docs/execution.md` is the specification.
+//! What a kernel writes is committed with its execution or not at all. A call cannot be undone, so it is recorded separately:
+//! an *intent* (`outside_request`) is appended before the call, an *outcome* (`outside_outcome`) after it. If an attempt is
+//! lost, the next one uses the recorded answer and does not call again. `docs/execution.md` is the specification.
 
 use async_trait::async_trait;
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::contract::kernel::KernelError;
+use crate::contract::kernel_error::KernelError;
 use crate::ledger::LedgerError;
 use crate::span::SpanKey;
 use crate::value::failure::Failure;
 
-/// What answers calls: a client of a provider, of a payment service, of whatever is not the ledger.
+/// Makes the calls: a client of a provider, of a payment service, or of any other service outside the ledger.
 #[async_trait]
 pub trait Remote: Send + Sync {
-    /// The name under which its calls are recorded. Stable: it identifies the call when the attempt is made again.
+    /// The name of the service, under which its calls are recorded. 1 to 128 bytes. It must not change: a later attempt finds
+    /// the recorded call by it.
     fn name(&self) -> &str;
 
-    /// Makes the call once. No retries here: each is a call of its own.
+    /// Makes the call once. It must not retry: a retry would not be recorded.
     ///
     /// # Errors
-    /// A failure says that the service has answered so, or was not reached. If it is not known whether the call was carried out, the
-    /// code is [`OutsideError::UNKNOWN`].
+    /// A failure means that the service answered with it, or was not reached. If it is not known whether the service carried
+    /// out the call, the failure must have the code [`OutsideError::UNKNOWN`].
     async fn call(&self, call: &RemoteCall<'_>) -> Result<Value, Failure>;
 }
 
-/// A call as the service gets it.
+/// A call as [`Remote::call`] gets it.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct RemoteCall<'a> {
-    /// What is asked of the service.
+    /// The operation that the service is to carry out.
     pub operation: &'a str,
-    /// The argument.
+    /// The argument of the operation.
     pub body: &'a Value,
-    /// The same for every call of this request with this key and body, so that the service can refuse to act twice.
+    /// A UUID that is the same whenever this request makes the same call, so that the service can refuse to act twice.
     pub idempotency_key: &'a str,
 }
 
@@ -43,17 +44,17 @@ pub struct RemoteCall<'a> {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Call {
-    /// The caller's name for the call, a path such as `turn/2/tool/0`: the same when the attempt is made again, whatever ran in
+    /// The caller's name for the call, a path such as `turn/2/tool/0`. It must be the same in every attempt, whatever runs in
     /// parallel. 1 to 128 bytes.
     pub key: String,
-    /// What is asked of the service.
+    /// The operation that the service is to carry out. 1 to 128 bytes.
     pub operation: String,
-    /// The argument.
+    /// The argument of the operation.
     pub body: Value,
 }
 
 impl Call {
-    /// The call `key`: `operation` with `body`.
+    /// A call named `key` that asks for `operation` with `body`.
     pub fn new(key: impl Into<String>, operation: impl Into<String>, body: Value) -> Self {
         Self { key: key.into(), operation: operation.into(), body }
     }
@@ -65,27 +66,27 @@ impl Call {
 pub struct Answer {
     /// What the service answered.
     pub value: Value,
-    /// The `outside_outcome` that records it.
+    /// The `outside_outcome` that records the answer.
     pub outcome: SpanKey,
-    /// Whether an earlier attempt made the call, so that none was made now.
+    /// Whether an earlier attempt made the call, so that no call was made now.
     pub was_recorded: bool,
 }
 
 /// Makes calls for one attempt.
 ///
 /// # Contract
-/// - Before `remote` is called its intent is in the ledger, and the attempt still holds its request.
-/// - A call that was answered, with the same request, key, operation, remote and body, is not made again: the recorded answer is
-///   returned.
-/// - An intent of a lost attempt that has no outcome gets the outcome `unknown`, once. The call then fails, or is made again with the
-///   same idempotency key, as the request's `on_unknown` says.
+/// - Before `remote` is called, the intent is in the ledger and the attempt has confirmed that it still holds its request.
+/// - If an earlier attempt got an answer to the same call (same request, key, operation, remote and body), the call is not made
+///   again. The recorded answer is returned.
+/// - If a lost attempt left an intent without an outcome, the outcome `unknown` is recorded for it, once. The request's
+///   `on_unknown` decides whether the call then fails, or is made again with the same idempotency key.
 /// - Dropping the future leaves at most an intent without an outcome.
 #[async_trait]
 pub trait Outside: Send + Sync {
     /// Makes `call`, or returns its recorded answer.
     ///
     /// # Errors
-    /// [`OutsideError`].
+    /// See [`OutsideError`].
     async fn call(&self, remote: &dyn Remote, call: &Call) -> Result<Answer, OutsideError>;
 }
 
@@ -93,56 +94,56 @@ pub trait Outside: Send + Sync {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum OutsideError {
-    /// The service answered with a failure, or was not reached. It is recorded. A later attempt makes the call again.
+    /// The service answered with a failure, or was not reached. The failure is recorded. A later attempt makes the call again.
     #[error("call `{key}` failed: {failure}")]
     Failed {
-        /// The call.
+        /// The key of the call.
         key: String,
-        /// What the service said.
+        /// Why the call failed.
         failure: Failure,
     },
-    /// Nobody knows whether an earlier call was carried out, and the request does not ask to repeat it.
+    /// It is not known whether the call was carried out, and the request does not allow repeating it.
     #[error(
-        "call `{key}` may have been carried out, its outcome is not known: look at {intent}, or submit the request with \
-         on_unknown = retry"
+        "call `{key}` may have been carried out, its outcome is not known: check intent {intent} with the service, or submit \
+         the request with on_unknown = retry"
     )]
     Unknown {
-        /// The call.
+        /// The key of the call.
         key: String,
         /// The intent without a known outcome.
         intent: SpanKey,
     },
-    /// The call itself is malformed; none was made.
+    /// The call is malformed. It was not made.
     #[error("call `{key}` is malformed: {reason}")]
     Malformed {
-        /// The call's key, cut.
+        /// The key of the call, cut to 128 characters.
         key: String,
-        /// Why.
+        /// What is wrong with the call.
         reason: String,
     },
-    /// The attempt does not hold its request any more; no call was made.
-    #[error("the attempt has lost its claim: no call was made, another attempt may make it")]
+    /// The attempt no longer holds its request. Another attempt reads what was recorded of the call.
+    #[error("the attempt has lost its claim: another attempt may make the call")]
     LostClaim,
-    /// The ledger failed. The call may have been made; the next attempt finds out.
+    /// The ledger failed. The call may have been made. The next attempt reads what was recorded of it.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
-    /// The host may not record the call; none was made.
-    #[error("the call cannot be recorded, so none was made: {reason}")]
+    /// The host could not record the intent or the outcome of the call.
+    #[error("the call cannot be recorded: {reason}")]
     NotRecorded {
-        /// Why.
+        /// Why it could not be recorded.
         reason: String,
     },
 }
 
 impl OutsideError {
-    /// The code of a failure that says that it is not known whether the call was carried out.
+    /// The code of the failure if it is not known whether the call was carried out.
     pub const UNKNOWN: &'static str = "outcome_unknown";
 
-    /// What becomes of the request where the kernel cannot do without the answer: a failure that is recorded, or an error of the host,
+    /// For a kernel that cannot go on without the answer: the failure with which the attempt ends, or an error of the host,
     /// after which the attempt is not closed.
     ///
     /// # Errors
-    /// Reasons of the host.
+    /// [`KernelError`] if the claim was lost or the ledger failed.
     pub fn into_failure(self) -> Result<Failure, KernelError> {
         Ok(match self {
             Self::Failed { failure, .. } => failure,

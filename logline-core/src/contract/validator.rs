@@ -1,11 +1,11 @@
-//! What refuses to have a span published that would not work.
+//! The check of spans before they are published.
 
 use crate::span::Span;
 use crate::value::failure::Failure;
 
-/// Knows what spans of some type must say to work.
+/// Checks spans of some types before they are published, so that no span is published that cannot work.
 pub trait Validator: Send + Sync {
-    /// Whether a span will work; `Ok` for types that it does not know.
+    /// Checks `span`. Returns `Ok` for types that this validator does not know.
     ///
     /// # Errors
     /// What is wrong, where, and what to write instead.

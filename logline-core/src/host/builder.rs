@@ -1,4 +1,4 @@
-//! Composing a host.
+//! The builder of a host.
 
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::trust::TrustRoot;
 use crate::value::clock::{Clock, IdSource, SystemClock, SystemIds};
 use crate::value::recent::Recent;
 
-/// Composes a [`Host`]. Ledger, trust root and key are required.
+/// Builds a [`Host`]. Ledger, trust root and key are required.
 #[derive(Default)]
 pub struct HostBuilder {
     ledger: Option<Arc<dyn WorkQueue>>,
@@ -27,77 +27,78 @@ pub struct HostBuilder {
     lease: Option<Duration>,
 }
 
-/// Functions kept verified.
+/// How many verified functions a host keeps in memory.
 const MAX_FUNCTIONS: usize = 256;
 
 impl HostBuilder {
-    /// The ledger.
+    /// Sets the ledger. Required.
     #[must_use]
     pub fn ledger(mut self, ledger: impl WorkQueue) -> Self {
         self.ledger = Some(Arc::new(ledger));
         self
     }
 
-    /// The keys this host trusts before it reads anything.
+    /// Sets the trust root: the keys that this host trusts before it reads the ledger. Required.
     #[must_use]
     pub fn trust(mut self, root: TrustRoot) -> Self {
         self.trust = Some(root);
         self
     }
 
-    /// This host's own key. No two hosts share one.
+    /// Sets this host's own key. Required. Two hosts must not share a key.
     #[must_use]
     pub fn key(mut self, signer: impl Signer + 'static) -> Self {
         self.signer = Some(Arc::new(signer));
         self
     }
 
-    /// Behaviours that this host has the code of: their kernels, loops and validators. What they may do is the manifest's to say.
+    /// Adds kernels, loops and validators, whose code this host then has. The manifest decides which kernels and loops may run.
     #[must_use]
     pub fn install(mut self, set: KernelSet) -> Self {
         self.installed = self.installed.and(set);
         self
     }
 
-    /// A sandbox for tenants' functions.
+    /// Adds a sandbox for tenants' functions.
     #[must_use]
     pub fn sandbox(mut self, sandbox: impl Sandbox + 'static) -> Self {
         self.sandboxes.push(Arc::new(sandbox));
         self
     }
 
-    /// Another clock than the machine's.
+    /// Sets the clock. Default: the machine's.
     #[must_use]
     pub fn clock(mut self, clock: impl Clock + 'static) -> Self {
         self.clock = Some(Arc::new(clock));
         self
     }
 
-    /// Another source of ids than the machine's.
+    /// Sets the source of ids. Default: the machine's.
     #[must_use]
     pub fn ids(mut self, ids: impl IdSource + 'static) -> Self {
         self.ids = Some(Arc::new(ids));
         self
     }
 
-    /// Other limits for spans than the default.
+    /// Sets the limits that spans must keep. Default: [`Rules::default`].
     #[must_use]
     pub fn rules(mut self, rules: Rules) -> Self {
         self.rules = rules;
         self
     }
 
-    /// How long an attempt of [`Host::run_request`] may take before another host may make the next. Default 60 seconds.
+    /// Sets the shortest lease of [`Host::run_request`]. The function's timeout plus 45 seconds applies if it is longer. When
+    /// the lease has ended, another host may make the next attempt. Default 60 seconds.
     #[must_use]
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = Some(lease);
         self
     }
 
-    /// Resolves the manifest and makes the host.
+    /// Resolves the manifest and builds the host.
     ///
     /// # Errors
-    /// A missing part, or no manifest that counts.
+    /// If a required part is missing, or the manifest cannot be resolved.
     pub async fn build(self) -> Result<Host, HostError> {
         let ledger = self.ledger.ok_or(HostError::Missing { part: "ledger" })?;
         let trust = self.trust.ok_or(HostError::Missing { part: "trust root" })?;

@@ -1,4 +1,4 @@
-//! Taking a request: what is checked before an attempt begins, the quotas it uses, and the version that claims it.
+//! Claims a request: checks it before an attempt begins, applies the quotas, and appends the version that claims it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,13 +27,13 @@ use crate::value::hex::Hash;
 use crate::value::ids;
 use crate::value::timestamp::Timestamp;
 
-/// The quota of attempts that a manifest may limit.
+/// The key of the quota of attempts per tenant and UTC day, which a manifest may limit.
 pub const EXECUTIONS_QUOTA: &str = "exec.per_tenant.daily";
 
-/// The quota of fuel that a manifest may limit.
+/// The key of the quota of fuel per tenant and UTC day, which a manifest may limit.
 pub const FUEL_QUOTA: &str = "fuel.per_tenant.daily";
 
-/// A request that this host has taken.
+/// A request that this host has claimed.
 pub struct Claim {
     pub(super) running: Arc<VerifiedSpan>,
     pub(super) kind: RequestKind,
@@ -47,26 +47,26 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// The version with which it was taken.
+    /// The `running` version, with which the request was claimed.
     #[must_use]
     pub fn running(&self) -> &Arc<VerifiedSpan> {
         &self.running
     }
 
-    /// The attempt.
+    /// The attempt that the claim began.
     #[must_use]
     pub fn attempt(&self) -> &Attempt {
         &self.attempt
     }
 
-    /// What a heartbeat is for.
+    /// The work to name in a [heartbeat](crate::ledger::WorkQueue::heartbeat).
     #[must_use]
     pub fn work(&self) -> Work {
         Work::of(&self.running)
     }
 }
 
-/// A version of a request that was checked as far as every call demands that signs a successor.
+/// A version of a request that has passed the checks that are needed before this host signs its next version.
 pub(super) struct Checked {
     pub(super) span: VerifiedSpan,
     pub(super) state: State,
@@ -80,21 +80,29 @@ impl Checked {
 }
 
 impl Host {
-    /// Takes a due request: appends its `running` version. `now` is the ledger's time. A request that can never run, or has no
-    /// attempt left, is closed instead; one whose tenant has used its quota is put off to the next day.
+    /// Claims a due request: appends its `running` version. `now` is the ledger's time. A request that can never run, or has no
+    /// attempt left, is closed instead. If its tenant has used up a quota, it is put off to the next day.
     ///
     /// # Errors
-    /// Why it was closed or put off; a conflict where another worker was faster.
+    /// Why it was closed or put off; a conflict if another worker was faster.
     pub async fn claim(&self, due: Due, now: Timestamp, lease: Duration) -> Result<Claim, HostError> {
         let inner = &self.inner;
         let Due { request, function } = due;
         let (request, kernel, kind) = match self.accept(&request).await {
             Ok(accepted) => accepted,
             Err(error) => {
-                // Left as it is, it would be found at every poll.
+                // If it stayed open, every poll would find it again.
                 if let Some(code) = error.refusal() {
-                    let refusal = lifecycle::refuse(&request, &self.key(), &Failure::new(code, error.to_string()), now);
-                    self.record(&request.tenant_id, vec![refusal], &AppendOptions::default()).await?;
+                    let mut drafts = Vec::new();
+                    // Hosts sign later versions. If this one is running, its attempt is lost and needs its execution.
+                    let is_running = request.prev_hash.is_some() && Phase::of(&request) == Some(Phase::Running);
+                    if is_running && !matches!(error, HostError::NotVerified(_)) {
+                        drafts
+                            .extend(State::of(&request).ok().map(|state| lifecycle::lost(&request, &state, &self.key(), now)));
+                        drafts.extend(self.unknown_outcomes(&request).await?);
+                    }
+                    drafts.push(lifecycle::refuse(&request, &self.key(), &Failure::new(code, error.to_string()), now));
+                    self.record(&request.tenant_id, drafts, &AppendOptions::default()).await?;
                 }
                 return Err(error);
             }
@@ -111,7 +119,7 @@ impl Host {
         let tenant = &request.span.tenant_id;
         let function = match (function, request.span.parent_id) {
             (Some(hash), Some(id)) => self.function(&scope, tenant, id, hash).await?,
-            // Whether it is exempt from the quota is the function's to say.
+            // The function decides whether the quotas apply: `metadata.force`.
             (None, Some(id)) if is_counted => {
                 let found = inner.ledger.find(&scope, tenant, id).await?;
                 found.and_then(|found| found.verify(&mut Verifier::new()).ok()).map(Arc::new)
@@ -128,6 +136,8 @@ impl Host {
             let limits = function.as_ref().and_then(|function| trusted.manifest.limits_for(function).ok());
             limits.unwrap_or_else(|| trusted.manifest.limits_of(tenant)).fuel
         });
+        let is_lost = open.state.phase == Phase::Running;
+        let outcomes = if is_lost { self.unknown_outcomes(&request.span).await? } else { Vec::new() };
         let mut terms = ClaimTerms { worker: signer.public_key(), now, lease, charges: None, fuel };
         loop {
             let mut options = AppendOptions::default();
@@ -140,24 +150,28 @@ impl Host {
             let (attempt, drafts) = match lifecycle::claim(&open, &terms)? {
                 Claiming::Start { attempt, drafts } => (attempt, drafts),
                 Claiming::End { drafts, reason } => {
+                    let drafts = outcomes.into_iter().chain(drafts).collect();
                     driver.write(&scope, drafts, signer, &AppendOptions::default()).await?;
-                    self.close_open_calls(&request.span).await?;
+                    if is_lost {
+                        self.close_late_calls(&request.span).await;
+                    }
                     return Err(reason.into());
                 }
             };
+            let drafts = outcomes.iter().cloned().chain(drafts).collect();
             match driver.write(&scope, drafts, signer, &options).await {
                 Ok(written) => {
                     // INVARIANT: the running version is the last draft of a claim.
                     let running = super::publish::last(written)?;
                     let execution_id = ids::execution(&running.tenant_id, running.id, attempt);
                     let attempt = Attempt { number: attempt, started: terms.now, execution_id, worker: terms.worker };
-                    if open.state.phase == Phase::Running {
-                        self.close_open_calls(&running).await?;
+                    if is_lost {
+                        self.close_late_calls(&running).await;
                     }
                     let began = inner.clock.now();
                     return Ok(Claim { running: Arc::new(running), kind, attempt, began, kernel, booted, trusted, function });
                 }
-                // Midnight has passed since `now`.
+                // The ledger's UTC day has changed since `now`.
                 Err(AdmitError::Ledger(LedgerError::WrongDay { today, .. })) if terms.now.day() < today => {
                     terms.now = inner.ledger.now().await?;
                 }
@@ -174,10 +188,10 @@ impl Host {
     async fn accept(&self, request: &SignedSpan) -> Result<(Checked, Arc<dyn Kernel>, RequestKind), HostError> {
         let mut checked = self.check(request).await;
         if matches!(checked, Err(HostError::NotAuthorised(_))) {
-            // Its signer may have been named since this host read the manifest.
+            // A newer manifest or delegation may name its signer.
             checked = match self.refresh_seldom().await {
                 Ok(true) => self.check(request).await,
-                // It is left as it is until the host has read the manifest again.
+                // The request stays open until the host has read the manifest again.
                 Ok(false) => Err(NotRunnable::UnknownSigner { key: request.key() }.into()),
                 Err(error) if error.retry() == Retry::Later => Err(error),
                 Err(error) => {
@@ -191,8 +205,9 @@ impl Host {
         Ok((checked, kernel, kind))
     }
 
-    /// What every call demands that signs a successor: the version verifies, it and the first version were signed by who may, both have
-    /// the shape of a request, and who signed the first one is known.
+    /// Makes the checks that are needed before this host signs the next version of a request. The version and the first version
+    /// verify, are signed by keys that may sign them, and have the shape of a request. The result says who signed the first
+    /// one.
     pub(super) async fn check(&self, request: &SignedSpan) -> Result<Checked, HostError> {
         let inner = &self.inner;
         if let Err(error @ NotRunnable::NotARequest { .. }) = lifecycle::check_shape(request, &inner.rules) {
@@ -227,7 +242,7 @@ impl Host {
             let declared = self.declared_kinds().await?;
             return Err(match declared.get(&this) {
                 Some(AskedBy::Hosts) if origin != Origin::Host => NotRunnable::NotPermitted { key, this },
-                // Another host carries it out. It must not keep this one from other requests.
+                // Another host carries it out. This host must go on with other requests.
                 Some(_) => NotRunnable::NoKernel { key, this },
                 None => NotRunnable::UnknownKind { key, this },
             }
@@ -267,11 +282,11 @@ impl Host {
         Ok(kinds)
     }
 
-    /// Whether `function` may run once more today: the manifest sets no limit, it is exempt, or its tenant has not used the limit.
-    /// A refusal is recorded, once a day. The claim decides; the quota may be used up by then.
+    /// Whether `function` may run once more today: the manifest sets no limit, the function is exempt, or its tenant has not
+    /// reached the limit. A refusal is recorded once a day. Only the claim decides, because the quota may be used up by then.
     ///
     /// # Errors
-    /// The ledger's.
+    /// If the ledger fails, or the refusal cannot be recorded.
     pub async fn is_within_quota(&self, function: &VerifiedSpan) -> Result<bool, HostError> {
         let (trusted, ledger, tenant) = (self.trusted(), &self.inner.ledger, &function.tenant_id);
         if trusted.manifest.is_forced(function) {
@@ -290,7 +305,7 @@ impl Host {
         Ok(true)
     }
 
-    /// Records that a tenant has used its quota, once a day.
+    /// Records, once a day, that a tenant has used up a quota.
     async fn record_denial(
         &self,
         driver: &Driver<'_>,
@@ -302,13 +317,13 @@ impl Host {
     ) -> Result<(), HostError> {
         let violation = quota_violation(tenant, key, per_day, day).at(now);
         match driver.write(scope, vec![violation], self.inner.signer.as_ref(), &AppendOptions::keep()).await {
-            // The first one of the day stays, whatever the limit was then.
+            // The first record of the day stays, even if the limit was another one then.
             Ok(_) | Err(AdmitError::Ledger(LedgerError::KeepMismatch { .. })) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Records that a tenant has used its quota, and puts the request off to the next day.
+    /// Records that a tenant has used up a quota, and puts the request off to the next day.
     async fn deny(
         &self,
         driver: &Driver<'_>,
@@ -328,7 +343,7 @@ impl Host {
         Ok(NotRunnable::Deferred { key: span.key(), until })
     }
 
-    /// The verified function with this hash; `None` where it does not verify or is another by now, for the kernel to find out.
+    /// The verified function with this hash. `None` if it does not verify or has another hash by now: the kernel reports why.
     async fn function(
         &self,
         scope: &Scope,
@@ -351,7 +366,7 @@ impl Host {
     }
 }
 
-/// What a tenant is told, once a day, when it has used a quota.
+/// Drafts the span that tells a tenant, once a day, that it has used up a quota.
 fn quota_violation(tenant: &str, key: &str, per_day: u64, day: NaiveDate) -> Draft {
     let day = day.to_string();
     Draft::new("policy_violation")

@@ -1,4 +1,4 @@
-//! The driver: the only code of a host that seals and appends. It admits all of what is asked for, or nothing.
+//! The driver: the only code of a host that seals and appends spans. It writes a whole batch or nothing.
 
 use thiserror::Error;
 
@@ -11,11 +11,11 @@ use crate::span::seal::{SealError, VerifiedSpan};
 use crate::trust::{Authorities, NotAuthorised};
 use crate::value::clock::{Clock, IdSource};
 
-/// Why drafts were not written. None of them was.
+/// Why drafts were not written. If one is refused, none is written.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum AdmitError {
-    /// The signer may not sign such a span.
+    /// The signer may not sign a span of this type.
     #[error(transparent)]
     NotAuthorised(#[from] Box<NotAuthorised>),
     /// A draft could not be sealed.
@@ -35,14 +35,14 @@ pub(crate) struct Driver<'a> {
 }
 
 impl Driver<'_> {
-    /// Stamps and seals a draft with `signer`, and holds it to the authorities.
+    /// Stamps a draft, seals it with `signer`, and checks that the signer may sign it now.
     pub(crate) async fn seal(&self, draft: Draft, signer: &dyn Signer) -> Result<VerifiedSpan, AdmitError> {
         let span = draft.stamp(self.clock, self.ids).seal_within(signer, &self.rules).await?;
         self.authorities.check_now(&span, self.clock.now())?;
         Ok(span)
     }
 
-    /// Appends what [`Driver::seal`] has sealed, as one batch.
+    /// Appends spans that [`Driver::seal`] has sealed, as one batch.
     pub(crate) async fn append(
         &self,
         scope: &Scope,
@@ -52,7 +52,7 @@ impl Driver<'_> {
         self.ledger.append(scope, batch, options).await
     }
 
-    /// Seals `drafts` and appends them as one batch; returns the spans in their order.
+    /// Seals `drafts` and appends them as one batch. Returns the spans in the same order.
     pub(crate) async fn write(
         &self,
         scope: &Scope,

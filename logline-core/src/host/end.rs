@@ -1,4 +1,4 @@
-//! Ending, giving back and reviving requests.
+//! Cancels, gives back and revives requests.
 
 use uuid::Uuid;
 
@@ -11,41 +11,46 @@ use crate::request::{Charges, Phase};
 use crate::span::seal::VerifiedSpan;
 
 impl Host {
-    /// Gives back what was claimed and will not be finished: its attempt ends without a result, and the next may begin at once.
+    /// Gives back a claimed request that will not be finished. Its attempt ends without a result, and the next may begin at
+    /// once.
     ///
     /// # Errors
-    /// A conflict where the attempt has ended meanwhile.
+    /// A conflict if the attempt has ended in the meantime.
     pub async fn hand_back(&self, running: &VerifiedSpan) -> Result<VerifiedSpan, HostError> {
         let checked = self.check(running).await?;
-        let drafts = lifecycle::hand_back(&checked.open(), &self.key(), self.inner.ledger.now().await?);
-        let handed_back = self.write_last(&running.tenant_id, drafts).await?;
-        self.close_open_calls(running).await?;
-        Ok(handed_back)
+        let mut drafts = self.unknown_outcomes(running).await?;
+        drafts.extend(lifecycle::hand_back(&checked.open(), &self.key(), self.inner.ledger.now().await?));
+        self.write_last(&running.tenant_id, drafts).await
     }
 
-    /// Ends a request that has not ended. If it is running its attempt is recorded as cancelled; the worker stops at its next
-    /// heartbeat, and what it still returns is refused.
+    /// Cancels a request that has not ended. If it is running, its attempt is recorded as cancelled. The worker stops at its
+    /// next heartbeat, and a result that it still returns is refused. `who` is recorded as the one who asked for it.
     ///
     /// # Errors
-    /// [`NotRunnable::Ended`](crate::request::NotRunnable::Ended); a conflict where it changed meanwhile.
+    /// [`NotRunnable::Ended`](crate::request::NotRunnable::Ended); a conflict if the request changed in the meantime.
     pub async fn cancel(&self, tenant: &str, request: Uuid, who: &str) -> Result<VerifiedSpan, HostError> {
         let ledger = &self.inner.ledger;
         let checked = self.check(&ledger.get(&Scope::runtime(tenant), tenant, request).await?).await?;
         let now = ledger.now().await?;
         let open = checked.open();
         let used = open.state.fuel_allowed.map(|fuel| Charges::of_attempt(now.day(), FUEL_QUOTA, fuel));
-        let cancelled = self.write_last(tenant, lifecycle::cancel(&open, who, &self.key(), used.as_ref(), now)?).await?;
-        if checked.state.phase == Phase::Running {
-            self.close_open_calls(&checked.span).await?;
+        let drafts = lifecycle::cancel(&open, who, &self.key(), used.as_ref(), now)?;
+        if checked.state.phase != Phase::Running {
+            return self.write_last(tenant, drafts).await;
         }
+        let mut batch = self.unknown_outcomes(&checked.span).await?;
+        batch.extend(drafts);
+        let cancelled = self.write_last(tenant, batch).await?;
+        self.close_late_calls(&checked.span).await;
         Ok(cancelled)
     }
 
-    /// Schedules a request again that is dead, cancelled or ended in error, with as many attempts as it had at first and
-    /// without its deadline. One that was refused stays refused.
+    /// Schedules a request again that is dead, cancelled or ended in error. It gets as many attempts as at first, and no
+    /// deadline. A request that was refused is refused again. `who` is recorded as the one who asked for it.
     ///
     /// # Errors
-    /// [`NotRunnable::NotEnded`](crate::request::NotRunnable::NotEnded); why it was refused; a conflict where it changed meanwhile.
+    /// [`NotRunnable::NotEnded`](crate::request::NotRunnable::NotEnded); the reason if the request is refused; a conflict if it
+    /// changed in the meantime.
     pub async fn revive(&self, tenant: &str, request: Uuid, who: &str) -> Result<VerifiedSpan, HostError> {
         let ledger = &self.inner.ledger;
         let checked = self.check(&ledger.get(&Scope::runtime(tenant), tenant, request).await?).await?;

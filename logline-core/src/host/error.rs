@@ -1,4 +1,4 @@
-//! What a host could not do.
+//! The error of a host.
 
 use thiserror::Error;
 
@@ -11,54 +11,54 @@ use crate::span::seal::VerifyError;
 use crate::trust::{NotAuthorised, TrustError};
 use crate::value::failure::Failure;
 
-/// What a host could not do. [`HostError::retry`] says what may help.
+/// Why a host could not do something. [`HostError::retry`] says whether a retry may help.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum HostError {
-    /// The builder lacks a part.
+    /// The host lacks a part.
     #[error("host has no {part}: set it on the builder")]
     Missing {
-        /// The part, as the builder's method names it.
+        /// The part that is missing.
         part: &'static str,
     },
-    /// Code that the host runs has panicked. Nothing of it was written.
-    #[error("{what} panicked: nothing was written; report it, and look at the log for the place")]
+    /// Code that the host was running panicked. Nothing was written.
+    #[error("{what} panicked: nothing was written; find the position in the log and report it")]
     Panicked {
         /// What was running.
         what: &'static str,
     },
-    /// Something that this library rules out.
+    /// A state that this library should never reach.
     #[error("internal error: {what}; report it")]
     Internal {
         /// What was found.
         what: &'static str,
     },
-    /// No manifest to obey.
+    /// The manifest could not be resolved.
     #[error(transparent)]
     Trust(#[from] TrustError),
-    /// A kernel was refused.
+    /// A kernel was not booted.
     #[error(transparent)]
     Boot(#[from] BootError),
-    /// Something could not be written.
+    /// Spans could not be written.
     #[error(transparent)]
     Admit(#[from] AdmitError),
-    /// A kernel could not do its work.
+    /// A kernel could not carry out an attempt.
     #[error(transparent)]
     Kernel(#[from] KernelError),
-    /// What was to be published would not work.
+    /// A validator refused the span that was to be published.
     #[error("the {entity_type} was not published: {reason}")]
     NotValid {
-        /// Its type.
+        /// The type of the span.
         entity_type: String,
-        /// What is wrong with it.
+        /// What is wrong with the span.
         reason: Failure,
     },
-    /// Requests of several tenants in one batch.
-    #[error("a batch of requests is one tenant's, this has `{first}` and `{other}`: submit one batch for each")]
+    /// The requests of one batch belong to several tenants.
+    #[error("a batch of requests must be of one tenant, this one has `{first}` and `{other}`: submit one batch for each")]
     TwoTenants {
-        /// The first one's.
+        /// The tenant of the first request.
         first: String,
-        /// Another.
+        /// The tenant of a later request.
         other: String,
     },
     /// The request cannot be run.
@@ -67,15 +67,15 @@ pub enum HostError {
     /// The ledger has lost the manifest that this host obeys.
     #[error("the ledger's manifest is version {found}, this host already obeys {current}: it was rolled back; run fsck")]
     ManifestRollback {
-        /// Found now.
+        /// The version that the ledger has now.
         found: u64,
-        /// In force.
+        /// The version that this host obeys.
         current: u64,
     },
-    /// The request's stored row does not verify.
+    /// The hash or signature of the request's stored row is invalid.
     #[error("request is not what was signed: {0}")]
     NotVerified(#[from] VerifyError),
-    /// The request was signed by a key that may not ask for anything.
+    /// The request was signed by a key that may not sign requests.
     #[error("request is not authorised: {0}")]
     NotAuthorised(#[from] Box<NotAuthorised>),
     /// The ledger failed.
@@ -84,7 +84,7 @@ pub enum HostError {
 }
 
 impl HostError {
-    /// The code with which a request is closed that can never be claimed.
+    /// If the request can never be claimed for this reason: the error code with which it is closed.
     pub(crate) fn refusal(&self) -> Option<&'static str> {
         match self {
             Self::NotVerified(_) => Some("request_not_verified"),
@@ -96,7 +96,7 @@ impl HostError {
         }
     }
 
-    /// The ledger's error, if the ledger is the reason.
+    /// The ledger's error; `None` if the ledger is not the reason.
     #[must_use]
     pub fn ledger_error(&self) -> Option<&LedgerError> {
         match self {
@@ -109,19 +109,19 @@ impl HostError {
         }
     }
 
-    /// What may help: the ledger's word where it is the reason, nothing otherwise.
+    /// Whether a retry may help: [`LedgerError::retry`] if the ledger is the reason, otherwise [`Retry::No`].
     #[must_use]
     pub fn retry(&self) -> Retry {
         self.ledger_error().map_or(Retry::No, LedgerError::retry)
     }
 
-    /// Whether something else is already recorded under an id that follows from what was to be written.
+    /// Whether other content is already stored under the id of a deterministic draft.
     #[must_use]
     pub fn is_keep_mismatch(&self) -> bool {
         matches!(self.ledger_error(), Some(LedgerError::KeepMismatch { .. }))
     }
 
-    /// Whether another worker was faster, or has the request now.
+    /// Whether another worker was faster, or holds the request now.
     #[must_use]
     pub fn is_conflict(&self) -> bool {
         matches!(self.ledger_error(), Some(LedgerError::Conflict(_)))

@@ -1,4 +1,4 @@
-//! Carrying out what was claimed, and recording the attempt in one batch.
+//! Carries out a claimed request, and records the attempt in one batch.
 
 use std::time::Duration;
 
@@ -21,25 +21,25 @@ use crate::span::seal::VerifiedSpan;
 use crate::value::failure::Failure;
 use crate::value::ids;
 
-/// What a lease allows for besides the function's own time: compiling it, and committing the result.
+/// The time that a lease allows in addition to the function's timeout: for compiling, and for committing the result.
 const LEASE_MARGIN: Duration = Duration::from_secs(45);
 
-/// How often a finished attempt is handed to a ledger that is unavailable.
+/// How often the host tries to commit a finished attempt if the ledger is unavailable.
 const COMMIT_TRIES: u32 = 3;
 
-/// A request that was carried out.
+/// The recorded result of a request that was carried out.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Execution {
-    /// The output, or why there is none.
+    /// The output, or the failure.
     pub result: Result<Value, Failure>,
     /// The signed record of the attempt.
     pub span: VerifiedSpan,
-    /// The request's closing version.
+    /// The version of the request that ended the attempt.
     pub request: VerifiedSpan,
 }
 
-/// Writes the end of an attempt. What was computed is worth more than one try.
+/// Writes the end of an attempt. It retries, because otherwise the computed result would be lost.
 async fn commit(
     driver: &Driver<'_>,
     scope: &Scope,
@@ -50,7 +50,7 @@ async fn commit(
     loop {
         match driver.write(scope, drafts.clone(), signer, &AppendOptions::default()).await {
             Err(AdmitError::Ledger(error)) if error.retry() == Retry::Later && tries < COMMIT_TRIES => {
-                tracing::warn!(%error, tries, "the end of an attempt could not be committed, trying again");
+                tracing::warn!(%error, tries, "the end of an attempt could not be committed, retrying");
                 tries += 1;
             }
             written => return written,
@@ -59,11 +59,11 @@ async fn commit(
 }
 
 impl Host {
-    /// Submits a request and carries it out. One that had been submitted with the same idempotency key and has ended is not run
-    /// again: its recorded execution is returned.
+    /// Submits a request and carries it out. If a request with the same idempotency key was submitted before and has ended, it
+    /// is not run again: the recorded execution is returned.
     ///
     /// # Errors
-    /// Reasons of the host. A failure of the function is in [`Execution::result`].
+    /// If the host could not carry it out. A failure of the function is not an error: it is in [`Execution::result`].
     pub async fn execute(&self, request: Request) -> Result<Execution, HostError> {
         let request = self.submit(request).await?;
         match self.run_request(&request.tenant_id, request.id).await {
@@ -74,13 +74,13 @@ impl Host {
         }
     }
 
-    /// The recorded end of a request, if it has one.
+    /// The recorded result of a request, if it has one.
     async fn recorded(&self, request: &VerifiedSpan) -> Result<Option<Execution>, HostError> {
         let (ledger, scope) = (&self.inner.ledger, Scope::runtime(request.tenant_id.clone()));
         let tenant = &request.tenant_id;
         let closing = ledger.get(&scope, tenant, request.id).await?.verify(&mut Verifier::new())?;
         let Some(execution) = State::of(&closing).ok().and_then(|state| state.execution) else { return Ok(None) };
-        // The first version: a later one is not what came of the attempt.
+        // Only the first version of an execution is the record of the attempt.
         let Some(span) = ledger.history(&scope, tenant, execution, 0, 1).await?.into_iter().next() else { return Ok(None) };
         let span = span.verify(&mut Verifier::new())?;
         let result = match &span.error {
@@ -90,14 +90,14 @@ impl Host {
         Ok(Some(Execution { result, span, request: closing }))
     }
 
-    /// Carries out a request that was submitted, here and now: claims it, runs its kernel, and commits the execution, everything it
-    /// emitted and the request's closing version in one batch.
+    /// Carries out a submitted request at once: claims it, runs its kernel, and commits the execution, everything it emitted
+    /// and the request's next version in one batch.
     ///
-    /// Where another worker's lease has ended, its attempt is recorded as lost in the same batch as the new claim. If this
-    /// future is dropped or the host fails on the way, the request stays `running` until its lease ends and can be run again.
+    /// If the lease of another worker has ended, its attempt is recorded as lost in the same batch as the new claim. If this
+    /// future is dropped or the host fails, the request stays `running` until its lease ends. Then it can be run again.
     ///
     /// # Errors
-    /// Reasons of the host. A failure of the function is in [`Execution::result`].
+    /// If the host could not carry it out. A failure of the function is not an error: it is in [`Execution::result`].
     pub async fn run_request(&self, tenant: &str, request: uuid::Uuid) -> Result<Execution, HostError> {
         let inner = &self.inner;
         let request = inner.ledger.get(&Scope::runtime(tenant), tenant, request).await?;
@@ -112,17 +112,18 @@ impl Host {
             return Err(NotRunnable::NotDue { key: request.key(), status }.into());
         }
         let now = inner.ledger.now().await?;
-        // Nobody extends this lease, so it lasts as long as the function may take.
+        // Nothing extends this lease, so it must last as long as the function may take.
         let lease = inner.lease.max(Duration::from_millis(self.trusted().manifest.limits_of(tenant).timeout_ms) + LEASE_MARGIN);
         let claim = self.claim(Due { request, function: None }, now, lease).await?;
         self.finish(claim).await
     }
 
-    /// Runs what was claimed and commits the execution, everything it emitted and the request's next version in one batch. If
-    /// this future is dropped nothing of it is stored, except calls to the outside, which are recorded as they are made.
+    /// Runs a claimed request and commits the execution, everything it emitted and the request's next version in one batch. If
+    /// this future is dropped, nothing is stored except calls to the outside, which are recorded when they are made.
     ///
     /// # Errors
-    /// Reasons of the host; a conflict where the claim was lost. A failure of the function is in [`Execution::result`].
+    /// If the host could not carry it out; a conflict if the claim was lost. A failure of the function is not an error: it is
+    /// in [`Execution::result`].
     #[tracing::instrument(skip_all, fields(tenant = claim.running.tenant_id, request = %claim.running.id, attempt = claim.attempt.number, trace_id = claim.running.trace_id), err(level = "debug"))]
     pub async fn finish(&self, claim: Claim) -> Result<Execution, HostError> {
         let inner = &self.inner;
@@ -147,7 +148,7 @@ impl Host {
         };
         let Effects { mut result, mut execution, emitted, usage } = kernel.run(&running, &context).await?;
         let (at, elapsed) = (inner.clock.now(), inner.clock.now().since(began));
-        // The ledger's time: what it was at the claim, and what has passed here since.
+        // The ledger's time: its time at the claim, plus the time that has passed on this host since.
         let now = attempt.started.saturating_add(elapsed);
         let frame = Frame {
             kernel_name: kernel.name().to_owned(),
@@ -158,7 +159,7 @@ impl Host {
             duration_ms: u32::try_from(elapsed.as_millis()).unwrap_or(u32::MAX).min(MAX_INTEGER),
         };
         let mut drafts = vec![record(&running, &frame, &mut execution, &mut result, &inner.rules)];
-        // What a failed attempt emitted never happened.
+        // The spans that a failed attempt emitted are not stored.
         if result.is_ok() {
             drafts.extend(emitted);
         }
@@ -167,25 +168,25 @@ impl Host {
             drafts.push(slow_mark(&running, &frame, attempt.execution_id, slow_ms));
         }
         drafts.extend(outside.unfinished());
-        // Counted where a limit is set: each counter is a row that the tenant's attempts share.
+        // Counted only if a limit is set: each counter is one row that all attempts of the tenant update.
         let is_counted = kind.meters.fuel && trusted.manifest.throttle.per_tenant_daily_fuel.is_some();
         let used = usage.fuel.filter(|_| is_counted).map(|fuel| Charges::of_attempt(now.day(), FUEL_QUOTA, fuel));
         drafts.push(lifecycle::close(&open, &result, attempt.execution_id, used.as_ref(), now));
         let mut written = commit(&driver, &scope, drafts, inner.signer.as_ref()).await?.into_iter();
-        let incomplete = HostError::Internal { what: "an attempt without record or end" };
+        let incomplete = HostError::Internal { what: "an attempt without a record or an end" };
         // INVARIANT: the record of the attempt is the first draft, the closing version the last.
         let (Some(span), Some(request)) = (written.next(), written.next_back()) else { return Err(incomplete) };
         tracing::debug!(execution = %attempt.execution_id, ok = result.is_ok(), "attempt recorded");
         Ok(Execution { result, span, request })
     }
 
-    /// Writes a batch of `tenant` with this host's key; the last span of it.
+    /// Writes a batch of `tenant` with this host's key. Returns its last span.
     pub(super) async fn write_last(&self, tenant: &str, drafts: Vec<Draft>) -> Result<VerifiedSpan, HostError> {
         publish::last(self.record(tenant, drafts, &AppendOptions::default()).await?)
     }
 }
 
-/// Marks an execution that took longer than the manifest's `policy.slow_ms`.
+/// Drafts the mark of an execution that took longer than the manifest's `policy.slow_ms`.
 fn slow_mark(running: &SignedSpan, frame: &Frame, execution: uuid::Uuid, slow_ms: u64) -> Draft {
     let mut draft = Draft::new("status_patch")
         .id(ids::derive("status_patch", &[&execution.to_string(), "slow"]))

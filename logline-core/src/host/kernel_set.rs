@@ -1,4 +1,4 @@
-//! What belongs together and is registered in one call: kernels, loops, validators, and the drafts of their function spans.
+//! A set of kernels, loops, validators and the drafts of their function spans, which is registered in one call.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,7 +9,8 @@ use crate::contract::{Kernel, Validator};
 use crate::host::service::Service;
 use crate::span::draft::Draft;
 
-/// Behaviours that a host can have. A crate that brings behaviours returns one, and a host [installs](crate::HostBuilder::install) it.
+/// Kernels, loops and validators for a host. A crate that provides them returns a set, and a host
+/// [installs](crate::HostBuilder::install) it.
 #[derive(Clone, Default)]
 pub struct KernelSet {
     pub(crate) kernels: Vec<Arc<dyn Kernel>>,
@@ -19,7 +20,7 @@ pub struct KernelSet {
 }
 
 impl KernelSet {
-    /// Nothing yet.
+    /// An empty set.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -39,7 +40,7 @@ impl KernelSet {
         self
     }
 
-    /// Adds a check of what is published.
+    /// Adds a validator, which checks spans before they are published.
     #[must_use]
     pub fn validator(mut self, validator: impl Validator + 'static) -> Self {
         self.validators.push(Arc::new(validator));
@@ -53,7 +54,7 @@ impl KernelSet {
         self
     }
 
-    /// Adds everything of another set.
+    /// Adds everything in another set.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {
         self.kernels.extend(other.kernels);
@@ -63,19 +64,19 @@ impl KernelSet {
         self
     }
 
-    /// The loops.
+    /// The loops in the set.
     #[must_use]
     pub fn services(&self) -> &[Arc<dyn Service>] {
         &self.services
     }
 
-    /// The drafts of the function spans.
+    /// The drafts of the function spans, from [`KernelSet::seeds`].
     #[must_use]
     pub fn drafts(&self) -> &[Draft] {
         &self.seeds
     }
 
-    /// The name and the id of every kernel and loop, each once.
+    /// The name and the id of every kernel and loop, each once, in the order of names.
     #[must_use]
     pub fn names(&self) -> Vec<(&'static str, Uuid)> {
         let kernels = self.kernels.iter().map(|kernel| (kernel.name(), kernel.id()));
@@ -86,7 +87,7 @@ impl KernelSet {
     }
 }
 
-/// So that a manifest can [allow](crate::trust::Manifest::allow_all) a set.
+/// Gives the names and ids, so that a manifest can [allow](crate::trust::Manifest::allow_all) a set.
 impl IntoIterator for &KernelSet {
     type Item = (&'static str, Uuid);
     type IntoIter = std::vec::IntoIter<Self::Item>;

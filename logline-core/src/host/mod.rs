@@ -1,4 +1,4 @@
-//! The host: what an application composes and calls.
+//! The host: an application builds it and calls it.
 
 mod builder;
 mod claim;
@@ -44,7 +44,7 @@ use crate::value::timestamp::Timestamp;
 /// Kinds of requests by their `this`, and who may ask.
 type Kinds = BTreeMap<String, AskedBy>;
 
-/// Runs functions of the ledger and records what happened. Cheap to clone; clones are one host.
+/// Runs functions of the ledger and records what happened. It is cheap to clone. All clones are the same host.
 #[derive(Clone)]
 pub struct Host {
     inner: Arc<Inner>,
@@ -61,18 +61,18 @@ struct Inner {
     rules: Rules,
     lease: Duration,
     trusted: RwLock<Arc<Trusted>>,
-    /// Booted kernels; the hash is the manifest's under which each was booted.
+    /// Booted kernels, each with the hash of the manifest under which it was booted.
     booted: Mutex<HashMap<Uuid, (Hash, Booted)>>,
-    /// Functions that were verified, by their hash: what has it is the same.
+    /// Verified functions by their hash. The same hash means the same content.
     functions: Mutex<Recent<Hash, Arc<VerifiedSpan>>>,
-    /// Kernel versions whose boot this process has recorded under the manifest in force.
+    /// The boots that this process has recorded, as (hash of the manifest, hash of the kernel's span).
     recorded: Mutex<HashSet<(Hash, Hash)>>,
     refreshes: Refreshes,
-    /// Kinds of requests that the manifest's kernels declare, and the hash of that manifest.
+    /// The kinds of requests that the manifest's kernels declare, with the hash of that manifest.
     declared: Mutex<Option<(Hash, Arc<Kinds>)>>,
 }
 
-/// The least time between two refreshes for the sake of tenants' rows.
+/// The shortest time between two refreshes that tenants' rows cause.
 const REFRESH_PAUSE: Duration = Duration::from_secs(1);
 
 /// The refreshes of a host, numbered from 1.
@@ -84,20 +84,20 @@ struct Refreshes {
 
 #[derive(Default)]
 struct LastRefresh {
-    /// The last one that was successful.
+    /// The number of the last refresh that succeeded; 0 before the first.
     number: u64,
-    /// When the last one began, by the host's clock.
+    /// When the last refresh began, by the host's clock.
     at: Option<Timestamp>,
 }
 
 impl Host {
-    /// Starts composing one.
+    /// A builder, on which ledger, trust root and key must be set.
     #[must_use]
     pub fn builder() -> HostBuilder {
         HostBuilder::default()
     }
 
-    /// The ledger.
+    /// The ledger of this host.
     #[must_use]
     pub fn ledger(&self) -> &Arc<dyn WorkQueue> {
         &self.inner.ledger
@@ -109,44 +109,44 @@ impl Host {
         self.inner.signer.public_key()
     }
 
-    /// What this host has the code of.
+    /// The kernels, loops and validators whose code this host has.
     #[must_use]
     pub fn installed(&self) -> &KernelSet {
         &self.inner.installed
     }
 
-    /// Whether this host may record what happens in `tenant`.
+    /// Whether this host's key is a runtime key of `tenant` now, so that the host may record what happens there.
     #[must_use]
     pub fn works_for(&self, tenant: &str) -> bool {
         self.trusted().authorities.has(&self.key(), Role::Runtime, tenant, self.inner.clock.now())
     }
 
-    /// Whether this host may record what happens in every tenant.
+    /// Whether this host may record what happens in every tenant except `system`.
     #[must_use]
     pub fn works_for_all(&self) -> bool {
         // No tenant has this name, so only an authority over all tenants covers it.
         self.works_for("*")
     }
 
-    /// The sandboxes for tenants' code.
+    /// The sandboxes for tenants' functions.
     #[must_use]
     pub fn sandboxes(&self) -> &[Arc<dyn Sandbox>] {
         &self.inner.sandboxes
     }
 
-    /// The source of ids, and of chance.
+    /// The source of ids and random numbers.
     #[must_use]
     pub fn ids(&self) -> &dyn IdSource {
         self.inner.ids.as_ref()
     }
 
-    /// The limits of spans.
+    /// The limits that spans must keep.
     #[must_use]
     pub fn rules(&self) -> &Rules {
         &self.inner.rules
     }
 
-    /// The manifest in force and what it leads to.
+    /// The manifest in force, and its authorities.
     #[must_use]
     pub fn trusted(&self) -> Arc<Trusted> {
         Arc::clone(&self.inner.trusted.read().unwrap_or_else(|poisoned| poisoned.into_inner()))
@@ -163,14 +163,15 @@ impl Host {
     /// Reads the manifest again and forgets booted kernels, so that newer versions of both take effect.
     ///
     /// # Errors
-    /// Where no manifest counts any more, or it demands what this library cannot do; the old one then stays in force.
+    /// If no manifest counts any longer, it demands what this library cannot enforce, or it is older than the one in force. The
+    /// old one then stays in force.
     pub async fn refresh(&self) -> Result<(), HostError> {
         let refreshes = &self.inner.refreshes;
         let asked = refreshes.begun.load(Ordering::SeqCst);
         // INVARIANT: one at a time, so that an older manifest is never put in force after a newer one.
         let mut last = refreshes.last.lock().await;
         if last.number > asked {
-            // Another caller's refresh began after this one was asked for: it has read everything that this one would.
+            // The refresh of another caller began after this call, so it has read everything that this one would read.
             return Ok(());
         }
         let number = refreshes.begun.fetch_add(1, Ordering::SeqCst) + 1;
@@ -187,8 +188,8 @@ impl Host {
         Ok(())
     }
 
-    /// Refreshes for the sake of a tenant's row, unless the host did so within the last second: how often somebody else's rows make the
-    /// host read the manifest is bounded. False if it did not.
+    /// Refreshes because of a tenant's row, unless a refresh began within the last second. So tenants' rows cannot make the
+    /// host read the manifest more often. Returns false if it did not refresh.
     async fn refresh_seldom(&self) -> Result<bool, HostError> {
         let (now, last) = (self.inner.clock.now(), self.inner.refreshes.last.lock().await.at);
         if last.is_some_and(|last| last <= now && now.since(last) < REFRESH_PAUSE) {
@@ -197,11 +198,11 @@ impl Host {
         self.refresh().await.map(|()| true)
     }
 
-    /// Boots a kernel or a loop through Stage-0, once per process and version; the signed `boot_event` is in the ledger when this
-    /// returns.
+    /// Boots a kernel or a loop through Stage-0, once per process and manifest. The signed `boot_event` is in the ledger when
+    /// this returns.
     ///
     /// # Errors
-    /// Why it may not run. The refusal is recorded as well.
+    /// Why it may not run. A `boot_event` records the refusal as well, if this host can write it.
     pub async fn boot(&self, id: Uuid) -> Result<Booted, HostError> {
         let trusted = self.trusted();
         let manifest = trusted.span.seal.curr_hash;
@@ -221,16 +222,17 @@ impl Host {
         Ok(booted)
     }
 
-    /// Boots every installed kernel that carries out requests and that the manifest allows: what a worker needs before it claims any.
+    /// Boots every installed kernel that carries out requests and that the manifest allows. A worker does this before it claims
+    /// a request.
     ///
     /// # Errors
-    /// Where one of them may not run, or there is none.
+    /// If one of them may not run, or there is none.
     pub async fn boot_request_kernels(&self) -> Result<(), HostError> {
         let trusted = self.trusted();
         let with_requests = self.inner.installed.kernels.iter().filter(|kernel| !kernel.requests().is_empty());
         let ids: Vec<_> = with_requests.map(|kernel| kernel.id()).collect();
         let allowed = ids.iter().filter(|id| trusted.manifest.allowed_boot_ids.contains(id));
-        // Where the manifest allows none of them, the first one's refusal says why.
+        // If the manifest allows none of them, the refusal of the first one says why.
         let booted: Vec<_> = match allowed.clone().next() {
             Some(_) => allowed.collect(),
             None => ids.iter().take(1).collect(),

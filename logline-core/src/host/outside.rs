@@ -1,7 +1,7 @@
-//! Calls to the outside, recorded: an intent before each call, an outcome after it.
+//! Records calls to the outside: an intent before each call, an outcome after it.
 //!
-//! What makes this exact is the order of three steps: the intent is appended, then the lease is extended, then the call is made. An
-//! attempt that extends its lease has not been replaced yet, so whoever replaces it later finds the intent.
+//! The order of three steps must not change: append the intent, extend the lease, make the call. If the lease can be extended,
+//! no other attempt has replaced this one yet. So an attempt that replaces it later finds the intent.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -29,23 +29,23 @@ use crate::value::ids;
 const INTENT: &str = "outside_request";
 const OUTCOME: &str = "outside_outcome";
 
-/// Bytes of a call's key, a service's name and an operation, at most.
+/// The most bytes of a call's key, a service's name and an operation.
 const MAX_NAME: usize = 128;
 
-/// Calls of one attempt, at most.
+/// The most calls of one attempt.
 const MAX_CALLS: usize = 1000;
 
-/// How often an outcome is handed to a ledger that is unavailable: the call was made, and cannot be made undone.
+/// How often the host tries to append an outcome if the ledger is unavailable: the call was made and cannot be undone.
 const RECORD_TRIES: u32 = 3;
 
-/// What became of a call.
+/// The outcome of a call.
 #[derive(Debug, Clone, PartialEq)]
 enum Recorded {
     /// The service answered.
     Answered(Value),
-    /// It answered with a failure, or was not reached.
+    /// The service answered with a failure, or was not reached.
     Failed(Failure),
-    /// Nobody knows.
+    /// It is not known whether the call was carried out.
     Unknown,
     /// No call was made.
     NotCalled,
@@ -71,7 +71,7 @@ impl Recorded {
     }
 }
 
-/// The intent of an attempt, and what identifies its call among those of the request.
+/// A recorded intent, the number of its attempt, and the call that it is for.
 #[derive(Debug, Clone)]
 struct Intent {
     key: SpanKey,
@@ -79,7 +79,10 @@ struct Intent {
     call: CallId,
 }
 
-/// What identifies a call of a request: its key, and the hash of what is asked of whom.
+/// The intents of a request by the call that each is for.
+type Intents = HashMap<CallId, Vec<Intent>>;
+
+/// Identifies a call within a request: its key, and a hash of service, operation and body.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct CallId {
     key: String,
@@ -108,7 +111,7 @@ impl CallId {
         ids::derive(INTENT, &parts.map(String::as_str))
     }
 
-    /// The same for every attempt.
+    /// It does not depend on the attempt, so that the service recognises a repeated call.
     fn idempotency_key(&self, request: &SignedSpan) -> String {
         let parts = [&request.tenant_id, &request.id.to_string(), &self.key, &self.hash.to_string()];
         ids::derive("outside_call", &parts.map(String::as_str)).to_string()
@@ -127,14 +130,14 @@ pub(super) struct RecordedCalls<'a> {
     lease: Duration,
     attempt: Attempt,
     /// The intents of earlier attempts, read at the first call.
-    earlier: futures_util::lock::Mutex<Option<Arc<HashMap<CallId, Vec<Intent>>>>>,
+    earlier: futures_util::lock::Mutex<Option<Arc<Intents>>>,
     made: Mutex<Made>,
 }
 
 #[derive(Default)]
 struct Made {
     calls: BTreeSet<CallId>,
-    /// Intents of this attempt whose outcome is not recorded.
+    /// Intents of this attempt whose outcome is not recorded yet.
     open: BTreeMap<Uuid, CallId>,
 }
 
@@ -156,7 +159,7 @@ impl<'a> RecordedCalls<'a> {
         self.made.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// The outcomes of calls that the kernel has dropped, to be written with the end of the attempt.
+    /// The outcomes of calls whose futures the kernel has dropped. They are appended with the end of the attempt.
     pub(super) fn unfinished(&self) -> Vec<Draft> {
         let open = std::mem::take(&mut self.made().open);
         let outcome = |(intent, call): (Uuid, CallId)| {
@@ -169,13 +172,13 @@ impl<'a> RecordedCalls<'a> {
         format!("host:{}", self.attempt.worker)
     }
 
-    /// The intents of earlier attempts.
-    async fn earlier(&self) -> Result<Arc<HashMap<CallId, Vec<Intent>>>, LedgerError> {
+    /// The intents of earlier attempts, by their call.
+    async fn earlier(&self) -> Result<Arc<Intents>, LedgerError> {
         let mut earlier = self.earlier.lock().await;
         if let Some(known) = &*earlier {
             return Ok(Arc::clone(known));
         }
-        let mut found: HashMap<CallId, Vec<Intent>> = HashMap::new();
+        let mut found = Intents::new();
         if self.attempt.number > 1 {
             for intent in self.host.intents(self.running).await? {
                 if intent.attempt < self.attempt.number {
@@ -188,7 +191,8 @@ impl<'a> RecordedCalls<'a> {
         Ok(found)
     }
 
-    /// The answer that an earlier attempt has recorded. Its intents without an outcome are closed as unknown.
+    /// The answer to `call` that an earlier attempt recorded. Intents of earlier attempts without an outcome are closed as
+    /// unknown.
     async fn recorded(&self, call: &CallId) -> Result<Option<Answer>, OutsideError> {
         let earlier = self.earlier().await?;
         let Some(intents) = earlier.get(call) else { return Ok(None) };
@@ -219,7 +223,7 @@ impl<'a> RecordedCalls<'a> {
                     return Ok(super::publish::last(written).map_err(not_recorded)?.key());
                 }
                 Err(error) if error.retry() == Retry::Later && tries < RECORD_TRIES => tries += 1,
-                // Another attempt has begun and closed it.
+                // Another attempt has begun and has closed this intent.
                 Err(error) if error.is_conflict() => {
                     self.made().open.remove(&intent);
                     return Err(OutsideError::LostClaim);
@@ -253,14 +257,14 @@ impl Outside for RecordedCalls<'_> {
         let draft = intent_draft(running, intent, &id, (remote.name(), &call.operation), &idempotency_key, self.attempt);
         match host.record(&running.tenant_id, vec![draft.who(self.host_name())], &AppendOptions::default()).await {
             Ok(_) => {}
-            // Nobody else makes this attempt.
+            // Only the holder of the claim writes under this id, so this host is no longer the holder.
             Err(error) if error.is_conflict() => return Err(OutsideError::LostClaim),
             Err(error) => return Err(not_recorded(error)),
         }
         self.made().open.insert(intent, id.clone());
         let began = host.inner.clock.now();
         if !host.ledger().heartbeat(&Work::of(running), self.lease).await? {
-            // Nothing was asked of the service. The attempt after this one may have said that it does not know; then that stays.
+            // No call was made. If the next attempt has recorded `unknown` for this intent already, that outcome stays.
             self.record(intent, &id, &Recorded::NotCalled, Duration::ZERO).await.map(drop).or_else(|error| match error {
                 OutsideError::LostClaim => Ok(()),
                 error => Err(error),
@@ -292,7 +296,7 @@ impl Outside for RecordedCalls<'_> {
     }
 }
 
-/// An answer that no span can hold becomes a failure: it cannot be read again.
+/// Turns an answer that no span can hold into a failure, because it could not be read again.
 fn storable(running: &SignedSpan, intent: Uuid, call: &CallId, recorded: Recorded, host: &Host) -> Recorded {
     let draft = outcome(running, intent, call, 1, &recorded).who("host").at(running.at);
     match draft.validate(host.rules()) {
@@ -308,7 +312,7 @@ fn not_recorded(error: HostError) -> OutsideError {
     }
 }
 
-/// What both kinds of spans share.
+/// The columns that intents and outcomes have in common.
 fn identity(request: &SignedSpan, entity_type: &str, id: Uuid) -> Draft {
     let mut draft = Draft::new(entity_type)
         .id(id)
@@ -366,7 +370,7 @@ fn outcome(request: &SignedSpan, intent: Uuid, call: &CallId, attempt: u32, reco
 }
 
 impl Host {
-    /// Every intent of a request, by its attempts.
+    /// Every intent of a request, in the order of the attempts.
     async fn intents(&self, request: &SignedSpan) -> Result<Vec<Intent>, LedgerError> {
         let (ledger, scope) = (self.ledger(), Scope::runtime(&request.tenant_id));
         let query = Query::new().tenant(&request.tenant_id).entity_type(INTENT).parent_id(request.id);
@@ -387,7 +391,7 @@ impl Host {
         }
     }
 
-    /// The outcome of an intent, which becomes `unknown` where it has none.
+    /// The outcome of an intent. If it has none, `unknown` is recorded.
     async fn settle(&self, request: &SignedSpan, intent: &Intent) -> Result<(SpanKey, Recorded), HostError> {
         let (tenant, id) = (&request.tenant_id, intent.key.id);
         let scope = Scope::runtime(tenant);
@@ -404,17 +408,36 @@ impl Host {
             outcome(request, id, &intent.call, intent.attempt, &Recorded::Unknown).who(format!("host:{}", self.key()));
         match self.record(tenant, vec![unknown], &AppendOptions::default()).await {
             Ok(written) => Ok((super::publish::last(written)?.key(), Recorded::Unknown)),
-            // The attempt that made the call, or another host, was faster.
+            // The attempt that made the call, or another host, has recorded an outcome first.
             Err(error) if error.is_conflict() => find().await?.ok_or(error),
             Err(error) => Err(error),
         }
     }
 
-    /// Closes, as unknown, the calls of a request whose attempt was lost, cancelled or given back.
-    pub(super) async fn close_open_calls(&self, request: &SignedSpan) -> Result<(), HostError> {
+    /// Drafts the outcome `unknown` for the open calls of a request, for the batch that ends their attempt.
+    pub(super) async fn unknown_outcomes(&self, request: &SignedSpan) -> Result<Vec<Draft>, HostError> {
+        let (scope, mut drafts) = (Scope::runtime(&request.tenant_id), Vec::new());
         for intent in self.intents(request).await? {
-            self.settle(request, &intent).await?;
+            let id = outcome_id(&request.tenant_id, intent.key.id);
+            if self.ledger().history(&scope, &request.tenant_id, id, 0, 1).await?.is_empty() {
+                let draft = outcome(request, intent.key.id, &intent.call, intent.attempt, &Recorded::Unknown);
+                drafts.push(draft.who(format!("host:{}", self.key())));
+            }
         }
-        Ok(())
+        Ok(drafts)
+    }
+
+    /// Closes calls that an attempt has begun after [`Host::unknown_outcomes`] read them, although it had lost its claim.
+    /// Normally there are none, because that attempt closes its own calls.
+    pub(super) async fn close_late_calls(&self, request: &SignedSpan) {
+        let close = async {
+            for intent in self.intents(request).await? {
+                self.settle(request, &intent).await?;
+            }
+            Ok::<_, HostError>(())
+        };
+        if let Err(error) = close.await {
+            tracing::warn!(%error, request = %request.id, "open calls of an ended attempt could not be closed");
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! What publishers and loops have written with the host's help.
+//! Publishes spans for publishers, and writes what loops have decided.
 
 use crate::host::{Host, HostError};
 use crate::keys::Signer;
@@ -8,10 +8,11 @@ use crate::span::draft::Draft;
 use crate::span::seal::VerifiedSpan;
 
 impl Host {
-    /// Seals `draft` with `signer`, checks that it may sign such a span, and appends it: how a publisher publishes.
+    /// Publishes a span: checks `draft` with the validators, seals it with `signer`, checks that the signer may sign it, and
+    /// appends it.
     ///
     /// # Errors
-    /// Where the signer lacks the role, the draft breaks a rule or would not work, or the ledger refuses.
+    /// If a validator refuses the draft, it breaks a rule, the signer lacks the role, or the ledger refuses.
     pub async fn publish(&self, draft: Draft, signer: &dyn Signer) -> Result<VerifiedSpan, HostError> {
         for validator in &self.inner.installed.validators {
             validator.validate(draft.columns()).map_err(|reason| {
@@ -25,11 +26,11 @@ impl Host {
         last(written)
     }
 
-    /// Writes what a loop of this host has decided: seals `drafts` of `tenant` with the host's key, holds each to the authorities,
-    /// and appends them as one batch.
+    /// Writes what a loop of this host has decided: seals `drafts` of `tenant` with the host's key, checks that the key may
+    /// sign each, and appends them as one batch.
     ///
     /// # Errors
-    /// Where this host's key may not sign them, a draft breaks a rule, or the ledger refuses. Nothing is written then.
+    /// If this host's key may not sign them, a draft breaks a rule, or the ledger refuses. Nothing is written then.
     pub async fn record(
         &self,
         tenant: &str,

@@ -1,4 +1,4 @@
-//! A loop of a host: what works without being asked, for as long as the host runs.
+//! A loop of a host: work that the host does without being asked, as long as it runs.
 
 use std::any::Any;
 use std::fmt;
@@ -9,15 +9,15 @@ use uuid::Uuid;
 
 use crate::host::{Host, HostError};
 
-/// Done when the host is to shut down. Clones are the same signal.
+/// The signal to shut down: a future that completes when the host is to stop. All clones share one signal.
 pub type Shutdown<'a> = Shared<BoxFuture<'a, ()>>;
 
-/// A loop that a function span can name: the span allows it to run, and shows an auditor that it may.
+/// A loop of a host. Its function span allows it to run, and shows an auditor that it may.
 ///
 /// # Contract
-/// `run` boots the loop's own span first ([`Host::boot`]), works until `shutdown` is done, and then ends what it has begun, or gives it
-/// back. Failures that may pass are waited out within it. It ends with an error only where the host may not run it at all, or where the
-/// ledger refuses for a reason that does not pass; nothing that a tenant has written is such a reason.
+/// `run` first boots the loop's own span ([`Host::boot`]) and then works until `shutdown` completes. After that it finishes
+/// what it has begun, or gives it back. It retries after temporary failures. It returns an error only if the host may not run
+/// it at all, or if the ledger refuses permanently. Nothing that a tenant has written may make it return an error.
 #[async_trait]
 pub trait Service: Send + Sync {
     /// The id of its function span in tenant `system`.
@@ -29,14 +29,14 @@ pub trait Service: Send + Sync {
     /// The version in the `code` of its function span, after the `@`.
     fn version(&self) -> u32;
 
-    /// Works until `shutdown` is done, and says what it did.
+    /// Works until `shutdown` completes, and reports what it did.
     ///
     /// # Errors
-    /// Where it cannot go on.
+    /// If it cannot go on.
     async fn run(&self, host: &Host, shutdown: Shutdown<'_>) -> Result<Box<dyn ServiceReport>, HostError>;
 }
 
-/// What a loop did.
+/// The report of what a loop did.
 pub trait ServiceReport: Any + fmt::Debug + Send + Sync {
     /// Its counts by name, for logs and tools.
     fn counts(&self) -> Vec<(&'static str, u64)>;

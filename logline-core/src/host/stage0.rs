@@ -1,4 +1,5 @@
-//! Stage-0: the only code outside the ledger. It boots a kernel from its span, or leaves a signed record of why not.
+//! Stage-0 boots a kernel from its signed span, or records in a signed span why it did not. It is the only behaviour that no
+//! span in the ledger names.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
@@ -22,78 +23,78 @@ use crate::value::failure::Failure;
 use crate::value::hex::{Hash, PublicKey};
 use crate::value::ids;
 
-/// A kernel that may run.
+/// A kernel or loop that Stage-0 has booted, so that it may run.
 #[derive(Clone)]
 pub struct Booted {
-    /// The code; `None` for a service, which its host runs.
+    /// The code; `None` for a loop ([`Service`](crate::Service)).
     pub kernel: Option<Arc<dyn Kernel>>,
-    /// The span that names it.
+    /// The function span from which it was booted.
     pub span: VerifiedSpan,
 }
 
-/// Why a kernel was not booted. Everything but [`BootError::Ledger`] is decided before any of its code runs.
+/// Why a kernel was not booted. It does not run then.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum BootError {
-    /// The manifest does not list it.
+    /// The manifest's `allowed_boot_ids` does not name it.
     #[error("kernel {id} is not among the manifest's allowed_boot_ids: publish a manifest that allows it")]
     NotAllowed {
-        /// The kernel.
+        /// The id of the kernel.
         id: Uuid,
     },
     /// Its span is not in the ledger.
     #[error("kernel {id} is not in tenant `system`: install its seed")]
     NotFound {
-        /// The kernel.
+        /// The id of the kernel.
         id: Uuid,
     },
-    /// Its span is something else.
+    /// Its span is not of type `function`.
     #[error("kernel {id} is a span of type `{entity_type}`, not a function")]
     NotAFunction {
-        /// The kernel.
+        /// The id of the kernel.
         id: Uuid,
-        /// Its type.
+        /// The type of its span.
         entity_type: String,
     },
-    /// Its hash or signature does not hold.
+    /// Its hash or signature is invalid.
     #[error("kernel {id} is not what was signed: {source}")]
     NotVerified {
-        /// The kernel.
+        /// The id of the kernel.
         id: Uuid,
-        /// Why.
+        /// What is invalid.
         source: VerifyError,
     },
-    /// Its signer is no publisher of `system`.
+    /// Its signer is not a publisher of tenant `system`.
     #[error("kernel {id} is not published by a publisher of `system`: {source}")]
     NotAuthorised {
-        /// The kernel.
+        /// The id of the kernel.
         id: Uuid,
-        /// Why.
+        /// Which role the signer lacks.
         source: Box<NotAuthorised>,
     },
     /// Its runtime is not native.
     #[error("kernel {id} has runtime `{runtime}`: this host boots `{NATIVE_RUNTIME}`")]
     Runtime {
-        /// The kernel.
+        /// The id of the kernel.
         id: Uuid,
-        /// Its runtime.
+        /// Its `runtime` column; empty if it has none.
         runtime: String,
     },
-    /// The host has no such code.
+    /// This host does not have the code that the span names.
     #[error(
         "kernel {id} names `{code}`, which is not registered with this host ({registered}): upgrade the host or its kernels"
     )]
     NotRegistered {
-        /// The kernel.
+        /// The id of the kernel.
         id: Uuid,
-        /// Its `code`.
+        /// Its `code` column, cut to 80 characters.
         code: String,
-        /// What is registered.
+        /// The kernels and loops of this host, as a list of `name@version`.
         registered: String,
     },
-    /// This host's key may not record what it does.
+    /// This host's key is not a runtime key of tenant `system`, so it may not record boot events.
     #[error(
-        "key {key} is no runtime of tenant `system` now: it cannot sign boot events; have the manifest name it, or an authority delegate to it"
+        "key {key} is not a runtime key of tenant `system` now: it cannot sign boot events; name it in the manifest, or delegate to it"
     )]
     HostNotAuthorised {
         /// The host's key.
@@ -111,7 +112,7 @@ pub enum BootError {
 }
 
 impl BootError {
-    /// The stable code in the boot event; `None` for what leaves no event.
+    /// The stable error code in the boot event; `None` for an error that leaves no event.
     fn code(&self) -> Option<&'static str> {
         Some(match self {
             Self::NotAllowed { .. } => "not_allowed",
@@ -126,13 +127,13 @@ impl BootError {
     }
 }
 
-/// What Stage-0 works with.
+/// What Stage-0 needs to boot a kernel.
 pub(crate) struct Stage0<'a> {
     pub(crate) driver: Driver<'a>,
     pub(crate) trusted: &'a Trusted,
     pub(crate) installed: &'a KernelSet,
     pub(crate) signer: &'a dyn Signer,
-    /// (manifest, kernel) pairs whose boot has been recorded by this process.
+    /// The boots that this process has recorded, as (hash of the manifest, hash of the kernel's span).
     pub(crate) recorded: &'a Mutex<HashSet<(Hash, Hash)>>,
 }
 
@@ -147,11 +148,11 @@ impl From<AdmitError> for BootError {
 }
 
 impl Stage0<'_> {
-    /// Boots `id` and records it.
+    /// Boots the kernel or loop `id` and records the result.
     pub(crate) async fn boot(&self, id: Uuid) -> Result<Booted, BootError> {
         let key = self.signer.public_key();
         if !self.trusted.authorities.has(&key, Role::Runtime, SYSTEM_TENANT, self.driver.clock.now()) {
-            tracing::error!(kernel = %id, host = %key, "boot refused: this host is no runtime of tenant system");
+            tracing::error!(kernel = %id, host = %key, "boot refused: this host's key is not a runtime key of tenant system");
             return Err(BootError::HostNotAuthorised { key });
         }
         let resolved = self.resolve(id).await;

@@ -1,4 +1,4 @@
-//! Recording requests.
+//! Records new requests.
 
 use crate::host::{Host, HostError, publish};
 use crate::keys::Verifier;
@@ -8,26 +8,27 @@ use crate::request::{Request, lifecycle};
 use crate::span::seal::VerifiedSpan;
 
 impl Host {
-    /// Records a request; a worker carries it out, or [`Host::run_request`]. A request with an idempotency key that was submitted
-    /// before is returned as it is in the ledger.
+    /// Records a request. A worker or [`Host::run_request`] carries it out. If a request with the same idempotency key was
+    /// submitted before, its stored first version is returned.
     ///
     /// # Errors
-    /// Where the ledger refuses it, or this host's key may not sign requests of the tenant.
+    /// If the request is malformed, the ledger refuses it, or this host's key may not sign requests of the tenant.
     pub async fn submit(&self, request: Request) -> Result<VerifiedSpan, HostError> {
         publish::last(self.submit_all([request]).await?)
     }
 
-    /// Records requests of one tenant, all of them or none; at most
-    /// [`Capability::max_batch`](crate::ledger::Capability::max_batch). Otherwise as [`Host::submit`]; in their order.
+    /// Records requests of one tenant, all of them or none, at most
+    /// [`Capability::max_batch`](crate::ledger::Capability::max_batch). Returns the spans in the same order. Otherwise as
+    /// [`Host::submit`].
     ///
     /// # Errors
-    /// As [`Host::submit`]; where they are of several tenants.
+    /// As [`Host::submit`]; [`HostError::TwoTenants`] if the requests belong to several tenants.
     pub async fn submit_all(&self, requests: impl IntoIterator<Item = Request>) -> Result<Vec<VerifiedSpan>, HostError> {
         let inner = &self.inner;
         let trusted = self.trusted();
         let driver = self.driver(&trusted);
         let mut batch: Vec<VerifiedSpan> = Vec::new();
-        // A look-up takes time, and only an id that follows from what is asked can exist already.
+        // Looking up ids takes time, and only a derived id can exist already.
         let mut options = AppendOptions::default();
         for request in requests {
             if request.derived_id().is_some() {

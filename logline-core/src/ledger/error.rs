@@ -18,7 +18,7 @@ pub enum LedgerError {
     /// The span does not continue the stored versions of its id, for example because another writer was first.
     #[error(transparent)]
     Conflict(#[from] Conflict),
-    /// The span does not exist, or the scope may not see it.
+    /// The span does not exist, its last version is a tombstone, or the scope may not see it.
     #[error("no span {id} in tenant `{tenant}` that this scope can see")]
     NotFound {
         /// The tenant that the call named.

@@ -178,7 +178,7 @@ pub enum Outcome {
     Kept,
 }
 
-/// A position in one ledger from which a reader goes on. Callers store it as text and do not look inside.
+/// A position in one ledger from which a reader goes on. Callers store it as text and must not parse it.
 ///
 /// [`Order::Append`], [`Order::Newest`] and watches use the same cursors. [`Order::Chain`] has cursors of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -158,9 +158,9 @@ pub trait WorkQueue: Ledger {
     /// [`LedgerError`] if the store cannot be reached.
     async fn active(&self, kind: ActiveKind, after: Option<&Work>, limit: usize) -> Result<Vec<Work>, LedgerError>;
 
-    /// Extends the lease of a claim, so that it ends `lease` (at most [`MAX_LEASE`]) from now. `held` is [`Work::of`] the
-    /// claim. False if the claim is lost: the last version of the request is no longer `held`, or is not running. The worker
-    /// should then stop its work.
+    /// Extends the lease of a claim, so that it ends `lease` (at most [`MAX_LEASE`](crate::request::MAX_LEASE)) from now.
+    /// `held` is [`Work::of`] the claim. False if the claim is lost: the last version of the request is no longer `held`, or is
+    /// not running. The worker should then stop its work.
     ///
     /// # Errors
     /// [`LedgerError`] if the store cannot be reached.

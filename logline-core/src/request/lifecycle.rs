@@ -9,11 +9,11 @@ use crate::request::execution;
 use crate::request::not_runnable::NotRunnable;
 use crate::request::quota::Charges;
 use crate::request::state::{self, CAUSE, ClaimTerms, DEFAULT_BACKOFF, MAX_BACKOFF, Phase, State, Step};
+use crate::span::SignedSpan;
 use crate::span::canonical;
 use crate::span::draft::Draft;
 use crate::span::rules::{MAX_INTEGER, Rules};
 use crate::span::seal::VerifiedSpan;
-use crate::span::SignedSpan;
 use crate::value::failure::Failure;
 use crate::value::hex::PublicKey;
 use crate::value::timestamp::Timestamp;
@@ -123,6 +123,12 @@ pub(crate) fn refuse(request: &SignedSpan, recorder: &PublicKey, reason: &Failur
     draft
 }
 
+/// The record of an attempt whose worker was lost.
+pub(crate) fn lost(running: &SignedSpan, state: &State, recorder: &PublicKey, now: Timestamp) -> Draft {
+    let failure = Failure::new("lost", "the lease ended before the worker recorded a result");
+    execution::unfinished(running, state.attempts, recorder, &failure).at(now)
+}
+
 /// The drafts of a claim, or those that end the request instead.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Claiming {
@@ -139,7 +145,7 @@ pub(crate) fn claim(request: &Open<'_>, terms: &ClaimTerms) -> Result<Claiming, 
     match state.phase {
         Phase::Scheduled => {}
         Phase::Running => {
-            drafts.push(request.ended(&terms.worker, "lost", "the lease ended before the worker recorded a result", now));
+            drafts.push(lost(span, state, &terms.worker, now));
         }
         phase => return Err(NotRunnable::Ended { key: span.key(), status: phase.as_str().to_owned() }),
     }

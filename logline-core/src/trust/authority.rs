@@ -1,4 +1,4 @@
-//! Whether a span's signer was allowed to sign it.
+//! Checks whether the signer of a span was allowed to sign it.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -13,7 +13,7 @@ use crate::trust::{Authority, Delegation, Manifest};
 use crate::value::hex::PublicKey;
 use crate::value::timestamp::Timestamp;
 
-/// The authorities of one resolved manifest.
+/// Which key may sign what, according to one resolved manifest and the delegations in the ledger.
 #[derive(Debug, Clone)]
 pub struct Authorities {
     manifest_id: Uuid,
@@ -22,26 +22,26 @@ pub struct Authorities {
     delegations: HashMap<PublicKey, Vec<Delegation>>,
 }
 
-/// A seal by a key that does not have the role.
+/// The signer of a span does not have a role that the span's type needs.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error(
-    "span {key} of type `{entity_type}` is signed by {signer}, which {}: it takes {} of tenant `{}` at {at}",
+    "span {key} of type `{entity_type}` is signed by {signer}, which {}: the signer must be {} of tenant `{}` at {at}",
     describe(.has, .delegated), names(.needs), .key.tenant_id
 )]
 pub struct NotAuthorised {
-    /// The span.
+    /// The span that was checked.
     pub key: SpanKey,
-    /// Its type.
+    /// The type of that span.
     pub entity_type: String,
-    /// Its signer.
+    /// The key that sealed it.
     pub signer: PublicKey,
-    /// The roles one of which it takes.
+    /// The signer must have one of these roles.
     pub needs: &'static [Role],
-    /// When: the span's time, or the host's where that is what was held against it.
+    /// When the signer must have it: the span's `at`, or the host's time in [`Authorities::check_now`].
     pub at: Timestamp,
-    /// What the signer has by the manifest.
+    /// The roles that the manifest gives the signer.
     pub has: Vec<Authority>,
-    /// What it has had by delegation; the last one.
+    /// The signer's delegation that expires last; `None` if the signer has no delegation.
     pub delegated: Option<Delegation>,
 }
 
@@ -68,7 +68,7 @@ fn names(roles: &[Role]) -> String {
 }
 
 impl Authorities {
-    /// The authorities of `manifest`, whose id is `manifest_id`. `pinned` root keys count as root keys.
+    /// The authorities of `manifest`, whose span has the id `manifest_id`. The `pinned` keys count as root keys as well.
     #[must_use]
     pub fn new(manifest_id: Uuid, manifest: &Manifest, pinned: &[PublicKey]) -> Self {
         let mut grants: HashMap<PublicKey, Vec<Authority>> = HashMap::new();
@@ -79,14 +79,14 @@ impl Authorities {
         Self { manifest_id, roots, grants, delegations: HashMap::new() }
     }
 
-    /// What holds before there is a manifest: the pinned keys are root keys, and nobody has another role.
+    /// The authorities before the first manifest: the pinned keys are root keys, and no key has another role.
     #[must_use]
     pub fn of_root(manifest_id: Uuid, pinned: &[PublicKey]) -> Self {
         let roots = pinned.iter().copied().collect();
         Self { manifest_id, roots, grants: HashMap::new(), delegations: HashMap::new() }
     }
 
-    /// Takes a delegation into account, if its signer could give what it gives. Says whether it did.
+    /// Adds the delegation in `span` if its signer may give it. Returns false if it is not a delegation or the signer may not.
     pub fn delegate(&mut self, span: &VerifiedSpan) -> bool {
         let Some(delegation) = Delegation::from_span(span) else { return false };
         if self.not_delegable(&span.seal.public_key, &delegation).is_some() {
@@ -99,27 +99,28 @@ impl Authorities {
         true
     }
 
-    /// The first tenant of `delegation` that `signer` cannot delegate for. The manifest itself must name the signer: what was
-    /// delegated is not passed on.
+    /// The first tenant for which `signer` cannot give `delegation`; `None` if it can give all of it. The manifest itself must
+    /// name the signer: a delegated key cannot delegate.
     pub(crate) fn not_delegable<'d>(&self, signer: &PublicKey, delegation: &'d Delegation) -> Option<&'d str> {
         let is_runtime = |tenant: &str| self.granted(signer, Role::Runtime, tenant);
         let tenants = delegation.tenants.iter().map(String::as_str);
         std::iter::once(SYSTEM_TENANT).chain(tenants).find(|tenant| !is_runtime(tenant))
     }
 
-    /// Whether the signer of `span` has a role that its type takes, in its tenant and at its time.
+    /// Checks that the signer of `span` has a role that the span's type needs, in the span's tenant and at the span's `at`.
     ///
-    /// That is what can be said about a row whenever it is found. Before a host appends, it also holds the signer to the time that
-    /// it is: [`Authorities::check_now`].
+    /// It does not depend on when the check is made. Before a host appends a span, it also checks the signer at the current
+    /// time: [`Authorities::check_now`].
     ///
     /// # Errors
-    /// [`NotAuthorised`], saying what it takes and what the signer has.
+    /// [`NotAuthorised`], with the roles that are needed and the roles that the signer has.
     pub fn check(&self, span: &VerifiedSpan) -> Result<(), Box<NotAuthorised>> {
         let needs = if self.approves_manifest(span) { &[Role::Root] } else { roles::required(span) };
         self.check_at(span, needs, span.at)
     }
 
-    /// As [`Authorities::check`], and the signer has the role now as well: an expired delegation does not sign by dating back.
+    /// As [`Authorities::check`]; the signer must also have the role at `now`. So a host whose delegation has expired cannot
+    /// sign by dating a span back.
     ///
     /// # Errors
     /// [`NotAuthorised`].
@@ -148,17 +149,17 @@ impl Authorities {
         }))
     }
 
-    /// Whether `key` has `role` in `tenant` for what is dated `at`.
+    /// Whether `key` has `role` in `tenant` for a span dated `at`.
     #[must_use]
     pub fn has(&self, key: &PublicKey, role: Role, tenant: &str, at: Timestamp) -> bool {
         let delegated = || self.delegations.get(key).is_some_and(|d| d.iter().any(|d| d.covers(tenant, at)));
         self.granted(key, role, tenant) || (role == Role::Runtime && delegated())
     }
 
-    /// Whether the manifest, or for root keys also the trust root, gives `key` the role.
+    /// Whether the manifest gives `key` the role, without delegations. Keys of the trust root have the role root as well.
     fn granted(&self, key: &PublicKey, role: Role, tenant: &str) -> bool {
         match role {
-            // Manifests live in `system`; a root key has no say elsewhere.
+            // Manifests are in tenant `system`. A root key has no rights in other tenants.
             Role::Root => tenant == SYSTEM_TENANT && self.roots.contains(key),
             role => self.grants.get(key).is_some_and(|g| g.iter().any(|a| a.role == role && a.covers(tenant))),
         }

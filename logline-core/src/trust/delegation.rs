@@ -1,7 +1,9 @@
-//! Keys of hosts, named by an authority of the manifest for a time: adding a host takes no quorum of root keys.
+//! Delegations: a runtime key that the manifest names makes the key of another host a runtime key, for a limited time. So a
+//! new host needs no approval by root keys.
 //!
-//! A delegation is a span of type `delegation` in tenant `system` whose metadata holds key, tenants and interval. It gives the role
-//! runtime, to that key, for what is dated within the interval; it gives nothing that its signer has not, and cannot be passed on.
+//! A delegation is a span of type `delegation` in tenant `system`. Its metadata holds the key, the tenants and the interval. It
+//! gives that key the role runtime for spans dated within the interval. It cannot give more than its signer has, and a
+//! delegated key cannot delegate.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -20,73 +22,74 @@ use crate::value::hex::PublicKey;
 use crate::value::ids;
 use crate::value::timestamp::Timestamp;
 
-/// The longest that one delegation may last. Renew it by another.
+/// The longest duration of one delegation, 366 days. To renew a delegation, publish another one.
 pub const MAX_DELEGATION: std::time::Duration = std::time::Duration::from_secs(366 * 24 * 60 * 60);
 
-/// A host's key, and for which tenants and how long it is a runtime.
+/// Makes a host's key a runtime key of some tenants, for a limited time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Delegation {
     /// The host's key.
     pub key: PublicKey,
-    /// The tenants it records for; `*` is every tenant except `system`, which a host that boots kernels needs as well.
+    /// The tenants that it may record for, by name. `*` means every tenant except `system`. A host that boots kernels needs
+    /// `system` as well.
     pub tenants: Vec<String>,
-    /// The first moment that it may date a span with.
+    /// The earliest `at` of a span that the key may sign.
     pub not_before: Timestamp,
-    /// The moment from which on it may not.
+    /// The end, exclusive: the key may sign only spans dated before it.
     pub expires: Timestamp,
 }
 
-/// Why a delegation gives nothing.
+/// Why a delegation is refused.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum DelegationError {
-    /// It names a key that nobody can trust.
+    /// It names a key that is malformed, weak or not canonically encoded.
     #[error("delegation of {key}: {source}")]
     Key {
-        /// The key.
+        /// The delegated key.
         key: PublicKey,
-        /// Why.
+        /// Why it cannot be trusted.
         source: SignatureError,
     },
     /// It names no tenant.
     #[error("delegation of {key} names no tenant: name those that the host records for, and `system` if it boots kernels")]
     NoTenant {
-        /// The key.
+        /// The delegated key.
         key: PublicKey,
     },
-    /// It ends before it begins, or lasts longer than a delegation may.
+    /// It does not end after it begins, or it lasts longer than [`MAX_DELEGATION`].
     #[error("delegation of {key} from {not_before} to {expires}: it must end after it begins, within {} days", MAX_DELEGATION.as_secs() / 86_400)]
     Interval {
-        /// The key.
+        /// The delegated key.
         key: PublicKey,
-        /// Its beginning.
+        /// When it begins.
         not_before: Timestamp,
-        /// Its end.
+        /// When it ends.
         expires: Timestamp,
     },
-    /// It has ended already.
-    #[error("delegation of {key} ended {expires}: it would never have been in force")]
+    /// It ended before it was published.
+    #[error("delegation of {key} ended at {expires} and would have no effect: choose a later end")]
     Ended {
-        /// The key.
+        /// The delegated key.
         key: PublicKey,
-        /// Its end.
+        /// When it ended.
         expires: Timestamp,
     },
-    /// Its signer cannot give what it gives.
+    /// Its signer does not have the rights that it would give.
     #[error(
         "key {signer} cannot delegate for tenant `{tenant}`: the manifest must name it runtime of that tenant and of `system`"
     )]
     Signer {
-        /// The signer.
+        /// The key that was to sign the delegation.
         signer: PublicKey,
-        /// A tenant for which it is no runtime.
+        /// A tenant of which the signer is not a runtime key by the manifest.
         tenant: String,
     },
-    /// No manifest is in force.
+    /// The manifest could not be resolved.
     #[error(transparent)]
     Trust(#[from] TrustError),
-    /// The seal failed.
+    /// The span could not be sealed.
     #[error(transparent)]
     Seal(#[from] SealError),
     /// The ledger failed.
@@ -95,7 +98,7 @@ pub enum DelegationError {
 }
 
 impl Delegation {
-    /// Makes `key` a runtime of `tenants` from `not_before` until `expires`.
+    /// Makes `key` a runtime key of `tenants` from `not_before` until `expires`.
     pub fn new<T: Into<String>>(
         key: PublicKey,
         tenants: impl IntoIterator<Item = T>,
@@ -105,7 +108,7 @@ impl Delegation {
         Self { key, tenants: tenants.into_iter().map(Into::into).collect(), not_before, expires }
     }
 
-    /// Reads the delegation of a span. `None` for spans of another type or tenant, and for what is no delegation.
+    /// Reads the delegation in a span. `None` if the span has another type or tenant, or holds no valid delegation.
     #[must_use]
     pub fn from_span(span: &Span) -> Option<Self> {
         if span.entity_type != "delegation" || span.tenant_id != SYSTEM_TENANT {
@@ -116,10 +119,10 @@ impl Delegation {
         Some(delegation)
     }
 
-    /// What holds for every delegation, whoever signs it.
+    /// Makes the checks that do not depend on the signer.
     ///
     /// # Errors
-    /// A weak key, no tenant, or an impossible interval.
+    /// If the key cannot be trusted, no tenant is named, or the interval is impossible.
     pub fn check(&self) -> Result<(), DelegationError> {
         let Self { key, not_before, expires, .. } = *self;
         keys::check_key(&key).map_err(|source| DelegationError::Key { key, source })?;
@@ -132,13 +135,13 @@ impl Delegation {
         Ok(())
     }
 
-    /// Whether the key may sign what `tenant` has dated `at`.
+    /// Whether the key may sign a span of `tenant` that is dated `at`.
     #[must_use]
     pub fn covers(&self, tenant: &str, at: Timestamp) -> bool {
         self.not_before <= at && at < self.expires && covers(&self.tenants, tenant)
     }
 
-    /// The span to be. Saying the same twice is one span.
+    /// Drafts its span. The id follows from the content, so the same delegation is stored once.
     fn to_draft(&self) -> Draft {
         let value = json!({
             "key": self.key.to_string(),
@@ -160,11 +163,11 @@ impl Delegation {
 }
 
 impl TrustRoot {
-    /// Seals a delegation with a key that the manifest names runtime of all its tenants and of `system`, and appends it. Hosts see
-    /// it when they are built and at [`Host::refresh`](crate::Host::refresh).
+    /// Seals a delegation and appends it. The manifest must name the signer as a runtime key of `system` and of every tenant of
+    /// the delegation. Hosts read delegations when they are built and at [`Host::refresh`](crate::Host::refresh).
     ///
     /// # Errors
-    /// Where it would give nothing. Nothing is appended then.
+    /// If the delegation would have no effect, or the ledger fails. Nothing is appended then.
     pub async fn delegate(
         &self,
         ledger: &dyn Ledger,
@@ -188,8 +191,8 @@ impl TrustRoot {
     }
 }
 
-/// Adds the delegations that `ledger` holds to `authorities`. What is damaged, not signed or signed by a stranger gives nothing and
-/// is passed over; a tombstone takes nothing back, or whoever can hide a span could condemn what a host has signed.
+/// Adds the delegations in `ledger` to `authorities`. It skips rows that are damaged, unsigned, or signed by a key that cannot
+/// delegate. A tombstone takes nothing back: otherwise anybody who can hide a span could invalidate what a host has signed.
 pub(crate) async fn read(ledger: &dyn Ledger, authorities: &mut Authorities) -> Result<(), LedgerError> {
     let scope = Scope::runtime(SYSTEM_TENANT);
     let query = Query::new().tenant(SYSTEM_TENANT).entity_type("delegation").versions(Versions::All);
@@ -209,7 +212,7 @@ pub(crate) async fn read(ledger: &dyn Ledger, authorities: &mut Authorities) -> 
 
 fn admit(span: SignedSpan, authorities: &mut Authorities, verifier: &mut Verifier) {
     let Some(delegation) = Delegation::from_span(&span) else { return };
-    // Strangers are turned away before the cost of their signature.
+    // Check who signed first: it is much cheaper than verifying the signature.
     if authorities.not_delegable(&span.seal.public_key, &delegation).is_some() {
         return;
     }

@@ -1,14 +1,15 @@
-//! What the manifest lets executions use: one run, and all runs of a tenant together.
+//! What the manifest allows executions to use: one run, and all runs of one tenant together.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// What the runs of one tenant may use of one host at the same time. A run that finds no room waits, within its time limit.
+/// What the runs of one tenant may use of one host at the same time. A run that would exceed it waits, at most for its time
+/// limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Share {
-    /// Runs. Default 32.
+    /// Runs at the same time. Default 32.
     pub calls: u32,
-    /// Memory that they are allowed together, bytes: a run counts with all it may use. Default 2 GiB.
+    /// Memory of these runs together, bytes. Each run counts with its full memory limit. Default 2 GiB.
     pub memory_bytes: u64,
 }
 
@@ -18,19 +19,20 @@ impl Default for Share {
     }
 }
 
-/// The most drafts that any run may emit.
+/// The highest value of [`Limits::emitted`] that may be set.
 pub const MAX_EMITTED: u32 = 1000;
 
-/// What one run may use. The defaults leave room for the row that records it in a span of 1 MiB.
+/// What one run may use. With the defaults, the row that records the run fits in a span of 1 MiB.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Limits {
     /// Deterministic units of work; about one per WebAssembly instruction. Default 100 million.
     pub fuel: u64,
-    /// Wall-clock time around the run, compiling excepted, milliseconds; the manifest's `policy.timeout_ms` where that is less. Default 5,000.
+    /// Wall-clock time of the run without compiling, milliseconds. The manifest's `policy.timeout_ms` (its `slow_ms` if that is
+    /// absent) applies instead if it is lower. Default 5,000.
     pub timeout_ms: u64,
-    /// Linear memory, bytes. Default and ceiling 64 MiB.
+    /// Linear memory, bytes. Default and maximum 64 MiB.
     pub memory_bytes: u64,
     /// Canonical bytes of the request's input. Default 128 KiB.
     pub input_bytes: usize,
@@ -42,11 +44,12 @@ pub struct Limits {
     pub host_call_bytes: usize,
     /// Emitted drafts. Default 64.
     pub emitted: u32,
-    /// Bytes of all log entries together; what comes later is counted and dropped. Default 16 KiB.
+    /// Bytes of all log entries together. Later entries are counted and dropped. Default 16 KiB.
     pub log_bytes: usize,
-    /// Bytes of the journal, which names every row that was read; further queries are refused. Default 128 KiB.
+    /// Bytes of the journal, which names every row that was read. When it is full, further queries are refused. Default 128
+    /// KiB.
     pub journal_bytes: usize,
-    /// Bytes of the decoded module. Default 1 MiB; the ceiling is 16 MiB, for hosts that compile in processes of their own.
+    /// Bytes of the decoded module. Default 1 MiB. The maximum is 16 MiB, for hosts that compile in separate processes.
     pub module_bytes: usize,
 }
 
@@ -69,7 +72,8 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// What may be set: above these, the closing row might not fit or the sandbox could not keep its promise.
+    /// The highest values that may be set. With higher ones the closing row might not fit in a span, or the sandbox could not
+    /// enforce the limits.
     const CEILINGS: Self = Self {
         fuel: 100_000_000_000,
         timeout_ms: 3_600_000,
@@ -84,7 +88,7 @@ impl Limits {
         module_bytes: 16 << 20,
     };
 
-    /// Each limit by name.
+    /// Each limit with its name.
     fn figures(&self) -> [(&'static str, u64); 11] {
         [
             ("fuel", self.fuel),
@@ -101,10 +105,10 @@ impl Limits {
         ]
     }
 
-    /// Whether every limit is within what may be set.
+    /// Checks that no limit is above the highest value that may be set.
     ///
     /// # Errors
-    /// The first limit that is too high, as a text.
+    /// A text that names the first limit that is too high.
     pub fn check(&self) -> Result<(), String> {
         let mut limits = self.figures().into_iter().zip(Self::CEILINGS.figures());
         match limits.find(|((_, value), (_, ceiling))| value > ceiling) {
@@ -113,10 +117,10 @@ impl Limits {
         }
     }
 
-    /// These limits with those members that `some` names, an object of limits, set to its values.
+    /// These limits, with the members of the JSON object `some` in place of those with the same name.
     ///
     /// # Errors
-    /// A member that is no limit, or a value that is none, as a text.
+    /// A text, if a member is not the name of a limit or its value is not a valid limit.
     pub fn with(&self, some: &Value) -> Result<Self, String> {
         let Value::Object(named) = some else { return Err("limits must be an object".to_owned()) };
         // A struct of numbers always serialises to an object.
@@ -127,7 +131,7 @@ impl Limits {
         serde_json::from_value(all).map_err(|e| format!("limits: {e}"))
     }
 
-    /// The lower of each limit of the two.
+    /// Takes the lower of the two values for each limit.
     #[must_use]
     pub fn min(&self, other: &Self) -> Self {
         Self {

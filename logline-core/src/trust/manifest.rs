@@ -1,4 +1,4 @@
-//! The manifest: what a ledger's root keys have decided, typed.
+//! The manifest: what the root keys of a ledger have decided, as a typed value.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,48 +17,49 @@ use crate::value::hex::PublicKey;
 /// The content of a manifest span's `metadata`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// 1 for the first, then exactly one more each time, whatever the span's `seq`.
+    /// 1 for the first manifest, then one more for each next one. It does not depend on the span's `seq`.
     pub version: u64,
-    /// Who approves the next manifest.
+    /// The root keys that must approve the next manifest.
     pub root: RootSet,
-    /// Names of kernels, for people and tools.
+    /// Kernel ids by name, for people and tools. No check depends on it.
     #[serde(default)]
     pub kernels: BTreeMap<String, Uuid>,
-    /// The kernels that Stage-0 may boot. (Tenants' functions need their tenant's publisher, not this list.)
+    /// The kernels that Stage-0 may boot. Tenants' functions are not listed here: a publisher of their tenant signs them.
     pub allowed_boot_ids: Vec<Uuid>,
-    /// Which key may sign what for whom.
+    /// Which key has which role in which tenants.
     pub authorities: Vec<Authority>,
-    /// Quotas.
+    /// Daily quotas per tenant, and what one tenant may use of each host.
     #[serde(default)]
     pub throttle: Throttle,
-    /// Times of executions; `policy` in the manifest.
+    /// When an execution is slow and when it is stopped. The member is named `policy` in the metadata.
     #[serde(default, rename = "policy")]
     pub times: Times,
-    /// What one execution may use. A function may ask for less in its `metadata.limits`.
+    /// What one execution may use. A function may set lower limits in its `metadata.limits`.
     #[serde(default)]
     pub limits: Limits,
-    /// Limits of some tenants, where they differ from `limits`: by tenant, an object of the members that differ.
+    /// Limits of single tenants: by tenant, a JSON object with those members of `limits` that differ.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tenant_limits: BTreeMap<String, Value>,
-    /// The key that may override a quota: functions that it has signed (as a publisher of their tenant) with `metadata.force` true
-    /// are free of it.
+    /// The key that may override the daily quotas. They do not apply to a function with `metadata.force` true that this key has
+    /// signed. The key must be a publisher of the function's tenant as well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub override_pubkey_hex: Option<PublicKey>,
     /// Approval thresholds. Recorded, not enforced by this version of the library.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub governance: Option<Value>,
-    /// How long to keep what. Recorded, not enforced by this version of the library.
+    /// How long rows are kept. Recorded, not enforced by this version of the library.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<Value>,
-    /// Members that a host must understand and enforce, or else refuse the manifest.
+    /// Members that a host must enforce. A host that does not enforce one of them refuses the manifest.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub critical: Vec<String>,
-    /// Members that this version of the library does not know. They are kept and shown.
+    /// Members that this version of the library does not know. They are kept and shown, not enforced.
     #[serde(skip)]
     pub unknown: Map<String, Value>,
 }
 
-/// What is read of a manifest before the rest: enough to know whether it was approved, and whether it may be ignored.
+/// The members that are read first. They decide whether the manifest is approved and whether it may be skipped, even if the
+/// rest cannot be read.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct ManifestHeader {
     pub(crate) version: u64,
@@ -74,54 +75,55 @@ impl ManifestHeader {
     }
 }
 
-/// A set of root keys and how many of them it takes.
+/// Root keys, and how many of them must approve.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RootSet {
-    /// The keys.
+    /// The root keys. Duplicates count once.
     pub keys: Vec<PublicKey>,
-    /// How many distinct ones must approve. 1 is fine for a laptop.
+    /// How many distinct keys must approve, from 1 to their number. 1 is fine for a laptop.
     pub threshold: u32,
 }
 
-/// One key's role for some tenants.
+/// The role of one key in some tenants.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Authority {
-    /// The key.
+    /// The key that has the role.
     pub key: PublicKey,
-    /// Its role; root keys stand in [`Manifest::root`] instead.
+    /// The role. It is never [`Role::Root`]: root keys are in [`Manifest::root`].
     pub role: Role,
     /// The tenants by name. `*` means every tenant except `system`, which must be named.
     pub tenants: Vec<String>,
 }
 
 impl Authority {
-    /// `key` has `role` in `tenants`.
+    /// Gives `key` the role `role` in `tenants`.
     pub fn new<T: Into<String>>(key: PublicKey, role: Role, tenants: impl IntoIterator<Item = T>) -> Self {
         Self { key, role, tenants: tenants.into_iter().map(Into::into).collect() }
     }
 
-    /// Whether it reaches `tenant`.
+    /// Whether it applies to `tenant`.
     #[must_use]
     pub fn covers(&self, tenant: &str) -> bool {
         covers(&self.tenants, tenant)
     }
 }
 
-/// Whether a list of tenants reaches `tenant`: by name, or by `*`, which is every tenant except `system`.
+/// Whether a list of tenants includes `tenant`, by name or by `*`. `*` includes every tenant except `system`.
 pub(crate) fn covers(tenants: &[String], tenant: &str) -> bool {
     tenants.iter().any(|t| t == tenant || (t == "*" && tenant != SYSTEM_TENANT))
 }
 
-/// Quotas per tenant.
+/// Daily quotas per tenant, and what one tenant may use of each host.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Throttle {
-    /// Attempts per tenant and UTC day.
+    /// Attempts per tenant and UTC day. `None`: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub per_tenant_daily_exec_limit: Option<u64>,
-    /// Fuel per tenant and UTC day. It is counted when attempts end: those that are under way when it is used up may still end.
+    /// Fuel per tenant and UTC day. `None`: no limit. Fuel is counted when an attempt ends, so attempts that are running when
+    /// the limit is reached may still end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub per_tenant_daily_fuel: Option<u64>,
     /// Runs of one tenant at the same time on each host. Default 32.
@@ -132,7 +134,7 @@ pub struct Throttle {
     pub per_tenant_memory_bytes: Option<u64>,
 }
 
-/// Times of executions.
+/// When an execution is slow and when it is stopped.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Times {
@@ -153,70 +155,70 @@ impl Default for Times {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ManifestError {
-    /// The metadata is no manifest.
+    /// The metadata is not a valid manifest.
     #[error("manifest is malformed: {reason}")]
     Malformed {
-        /// What is wrong.
+        /// What is wrong with the metadata.
         reason: String,
     },
-    /// A threshold that can never, or always, be met.
+    /// The root threshold is 0, or above the number of distinct root keys.
     #[error("root threshold is {threshold} of {keys} distinct keys: it must be from 1 to the number of keys")]
     Threshold {
-        /// The threshold.
+        /// The root threshold.
         threshold: u32,
-        /// Distinct keys.
+        /// How many distinct root keys there are.
         keys: usize,
     },
-    /// A key that must not be trusted with anything.
+    /// A key is malformed, weak or not canonically encoded.
     #[error("key {key} cannot be trusted: {source}")]
     Key {
-        /// The key.
+        /// The root key or authority's key that was refused.
         key: PublicKey,
-        /// Why.
+        /// Why it cannot be trusted.
         source: SignatureError,
     },
-    /// A root key among the authorities.
-    #[error("key {key} has role root among the authorities: root keys stand in `root.keys`")]
+    /// An authority has the role root.
+    #[error("key {key} has role root among the authorities: root keys belong in `root.keys`")]
     RootAuthority {
-        /// The key.
+        /// The key of the authority.
         key: PublicKey,
     },
-    /// An authority over nothing.
-    #[error("key {key} has role {role} for no tenant")]
+    /// An authority names no tenant.
+    #[error("key {key} has role {role} for no tenant: name its tenants")]
     NoTenant {
-        /// The key.
+        /// The key of the authority.
         key: PublicKey,
-        /// The role.
+        /// The role of the authority.
         role: Role,
     },
-    /// A limit that is too high.
+    /// A limit is too high or malformed, or a tenant's share of a host is too small for one run.
     #[error("manifest {reason}")]
     Limits {
-        /// Which.
+        /// Which limit it is, and what is allowed.
         reason: String,
     },
-    /// Something that this library must understand and does not.
+    /// It demands something that this version of the library does not enforce.
     #[error("manifest v{version} demands `{member}`, which this version of the library does not enforce: upgrade the library")]
     Critical {
         /// The manifest's version.
         version: u64,
-        /// The member.
+        /// The member that is not enforced.
         member: String,
     },
-    /// A key or right that the next manifest leaves out.
+    /// It leaves out a key or right of the manifest before it.
     #[error(
-        "manifest v{version} ends {what}: until the transparency log exists keys and rights can be added, not ended; keep it and \
-         stop using the key"
+        "manifest v{version} leaves out {what}: until the transparency log exists, keys and rights can be added, not ended; \
+         keep it and stop using the key"
     )]
     Ends {
         /// The manifest's version.
         version: u64,
-        /// Which key or right.
+        /// The key or right that is left out.
         what: String,
     },
 }
 
-/// Members that this version of the library reads and enforces; `critical` may name them.
+/// Members that this version of the library reads and enforces. `critical` may name them.
 const ENFORCED: &[&str] = &[
     "version",
     "root",
@@ -231,11 +233,11 @@ const ENFORCED: &[&str] = &[
     "critical",
 ];
 
-/// Members that it reads and does not enforce yet.
+/// Members that this version of the library reads but does not enforce.
 const RECORDED: &[&str] = &["governance", "retention"];
 
 impl Manifest {
-    /// The first manifest of a ledger whose root is `root`: nothing may boot, nobody may sign.
+    /// The first manifest of a ledger, with the root keys `root`. No kernel may boot and no other key has a role yet.
     #[must_use]
     pub fn first(root: RootSet) -> Self {
         Self {
@@ -256,7 +258,7 @@ impl Manifest {
         }
     }
 
-    /// Lets a kernel boot.
+    /// Allows the kernel with the id `kernel` to boot, and records its name.
     #[must_use]
     pub fn allow(mut self, name: impl Into<String>, kernel: Uuid) -> Self {
         self.kernels.insert(name.into(), kernel);
@@ -266,13 +268,13 @@ impl Manifest {
         self
     }
 
-    /// Lets every kernel and loop of a [`KernelSet`](crate::KernelSet) boot.
+    /// Allows every kernel and loop of a [`KernelSet`](crate::KernelSet) to boot.
     #[must_use]
     pub fn allow_all<N: Into<String>>(self, kernels: impl IntoIterator<Item = (N, Uuid)>) -> Self {
         kernels.into_iter().fold(self, |manifest, (name, id)| manifest.allow(name, id))
     }
 
-    /// Gives `key` a role in `tenants`.
+    /// Gives `key` the role `role` in `tenants`.
     #[must_use]
     pub fn grant<T: Into<String>>(mut self, key: PublicKey, role: Role, tenants: impl IntoIterator<Item = T>) -> Self {
         self.authorities.push(Authority::new(key, role, tenants));
@@ -282,7 +284,7 @@ impl Manifest {
     /// Reads the manifest in a span's metadata.
     ///
     /// # Errors
-    /// Where it is malformed or trusts what must not be trusted. `critical` is checked apart ([`Manifest::check_critical`]).
+    /// If the metadata is malformed or does not pass [`Manifest::check`]. [`Manifest::check_critical`] checks `critical`.
     pub fn from_span(span: &Span) -> Result<Self, ManifestError> {
         let malformed = |reason: String| ManifestError::Malformed { reason };
         let Some(metadata @ Value::Object(members)) = &span.metadata else {
@@ -298,10 +300,10 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// Holds it to what every manifest must be.
+    /// Checks the root, the keys, the authorities and the limits.
     ///
     /// # Errors
-    /// The first fault.
+    /// The first fault that was found.
     pub fn check(&self) -> Result<(), ManifestError> {
         let distinct = self.root.distinct();
         if self.root.threshold == 0 || self.root.threshold as usize > distinct.len() {
@@ -326,7 +328,7 @@ impl Manifest {
         }
         let share = self.share();
         if share.calls == 0 {
-            return Err(limits("throttle.per_tenant_concurrent_calls is 0: nothing could run".to_owned()));
+            return Err(limits("throttle.per_tenant_concurrent_calls is 0: no function could run".to_owned()));
         }
         let largest = self.tenant_limits.keys().map(|tenant| self.limits_of(tenant).memory_bytes);
         if let Some(bytes) = largest.chain([self.limits.memory_bytes]).max().filter(|bytes| *bytes > share.memory_bytes) {
@@ -336,7 +338,7 @@ impl Manifest {
         Ok(())
     }
 
-    /// What one execution of a tenant's function may use, before the function's own limits.
+    /// What one execution of a function of `tenant` may use, before the function's own limits are applied.
     #[must_use]
     pub fn limits_of(&self, tenant: &str) -> Limits {
         let own = self.tenant_limits.get(tenant).and_then(|some| self.limits.with(some).ok());
@@ -345,10 +347,10 @@ impl Manifest {
         limits
     }
 
-    /// What one execution of `function` may use: the manifest's limits of its tenant, or less where its `metadata.limits` says so.
+    /// What one execution of `function` may use: the limits of its tenant, or its own `metadata.limits` if they are lower.
     ///
     /// # Errors
-    /// Where `metadata.limits` is no object of limits, as a text.
+    /// A text, if `metadata.limits` is not a valid object of limits.
     pub fn limits_for(&self, function: &Span) -> Result<Limits, String> {
         let allowed = self.limits_of(&function.tenant_id);
         match function.meta("limits") {
@@ -367,10 +369,11 @@ impl Manifest {
         }
     }
 
-    /// Whether this library can do what the manifest demands.
+    /// Checks that this version of the library can enforce what the manifest demands.
     ///
     /// # Errors
-    /// The first member of `critical` that it does not enforce, or a demand for promotion, which it cannot give yet.
+    /// [`ManifestError::Critical`] with the first member of `critical` that it does not enforce, or with `promotion: required`,
+    /// which it does not support yet.
     pub fn check_critical(&self) -> Result<(), ManifestError> {
         let refuse = |member: String| ManifestError::Critical { version: self.version, member };
         if let Some(member) = self.critical.iter().find(|m| !ENFORCED.contains(&m.as_str())) {
@@ -383,10 +386,10 @@ impl Manifest {
         }
     }
 
-    /// Whether it may follow `previous`: nothing that was trusted may be left out.
+    /// Checks that it keeps every root key in `previous_root` and every right in `previous`.
     ///
     /// # Errors
-    /// The first key or right that it ends.
+    /// [`ManifestError::Ends`] with the first key or right that it leaves out.
     pub fn check_keeps(&self, previous_root: &[PublicKey], previous: &[Authority]) -> Result<(), ManifestError> {
         let ends = |what: String| ManifestError::Ends { version: self.version, what };
         if let Some(key) = previous_root.iter().find(|key| !self.root.keys.contains(key)) {
@@ -407,7 +410,7 @@ impl Manifest {
         Ok(())
     }
 
-    /// Its draft: public, so that every tenant can check what the hosts obey.
+    /// Drafts its span. The span is public, so that every tenant can check which manifest the hosts obey.
     #[must_use]
     pub fn to_draft(&self, id: Uuid) -> Draft {
         let mut metadata = self.unknown.clone();
@@ -428,7 +431,7 @@ impl Manifest {
             .metadata(Value::Object(metadata))
     }
 
-    /// Whether `function` is free of the daily quota: it says so, and the override key has signed it.
+    /// Whether the daily quotas do not apply to `function`: its `metadata.force` is true, and the override key has signed it.
     #[must_use]
     pub fn is_forced(&self, function: &SignedSpan) -> bool {
         self.override_pubkey_hex == Some(function.seal.public_key) && function.meta("force") == Some(&Value::Bool(true))
@@ -436,7 +439,7 @@ impl Manifest {
 }
 
 impl RootSet {
-    /// `threshold` of `keys`.
+    /// A root in which `threshold` of `keys` must approve.
     pub fn new(keys: impl IntoIterator<Item = PublicKey>, threshold: u32) -> Self {
         Self { keys: keys.into_iter().collect(), threshold }
     }

@@ -1,6 +1,6 @@
-//! Who is trusted with what: the pinned root, the manifest it leads to, and the authorities the manifest names.
+//! Trust: the root keys that a host pins, the manifest that they approve, and the authorities that the manifest names.
 //!
-//! `docs/trust.md` tells the whole story.
+//! `docs/trust.md` describes the rules.
 
 mod authority;
 mod delegation;

@@ -1,4 +1,4 @@
-//! From the keys a host pins to the manifest it obeys.
+//! Finds the manifest that a host obeys, starting from the root keys that the host pins.
 
 use std::collections::BTreeSet;
 
@@ -19,17 +19,18 @@ use crate::value::clock::Clock;
 use crate::value::hex::{Hash, PublicKey};
 use crate::value::ids;
 
-/// What a host pins outside the ledger: which span the manifest is, and which keys may decide the first one.
+/// What a host pins outside the ledger: the id of the manifest, and the keys that may approve the first one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrustRoot {
     /// The manifest's id, in tenant `system`.
     pub manifest_id: Uuid,
-    /// The root keys.
+    /// The pinned root keys. Duplicates count once.
     pub keys: Vec<PublicKey>,
-    /// How many of them it takes.
+    /// How many distinct keys must approve, from 1 to the number of keys.
     pub threshold: u32,
-    /// The oldest manifest version to obey, so that a ledger whose newer manifests were removed is refused. Default 0: any.
+    /// The oldest manifest version to obey. A ledger whose newer manifests were removed is then refused. Default 0: any
+    /// version.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub min_version: u64,
 }
@@ -38,17 +39,17 @@ fn is_zero(version: &u64) -> bool {
     *version == 0
 }
 
-/// What a trust root resolved to.
+/// The result of resolving a trust root.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Trusted {
     /// The newest manifest that counts.
     pub manifest: Manifest,
-    /// Its span.
+    /// The span that holds `manifest`.
     pub span: VerifiedSpan,
-    /// Who may sign what.
+    /// Which key may sign what: the root keys, the authorities of the manifest, and the delegations.
     pub authorities: Authorities,
-    /// Versions of the manifest's id that do not count, and why. They are not obeyed and not fatal.
+    /// Versions of the manifest's id that do not count, and why. They are ignored. They are not an error.
     pub skipped: Vec<Skipped>,
 }
 
@@ -56,9 +57,9 @@ pub struct Trusted {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("manifest span {row} does not count: {reason}")]
 pub struct Skipped {
-    /// Which, as far as it can be read.
+    /// The row as `tenant/id/seq`; `id/seq` if it is damaged.
     pub row: String,
-    /// Why.
+    /// Why it does not count.
     pub reason: SkipReason,
 }
 
@@ -66,45 +67,45 @@ pub struct Skipped {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum SkipReason {
-    /// Its hash or signature does not hold.
+    /// Its hash or signature is invalid.
     #[error(transparent)]
     Verify(#[from] VerifyError),
-    /// Its row cannot be read.
+    /// Its stored row cannot be read as a span.
     #[error("it is damaged: {0}")]
     Damaged(String),
-    /// It is of another type, or a tombstone.
+    /// It has another type than `manifest`, or it is a tombstone.
     #[error("it is not an active span of type manifest")]
     NotAManifest,
-    /// It cannot be read, or ends what was trusted.
+    /// It is malformed, or it leaves out a key or right of the manifest before it.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
-    /// It is not the next version.
+    /// Its version does not follow the version of the manifest before it.
     #[error("its version is {found}, the next is {next}")]
     Version {
-        /// `metadata.version`.
+        /// Its `metadata.version`.
         found: u64,
-        /// What would count.
+        /// The version that would count.
         next: u64,
     },
-    /// Its signer is no root key.
-    #[error("it is sealed by {signer}, which is no key of the root in force")]
+    /// Its signer is not a key of the root in force.
+    #[error("it is sealed by {signer}, which is not a key of the root in force")]
     Signer {
-        /// The signer.
+        /// The key that sealed it.
         signer: PublicKey,
     },
-    /// Too few approvals.
+    /// Too few root keys have approved it.
     #[error("{whose} root has {found} of {needed} approvals by distinct keys")]
     Approvals {
-        /// The set that is not met: the `pinned`, the `previous` manifest's or its `own`.
+        /// Which root lacks approvals: `pinned`, `previous` (of the manifest before it) or `own`.
         whose: &'static str,
-        /// Distinct keys that approved.
+        /// How many distinct keys of that root have approved.
         found: usize,
-        /// The threshold.
+        /// The threshold of that root.
         needed: u32,
     },
 }
 
-/// What an approved version is to a host.
+/// What a host does with an approved version.
 enum Verdict {
     Obey(Box<(Manifest, VerifiedSpan)>),
     Refuse(ManifestError),
@@ -114,28 +115,28 @@ enum Verdict {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum TrustError {
-    /// The trust root itself is unusable.
+    /// The threshold of the trust root is 0, or above the number of its distinct keys.
     #[error("trust root needs {threshold} of {keys} distinct keys: the threshold must be from 1 to the number of keys")]
     Threshold {
-        /// The threshold.
+        /// The pinned threshold.
         threshold: u32,
-        /// Distinct keys.
+        /// How many distinct keys are pinned.
         keys: usize,
     },
-    /// A pinned key is unusable.
+    /// A pinned key is malformed, weak or not canonically encoded.
     #[error("trust root pins {key}: {source}")]
     Key {
-        /// The key.
+        /// The pinned key.
         key: PublicKey,
-        /// Why.
+        /// Why it cannot be trusted.
         source: SignatureError,
     },
-    /// Nothing to obey.
+    /// No version of the manifest counts.
     #[error("no manifest {manifest_id} counts: {}; seal one with a pinned root key", describe(.skipped))]
     NoManifest {
-        /// The id.
+        /// The pinned id of the manifest.
         manifest_id: Uuid,
-        /// What was found and why it does not count.
+        /// The versions that were found, and why each does not count.
         skipped: Vec<Skipped>,
     },
     /// The manifest that counts is older than the pinned minimum.
@@ -143,32 +144,32 @@ pub enum TrustError {
         "the newest manifest that counts is version {found}, the trust root demands {min}: newer ones were removed; run fsck"
     )]
     TooOld {
-        /// The version.
+        /// The version of the newest manifest that counts.
         found: u64,
-        /// The pinned minimum.
+        /// The trust root's `min_version`.
         min: u64,
     },
-    /// So many versions or approvals that nobody can have meant them.
+    /// There are more than 10,000 versions that do not count, or more than 10,000 approvals. Normal use never makes so many.
     #[error(
-        "the manifest has more than {MAX_MANIFESTS} versions that do not count, or as many approvals: clean up who may write in `system`"
+        "the manifest has more than {MAX_MANIFESTS} versions that do not count, or as many approvals: restrict who may write in tenant `system`"
     )]
     Flooded,
-    /// The manifest that counts cannot be obeyed by this library.
+    /// The manifest is malformed, or it demands something that this version of the library does not enforce.
     #[error(transparent)]
     Refused(#[from] ManifestError),
     /// The manifest to be published would not count.
     #[error("manifest would not count: {0}")]
     WouldNotCount(SkipReason),
-    /// The approval is by a key that is no root key.
-    #[error("key {key} is no root key of this manifest or the one before: its approval would not count")]
+    /// The key that was to approve is not a root key.
+    #[error("key {key} is not a root key of this manifest or the one before: its approval would not count")]
     NotARootKey {
-        /// The key.
+        /// The approver's key.
         key: PublicKey,
     },
     /// The ledger failed.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
-    /// The seal failed.
+    /// The span could not be sealed.
     #[error(transparent)]
     Seal(#[from] SealError),
 }
@@ -180,11 +181,11 @@ fn describe(skipped: &[Skipped]) -> String {
     }
 }
 
-/// More versions or approvals than this and the manifest's history is under attack, not in use.
+/// The most versions that do not count, and the most approvals. More of them are a sign of an attack.
 const MAX_MANIFESTS: usize = 10_000;
 
 impl TrustRoot {
-    /// Pins `threshold` of `keys` for the manifest of the usual id.
+    /// Pins `keys` and `threshold` for the manifest with the usual id, `ids::MANIFEST`.
     pub fn new(keys: impl IntoIterator<Item = PublicKey>, threshold: u32) -> Self {
         Self { manifest_id: ids::MANIFEST, keys: keys.into_iter().collect(), threshold, min_version: 0 }
     }
@@ -193,7 +194,8 @@ impl TrustRoot {
         RootSet::new(self.keys.iter().copied(), self.threshold)
     }
 
-    /// Whether it can lead anywhere: a threshold that can be met, by keys that can be trusted. Every use checks it first.
+    /// Checks that the threshold can be met and that every key can be trusted. Every method that reads the ledger does this
+    /// first.
     ///
     /// # Errors
     /// [`TrustError::Threshold`] or [`TrustError::Key`].
@@ -208,12 +210,12 @@ impl TrustRoot {
         Ok(())
     }
 
-    /// Finds the manifest to obey: version after version from the pinned keys on, each approved by a threshold of the root
-    /// before it and of its own.
+    /// Finds the manifest to obey. The pinned keys must approve the first version. The root of the version before and its own
+    /// root must approve each later version, each root with its threshold.
     ///
     /// # Errors
-    /// [`TrustError::NoManifest`] where none counts, [`TrustError::Refused`] where the one that counts demands what this
-    /// library cannot do.
+    /// [`TrustError::NoManifest`] if none counts, [`TrustError::TooOld`] if the newest is older than `min_version`,
+    /// [`TrustError::Refused`] if the newest demands what this library cannot enforce.
     pub async fn resolve(&self, ledger: &dyn Ledger) -> Result<Trusted, TrustError> {
         let (current, skipped) = self.walk(ledger).await?;
         let Some((manifest, span)) = current else {
@@ -259,7 +261,7 @@ impl TrustRoot {
                 }
             }
             if skipped.len() > MAX_MANIFESTS {
-                // Going on with an older manifest would obey what its successors may have forbidden.
+                // An older manifest may allow what a later one forbids, so the host must not go on with it.
                 return Err(TrustError::Flooded);
             }
             if cursor.is_none() {
@@ -268,7 +270,7 @@ impl TrustRoot {
         }
     }
 
-    /// Decides about one version, given the manifest that counts so far.
+    /// Decides whether one version counts, given the newest manifest that counts so far.
     fn qualify(
         &self,
         span: SignedSpan,
@@ -284,11 +286,11 @@ impl TrustRoot {
         approvers.insert(signer);
         let pinned = self.set();
         let sets = match current {
-            // The first manifest is admitted by the trust root alone.
+            // Only the pinned root approves the first manifest.
             None => vec![("pinned", &pinned)],
             Some(previous) => vec![("previous", &previous.root), ("own", &header.root)],
         };
-        // Sealed by a key of the root in force; keys that it adds may approve.
+        // A key of the root in force must have sealed it. Keys that it adds can only approve it.
         if !sets.first().is_some_and(|(_, set)| set.keys.contains(&signer)) {
             return Err(SkipReason::Signer { signer });
         }
@@ -299,13 +301,13 @@ impl TrustRoot {
         }
         match manifest {
             Ok(manifest) => Ok(Verdict::Obey(Box::new((manifest, span)))),
-            // Approved, and it names members that must be understood: going on with its predecessor is not an option.
+            // It is approved and names critical members, so the host must not go on with the manifest before it.
             Err(error) if !header.critical.is_empty() => Ok(Verdict::Refuse(error)),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// What a version must be whoever approved it. A manifest that cannot be read as a whole may still have a header.
+    /// Makes the checks that do not depend on approvals. The header may be readable even if the rest of the manifest is not.
     fn candidate(
         &self,
         span: &SignedSpan,
@@ -329,8 +331,8 @@ impl TrustRoot {
         Ok((header, manifest))
     }
 
-    /// Every valid approval of a version of the manifest: (hash approved, key). An approval once given is not taken back,
-    /// or whoever can hide a span could undo a manifest.
+    /// Every valid approval of a version of the manifest, as (approved hash, key). An approval cannot be taken back: otherwise
+    /// anybody who can hide a span could undo a manifest.
     async fn approvals(
         &self,
         ledger: &dyn Ledger,
@@ -344,7 +346,7 @@ impl TrustRoot {
         loop {
             let page = ledger.scan(scope, &query, cursor.as_ref()).await?;
             cursor = page.next;
-            // What is damaged or not signed approves nothing, and must not keep what does from being found.
+            // A damaged or unsigned row approves nothing. It must not stop the search for valid approvals.
             for span in page.rows.into_iter().filter_map(|row| row.span.ok()) {
                 let Some(hash) = self.approved_hash(&span) else { continue };
                 if let Ok(span) = span.verify(verifier) {
@@ -368,11 +370,12 @@ impl TrustRoot {
         is_ours.then(|| subject.get("curr_hash")?.as_str()?.parse().ok())?
     }
 
-    /// Seals `manifest` with a root key and appends it. It counts at once where that key's approval is enough; otherwise once
-    /// the others have called [`TrustRoot::approve`].
+    /// Seals `manifest` with a root key and appends it. It counts at once if the approval of that key is enough. Otherwise it
+    /// counts when enough other root keys have approved it with [`TrustRoot::approve`].
     ///
     /// # Errors
-    /// Where it could never count: wrong version, ended keys, a signer that is no root key. Nothing is appended then.
+    /// If it could never count: a wrong version, a key or right left out, or a signer that is not a root key. Nothing is
+    /// appended then.
     pub async fn publish(
         &self,
         ledger: &dyn Ledger,
@@ -410,7 +413,7 @@ impl TrustRoot {
     /// Approves a manifest span with another root key. Approving twice changes nothing.
     ///
     /// # Errors
-    /// Where the key is no root key, so that its approval would not count.
+    /// [`TrustError::NotARootKey`] if the key is not a root key: its approval would not count.
     pub async fn approve(
         &self,
         ledger: &dyn Ledger,
@@ -435,7 +438,8 @@ impl TrustRoot {
     }
 }
 
-/// The draft of an approval (`approve`) or rejection (`reject`) of exactly this span. Its seal is the approver's signature.
+/// Drafts an approval (`decision` is `approve`) or a rejection (`reject`) of exactly this version of a span. The approver
+/// signs it by sealing the draft.
 #[must_use]
 pub fn approval(subject: &SignedSpan, decision: &str) -> Draft {
     let subject_key = json!({

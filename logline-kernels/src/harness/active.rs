@@ -1,4 +1,4 @@
-//! What the loops for schedules and policies share: listing what is active, and recording once that one of them cannot be followed.
+//! Shared by the loops for schedules and policies: lists the active ones, and records once that one of them cannot be run.
 
 use std::collections::BTreeMap;
 
@@ -7,11 +7,11 @@ use logline_core::ledger::{ActiveKind, AppendOptions, MAX_ACTIVE, Work, WorkQueu
 use logline_core::{Draft, Host, HostError, Timestamp, Visibility, ids};
 use serde_json::json;
 
-/// Every active span of this kind in the tenants that the host works for. They are in order, beginning after `from` and going around:
-/// where not all of them can be read at once, nobody's is always the last.
+/// Lists every active span of this kind in the tenants that the host works for. The order is (tenant, id). The list begins
+/// after `from` and wraps around, so that no span is always the last if the caller cannot read all of them in one poll.
 ///
 /// # Errors
-/// The ledger's.
+/// If the ledger fails.
 pub async fn list(host: &Host, kind: ActiveKind, from: Option<&Work>) -> Result<Vec<Work>, HostError> {
     let mut active: Vec<Work> = Vec::new();
     loop {
@@ -31,10 +31,10 @@ pub async fn list(host: &Host, kind: ActiveKind, from: Option<&Work>) -> Result<
     Ok(active)
 }
 
-/// Records once for this version, in the name of `kernel`, that a schedule or a policy cannot be followed.
+/// Records that a schedule or a policy cannot be run, in the name of `kernel` and once for each version and failure code.
 ///
 /// # Errors
-/// Where that cannot be recorded.
+/// If the violation cannot be recorded.
 pub async fn refuse(
     host: &Host,
     work: &Work,

@@ -1,4 +1,4 @@
-//! Running the loops of a host in one call.
+//! Runs the loops of a host in one call.
 
 use std::any::Any;
 use std::convert::Infallible;
@@ -14,12 +14,12 @@ use logline_core::ledger::{Ledger as _, WatchFrom};
 use logline_core::{Host, HostError, SYSTEM_TENANT, Scope, Service, ServiceReport};
 use tokio::sync::watch;
 
-/// The loops that a host runs, each with its options. Every host may run every loop.
+/// The loops that a host runs, each with its options. Several hosts may run the same loop.
 #[derive(Clone, Default)]
 pub struct Loops(Vec<Arc<dyn Service>>);
 
 impl Loops {
-    /// None yet.
+    /// Creates an empty set. Add loops with [`Loops::with`].
     #[must_use]
     pub fn none() -> Self {
         Self::default()
@@ -31,7 +31,7 @@ impl Loops {
         Self(host.installed().services().to_vec())
     }
 
-    /// Adds a loop. One of the same name takes its place.
+    /// Adds a loop. It replaces a loop of the same name.
     #[must_use]
     pub fn with(mut self, service: impl Service + 'static) -> Self {
         self.0.retain(|other| other.name() != service.name());
@@ -52,19 +52,20 @@ impl<S: Service + 'static> From<S> for Loops {
     }
 }
 
-/// What the loops did, by their names.
+/// The reports of the loops, by their names.
 #[derive(Debug, Default)]
 pub struct Ran(Vec<(&'static str, Box<dyn ServiceReport>)>);
 
 impl Ran {
-    /// The report of a loop by its type: `ran.report::<WorkerReport>()`. Where no such loop ran, one that says so with zeros.
+    /// The report of a loop by its type: `ran.report::<WorkerReport>()`. If no such loop ran, the default report, which has
+    /// zeros.
     #[must_use]
     pub fn report<R: ServiceReport + Clone + Default>(&self) -> R {
         let mut reports = self.0.iter().map(|(_, report)| report.as_ref() as &dyn Any);
         reports.find_map(|report| report.downcast_ref::<R>()).cloned().unwrap_or_default()
     }
 
-    /// Every report, with the name of its loop.
+    /// Iterates over the reports, each with the name of its loop.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, &dyn ServiceReport)> {
         self.0.iter().map(|(name, report)| (*name, report.as_ref()))
     }
@@ -73,14 +74,16 @@ impl Ran {
 /// Runs a host's loops.
 #[async_trait]
 pub trait Run {
-    /// Works until `shutdown` is done. What is under way at the end is finished or given back, as each loop documents it. New versions of
-    /// manifest, delegations, kernels, functions and policies take effect while the loops run, never within an attempt.
+    /// Runs the loops until `shutdown` completes. Work in progress is then finished or given back, as each loop documents. New
+    /// versions of manifest, delegations, kernels, functions and policies take effect while the loops run, but not within an
+    /// attempt.
     ///
-    /// Must be called within a Tokio runtime. If the future is dropped, what is under way is left to its leases.
+    /// Must be called within a Tokio runtime. If the future is dropped, requests in progress stay claimed until their leases
+    /// end.
     ///
     /// # Errors
-    /// Where the host may not run one of the loops at all, or the ledger refuses for a reason that does not pass; the other loops are
-    /// then shut down as well. Failures that may pass are waited out.
+    /// If the host may not run one of the loops, or the ledger fails for a reason that is not temporary. The other loops are
+    /// then shut down as well. After a temporary failure a loop waits and tries again.
     async fn run<L, S>(&self, loops: L, shutdown: S) -> Result<Ran, HostError>
     where
         L: Into<Loops> + Send,
@@ -109,7 +112,7 @@ impl Run for Host {
             async move {
                 let ran = service.run(self, ending).await;
                 if ran.is_err() {
-                    // The end of one is the end of all.
+                    // If one loop fails, all loops stop.
                     stop.send_replace(true);
                 }
                 ran.map(|report| (service.name(), report))
@@ -130,10 +133,10 @@ impl Run for Host {
     }
 }
 
-/// How long to wait before following again after a failure.
+/// How long to wait before watching again after the watch ended.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Lets the host look again whenever something that it obeys may have changed.
+/// Refreshes the host when a span of tenant `system` is appended that may change the trust or the kernels of the host.
 async fn follow_system(host: &Host) -> Infallible {
     const OBEYED: &[&str] = &["manifest", "approval", "delegation", "function"];
     loop {
@@ -146,15 +149,15 @@ async fn follow_system(host: &Host) -> Infallible {
                     }
                 }
             }
-            Err(error) => tracing::warn!(%error, "cannot follow the tenant system; asking again"),
+            Err(error) => tracing::warn!(%error, "cannot watch tenant `system`; trying again"),
         }
         tokio::time::sleep(PAUSE).await;
     }
 }
 
 async fn refresh(host: &Host) {
-    // What was in force stays in force.
+    // If the refresh fails, the previous state stays in force.
     if let Err(error) = host.refresh().await {
-        tracing::error!(%error, "what the host obeys could not be read again");
+        tracing::error!(%error, "manifest, delegations and kernels could not be read again; the previous ones stay in force");
     }
 }

@@ -1,4 +1,4 @@
-//! What loops and kernels share: running loops together, pauses, and the list of what is active. For crates that bring loops.
+//! For crates that implement loops: running loops together, pauses, and the list of active schedules and policies.
 
 pub mod active;
 mod loops;

@@ -1,11 +1,11 @@
-//! How loops wait: with chance, so that hosts do not move in step, and longer the longer something fails.
+//! How long loops wait. Pauses are random, so that hosts do not poll at the same moment, and grow while something fails.
 
 use std::time::Duration;
 
 use logline_core::ledger::{LedgerError, Retry};
 use logline_core::{Host, HostError, Timestamp};
 
-/// Pauses between failures, each twice as long as the one before.
+/// Pauses after failures. The first is 100 ms, each is twice as long as the one before, and the longest is 10 s.
 #[derive(Debug, Clone, Copy)]
 pub struct Backoff(Duration);
 
@@ -19,7 +19,7 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// The pause after one more failure.
+    /// Returns the pause after a failure, and doubles the next one. The pause is [`jittered`].
     #[must_use]
     pub fn next(&mut self, host: &Host) -> Duration {
         let pause = self.0;
@@ -28,8 +28,8 @@ impl Backoff {
     }
 }
 
-/// `duration`, a quarter more or less: hosts that were started together do not stay together. The chance is the host's, so that a
-/// simulation can repeat it.
+/// Returns `duration` with up to a quarter added or removed at random, so that hosts that were started together do not poll
+/// together. The randomness comes from the host's ids, so that a simulation can repeat it.
 #[must_use]
 pub fn jittered(host: &Host, duration: Duration) -> Duration {
     let chance = host.ids().next_id(Timestamp::EPOCH).as_u128() % 1000;
@@ -37,7 +37,7 @@ pub fn jittered(host: &Host, duration: Duration) -> Duration {
     duration.mul_f64(0.75 + chance as f64 / 2000.0)
 }
 
-/// Whether an error is about the ledger or the host as a whole, not about what a loop was doing.
+/// Whether an error concerns the ledger or the host as a whole, and not the item that a loop was working on.
 #[must_use]
 pub fn is_general(error: &HostError) -> bool {
     match error {
@@ -46,19 +46,19 @@ pub fn is_general(error: &HostError) -> bool {
     }
 }
 
-/// Whether the same may succeed later.
+/// Whether the same operation may succeed later.
 #[must_use]
 pub fn may_pass(error: &HostError) -> bool {
     match error {
-        // A claim boots kernels and reads the manifest again where either has changed.
+        // A claim boots kernels and reads the manifest again if they have changed.
         HostError::Boot(_) | HostError::Trust(_) => error.retry() == Retry::Later,
-        // Of one request, not of the host.
+        // These concern one request, not the host.
         HostError::Admit(_) | HostError::Kernel(_) | HostError::Ledger(_) => !error.ledger_error().is_some_and(is_over),
         _ => false,
     }
 }
 
-/// Whether the ledger takes nothing any more.
+/// Whether the ledger no longer accepts writes.
 fn is_over(error: &LedgerError) -> bool {
     matches!(error, LedgerError::Closed | LedgerError::ReadOnly { .. })
 }

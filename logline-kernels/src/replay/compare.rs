@@ -1,4 +1,4 @@
-//! Two records of the same attempt, member for member.
+//! Compares two records of the same attempt, member by member.
 
 use std::collections::BTreeSet;
 
@@ -7,10 +7,10 @@ use serde_json::Value;
 
 use super::Difference;
 
-/// What is compared member by member; anything else is one value.
+/// Objects that are compared member by member. Everything else is compared as one value.
 const OBJECTS: &[&str] = &["", "metadata", "metadata.receipt", "metadata.journal"];
 
-/// Where `recorded` differs from the record that was made `again`.
+/// Lists where `recorded` differs from `again`, the record of the replay.
 pub(crate) fn differences(recorded: &SignedSpan, again: &Draft, is_same_engine: bool) -> Vec<Difference> {
     let again = match again.clone().into_span() {
         Ok(span) => members(&span),
@@ -18,7 +18,7 @@ pub(crate) fn differences(recorded: &SignedSpan, again: &Draft, is_same_engine: 
     };
     let (mut recorded, mut again) = (members(&recorded.span), again);
     if !is_same_engine {
-        // Another engine may say it with other words. What a guest says is its own.
+        // Another engine may word its errors differently. The words of a guest's own error must be the same.
         for record in [&mut recorded, &mut again] {
             let error = record.get_mut("error").and_then(Value::as_object_mut);
             if let Some(error) = error.filter(|error| !is_of_guest(error.get("code"))) {
@@ -35,7 +35,7 @@ fn is_of_guest(code: Option<&Value>) -> bool {
     code.and_then(Value::as_str).is_some_and(|code| code.starts_with("guest:"))
 }
 
-/// The columns as they are hashed, so that 1.0 and 1 are the same; but for who sealed them.
+/// The columns in canonical form, so that 1.0 and 1 are equal. The key that sealed them is left out.
 fn members(span: &Span) -> Value {
     strict::parse(&canonical::payload(span, &PublicKey([0; 32]))).unwrap_or_default()
 }

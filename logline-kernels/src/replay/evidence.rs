@@ -1,4 +1,4 @@
-//! What a record names, as it stands in the ledger; and whether the record can be true of it.
+//! Reads the rows that a record names, and checks whether the record can be true, given these rows.
 
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use logline_core::contract::{RECEIPT_VERSION, RunReceipt};
@@ -15,18 +15,18 @@ use uuid::Uuid;
 use super::{Difference, ReplayError};
 use crate::run_code::{Journal, NAME};
 
-/// Looks for emitted spans that are under way at once.
-const LOOKS: usize = 16;
+/// How many reads of emitted spans run at the same time.
+const LOOKUPS: usize = 16;
 
-/// An execution and what it names.
+/// An execution and the rows that it names.
 pub(crate) struct Evidence {
     pub(crate) span: VerifiedSpan,
     pub(crate) receipt: RunReceipt,
     pub(crate) journal: Journal,
-    /// The version with which it was claimed.
+    /// The version of the request that claimed the attempt.
     pub(crate) request: VerifiedSpan,
     pub(crate) function: VerifiedSpan,
-    /// What its record says besides what the function did.
+    /// What the host recorded about the attempt itself.
     pub(crate) frame: Frame,
 }
 
@@ -43,7 +43,7 @@ impl Evidence {
             return Err(refuse(format!("it is of type `{}`", span.entity_type)));
         }
         if let Some(second) = rows.at(tenant, execution, span.seq.saturating_add(1)).await? {
-            return Err(deny(format!("a further version, {}, stands for the one that was recorded", second.key())));
+            return Err(deny(format!("it was replaced by a later version, {}", second.key())));
         }
         match (&span.output, &span.error, span.status.as_deref()) {
             (_, None, Some("complete")) | (None, Some(_), Some("error")) => {}
@@ -53,10 +53,10 @@ impl Evidence {
             }
         }
         let Some(receipt) = span.meta("receipt") else {
-            // Without code there is no output.
+            // INVARIANT: an attempt in which no code ran has no output.
             return Err(match span.error {
                 Some(_) => refuse("no code ran: it has no receipt".to_owned()),
-                None => deny("it has a result, and no receipt of the code that came to it".to_owned()),
+                None => deny("it has a result, but no receipt of the code that computed it".to_owned()),
             });
         };
         let receipt = read_receipt(receipt).map_err(&refuse)?;
@@ -74,7 +74,7 @@ impl Evidence {
         Ok(evidence)
     }
 
-    /// Whether the record can be true of what it names, whatever the function does.
+    /// Checks whether the record can be true, given the rows that it names. What the function does is not considered here.
     fn check(&self, first: &SignedSpan) -> Result<(), String> {
         let Self { span, receipt, journal, request, function, frame } = self;
         let attempt = frame.attempt;
@@ -110,7 +110,7 @@ impl Evidence {
             return refuse(format!("{} asks something else than the request's first version", request.key()));
         }
         if journal.now != request.at {
-            return refuse(format!("its clock stood at {}, it was claimed at {}", journal.now, request.at));
+            return refuse(format!("its journal has the time {}, but it was claimed at {}", journal.now, request.at));
         }
         let is_asked_for = Some(function.id) == request.parent_id && function.tenant_id == request.tenant_id;
         if function.entity_type != "function" || !is_asked_for || function.is_deleted {
@@ -121,7 +121,7 @@ impl Evidence {
         }
         if function.runtime.as_deref() != Some(receipt.abi.as_str()) {
             return refuse(format!(
-                "its receipt says `{}`, the function is for `{}`",
+                "its receipt says `{}`, but the function is for `{}`",
                 receipt.abi,
                 function.runtime.as_deref().unwrap_or("-")
             ));
@@ -138,17 +138,18 @@ impl Evidence {
             ("peak_memory_bytes", receipt.peak_memory_bytes, limits.memory_bytes),
         ];
         match used.into_iter().find(|(_, used, most)| used > most) {
-            Some((what, used, most)) => refuse(format!("its receipt has {what} {used}, it was allowed {most}")),
+            Some((what, used, most)) => refuse(format!("its receipt has {what} {used}, the limit was {most}")),
             None => Ok(()),
         }
     }
 
-    /// The code of the error that it ended with.
+    /// The code of the error that the execution ended with. `None` if it completed.
     pub(crate) fn ended(&self) -> Option<&str> {
         self.span.error.as_ref()?.get("code")?.as_str()
     }
 
-    /// The receipt that an honest record of this repetition would have: of what does not follow from the function, the recorded.
+    /// The receipt that a true record would have. Members that the function determines come from the repetition, the others
+    /// from the record.
     pub(crate) fn expected(&self, repeated: &RunReceipt) -> RunReceipt {
         let mut expected = self.receipt.clone();
         expected.code_hash = repeated.code_hash;
@@ -168,7 +169,7 @@ fn read_receipt(receipt: &Value) -> Result<RunReceipt, String> {
         Some(v) if v == u64::from(RECEIPT_VERSION) => {
             RunReceipt::deserialize(receipt).map_err(|e| format!("its receipt is malformed: {e}"))
         }
-        v => Err(format!("its receipt is of version {}, this library repeats version {RECEIPT_VERSION}", v.unwrap_or(0))),
+        v => Err(format!("its receipt is of version {}, but this library repeats version {RECEIPT_VERSION}", v.unwrap_or(0))),
     }
 }
 
@@ -193,7 +194,7 @@ fn named(execution: &SignedSpan, what: &str) -> Option<(SpanKey, Hash)> {
     Some((key, text("curr_hash")?.parse().ok()?))
 }
 
-/// Rows of the ledger, each held to the hash by which it is named.
+/// Reads rows of the ledger. Rows that are named with a hash must have that hash.
 pub(crate) struct Rows<'a> {
     ledger: &'a dyn Ledger,
     scope: &'a Scope,
@@ -205,7 +206,7 @@ impl<'a> Rows<'a> {
         Self { ledger, scope, verifier: Verifier::new() }
     }
 
-    /// The first version from `seq` on.
+    /// The first version of a span at or after `seq`.
     async fn at(&mut self, tenant: &str, id: Uuid, seq: u32) -> Result<Option<VerifiedSpan>, ReplayError> {
         let found = self.ledger.history(self.scope, tenant, id, seq, 1).await?.into_iter().next();
         found.map(|found| self.verified(found)).transpose()
@@ -229,7 +230,7 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// Whether what was emitted again is what stands in the ledger, and all of it.
+    /// Compares what the repetition emitted with the emitted spans in the ledger. Neither may have more than the other.
     pub(crate) async fn compare_emitted(
         &mut self,
         execution: &SignedSpan,
@@ -238,7 +239,7 @@ impl<'a> Rows<'a> {
     ) -> Result<Option<Difference>, ReplayError> {
         let tenant = &execution.tenant_id;
         let differs = |recorded: Value, repeated: Value| Some(Difference { what: "emitted".to_owned(), recorded, repeated });
-        // Who sealed it does not matter here.
+        // The key that sealed a span is not compared.
         let payload = |span: &Span| canonical::payload(span, &PublicKey([0; 32]));
         let shown = |span: &Span| strict::parse(&payload(span)).unwrap_or_default();
         for draft in drafts {
@@ -251,12 +252,12 @@ impl<'a> Rows<'a> {
                 recorded => return Ok(differs(recorded.map_or(Value::Null, |span| shown(&span)), shown(&repeated))),
             }
         }
-        // No more of them, at any place that an execution can have emitted to.
+        // None of the other ids that this execution could have emitted may exist.
         let rest =
             (drafts.len()..MAX_EMITTED as usize).map(|n| ids::derive("emitted", &[&execution.id.to_string(), &n.to_string()]));
         let (ledger, scope) = (self.ledger, self.scope);
-        let looks = futures_util::stream::iter(rest).map(|id| async move { ledger.history(scope, tenant, id, 0, 1).await });
-        let found: Vec<_> = looks.buffered(LOOKS).try_collect().await?;
+        let lookups = futures_util::stream::iter(rest).map(|id| async move { ledger.history(scope, tenant, id, 0, 1).await });
+        let found: Vec<_> = lookups.buffered(LOOKUPS).try_collect().await?;
         Ok(found.into_iter().flatten().next().and_then(|extra| differs(shown(&extra), Value::Null)))
     }
 }

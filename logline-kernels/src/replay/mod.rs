@@ -1,4 +1,4 @@
-//! Repeating what was recorded: an execution is run again from the ledger, and its record made again, column for column.
+//! Replay: an execution is run again from the ledger, its record is made again, and both records are compared column by column.
 
 mod compare;
 mod evidence;
@@ -22,14 +22,14 @@ use compare::differences;
 use evidence::{Evidence, Rows};
 use playback::Playback;
 
-/// The least time that a repetition may take: the recorded limit was about another machine, or a busier hour.
+/// A repetition may take at least this long, because the machine or its load may differ from those of the recorded run.
 const MIN_TIMEOUT_MS: u64 = 60_000;
 
-/// Failures that say something about the machine and the hour, not about the function.
+/// Failures that depend on the machine and its load, and not on the function.
 const CIRCUMSTANCES: &[&str] =
     &["timeout", "busy", "compile_timeout", "compile_limit", "compiler_failed", "closed", "internal", "stack_overflow"];
 
-/// Failures that say which modules a host accepts: one that compiles in processes of its own accepts more.
+/// Failures that depend on which modules a host accepts. A host that compiles in separate processes accepts more.
 const REFUSALS: &[&str] = &["invalid_module", "module_limit"];
 
 /// An execution that was run again.
@@ -38,38 +38,38 @@ const REFUSALS: &[&str] = &["invalid_module", "module_limit"];
 pub struct Replay {
     /// The recorded execution.
     pub execution: SpanKey,
-    /// Its receipt.
+    /// The receipt in the record.
     pub recorded: RunReceipt,
-    /// What the repetition came to.
+    /// The result and the receipt of the repetition.
     pub repeated: Report,
-    /// Where the two differ: nowhere, if the record holds.
+    /// Where the record and the repetition differ. Empty if the record holds.
     pub differences: Vec<Difference>,
 }
 
 impl Replay {
-    /// Whether the execution came to the same again: every column of its record that the function determines, what it emitted, and on
-    /// the same engine its fuel.
+    /// Whether the repetition had the same outcome: every column of the record that the function determines, the emitted spans,
+    /// and, on the same engine, the fuel.
     #[must_use]
     pub fn holds(&self) -> bool {
         self.differences.is_empty()
     }
 
-    /// Whether it was repeated by the engine that it was recorded with. By another, fuel may differ.
+    /// Whether the repetition used the same engine as the record. With another engine the fuel may differ.
     #[must_use]
     pub fn is_same_engine(&self) -> bool {
         self.recorded.engine_hash == self.repeated.receipt.engine_hash
     }
 }
 
-/// One thing that a repetition did not come to again.
+/// One difference between a record and its repetition.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Difference {
-    /// What: a column of the record, with its members (`output`, `metadata.receipt.fuel_used`), or `emitted`.
+    /// What differs: the path of a column or member of the record (`output`, `metadata.receipt.fuel_used`), or `emitted`.
     pub what: String,
-    /// As recorded; null for nothing.
+    /// The recorded value. Null if there is none.
     pub recorded: Value,
-    /// As repeated; null for nothing.
+    /// The value of the repetition. Null if there is none.
     pub repeated: Value,
 }
 
@@ -90,64 +90,68 @@ impl fmt::Display for Difference {
     }
 }
 
-/// Why an execution was not repeated.
+/// Why an execution was not repeated, or why its record is false without a repetition.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ReplayError {
     /// The ledger failed.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
-    /// It has no result that could be repeated. This says nothing about whether it holds.
+    /// The execution cannot be repeated. This does not say whether its record holds.
     #[error("execution {key} cannot be repeated: {reason}")]
     NotRepeatable {
         /// The execution.
         key: SpanKey,
-        /// Why.
+        /// Why it cannot be repeated.
         reason: String,
     },
-    /// Its record is false, whatever the function does: it contradicts itself, or what it names.
+    /// The record is false, whatever the function does: it contradicts itself, or the rows that it names.
     #[error("execution {key} does not hold: {reason}")]
     DoesNotHold {
         /// The execution.
         key: SpanKey,
-        /// Why.
+        /// The contradiction.
         reason: String,
     },
-    /// A row that it needs is not there, or not visible in this scope.
-    #[error("row {key}, on which the execution depends, is not there or not visible here: read with a wider scope")]
+    /// A row that the repetition needs does not exist, or is not visible in this scope.
+    #[error("row {key}, on which the execution depends, does not exist or is not visible here: read with a wider scope")]
     Missing {
-        /// The row.
+        /// The row that was not found.
         key: SpanKey,
     },
-    /// A row that it needs is another than it was.
-    #[error("row {key} has hash {found}, the execution depends on {recorded}: run fsck")]
+    /// A row that the repetition needs does not have the recorded hash.
+    #[error("row {key} has hash {found}, but the execution depends on {recorded}: run fsck")]
     Changed {
-        /// The row.
+        /// The row that differs.
         key: SpanKey,
-        /// Its hash now.
+        /// The hash of the row in the ledger.
         found: Hash,
-        /// Its hash as recorded.
+        /// The hash that the execution names.
         recorded: Hash,
     },
-    /// A row that it needs, or the execution itself, does not verify.
+    /// A row that the repetition needs, or the execution itself, does not verify.
     #[error("row {key} is not what was signed: {source}; run fsck")]
     NotVerified {
-        /// The row.
+        /// The row that does not verify.
         key: SpanKey,
-        /// Why.
+        /// Why it does not verify.
         source: VerifyError,
     },
 }
 
-/// Runs an execution of `run_code` again, from the function, the request and the journal in the ledger, makes its record again, and
-/// compares. Nothing is written. `scope` must see the execution and every row that it read; a tenant's runtime does, unless it read
-/// other tenants'. The sandboxes should be this call's own, so that it takes no place from requests.
+/// Runs an execution of `run_code` again from the function, the request and the journal in the ledger. It then makes the record
+/// again and compares the two. Nothing is written.
 ///
-/// What is taken at the record's word: which version of the function was the last, which rows a query did not find, the seed, the limits
-/// of the manifest, times. Whether the signers of execution, request and function were entitled is not asked here; `fsck` does.
+/// `scope` must see the execution and every row that the execution read. The scope of the tenant's runtime is enough, unless
+/// the execution read rows of other tenants. Use separate sandboxes for this call, so that it does not take permits from
+/// requests.
+///
+/// Some parts of the record cannot be checked and are believed: which version of the function was the last, which rows a query
+/// did not find, the seed, the limits of the manifest, and times. This function does not check whether the signers of the
+/// execution, the request and the function had the right to sign. `fsck` does.
 ///
 /// # Errors
-/// [`ReplayError::DoesNotHold`] where that needs no repetition; why it could not be repeated.
+/// [`ReplayError::DoesNotHold`] if the record is false without a repetition, or the reason why it could not be repeated.
 pub async fn replay(
     ledger: &dyn Ledger,
     scope: &Scope,
@@ -161,10 +165,10 @@ pub async fn replay(
     let refuse = |reason: String| ReplayError::NotRepeatable { key: span.key(), reason };
     let ended = evidence.ended();
     if let Some(ended) = ended.filter(|ended| CIRCUMSTANCES.contains(ended)) {
-        return Err(refuse(format!("it ended with `{ended}`, which depends on the machine and the hour")));
+        return Err(refuse(format!("it ended with `{ended}`, which depends on the machine and its load")));
     }
     let sandbox = sandboxes.iter().find(|sandbox| sandbox.runtime() == recorded.abi);
-    let sandbox = sandbox.ok_or_else(|| refuse(format!("there is no sandbox here for `{}`", recorded.abi)))?;
+    let sandbox = sandbox.ok_or_else(|| refuse(format!("no sandbox here runs `{}`", recorded.abi)))?;
 
     let mut limits = recorded.limits.clone();
     limits.timeout_ms = limits.timeout_ms.max(MIN_TIMEOUT_MS);
@@ -208,7 +212,7 @@ pub async fn replay(
     let again = record(request, frame, &mut details, &mut result, &rules);
     let mut differences = differences(span, &again, is_same_engine);
     differences.extend(refusals);
-    // What a failed function emitted never happened.
+    // What a failed function emitted was never written.
     let emitted = if result.is_ok() { outcome.emitted } else { Vec::new() };
     differences.extend(rows.compare_emitted(span, &emitted, &rules).await?);
     let repeated = Report { result, ..repeated };

@@ -1,4 +1,4 @@
-//! The host of a repetition: it answers as the journal says, as far as that can be true, and writes the journal again.
+//! The host of a repetition. It answers from the journal, checks that the answers can be true, and writes the journal again.
 
 use std::collections::HashMap;
 
@@ -13,25 +13,25 @@ use super::evidence::{Evidence, Rows};
 use super::{Difference, ReplayError};
 use crate::run_code::{Answer, Journal, Source, foreign_cursor, full, page};
 
-/// Bytes that a row has in a journal at most, and a cursor with what belongs to it.
+/// The most bytes that a row takes in a journal, and that a cursor with the rest of its answer takes.
 const MAX_ROW: usize = 6 * 256 + 256;
 const MAX_CURSOR: usize = 4096;
 
 pub(crate) struct Playback<'a> {
     pub(crate) rows: Rows<'a>,
     execution: SpanKey,
-    /// With whose rights was read.
+    /// The scope of the request's owner, with whose rights the function reads.
     owner: Scope,
-    /// Bytes of an answer.
+    /// The most bytes of an answer.
     max_answer: usize,
-    /// Bytes of the journal.
+    /// The most bytes of the journal.
     max_journal: usize,
     recorded: Journal,
-    /// As the repetition writes it.
+    /// The journal that the repetition writes.
     pub(crate) journal: Journal,
-    /// Why it could not answer.
+    /// The first reason why a call could not be answered.
     pub(crate) problem: Option<ReplayError>,
-    /// Recorded refusals of drafts that would not be refused.
+    /// Refusals of drafts that differ from what this library decides.
     pub(crate) refusals: Vec<Difference>,
 }
 
@@ -45,7 +45,7 @@ impl<'a> Playback<'a> {
         Self { rows, execution, owner, max_answer, max_journal, recorded, journal, problem: None, refusals: Vec::new() }
     }
 
-    /// Bytes of the journal so far.
+    /// The bytes of the journal so far.
     fn bytes(&self) -> usize {
         self.journal.answers.iter().map(Answer::bytes).sum()
     }
@@ -54,12 +54,12 @@ impl<'a> Playback<'a> {
         self.recorded.answers.iter().find(|answer| answer.call == call).cloned()
     }
 
-    /// The rows that a query was answered with, if they can be its answer.
+    /// Reads the rows that a query was answered with, and checks that they can be its answer.
     async fn rows(&mut self, call: u32, query: &Query, answer: &Answer) -> Result<Vec<SignedSpan>, ReplayError> {
         let named = answer.rows.as_deref().unwrap_or_default();
         let deny = |reason: String| Err(ReplayError::DoesNotHold { key: self.execution.clone(), reason });
         if named.len() > query.limit {
-            return deny(format!("call {call} was answered with {} rows, it asked for {}", named.len(), query.limit));
+            return deny(format!("call {call} was answered with {} rows, but it asked for {}", named.len(), query.limit));
         }
         let (mut spans, mut bytes) = (Vec::with_capacity(named.len()), 0_usize);
         let mut seen: HashMap<(String, Uuid), u32> = HashMap::new();
@@ -68,20 +68,17 @@ impl<'a> Playback<'a> {
             let span = self.rows.get(&(key, row.3)).await?;
             if !query.matches(&span) || span.is_deleted || !self.owner.may_read(&span, query.tenant.as_deref()) {
                 return deny(format!(
-                    "call {call} was answered with {}, which its query does not find for whoever asked",
+                    "call {call} was answered with {}, which its query does not find for the request's owner",
                     span.key()
                 ));
             }
-            // A version is found once, and while a page is read an id may only get newer ones.
+            // A query finds each version once. While a page is read, an id can only get newer versions.
             if seen.insert((span.tenant_id.clone(), span.id), span.seq).is_some_and(|before| before >= span.seq) {
                 return deny(format!("call {call} was answered with {} twice, or with an older version after it", span.key()));
             }
             bytes = bytes.saturating_add(span.to_line().len());
             if bytes > self.max_answer && !spans.is_empty() {
-                return deny(format!(
-                    "call {call} was answered with more rows than an answer of {} bytes has",
-                    self.max_answer
-                ));
+                return deny(format!("call {call} was answered with more rows than fit into {} bytes", self.max_answer));
             }
             spans.push(span.into_signed());
         }
@@ -95,21 +92,21 @@ impl Source for Playback<'_> {
         if self.recorded.full_at.is_some_and(|full_at| call >= full_at) {
             self.journal.full_at.get_or_insert(call);
             if self.bytes() + MAX_ROW * query.limit + MAX_CURSOR <= self.max_journal {
-                let reason = format!("call {call} was refused because the journal was full, and it had room");
+                let reason = format!("call {call} was refused because the journal was full, but it had room");
                 self.problem.get_or_insert(ReplayError::DoesNotHold { key: self.execution.clone(), reason });
             }
             return Err(full());
         }
-        // A call that was not made before: what follows from it shows as a difference.
-        let unknown = || Failure::new("unavailable", "this was not asked when it was recorded");
+        // The recorded run did not make this call. The consequence shows as a difference.
+        let unknown = || Failure::new("unavailable", "the recorded run did not make this call");
         let answer = self.recorded(call).ok_or_else(unknown)?;
         self.journal.answers.push(answer.clone());
         if let Some(error) = answer.error {
-            // The one reason for which a query that can be read is refused.
+            // The only reason to refuse a well-formed query is a cursor that is not from it.
             let expected = cursor.as_ref().map(foreign_cursor);
             if expected.is_none_or(|expected| (expected.code, expected.message) != (error.code.clone(), error.message.clone()))
             {
-                let reason = format!("call {call} was refused with `{}`, which no query is", error.code);
+                let reason = format!("call {call} was refused with `{}`, which is not a valid refusal of a query", error.code);
                 self.problem.get_or_insert(ReplayError::DoesNotHold { key: self.execution.clone(), reason });
             }
             return Err(Failure::new(error.code, error.message));
@@ -118,7 +115,7 @@ impl Source for Playback<'_> {
             Ok(spans) => page(&spans, answer.cursor.as_deref()),
             Err(problem) => {
                 self.problem.get_or_insert(problem);
-                Err(Failure::new("unavailable", "a row is not there any more"))
+                Err(Failure::new("unavailable", "a row no longer exists"))
             }
         }
     }
@@ -126,14 +123,14 @@ impl Source for Playback<'_> {
     fn seed(&mut self) -> Result<[u8; 32], Failure> {
         self.journal.seed = self.recorded.seed;
         let seed = self.recorded.seed.map(|seed| seed.0);
-        seed.ok_or_else(|| Failure::new("unavailable", "no random numbers were drawn when it was recorded"))
+        seed.ok_or_else(|| Failure::new("unavailable", "the recorded run drew no random numbers"))
     }
 
     fn emitted(&mut self, call: u32, draft: Result<Draft, Failure>) -> Result<Draft, Failure> {
         let Some(answer) = self.recorded(call) else { return draft };
         let Some(error) = answer.error.clone() else { return draft };
         self.journal.answers.push(answer);
-        // Its words reach the function as well.
+        // The function sees the message of a refusal, so the message is compared as well.
         let again = draft.as_ref().err().map(Failure::to_value).unwrap_or_default();
         if again != json!(error) {
             let what = format!("metadata.journal.answers (call {call})");

@@ -1,6 +1,7 @@
-//! Modules that are too large for one span: their bytes in spans of their own, named by the hash of the whole.
+//! Blobs: modules that are too large for one span. Their bytes are stored in several spans, named by the hash of the whole
+//! module.
 //!
-//! `docs/wasm-abi.md` has the form.
+//! `docs/wasm-abi.md` specifies the format.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -14,24 +15,25 @@ use logline_core::{Draft, Hash, Host, HostError, Scope, SignedSpan, Signer, Veri
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-/// What a function's `code` begins with that names a blob.
+/// The beginning of a function's `code` that names a blob.
 const PREFIX: &str = "blob:";
 
-/// Bytes of one part. A multiple of three, so that the texts of the parts are together the text of the whole.
+/// The bytes of one part. It is a multiple of three, so that the joined base64 texts of the parts are the base64 text of the
+/// whole.
 const PART: usize = 3 * (170 << 10);
 
-/// Parts of a blob, at most: 16 MiB, the ceiling of `limits.module_bytes`.
+/// The most parts of a blob. They hold 16 MiB, the ceiling of `limits.module_bytes`.
 const MAX_PARTS: u64 = 33;
 
-/// Bytes of texts that are kept.
+/// The most bytes of texts in the cache.
 const KEPT: usize = 64 << 20;
 
 fn part_id(tenant: &str, hash: &Hash, n: u64) -> Uuid {
     ids::derive("blob", &[tenant, &hash.to_string(), &n.to_string()])
 }
 
-/// Publishes a function whose `code` is the module `binary`: in the function's span where it fits, in blobs of its tenant otherwise.
-/// Parts that are there already are left as they are.
+/// Publishes a function whose `code` is the module `binary`. A small module is stored in the function's span, a larger one in
+/// blob spans of its tenant. Parts that exist already are not changed.
 ///
 /// # Errors
 /// As [`Host::publish`].
@@ -69,30 +71,31 @@ pub async fn publish_module(
     host.publish(function.code(format!("{PREFIX}{hash}")), signer).await
 }
 
-/// A tenant and the hash of a blob of it: what one tenant has published is not another's to run.
+/// A tenant and the hash of a blob. The tenant is part of the key, because no tenant may run the code of another.
 type Key = (String, Hash);
 
 /// The code of a function.
 pub(crate) enum Code {
-    /// Its text.
+    /// The text to run.
     Text(Arc<str>),
-    /// It cannot be found, or is not what the function names.
+    /// The code is not found, is too large, or does not have the hash that the function names.
     Refused(Failure),
 }
 
-/// Texts of blobs, the latest used last.
+/// A cache of the texts of blobs. The most recently used is last.
 #[derive(Debug, Default)]
 pub(crate) struct Blobs {
     kept: Mutex<VecDeque<(Key, Arc<str>)>>,
 }
 
 impl Blobs {
-    /// The code of a function: its column, or what the blob that it names holds. No more is read than a module of `max_bytes` has.
+    /// Returns the code of a function: its column `code`, or the text of the blob that the column names. It reads no more parts
+    /// than a module of `max_bytes` needs.
     pub(crate) async fn code(&self, function: &SignedSpan, reader: &Reader<'_>, max_bytes: usize) -> Result<Code, LedgerError> {
         let code = function.code.as_deref().unwrap_or_default();
         let Some(named) = code.trim_start().strip_prefix(PREFIX) else { return Ok(Code::Text(code.into())) };
         let Ok(hash) = named.trim().parse::<Hash>() else {
-            let message = "code names a blob by no hash: it must be `blob:` and 64 hexadecimal digits";
+            let message = "code names a blob without a valid hash: it must be `blob:` and 64 hexadecimal digits";
             return Ok(Code::Refused(Failure::new("invalid_module", message)));
         };
         let key = (function.tenant_id.clone(), hash);
@@ -126,7 +129,7 @@ impl Blobs {
         }
         let body = text.split_once('\n').map_or("", |(_, body)| body);
         if STANDARD.decode(body).map(|binary| Hash::of(&binary)) != Ok(hash) {
-            let message = format!("the parts of blob {hash} in tenant `{}` are not what it names", function.tenant_id);
+            let message = format!("the parts of blob {hash} in tenant `{}` do not have this hash", function.tenant_id);
             return Ok(Code::Refused(Failure::new("invalid_module", message)));
         }
         let text: Arc<str> = text.into();

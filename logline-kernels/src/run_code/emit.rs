@@ -1,4 +1,6 @@
-//! What a guest may emit: operation 5 of the ABI. What the host's key would sign must be what the request's owner may write.
+//! What a guest may emit: operation 5 of the ABI.
+//!
+//! INVARIANT: the host's key signs only what the request's owner may write.
 
 use logline_core::request::{self, CAUSE, FUNCTION_RUN};
 use logline_core::{Draft, Failure, Scope, ids, json, parse_draft, roles};
@@ -7,10 +9,10 @@ use serde_json::Value;
 use crate::run_code::guest::Guest;
 use crate::run_code::journal::Source;
 
-/// Arrays and objects of all drafts that one run emits: they are kept until it ends.
+/// The most arrays and objects in all drafts of one run. The drafts stay in memory until the run ends.
 const MAX_CONTAINERS: usize = json::MAX_CONTAINERS / 4;
 
-/// Columns that the host sets in whatever code of the ledger has it write. In what a guest emits, `owner_id` as well.
+/// The columns that neither a guest nor a policy may set, because the host sets them. A guest may not set `owner_id` either.
 pub const HOST_COLUMNS: &[&str] = &[
     "id",
     "seq",
@@ -31,7 +33,7 @@ pub const HOST_COLUMNS: &[&str] = &[
 ];
 
 impl<S: Source> Guest<'_, S> {
-    /// The draft of what a guest emits, as the request's owner would have written it.
+    /// Builds the draft of what a guest emits, as if the request's owner had written it.
     fn draft(&self, value: Value) -> Result<Draft, Failure> {
         let refuse = |message: String| Failure::new("not_permitted", message);
         let Value::Object(members) = &value else {
@@ -54,18 +56,18 @@ impl<S: Source> Guest<'_, S> {
         if columns.this.is_empty() {
             columns.this = if is_request { FUNCTION_RUN.to_owned() } else { columns.entity_type.clone() };
         }
-        // The host's key will sign it, and some kinds of requests are carried out because a host has signed them.
+        // The host's key signs the draft, and some kinds of requests are carried out only because a host has signed them.
         if is_request && columns.this != FUNCTION_RUN {
-            return Err(refuse(format!("a function asks for `{FUNCTION_RUN}` only, not for `{}`", columns.this)));
+            return Err(refuse(format!("a function may submit `{FUNCTION_RUN}` only, not `{}`", columns.this)));
         }
         let scope = Scope::user(&self.facts.request.tenant_id, &self.facts.request.owner_id);
         scope.check_append(draft.columns()).map_err(|e| refuse(e.to_string()))?;
         if !roles::required(draft.columns()).contains(&roles::Role::Member) {
             return Err(refuse(format!("type `{}` cannot be emitted by a function", draft.columns().entity_type)));
         }
-        // Each emission of an attempt has an id of its own, the same whenever the attempt is replayed.
+        // Each emitted span of an attempt has its own id. It is the same when the attempt is replayed.
         let index = self.drafts.len().to_string();
-        // How many policies it follows from is the host's to say.
+        // Only the host says how many policies a span follows from.
         let draft = match request::cause(self.facts.request) {
             Some(cause) => draft.meta(CAUSE, cause.clone()),
             None => draft.without_meta(CAUSE),
@@ -76,7 +78,7 @@ impl<S: Source> Guest<'_, S> {
         Ok(draft)
     }
 
-    /// The draft, if there is room for it.
+    /// Builds the draft, unless the run has reached a limit of what it may emit.
     pub(super) fn admit(&self, draft: Value, bytes: usize) -> Result<Draft, Failure> {
         let most = self.facts.limits.emitted;
         if self.drafts.len() >= most as usize {

@@ -1,4 +1,4 @@
-//! What a function may ask of its host while it runs: log, now, random, query, emit.
+//! The host calls of a running function: log, now, random, query, emit.
 
 use async_trait::async_trait;
 use logline_core::contract::HostCalls;
@@ -10,9 +10,9 @@ use uuid::Uuid;
 use super::journal::Source;
 use super::query::read_query;
 
-/// What the host of a run knows about it.
+/// What the host knows about a run.
 pub(crate) struct Facts<'a> {
-    /// The version of the request with which it was claimed.
+    /// The version of the request that claimed this attempt.
     pub(crate) request: &'a SignedSpan,
     pub(crate) function: Uuid,
     pub(crate) execution: Uuid,
@@ -25,16 +25,16 @@ pub(crate) struct Facts<'a> {
 pub(crate) struct Guest<'a, S> {
     pub(super) facts: Facts<'a>,
     pub(crate) source: S,
-    /// Made so far.
+    /// How many calls were made so far.
     calls: u32,
     pub(crate) drafts: Vec<Draft>,
     pub(super) emitted_bytes: usize,
-    /// Arrays and objects in all drafts.
+    /// How many arrays and objects all drafts have.
     pub(super) emitted_containers: usize,
     pub(crate) logs: Vec<Value>,
     log_bytes: usize,
     pub(crate) logs_dropped: u32,
-    /// The stream of random bytes, once one was asked for.
+    /// The stream of random bytes. `None` before the first draw.
     random: Option<blake3::OutputReader>,
 }
 
@@ -54,7 +54,7 @@ impl<'a, S: Source> Guest<'a, S> {
         }
     }
 
-    /// The number of this call.
+    /// Counts a call and returns its number, from 1.
     fn count(&mut self) -> u32 {
         self.calls = self.calls.saturating_add(1);
         self.calls
@@ -123,7 +123,7 @@ impl<S: Source> HostCalls for Guest<'_, S> {
     }
 }
 
-/// The beginning of a guest's text, for the host's own log.
+/// The first 512 bytes of a guest's text, for the host's own log.
 fn cut(text: &str) -> &str {
     text.get(..text.floor_char_boundary(512)).unwrap_or_default()
 }

@@ -1,7 +1,7 @@
-//! What a function was told that its code, its argument and its limits do not determine: written down, so that its run can be
-//! repeated.
+//! The journal: what a function was told that its code, its argument and its limits do not determine. It is recorded so that
+//! the run can be repeated.
 //!
-//! `docs/execution.md` has the form.
+//! `docs/execution.md` specifies the format.
 
 use async_trait::async_trait;
 use logline_core::Failure;
@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-/// Bytes of an answer besides its rows: a cursor and two names.
+/// The bytes of an answer besides its rows: a cursor and two names.
 const ENVELOPE: usize = 256;
 
-/// The form of journals that this version writes.
+/// The version of the format that this library writes.
 const VERSION: u32 = 1;
 
 /// An execution's `metadata.journal`.
@@ -24,32 +24,32 @@ const VERSION: u32 = 1;
 #[serde(deny_unknown_fields)]
 pub(crate) struct Journal {
     v: u32,
-    /// What every reading of the clock was.
+    /// The time that every call of `now` returned.
     pub(crate) now: Timestamp,
-    /// Of the random numbers, where any were drawn.
+    /// The seed of the random numbers. `None` if none were drawn.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) seed: Option<Hash>,
-    /// In the order of the calls.
+    /// The recorded answers, in the order of the calls.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) answers: Vec<Answer>,
-    /// The call from which on no query was answered any more, because the journal was full.
+    /// From this call on, queries were refused because the journal was full. `None` if it never was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) full_at: Option<u32>,
 }
 
-/// What one call was answered.
+/// The answer to one call.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Answer {
-    /// Which call, counted from 1.
+    /// The number of the call, from 1.
     pub(crate) call: u32,
-    /// The rows that a query found, in their order.
+    /// The rows that a query found, in order. `None` if the call was refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) rows: Option<Vec<Named>>,
-    /// Where the query goes on.
+    /// The cursor of the next page. `None` if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) cursor: Option<String>,
-    /// Why it was refused.
+    /// Why the call was refused. `None` if it was answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) error: Option<Refusal>,
 }
@@ -80,7 +80,7 @@ impl Journal {
     /// Reads the journal of an execution.
     ///
     /// # Errors
-    /// Why it is none that this version can use.
+    /// Why there is no journal that this version can use.
     pub(crate) fn of(execution: &SignedSpan) -> Result<Self, String> {
         let journal = execution.meta("journal").ok_or("it has no journal: no code ran, or not by this version of run_code")?;
         let journal: Self = Self::deserialize(journal).map_err(|e| format!("its journal is malformed: {e}"))?;
@@ -91,28 +91,28 @@ impl Journal {
     }
 }
 
-/// Where a function's answers come from: the ledger, or the journal of an earlier run.
+/// The source of a function's answers: the ledger, or the journal of an earlier run.
 #[async_trait]
 pub(crate) trait Source: Send {
     /// Answers a query.
     async fn query(&mut self, call: u32, query: Query, cursor: Option<Cursor>) -> Result<Value, Failure>;
 
-    /// The seed of the run's random numbers.
+    /// Returns the seed of the run's random numbers.
     fn seed(&mut self) -> Result<[u8; 32], Failure>;
 
-    /// What an emitted draft came to: whether it may be written is decided by the library and the manifest of the day.
+    /// Records or repeats the outcome of emitting a draft. A refusal depends on the library and the manifest at that time.
     fn emitted(&mut self, call: u32, draft: Result<Draft, Failure>) -> Result<Draft, Failure>;
 }
 
-/// Answers from the ledger, as the request's owner sees it, and writes down what it answered.
+/// Answers from the ledger, with the rights of the request's owner, and records the answers.
 pub(crate) struct Recorder<'a> {
     owner: &'a Reader<'a>,
     pub(crate) journal: Journal,
     bytes: usize,
     max_bytes: usize,
-    /// Bytes of an answer: a page ends before.
+    /// The most bytes of an answer. A page ends before this limit.
     max_answer: usize,
-    /// The ledger failed under a query: a reason of the host, not of the function.
+    /// The error of a query that the ledger could not answer. It is a failure of the host, not of the function.
     pub(crate) ledger_error: Option<LedgerError>,
 }
 
@@ -122,7 +122,7 @@ impl<'a> Recorder<'a> {
         Self { owner, journal: Journal::new(now), bytes: 0, max_bytes, max_answer, ledger_error: None }
     }
 
-    /// Writes an answer down, if there is room.
+    /// Records an answer. Returns false if the journal has no room for it.
     fn write(&mut self, answer: Answer) -> bool {
         let bytes = answer.bytes();
         if self.bytes.saturating_add(bytes) > self.max_bytes {
@@ -133,7 +133,7 @@ impl<'a> Recorder<'a> {
         true
     }
 
-    /// The rows of a page that an answer has room for, the first at least, and where the query goes on.
+    /// The rows of a page that fit into an answer, at least the first, and the cursor of the next page.
     fn fitting(&self, page: Page) -> Result<(Vec<SignedSpan>, Option<String>), LedgerError> {
         let mut next = page.next.as_ref().map(ToString::to_string);
         let (mut spans, mut bytes) = (Vec::new(), ENVELOPE);
@@ -157,7 +157,7 @@ impl<'a> Recorder<'a> {
     }
 }
 
-/// The refusal of every query for whose answer there is no room left.
+/// The refusal of a query whose answer does not fit into the journal, and of every later query.
 pub(crate) fn full() -> Failure {
     Failure::new(
         "journal_limit",
@@ -165,13 +165,13 @@ pub(crate) fn full() -> Failure {
     )
 }
 
-/// The refusal of a query with a cursor of another.
+/// The refusal of a query with a cursor that is not from this query.
 pub(crate) fn foreign_cursor(cursor: &Cursor) -> Failure {
     let shown: String = cursor.as_str().chars().take(120).collect();
-    Failure::new("invalid_query", format!("cursor `{shown}` is none of this query's"))
+    Failure::new("invalid_query", format!("cursor `{shown}` is not from this query"))
 }
 
-/// The answer to a query that found these rows.
+/// Builds the answer to a query that found these rows.
 pub(crate) fn page<'a>(rows: impl IntoIterator<Item = &'a SignedSpan>, cursor: Option<&str>) -> Result<Value, Failure> {
     let rows = rows.into_iter().map(|span| strict::parse(&span.to_line())).collect::<Result<Vec<_>, _>>();
     let rows = rows.map_err(|e| Failure::new("internal", e.to_string()))?;
@@ -213,14 +213,14 @@ impl Source for Recorder<'_> {
     fn seed(&mut self) -> Result<[u8; 32], Failure> {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed)
-            .map_err(|e| Failure::new("unavailable", format!("the host has no random numbers now: {e}")))?;
+            .map_err(|e| Failure::new("unavailable", format!("the host cannot draw random numbers now: {e}")))?;
         self.journal.seed = Some(Hash(seed));
         Ok(seed)
     }
 
     fn emitted(&mut self, call: u32, draft: Result<Draft, Failure>) -> Result<Draft, Failure> {
         if let Err(failure) = &draft {
-            // One that finds no room is decided again when the run is repeated, by the same rules as long as they stand.
+            // If the journal has no room, a replay decides again whether to refuse the draft, by the rules of its own version.
             self.refuse(call, failure);
         }
         draft

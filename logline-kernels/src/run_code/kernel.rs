@@ -1,4 +1,4 @@
-//! The kernel: finds the function, checks it, runs it, and hands over what is to be recorded.
+//! The kernel: finds the function, checks it, runs it, and returns what the host has to record.
 
 use async_trait::async_trait;
 use logline_core::contract::{AskedBy, Context, Effects, Job, Kernel, KernelError, Meters, RequestKind, Sandbox, Usage};
@@ -54,18 +54,19 @@ impl Kernel for RunCode {
 /// The function that a request names.
 enum Found {
     Function(Box<VerifiedSpan>),
-    /// It may not run.
+    /// There is no function that may run.
     Refused(Failure),
 }
 
-/// The function that the request names, if the request's owner may see it and the tenant's publisher has signed it.
+/// Finds the function that the request names. The request's owner must be able to see it, and a publisher of the tenant must
+/// have signed it.
 async fn find_function(request: &SignedSpan, context: &Context<'_>) -> Result<Found, LedgerError> {
     let Some(id) = request.parent_id else {
         return Ok(Found::Refused(Failure::new("function_not_found", "the request names no function: set its parent_id")));
     };
     let tenant = &request.tenant_id;
     if let Some(function) = context.function.filter(|function| function.id == id) {
-        // The host has it; whether the owner may see it is asked all the same.
+        // The host has read the function already, whoever may see it. So the owner's rights are checked here.
         let owner = Scope::user(tenant, &request.owner_id);
         if function.entity_type == "function" && owner.may_read(function, Some(tenant)) {
             return Ok(authorised(function.clone(), context));
@@ -146,7 +147,7 @@ async fn run_function(
     let report = Sandbox::run(sandbox.as_ref(), job, &mut guest).await;
     let Guest { drafts: emitted, logs, logs_dropped, source, .. } = guest;
     if let Some(error) = source.ledger_error {
-        // The function may have gone on with an answer that was none.
+        // The function may have continued although a query was not answered.
         return Err(error.into());
     }
     Ok(Outcome {
@@ -160,7 +161,7 @@ async fn run_function(
     })
 }
 
-/// What a function is called with.
+/// Builds the argument that a function is called with.
 pub(crate) fn call(function: &SignedSpan, request: &SignedSpan, attempt: u32) -> Value {
     json!({
         "function": reference(function),

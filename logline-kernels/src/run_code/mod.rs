@@ -1,4 +1,4 @@
-//! `run_code`: runs a tenant's function in the sandbox for one request.
+//! `run_code`: runs a tenant's function in a sandbox for one request.
 
 mod blob;
 mod emit;

@@ -1,4 +1,5 @@
-//! What running a function came to, and what of it the record of the attempt keeps: the same when it runs and when it is repeated.
+//! The outcome of running a function, and the part of it that the record of the attempt keeps. A run and its replay use the
+//! same code.
 
 use logline_core::contract::RunReceipt;
 use logline_core::request::{Details, reference};
@@ -7,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::run_code::journal::Journal;
 
-/// What one attempt came to.
+/// The outcome of one attempt.
 pub(crate) struct Outcome {
     pub(crate) result: Result<Value, Failure>,
     pub(crate) receipt: Option<RunReceipt>,
@@ -19,7 +20,7 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    /// An attempt that ended before any code ran.
+    /// The outcome of an attempt that ended before any code ran.
     pub(crate) fn refused(failure: Failure) -> Self {
         Self {
             result: Err(failure),
@@ -51,7 +52,7 @@ impl Outcome {
         if self.logs_dropped > 0 {
             add("logs_dropped", self.logs_dropped.into());
         }
-        // An input that is too large for a record is in the request alone.
+        // An input that is too large for the record remains in the request only.
         let refused_input = matches!(&self.result, Err(failure) if failure.code == "input_limit");
         let input = request.input.clone().filter(|_| !refused_input);
         Details::new(input, metadata).expendable(&["logs"])

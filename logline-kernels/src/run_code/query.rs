@@ -1,13 +1,13 @@
-//! What a guest may ask the ledger for: operation 4 of the ABI, read strictly.
+//! Queries of a guest: operation 4 of the ABI. They are read strictly.
 
 use logline_core::ledger::{Cursor, Query};
 use serde_json::Value;
 use uuid::Uuid;
 
-/// The most spans that one query answers.
+/// The most spans in the answer to one query.
 const MAX_ROWS: usize = 100;
 
-/// Reads a guest's query: only known members, only texts that are what they should be.
+/// Reads a guest's query. Unknown members and values of the wrong type are errors.
 pub(super) fn read_query(value: &Value) -> Result<(Query, Option<Cursor>), String> {
     let Value::Object(members) = value else { return Err("query takes an object".to_owned()) };
     let mut query = Query::new().limit(MAX_ROWS);

@@ -1,4 +1,4 @@
-//! When a function runs by itself. Pure: submitting the requests is the scheduler's.
+//! When a scheduled function runs. Nothing is written here: the scheduler submits the requests.
 
 use std::str::FromStr as _;
 use std::time::Duration;
@@ -12,32 +12,32 @@ use logline_core::{Span, Timestamp, Visibility, canonical};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-/// Slots that an observer catches up with, at most: the newest.
+/// The most missed slots that a scheduler runs later. If there are more, the newest run.
 pub const MAX_CAUGHT_UP: usize = 1000;
 
-/// A slot that is no older than this is late, not missed: every catch-up policy has it run.
+/// A slot that is not older than this is late, not missed. It runs whatever `catch_up` says.
 pub const GRACE: Duration = Duration::from_secs(60);
 
-/// The largest input, bytes: the ceiling of what any function may get.
+/// The largest input, in bytes. It is the ceiling for the input of any function.
 const MAX_INPUT: usize = 256 << 10;
 
-/// The shortest interval.
+/// The shortest interval: one second, in milliseconds.
 const SHORTEST: u64 = 1000;
 
-/// The longest interval, a year in milliseconds.
+/// The longest interval: 366 days, in milliseconds.
 const LONGEST: u64 = 366 * 24 * 60 * 60 * 1000;
 
-/// What becomes of slots that passed while no observer ran.
+/// What happens to slots that passed while no scheduler ran.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum CatchUp {
-    /// Nothing.
+    /// None of them runs.
     #[default]
     Skip,
     /// The last of them runs.
     Last,
-    /// All of them run, oldest first; the newest [`MAX_CAUGHT_UP`].
+    /// All of them run, oldest first. If there are more than [`MAX_CAUGHT_UP`], only the newest run.
     All,
 }
 
@@ -45,7 +45,7 @@ pub enum CatchUp {
 #[derive(Debug, Clone)]
 pub struct Schedule {
     rule: Rule,
-    /// What becomes of slots that passed while no observer ran.
+    /// What happens to slots that passed while no scheduler ran.
     pub catch_up: CatchUp,
     terms: Terms,
 }
@@ -56,14 +56,14 @@ enum Rule {
         cron: Box<Cron>,
         zone: Tz,
     },
-    /// Microseconds: the interval, and where its slots lie within it, counted from 1970.
+    /// Slots at 1970-01-01T00:00:00Z plus `offset` plus any multiple of `interval`, both in microseconds.
     Every {
         interval: i64,
         offset: i64,
     },
 }
 
-/// How its requests are made.
+/// The input and the terms of the requests of a schedule.
 #[derive(Debug, Clone, Default)]
 struct Terms {
     input: Map<String, Value>,
@@ -74,7 +74,7 @@ struct Terms {
     deadline: Option<Duration>,
 }
 
-/// As it is written.
+/// The JSON of `metadata.schedule`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RuleText {
@@ -94,10 +94,10 @@ struct RuleText {
 }
 
 impl Schedule {
-    /// The schedule of a function.
+    /// Reads the schedule of a function.
     ///
     /// # Errors
-    /// What is wrong with `metadata.schedule`, code `invalid_schedule`.
+    /// Code `invalid_schedule` if `metadata.schedule` is missing or invalid.
     pub fn of(function: &Span) -> Result<Self, Failure> {
         let invalid = |reason: String| Failure::new("invalid_schedule", format!("metadata.schedule {reason}"));
         let Some(value) = function.meta("schedule") else {
@@ -113,13 +113,13 @@ impl Schedule {
             Some(other) => return Err(invalid(format!("has visibility `{other}`: use private or tenant"))),
         };
         if written.input.contains_key("slot") {
-            return Err(invalid("has `slot` in its input, which is where the slot will stand: name it otherwise".to_owned()));
+            return Err(invalid("has `slot` in its input, which the scheduler sets: use another name".to_owned()));
         }
         if written.priority.is_some_and(|priority| priority > MAX_PRIORITY) {
             return Err(invalid(format!("has a priority above {MAX_PRIORITY}: use 0 to {MAX_PRIORITY}")));
         }
         if written.max_attempts.is_some_and(|attempts| !(1..=MAX_ATTEMPTS).contains(&attempts)) {
-            return Err(invalid(format!("has a max_attempts that is not from 1 to {MAX_ATTEMPTS}")));
+            return Err(invalid(format!("has a max_attempts that is not 1 to {MAX_ATTEMPTS}")));
         }
         let bytes = canonical::to_vec(&Value::Object(written.input.clone())).len();
         if bytes > MAX_INPUT {
@@ -135,12 +135,12 @@ impl Schedule {
         };
         let schedule = Self { rule, catch_up: written.catch_up, terms };
         if schedule.next(Timestamp::EPOCH).is_none() {
-            return Err(invalid("names no time that ever comes".to_owned()));
+            return Err(invalid("has no time that will ever come".to_owned()));
         }
         Ok(schedule)
     }
 
-    /// The first slot after `time`.
+    /// The first slot after `time`. `None` if there is none.
     #[must_use]
     pub fn next(&self, time: Timestamp) -> Option<Timestamp> {
         match &self.rule {
@@ -155,7 +155,7 @@ impl Schedule {
         }
     }
 
-    /// The last slot before `time`, or at it.
+    /// The last slot at or before `time`. `None` if there is none.
     fn last(&self, time: Timestamp) -> Option<Timestamp> {
         match &self.rule {
             Rule::Cron { cron, zone } => {
@@ -169,7 +169,7 @@ impl Schedule {
         }
     }
 
-    /// The slots that are to run by `now` of those after `since`, oldest first.
+    /// The slots after `since` that must run by `now`, oldest first. `catch_up` decides about slots older than [`GRACE`].
     #[must_use]
     pub fn due(&self, since: Timestamp, now: Timestamp) -> Vec<Timestamp> {
         let late = now.saturating_sub(GRACE);
@@ -192,7 +192,7 @@ impl Schedule {
         slots
     }
 
-    /// The request for one slot.
+    /// Builds the request for one slot. Its id follows from the slot, so every scheduler builds the same request.
     #[must_use]
     pub fn request(&self, function: &Span, slot: Timestamp) -> Request {
         let terms = &self.terms;
@@ -202,7 +202,7 @@ impl Schedule {
             .visibility(terms.visibility)
             .slot(slot)
             .due_at(slot);
-        request.who = Some(format!("kernel:{}", super::scheduler::NAME));
+        request.who = Some(format!("kernel:{}", super::NAME));
         request.terms.priority = terms.priority;
         request.terms.max_attempts = terms.max_attempts;
         request.terms.backoff = terms.backoff;
@@ -222,7 +222,7 @@ impl RuleText {
                 let cron = parser.parse(pattern).map_err(|e| format!("has cron `{pattern}`, which cannot be read: {e}"))?;
                 let zone = self.time_zone.as_deref().unwrap_or("UTC");
                 let zone = Tz::from_str(zone).map_err(|_| {
-                    format!("has time zone `{zone}`, which is none: use a name of the IANA database such as Europe/Lisbon")
+                    format!("has the unknown time zone `{zone}`: use a name of the IANA database such as Europe/Lisbon")
                 })?;
                 Ok(Rule::Cron { cron: Box::new(cron), zone })
             }
@@ -302,7 +302,7 @@ mod tests {
         assert_eq!(slots(&every("last"), since, now), ["2026-05-01T03:01:00Z"]);
         assert_eq!(slots(&every("all"), since, now), ["2026-05-01T01:01:00Z", "2026-05-01T02:01:00Z", "2026-05-01T03:01:00Z"]);
         for catch_up in ["skip", "last", "all"] {
-            // Late by half a minute is not missed, and what was done is not due.
+            // A slot that is half a minute late is not missed. A slot that is done is not due.
             assert_eq!(slots(&every(catch_up), since, "2026-05-01T01:01:30Z"), ["2026-05-01T01:01:00Z"]);
             assert!(slots(&every(catch_up), "2026-05-01T03:01:00Z", now).is_empty());
         }
@@ -317,8 +317,8 @@ mod tests {
             (json!({}), "needs either"),
             (json!({"cron": "* * * * *", "every_ms": 1000}), "needs either"),
             (json!({"cron": "61 * * * *"}), "cannot be read"),
-            (json!({"cron": "0 0 30 2 *"}), "no time that ever comes"),
-            (json!({"cron": "* * * * *", "time_zone": "Mars/Olympus"}), "is none"),
+            (json!({"cron": "0 0 30 2 *"}), "no time that will ever come"),
+            (json!({"cron": "* * * * *", "time_zone": "Mars/Olympus"}), "unknown time zone"),
             (json!({"every_ms": 999}), "an interval is from"),
             (json!({"every_ms": 1000, "offset_ms": 1000}), "an interval is from"),
             (json!({"every_ms": 1000, "every": 1}), "malformed"),

@@ -1,4 +1,4 @@
-//! `observer_bot`: submits a request for every slot of every schedule, once, whoever else observes.
+//! `observer_bot`: submits one request for every slot of every schedule, also if several schedulers run.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -12,17 +12,17 @@ use logline_core::{
 };
 use uuid::Uuid;
 
+use super::NAME;
 use super::rule::Schedule;
 use crate::harness::{Backoff, active, is_general, jittered, may_pass};
 
-pub(super) const NAME: &str = "observer_bot";
 const VERSION: u32 = 2;
 
-/// How a host attends to schedules.
+/// The options of a [`Scheduler`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct SchedulerOptions {
-    /// How often to look; each look comes up to a quarter early or late. Default 2 seconds.
+    /// The time between polls. Each interval is up to a quarter shorter or longer. Default 2 seconds.
     pub poll: Duration,
 }
 
@@ -33,7 +33,7 @@ impl Default for SchedulerOptions {
 }
 
 impl SchedulerOptions {
-    /// Sets how often to look.
+    /// Sets the time between polls.
     #[must_use]
     pub fn poll(mut self, interval: Duration) -> Self {
         self.poll = interval;
@@ -41,13 +41,13 @@ impl SchedulerOptions {
     }
 }
 
-/// What a scheduler did.
+/// What a scheduler did in one run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct SchedulerReport {
-    /// Requests that it submitted, or that another scheduler had submitted first.
+    /// Slots for which it submitted a request. Requests that another scheduler submitted first count as well.
     pub submitted: u64,
-    /// Functions whose schedule it could not follow.
+    /// Functions whose schedule it could not run.
     pub refused: u64,
 }
 
@@ -57,31 +57,31 @@ impl ServiceReport for SchedulerReport {
     }
 }
 
-/// Slots of one function in one look, so that none keeps the others waiting.
+/// The most slots of one function in one poll, so that the other functions do not wait for it.
 const PER_FUNCTION: usize = 16;
 
-/// Functions that are read for the first time in one look.
+/// The most functions that one poll reads for the first time.
 const READ_AT_ONCE: usize = 256;
 
-/// What is known of a scheduled function.
+/// What the scheduler knows of a scheduled function.
 struct Known {
     hash: Hash,
-    /// `None`: it cannot be followed, which has been recorded.
+    /// `None` if the schedule cannot be run. A violation has been recorded.
     schedule: Option<(Arc<VerifiedSpan>, Schedule)>,
-    /// Slots up to here have requests.
+    /// Slots up to this time have requests, or were missed.
     done: Timestamp,
-    /// The next slot.
+    /// The next slot. `None` if there is none.
     next: Option<Timestamp>,
 }
 
-/// The loop `observer_bot`, version 2. Any number of hosts may run it: each slot gets one request.
+/// The loop `observer_bot`, version 2. Any number of hosts may run it, and each slot still gets one request.
 #[derive(Debug, Clone, Default)]
 pub struct Scheduler {
     options: SchedulerOptions,
 }
 
 impl Scheduler {
-    /// A scheduler with these options.
+    /// Creates a scheduler with these options.
     #[must_use]
     pub fn new(options: SchedulerOptions) -> Self {
         Self { options }
@@ -110,14 +110,14 @@ impl Service for Scheduler {
             let pause = tokio::select! {
                 biased;
                 () = &mut shutdown => return Ok(Box::new(schedules.report)),
-                looked = schedules.look() => match looked {
+                polled = schedules.poll() => match polled {
                     Ok(true) => Duration::ZERO,
                     Ok(false) => {
                         backoff = Backoff::default();
                         jittered(host, self.options.poll)
                     }
                     Err(error) if may_pass(&error) => {
-                        tracing::warn!(%error, "cannot attend to schedules");
+                        tracing::warn!(%error, "schedules cannot be processed now; trying again");
                         backoff.next(host)
                     }
                     Err(error) => return Err(error),
@@ -135,14 +135,14 @@ impl Service for Scheduler {
 struct Schedules<'a> {
     host: &'a Host,
     known: HashMap<(String, Uuid), Known>,
-    /// The last that was read for the first time, where not all could be at once.
+    /// The function that was read last. The next poll begins after it, so that each function has its turn.
     read: Option<Work>,
     report: SchedulerReport,
 }
 
 impl Schedules<'_> {
-    /// Attends to every schedule once. True where there is more to do at once.
-    async fn look(&mut self) -> Result<bool, HostError> {
+    /// Submits the due slots of every schedule. Returns true if there is more to do now.
+    async fn poll(&mut self) -> Result<bool, HostError> {
         let now = self.host.ledger().now().await?;
         let schedules = active::list(self.host, ActiveKind::Schedule, self.read.as_ref()).await?;
         let keys: HashSet<(&str, Uuid)> = schedules.iter().map(|work| (work.tenant_id.as_str(), work.id)).collect();
@@ -163,7 +163,7 @@ impl Schedules<'_> {
             match self.attend(work, is_new, now, &mut denied).await {
                 Ok(more) => has_more |= more,
                 Err(error) if is_general(&error) => return Err(error),
-                // What is wrong with one schedule is not the others'.
+                // An error of one schedule must not stop the others.
                 Err(error) => {
                     let refused = self.refuse(work, &Failure::new("schedule_failed", error.to_string()), now).await?;
                     self.known.insert(key, refused);
@@ -173,7 +173,7 @@ impl Schedules<'_> {
         Ok(has_more)
     }
 
-    /// Attends to one schedule. True where more of its slots are due.
+    /// Submits the due slots of one schedule. Returns true if more of its slots are due.
     async fn attend(
         &mut self,
         work: &Work,
@@ -198,25 +198,25 @@ impl Schedules<'_> {
         due.truncate(PER_FUNCTION);
         let requests = due.iter().map(|slot| schedule.request(function, *slot));
         self.report.submitted += submit(self.host, requests.collect()).await?;
-        // Where nothing was due, what there was has been missed.
+        // If no slot is to run, the slots up to `now` were missed and `catch_up` skips them.
         known.done = due.last().copied().unwrap_or(now);
         known.next = schedule.next(known.done);
         Ok(has_more)
     }
 
-    /// Records that a schedule cannot be followed. It is left alone until it has another version.
+    /// Records that a schedule cannot be run. It is ignored until it has another version.
     async fn refuse(&mut self, work: &Work, failure: &Failure, now: Timestamp) -> Result<Known, HostError> {
-        tracing::warn!(function = %work.id, tenant = work.tenant_id, %failure, "a schedule cannot be followed");
+        tracing::warn!(function = %work.id, tenant = work.tenant_id, %failure, "a schedule cannot be run");
         self.report.refused += 1;
         match active::refuse(self.host, work, (NAME, ActiveKind::Schedule), failure, now).await {
             Err(error) if is_general(&error) => return Err(error),
-            Err(error) => tracing::error!(%error, "nor can that be recorded"),
+            Err(error) => tracing::error!(%error, "the violation could not be recorded"),
             Ok(()) => {}
         }
         Ok(Known { hash: work.curr_hash, schedule: None, done: now, next: None })
     }
 
-    /// Reads a schedule for the first time; `None` where it is another by now.
+    /// Reads a schedule for the first time. `None` if the function has another version by now.
     async fn read(&mut self, work: &Work, now: Timestamp) -> Result<Option<Known>, HostError> {
         let scope = Scope::runtime(&work.tenant_id);
         let Some(function) = self.host.ledger().find(&scope, &work.tenant_id, work.id).await? else { return Ok(None) };
@@ -235,7 +235,8 @@ impl Schedules<'_> {
             Err(failure) => return self.refuse(work, &failure, now).await.map(Some),
         };
         let (function, rule) = &schedule;
-        // Slots before its publication are nobody's; of the others, requests exist up to some slot and none after it.
+        // Slots before the publication of this version do not run. Of the later slots, requests exist up to one slot and for
+        // none after it, so a binary search finds that slot.
         let due = rule.due(function.at, now);
         let (mut low, mut high) = (0_usize, due.len());
         while let Some(slot) = due.get(low.midpoint(high)).filter(|_| low < high) {
@@ -252,12 +253,13 @@ impl Schedules<'_> {
     }
 }
 
-/// Submits requests of one function; how many there are now.
+/// Submits requests of one function and returns their number, including those that existed already.
 async fn submit(host: &Host, requests: Vec<Request>) -> Result<u64, HostError> {
     let count = requests.len() as u64;
     match host.submit_all(requests.clone()).await {
         Ok(_) => {}
-        // Another observer made one of them from another version of the function: one by one, so that the others are made.
+        // Another scheduler made one of them from another version of the function. They are submitted one by one, so that the
+        // others are made.
         Err(error) if error.is_keep_mismatch() => {
             for request in requests {
                 match host.submit(request).await {

@@ -1,4 +1,4 @@
-//! What refuses to have a function published that could not run as it says.
+//! Refuses to publish a function whose limits or schedule are invalid.
 
 use logline_core::contract::Validator;
 use logline_core::trust::Limits;
@@ -6,7 +6,7 @@ use logline_core::{Failure, Span};
 
 use super::rule::Schedule;
 
-/// Refuses functions whose limits cannot be read, and scheduled ones whose schedule names no time.
+/// Refuses to publish functions with invalid `metadata.limits`, and scheduled functions with an invalid `metadata.schedule`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct FunctionValidator;
 

@@ -1,4 +1,4 @@
-//! Seeds: unsigned drafts, readable in `seeds/*.ndjson`, sealed when they are installed.
+//! Seeds: unsigned drafts in `seeds/*.ndjson`. They are sealed when they are installed.
 
 use logline_core::ledger::{Ledger, LedgerError, LedgerExt as _};
 use logline_core::{
@@ -8,26 +8,26 @@ use thiserror::Error;
 
 const KERNELS: &str = include_str!("../../seeds/kernels.ndjson");
 
-/// What became of one seed.
+/// The result of installing one seed.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Installed {
-    /// It was appended, as the first or the next version.
+    /// The seed was appended, as the first or the next version.
     Appended(SpanKey),
-    /// The last version there says the same.
+    /// The last version in the ledger is the same, so nothing was appended.
     Unchanged(SpanKey),
 }
 
-/// The seeds could not be installed. Those before the failure are.
+/// The seeds could not be installed. Seeds before the failed one are installed.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum InstallError {
-    /// A seed of this crate is broken, which its tests rule out.
+    /// A seed is not a valid unsigned draft. The tests prove that the seeds of this crate are valid.
     #[error("seed line {line} is invalid: {source}")]
     Seed {
-        /// Counted from 1.
+        /// The line of the seed, counted from 1.
         line: usize,
-        /// Why.
+        /// Why the line is not valid.
         source: InvalidSpan,
     },
     /// The seal failed.
@@ -38,11 +38,12 @@ pub enum InstallError {
     Ledger(#[from] LedgerError),
 }
 
-/// Installs the function spans of a set in tenant `system`, sealed by its publisher. A seed that is there already is left alone; one
-/// that differs from the last version is appended as the next. So installing again is harmless, and upgrading is installing.
+/// Installs the function spans of a set in tenant `system`, sealed by its publisher. A seed that exists already is not changed.
+/// One that differs from the last version is appended as the next version. So it is safe to install again, and to install is
+/// also how to upgrade.
 ///
 /// # Errors
-/// Where a seed cannot be sealed or appended.
+/// If a seed cannot be sealed or appended.
 pub async fn install(
     ledger: &dyn Ledger,
     set: &KernelSet,
@@ -59,7 +60,7 @@ pub async fn install(
 /// Installs one seed, as [`install`] does.
 ///
 /// # Errors
-/// Where it cannot be sealed or appended.
+/// If the seed cannot be sealed or appended.
 pub async fn install_one(
     ledger: &dyn Ledger,
     draft: Draft,
@@ -72,7 +73,7 @@ pub async fn install_one(
         None => draft,
         Some(existing) => {
             let mut same = draft.clone().seq(existing.seq);
-            // A seed has no time and no predecessor of its own.
+            // A seed has no time and no predecessor, so these two columns are not compared.
             same.columns_mut().at = existing.at;
             same.columns_mut().prev_hash = existing.prev_hash;
             if same.columns() == &existing.span && existing.seal.public_key == publisher.public_key() {
@@ -88,16 +89,16 @@ pub async fn install_one(
     Ok(Installed::Appended(key))
 }
 
-/// Reads seeds, one draft a line.
+/// Reads seeds from NDJSON, one draft per line. Empty lines are skipped.
 ///
 /// # Errors
-/// The first line that is no unsigned draft.
+/// [`InstallError::Seed`] for the first line that is not a valid unsigned draft.
 pub fn parse_seeds(lines: &str) -> Result<Vec<Draft>, InstallError> {
     let lines = lines.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     lines.map(|(index, line)| seed(line).map_err(|source| InstallError::Seed { line: index + 1, source })).collect()
 }
 
-/// The seeds of this crate. Its tests rule out that one cannot be read.
+/// The seeds of this crate. Its tests prove that they can be read.
 pub(crate) fn kernels() -> Vec<Draft> {
     parse_seeds(KERNELS).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! The attempts of a worker that are under way: how many may run, which need a heartbeat, and their end.
+//! The running attempts of a worker: how many may run, which need a heartbeat, and how they end.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,20 +12,20 @@ use tokio::time::Instant;
 
 use super::WorkerReport;
 
-/// How long free permits are gathered, so that a poll finds more than one request.
+/// How long to wait for more free permits before a poll, so that one poll can take several requests.
 const GATHER: Duration = Duration::from_millis(5);
 
-/// The attempts of one worker that are under way.
+/// The running attempts of one worker.
 #[derive(Default)]
 pub(super) struct Attempts {
     state: Mutex<State>,
-    /// A permit became free.
+    /// Notified when a permit becomes free.
     freed: Notify,
 }
 
 #[derive(Default)]
 struct State {
-    /// By the version that claimed them: of two attempts at one request, each is found by its own.
+    /// The key is the hash of the version that claimed the attempt, so two attempts of one request have different keys.
     running: BTreeMap<Hash, Running>,
     report: WorkerReport,
 }
@@ -61,7 +61,7 @@ impl Attempts {
         tenants
     }
 
-    /// Waits until a poll is worth it: half the permits are free, or one has been for a while.
+    /// Waits until a poll is worthwhile: half the permits are free, or at least one has been free for [`GATHER`].
     pub(super) async fn room(&self, permits: usize) {
         let mut gathered = None;
         loop {
@@ -98,7 +98,7 @@ impl Attempts {
             permit.attempts.note(&finished, began);
             drop(permit);
         });
-        // It may have ended already.
+        // The attempt may have ended already.
         if let Some(running) = self.lock().running.get_mut(&key) {
             running.task = Some(task.abort_handle());
         }
@@ -122,7 +122,7 @@ impl Attempts {
         }
     }
 
-    /// Attempts that need a heartbeat by now.
+    /// The attempts that began at least `age` ago and so need a heartbeat.
     pub(super) fn older_than(&self, age: Duration) -> Vec<Work> {
         let state = self.lock();
         state.running.values().filter(|running| running.since.elapsed() >= age).map(|r| Work::of(&r.claimed)).collect()
@@ -138,7 +138,7 @@ impl Attempts {
         }
     }
 
-    /// Waits for what is under way; gives back what takes longer than `grace`.
+    /// Waits for running attempts. Gives back those that are still running after `grace`.
     pub(super) async fn clear(&self, host: &Host, grace: Duration) {
         let deadline = Instant::now() + grace;
         while self.len() > 0 {
@@ -152,9 +152,9 @@ impl Attempts {
             task.inspect(AbortHandle::abort);
             match host.hand_back(&claimed).await {
                 Ok(_) => self.lock().report.handed_back += 1,
-                // It ended in the meantime.
+                // The attempt ended in the meantime.
                 Err(error) if error.is_conflict() => {}
-                Err(error) => tracing::warn!(%error, "a request could not be given back; its lease will end"),
+                Err(error) => tracing::warn!(%error, "a request could not be given back; it is free again when its lease ends"),
             }
         }
     }
@@ -166,7 +166,7 @@ impl Attempts {
     }
 }
 
-/// Lets one attempt run. It is free again when this is dropped, however the attempt ended.
+/// The permit of one running attempt. Dropping it frees the permit, also if the attempt panicked or was aborted.
 struct Permit {
     attempts: Arc<Attempts>,
     key: Hash,

@@ -1,4 +1,4 @@
-//! Heartbeats: the leases of attempts that take long are extended; attempts that have lost their claim are stopped.
+//! Heartbeats extend the leases of long attempts. Attempts that have lost their claim are stopped.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,12 +19,12 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// Begins to extend leases of `lease`.
+/// Starts the heartbeats. Each extends a lease to `lease` from now.
 pub(super) fn start(host: &Host, attempts: &Arc<Attempts>, lease: Duration) -> AbortOnDrop {
     AbortOnDrop(tokio::spawn(keep_leases(host.clone(), Arc::clone(attempts), lease)).abort_handle())
 }
 
-/// Extends the leases of attempts that take long.
+/// Extends the leases of attempts older than a sixth of `lease`, every sixth of `lease`.
 async fn keep_leases(host: Host, attempts: Arc<Attempts>, lease: Duration) {
     let step = lease / 3;
     loop {

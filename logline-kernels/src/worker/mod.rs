@@ -1,4 +1,4 @@
-//! `request_worker`: finds due requests, claims them in batches, carries them out, and keeps their leases.
+//! `request_worker`: finds due requests, claims them in batches, carries them out, and extends their leases.
 
 mod attempts;
 mod heartbeat;
@@ -16,20 +16,21 @@ use attempts::Attempts;
 const NAME: &str = "request_worker";
 const VERSION: u32 = 2;
 
-/// How a host works on requests.
+/// The options of a [`Worker`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct WorkerOptions {
-    /// Attempts at a time. Default 64.
+    /// The most attempts that run at the same time. Default 64.
     pub concurrency: usize,
-    /// Attempts of one tenant at a time. Default: as many as in all.
+    /// The most attempts of one tenant that run at the same time. Default: only `concurrency` limits them.
     pub per_tenant: usize,
-    /// How often to look for requests unasked; each look comes up to a quarter early or late. New requests are noticed at once where the
-    /// ledger can tell. Default 1 second.
+    /// The time between polls for requests. Each interval is up to a quarter shorter or longer. The ledger's signal of new
+    /// requests causes an earlier poll. Default 1 second.
     pub poll: Duration,
-    /// How long after its last sign of life a worker counts as lost. It gives one three times within. Default 30 seconds.
+    /// How long after its last heartbeat a worker counts as lost. It sends at least three heartbeats in this time. Default 30
+    /// seconds.
     pub lease: Duration,
-    /// How long a shutdown waits for what is under way before it gives it back. Default 30 seconds.
+    /// How long a shutdown waits for running attempts before it gives them back. Default 30 seconds.
     pub grace: Duration,
 }
 
@@ -46,35 +47,35 @@ impl Default for WorkerOptions {
 }
 
 impl WorkerOptions {
-    /// Sets how many attempts run at a time.
+    /// Sets the most attempts that run at the same time, at least 1.
     #[must_use]
     pub fn concurrency(mut self, attempts: usize) -> Self {
         self.concurrency = attempts.max(1);
         self
     }
 
-    /// Sets how many of them may be one tenant's.
+    /// Sets the most attempts of one tenant that run at the same time, at least 1.
     #[must_use]
     pub fn per_tenant(mut self, attempts: usize) -> Self {
         self.per_tenant = attempts.max(1);
         self
     }
 
-    /// Sets how often to look unasked.
+    /// Sets the time between polls.
     #[must_use]
     pub fn poll(mut self, interval: Duration) -> Self {
         self.poll = interval;
         self
     }
 
-    /// Sets the lease.
+    /// Sets how long after its last heartbeat a worker counts as lost.
     #[must_use]
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
         self
     }
 
-    /// Sets how long a shutdown waits.
+    /// Sets how long a shutdown waits for running attempts.
     #[must_use]
     pub fn grace(mut self, wait: Duration) -> Self {
         self.grace = wait;
@@ -82,19 +83,19 @@ impl WorkerOptions {
     }
 }
 
-/// What a worker did.
+/// What a worker did in one run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct WorkerReport {
-    /// Attempts begun.
+    /// Requests that it claimed. Each claim begins an attempt.
     pub claimed: u64,
     /// Attempts whose outcome it recorded.
     pub recorded: u64,
-    /// Requests that another worker was faster to take.
+    /// Requests that another worker claimed first.
     pub conflicts: u64,
     /// Attempts whose claim was lost before they ended, or whose outcome could not be recorded.
     pub lost: u64,
-    /// Attempts given back at shutdown.
+    /// Attempts that were given back at shutdown.
     pub handed_back: u64,
 }
 
@@ -110,7 +111,7 @@ impl ServiceReport for WorkerReport {
     }
 }
 
-/// The loop `request_worker`, version 2. Attempts that are under way at shutdown are finished, or given back after
+/// The loop `request_worker`, version 2. At shutdown it waits for running attempts, and gives back those that still run after
 /// [`WorkerOptions::grace`].
 #[derive(Debug, Clone, Default)]
 pub struct Worker {
@@ -118,7 +119,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// A worker with these options.
+    /// Creates a worker with these options.
     #[must_use]
     pub fn new(options: WorkerOptions) -> Self {
         Self { options }

@@ -1,4 +1,4 @@
-//! Polling: finding due requests, claiming them together, and starting their attempts.
+//! Polls for due requests, claims them together, and starts their attempts.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::harness::{Backoff, is_general, jittered, may_pass};
 /// The most requests in one poll.
 const BATCH: usize = 100;
 
-/// How long what was found is this worker's to claim.
+/// How long the requests that a poll found are not offered to other workers.
 const HOLD: Duration = Duration::from_secs(3);
 
 /// The loop: poll, claim, start.
@@ -37,7 +37,7 @@ pub(super) async fn work(
         }
         let wanted = options.concurrency.saturating_sub(attempts.len()).min(BATCH);
         let seen = arrivals.seen();
-        // What is held is kept from those who could work on it.
+        // A host that does not work for all tenants holds nothing: it would keep requests from hosts that can claim them.
         let hold = if host.works_for_all() { HOLD } else { Duration::ZERO };
         let polled = tokio::select! {
             biased;
@@ -68,14 +68,14 @@ pub(super) async fn work(
         }
         if found < wanted || taken.has_failed || taken.steps == 0 {
             let pause = if taken.has_failed {
-                // The ledger's trouble, not a request's: requests that cannot be claimed never slow a worker down for the others.
+                // Only failures of the ledger cause longer pauses. A request that cannot be claimed must not delay the others.
                 backoff.next(host)
             } else if found < wanted {
                 jittered(host, options.poll)
             } else {
                 jittered(host, CROWDED)
             };
-            // Whatever came since the poll has changed the signal.
+            // `seen` was read before the poll, so a request that arrived since then has changed the signal.
             tokio::select! {
                 biased;
                 () = &mut shutdown => return Ok(()),
@@ -86,18 +86,19 @@ pub(super) async fn work(
     }
 }
 
-/// The pause after a full poll of which nothing could be claimed, because other workers were faster or the tenants' permits are taken.
+/// The pause after a full poll from which nothing could be claimed: other workers were faster, or the tenants' permits are in
+/// use.
 const CROWDED: Duration = Duration::from_millis(20);
 
-/// What came of claiming what a poll found.
+/// The result of claiming the requests of one poll.
 struct Taken {
-    /// Requests that went one step further: claimed, closed or put off.
+    /// How many requests were claimed, closed, refused or put off.
     steps: usize,
     /// Whether the ledger failed.
     has_failed: bool,
 }
 
-/// Claims what was found, all of it at once so that the ledger commits it together, and starts the attempts.
+/// Claims the requests concurrently, so that the ledger commits the claims together, and starts the attempts.
 async fn take(
     host: &Host,
     options: &WorkerOptions,
@@ -133,7 +134,7 @@ async fn take(
                 attempts.note_conflict();
                 metrics::counter!("logline_claim_conflicts_total").increment(1);
             }
-            // It was closed or put off, which is a step as well.
+            // The request was closed or put off. That counts as a step too.
             Err(HostError::NotRunnable(reason)) => {
                 taken.steps += 1;
                 if matches!(reason, NotRunnable::Deferred { .. }) {

@@ -1,4 +1,4 @@
-//! Writing a ledger as lines.
+//! Writes a ledger as lines.
 
 use std::io::{self, Write};
 
@@ -12,23 +12,23 @@ use crate::value::hex::Hash;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Exported {
-    /// Lines.
+    /// Spans written, one line each.
     pub spans: u64,
-    /// Bytes.
+    /// Bytes written.
     pub bytes: u64,
     /// BLAKE3 of all bytes written: `b3sum` of the file.
     pub hash: Hash,
-    /// The position of the last row; `None` where there was none.
+    /// The position of the last row; `None` if no row was written.
     pub until: Option<Cursor>,
-    /// The tenant that was asked for.
+    /// The tenant whose rows were exported; `None` if no tenant was named.
     pub tenant: Option<String>,
 }
 
-/// An export did not reach its end.
+/// Why an export could not be completed.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ExportError {
-    /// The ledger failed; a damaged row stops an export.
+    /// The ledger failed, or a row is damaged.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
     /// The output could not be written.
@@ -36,11 +36,11 @@ pub enum ExportError {
     Io(#[from] io::Error),
 }
 
-/// Writes every version of everything that `scope` may see (of `tenant`, if given) to `out`, in append order, one line each.
-/// `progress` is told the number of lines after each page.
+/// Writes every version of every span that `scope` may see (only of `tenant`, if given) to `out`, in append order, one line
+/// each. It calls `progress` with the number of lines after each page.
 ///
 /// # Errors
-/// The ledger's or the output's; what was written so far is whole lines.
+/// If the ledger or the output fails. If the ledger fails, what was written so far consists of whole lines.
 pub async fn export(
     ledger: &dyn Ledger,
     scope: &Scope,

@@ -1,4 +1,5 @@
-//! Reading lines into a ledger: good ones are kept, bad ones named, and nothing that was signed is altered.
+//! Imports lines into a ledger. Good lines are appended, bad lines are reported. Unless the caller asks for resealing, no
+//! signed span is altered.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::{self, BufRead};
@@ -22,22 +23,23 @@ use crate::value::hex::PublicKey;
 use crate::value::ids;
 use crate::value::json;
 
-/// How to import.
+/// The options of an import.
 pub struct Import<'a> {
-    /// Seals unsigned lines; without it they are refused.
+    /// Seals unsigned lines. If `None`, unsigned lines are refused.
     pub signer: Option<&'a dyn Signer>,
-    /// The time of lines that have none.
+    /// The time of unsigned lines that have none.
     pub clock: &'a dyn Clock,
     /// The tenant of unsigned lines that have none.
     pub tenant: Option<String>,
     /// The owner of unsigned lines that have none.
     pub owner: Option<String>,
-    /// Seal lines anew whose own seal does not hold.
+    /// Whether `signer` seals signed lines again if their own seal is invalid, and the later versions of their chains with
+    /// them.
     pub reseal: bool,
-    /// The pinned trust root; without it signatures are checked and authority is not. Manifests and approvals take effect as they
-    /// are imported, so an export can be read into an empty ledger.
+    /// The pinned trust root. If `None`, signatures are checked, but not who may sign. Manifests and approvals take effect as
+    /// they are imported, so an export can be imported into an empty ledger.
     pub trust: Option<&'a TrustRoot>,
-    /// The input rules.
+    /// The limits that every line must keep.
     pub rules: Rules,
 }
 
@@ -49,13 +51,13 @@ pub struct Imported {
     pub lines: u64,
     /// Spans appended.
     pub appended: u64,
-    /// Spans that were there already.
+    /// Spans that the ledger had already.
     pub existing: u64,
     /// Lines refused.
     pub refused: u64,
-    /// Of those appended, sealed by the importing key.
+    /// How many of the appended spans the importing key has sealed.
     pub sealed: u64,
-    /// Whether authority was checked.
+    /// Whether it was checked that each signer was allowed to sign.
     pub authority_checked: bool,
 }
 
@@ -64,9 +66,9 @@ pub struct Imported {
 #[error("line {line}: {error}")]
 #[non_exhaustive]
 pub struct BadLine {
-    /// Counted from 1.
+    /// The number of the line, counted from 1.
     pub line: u64,
-    /// Why.
+    /// Why it was refused.
     pub error: LineError,
 }
 
@@ -77,10 +79,10 @@ pub enum LineError {
     /// It breaks an input rule.
     #[error(transparent)]
     Invalid(#[from] InvalidSpan),
-    /// It is signed, and the seal does not hold.
-    #[error("{0}; `--reseal` would seal it anew by the importing key")]
+    /// It is signed, and its seal is invalid.
+    #[error("{0}; pass --reseal to seal it again with the importing key")]
     Verify(#[from] VerifyError),
-    /// Its signer may not sign such a span.
+    /// Its signer may not sign a span of this type.
     #[error(transparent)]
     NotAuthorised(#[from] Box<NotAuthorised>),
     /// It is unsigned and there is no key to seal it.
@@ -89,79 +91,81 @@ pub enum LineError {
     /// It has no tenant or owner.
     #[error("column `{column}` is missing: add it to the line, or pass --{flag}")]
     MissingScope {
-        /// The column.
+        /// The missing column: `tenant_id` or `owner_id`.
         column: &'static str,
-        /// The flag that fills it.
+        /// The option of the command line that sets it, without the dashes.
         flag: &'static str,
     },
     /// An unsigned version that does not follow the last one.
-    #[error("unsigned seq {seq} does not follow seq {head}, the last version there: put the versions in order")]
+    #[error("unsigned seq {seq} does not follow seq {head}, the last version in the ledger: put the versions in order")]
     Order {
-        /// The line's.
+        /// The `seq` of the line.
         seq: u32,
-        /// The last version there.
+        /// The `seq` of the last version in the ledger.
         head: u32,
     },
-    /// A version before it was refused.
+    /// An earlier version of its chain was refused.
     #[error("a version of this id before it was refused on line {line}")]
     PredecessorRefused {
-        /// That line.
+        /// The number of the line that was refused.
         line: u64,
     },
-    /// It would begin a chain at a later version than 0, after a line that could not be read at all.
-    #[error("line {line} could not be read and may be the version before it: mend that line first")]
+    /// It would begin a chain with a version after 0, and an earlier line could not be read at all.
+    #[error("line {line} could not be read and may be the version before it: correct that line first")]
     MaybePredecessorRefused {
-        /// That line.
+        /// The number of the line that was refused.
         line: u64,
     },
     /// The ledger refused it.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
-    /// The seal failed.
+    /// The span could not be sealed.
     #[error(transparent)]
     Seal(#[from] SealError),
 }
 
-/// An import that had to stop. What it had appended stays; running it again goes on from there.
+/// Why an import stopped. What it has appended stays. To continue, run it again.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ImportError {
     /// The source could not be read.
     #[error("import could not be read: {0}")]
     Io(#[from] io::Error),
-    /// The ledger failed for reasons of its own.
+    /// The ledger failed, and no line is the cause.
     #[error("import stopped at line {line}: {source}")]
     Ledger {
-        /// The first line that may not be stored.
+        /// The first line that is perhaps not stored.
         line: u64,
-        /// Why.
+        /// Why the ledger failed.
         source: LedgerError,
     },
-    /// The trust root does not lead to a manifest that can be obeyed.
+    /// The manifest could not be resolved.
     #[error("import stopped: {0}")]
     Trust(Box<TrustError>),
-    /// So many ids were refused that they cannot be remembered.
-    #[error("import stopped at line {line}: more than {MAX_REFUSED} ids were refused or sealed anew")]
+    /// More ids were refused or sealed again than are kept in memory.
+    #[error(
+        "import stopped at line {line}: more than {MAX_REFUSED} ids were refused or sealed again; correct these lines first"
+    )]
     TooManyRefused {
-        /// The line.
+        /// The number of the line at which it stopped.
         line: u64,
     },
 }
 
-/// Spans and bytes appended at once.
+/// The number of spans, and of bytes, at which a batch is appended.
 const BATCH: usize = 256;
 const BATCH_BYTES: usize = 4 << 20;
 
-/// Ids of refused lines that are remembered.
+/// The most ids of refused lines that are kept in memory, and the most of lines that were sealed again.
 const MAX_REFUSED: usize = 100_000;
 
-/// Imports `source`, one span per line. Each refused line goes to `on_bad`; `progress` is told the lines read after each batch.
-/// Memory does not grow with the source.
+/// Imports `source`, one span per line. It calls `on_bad` for each refused line, and `progress` with the number of lines read
+/// after each batch. Memory does not grow with the source.
 ///
 /// Importing the same lines again changes nothing.
 ///
 /// # Errors
-/// Where the source or the ledger fails; a bad line is no error.
+/// If the source or the ledger fails. A bad line is not an error.
 pub async fn import(
     ledger: &dyn Ledger,
     source: &mut (dyn BufRead + Send),
@@ -211,7 +215,7 @@ type ChainKey = (String, Uuid);
 struct Pending {
     line: u64,
     span: VerifiedSpan,
-    /// Sealed here, not by whoever wrote the line.
+    /// Whether this import sealed it. Otherwise the line was signed.
     sealed: bool,
 }
 
@@ -221,25 +225,25 @@ struct Importer<'a> {
     verifier: Verifier,
     pending: Vec<Pending>,
     pending_bytes: usize,
-    /// Chains of refused lines, and the line: their later versions are refused too.
+    /// Chains with a refused line, and the number of that line. Later versions of these chains are refused as well.
     refused: HashMap<ChainKey, u64>,
-    /// Chains with a version that was sealed anew: its successors link to the old seal, so they are too.
+    /// Chains with a version that was sealed again. Its next versions link to the old seal, so they are sealed again as well.
     resealed: HashSet<ChainKey>,
-    /// The last refused line of which not even the id could be read: any chain may miss it.
+    /// The last refused line whose id could not be read. It may belong to any chain.
     unattributed: Option<u64>,
-    /// Who may sign what, by what the ledger holds so far.
+    /// Which key may sign what, according to the ledger so far. `None` if there is no trust root.
     authorities: Option<Authorities>,
-    /// Root keys of manifests that were let in.
+    /// Root keys of the manifests that were accepted.
     candidate_roots: BTreeSet<PublicKey>,
     report: Imported,
     on_bad: &'a mut (dyn FnMut(BadLine) + Send),
 }
 
-/// What became of an unsigned line.
+/// The result of completing an unsigned line.
 enum Completed {
     /// It has every column that it needs, and a seal.
     Sealed(Box<VerifiedSpan>),
-    /// It cannot be imported; the chain it would have belonged to, as far as that is known.
+    /// It cannot be imported. The chain that it belongs to, if known, and the reason.
     Refused(Option<ChainKey>, LineError),
 }
 
@@ -259,7 +263,7 @@ impl Importer<'_> {
         Ok(())
     }
 
-    /// Refuses a line that is no span, remembering whose version it would have been as far as that can be read.
+    /// Refuses a line that is not a valid span. It remembers the chain that the line belongs to, if tenant and id can be read.
     fn refuse_text(&mut self, line: u64, bytes: &[u8], error: InvalidSpan) -> Result<(), ImportError> {
         let value = json::parse(bytes).ok();
         let text = |name: &str| value.as_ref().and_then(|v| v.get(name)).and_then(Value::as_str).map(str::to_owned);
@@ -345,7 +349,7 @@ impl Importer<'_> {
             } else if seq > head_seq {
                 return Ok(Completed::Refused(Some(chain), LineError::Order { seq, head: head_seq }));
             }
-            // A version that is there already is compared by its digest when it is appended.
+            // A version that exists already is compared by its digest when it is appended.
         } else if let Some(line) = self.unattributed.filter(|_| seq > 0) {
             return Ok(Completed::Refused(Some(chain), LineError::MaybePredecessorRefused { line }));
         }
@@ -353,7 +357,7 @@ impl Importer<'_> {
             draft.columns_mut().prev_hash = None;
         }
         let origin = match draft.columns().meta("origin") {
-            // Imported twice: what was there is part of the new origin.
+            // The span was imported before. Its earlier origin is kept in the new one.
             Some(previous) => json!({"by": "import", "was": was, "previous": previous}),
             None => json!({"by": "import", "was": was}),
         };
@@ -365,7 +369,7 @@ impl Importer<'_> {
         })
     }
 
-    /// The last version of a chain, in what waits or in the ledger, tombstones included.
+    /// The last version of a chain, among the pending spans or in the ledger. Tombstones are included.
     async fn head(&self, chain: &ChainKey) -> Result<Option<(u32, crate::value::hex::Hash)>, LedgerError> {
         let waiting = self.pending.iter().rev().find(|p| p.span.id == chain.1 && p.span.tenant_id == chain.0);
         if let Some(pending) = waiting {
@@ -380,39 +384,39 @@ impl Importer<'_> {
         let span = &pending.span;
         let decides = span.tenant_id == SYSTEM_TENANT && matches!(span.entity_type.as_str(), "manifest" | "approval");
         let checked = self.authorities.as_ref().map(|a| a.check(span));
-        // A key that a manifest adds to the root approves it before it counts.
+        // A key that a manifest adds to the root may approve that manifest before it counts.
         let approves = decides && span.entity_type == "approval" && self.candidate_roots.contains(&span.seal.public_key);
         if let Some(Err(e)) = checked.filter(|_| !approves) {
             let chain = (pending.span.tenant_id.clone(), pending.span.id);
             return self.refuse(pending.line, Some(chain), e.into());
         }
         if let Some(authorities) = &mut self.authorities {
-            // Hosts that it names have signed what follows.
+            // If it is a delegation: the host that it names may have signed the lines that follow.
             authorities.delegate(&pending.span);
         }
         if decides && let Ok(manifest) = Manifest::from_span(&pending.span) {
             self.candidate_roots.extend(manifest.root.keys);
         }
-        // Lines sealed here are compared by digest, signed ones by their bytes: one batch has one rule.
+        // Spans sealed here are compared by their digest, signed ones by their bytes. A batch has only one of the two rules.
         if self.pending.last().is_some_and(|last| last.sealed != pending.sealed) {
             self.flush().await?;
         }
         self.pending_bytes += bytes;
         self.pending.push(pending);
         if decides && self.import.trust.is_some() {
-            // What comes after it may be signed by keys that it names.
+            // Keys that it names may have signed the lines that follow.
             self.flush().await?;
             self.resolve().await?;
         }
         Ok(())
     }
 
-    /// Finds out who may sign what, by the ledger as it is.
+    /// Reads which key may sign what from the ledger as it is now.
     async fn resolve(&mut self) -> Result<(), ImportError> {
         let Some(trust) = self.import.trust else { return Ok(()) };
         self.authorities = Some(match trust.resolve(self.ledger).await {
             Ok(trusted) => trusted.authorities,
-            // Until the first manifest is there, the pinned keys may sign one, and nobody anything.
+            // Before the first manifest, only the pinned keys may sign: a manifest and its approvals.
             Err(TrustError::NoManifest { .. } | TrustError::TooOld { .. }) => {
                 Authorities::of_root(trust.manifest_id, &trust.keys)
             }
@@ -434,7 +438,7 @@ impl Importer<'_> {
                 }
                 Ok(())
             }
-            // One of them is at fault: find it by appending them one by one.
+            // The ledger refuses one of them. To find it, append them one by one.
             Err(e) if e.is_verdict() => self.one_by_one(pending, &options).await,
             Err(source) => Err(ImportError::Ledger { line, source }),
         }

@@ -1,8 +1,8 @@
-//! Lines of bounded length.
+//! Reads lines of limited length.
 
 use std::io::{self, BufRead};
 
-/// Reads lines into one buffer that never grows beyond its limit, whatever the source holds.
+/// Reads lines into one buffer that never grows beyond its limit, whatever the source contains.
 pub struct LineReader<'a> {
     source: &'a mut (dyn BufRead + Send),
     buffer: Vec<u8>,
@@ -10,17 +10,17 @@ pub struct LineReader<'a> {
     number: u64,
 }
 
-/// One line.
+/// One line of the source.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Line<'a> {
-    /// Its number from 1, and its bytes without the line end.
+    /// The number of the line, counted from 1, and its bytes without the line end.
     Whole(u64, &'a [u8]),
-    /// Its number; it is longer than the limit and was passed over.
+    /// The number of a line that is longer than the limit. Its bytes were skipped.
     TooLong(u64),
 }
 
 impl<'a> LineReader<'a> {
-    /// Reads `source`; no line may be longer than `max` bytes.
+    /// Reads `source`. A line may have at most `max` bytes.
     pub fn new(source: &'a mut (dyn BufRead + Send), max: usize) -> Self {
         Self { source, buffer: Vec::new(), max, number: 0 }
     }
@@ -28,7 +28,7 @@ impl<'a> LineReader<'a> {
     /// The next line; `None` at the end.
     ///
     /// # Errors
-    /// The source's.
+    /// If the source cannot be read.
     pub fn next_line(&mut self) -> io::Result<Option<Line<'_>>> {
         self.buffer.clear();
         let mut too_long = false;

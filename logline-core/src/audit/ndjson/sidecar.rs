@@ -1,7 +1,8 @@
 //! The sidecar of an export: the heads of all version chains and the hash of the export, signed.
 //!
-//! Head lines `{"curr_hash","id","seq","tenant_id"}` in the order of (tenant, id), then one last line with the counts, the
-//! hash of the head lines, the hash of the export, the time, the signer and the signature over all of that.
+//! It has head lines `{"curr_hash","id","seq","tenant_id"}` in the order of (tenant, id), and then one last line. The last line
+//! holds the counts, the hash of the head lines, the hash of the export, the time, the signer, and the signature over all of
+//! that.
 
 use std::io::{self, BufRead, Write};
 
@@ -20,10 +21,10 @@ use crate::value::clock::Clock;
 use crate::value::hex::{Hash, PublicKey, Signature};
 use crate::value::json;
 
-/// No line of a sidecar is longer.
+/// The most bytes of a line of a sidecar.
 const MAX_LINE: usize = 16 << 10;
 
-/// A sidecar could not be written, or cannot be used.
+/// Why a sidecar could not be written, or cannot be used.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum SidecarError {
@@ -36,12 +37,12 @@ pub enum SidecarError {
     /// Reading or writing failed.
     #[error("sidecar: {0}")]
     Io(#[from] io::Error),
-    /// A line is not what it should be.
+    /// A line is malformed.
     #[error("sidecar line {line}: {reason}")]
     Malformed {
-        /// Counted from 1.
+        /// The number of the line, counted from 1.
         line: u64,
-        /// Why.
+        /// What is wrong with the line.
         reason: String,
     },
     /// The last line is missing.
@@ -50,20 +51,20 @@ pub enum SidecarError {
     /// The head lines are not the ones that were signed.
     #[error("sidecar was changed: its lines do not have the hash that was signed")]
     Changed,
-    /// The signature does not count.
+    /// The signature is invalid, or its key cannot be trusted.
     #[error("sidecar's signature by {key} does not count: {source}")]
     Signature {
-        /// The claimed signer.
+        /// The key that the sidecar names as its signer.
         key: PublicKey,
-        /// Why.
+        /// Why the signature does not count.
         source: SignatureError,
     },
-    /// Somebody else signed it.
+    /// Another key than the expected one signed it.
     #[error("sidecar is signed by {found}, not by {expected}")]
     Signer {
-        /// The signer.
+        /// The key that signed it.
         found: PublicKey,
-        /// Who should have.
+        /// The key that should have signed it.
         expected: PublicKey,
     },
 }
@@ -72,20 +73,20 @@ pub enum SidecarError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SidecarHead {
-    /// The tenant.
+    /// The tenant of the chain.
     pub tenant_id: String,
-    /// The id.
+    /// The id of the chain.
     pub id: Uuid,
-    /// The version.
+    /// The `seq` of the last version in the export.
     pub seq: u32,
-    /// Its hash.
+    /// The hash of that version.
     pub curr_hash: Hash,
 }
 
-/// Writes the sidecar of an export, as of the export's last row. Returns the number of chains.
+/// Writes the sidecar of an export. Rows after the export's last row are left out. Returns the number of chains.
 ///
 /// # Errors
-/// The ledger's, the signer's or the output's.
+/// If the ledger, the signer or the output fails.
 pub async fn write_sidecar(
     ledger: &dyn Ledger,
     scope: &Scope,
@@ -167,7 +168,7 @@ fn message(footer: &Value) -> Vec<u8> {
     dsse::pae(dsse::SIDECAR, Hash::of(&canonical::to_vec(footer)).as_bytes())
 }
 
-/// Reads a sidecar head by head; whether it can be trusted is known at the end.
+/// Reads a sidecar head by head. Only after the last line is it known whether the heads can be trusted.
 pub struct SidecarReader<'a> {
     lines: LineReader<'a>,
     hasher: blake3::Hasher,
@@ -183,7 +184,7 @@ struct Footer {
 }
 
 impl<'a> SidecarReader<'a> {
-    /// Reads `source`, which must be signed by `key`, or by anybody where that is absent.
+    /// Reads `source`. `key` must have signed it; if `key` is `None`, any key may have signed it.
     pub fn new(source: &'a mut (dyn BufRead + Send), key: Option<PublicKey>) -> Self {
         Self {
             lines: LineReader::new(source, MAX_LINE),
@@ -195,10 +196,10 @@ impl<'a> SidecarReader<'a> {
         }
     }
 
-    /// The next head; `None` once the last line has been read and holds.
+    /// The next head; `None` when the last line was read and is valid.
     ///
     /// # Errors
-    /// Where the sidecar is malformed, was changed or cut, or is signed by somebody else.
+    /// If the sidecar is malformed, was changed or cut off, or is signed by another key.
     pub fn next_head(&mut self) -> Result<Option<SidecarHead>, SidecarError> {
         if self.footer.is_some() {
             return Ok(None);
@@ -220,11 +221,11 @@ impl<'a> SidecarReader<'a> {
             return match self.lines.next_line()? {
                 None => Ok(None),
                 Some(_) => {
-                    Err(SidecarError::Malformed { line: number + 1, reason: "nothing follows the signed line".to_owned() })
+                    Err(SidecarError::Malformed { line: number + 1, reason: "no line may follow the signed line".to_owned() })
                 }
             };
         }
-        let head = read_head(&value).ok_or_else(|| malformed("it is no head and not the last line".to_owned()))?;
+        let head = read_head(&value).ok_or_else(|| malformed("it is neither a head nor the last line".to_owned()))?;
         let key = (head.tenant_id.clone(), head.id);
         if self.previous.as_ref().is_some_and(|previous| *previous >= key) {
             return Err(malformed("heads are not in the order of tenant and id".to_owned()));
@@ -261,7 +262,7 @@ impl<'a> SidecarReader<'a> {
         Ok(())
     }
 
-    /// Who signed it; known once the last line has been read.
+    /// The key that signed it. It is known when the last line was read.
     ///
     /// # Errors
     /// [`SidecarError::Truncated`] before that.
@@ -269,7 +270,7 @@ impl<'a> SidecarReader<'a> {
         self.footer.as_ref().map(|f| f.signer).ok_or(SidecarError::Truncated)
     }
 
-    /// The hash of the export it belongs to; known once the last line has been read.
+    /// The hash of the export that it belongs to. It is known when the last line was read.
     ///
     /// # Errors
     /// [`SidecarError::Truncated`] before that.

@@ -214,7 +214,7 @@ impl Ledger for MemoryLedger {
                 }
             }
             let State { rows, queue, .. } = &mut *state;
-            rows.iter().skip(rows_before).for_each(|row| queue.place(row, now));
+            rows.iter().skip(rows_before).for_each(|row| queue.update(row, now));
             queue.charge(&uses);
             receipts
         };
@@ -355,7 +355,7 @@ impl WorkQueue for MemoryLedger {
         *queue = Queue::default();
         let mut uses = Uses::on(now.day());
         for row in rows.iter() {
-            queue.place(row, now);
+            queue.update(row, now);
             uses.add(row, &[], |_| Ok(0))?;
         }
         queue.charge(&uses);

@@ -31,7 +31,7 @@ struct Open {
 
 impl Queue {
     /// Updates open requests and active spans for `span`. The caller passes all rows in append order.
-    pub(super) fn place(&mut self, span: &SignedSpan, now: Timestamp) {
+    pub(super) fn update(&mut self, span: &SignedSpan, now: Timestamp) {
         let key = || (span.tenant_id.clone(), span.id);
         let activity = Activity::of(span);
         if activity != Activity::Never {
