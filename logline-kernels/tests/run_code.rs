@@ -305,7 +305,7 @@ fn a_query_sees_what_the_requests_owner_may_see() {
             (r#"{"limit":101}"#, "`limit` must be a number from 1 to 100"),
             (r#"{"owner":"bob"}"#, "`owner` is unknown"),
             (r#"{"id":"x"}"#, "`id` must be a uuid"),
-            (r#"{"cursor":"garbage"}"#, "none of this query's"),
+            (r#"{"cursor":"garbage"}"#, "is not from this query"),
             (r#"[]"#, "query takes an object"),
         ] {
             let done = run(&host, &ask(4, query), json!(1)).await;

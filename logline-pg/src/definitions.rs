@@ -11,7 +11,8 @@ use sqlx::{Connection as _, Executor as _, PgConnection, Row as _};
 use crate::error::from_sqlx;
 use crate::options::PgOptions;
 
-/// One line for each object, with its whole definition. Objects of extensions are left out. The catalogues are read, never a function
+/// One line for each object, with its whole definition. Objects of extensions are left out, and the default of the column `epoch`: each new epoch
+/// changes it. The catalogues are read, never a function
 /// of the schemas.
 const LINES: &str = r#"
     WITH schemas AS (SELECT oid, nspname FROM pg_namespace WHERE nspname IN ('ledger', 'app')),
@@ -20,7 +21,7 @@ const LINES: &str = r#"
     UNION ALL SELECT 'relation ' || concat_ws(' ', nspname, relname, relkind, relowner::regrole, (SELECT string_agg(x::text, ',' ORDER BY x::text) FROM unnest(coalesce(relacl, acldefault((CASE relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", relowner))) x), reloptions, relrowsecurity,
         relforcerowsecurity, relpersistence, relispartition) FROM relations WHERE relkind <> 'i'
     UNION ALL SELECT 'column ' || concat_ws(' ', r.nspname, r.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
-        (SELECT string_agg(x::text, ',' ORDER BY x::text) FROM unnest(a.attacl) x), a.attidentity, a.attgenerated, pg_get_expr(d.adbin, d.adrelid))
+        (SELECT string_agg(x::text, ',' ORDER BY x::text) FROM unnest(a.attacl) x), a.attidentity, a.attgenerated, CASE WHEN r.relname = 'universal_registry' AND a.attname = 'epoch' THEN 'epoch' ELSE pg_get_expr(d.adbin, d.adrelid) END)
       FROM pg_attribute a JOIN relations r ON r.oid = a.attrelid LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
       WHERE a.attnum > 0 AND NOT a.attisdropped AND r.relkind IN ('r', 'p', 'v', 'm', 'f')
     UNION ALL SELECT 'policy ' || concat_ws(' ', schemaname, tablename, policyname, permissive, (SELECT string_agg(x, ',' ORDER BY x) FROM unnest(roles) x), cmd, qual, with_check)
