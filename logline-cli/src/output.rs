@@ -2,8 +2,9 @@
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use logline_core::SignedSpan;
 use serde_json::{Value, json};
@@ -42,21 +43,93 @@ fn is_control(c: char) -> bool {
     c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Creates a file to export to. An earlier export, or an empty file, is overwritten. Any other file, such as a ledger or a key,
-/// is not.
-pub(crate) fn create(path: &Path) -> Result<File, crate::Error> {
-    let named = |e: io::Error| format!("{}: {e}", path.display());
-    let mut start = [0; 6];
-    let length = match File::open(path) {
-        Ok(mut file) => file.read(&mut start).map_err(named)?,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => 0,
-        Err(e) => return Err(named(e).into()),
-    };
-    let earlier = [b"{\"at\":".as_slice(), b"{\"chai", b"{\"curr"].iter().any(|beginning| start.starts_with(beginning));
-    if length > 0 && !earlier {
-        return Err(format!("`{}` exists and is not an export: remove it, or export to another file", path.display()).into());
+/// A file that is being written. A regular file is written beside the one that it replaces, so that an export which fails leaves an
+/// earlier one as it was.
+pub(crate) struct Output {
+    file: File,
+    /// The temporary file and the one that it becomes; `None` if `file` is not a regular file and is written directly.
+    replaces: Option<(PathBuf, PathBuf)>,
+}
+
+impl Output {
+    /// Opens a file to export to. An earlier export, or an empty file, will be replaced. Any other file, such as a ledger or a key, is
+    /// not. A pipe or a device is written directly.
+    pub(crate) fn create(path: &Path) -> Result<Self, crate::Error> {
+        let named = |e: io::Error| format!("{}: {e}", path.display());
+        match std::fs::metadata(path) {
+            Ok(found) if !found.is_file() && !found.is_dir() => {
+                let file = File::options().write(true).open(path).map_err(named)?;
+                return Ok(Self { file, replaces: None });
+            }
+            Ok(_) => {
+                let mut start = [0; 6];
+                let length = File::open(path).and_then(|mut file| file.read(&mut start)).map_err(named)?;
+                let earlier =
+                    [b"{\"at\":".as_slice(), b"{\"chai", b"{\"curr"].iter().any(|beginning| start.starts_with(beginning));
+                if length > 0 && !earlier {
+                    let advice = "exists and is not an export: remove it, or export to another file";
+                    return Err(format!("`{}` {advice}", path.display()).into());
+                }
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(named(e).into()),
+        }
+        // A link is followed, so that it still is one afterwards.
+        let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let name = path.file_name().ok_or_else(|| format!("`{}` has no file name", path.display()))?.to_string_lossy();
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let beside = path.with_file_name(format!(".{name}.{}.{number}.part", std::process::id()));
+        let file =
+            File::options().write(true).create_new(true).open(&beside).map_err(|e| format!("{}: {e}", beside.display()))?;
+        Ok(Self { file, replaces: Some((beside, path)) })
     }
-    Ok(File::create(path).map_err(named)?)
+
+    /// Whether both are, or will be, the same file, however their paths are spelt.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        match (&self.replaces, &other.replaces) {
+            (Some((_, a)), Some((_, b))) => a == b || identity(a).is_some_and(|a| Some(a) == identity(b)),
+            _ => false,
+        }
+    }
+
+    /// The file to write to.
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Makes what was written durable, and puts it in the place of the earlier file.
+    pub(crate) fn finish(mut self) -> Result<(), crate::Error> {
+        let Some((beside, path)) = self.replaces.take() else { return Ok(()) };
+        let replaced = self.file.sync_all().and_then(|()| std::fs::rename(&beside, &path)).and_then(|()| sync_folder(&path));
+        if let Err(e) = replaced {
+            // It may have been renamed already.
+            let _ = std::fs::remove_file(&beside);
+            return Err(format!("{}: {e}", path.display()).into());
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        if let Some((beside, _)) = &self.replaces {
+            // Nothing of an export that was not finished stays.
+            let _ = std::fs::remove_file(beside);
+        }
+    }
+}
+
+/// A folder and a name in it, whichever way the folder is spelt.
+fn identity(path: &Path) -> Option<(PathBuf, std::ffi::OsString)> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Some((std::fs::canonicalize(folder).ok()?, path.file_name()?.to_owned()))
+}
+
+/// Makes a rename in the folder of `path` durable.
+fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }
 
 /// Prints one span: as the canonical row with `json`, otherwise as one readable line.

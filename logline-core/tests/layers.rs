@@ -179,8 +179,8 @@ fn every_member_of_the_workspace_has_rooms_or_is_named_as_an_exception() {
 /// Files that may append to a ledger, and why. Everything else goes through the driver, which holds every draft to the authorities.
 const APPENDERS: &[(&str, &str)] = &[
     ("logline-core/src/host/driver.rs", "the driver"),
-    ("logline-core/src/trust/root.rs", "manifests and their approvals, sealed by root keys, which no host has"),
-    ("logline-core/src/trust/delegation.rs", "keys of hosts, sealed by an authority for a host that cannot write yet"),
+    ("logline-core/src/trust/root.rs", "manifests, sealed by root keys, which no host has"),
+    ("logline-core/src/trust/own.rs", "approvals, and keys of hosts, sealed by an authority for a host that cannot write yet"),
     (
         "logline-core/src/audit/ndjson/import.rs",
         "rows that others have sealed, and unsigned rows that an operator seals; both held to the same table",

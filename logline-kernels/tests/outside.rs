@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use logline_core::contract::{
-    AskedBy, Call, Context, Effects, Kernel, KernelError, Meters, OutsideError, Remote, RemoteCall, RequestKind,
+    AskedBy, Call, Context, Effects, Kernel, KernelError, Meters, OutsideError, Remote, RemoteCall, RequestKind, Sandbox,
 };
 use logline_core::ledger::{Due, LedgerExt as _, WorkQueue as _};
 use logline_core::request::{OnUnknown, Request};
@@ -129,6 +129,10 @@ impl Kernel for Counter {
 
     fn requests(&self) -> &'static [RequestKind] {
         &[RequestKind { this: "counter.add", asked_by: AskedBy::Anybody, meters: Meters::NONE }]
+    }
+
+    fn lacks(&self, _: Option<&SignedSpan>, _: &[Arc<dyn Sandbox>]) -> Option<String> {
+        None
     }
 
     async fn run(&self, request: &VerifiedSpan, context: &Context<'_>) -> Result<Effects, KernelError> {

@@ -3,16 +3,17 @@
 
 mod setup;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use logline_core::contract::{AskedBy, Context, Effects, Kernel, KernelError, Meters, RequestKind};
+use logline_core::contract::{AskedBy, Context, Effects, Kernel, KernelError, Meters, RequestKind, Sandbox};
 use logline_core::ledger::LedgerExt as _;
 use logline_core::request::{NotRunnable, Request};
 use logline_core::roles::Role;
 use logline_core::{
-    Draft, Failure, Host, HostError, KernelSet, MemoryLedger, SYSTEM_TENANT, Scope, Signer as _, SystemClock, VerifiedSpan,
-    Visibility, ids,
+    Draft, Failure, Host, HostError, KernelSet, MemoryLedger, SYSTEM_TENANT, Scope, SignedSpan, Signer as _, SystemClock,
+    VerifiedSpan, Visibility, ids,
 };
 use logline_kernels::{Loops, Run as _, Worker, WorkerOptions};
 use serde_json::{Value, json};
@@ -43,6 +44,10 @@ impl Kernel for Ping {
             RequestKind { this: "ping.anybody", asked_by: AskedBy::Anybody, meters: Meters::NONE },
             RequestKind { this: "ping.hosts", asked_by: AskedBy::Hosts, meters: Meters::NONE },
         ]
+    }
+
+    fn lacks(&self, _: Option<&SignedSpan>, _: &[Arc<dyn Sandbox>]) -> Option<String> {
+        None
     }
 
     async fn run(&self, request: &VerifiedSpan, _: &Context<'_>) -> Result<Effects, KernelError> {

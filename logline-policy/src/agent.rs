@@ -297,7 +297,7 @@ impl Agent<'_> {
         tracing::error!(policy = %active.span.id, tenant = active.span.tenant_id, %error, "a policy could not be carried out");
         let failure = Failure::new("not_carried_out", error.to_string());
         if let Some((span, _)) = read.spans.first() {
-            let cause = Cause { policy: &active.span, span, depth: 0, now: read.now };
+            let cause = Cause { policy: &active.span, span, depth: 0, now: read.now, put_off: 0 };
             let violation = cause.violation("error", &failure, read.now.day()).draft;
             match self.host.record(&active.span.tenant_id, vec![violation], &AppendOptions::keep()).await {
                 Err(error) if is_general(&error) => return Err(error),
@@ -483,7 +483,7 @@ impl Agent<'_> {
             let spans = read.spans.get(chunk..).unwrap_or_default();
             for ((span, place), decision) in spans.iter().zip(decisions) {
                 let depth = effects::depth(span, &trusted.authorities);
-                let cause = Cause { policy: &policy, span, depth, now: read.now };
+                let cause = Cause { policy: &policy, span, depth, now: read.now, put_off: 0 };
                 self.report.spans += u64::from(decision.is_concerned());
                 let limit = active.policy.effects_per_day;
                 if matches!(decision, Verdict::Decided(Decision::Act(_) | Decision::Later(_))) && depth < MAX_DEPTH {
@@ -585,7 +585,7 @@ impl Agent<'_> {
         for counted in batch.tallies.into_values() {
             let before = ledger.find(&scope, tenant, counted.tally.id).await?;
             let before = before.and_then(|before| before.verify(&mut Verifier::new()).ok());
-            let cause = Cause { policy: &active.span, span: &counted.deepest.0, depth: counted.deepest.1, now };
+            let cause = Cause { policy: &active.span, span: &counted.deepest.0, depth: counted.deepest.1, now, put_off: 0 };
             drafts.push(counted.tally.draft(counted.count, counted.sum, before.as_ref(), cause));
         }
         let effects = drafts.len() as u64;

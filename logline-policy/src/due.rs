@@ -1,14 +1,16 @@
 //! The kernel `policy_agent`: decides about a span again at the time that a policy has named.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
-use logline_core::contract::{AskedBy, Context, Effects, Kernel, KernelError, Meters, RequestKind};
+use logline_core::contract::{AskedBy, Context, Effects, Kernel, KernelError, Meters, RequestKind, Sandbox};
 use logline_core::ledger::{Query, Versions};
 use logline_core::request;
-use logline_core::{Draft, Failure, VerifiedSpan, Verifier, ids};
+use logline_core::{Draft, Failure, SignedSpan, VerifiedSpan, Verifier, ids};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::effects::{Cause, Consequence, Effect};
+use crate::effects::{Cause, Consequence, Effect, PUT_OFF};
 use crate::policy::{Decision, Facts, Policy};
 use crate::{NAME, POLICY_DUE, VERSION};
 
@@ -33,6 +35,10 @@ impl Kernel for PolicyDue {
     fn requests(&self) -> &'static [RequestKind] {
         // Deciding again does not run a function, so no quota counts it.
         &[RequestKind { this: POLICY_DUE, asked_by: AskedBy::Hosts, meters: Meters::NONE }]
+    }
+
+    fn lacks(&self, _: Option<&SignedSpan>, _: &[Arc<dyn Sandbox>]) -> Option<String> {
+        None
     }
 
     async fn run(&self, request: &VerifiedSpan, context: &Context<'_>) -> Result<Effects, KernelError> {
@@ -88,7 +94,8 @@ async fn decide_again(request: &VerifiedSpan, context: &Context<'_>) -> Result<A
     let now = context.attempt.started;
     // INVARIANT: only a host can have written this depth, because only hosts may make such requests.
     let depth = request::cause(request).and_then(|cause| cause.get("depth")).and_then(Value::as_u64).unwrap_or(0);
-    let cause = Cause { policy: &policy_span, span: &span, depth: depth.saturating_sub(1), now };
+    let put_off = request.meta(PUT_OFF).and_then(Value::as_u64).and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
+    let cause = Cause { policy: &policy_span, span: &span, depth: depth.saturating_sub(1), now, put_off };
     let mut said = "act";
     let decided = match policy.decide_cel(&span, Facts::default(), now) {
         Ok(Decision::Act(actions)) => {

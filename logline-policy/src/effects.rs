@@ -1,5 +1,7 @@
 //! Turns the actions of a policy into drafts.
 
+use std::time::Duration;
+
 use chrono::NaiveDate;
 use logline_core::Failure;
 use logline_core::request::{self, CAUSE, Request};
@@ -51,7 +53,18 @@ pub(super) struct Cause<'a> {
     pub(super) depth: u64,
     /// The time of the decision. It becomes `at` of the effects.
     pub(super) now: Timestamp,
+    /// How often the decision was put off.
+    pub(super) put_off: u32,
 }
+
+/// How often a decision about this version of the span was put off before this request.
+pub(super) const PUT_OFF: &str = "put_off";
+
+/// The least time until a decision that was put off for the second time; it doubles each time.
+const LEAST_DELAY: Duration = Duration::from_secs(1);
+
+/// The longest that the least time grows to, for a decision that is put off over and over.
+const LONGEST_LEAST_DELAY: Duration = Duration::from_secs(60 * 60);
 
 /// How many policies a span follows from. Anybody can write metadata, so it counts only if a runtime key signed the span.
 pub(super) fn depth(span: &SignedSpan, authorities: &Authorities) -> u64 {
@@ -182,6 +195,14 @@ impl Cause<'_> {
     /// Builds the request to decide about the span again at `due`.
     pub(super) fn later(self, due: Timestamp) -> Effect {
         let policy = self.policy;
+        // Each time it is put off again, it waits at least twice as long as the time before.
+        let due = match self.put_off.checked_sub(1) {
+            Some(again) => {
+                let least = LEAST_DELAY.saturating_mul(1 << again.min(12)).min(LONGEST_LEAST_DELAY);
+                due.max(self.now.saturating_add(least))
+            }
+            None => due,
+        };
         let time = due.to_string();
         let id = ids::derive(
             "policy_due",
@@ -198,7 +219,7 @@ impl Cause<'_> {
             .parent(policy.id)
             .related([self.span.id])
             .status("scheduled")
-            .metadata(json!({"attempt": 0, "due_at": time}))
+            .metadata(json!({"attempt": 0, "due_at": time, PUT_OFF: self.put_off.saturating_add(1)}))
             .meta(CAUSE, self.to_value());
         draft.columns_mut().trace_id.clone_from(&self.span.trace_id);
         Effect { draft: draft.deterministic(), is_keyed: false }

@@ -9,6 +9,7 @@ use logline_core::{KeyPair, SystemClock};
 use serde_json::json;
 
 use crate::open::Identity;
+use crate::output::Output;
 use crate::{Error, open, output};
 
 #[derive(Args)]
@@ -31,24 +32,31 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
     let ledger = open::for_reading(url).await?;
     let scope = options.identity.scope();
     let to_stdout = options.file.as_os_str() == "-";
-    let mut out: Box<dyn Write + Send> = if to_stdout {
-        Box::new(BufWriter::new(io::stdout()))
-    } else {
-        let file = output::create(&options.file)?;
-        Box::new(BufWriter::new(file))
-    };
-    // Both files are created before the export, so that a sidecar that cannot be written is noticed at once.
-    if options.sidecar.as_ref() == Some(&options.file) {
+    // Both files are opened before the export, so that one that cannot be written is noticed at once.
+    let file = if to_stdout { None } else { Some(Output::create(&options.file)?) };
+    let sidecar = options.sidecar.as_deref().map(Output::create).transpose()?;
+    if let (Some(file), Some(sidecar)) = (&file, &sidecar)
+        && file.is_same(sidecar)
+    {
         return Err("the sidecar cannot be the same file as the export: choose another file".into());
     }
-    let sidecar = options.sidecar.as_deref().map(output::create).transpose()?;
+    let mut out: Box<dyn Write + Send> = match &file {
+        Some(file) => Box::new(BufWriter::new(file.file().try_clone()?)),
+        None => Box::new(BufWriter::new(io::stdout())),
+    };
     let tenant = options.identity.tenant();
     let exported = export(&ledger, &scope, tenant, out.as_mut(), &mut |spans| output::progress("spans", spans)).await?;
+    drop(out);
     output::end_progress();
     let mut chains = None;
-    if let (Some(file), Some(key)) = (sidecar, &key) {
-        let mut out = BufWriter::new(file);
+    if let (Some(sidecar), Some(key)) = (&sidecar, &key) {
+        let mut out = BufWriter::new(sidecar.file());
         chains = Some(write_sidecar(&ledger, &scope, &exported, key, &SystemClock, &mut out).await?);
+        out.flush()?;
+    }
+    // An export and its sidecar belong together: neither is replaced before both are whole.
+    for output in [file, sidecar].into_iter().flatten() {
+        output.finish()?;
     }
     let summary = if json {
         json!({"spans": exported.spans, "bytes": exported.bytes, "blake3": exported.hash.to_string(), "chains": chains})

@@ -47,6 +47,11 @@ pub trait Kernel: Send + Sync {
     /// `metadata.host_requests` if only hosts may ask.
     fn requests(&self) -> &'static [RequestKind];
 
+    /// What this host lacks to carry out requests for `function`, such as a sandbox; `None` if it lacks nothing. With `function` `None`:
+    /// what it lacks for every function. A host leaves requests for which it lacks something to other hosts, and a worker that could
+    /// carry out nothing refuses to start.
+    fn lacks(&self, function: Option<&SignedSpan>, sandboxes: &[Arc<dyn Sandbox>]) -> Option<String>;
+
     /// Carries out one attempt. `request` is the version with which it was claimed.
     async fn run(&self, request: &VerifiedSpan, context: &Context<'_>) -> Result<Effects, KernelError>;
 }

@@ -115,17 +115,18 @@ impl Host {
         let throttle = &trusted.manifest.throttle;
         let executions_per_day = throttle.per_tenant_daily_exec_limit.filter(|_| kind.meters.executions);
         let fuel_per_day = throttle.per_tenant_daily_fuel.filter(|_| kind.meters.fuel);
-        let is_counted = executions_per_day.is_some() || fuel_per_day.is_some();
         let tenant = &request.span.tenant_id;
         let function = match (function, request.span.parent_id) {
             (Some(hash), Some(id)) => self.function(&scope, tenant, id, hash).await?,
-            // The function decides whether the quotas apply: `metadata.force`.
-            (None, Some(id)) if is_counted => {
+            (None, Some(id)) => {
                 let found = inner.ledger.find(&scope, tenant, id).await?;
                 found.and_then(|found| found.verify(&mut Verifier::new()).ok()).map(Arc::new)
             }
             _ => None,
         };
+        if let Some(lacks) = kernel.lacks(function.as_ref().map(|function| &***function), &inner.sandboxes) {
+            return Err(NotRunnable::NotEquipped { key: request.span.key(), lacks }.into());
+        }
         let is_forced = function.as_ref().is_some_and(|function| trusted.manifest.is_forced(function));
         if let Some(per_day) = fuel_per_day.filter(|_| !is_forced)
             && inner.ledger.used(tenant, FUEL_QUOTA).await? >= per_day

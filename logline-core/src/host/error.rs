@@ -21,6 +21,12 @@ pub enum HostError {
         /// The part that is missing.
         part: &'static str,
     },
+    /// The host could not carry out a single request.
+    #[error("host has no {lacks}, so it could not carry out any request: add one with the builder's `sandbox`")]
+    NotEquipped {
+        /// What it lacks.
+        lacks: String,
+    },
     /// Code that the host was running panicked. Nothing was written.
     #[error("{what} panicked: nothing was written; find the position in the log and report it")]
     Panicked {

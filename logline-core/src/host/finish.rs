@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 
 use crate::contract::{Context, Effects, Reader};
@@ -11,7 +12,7 @@ use crate::host::outside::RecordedCalls;
 use crate::host::{Claim, Host, HostError, publish};
 use crate::keys::{Signer, Verifier};
 use crate::ledger::scope::Scope;
-use crate::ledger::{AppendOptions, Due, Ledger as _, Retry, Work, WorkQueue as _};
+use crate::ledger::{AppendOptions, Due, Ledger as _, LedgerError, Retry, WatchFrom, Work, WorkQueue as _};
 use crate::request::lifecycle::{self, Open, Origin};
 use crate::request::{self, Charges, Frame, NotRunnable, Phase, Request, State, record, reference};
 use crate::span::SignedSpan;
@@ -20,6 +21,7 @@ use crate::span::rules::MAX_INTEGER;
 use crate::span::seal::VerifiedSpan;
 use crate::value::failure::Failure;
 use crate::value::ids;
+use crate::value::timestamp::Timestamp;
 
 /// The time that a lease allows in addition to the function's timeout: for compiling, and for committing the result.
 const LEASE_MARGIN: Duration = Duration::from_secs(45);
@@ -37,6 +39,15 @@ pub struct Execution {
     pub span: VerifiedSpan,
     /// The version of the request that ended the attempt.
     pub request: VerifiedSpan,
+}
+
+impl Execution {
+    /// When the next attempt is due. `None` if this one was the last, so that its result is final.
+    #[must_use]
+    pub fn retry_at(&self) -> Option<Timestamp> {
+        let state = State::of(&self.request).ok().filter(|state| state.phase == Phase::Scheduled)?;
+        Some(state.terms.due_at.unwrap_or(self.request.at))
+    }
 }
 
 /// Writes the end of an attempt. It retries, because otherwise the computed result would be lost.
@@ -67,10 +78,44 @@ impl Host {
     pub async fn execute(&self, request: Request) -> Result<Execution, HostError> {
         let request = self.submit(request).await?;
         match self.run_request(&request.tenant_id, request.id).await {
-            Err(HostError::NotRunnable(ended @ NotRunnable::Ended { .. })) => {
-                self.recorded(&request).await?.ok_or(HostError::NotRunnable(ended))
+            // A worker has it, or had it: its outcome is this call's.
+            Err(HostError::NotRunnable(NotRunnable::Ended { .. } | NotRunnable::NotDue { .. })) => {
+                self.outcome(&request.tenant_id, request.id).await
             }
+            Err(error) if error.is_conflict() => self.outcome(&request.tenant_id, request.id).await,
             executed => executed,
+        }
+    }
+
+    /// Waits until a request has ended or will be tried again later, whoever carries it out, and returns its last attempt. The wait
+    /// follows the ledger; if no worker takes the request, it does not end.
+    ///
+    /// [`Execution::retry_at`] says whether another attempt follows.
+    ///
+    /// # Errors
+    /// [`NotRunnable::Ended`] if the request ended without an attempt; the ledger's.
+    pub async fn outcome(&self, tenant: &str, request: uuid::Uuid) -> Result<Execution, HostError> {
+        let (ledger, scope) = (&self.inner.ledger, Scope::runtime(tenant));
+        // From before the first look, so that no version is missed.
+        let mut watch = ledger.watch(&scope, WatchFrom::Now).await?;
+        loop {
+            let last = ledger.get(&scope, tenant, request).await?.verify(&mut Verifier::new())?;
+            let state = State::of(&last).map_err(|unreadable| {
+                let (key, reason) = (last.key(), unreadable.to_string());
+                NotRunnable::Malformed { key, reason }
+            })?;
+            let has_ended = !matches!(state.phase, Phase::Scheduled | Phase::Running);
+            let waits_for_retry = state.phase == Phase::Scheduled && state.attempts > 0 && state.execution.is_some();
+            if has_ended || waits_for_retry {
+                let ended = NotRunnable::Ended { key: last.key(), status: state.phase.as_str().to_owned() };
+                return self.recorded(&last).await?.ok_or(HostError::NotRunnable(ended));
+            }
+            loop {
+                let row = watch.next().await.ok_or(LedgerError::Closed)??;
+                if row.span.id == request && row.span.tenant_id == tenant {
+                    break;
+                }
+            }
         }
     }
 

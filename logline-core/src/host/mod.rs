@@ -231,7 +231,14 @@ impl Host {
         let trusted = self.trusted();
         let with_requests = self.inner.installed.kernels.iter().filter(|kernel| !kernel.requests().is_empty());
         let ids: Vec<_> = with_requests.map(|kernel| kernel.id()).collect();
+        let lacks = |id: &Uuid| {
+            let kernel = self.inner.installed.kernels.iter().find(|kernel| kernel.id() == *id);
+            kernel.and_then(|kernel| kernel.lacks(None, &self.inner.sandboxes))
+        };
         let allowed = ids.iter().filter(|id| trusted.manifest.allowed_boot_ids.contains(id));
+        if let Some(lacks) = allowed.clone().map(lacks).reduce(|a, b| a.and(b)).flatten() {
+            return Err(HostError::NotEquipped { lacks });
+        }
         // If the manifest allows none of them, the refusal of the first one says why.
         let booted: Vec<_> = match allowed.clone().next() {
             Some(_) => allowed.collect(),

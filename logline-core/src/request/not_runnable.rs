@@ -60,6 +60,14 @@ pub enum NotRunnable {
         /// The version of the request that was read.
         key: SpanKey,
     },
+    /// This host lacks what it takes, such as a sandbox for the function's runtime: the request is left to other hosts.
+    #[error("request {key} needs a {lacks}, which this host does not have: add it, or leave the request to another host")]
+    NotEquipped {
+        /// The request.
+        key: SpanKey,
+        /// What the host lacks.
+        lacks: String,
+    },
     /// Only a host may make a request of this kind.
     #[error("request {key} asks for `{this}`: only a host may make such a request")]
     NotPermitted {

@@ -8,15 +8,16 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use thiserror::Error;
+use uuid::Uuid;
 
 use crate::keys::{self, SignatureError, Signer, Verifier};
 use crate::ledger::scope::Scope;
-use crate::ledger::{AppendOptions, Ledger, LedgerError, Query, Versions};
+use crate::ledger::{Ledger, LedgerError, Query, Versions};
 use crate::span::draft::Draft;
 use crate::span::seal::{SealError, VerifiedSpan};
 use crate::span::{SYSTEM_TENANT, SignedSpan, Span};
 use crate::trust::manifest::covers;
-use crate::trust::{Authorities, TrustError, TrustRoot};
+use crate::trust::{Authorities, TrustError, TrustRoot, own};
 use crate::value::clock::Clock;
 use crate::value::hex::PublicKey;
 use crate::value::ids;
@@ -85,6 +86,14 @@ pub enum DelegationError {
         signer: PublicKey,
         /// A tenant of which the signer is not a runtime key by the manifest.
         tenant: String,
+    },
+    /// Somebody else's span has the id that the delegation would have.
+    #[error(
+        "span {id} in tenant `system` was signed by another key: it does not count, and the delegation cannot be stored; run fsck"
+    )]
+    Occupied {
+        /// The id.
+        id: Uuid,
     },
     /// The manifest could not be resolved.
     #[error(transparent)]
@@ -186,8 +195,8 @@ impl TrustRoot {
             return Err(DelegationError::Signer { signer: signer_key, tenant: tenant.to_owned() });
         }
         let span = delegation.to_draft().at(now).seal(signer).await?;
-        ledger.append(&Scope::runtime(SYSTEM_TENANT), vec![span.clone()], &AppendOptions::keep()).await?;
-        Ok(span)
+        let id = span.id;
+        own::append_own(ledger, span).await?.ok_or(DelegationError::Occupied { id })
     }
 }
 

@@ -6,6 +6,7 @@ mod authority;
 mod delegation;
 mod limits;
 mod manifest;
+mod own;
 mod root;
 
 pub use authority::{Authorities, NotAuthorised};

@@ -14,7 +14,7 @@ use crate::span::draft::Draft;
 use crate::span::seal::{SealError, VerifiedSpan, VerifyError};
 use crate::span::{SYSTEM_TENANT, SignedSpan};
 use crate::trust::manifest::ManifestHeader;
-use crate::trust::{Authorities, Manifest, ManifestError, RootSet, delegation};
+use crate::trust::{Authorities, Manifest, ManifestError, RootSet, delegation, own};
 use crate::value::clock::Clock;
 use crate::value::hex::{Hash, PublicKey};
 use crate::value::ids;
@@ -165,6 +165,14 @@ pub enum TrustError {
     NotARootKey {
         /// The approver's key.
         key: PublicKey,
+    },
+    /// Somebody else's span has the id that this one would have.
+    #[error(
+        "span {id} in tenant `system` was signed by another key: it does not count, and this one cannot be stored; run fsck"
+    )]
+    Occupied {
+        /// The id.
+        id: Uuid,
     },
     /// The ledger failed.
     #[error(transparent)]
@@ -432,9 +440,7 @@ impl TrustRoot {
         let id = ids::derive("approval", &[&manifest.seal.curr_hash.to_string(), &key.to_string()]);
         let draft = draft.id(id).tenant(SYSTEM_TENANT).owner(SYSTEM_TENANT).who("root").deterministic();
         let span = draft.seal(signer).await?;
-        let scope = Scope::runtime(SYSTEM_TENANT);
-        ledger.append(&scope, vec![span.clone()], &crate::ledger::AppendOptions::keep()).await?;
-        Ok(span)
+        own::append_own(ledger, span).await?.ok_or(TrustError::Occupied { id })
     }
 }
 

@@ -1,5 +1,7 @@
 //! The kernel: finds the function, checks it, runs it, and returns what the host has to record.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use logline_core::contract::{AskedBy, Context, Effects, Job, Kernel, KernelError, Meters, RequestKind, Sandbox, Usage};
 use logline_core::ledger::LedgerError;
@@ -38,6 +40,15 @@ impl Kernel for RunCode {
 
     fn requests(&self) -> &'static [RequestKind] {
         &[RequestKind { this: FUNCTION_RUN, asked_by: AskedBy::Anybody, meters: Meters::ALL }]
+    }
+
+    fn lacks(&self, function: Option<&SignedSpan>, sandboxes: &[Arc<dyn Sandbox>]) -> Option<String> {
+        let Some(function) = function.filter(|span| span.entity_type == "function") else {
+            return sandboxes.is_empty().then(|| "sandbox".to_owned());
+        };
+        let runtime = function.runtime.as_deref().unwrap_or_default();
+        let has_it = sandboxes.iter().any(|sandbox| sandbox.runtime() == runtime);
+        (!has_it).then(|| format!("sandbox for `{}`", runtime.chars().take(64).collect::<String>()))
     }
 
     async fn run(&self, request: &VerifiedSpan, context: &Context<'_>) -> Result<Effects, KernelError> {

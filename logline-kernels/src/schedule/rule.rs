@@ -156,17 +156,29 @@ impl Schedule {
     }
 
     /// The last slot at or before `time`. `None` if there is none.
+    ///
+    /// The search backwards is only a guess: when clocks are put back it may answer a later slot, or leave one out. Searching forwards
+    /// from the guess decides, so that both directions always agree.
     fn last(&self, time: Timestamp) -> Option<Timestamp> {
-        match &self.rule {
-            Rule::Cron { cron, zone } => {
-                let found = cron.find_previous_occurrence(&time.to_utc().with_timezone(zone), true).ok()?;
-                Timestamp::new(found.to_utc()).ok()
-            }
+        let start = match &self.rule {
             Rule::Every { interval, offset } => {
                 let slots = (time.unix_micros() - offset).div_euclid(*interval);
-                Timestamp::from_unix_micros(slots.checked_mul(*interval)?.checked_add(*offset)?).ok()
+                return Timestamp::from_unix_micros(slots.checked_mul(*interval)?.checked_add(*offset)?).ok();
             }
+            Rule::Cron { cron, zone } => {
+                let found = cron.find_previous_occurrence(&time.to_utc().with_timezone(zone), true).ok();
+                let found = found.and_then(|found| Timestamp::new(found.to_utc()).ok()).filter(|found| *found <= time);
+                // Otherwise begin where some slot must follow before `time`, as close to it as possible.
+                let steps = [60, 3_600, 4 * 3_600, 26 * 3_600].map(Duration::from_secs).into_iter();
+                let mut before = steps.map(|step| time.saturating_sub(step));
+                found.or_else(|| before.find_map(|start| self.next(start).filter(|slot| *slot <= time)))?
+            }
+        };
+        let mut last = start;
+        while let Some(next) = self.next(last).filter(|next| *next <= time && *next > last) {
+            last = next;
         }
+        Some(last)
     }
 
     /// The slots after `since` that must run by `now`, oldest first. `catch_up` decides about slots older than [`GRACE`].
@@ -344,5 +356,52 @@ mod tests {
         assert_eq!(request.terms.deadline, Some(at("2026-05-01T03:01:00Z")));
         assert_eq!(request.derived_id(), hourly.request(&function, slot).derived_id());
         assert_ne!(request.derived_id(), hourly.request(&function, at("2026-05-01T04:00:00Z")).derived_id());
+    }
+
+    /// Every slot in a window, by searching forwards.
+    fn forwards(schedule: &Schedule, since: Timestamp, until: Timestamp) -> Vec<Timestamp> {
+        let mut slots = Vec::new();
+        let mut last = since;
+        while let Some(next) = schedule.next(last).filter(|next| *next <= until) {
+            assert!(next > last, "a search forwards advances");
+            slots.push(next);
+            last = next;
+        }
+        slots
+    }
+
+    #[test]
+    fn catching_up_finds_every_slot_around_every_change_of_the_clocks() {
+        const DAY: i64 = 86_400;
+        // All zones take minutes. The suite has those that differ in kind: half hours, changes at midnight, at 01:00 UTC, twice a year.
+        let zones =
+            ["Europe/Lisbon", "Europe/Berlin", "America/New_York", "America/Sao_Paulo", "Australia/Lord_Howe", "Africa/Cairo"];
+        let zones: Vec<Tz> = match std::env::var_os("LOGLINE_ALL_ZONES") {
+            Some(_) => chrono_tz::TZ_VARIANTS.to_vec(),
+            None => zones.iter().map(|zone| zone.parse().unwrap()).collect(),
+        };
+        let offset = |zone: Tz, second: i64| {
+            use chrono::{Offset as _, TimeZone as _};
+            zone.timestamp_opt(second, 0).unwrap().offset().fix().local_minus_utc()
+        };
+        let mut changes = 0;
+        for zone in zones {
+            let first: i64 = 1_767_225_600; // 2026-01-01
+            for day in (0..3653).map(|n| first + n * DAY).filter(|day| offset(zone, *day) != offset(zone, day + DAY)) {
+                changes += 1;
+                let (since, until) = (day - DAY, day + 2 * DAY);
+                let [since, until] = [since, until].map(|second| Timestamp::from_unix_micros(second * 1_000_000).unwrap());
+                for cron in ["0 * * * *", "*/30 * * * *", "30 1 * * *", "0 0 * * *", "15 2 * * *"] {
+                    let rule = json!({"cron": cron, "time_zone": zone.name(), "catch_up": "all"});
+                    let schedule = schedule(rule);
+                    assert_eq!(
+                        schedule.due(since, until),
+                        forwards(&schedule, since, until),
+                        "{cron} in {zone} around {since}"
+                    );
+                }
+            }
+        }
+        assert!(changes > 50, "{changes}");
     }
 }

@@ -86,6 +86,12 @@ impl Attempts {
         {
             let mut state = self.lock();
             state.report.claimed += 1;
+            // An older attempt at the same request has lost its claim: what it comes to cannot be recorded any more.
+            let (tenant, id) = (claim.running().tenant_id.as_str(), claim.running().id);
+            let older = state.running.values().filter(|other| other.claimed.id == id && other.claimed.tenant_id == tenant);
+            let older: Vec<_> = older.filter_map(|other| other.task.clone()).collect();
+            state.report.lost += older.len() as u64;
+            older.iter().for_each(AbortHandle::abort);
             state.running.insert(key, running);
             #[allow(clippy::cast_precision_loss, reason = "a few")]
             metrics::gauge!("logline_attempts_running").set(state.running.len() as f64);
