@@ -442,6 +442,74 @@ fn large_file(path: &Path, bytes: usize) -> usize {
 const MEGABYTES: usize = 30;
 const ADDRESS_SPACE_KIB: usize = 160 << 10;
 
+/// Names of files in the folder, apart from the ledger's own.
+fn files(folder: &Folder) -> Vec<String> {
+    let entries = fs::read_dir(folder.path("")).unwrap();
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.retain(|name| !name.starts_with("ledger"));
+    names.sort();
+    names
+}
+
+#[test]
+fn an_export_that_fails_leaves_the_earlier_one_as_it_was() {
+    let folder = Folder::new();
+    folder.write("in.ndjson", &lines(&[note(ID, 0)]));
+    folder.expect(0, &["keygen", "k"]);
+    folder.expect(0, &["import", "in.ndjson", "--key", "k"]);
+    folder.expect(0, &["export", "out.ndjson", "--sidecar", "out.sidecar", "--key", "k"]);
+    let (export, sidecar) = (fs::read(folder.path("out.ndjson")).unwrap(), fs::read(folder.path("out.sidecar")).unwrap());
+    // A row that cannot be read any more.
+    let connection = rusqlite::Connection::open(folder.path("ledger")).unwrap();
+    let sql = "UPDATE universal_registry SET content = '{'";
+    let triggers: Vec<String> = connection
+        .prepare("SELECT name FROM sqlite_schema WHERE type = 'trigger'")
+        .unwrap()
+        .query_map([], |row| row.get(0))
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    for trigger in triggers {
+        connection.execute_batch(&format!("DROP TRIGGER {trigger}")).unwrap();
+    }
+    connection.execute_batch(sql).unwrap();
+    drop(connection);
+    folder.expect(2, &["export", "out.ndjson", "--sidecar", "out.sidecar", "--key", "k"]);
+    assert_eq!(fs::read(folder.path("out.ndjson")).unwrap(), export);
+    assert_eq!(fs::read(folder.path("out.sidecar")).unwrap(), sidecar);
+    assert_eq!(files(&folder), ["in.ndjson", "k", "out.ndjson", "out.sidecar"], "nothing is left beside them");
+}
+
+#[test]
+fn an_export_and_its_sidecar_are_two_files_however_their_paths_are_spelt() {
+    let folder = Folder::new();
+    folder.write("in.ndjson", &lines(&[note(ID, 0)]));
+    folder.expect(0, &["keygen", "k"]);
+    folder.expect(0, &["import", "in.ndjson", "--key", "k"]);
+    fs::create_dir(folder.path("sub")).unwrap();
+    for (export, sidecar) in [("e", "e"), ("e", "./e"), ("sub/../e", "e")] {
+        let refused = folder.run(&["export", export, "--sidecar", sidecar, "--key", "k"]);
+        assert_eq!(refused.status.code(), Some(2), "{export} {sidecar}");
+        assert!(text(&refused.stderr).contains("cannot be the same file"), "{}", text(&refused.stderr));
+        assert_eq!(files(&folder), ["in.ndjson", "k", "sub"]);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn an_export_to_a_pipe_is_streamed_into_it() {
+    let folder = Folder::new();
+    folder.write("in.ndjson", &lines(&[note(ID, 0)]));
+    folder.expect(0, &["keygen", "k"]);
+    folder.expect(0, &["import", "in.ndjson", "--key", "k"]);
+    assert!(Command::new("mkfifo").arg(folder.path("pipe")).status().unwrap().success());
+    let reader = Command::new("cat").arg(folder.path("pipe")).stdout(Stdio::piped()).spawn().unwrap();
+    folder.expect(0, &["export", "pipe"]);
+    let read = reader.wait_with_output().unwrap().stdout;
+    assert_eq!(text(&read), folder.expect(0, &["export"]));
+    folder.expect(0, &["export", "/dev/null"]);
+}
+
 #[test]
 fn a_large_file_goes_through_under_a_limited_address_space() {
     let megabytes = std::env::var("LOGLINE_LARGE_MB").ok().map_or(MEGABYTES, |mb| mb.parse().unwrap());

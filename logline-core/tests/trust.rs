@@ -488,3 +488,36 @@ fn delegations_that_never_were_in_force_are_refused_with_what_is_wrong() {
         assert!(matches!(ended, DelegationError::Ended { .. }), "{ended}");
     });
 }
+
+#[test]
+fn an_approval_whose_id_a_stranger_has_taken_is_no_success() {
+    block_on(async {
+        let (ledger, trust) = (MemoryLedger::new(), root(2));
+        let span = publish(&trust, &ledger, &manifest(2), 1).await.unwrap();
+        let id = ids::derive("approval", &[&span.seal.curr_hash.to_string(), &public(2).to_string()]);
+        let copy = approval(&span, "approve").id(id).tenant(SYSTEM_TENANT).owner(SYSTEM_TENANT).who("root").deterministic();
+        smuggle(&ledger, copy, 66).await;
+        let error = trust.approve(&ledger, &span, &key(2), &SystemClock).await.unwrap_err();
+        assert!(matches!(error, TrustError::Occupied { id: taken } if taken == id), "{error}");
+        approve(&trust, &ledger, &span, 3).await;
+        // Approving twice changes nothing.
+        approve(&trust, &ledger, &span, 3).await;
+        assert_eq!(resolve(&trust, &ledger).await.manifest.version, 1);
+    });
+}
+
+#[test]
+fn a_delegation_whose_id_a_stranger_has_taken_is_no_success() {
+    block_on(async {
+        let (trust, elsewhere, clock) = with_runtime().await;
+        let (_, ledger, _) = with_runtime().await;
+        let delegation = hour(&["acme"], clock.now());
+        // The stranger has seen it in another ledger of the same root.
+        let seen = trust.delegate(&elsewhere, &delegation, &key(20), &clock).await.unwrap();
+        smuggle(&ledger, Draft::from_columns(seen.span.clone()), 66).await;
+        let error = trust.delegate(&ledger, &delegation, &key(20), &clock).await.unwrap_err();
+        assert!(matches!(error, DelegationError::Occupied { .. }), "{error}");
+        // Delegating twice changes nothing.
+        trust.delegate(&elsewhere, &delegation, &key(20), &clock).await.unwrap();
+    });
+}

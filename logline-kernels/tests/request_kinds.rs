@@ -242,3 +242,124 @@ fn a_report_is_found_by_the_name_of_its_loop() {
         assert!(counts[0].1.contains(&("claimed", 1)), "{counts:?}");
     });
 }
+
+#[test]
+fn a_host_without_the_functions_sandbox_leaves_the_request_and_a_worker_without_any_refuses_to_start() {
+    block_on(async {
+        let ledger = site().await;
+        let with = setup::host_as(&ledger, HOST).await;
+        let function = setup::publish(&with, &echo()).await;
+        let asked = with.submit(Request::new(TENANT, USER, function, json!(1))).await.unwrap();
+        let bare = Host::builder().ledger(ledger.clone()).trust(setup::trust()).key(key(HOST)).install(logline_kernels::all());
+        let bare = bare.build().await.unwrap();
+        let refused = reason(bare.run_request(TENANT, asked.id).await.unwrap_err());
+        assert!(matches!(refused, NotRunnable::NotEquipped { .. }), "{refused}");
+        assert_eq!(
+            last(&ledger, asked.id).await,
+            ("scheduled".to_owned(), None),
+            "what a host lacks is not the request's failure"
+        );
+        let error = bare.run(Worker::default(), std::future::pending()).await.unwrap_err();
+        assert!(matches!(error, HostError::NotEquipped { .. }), "{error}");
+        assert!(with.run_request(TENANT, asked.id).await.unwrap().result.is_ok());
+    });
+}
+
+#[test]
+fn callers_who_execute_beside_a_worker_get_the_recorded_outcome_and_run_nothing_twice() {
+    block_on(async {
+        let ledger = site().await;
+        let host = setup::host_as(&ledger, HOST).await;
+        let function = setup::publish(&host, &echo()).await;
+        let worker = Worker::new(WorkerOptions::default().poll(Duration::from_millis(1)));
+        let calls = async {
+            let calls = (0..50).map(|n| host.execute(Request::new(TENANT, USER, function, json!(n))));
+            for (n, done) in futures_util::future::join_all(calls).await.into_iter().enumerate() {
+                let done = done.unwrap();
+                assert_eq!(done.result.unwrap()["input"], json!(n));
+                assert_eq!(done.request.status.as_deref(), Some("complete"));
+            }
+        };
+        run_until(&host, worker, calls).await;
+        assert_eq!(setup::spans(&ledger, "execution").await.len(), 50);
+    });
+}
+
+#[test]
+fn an_outcome_that_will_be_tried_again_says_when() {
+    block_on(async {
+        let ledger = site().await;
+        let host = setup::host_that(&ledger, HOST, with_ping()).await;
+        let mut asked = request("ping.anybody").max_attempts(3).idempotency_key("k");
+        asked.input = json!("fail");
+        let done = host.execute(asked.clone()).await.unwrap();
+        assert!(done.retry_at().is_some_and(|at| at > done.request.at), "{:?}", done.request.span);
+        // Asked again, it is not run again before its time, and says the same.
+        let again = host.execute(asked).await.unwrap();
+        assert_eq!((again.retry_at(), again.span.id), (done.retry_at(), done.span.id));
+        let mut once = request("ping.anybody");
+        once.input = json!("fail");
+        assert_eq!(host.execute(once).await.unwrap().retry_at(), None);
+    });
+}
+
+/// A kernel whose first attempt waits to be told to go on.
+struct Slow(Arc<tokio::sync::Notify>, Arc<tokio::sync::Notify>);
+
+#[async_trait]
+impl Kernel for Slow {
+    fn id(&self) -> Uuid {
+        PING
+    }
+
+    fn name(&self) -> &'static str {
+        "ping"
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn requests(&self) -> &'static [RequestKind] {
+        &[RequestKind { this: "ping.anybody", asked_by: AskedBy::Anybody, meters: Meters::NONE }]
+    }
+
+    fn lacks(&self, _: Option<&SignedSpan>, _: &[Arc<dyn Sandbox>]) -> Option<String> {
+        None
+    }
+
+    async fn run(&self, _: &VerifiedSpan, context: &Context<'_>) -> Result<Effects, KernelError> {
+        self.0.notify_one();
+        if context.attempt.number == 1 {
+            self.1.notified().await;
+        } else {
+            // Longer than its lease, so that it ends well only if it gets heartbeats.
+            tokio::time::sleep(Duration::from_millis(900)).await;
+        }
+        Ok(Effects::new(Ok(json!(context.attempt.number))))
+    }
+}
+
+#[test]
+fn a_newer_attempt_of_the_same_worker_keeps_its_heartbeat_when_the_older_one_ends() {
+    block_on(async {
+        let ledger = site().await;
+        let (is_here, go_on) = (Arc::new(tokio::sync::Notify::new()), Arc::new(tokio::sync::Notify::new()));
+        let set = logline_kernels::all().and(KernelSet::new().kernel(Slow(Arc::clone(&is_here), Arc::clone(&go_on))));
+        let host = setup::host_that(&ledger, HOST, set).await;
+        let options = WorkerOptions::default().poll(Duration::from_millis(5)).lease(Duration::from_millis(300));
+        let asked = host.submit(request("ping.anybody").max_attempts(5)).await.unwrap();
+        let test = async {
+            is_here.notified().await;
+            host.cancel(TENANT, asked.id, "user:alice").await.unwrap();
+            host.revive(TENANT, asked.id, "user:alice").await.unwrap();
+            is_here.notified().await;
+            // The older one ends now, if it was not stopped.
+            go_on.notify_one();
+            until(&ledger, 1, |row| row.id == asked.id && row.status.as_deref() == Some("complete")).await;
+        };
+        run_until(&host, Worker::new(options), test).await;
+        let executions = setup::spans(&ledger, "execution").await;
+        assert_eq!(executions.len(), 2, "one cancelled, one that ended well");
+    });
+}

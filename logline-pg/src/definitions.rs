@@ -11,9 +11,8 @@ use sqlx::{Connection as _, Executor as _, PgConnection, Row as _};
 use crate::error::from_sqlx;
 use crate::options::PgOptions;
 
-/// One line for each object, with its whole definition. Objects of extensions are left out, and the default of the column `epoch`: each new epoch
-/// changes it. The catalogues are read, never a function
-/// of the schemas.
+/// One line for each object, with its whole definition. Objects of extensions are left out, and so is the default of the column
+/// `epoch`, which each new epoch changes. The catalogues are read, never a function of the schemas.
 const LINES: &str = r#"
     WITH schemas AS (SELECT oid, nspname FROM pg_namespace WHERE nspname IN ('ledger', 'app')),
     relations AS (SELECT c.*, s.nspname FROM pg_class c JOIN schemas s ON s.oid = c.relnamespace)

@@ -8,12 +8,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use logline_core::ledger::{AppendOptions, WorkQueue as _};
+use logline_core::ledger::{AppendOptions, Ledger as _, WorkQueue as _};
 use logline_core::request::Request;
 use logline_core::roles::Role;
 use logline_core::trust::Manifest;
 use logline_core::{
-    Draft, Host, HostError, KernelSet, ManualClock, MemoryLedger, SYSTEM_TENANT, SignedSpan, Signer as _, SystemClock,
+    Draft, Host, HostError, KernelSet, ManualClock, MemoryLedger, SYSTEM_TENANT, Scope, SignedSpan, Signer as _, SystemClock,
     Timestamp, VerifiedSpan, Visibility, ids,
 };
 use logline_kernels::{Loops, Run as _, Worker, WorkerOptions};
@@ -803,6 +803,28 @@ fn a_host_attends_to_the_tenants_it_works_for() {
             .unwrap();
         run_until(&some, agents(), until(&ledger, 1, of_type("reply"))).await;
         run_until(&all, agents(), until(&ledger, 2, of_type("reply"))).await;
+    });
+}
+
+#[test]
+fn a_decision_that_is_put_off_again_and_again_waits_longer_each_time() {
+    block_on(async {
+        let (ledger, host) = site().await;
+        let content = json!({"on": ["note"], "when": "true", "due": "now + duration('1ms')", "then": [{"emit": {"entity_type": "reply"}}]});
+        publish(&host, "restless", content).await;
+        write(&host, note(json!("x"))).await;
+        let is_put_off = |row: &SignedSpan| row.entity_type == "request" && row.this == "policy.due" && row.prev_hash.is_none();
+        run_until(&host, everything(), until(&ledger, 4, is_put_off)).await;
+        let requests: Vec<_> = spans(&ledger, "request").await.into_iter().filter(|row| row.this == "policy.due").collect();
+        let mut delays = Vec::new();
+        for request in &requests {
+            let first = ledger.history(&Scope::Operator, TENANT, request.id, 0, 1).await.unwrap().remove(0);
+            let due: Timestamp = first.meta("due_at").unwrap().as_str().unwrap().parse().unwrap();
+            delays.push(due.since(first.at).as_millis());
+        }
+        delays.sort_unstable();
+        delays.dedup();
+        assert!(delays[1] >= 900 && delays[2] >= 1900 && delays[3] >= 3900, "{delays:?}");
     });
 }
 

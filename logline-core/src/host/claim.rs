@@ -124,7 +124,9 @@ impl Host {
             }
             _ => None,
         };
-        if let Some(lacks) = kernel.lacks(function.as_ref().map(|function| &***function), &inner.sandboxes) {
+        // A function that may not run is the kernel's to refuse, whatever it would need.
+        let may_run = function.as_ref().filter(|function| trusted.authorities.check(function).is_ok());
+        if let Some(lacks) = kernel.lacks(may_run.map(|function| &***function), &inner.sandboxes) {
             return Err(NotRunnable::NotEquipped { key: request.span.key(), lacks }.into());
         }
         let is_forced = function.as_ref().is_some_and(|function| trusted.manifest.is_forced(function));

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use logline_core::contract::{AskedBy, Context, Effects, Job, Kernel, KernelError, Meters, RequestKind, Sandbox, Usage};
+use logline_core::contract::{
+    AskedBy, Context, Effects, Job, Kernel, KernelError, Meters, NATIVE_RUNTIME, RequestKind, Sandbox, Usage,
+};
 use logline_core::ledger::LedgerError;
 use logline_core::request::{FUNCTION_RUN, reference};
 use logline_core::{Failure, Scope, SignedSpan, VerifiedSpan, Verifier, canonical, ids};
@@ -47,6 +49,10 @@ impl Kernel for RunCode {
             return sandboxes.is_empty().then(|| "sandbox".to_owned());
         };
         let runtime = function.runtime.as_deref().unwrap_or_default();
+        // No sandbox of any host runs what only kernels have: the attempt says so.
+        if runtime == NATIVE_RUNTIME {
+            return None;
+        }
         let has_it = sandboxes.iter().any(|sandbox| sandbox.runtime() == runtime);
         (!has_it).then(|| format!("sandbox for `{}`", runtime.chars().take(64).collect::<String>()))
     }
