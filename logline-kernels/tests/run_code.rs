@@ -185,6 +185,18 @@ fn a_request_that_could_never_be_closed_is_refused_and_closed() {
 }
 
 #[test]
+fn executing_a_request_for_later_returns_at_once() {
+    block_on(async {
+        let (_, host) = host().await;
+        let id = publish(&host, &echo()).await;
+        let later = Request::new(TENANT, USER, id, json!(1)).due_at("2999-01-01T00:00:00Z".parse().unwrap());
+        let waiting = tokio::time::timeout(Duration::from_secs(30), host.execute(later)).await.expect("it must not wait");
+        let error = waiting.unwrap_err();
+        assert!(matches!(error, HostError::NotRunnable(NotRunnable::NotDue { .. })), "{error}");
+    });
+}
+
+#[test]
 fn a_request_runs_once_and_a_lost_attempt_is_recorded() {
     block_on(async {
         let (ledger, host) = host().await;

@@ -71,13 +71,18 @@ async fn commit(
 
 impl Host {
     /// Submits a request and carries it out. If a request with the same idempotency key was submitted before and has ended, it
-    /// is not run again: the recorded execution is returned.
+    /// is not run again: the recorded execution is returned. If a worker has taken it, this waits for the end of the attempt
+    /// ([`Host::outcome`]).
     ///
     /// # Errors
-    /// If the host could not carry it out. A failure of the function is not an error: it is in [`Execution::result`].
+    /// [`NotRunnable::NotDue`] at once if the request is for a later time. If the host could not carry it out. A failure of the function is not an error: it is in [`Execution::result`].
     pub async fn execute(&self, request: Request) -> Result<Execution, HostError> {
         let request = self.submit(request).await?;
         match self.run_request(&request.tenant_id, request.id).await {
+            // Nobody has it: it waits for its time, or for its next attempt.
+            Err(HostError::NotRunnable(NotRunnable::NotDue { key, status })) if status == Phase::Scheduled.as_str() => {
+                self.recorded(&request).await?.ok_or(NotRunnable::NotDue { key, status }.into())
+            }
             // A worker has it, or had it: its outcome is this call's.
             Err(HostError::NotRunnable(NotRunnable::Ended { .. } | NotRunnable::NotDue { .. })) => {
                 self.outcome(&request.tenant_id, request.id).await
