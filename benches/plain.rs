@@ -16,7 +16,8 @@ use sqlx::{AssertSqlSafe, PgPool, Postgres};
 /// SQL that creates the table `plain.registry` from the ledger's table: the same columns and indexes, without triggers and
 /// row-level security.
 pub const DDL: &str = "CREATE SCHEMA plain;
-    CREATE TABLE plain.registry (LIKE ledger.universal_registry INCLUDING DEFAULTS INCLUDING IDENTITY INCLUDING INDEXES)";
+    CREATE TABLE plain.registry (LIKE ledger.universal_registry INCLUDING DEFAULTS INCLUDING GENERATED INCLUDING IDENTITY
+    INCLUDING INDEXES)";
 
 const COLUMNS: &str = "id, seq, entity_type, who, did, this, at, parent_id, related_to, owner_id, tenant_id, visibility, \
     status, is_deleted, name, description, code, language, runtime, input, output, error, content, duration_ms, trace_id, \
@@ -88,7 +89,7 @@ macro_rules! bind_columns {
 
 /// Number and SQL type of the parameters that are bound as text and cast by the server.
 const CASTS: [(usize, &str); 7] =
-    [(7, "timestamptz"), (9, "uuid[]"), (20, "jsonb"), (21, "jsonb"), (22, "jsonb"), (23, "jsonb"), (30, "jsonb")];
+    [(7, "timestamptz"), (9, "uuid[]"), (20, "json"), (21, "json"), (22, "json"), (23, "json"), (30, "json")];
 
 fn cast(number: usize) -> &'static str {
     CASTS.iter().find(|(n, _)| *n == number).map_or("", |(_, name)| name)

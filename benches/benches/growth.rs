@@ -14,7 +14,9 @@
 use std::time::{Duration, Instant};
 
 use logline_benches::{draft, key};
-use logline_core::ledger::{AppendOptions, Cursor, Ledger as _, LedgerExt as _, Limit, Order, Query, Work, WorkQueue as _};
+use logline_core::ledger::{
+    AppendOptions, Cursor, Ledger as _, LedgerExt as _, Limit, Order, Poll, Query, Work, WorkQueue as _,
+};
 use logline_core::request::Charges;
 use logline_core::{Draft, Scope, SystemClock, SystemIds, VerifiedSpan};
 use logline_pg::{PgLedger, PgOptions, migrate};
@@ -149,7 +151,9 @@ impl Grown {
                     assert_eq!(page.rows.len(), 50);
                 }
                 Call::Newest => drop(self.ledger.scan(&runtime, &notes.order(Order::Newest), None).await.unwrap()),
-                Call::Claimable => drop::<Vec<Work>>(self.ledger.claimable(10, Some(tenant)).await.unwrap()),
+                Call::Claimable => {
+                    drop::<Vec<Work>>(self.ledger.claimable(&Poll::new(10).after(String::from(tenant))).await.unwrap())
+                }
                 Call::Used => drop(self.ledger.used(tenant, "runs").await.unwrap()),
                 Call::Claim => {
                     self.ledger.append(&Scope::runtime("tenant_1"), vec![span.unwrap()], &limited).await.unwrap();

@@ -373,7 +373,7 @@ fn what_only_the_runtime_says_of_a_request_is_not_believed_of_others() {
         let ledger = ledger(&manifest).await;
         let host = host_of(&ledger).await;
         let traps = publish(&host, &module("", "unreachable")).await;
-        let claims = json!({"attempt": 0, "max_attempts": 1, "attempts_before": 4_294_967_295_u64, "backoff_ms": 0,
+        let claims = json!({"attempt": 0, "max_attempts": 1, "attempts_not_counted": 4_294_967_295_u64, "backoff_ms": 0,
             "quota": {"day": "2026-01-01", "keys": ["a", "b"]}, "execution": traps, "worker": "me"});
         let by_member = Draft::new("request").tenant(TENANT).owner(USER).who("user:alice").this("function.run").parent(traps);
         let by_member = smuggle(&ledger, by_member.status("scheduled").metadata(claims.clone()), MEMBER).await;
@@ -385,7 +385,7 @@ fn what_only_the_runtime_says_of_a_request_is_not_believed_of_others() {
             let done = host.run_request(TENANT, id).await.unwrap();
             assert_eq!(done.result.as_ref().unwrap_err().code, "trap");
             assert_eq!(done.request.status.as_deref(), Some("dead"), "one attempt was asked for: {:?}", done.request.metadata);
-            assert!(done.request.meta("quota").is_none() && done.request.meta("attempts_before").is_none());
+            assert!(done.request.meta("quota").is_none() && done.request.meta("attempts_not_counted").is_none());
         }
         assert_eq!(ledger.used(TENANT, "a").await.unwrap(), 0);
     });

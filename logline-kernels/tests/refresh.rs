@@ -10,8 +10,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use logline_core::ledger::work::Rebuilt;
 use logline_core::ledger::{
-    ActiveKind, AppendOptions, AppendReceipt, Capability, Cursor, Ledger, LedgerError, LedgerExt as _, Page, Polled, Query,
-    Signal, Watch, WatchFrom, Work, WorkQueue,
+    ActiveKind, AppendOptions, AppendReceipt, Capability, Cursor, Ledger, LedgerError, LedgerExt as _, Page, Parking, Poll,
+    Polled, Query, Signal, Waiting, Watch, WatchFrom, Work, WorkQueue,
 };
 use logline_core::request::{NotRunnable, Request};
 use logline_core::{Host, HostError, ManualClock, MemoryLedger, Scope, SignedSpan, SystemClock, Timestamp, VerifiedSpan, ids};
@@ -86,12 +86,20 @@ impl WorkQueue for Gated {
         self.0.ledger.now().await
     }
 
-    async fn claimable(&self, limit: usize, after: Option<&str>) -> Result<Vec<Work>, LedgerError> {
-        self.0.ledger.claimable(limit, after).await
+    async fn claimable(&self, poll: &Poll) -> Result<Vec<Work>, LedgerError> {
+        self.0.ledger.claimable(poll).await
     }
 
-    async fn take(&self, limit: usize, after: Option<&str>, hold: Duration) -> Result<Polled, LedgerError> {
-        self.0.ledger.take(limit, after, hold).await
+    async fn take(&self, poll: &Poll) -> Result<Polled, LedgerError> {
+        self.0.ledger.take(poll).await
+    }
+
+    async fn park(&self, parkings: &[Parking]) -> Result<(), LedgerError> {
+        self.0.ledger.park(parkings).await
+    }
+
+    async fn waiting(&self, tenant: &str, id: Uuid) -> Result<Option<Waiting>, LedgerError> {
+        self.0.ledger.waiting(tenant, id).await
     }
 
     async fn is_due(&self, work: &Work) -> Result<bool, LedgerError> {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use logline_core::contract::Sandbox;
 use logline_core::fsck::{Audit, fsck};
-use logline_core::ledger::{Ledger as _, WatchFrom, WorkQueue as _};
+use logline_core::ledger::{Ledger as _, Poll, WatchFrom, WorkQueue as _};
 use logline_core::request::Request;
 use logline_core::roles::Role;
 use logline_core::trust::Manifest;
@@ -248,7 +248,27 @@ fn a_shutdown_gives_back_what_it_cannot_finish() {
         assert_eq!((last.status.as_deref(), last.did.as_deref()), (Some("scheduled"), Some("handed_back")));
         assert_eq!(attempts(&ledger, long.id).await, BTreeMap::from([(1, "handed_back".to_owned())]));
         // The next worker goes on at once.
-        assert_eq!(ledger.claimable(10, None).await.unwrap().len(), 1);
+        assert_eq!(ledger.claimable(&Poll::new(10)).await.unwrap().len(), 1);
+    });
+}
+
+/// A deploy is not the request's failure: what a shutdown gives back is tried again, however few attempts it may have.
+#[test]
+fn a_shutdown_uses_up_no_attempt() {
+    block_on(async {
+        let ledger = setup::ledger(&manifest()).await;
+        let host = host_as(&ledger, HOST).await;
+        let function = publish(&host, &echo()).await;
+        let once = host.submit(request(function).max_attempts(1)).await.unwrap();
+        for _ in 0..3 {
+            let polled = ledger.take(&Poll::new(10)).await.unwrap();
+            let claim = host.claim(polled.due.into_iter().next().unwrap(), polled.now, Duration::from_secs(60)).await.unwrap();
+            host.hand_back(claim.running()).await.unwrap();
+        }
+        let (last, _) = beside(&host, options(), until(&ledger, &once, &["complete", "dead"])).await;
+        assert_eq!(last.status.as_deref(), Some("complete"));
+        let ends = ["handed_back", "handed_back", "handed_back", "ok"].map(str::to_owned);
+        assert_eq!(attempts(&ledger, once.id).await, (1..).zip(ends).collect());
     });
 }
 
@@ -263,7 +283,7 @@ fn a_lease_is_kept_for_as_long_as_the_attempt_takes() {
             until(&ledger, &long, &["running"]).await;
             for _ in 0..40 {
                 tokio::time::sleep(Duration::from_millis(20)).await;
-                assert!(ledger.claimable(10, None).await.unwrap().is_empty(), "nobody may take what is under way");
+                assert!(ledger.claimable(&Poll::new(10)).await.unwrap().is_empty(), "nobody may take what is under way");
             }
         };
         beside(&host, short, test).await;
@@ -278,7 +298,7 @@ fn a_worker_that_died_loses_its_attempt_and_its_late_result() {
         let function = publish(&dead, &echo()).await;
         let lost = dead.submit(request(function)).await.unwrap();
         // It claimed, its lease ended, and it is not as dead as it seemed.
-        let polled = ledger.take(10, None, Duration::ZERO).await.unwrap();
+        let polled = ledger.take(&Poll::new(10)).await.unwrap();
         let claim = dead.claim(polled.due.into_iter().next().unwrap(), polled.now, Duration::ZERO).await.unwrap();
         let (_, worked) = beside(&alive, options(), until(&ledger, &lost, &["complete"])).await;
         assert_eq!(worked.recorded, 1);
@@ -297,7 +317,7 @@ fn a_request_whose_deadline_has_passed_or_whose_attempts_were_all_lost_is_dead()
         let late = host.submit(request(function).deadline("2020-01-01T00:00:00Z".parse().unwrap())).await.unwrap();
         let lost = host.submit(request(function).max_attempts(2)).await.unwrap();
         for _ in 0..2 {
-            let polled = ledger.take(10, None, Duration::ZERO).await.unwrap();
+            let polled = ledger.take(&Poll::new(10)).await.unwrap();
             let due = polled.due.into_iter().find(|due| due.request.id == lost.id).unwrap();
             host.claim(due, polled.now, Duration::ZERO).await.unwrap();
         }
@@ -326,28 +346,29 @@ fn a_quota_holds_leaves_one_violation_and_the_override_key_is_free_of_it() {
         let forced = setup::function(&echo()).meta("force", true);
         let forced = host.publish(forced, &key(PUBLISHER)).await.unwrap().id;
         let test = async {
-            let mut ended = Vec::new();
+            let (mut completed, mut parked) = (0, Vec::new());
             for request in &requests {
-                let mut watch = ledger.watch(&Scope::Operator, WatchFrom::Beginning).await.unwrap();
+                // Parking is no event of the ledger, so this asks until the request has ended or is parked.
                 loop {
-                    let row = watch.next().await.unwrap().unwrap().span;
-                    if row.id == request.id && ["completed", "deferred"].contains(&row.did.as_deref().unwrap_or_default()) {
-                        ended.push(row);
-                        break;
+                    match ledger.waiting(TENANT, request.id).await.unwrap() {
+                        None => break completed += 1,
+                        Some(waiting) if waiting.parked.is_some() => break parked.push(waiting),
+                        Some(_) => tokio::time::sleep(Duration::from_millis(2)).await,
                     }
                 }
             }
+            assert_eq!(completed, 3);
             let free = host.submit(request(forced)).await.unwrap();
             until(&ledger, &free, &["complete"]).await;
-            ended
+            parked
         };
-        let (ended, _) = beside(&host, options(), test).await;
-        let deferred: Vec<_> = ended.iter().filter(|row| row.did.as_deref() == Some("deferred")).collect();
-        assert_eq!(deferred.len(), 5);
+        let (parked, _) = beside(&host, options(), test).await;
+        assert_eq!(parked.len(), 5);
         let today = ledger.now().await.unwrap().day();
-        for row in deferred {
-            let due: logline_core::Timestamp = row.meta("due_at").unwrap().as_str().unwrap().parse().unwrap();
-            assert!(due.day() > today, "{due}");
+        for waiting in parked {
+            assert!(waiting.due.unwrap().day() > today, "{waiting:?}");
+            assert_eq!(waiting.work.seq, 0, "no version is written for a request that only waits");
+            assert!(waiting.parked.unwrap().contains("has used its 3 of exec.per_tenant.daily"));
         }
         let violations = spans(&ledger, "policy_violation").await;
         assert_eq!(violations.len(), 1);
@@ -462,7 +483,7 @@ fn a_host_of_one_tenant_leaves_the_others_requests_to_those_who_may_work_on_them
         let ours = all.submit(request(function)).await.unwrap();
         beside(&some, options(), until(&ledger, &ours, &["complete"])).await;
         // Neither touched nor held.
-        assert_eq!(ledger.claimable(10, None).await.unwrap(), [logline_core::ledger::Work::of(&theirs)]);
+        assert_eq!(ledger.claimable(&Poll::new(10)).await.unwrap(), [logline_core::ledger::Work::of(&theirs)]);
         beside(&all, options(), until(&ledger, &theirs, &["complete"])).await;
     });
 }

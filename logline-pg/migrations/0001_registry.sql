@@ -51,21 +51,28 @@ CREATE TABLE ledger.universal_registry (
   code        text        COLLATE "C",
   language    text        COLLATE "C",
   runtime     text        COLLATE "C",
-  input       jsonb,
-  output      jsonb,
-  error       jsonb,
-  content     jsonb,
+  -- `json` keeps the canonical text as it was written. `jsonb` would print some numbers as hundreds of digits.
+  input       json,
+  output      json,
+  error       json,
+  content     json,
   duration_ms integer,
   trace_id    text        COLLATE "C",
   prev_hash   text        COLLATE "C",
   curr_hash   text        COLLATE "C" NOT NULL,
   signature   text        COLLATE "C" NOT NULL,
   public_key  text        COLLATE "C" NOT NULL,
-  metadata    jsonb,
+  metadata    json,
   -- Append order. No client may write these three columns: see the grants.
   epoch       integer     NOT NULL DEFAULT 1,
   xid         xid8        NOT NULL DEFAULT pg_current_xact_id(),
   pos         bigint      GENERATED ALWAYS AS IDENTITY,
+  -- The length of the columns that can be long, so that readers can weigh rows before they fetch them.
+  bytes       integer     NOT NULL GENERATED ALWAYS AS (
+    coalesce(octet_length(input::text), 0) + coalesce(octet_length(output::text), 0) + coalesce(octet_length(error::text), 0)
+    + coalesce(octet_length(content::text), 0) + coalesce(octet_length(metadata::text), 0) + coalesce(octet_length(code), 0)
+    + coalesce(octet_length(description), 0) + coalesce(octet_length(name), 0) + 16 * coalesce(cardinality(related_to), 0)
+    + octet_length(who) + octet_length(this)) STORED,
   CONSTRAINT ur_version PRIMARY KEY (tenant_id, id, seq)
 );
 
@@ -160,26 +167,29 @@ CREATE POLICY operator_reads ON ledger.universal_registry FOR SELECT TO logline_
 -- For SECURITY DEFINER functions, and for pg_dump --enable-row-security.
 CREATE POLICY owner_reads ON ledger.universal_registry FOR SELECT TO logline_owner USING (true);
 
--- INVARIANT: no client can store a row whose seal cannot be read. Such a row would block the next version of its id for ever.
--- (`prev_hash` is another row's `curr_hash`, so it is not checked here. This is part of the policies because every insert
+-- INVARIANT: no client can store a row whose seal or time cannot be read. Such a row would block the next version of its id for
+-- ever. (`prev_hash` is another row's `curr_hash`, so it is not checked here. This is part of the policies because every insert
 -- parses check constraints again.)
-CREATE FUNCTION ledger.is_sealed(curr_hash text, signature text, public_key text) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN octet_length(curr_hash) = 64 AND octet_length(decode(curr_hash, 'hex')) = 32 AND curr_hash = lower(curr_hash)
+CREATE FUNCTION ledger.is_sealed(curr_hash text, signature text, public_key text, at timestamptz) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN at >= '0001-01-01T00:00:00Z'::timestamptz AND at < '10000-01-01T00:00:00Z'::timestamptz AND octet_length(curr_hash) = 64 AND octet_length(decode(curr_hash, 'hex')) = 32 AND curr_hash = lower(curr_hash)
   AND octet_length(signature) = 128 AND octet_length(decode(signature, 'hex')) = 64 AND signature = lower(signature)
   AND octet_length(public_key) = 64 AND octet_length(decode(public_key, 'hex')) = 32 AND public_key = lower(public_key);
 
--- The rules of `logline_core::Scope::check_append`.
+-- The rules of `logline_core::Scope::check_append`, and those of a span's limits that are cheap to check. The depth of JSON is not:
+-- a request that is too deep is found by the first poll, and parked.
 CREATE POLICY app_appends ON ledger.universal_registry FOR INSERT TO logline_app WITH CHECK (
-  ledger.is_sealed(curr_hash, signature, public_key) AND tenant_id = (SELECT app.current_tenant_id()) AND owner_id = (SELECT app.current_user_id())
+  ledger.is_sealed(curr_hash, signature, public_key, at) AND bytes <= 1048576
+  AND tenant_id = (SELECT app.current_tenant_id()) AND owner_id = (SELECT app.current_user_id())
   AND NOT ledger.is_reserved(entity_type, prev_hash IS NULL)
   AND (prev_hash IS NOT NULL OR substr(id::text, 15, 1) <> '5'
-    OR (jsonb_typeof(metadata -> 'idempotency_key') = 'string'
+    OR (json_typeof(metadata -> 'idempotency_key') = 'string'
       AND id = ledger.idempotent_id(tenant_id, owner_id, entity_type, metadata ->> 'idempotency_key'))));
 CREATE POLICY runtime_appends ON ledger.universal_registry FOR INSERT TO logline_runtime
-WITH CHECK (ledger.is_sealed(curr_hash, signature, public_key) AND (tenant_id = (SELECT app.current_tenant_id())
+WITH CHECK (ledger.is_sealed(curr_hash, signature, public_key, at) AND (tenant_id = (SELECT app.current_tenant_id())
   OR tenant_id = ANY ((SELECT app.append_tenant_ids())::text[])));
 CREATE POLICY operator_appends ON ledger.universal_registry FOR INSERT TO logline_operator
-WITH CHECK (ledger.is_sealed(curr_hash, signature, public_key));
+WITH CHECK (ledger.is_sealed(curr_hash, signature, public_key, at));
 
 GRANT USAGE ON SCHEMA ledger, app TO logline_app, logline_runtime, logline_operator;
 GRANT SELECT ON ledger.universal_registry, ledger.visible_timeline, ledger.epochs, ledger.migrations, ledger.definitions
@@ -205,9 +215,9 @@ CREATE FUNCTION ledger.append(
   roles text[], tenants text[], users text[], ends integer[], many text[],
   id uuid[], seq integer[], entity_type text[], who text[], did text[], this text[], at timestamptz[], parent_id uuid[],
   related_to text[], owner_id text[], tenant_id text[], visibility text[], status text[], is_deleted boolean[], name text[],
-  description text[], code text[], language text[], runtime text[], input jsonb[], output jsonb[], error jsonb[],
-  content jsonb[], duration_ms integer[], trace_id text[], prev_hash text[], curr_hash text[], signature text[],
-  public_key text[], metadata jsonb[]) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+  description text[], code text[], language text[], runtime text[], input json[], output json[], error json[],
+  content json[], duration_ms integer[], trace_id text[], prev_hash text[], curr_hash text[], signature text[],
+  public_key text[], metadata json[]) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 -- An open transaction that has inserted a key makes others wait for it. They must not wait long.
 SET lock_timeout = '1s' AS $$
 #variable_conflict use_column

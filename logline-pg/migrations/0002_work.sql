@@ -10,6 +10,8 @@ CREATE TABLE ledger.work (
   priority  smallint    NOT NULL,
   ready_at  timestamptz NOT NULL,
   leased    boolean     NOT NULL,
+  -- Why the request is parked until `ready_at`, which may be `infinity`.
+  parked    text,
   CONSTRAINT work_request PRIMARY KEY (tenant_id, id)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02);
 CREATE INDEX work_ready ON ledger.work (tenant_id, priority, ready_at, id);
@@ -50,15 +52,33 @@ RETURN (now() AT TIME ZONE 'UTC')::date;
 
 -- How a number and a time are read from metadata, as in `logline_core::request::QueueEntry`. Null if the value is not a number
 -- or not a time.
-CREATE FUNCTION ledger.number_in(metadata jsonb, name text, highest numeric) RETURNS numeric LANGUAGE sql IMMUTABLE
-RETURN CASE WHEN jsonb_typeof(metadata -> name) = 'number'
+CREATE FUNCTION ledger.number_in(metadata json, name text, highest numeric) RETURNS numeric LANGUAGE sql IMMUTABLE
+RETURN CASE WHEN json_typeof(metadata -> name) = 'number'
   THEN greatest(0, least(highest, trunc((metadata ->> name)::numeric))) END;
-CREATE FUNCTION ledger.time_in(metadata jsonb, name text) RETURNS timestamptz LANGUAGE plpgsql STABLE
+
+-- Digits beyond microseconds are dropped. A cast to timestamptz would round them, and it refuses some offsets. A trial of the
+-- conformance suite compares this with the parser of the library.
+CREATE FUNCTION ledger.time_in(metadata json, name text) RETURNS timestamptz LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  part text[];
+  result timestamptz;
 BEGIN
-  IF jsonb_typeof(metadata -> name) = 'string'
-    AND metadata ->> name ~ '^\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)$' THEN
-    RETURN (metadata ->> name)::timestamptz;
+  IF json_typeof(metadata -> name) IS DISTINCT FROM 'string' THEN
+    RETURN NULL;
+  END IF;
+  part := regexp_match(metadata ->> name,
+    '^(\d{4})-(\d\d)-(\d\d)[Tt ]([01]\d|2[0-3]):([0-5]\d):([0-5]\d)(?:\.(\d+))?(?:[Zz]|([+-])([01]\d|2[0-3]):([0-5]\d))$');
+  IF part IS NULL THEN
+    RETURN NULL;
+  END IF;
+  result := make_timestamptz(part[1]::integer, part[2]::integer, part[3]::integer, part[4]::integer, part[5]::integer,
+      part[6]::integer, 'UTC')
+    + rpad(left(coalesce(part[7], ''), 6), 6, '0')::integer * interval '1 microsecond'
+    - coalesce(part[8] || '1', '1')::integer * (coalesce(part[9], '0')::integer * 60 + coalesce(part[10], '0')::integer)
+      * interval '1 minute';
+  IF result >= '0001-01-01T00:00:00Z' AND result < '10000-01-01T00:00:00Z' THEN
+    RETURN result;
   END IF;
   RETURN NULL;
 EXCEPTION WHEN data_exception THEN
@@ -70,7 +90,7 @@ CREATE FUNCTION ledger.is_claim(prev_hash text, status text, is_deleted boolean)
 RETURN prev_hash IS NOT NULL AND status IS NOT DISTINCT FROM 'running' AND NOT is_deleted;
 
 -- When a request can be claimed: at the end of its lease, or at its due time.
-CREATE FUNCTION ledger.ready_at(claimed boolean, metadata jsonb, at timestamptz) RETURNS timestamptz LANGUAGE sql VOLATILE
+CREATE FUNCTION ledger.ready_at(claimed boolean, metadata json, at timestamptz) RETURNS timestamptz LANGUAGE sql VOLATILE
 RETURN CASE WHEN claimed
   THEN clock_timestamp() + coalesce(ledger.number_in(metadata, 'lease_ms', 86400000), 60000)::float8 * interval '1 ms'
   ELSE coalesce(ledger.time_in(metadata, 'due_at'), least(at, clock_timestamp())) END;
@@ -81,27 +101,27 @@ RETURN prev_hash IS NOT NULL AND coalesce(did IN ('completed', 'failed', 'gave_u
 
 -- As `logline_core::request::Charges::of`, for one day: the quotas of which a claim uses one unit, or the units that an attempt
 -- has used. (plpgsql keeps the plan. A set from an SQL function is planned at every call.)
-CREATE FUNCTION ledger.charges(claimed boolean, metadata jsonb, day date) RETURNS TABLE (key text, units bigint) LANGUAGE plpgsql STABLE
+CREATE FUNCTION ledger.charges(claimed boolean, metadata json, day date) RETURNS TABLE (key text, units bigint) LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  IF jsonb_typeof(metadata #> '{quota,day}') IS DISTINCT FROM 'string' OR metadata #>> '{quota,day}' <> to_char(day, 'YYYY-MM-DD') THEN
+  IF json_typeof(metadata #> '{quota,day}') IS DISTINCT FROM 'string' OR metadata #>> '{quota,day}' <> to_char(day, 'YYYY-MM-DD') THEN
     RETURN;
   END IF;
   IF claimed THEN
     RETURN QUERY SELECT name, 1::bigint FROM (
       SELECT array_agg(DISTINCT e #>> '{}') AS keys
-      FROM jsonb_array_elements(
-        CASE WHEN jsonb_typeof(metadata #> '{quota,keys}') = 'array' THEN metadata #> '{quota,keys}' ELSE '[]' END) AS e
-      HAVING bool_and(jsonb_typeof(e) = 'string' AND octet_length(e #>> '{}') BETWEEN 1 AND 128)
-        AND count(DISTINCT e) BETWEEN 1 AND 16) named,
+      FROM json_array_elements(
+        CASE WHEN json_typeof(metadata #> '{quota,keys}') = 'array' THEN metadata #> '{quota,keys}' ELSE '[]' END) AS e
+      HAVING bool_and(json_typeof(e) = 'string' AND octet_length(e #>> '{}') BETWEEN 1 AND 128)
+        AND count(DISTINCT e #>> '{}') BETWEEN 1 AND 16) named,
     unnest(named.keys) AS name
     ORDER BY name COLLATE "C";
   ELSE
     RETURN QUERY SELECT name, number::bigint FROM (
-      SELECT array_agg(e.key) AS keys, array_agg(CASE WHEN jsonb_typeof(e.value) = 'number' THEN (e.value #>> '{}')::numeric END) AS used
-      FROM jsonb_each(
-        CASE WHEN jsonb_typeof(metadata #> '{quota,units}') = 'object' THEN metadata #> '{quota,units}' ELSE '{}' END) AS e
-      HAVING bool_and(jsonb_typeof(e.value) = 'number' AND octet_length(e.key) BETWEEN 1 AND 128) AND count(*) BETWEEN 1 AND 16) named,
+      SELECT array_agg(e.key) AS keys, array_agg(CASE WHEN json_typeof(e.value) = 'number' THEN (e.value #>> '{}')::numeric END) AS used
+      FROM json_each(
+        CASE WHEN json_typeof(metadata #> '{quota,units}') = 'object' THEN metadata #> '{quota,units}' ELSE '{}' END) AS e
+      HAVING bool_and(json_typeof(e.value) = 'number' AND octet_length(e.key) BETWEEN 1 AND 128) AND count(*) BETWEEN 1 AND 16) named,
     unnest(named.keys, named.used) AS u(name, number)
     WHERE (SELECT bool_and(n BETWEEN 0 AND 9007199254740991 AND n = trunc(n)) FROM unnest(named.used) AS n)
     ORDER BY name COLLATE "C";
@@ -121,12 +141,12 @@ BEGIN
       coalesce(ledger.number_in(NEW.metadata, 'priority', 9), 5),
       ledger.ready_at(claimed, NEW.metadata, NEW.at), claimed)
     ON CONFLICT (tenant_id, id) DO UPDATE SET seq = EXCLUDED.seq, curr_hash = EXCLUDED.curr_hash,
-      priority = EXCLUDED.priority, ready_at = EXCLUDED.ready_at, leased = EXCLUDED.leased
+      priority = EXCLUDED.priority, ready_at = EXCLUDED.ready_at, leased = EXCLUDED.leased, parked = NULL
     WHERE w.seq < EXCLUDED.seq;
   ELSE
     DELETE FROM ledger.work w WHERE w.tenant_id = NEW.tenant_id AND w.id = NEW.id AND w.seq < NEW.seq;
   END IF;
-  IF NEW.metadata ? 'quota' AND (claimed OR ledger.ends_attempt(NEW.prev_hash, NEW.did, NEW.is_deleted)) THEN
+  IF (NEW.metadata -> 'quota') IS NOT NULL AND (claimed OR ledger.ends_attempt(NEW.prev_hash, NEW.did, NEW.is_deleted)) THEN
     FOR charge IN SELECT c.key, c.units FROM ledger.charges(claimed, NEW.metadata, ledger.today()) AS c LOOP
       INSERT INTO ledger.quota AS q (tenant_id, key, day, used) VALUES (NEW.tenant_id, charge.key, ledger.today(), charge.units)
       ON CONFLICT (tenant_id, key) DO UPDATE
@@ -172,10 +192,20 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
   WHERE s.kind = of_kind AND (s.tenant_id, s.id) > (after_tenant, after_id) ORDER BY s.tenant_id, s.id LIMIT least(most, 1000)
 $$;
 
+-- The next tenant in order that may have open work: of `only_tenants`, or of all if that is null.
+CREATE FUNCTION ledger.next_tenant(after text, only_tenants text[]) RETURNS text LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF only_tenants IS NULL THEN
+    RETURN (SELECT w.tenant_id FROM ledger.work w WHERE w.tenant_id > after COLLATE "C" ORDER BY w.tenant_id LIMIT 1);
+  END IF;
+  RETURN (SELECT min(t.name COLLATE "C") FROM unnest(only_tenants) AS t(name) WHERE t.name > after COLLATE "C");
+END $$;
+
 -- Due requests that nobody has leased, tenant by tenant, beginning after one tenant and wrapping around. For hosts: it needs no
 -- tenant's identity, and shows nothing of the content of requests. Its cost grows with the number of tenants that have open
 -- work.
-CREATE FUNCTION ledger.claimable(after text, most integer)
+CREATE FUNCTION ledger.claimable(after text, most integer, only_tenants text[])
 RETURNS TABLE (turn integer, tenant_id text, owner_id text, id uuid, seq integer, curr_hash text)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -189,7 +219,7 @@ BEGIN
   turn := 0;
   most := least(most, 100);
   WHILE turn < most LOOP
-    tenant := (SELECT w.tenant_id FROM ledger.work w WHERE w.tenant_id > tenant ORDER BY w.tenant_id LIMIT 1);
+    tenant := ledger.next_tenant(tenant, only_tenants);
     IF tenant IS NULL THEN
       EXIT WHEN wrapped;
       wrapped := true;
@@ -214,7 +244,7 @@ END $$;
 -- As `claimable`, but what it returns is not due for others until the hold ends. Each tenant gets its share first, then what is
 -- left. Rows that another host is taking at the same time are skipped. The commit does not wait for the disk: if a crash loses
 -- a hold, workers only race for the request.
-CREATE FUNCTION ledger.hold_due(after text, most integer, hold_ms bigint)
+CREATE FUNCTION ledger.hold_due(after text, most integer, hold_ms bigint, only_tenants text[])
 RETURNS TABLE (turn integer, tenant_id text, id uuid, seq integer)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 -- A plan that is made while the table is small is kept when the table has grown, so it must use the index from the start.
@@ -233,7 +263,7 @@ DECLARE
   found_now integer;
 BEGIN
   WHILE cardinality(tenants) < room LOOP
-    tenant := (SELECT w.tenant_id FROM ledger.work w WHERE w.tenant_id > tenant ORDER BY w.tenant_id LIMIT 1);
+    tenant := ledger.next_tenant(tenant, only_tenants);
     IF tenant IS NULL THEN
       EXIT WHEN wrapped;
       wrapped := true;
@@ -283,35 +313,48 @@ END $$;
 
 -- Due work with its rows, each read with the identity of its tenant's runtime, and the hash of the last version of the function
 -- that each request names. It does not have the owner's rights, so row-level security applies.
-CREATE FUNCTION ledger.take(after text, most integer, hold_ms bigint)
+CREATE FUNCTION ledger.take(after text, most integer, hold_ms bigint, only_tenants text[])
 RETURNS TABLE (turn integer, function_hash text, request ledger.universal_registry)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
   work record;
+  next_one record;
+  -- The bytes of large requests that may still be returned. Small requests are always returned.
+  room bigint := 33554432;
 BEGIN
   FOR work IN
     SELECT found.turn, found.tenant_id, array_agg(found.id ORDER BY found.k) AS ids, array_agg(found.seq ORDER BY found.k) AS seqs
     FROM (
       SELECT h.turn, h.tenant_id, h.id, h.seq, h.n AS k
-      FROM ledger.hold_due(after, most, hold_ms) WITH ORDINALITY AS h(turn, tenant_id, id, seq, n) WHERE hold_ms > 0
+      FROM ledger.hold_due(after, most, hold_ms, only_tenants) WITH ORDINALITY AS h(turn, tenant_id, id, seq, n) WHERE hold_ms > 0
       UNION ALL
       (SELECT c.turn, c.tenant_id, c.id, c.seq, row_number() OVER (PARTITION BY c.turn ORDER BY c.n) AS k
-      FROM ledger.claimable(after, most) WITH ORDINALITY AS c(turn, tenant_id, owner_id, id, seq, curr_hash, n)
+      FROM ledger.claimable(after, most, only_tenants) WITH ORDINALITY AS c(turn, tenant_id, owner_id, id, seq, curr_hash, n)
       WHERE hold_ms = 0 ORDER BY k, c.turn LIMIT most)) found
     GROUP BY found.turn, found.tenant_id ORDER BY found.turn
   LOOP
     PERFORM ledger.identify('logline_runtime', work.tenant_id, '', '');
-    -- With this order the planner uses the primary key, even if the table has no statistics yet.
-    RETURN QUERY SELECT work.turn,
-      (SELECT CASE WHEN NOT f.is_deleted THEN f.curr_hash END FROM ledger.universal_registry f
-        WHERE f.tenant_id = work.tenant_id AND f.id = (last.span).parent_id ORDER BY f.seq DESC LIMIT 1),
-      last.span
-    FROM unnest(work.ids, work.seqs) WITH ORDINALITY AS w(id, seq, k)
-    CROSS JOIN LATERAL (SELECT u AS span FROM ledger.universal_registry u WHERE u.tenant_id = work.tenant_id AND u.id = w.id
-      ORDER BY u.seq DESC LIMIT 1) last
-    WHERE (last.span).seq = w.seq ORDER BY w.k;
+    turn := work.turn;
+    FOR next_one IN
+      -- With this order the planner uses the primary key, even if the table has no statistics yet.
+      SELECT (SELECT CASE WHEN NOT f.is_deleted THEN f.curr_hash END FROM ledger.universal_registry f
+          WHERE f.tenant_id = work.tenant_id AND f.id = (last.span).parent_id ORDER BY f.seq DESC LIMIT 1) AS function_hash,
+        last.span, (last.span).bytes
+      FROM unnest(work.ids, work.seqs) WITH ORDINALITY AS w(id, seq, k)
+      CROSS JOIN LATERAL (SELECT u AS span FROM ledger.universal_registry u WHERE u.tenant_id = work.tenant_id AND u.id = w.id
+        ORDER BY u.seq DESC LIMIT 1) last
+      WHERE (last.span).seq = w.seq ORDER BY w.k
+    LOOP
+      IF next_one.bytes > 262144 THEN
+        CONTINUE WHEN room < next_one.bytes;
+        room := room - next_one.bytes;
+      END IF;
+      function_hash := next_one.function_hash;
+      request := next_one.span;
+      RETURN NEXT;
+    END LOOP;
   END LOOP;
 END $$;
 
@@ -330,7 +373,7 @@ DECLARE
 BEGIN
   -- Tries twice. If the first UPDATE waited for a rebuild, only a new snapshot shows the rows that the rebuild made.
   FOR attempt IN 1 .. 2 LOOP
-    UPDATE ledger.work w SET ready_at = clock_timestamp() + lease_ms * interval '1 ms'
+    UPDATE ledger.work w SET ready_at = clock_timestamp() + lease_ms * interval '1 ms', parked = NULL
     WHERE w.tenant_id = tenant AND w.id = request AND w.seq = version AND w.curr_hash = hash AND w.leased
       AND ledger.is_within(tenant);
     kept := FOUND;
@@ -338,6 +381,25 @@ BEGIN
   END LOOP;
   RETURN kept;
 END $$;
+
+-- Keeps requests from being offered until the given times. A row that is locked is about to have another version, so it is left
+-- alone.
+CREATE FUNCTION ledger.park(tenant text, ids uuid[], seqs integer[], untils timestamptz[], reasons text[]) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+  UPDATE ledger.work u SET ready_at = a.until, parked = a.reason
+  FROM unnest(ids, seqs, untils, reasons) AS a(id, seq, until, reason)
+  WHERE u.tenant_id = tenant AND u.id = a.id AND u.seq = a.seq AND ledger.is_within(tenant)
+    AND u.id IN (SELECT w.id FROM ledger.work w WHERE w.tenant_id = tenant AND w.id = ANY (ids) ORDER BY w.id FOR UPDATE SKIP LOCKED)
+$$;
+
+-- What the queue knows of a request. The time is null if it is never due.
+CREATE FUNCTION ledger.waiting(tenant text, request uuid)
+RETURNS TABLE (owner_id text, seq integer, curr_hash text, ready_micros bigint, leased boolean, parked text)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+  SELECT w.owner_id, w.seq, w.curr_hash,
+    CASE WHEN isfinite(w.ready_at) THEN (extract(epoch FROM w.ready_at) * 1000000)::bigint END, w.leased, w.parked
+  FROM ledger.work w WHERE w.tenant_id = tenant AND w.id = request AND ledger.is_within(tenant)
+$$;
 
 -- How many units of a quota a tenant has used today.
 CREATE FUNCTION ledger.used(tenant text, quota_key text) RETURNS bigint LANGUAGE sql STABLE SECURITY DEFINER
@@ -423,14 +485,15 @@ SET search_path = pg_catalog, pg_temp AS $$
       AND NOT EXISTS (SELECT FROM ledger.work w WHERE w.tenant_id = u.tenant_id AND w.id = u.id AND w.seq = u.seq))
 $$;
 
-REVOKE EXECUTE ON FUNCTION ledger.today(), ledger.number_in(jsonb, text, numeric), ledger.time_in(jsonb, text),
-  ledger.is_claim(text, text, boolean), ledger.ready_at(boolean, jsonb, timestamptz), ledger.charges(boolean, jsonb, date), ledger.ends_attempt(text, text, boolean), ledger.keep_work(), ledger.claimable(text, integer),
+REVOKE EXECUTE ON FUNCTION ledger.today(), ledger.number_in(json, text, numeric), ledger.time_in(json, text),
+  ledger.is_claim(text, text, boolean), ledger.ready_at(boolean, json, timestamptz), ledger.charges(boolean, json, date), ledger.ends_attempt(text, text, boolean), ledger.keep_work(), ledger.claimable(text, integer, text[]),
   ledger.active_as(text, text, boolean), ledger.keep_active(), ledger.list_active(text, text, uuid, integer),
-  ledger.take(text, integer, bigint), ledger.hold_due(text, integer, bigint), ledger.is_due(text, uuid, integer, text),
-  ledger.heartbeat(text, uuid, integer, text, bigint), ledger.used(text, text), ledger.hold_counters(text[], text[]),
-  ledger.rebuild_work(), ledger.stray_work() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION ledger.claimable(text, integer), ledger.list_active(text, text, uuid, integer), ledger.take(text, integer, bigint), ledger.hold_due(text, integer, bigint), ledger.is_due(text, uuid, integer, text),
-  ledger.heartbeat(text, uuid, integer, text, bigint),
+  ledger.take(text, integer, bigint, text[]), ledger.hold_due(text, integer, bigint, text[]), ledger.is_due(text, uuid, integer, text),
+  ledger.heartbeat(text, uuid, integer, text, bigint), ledger.next_tenant(text, text[]),
+  ledger.park(text, uuid[], integer[], timestamptz[], text[]), ledger.waiting(text, uuid),
+  ledger.used(text, text), ledger.hold_counters(text[], text[]), ledger.rebuild_work(), ledger.stray_work() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION ledger.claimable(text, integer, text[]), ledger.list_active(text, text, uuid, integer), ledger.take(text, integer, bigint, text[]), ledger.hold_due(text, integer, bigint, text[]), ledger.is_due(text, uuid, integer, text),
+  ledger.heartbeat(text, uuid, integer, text, bigint), ledger.park(text, uuid[], integer[], timestamptz[], text[]), ledger.waiting(text, uuid),
   ledger.used(text, text), ledger.hold_counters(text[], text[]) TO logline_runtime, logline_operator;
 GRANT EXECUTE ON FUNCTION ledger.rebuild_work() TO logline_operator;
 GRANT EXECUTE ON FUNCTION ledger.stray_work() TO logline_app, logline_runtime, logline_operator;

@@ -12,7 +12,7 @@ use sqlx::{Postgres, Row as _};
 use uuid::Uuid;
 
 use crate::error::from_sqlx;
-use crate::types::{Jsonb, Micros};
+use crate::types::{Json, Micros};
 
 /// Every column of a span, in the order in which rows are read.
 pub(crate) const COLUMNS: &str = "id, seq, entity_type, who, did, this, at, parent_id, related_to, owner_id, tenant_id, \
@@ -67,8 +67,8 @@ impl EncodedRow {
         json + texts.sum::<usize>() + 512
     }
 
-    fn json(&self, column: usize) -> Option<Jsonb<&[u8]>> {
-        self.json.get(column).and_then(Option::as_deref).map(Jsonb)
+    fn json(&self, column: usize) -> Option<Json<&[u8]>> {
+        self.json.get(column).and_then(Option::as_deref).map(Json)
     }
 }
 
@@ -179,7 +179,7 @@ impl<'r> Columns<'r> {
     }
 
     fn json(&mut self, column: &str) -> Result<Option<Value>, String> {
-        let Some(Jsonb(text)) = self.take::<Option<Jsonb<&[u8]>>>(column)? else { return Ok(None) };
+        let Some(Json(text)) = self.take::<Option<Json<&[u8]>>>(column)? else { return Ok(None) };
         self.bytes += weight(text);
         json::parse(text).map(Some).map_err(|e| format!("{column}: {e}"))
     }

@@ -18,9 +18,6 @@ use crate::types::Xid;
 /// A page ends with the row that reaches this many bytes. It always has at least one row if there is one.
 const MAX_PAGE_BYTES: usize = 4 << 20;
 
-/// How many rows a page fetches first. Their size decides how many more it fetches at once.
-const FIRST_CHUNK: usize = 16;
-
 /// A query, and the scope that sends it.
 pub(crate) struct Select<'a> {
     query: &'a Query,
@@ -129,22 +126,13 @@ impl<'a> Select<'a> {
         let max_bytes = self.query.page_bytes(MAX_PAGE_BYTES);
         let (mut rows, mut bytes) = (Vec::new(), 0);
         loop {
-            let room = if bytes < max_bytes { size.saturating_sub(rows.len()) } else { 0 };
-            // The first chunk tells how large the rows are.
-            let fitting = match rows.len() {
-                0 => FIRST_CHUNK,
-                read => (max_bytes.saturating_sub(bytes) / (bytes / read).max(1)).max(1),
-            };
-            let wanted = room.min(fitting);
+            let wanted = if bytes < max_bytes { size.saturating_sub(rows.len()) } else { 0 };
             let chunk = self.chunk(connection, &start, wanted.saturating_add(1), max_bytes.saturating_sub(bytes)).await?;
             let more = chunk.rows.len() > wanted || chunk.is_cut;
             bytes += chunk.bytes;
             for (row, position) in chunk.rows.into_iter().take(wanted) {
                 rows.push(row);
                 start = position.into();
-            }
-            if more && rows.len() < size && bytes < max_bytes {
-                continue;
             }
             if let Some(epoch) = self.next_epoch(&start, chunk.horizon.0).filter(|_| !more) {
                 start = Start::Epoch(Some(epoch));
@@ -177,11 +165,14 @@ impl<'a> Select<'a> {
         max_bytes: usize,
     ) -> Result<Chunk, LedgerError> {
         let mut statement = Statement { arguments: PgArguments::default(), bound: 0 };
-        let sql = self.sql(&mut statement, start, limit)?;
+        let sql = self.sql(&mut statement, start, limit, max_bytes)?;
         let query = sqlx::query_with(AssertSqlSafe(sql), statement.arguments).persistent(self.link.keeps_statements());
         let found = query.fetch_all(connection).await.map_err(from_sqlx)?;
         let mut chunk = Chunk { rows: Vec::with_capacity(found.len()), bytes: 0, is_cut: false, horizon: (0, Xid(0)) };
         for row in &found {
+            let in_all: Option<i64> = row.try_get(5).map_err(from_sqlx)?;
+            // The server has left out rows because of their size.
+            chunk.is_cut |= in_all.is_some_and(|in_all| usize::try_from(in_all).unwrap_or(0).min(limit) > found.len());
             if chunk.bytes >= max_bytes && !chunk.rows.is_empty() {
                 chunk.is_cut = true;
                 break;
@@ -199,7 +190,7 @@ impl<'a> Select<'a> {
     fn decode(&self, row: &PgRow, (current, horizon): (i32, Xid)) -> Result<(Row, After, usize), LedgerError> {
         let (epoch, xid) = (row.try_get(2).map_err(from_sqlx)?, row.try_get(3).map_err(from_sqlx)?);
         let pos = row.try_get(4).map_err(from_sqlx)?;
-        let (key, span, bytes) = row::decode(row, 5)?;
+        let (key, span, bytes) = row::decode(row, 6)?;
         let is_final = epoch < current || xid < horizon;
         let position = AppendPosition { epoch, xid, pos, final_to: (!is_final).then_some(horizon) };
         Ok(match self.query.order {
@@ -212,9 +203,10 @@ impl<'a> Select<'a> {
         })
     }
 
-    /// Columns: current epoch and horizon, then epoch, xid and pos of the row, then [`COLUMNS`]. The horizon is the transaction
-    /// below which append order is final. If no row matches, there is one row with nulls after the horizon.
-    fn sql(&self, statement: &mut Statement, start: &Start, limit: usize) -> Result<String, LedgerError> {
+    /// Columns: current epoch and horizon, then epoch, xid and pos of the row, then how many rows there are up to the limit of
+    /// rows, then [`COLUMNS`]. The horizon is the transaction below which append order is final. If no row matches, there is one
+    /// row with nulls after the horizon. The last row that is returned is the one that reaches `max_bytes`.
+    fn sql(&self, statement: &mut Statement, start: &Start, limit: usize, max_bytes: usize) -> Result<String, LedgerError> {
         let (known_epoch, known) = (statement.bind(self.known.0)?, statement.bind(self.known.1)?);
         let conditions = self.conditions(statement, start)?;
         let epoch = self.epoch_column();
@@ -225,7 +217,7 @@ impl<'a> Select<'a> {
         };
         let select = |tenant: &str| {
             format!(
-                "(SELECT epoch, xid, pos, {COLUMNS} FROM ledger.universal_registry r
+                "(SELECT epoch, xid, pos, bytes, {COLUMNS} FROM ledger.universal_registry r
                   WHERE {tenant} AND {conditions} ORDER BY {order} LIMIT {limit})"
             )
         };
@@ -247,8 +239,12 @@ impl<'a> Select<'a> {
                 CASE WHEN e.epoch = {known_epoch} AND NOT pg_is_in_recovery()
                   THEN greatest(ledger.horizon(), {known}::xid8) ELSE ledger.horizon() END AS horizon
                 FROM ledger.epochs e ORDER BY e.epoch DESC LIMIT 1)
-             SELECT h.epoch_now, h.horizon::text, found.epoch, found.xid::text, found.pos, {COLUMNS} FROM h
-             LEFT JOIN LATERAL (SELECT * FROM ({rows}) u ORDER BY {order} LIMIT {limit}) found ON true"
+             SELECT h.epoch_now, h.horizon::text, found.epoch, found.xid::text, found.pos, found.in_all, {COLUMNS} FROM h
+             LEFT JOIN LATERAL (SELECT * FROM (
+               SELECT *, count(*) OVER () AS in_all,
+                 sum(bytes) OVER (ORDER BY {order} ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
+               FROM ({rows}) u ORDER BY {order} LIMIT {limit}) w
+             WHERE coalesce(before, 0) < {max_bytes}) found ON true"
         ))
     }
 

@@ -7,12 +7,9 @@ use sqlx::postgres::types::Oid;
 use sqlx::postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo, PgValueRef};
 use sqlx::{Decode, Encode, Postgres, Type};
 
-/// JSON text as `jsonb`. It is sent unchanged, and read back as the server prints it.
+/// JSON text as `json`. The server stores it unchanged.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Jsonb<T>(pub(crate) T);
-
-/// The first byte of `jsonb` in its binary format.
-const JSONB_VERSION: u8 = 1;
+pub(crate) struct Json<T>(pub(crate) T);
 
 /// A point in time as `timestamptz`, in microseconds since 1970-01-01 UTC.
 #[derive(Debug, Clone, Copy)]
@@ -48,26 +45,27 @@ macro_rules! oids {
 
 // The types' object ids, from `pg_type.dat`. They never change.
 oids! {
-    [T] Jsonb<T>: 3802, array 3807;
+    [T] Json<T>: 114, array 199;
     [] Micros: 1184, array 1185;
     [] Xid: 25, array 1009;
 }
 
-impl Encode<'_, Postgres> for Jsonb<&[u8]> {
+impl Encode<'_, Postgres> for Json<&[u8]> {
     fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
-        buffer.push(JSONB_VERSION);
         buffer.extend_from_slice(self.0);
         Ok(IsNull::No)
     }
 }
 
-impl<'r> Decode<'r, Postgres> for Jsonb<&'r [u8]> {
+impl<'r> Decode<'r, Postgres> for Json<&'r [u8]> {
     fn decode(value: PgValueRef<'r>) -> Result<Self, BoxDynError> {
-        match value.as_bytes()?.split_first() {
-            Some((&JSONB_VERSION, text)) => Ok(Self(text)),
-            _ => Err("jsonb has an unknown version".into()),
-        }
+        Ok(Self(value.as_bytes()?))
     }
+}
+
+impl Micros {
+    /// `infinity`, when it is encoded.
+    pub(crate) const INFINITY: Self = Self(i64::MAX);
 }
 
 impl From<Timestamp> for Micros {
@@ -78,7 +76,8 @@ impl From<Timestamp> for Micros {
 
 impl Encode<'_, Postgres> for Micros {
     fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
-        buffer.extend_from_slice(&self.0.saturating_sub(TO_2000).to_be_bytes());
+        let micros = if self.0 == i64::MAX { i64::MAX } else { self.0.saturating_sub(TO_2000) };
+        buffer.extend_from_slice(&micros.to_be_bytes());
         Ok(IsNull::No)
     }
 }

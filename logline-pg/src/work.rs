@@ -1,11 +1,12 @@
 //! The work queue. The SQL functions in `migrations/0002_work.sql` keep it; this module calls them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use logline_core::ledger::work::{MAX_CLAIMABLE, MAX_HOLD, PollBudget, Rebuilt, in_turns};
-use logline_core::ledger::{ActiveKind, Due, LedgerError, MAX_ACTIVE, Polled, Signal, Work, WorkQueue};
+use logline_core::ledger::{ActiveKind, Due, LedgerError, MAX_ACTIVE, Parking, Poll, Polled, Signal, Waiting, Work, WorkQueue};
 use logline_core::request::MAX_LEASE;
 use logline_core::{Scope, Timestamp};
 use sqlx::postgres::PgRow;
@@ -16,6 +17,7 @@ use crate::PgLedger;
 use crate::error::from_sqlx;
 use crate::identity::{Access, Plain};
 use crate::row::{self, COLUMNS};
+use crate::types::Micros;
 
 #[deny(clippy::missing_trait_methods)]
 #[async_trait]
@@ -29,43 +31,90 @@ impl WorkQueue for PgLedger {
         timestamp(micros)
     }
 
-    async fn claimable(&self, limit: usize, after: Option<&str>) -> Result<Vec<Work>, LedgerError> {
-        let limit = limit.min(MAX_CLAIMABLE);
+    async fn claimable(&self, poll: &Poll) -> Result<Vec<Work>, LedgerError> {
+        let limit = poll.limit.min(MAX_CLAIMABLE);
         let mut session = self.begin(Access::ReadOnly, &host(), None).await?;
         let connection = session.connection().map_err(from_sqlx)?;
-        let sql = "SELECT turn, tenant_id, owner_id, id, seq, curr_hash FROM ledger.claimable($1, $2)";
+        let sql = "SELECT turn, tenant_id, owner_id, id, seq, curr_hash FROM ledger.claimable($1, $2, $3)";
         let query = sqlx::query(sql).persistent(self.link().keeps_statements());
-        let query = query.bind(after.unwrap_or_default()).bind(i32::try_from(limit).unwrap_or(i32::MAX));
+        let query = query.bind(poll.after.as_deref().unwrap_or_default()).bind(i32::try_from(limit).unwrap_or(i32::MAX));
+        let query = query.bind(poll.tenants.names());
         let rows = query.fetch_all(connection).await.map_err(from_sqlx)?;
         session.commit().await.map_err(from_sqlx)?;
         Ok(in_turns(by_turn(&rows, decode)?, limit))
     }
 
-    async fn take(&self, limit: usize, after: Option<&str>, hold: Duration) -> Result<Polled, LedgerError> {
+    async fn take(&self, poll: &Poll) -> Result<Polled, LedgerError> {
+        let limit = poll.limit.min(MAX_CLAIMABLE);
         // One round trip. It returns a row even if nothing is due, because the row has the server's time. `ledger.take` takes
         // on the identity of each tenant by itself.
         let columns = COLUMNS.split(", ").map(|column| format!("(d.request).{column}")).collect::<Vec<_>>().join(", ");
         let sql = format!(
             "SELECT d.turn, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, d.function_hash, {columns}
-             FROM (SELECT) one LEFT JOIN ledger.take($1, $2, $3) d ON true"
+             FROM (SELECT) one LEFT JOIN ledger.take($1, $2, $3, $4) d ON true"
         );
         let link = self.link();
         let mut plain = Plain::begin(&self.shared.pool, link).await.map_err(from_sqlx)?;
         let query = sqlx::query(AssertSqlSafe(sql)).persistent(link.keeps_statements());
-        let query = query.bind(after.unwrap_or_default()).bind(i32::try_from(limit.min(MAX_CLAIMABLE)).unwrap_or(i32::MAX));
-        let query = query.bind(i64::try_from(hold.min(MAX_HOLD).as_millis()).unwrap_or(i64::MAX));
+        let query = query.bind(poll.after.as_deref().unwrap_or_default()).bind(i32::try_from(limit).unwrap_or(i32::MAX));
+        let query = query.bind(i64::try_from(poll.hold.min(MAX_HOLD).as_millis()).unwrap_or(i64::MAX));
+        let query = query.bind(poll.tenants.names());
         let rows = query.fetch_all(plain.connection()).await.map_err(from_sqlx)?;
         plain.end().await.map_err(from_sqlx)?;
         let now = rows.first().map_or(Ok(0), |row| row.try_get(1)).map_err(from_sqlx)?;
         let mut room = PollBudget::default();
         let found = rows.iter().filter(|row| row.try_get::<Option<i32>, _>(0).is_ok_and(|turn| turn.is_some()));
         let found = found.filter(|row| room.takes(row::weight_of(row)));
-        let due = by_turn(found, |row| {
+        let (mut turns, mut unreadable) = (Vec::new(), Vec::new());
+        for row in found {
             let function: Option<String> = row.try_get(2).map_err(from_sqlx)?;
-            let (_, request, _) = row::decode(row, 3)?;
-            Ok(Due { request: request?, function: function.and_then(|hash| hash.parse().ok()) })
-        })?;
-        Ok(Polled { now: timestamp(now)?, due: in_turns(due, limit) })
+            match row::decode(row, 3)?.1 {
+                Ok(request) => {
+                    let due = Due { request, function: function.and_then(|hash| hash.parse().ok()) };
+                    add_to_turn(&mut turns, row.try_get(0).map_err(from_sqlx)?, due);
+                }
+                Err(damaged) => unreadable.push(damaged),
+            }
+        }
+        let turns = turns.into_iter().map(|(_, due)| due);
+        Ok(Polled { now: timestamp(now)?, due: in_turns(turns, limit), unreadable })
+    }
+
+    async fn park(&self, parkings: &[Parking]) -> Result<(), LedgerError> {
+        let mut tenants: BTreeMap<&str, Vec<&Parking>> = BTreeMap::new();
+        for parking in parkings {
+            tenants.entry(&parking.tenant_id).or_default().push(parking);
+        }
+        for (tenant, parkings) in tenants {
+            let mut session = self.begin(Access::ReadWrite, &Scope::runtime(tenant), None).await?;
+            let connection = session.connection().map_err(from_sqlx)?;
+            sqlx::query("SELECT ledger.park($1, $2, $3, $4, $5)")
+                .persistent(self.link().keeps_statements())
+                .bind(tenant)
+                .bind(parkings.iter().map(|parking| parking.id).collect::<Vec<_>>())
+                .bind(parkings.iter().map(|parking| i32::try_from(parking.seq).unwrap_or(i32::MAX)).collect::<Vec<_>>())
+                .bind(parkings.iter().map(|parking| parking.until.map_or(Micros::INFINITY, Micros::from)).collect::<Vec<_>>())
+                // The database cannot store this character.
+                .bind(parkings.iter().map(|parking| parking.short_reason().replace('\0', "\u{fffd}")).collect::<Vec<_>>())
+                .execute(connection)
+                .await
+                .map_err(from_sqlx)?;
+            session.commit().await.map_err(from_sqlx)?;
+        }
+        Ok(())
+    }
+
+    async fn waiting(&self, tenant: &str, id: Uuid) -> Result<Option<Waiting>, LedgerError> {
+        let mut session = self.read(&Scope::runtime(tenant), None).await?;
+        let connection = session.connection().map_err(from_sqlx)?;
+        let sql = "SELECT 0, $1, owner_id, $2, seq, curr_hash, ready_micros, leased, parked FROM ledger.waiting($1, $2)";
+        let query = sqlx::query(sql).persistent(self.link().keeps_statements()).bind(tenant).bind(id);
+        let row = query.fetch_optional(connection).await.map_err(from_sqlx)?;
+        session.commit().await.map_err(from_sqlx)?;
+        let Some(row) = row else { return Ok(None) };
+        let due = row.try_get::<Option<i64>, _>(6).map_err(from_sqlx)?.map(timestamp).transpose()?;
+        let (is_leased, parked) = (row.try_get(7).map_err(from_sqlx)?, row.try_get(8).map_err(from_sqlx)?);
+        Ok(Some(Waiting::new(decode(&row)?, due, is_leased, parked)))
     }
 
     async fn is_due(&self, work: &Work) -> Result<bool, LedgerError> {
@@ -166,14 +215,19 @@ fn by_turn<'a, T>(
     for row in rows {
         let turn = row.try_get(0).map_err(from_sqlx)?;
         match decode(row) {
-            Ok(item) => match turns.last_mut() {
-                Some((last, items)) if *last == turn => items.push(item),
-                _ => turns.push((turn, vec![item])),
-            },
+            Ok(item) => add_to_turn(&mut turns, turn, item),
             Err(error) => tracing::error!(%error, "a row of open work cannot be read and is skipped: run `logline fsck`"),
         }
     }
     Ok(turns.into_iter().map(|(_, items)| items).collect())
+}
+
+/// Adds an item to the last turn if it has this number, otherwise to a new one.
+fn add_to_turn<T>(turns: &mut Vec<(i32, Vec<T>)>, turn: i32, item: T) {
+    match turns.last_mut() {
+        Some((last, items)) if *last == turn => items.push(item),
+        _ => turns.push((turn, vec![item])),
+    }
 }
 
 fn decode(row: &PgRow) -> Result<Work, LedgerError> {

@@ -5,7 +5,9 @@
 mod server;
 
 use logline_core::fsck::{Audit, Event, fsck};
-use logline_core::ledger::{AppendOptions, Cursor, Ledger as _, LedgerError, LedgerExt as _, Order, Query, WorkQueue as _};
+use logline_core::ledger::{
+    AppendOptions, Cursor, Ledger as _, LedgerError, LedgerExt as _, Order, Parking, Poll, Query, WorkQueue as _,
+};
 use logline_core::{Draft, KeyPair, Scope, SystemClock, SystemIds, VerifiedSpan, Visibility, ids, roles};
 use logline_pg::{PgLedger, PgOptions};
 use server::{block_on, connection, database, ledger, options, server};
@@ -394,7 +396,93 @@ fn a_row_that_no_reader_could_read_is_refused_whoever_inserts_it() {
         }
         // A hash that is one, and of nothing: it is found, and whoever reads it sees that it does not verify.
         bob.execute(AssertSqlSafe(request)).await.unwrap();
-        assert_eq!(ledger.claimable(10, None).await.unwrap().len(), 1);
+        assert_eq!(ledger.claimable(&Poll::new(10)).await.unwrap().len(), 1);
+    });
+}
+
+/// What the insert policy can see at little cost: times that no span can have, and sizes.
+#[test]
+fn a_row_that_is_too_late_or_too_large_is_refused() {
+    block_on(async {
+        let (database, _ledger, _) = with_secrets().await;
+        let mut bob = session("api", &database, "acme", "bob").await;
+        let row = |n: u128, at: &str, content: &str| {
+            let row = insert(Uuid::from_u128((0x0197_u128 << 112) | (7 << 76) | (8 << 60) | n), 0, "note", "bob", "acme", None);
+            assert!(row.contains("now()"), "{row}");
+            row.replace("now()", at)
+                .replace("is_deleted,", "is_deleted, content,")
+                .replace("false,", &format!("false, {content},"))
+        };
+        let bad = [
+            ("'infinity'", "'{}'".to_owned()),
+            ("'-infinity'", "'{}'".to_owned()),
+            ("'0001-01-01 BC'", "'{}'".to_owned()),
+            ("'10000-01-01'", "'{}'".to_owned()),
+            ("now()", format!("'\"{}\"'", "a".repeat(1 << 20))),
+        ];
+        for (n, (at, content)) in (0..).zip(&bad) {
+            let refused = refusal(&mut bob, &row(n, at, content)).await;
+            assert!(refused.starts_with("42501"), "{at} {}: {refused}", content.get(..40).unwrap_or(content));
+        }
+    });
+}
+
+/// `5e-324` has six bytes. `jsonb` would print it with 327, on every read.
+#[test]
+fn small_numbers_take_no_more_room_than_their_text() {
+    block_on(async {
+        let (database, ledger, _) = with_secrets().await;
+        let draft = Draft::new("note").tenant("acme").owner("bob").who("bob").this("n");
+        let small = seal(draft.content(serde_json::Value::Array(vec![5e-324.into(); 50_000])));
+        ledger.append_one(&Scope::user("acme", "bob"), small.clone()).await.unwrap();
+        assert_eq!(ledger.get(&Scope::user("acme", "bob"), "acme", small.id).await.unwrap(), *small);
+        let mut auditor = session("auditor", &database, "acme", "bob").await;
+        let sql = "SELECT octet_length(content::text), bytes FROM ledger.universal_registry WHERE id = $1";
+        let (length, bytes): (i32, i32) = sqlx::query_as(sql).bind(small.id).fetch_one(&mut auditor).await.unwrap();
+        assert_eq!((length, bytes), (350_001, 350_001 + 4));
+    });
+}
+
+/// The policy cannot see that a number is not canonical, that an object has a key twice, or that it is too deep. Such requests
+/// are offered once. They delay nobody, in their own tenant or in another.
+#[test]
+fn requests_that_nobody_can_read_are_offered_once() {
+    block_on(async {
+        let (database, ledger, _) = with_secrets().await;
+        let mut bob = session("api", &database, "acme", "bob").await;
+        for n in 0..250_u128 {
+            let row =
+                insert(Uuid::from_u128((0x0197_u128 << 112) | (7 << 76) | (8 << 60) | n), 0, "request", "bob", "acme", None);
+            let metadata = match n % 3 {
+                0 => r#"{"priority":9,"n":9007199254740993}"#.to_owned(),
+                1 => r#"{"priority":9,"a":1,"a":2}"#.to_owned(),
+                _ => format!(r#"{{"priority":9,"deep":{}{}}}"#, "[".repeat(200), "]".repeat(200)),
+            };
+            let row = row.replace("is_deleted,", "is_deleted, status, metadata,");
+            bob.execute(AssertSqlSafe(row.replace("false,", &format!("false, 'scheduled', '{metadata}',")))).await.unwrap();
+        }
+        let request = |tenant: &str| {
+            seal(Draft::new("request").tenant(tenant).owner("alice").who("a").this("function.run").status("scheduled"))
+        };
+        let (mine, theirs) = (request("acme"), request("globex"));
+        ledger.append_one(&Scope::runtime("acme"), mine.clone()).await.unwrap();
+        ledger.append_one(&Scope::runtime("globex"), theirs.clone()).await.unwrap();
+        let (mut polls, mut unreadable, mut found) = (0, 0, Vec::new());
+        while found.len() < 2 {
+            let polled = ledger.take(&Poll::new(100).hold(std::time::Duration::from_secs(10))).await.unwrap();
+            assert!(polled.taken() > 0, "a poll must find something");
+            polls += 1;
+            unreadable += polled.unreadable.len();
+            let parkings: Vec<_> = polled.unreadable.into_iter().filter_map(Parking::of_damaged).collect();
+            ledger.park(&parkings).await.unwrap();
+            found.extend(polled.due.into_iter().map(|due| due.request.id));
+            assert!(polls > 1 || found == [theirs.id], "another tenant's request is in the first poll");
+        }
+        assert_eq!((unreadable, polls), (250, 3));
+        assert_eq!(found, [theirs.id, mine.id]);
+        let parked =
+            ledger.waiting("acme", Uuid::from_u128((0x0197_u128 << 112) | (7 << 76) | (8 << 60))).await.unwrap().unwrap();
+        assert_eq!((parked.due, parked.parked.unwrap().contains("metadata")), (None, true));
     });
 }
 

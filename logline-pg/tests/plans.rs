@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use logline_core::ledger::{
-    AppendOptions, Ledger as _, LedgerExt as _, Limit, Order, Query, Versions, WatchFrom, WorkQueue as _,
+    AppendOptions, Ledger as _, LedgerExt as _, Limit, Order, Poll, Query, Versions, WatchFrom, WorkQueue as _,
 };
 use logline_core::request::Charges;
 use logline_core::{Draft, KeyPair, Scope, SystemClock, SystemIds, VerifiedSpan};
@@ -157,8 +157,11 @@ async fn extravagant(database: &str, ended: &[Uuid]) -> Vec<String> {
     let chains = &Query::chains().limit(50).versions(Versions::All);
     looks_at!(found, database, 150, |ledger, _n| ledger.scan(acme, chains, None).await.unwrap());
 
-    looks_at!(found, database, 150, |ledger, _n| ledger.claimable(10, Some("acme")).await.unwrap());
-    looks_at!(found, database, 150, |ledger, _n| ledger.take(10, Some("acme"), Duration::from_millis(1)).await.unwrap());
+    looks_at!(found, database, 150, |ledger, _n| ledger.claimable(&Poll::new(10).after(String::from("acme"))).await.unwrap());
+    looks_at!(found, database, 150, |ledger, _n| ledger
+        .take(&Poll::new(10).after("acme".to_owned()).hold(Duration::from_millis(1)))
+        .await
+        .unwrap());
     looks_at!(found, database, 20, |ledger, n| {
         let span = note("acme", n);
         for _ in 0..2 {

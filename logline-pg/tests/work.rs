@@ -6,7 +6,7 @@ mod server;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use logline_core::ledger::{AppendOptions, Ledger as _, LedgerError, LedgerExt as _, Limit, Query, Work, WorkQueue as _};
+use logline_core::ledger::{AppendOptions, Ledger as _, LedgerError, LedgerExt as _, Limit, Poll, Query, Work, WorkQueue as _};
 use logline_core::request::Charges;
 use logline_core::{Draft, KeyPair, Scope, SystemClock, SystemIds, VerifiedSpan};
 use logline_pg::{PgLedger, Severity, doctor, migrate};
@@ -32,7 +32,7 @@ async fn filled(ledger: &PgLedger) -> Vec<Work> {
     let charges = Charges::new(ledger.now().await.unwrap().day(), ["runs"]);
     let batch = open.iter().cloned().chain([claimed.clone(), claim(&claimed, &charges)]).collect();
     ledger.append(&Scope::runtime("acme"), batch, &AppendOptions::default()).await.unwrap();
-    let work = ledger.claimable(10, None).await.unwrap();
+    let work = ledger.claimable(&Poll::new(10)).await.unwrap();
     assert_eq!(work, open.iter().map(|span| Work::of(span)).collect::<Vec<_>>());
     work
 }
@@ -53,7 +53,7 @@ fn a_database_of_version_1_is_migrated_and_its_open_work_found() {
             "DROP TABLE ledger.work, ledger.active, ledger.quota; DROP TRIGGER ur_work ON ledger.universal_registry;
              DROP FUNCTION IF EXISTS ledger.today, ledger.number_in, ledger.time_in, ledger.is_claim, ledger.ends_attempt, ledger.ready_at, ledger.charges,
                ledger.keep_work, ledger.claimable, ledger.hold_due, ledger.take, ledger.is_due, ledger.heartbeat, ledger.used, ledger.hold_counters, ledger.rebuild_work,
-               ledger.stray_work, ledger.active_as, ledger.keep_active, ledger.list_active CASCADE;
+               ledger.stray_work, ledger.next_tenant, ledger.park, ledger.waiting, ledger.active_as, ledger.keep_active, ledger.list_active CASCADE;
              DELETE FROM ledger.migrations WHERE version = 2",
         )
         .await;
@@ -62,7 +62,7 @@ fn a_database_of_version_1_is_migrated_and_its_open_work_found() {
         let migrated = migrate(&options("postgres", &database)).await.unwrap();
         assert_eq!((migrated.from, migrated.to), (1, 2));
         let ledger = PgLedger::connect(options("worker", &database)).await.unwrap();
-        assert_eq!(ledger.claimable(10, None).await.unwrap(), work);
+        assert_eq!(ledger.claimable(&Poll::new(10)).await.unwrap(), work);
         assert_eq!(ledger.used("acme", "runs").await.unwrap(), 1);
         assert_eq!(open_work_finding(&database).await.0, Severity::Ok);
     });
@@ -90,7 +90,7 @@ fn doctor_sees_what_somebody_did_to_the_queue_and_a_rebuild_repairs_it() {
             assert_eq!(severity == Severity::Failure, is_seen, "{vandalism}: {found}");
             let rebuilt = ledger.rebuild().await.unwrap();
             assert_eq!((rebuilt.open, rebuilt.counters), (3, 1), "{vandalism}");
-            assert_eq!(ledger.claimable(10, None).await.unwrap(), work, "{vandalism}");
+            assert_eq!(ledger.claimable(&Poll::new(10)).await.unwrap(), work, "{vandalism}");
             assert_eq!(ledger.used("acme", "runs").await.unwrap(), 1, "{vandalism}");
             assert_eq!(open_work_finding(&database).await.0, Severity::Ok);
         }
@@ -133,7 +133,7 @@ fn a_quota_holds_between_hosts_that_name_quotas_in_any_order() {
                 assert_eq!(hosts[1].used(tenant, key).await.unwrap(), 25);
             }
         }
-        assert_eq!(hosts[2].claimable(100, None).await.unwrap().len(), 45);
+        assert_eq!(hosts[2].claimable(&Poll::new(100)).await.unwrap().len(), 45);
     });
 }
 
@@ -152,7 +152,9 @@ fn nobody_reads_or_writes_the_queues_tables_past_its_functions() {
             "TRUNCATE ledger.work",
         ];
         let calls_for_hosts = [
-            "SELECT * FROM ledger.claimable('', 10)",
+            "SELECT * FROM ledger.claimable('', 10, NULL)",
+            "SELECT * FROM ledger.waiting('acme', gen_random_uuid())",
+            "SELECT ledger.park('acme', ARRAY[gen_random_uuid()], ARRAY[0], ARRAY[now()], ARRAY[''])",
             "SELECT ledger.used('acme', 'runs')",
             "SELECT * FROM ledger.hold_counters(ARRAY['acme'], ARRAY['runs'])",
         ];
@@ -175,9 +177,9 @@ fn nobody_reads_or_writes_the_queues_tables_past_its_functions() {
         refused("api", &calls_for_hosts).await;
         refused("api", &call_for_operators).await;
         refused("worker", &call_for_operators).await;
-        assert_eq!(ledger.claimable(10, None).await.unwrap(), work);
+        assert_eq!(ledger.claimable(&Poll::new(10)).await.unwrap(), work);
         let api = PgLedger::connect(options("api", &database)).await.unwrap();
-        let error = api.claimable(10, None).await.unwrap_err();
+        let error = api.claimable(&Poll::new(10)).await.unwrap_err();
         assert!(matches!(error, LedgerError::Refused { .. }), "{error}");
     });
 }
@@ -203,8 +205,8 @@ fn another_tenants_worker_learns_and_changes_nothing_of_my_counters_and_leases()
             .await
             .unwrap();
         assert!(!steal);
-        assert_eq!(ledger.claimable(10, None).await.unwrap().len(), 2);
+        assert_eq!(ledger.claimable(&Poll::new(10)).await.unwrap().len(), 2);
         assert!(ledger.heartbeat(&Work::of(running), Duration::ZERO).await.unwrap());
-        assert_eq!(ledger.claimable(10, None).await.unwrap().len(), 3);
+        assert_eq!(ledger.claimable(&Poll::new(10)).await.unwrap().len(), 3);
     });
 }

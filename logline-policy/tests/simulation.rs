@@ -26,8 +26,8 @@ use logline_core::contract::{HostCalls, Job, Report, RunReceipt, Sandbox};
 use logline_core::fsck::{Audit, Event, fsck};
 use logline_core::ledger::work::Rebuilt;
 use logline_core::ledger::{
-    ActiveKind, AppendOptions, AppendReceipt, Capability, Cursor, Ledger, LedgerError, LedgerExt as _, Page, Polled, Query,
-    Signal, Watch, WatchFrom, Work, WorkQueue,
+    ActiveKind, AppendOptions, AppendReceipt, Capability, Cursor, Ledger, LedgerError, LedgerExt as _, Page, Parking, Poll,
+    Polled, Query, Signal, Waiting, Watch, WatchFrom, Work, WorkQueue,
 };
 use logline_core::request::Request;
 use logline_core::roles::Role;
@@ -206,12 +206,20 @@ impl WorkQueue for Faulty {
         self.0.call(self.ledger().now()).await
     }
 
-    async fn claimable(&self, limit: usize, after: Option<&str>) -> Result<Vec<Work>, LedgerError> {
-        self.0.call(self.ledger().claimable(limit, after)).await
+    async fn claimable(&self, poll: &Poll) -> Result<Vec<Work>, LedgerError> {
+        self.0.call(self.ledger().claimable(poll)).await
     }
 
-    async fn take(&self, limit: usize, after: Option<&str>, hold: Duration) -> Result<Polled, LedgerError> {
-        self.0.call(self.ledger().take(limit, after, hold)).await
+    async fn take(&self, poll: &Poll) -> Result<Polled, LedgerError> {
+        self.0.call(self.ledger().take(poll)).await
+    }
+
+    async fn park(&self, parkings: &[Parking]) -> Result<(), LedgerError> {
+        self.0.call(self.ledger().park(parkings)).await
+    }
+
+    async fn waiting(&self, tenant: &str, id: Uuid) -> Result<Option<Waiting>, LedgerError> {
+        self.0.call(self.ledger().waiting(tenant, id)).await
     }
 
     async fn is_due(&self, work: &Work) -> Result<bool, LedgerError> {
@@ -599,9 +607,9 @@ async fn check(
     if found.len() != slots.len() || (!is_denied && !expected.is_subset(&found)) {
         return Err(format!("{} requests for {} slots, of {} expected", slots.len(), found.len(), expected.len()));
     }
-    let open = ledger.claimable(100, None).await.unwrap();
+    let open = ledger.claimable(&Poll::new(100)).await.unwrap();
     ledger.rebuild().await.unwrap();
-    if ledger.claimable(100, None).await.unwrap() != open {
+    if ledger.claimable(&Poll::new(100)).await.unwrap() != open {
         return Err("the queue differs from the rows".to_owned());
     }
     let trusted = setup::trust().resolve(ledger).await.unwrap();

@@ -20,10 +20,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_channel::oneshot;
-use logline_core::ledger::work::{MAX_CLAIMABLE, MAX_HOLD, Rebuilt};
+use logline_core::ledger::work::Rebuilt;
 use logline_core::ledger::{
-    ActiveKind, AppendOptions, AppendReceipt, Capability, Cursor, Ledger, LedgerError, MAX_ACTIVE, Order, Page, Polled,
-    Position, Query, Signal, Watch, WatchFrom, Work, WorkQueue, quota, tail,
+    ActiveKind, AppendOptions, AppendReceipt, Capability, Cursor, Ledger, LedgerError, MAX_ACTIVE, Order, Page, Parking, Poll,
+    Polled, Position, Query, Signal, Waiting, Watch, WatchFrom, Work, WorkQueue, quota, tail,
 };
 use logline_core::request::MAX_LEASE;
 use logline_core::{Scope, SignedSpan, Timestamp, VerifiedSpan};
@@ -78,7 +78,7 @@ impl SqliteLedger {
     /// Opens a ledger with these options.
     ///
     /// # Errors
-    /// [`LedgerError::SchemaVersion`] if the file's schema is newer than this library, or older and opened read-only;
+    /// [`LedgerError::SchemaVersion`] if the file's schema is of another version of this library;
     /// [`LedgerError::NotALedger`] if the file is not a ledger; [`LedgerError::Corrupt`] if it is damaged;
     /// [`LedgerError::ReadOnly`] if it cannot be written; [`LedgerError::Unavailable`] if it cannot be opened now.
     pub fn open_with(options: SqliteOptions) -> Result<Self, LedgerError> {
@@ -249,23 +249,34 @@ impl WorkQueue for SqliteLedger {
         Ok(work::now())
     }
 
-    async fn claimable(&self, limit: usize, after: Option<&str>) -> Result<Vec<Work>, LedgerError> {
-        let (limit, after) = (limit.min(MAX_CLAIMABLE), after.unwrap_or_default().to_owned());
-        self.shared.readers.read(move |connection| work::claimable(connection, limit, &after)).await
+    async fn claimable(&self, poll: &Poll) -> Result<Vec<Work>, LedgerError> {
+        let poll = poll.clone();
+        self.shared.readers.read(move |connection| work::claimable(connection, &poll)).await
     }
 
-    async fn take(&self, limit: usize, after: Option<&str>, hold: Duration) -> Result<Polled, LedgerError> {
-        let (limit, after) = (limit.min(MAX_CLAIMABLE), after.unwrap_or_default().to_owned());
-        if !hold.is_zero() {
+    async fn take(&self, poll: &Poll) -> Result<Polled, LedgerError> {
+        let (poll, holds) = (poll.clone(), !poll.hold.is_zero());
+        if holds {
             // Most polls find nothing. A reader answers them, so they do not wait for the writer.
-            let (limit, after) = (1, after.clone());
-            let found = self.shared.readers.read(move |connection| work::claimable(connection, limit, &after)).await?;
+            let mut one = poll.clone();
+            one.limit = 1;
+            let found = self.shared.readers.read(move |connection| work::claimable(connection, &one)).await?;
             if found.is_empty() {
-                return Ok(Polled { now: work::now(), due: Vec::new() });
+                return Ok(Polled { now: work::now(), due: Vec::new(), unreadable: Vec::new() });
             }
         }
-        let take = move |connection: &Connection| work::take(connection, limit, &after, hold.min(MAX_HOLD));
-        if hold.is_zero() { self.shared.readers.read(take).await } else { self.write(move |connection| take(connection)).await }
+        let take = move |connection: &Connection| work::take(connection, &poll);
+        if holds { self.write(move |connection| take(connection)).await } else { self.shared.readers.read(take).await }
+    }
+
+    async fn park(&self, parkings: &[Parking]) -> Result<(), LedgerError> {
+        let parkings = parkings.to_vec();
+        self.write(move |connection| work::park(connection, &parkings)).await
+    }
+
+    async fn waiting(&self, tenant: &str, id: Uuid) -> Result<Option<Waiting>, LedgerError> {
+        let (tenant, id) = (tenant.to_owned(), id.to_string());
+        self.shared.readers.read(move |connection| work::waiting(connection, &tenant, &id)).await
     }
 
     async fn is_due(&self, work: &Work) -> Result<bool, LedgerError> {

@@ -11,7 +11,7 @@ use crate::options::{SqliteOptions, Synchronous};
 use crate::work;
 
 /// The schema version that this library writes, stored in `user_version`.
-pub(crate) const VERSION: i64 = 3;
+pub(crate) const VERSION: i64 = 1;
 
 /// The `application_id` of a ledger file: `LOGL` in ASCII.
 const APPLICATION_ID: i64 = 0x4c4f_474c;
@@ -61,7 +61,7 @@ CREATE TRIGGER ur_no_delete BEFORE DELETE ON universal_registry
 BEGIN SELECT RAISE(ABORT, 'append-only: append a version with is_deleted instead of a delete'); END;
 ";
 
-/// Opens the writing connection. Creates the schema in an empty file, and migrates an older one.
+/// Opens the writing connection. Creates the schema in an empty file.
 pub(crate) fn open_writer(options: &SqliteOptions) -> Result<Connection, LedgerError> {
     writer(options).map_err(|error| named(error, options))
 }
@@ -87,7 +87,7 @@ fn writer(options: &SqliteOptions) -> Result<Connection, LedgerError> {
             reason: format!("{} cannot be written: check its permissions, or open it read-only", options.path.display()),
         });
     }
-    migrate(&mut connection, options)?;
+    create(&mut connection, options)?;
     // The journal mode is stored in the file. The settings below belong to the connection.
     connection.pragma_update(None, "journal_mode", "wal").map_err(from_sqlite)?;
     let synchronous = match options.synchronous {
@@ -125,26 +125,15 @@ fn open(options: &SqliteOptions, flags: OpenFlags) -> Result<Connection, LedgerE
     Ok(connection)
 }
 
-fn migrate(connection: &mut Connection, options: &SqliteOptions) -> Result<(), LedgerError> {
+fn create(connection: &mut Connection, options: &SqliteOptions) -> Result<(), LedgerError> {
     // Two processes may create the same file. The one that gets the lock second finds the schema.
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(from_sqlite)?;
     let tables: i64 = transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(from_sqlite)?;
     if tables == 0 {
-        for ddl in [DDL, work::DDL, work::ACTIVE_DDL] {
+        for ddl in [DDL, work::DDL] {
             transaction.execute_batch(ddl).map_err(from_sqlite)?;
         }
         transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(from_sqlite)?;
-        transaction.pragma_update(None, "user_version", VERSION).map_err(from_sqlite)?;
-        return transaction.commit().map_err(from_sqlite);
-    }
-    let found = pragma(&transaction, "user_version")?;
-    if pragma(&transaction, "application_id")? == APPLICATION_ID && (1..VERSION).contains(&found) {
-        // Version 1 had no tables for open work, counters and active spans. Version 2 had none for active spans.
-        let missing: &[&str] = if found == 1 { &[work::DDL, work::ACTIVE_DDL] } else { &[work::ACTIVE_DDL] };
-        for ddl in missing {
-            transaction.execute_batch(ddl).map_err(from_sqlite)?;
-        }
-        work::rebuild(&transaction)?;
         transaction.pragma_update(None, "user_version", VERSION).map_err(from_sqlite)?;
         return transaction.commit().map_err(from_sqlite);
     }
@@ -167,7 +156,7 @@ fn check_version(connection: &Connection, options: &SqliteOptions) -> Result<(),
         found => Err(LedgerError::SchemaVersion {
             found,
             supported: VERSION,
-            advice: if found > VERSION { "upgrade this library" } else { "open it once for writing: that migrates it" },
+            advice: "upgrade this library, or open it with the version that made it",
         }),
     }
 }

@@ -1,11 +1,14 @@
 //! Open work, active spans, and quota counters. These tables follow from the rows, and change in the transaction that adds a
 //! row.
 
+use std::ops::Bound;
 use std::time::Duration;
 
 use logline_core::ledger::quota::Uses;
-use logline_core::ledger::work::{PollBudget, Rebuilt, in_turns};
-use logline_core::ledger::{ActiveKind, Activity, Due, LedgerError, Limit, Order, Polled, Work};
+use logline_core::ledger::work::{MAX_CLAIMABLE, MAX_HOLD, PollBudget, Rebuilt, in_turns};
+use logline_core::ledger::{
+    ActiveKind, Activity, Due, LedgerError, Limit, Order, Parking, Poll, Polled, Tenants, Waiting, Work,
+};
 use logline_core::request::{MAX_PRIORITY, QueueEntry};
 use logline_core::{Clock as _, SignedSpan, SystemClock, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, TransactionBehavior, params};
@@ -13,20 +16,8 @@ use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, Transaction
 use crate::error::from_sqlite;
 use crate::row::{self, COLUMNS};
 
-/// The table of active spans: schedules and policies, which hosts attend to without a request.
-pub(crate) const ACTIVE_DDL: &str = "
-CREATE TABLE active (
-  kind TEXT NOT NULL,
-  tenant_id TEXT NOT NULL,
-  id TEXT NOT NULL,
-  seq INTEGER NOT NULL,
-  owner_id TEXT NOT NULL,
-  curr_hash TEXT NOT NULL,
-  PRIMARY KEY (kind, tenant_id, id)
-) STRICT, WITHOUT ROWID;
-";
-
-/// The tables of open work and of quota counters. `ready_at` is in microseconds since 1970-01-01 UTC.
+/// The tables of open work, of active spans (schedules and policies, which hosts attend to without a request), and of quota
+/// counters. `ready_at` is in microseconds since 1970-01-01 UTC, and [`NEVER`] for a request that is parked without an end.
 pub(crate) const DDL: &str = "
 CREATE TABLE work (
   tenant_id TEXT NOT NULL,
@@ -37,9 +28,19 @@ CREATE TABLE work (
   priority INTEGER NOT NULL,
   ready_at INTEGER NOT NULL,
   leased INTEGER NOT NULL,
+  parked TEXT,
   PRIMARY KEY (tenant_id, id)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX work_ready ON work (tenant_id, priority, ready_at, id);
+CREATE TABLE active (
+  kind TEXT NOT NULL,
+  tenant_id TEXT NOT NULL,
+  id TEXT NOT NULL,
+  seq INTEGER NOT NULL,
+  owner_id TEXT NOT NULL,
+  curr_hash TEXT NOT NULL,
+  PRIMARY KEY (kind, tenant_id, id)
+) STRICT, WITHOUT ROWID;
 CREATE TABLE quota (
   tenant_id TEXT NOT NULL,
   key TEXT NOT NULL,
@@ -133,19 +134,19 @@ pub(crate) fn used(connection: &Connection, day: &str, tenant: &str, key: &str) 
     Ok(used.map_or(0, |used| used.try_into().unwrap_or(0)))
 }
 
-/// Polls the queue and reads the rows. What it returns is not due for others until `hold` has passed.
-pub(crate) fn take(connection: &Connection, limit: usize, after: &str, hold: Duration) -> Result<Polled, LedgerError> {
-    let behaviour = if hold.is_zero() { TransactionBehavior::Deferred } else { TransactionBehavior::Immediate };
+/// Polls the queue and reads the rows. What it returns is not due for others until the hold has passed.
+pub(crate) fn take(connection: &Connection, poll: &Poll) -> Result<Polled, LedgerError> {
+    let behaviour = if poll.hold.is_zero() { TransactionBehavior::Deferred } else { TransactionBehavior::Immediate };
     let transaction = Transaction::new_unchecked(connection, behaviour).map_err(from_sqlite)?;
-    let polled = poll(&transaction, limit, after, hold)?;
+    let polled = polled(&transaction, poll)?;
     transaction.commit().map_err(from_sqlite)?;
     Ok(polled)
 }
 
-fn poll(connection: &Connection, limit: usize, after: &str, hold: Duration) -> Result<Polled, LedgerError> {
-    let found = within(connection, limit, after)?;
-    if !hold.is_zero() {
-        let until = now().saturating_add(hold).unix_micros();
+fn polled(connection: &Connection, poll: &Poll) -> Result<Polled, LedgerError> {
+    let found = within(connection, poll)?;
+    if !poll.hold.is_zero() {
+        let until = now().saturating_add(poll.hold.min(MAX_HOLD)).unix_micros();
         let sql = "UPDATE work SET ready_at = ?1 WHERE tenant_id = ?2 AND id = ?3";
         let mut update = connection.prepare_cached(sql).map_err(from_sqlite)?;
         for work in &found {
@@ -157,14 +158,20 @@ fn poll(connection: &Connection, limit: usize, after: &str, hold: Duration) -> R
     let function =
         "SELECT curr_hash, is_deleted FROM universal_registry WHERE tenant_id = ?1 AND id = ?2 ORDER BY seq DESC LIMIT 1";
     let mut function = connection.prepare_cached(function).map_err(from_sqlite)?;
-    let (mut due, mut room) = (Vec::with_capacity(found.len()), PollBudget::default());
+    let (mut due, mut unreadable, mut room) = (Vec::with_capacity(found.len()), Vec::new(), PollBudget::default());
     for work in found {
         let mut rows = exact.query(params![work.tenant_id, work.id.to_string(), work.seq]).map_err(from_sqlite)?;
         let Some(row) = rows.next().map_err(from_sqlite)? else { continue };
         if !room.takes(row::weight_of(row)) {
             continue;
         }
-        let Ok(request) = row::decode(row, Order::Append)?.0.span else { continue };
+        let request = match row::decode(row, Order::Append)?.0.span {
+            Ok(request) => request,
+            Err(damaged) => {
+                unreadable.push(damaged);
+                continue;
+            }
+        };
         let of = |id: uuid::Uuid| {
             let read = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, bool>(1)?));
             function.query_row(params![work.tenant_id, id.to_string()], read).optional().map_err(from_sqlite)
@@ -173,7 +180,7 @@ fn poll(connection: &Connection, limit: usize, after: &str, hold: Duration) -> R
         let function = function.filter(|(_, is_deleted)| !is_deleted).and_then(|(hash, _)| hash.parse().ok());
         due.push(Due { request, function });
     }
-    Ok(Polled { now: now(), due })
+    Ok(Polled { now: now(), due, unreadable })
 }
 
 pub(crate) fn is_due(connection: &Connection, work: &Work) -> Result<bool, LedgerError> {
@@ -184,17 +191,20 @@ pub(crate) fn is_due(connection: &Connection, work: &Work) -> Result<bool, Ledge
 }
 
 /// Polls the queue. The cost grows with the number of tenants that have open work, not with the work of each.
-pub(crate) fn claimable(connection: &Connection, limit: usize, after: &str) -> Result<Vec<Work>, LedgerError> {
+pub(crate) fn claimable(connection: &Connection, poll: &Poll) -> Result<Vec<Work>, LedgerError> {
     let snapshot = connection.unchecked_transaction().map_err(from_sqlite)?;
-    within(&snapshot, limit, after)
+    within(&snapshot, poll)
 }
 
 /// The same as [`claimable`], within a transaction.
-fn within(snapshot: &Connection, limit: usize, after: &str) -> Result<Vec<Work>, LedgerError> {
-    let now = now().unix_micros();
+fn within(snapshot: &Connection, poll: &Poll) -> Result<Vec<Work>, LedgerError> {
+    let (now, limit, after) = (now().unix_micros(), poll.limit.min(MAX_CLAIMABLE), poll.after.as_deref().unwrap_or_default());
     let next = "SELECT min(tenant_id) FROM work WHERE tenant_id > ?1";
     let mut next = snapshot.prepare_cached(next).map_err(from_sqlite)?;
-    let mut next = |after: &str| next.query_row([after], |row| row.get::<_, Option<String>>(0)).map_err(from_sqlite);
+    let mut next = |after: &str| match &poll.tenants {
+        Tenants::Only(tenants) => Ok(tenants.range::<str, _>((Bound::Excluded(after), Bound::Unbounded)).next().cloned()),
+        _ => next.query_row([after], |row| row.get::<_, Option<String>>(0)).map_err(from_sqlite),
+    };
     let due = "SELECT tenant_id, owner_id, id, seq, curr_hash FROM work
         WHERE tenant_id = ?1 AND priority = ?2 AND ready_at <= ?3 ORDER BY ready_at, id LIMIT ?4";
     let mut due = snapshot.prepare_cached(due).map_err(from_sqlite)?;
@@ -245,10 +255,39 @@ fn decode(row: &Row<'_>) -> rusqlite::Result<Work> {
 }
 
 pub(crate) fn heartbeat(connection: &Connection, held: &Work, lease: Duration) -> Result<bool, LedgerError> {
-    let sql = "UPDATE work SET ready_at = ?1 WHERE tenant_id = ?2 AND id = ?3 AND seq = ?4 AND curr_hash = ?5 AND leased";
+    let sql = "UPDATE work SET ready_at = ?1, parked = NULL
+        WHERE tenant_id = ?2 AND id = ?3 AND seq = ?4 AND curr_hash = ?5 AND leased";
     let until = now().saturating_add(lease).unix_micros();
     let row = params![until, held.tenant_id, held.id.to_string(), held.seq, held.curr_hash.to_string()];
     connection.execute(sql, row).map(|rows| rows > 0).map_err(from_sqlite)
+}
+
+/// `ready_at` of a request that is parked without an end. It is after every time that the ledger can hold.
+const NEVER: i64 = i64::MAX;
+
+pub(crate) fn park(connection: &Connection, parkings: &[Parking]) -> Result<(), LedgerError> {
+    let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate).map_err(from_sqlite)?;
+    {
+        let sql = "UPDATE work SET ready_at = ?1, parked = ?2 WHERE tenant_id = ?3 AND id = ?4 AND seq = ?5";
+        let mut update = transaction.prepare_cached(sql).map_err(from_sqlite)?;
+        for parking in parkings {
+            let until = parking.until.map_or(NEVER, Timestamp::unix_micros);
+            let row = params![until, parking.short_reason(), parking.tenant_id, parking.id.to_string(), parking.seq];
+            update.execute(row).map_err(from_sqlite)?;
+        }
+    }
+    transaction.commit().map_err(from_sqlite)
+}
+
+pub(crate) fn waiting(connection: &Connection, tenant: &str, id: &str) -> Result<Option<Waiting>, LedgerError> {
+    let sql =
+        "SELECT tenant_id, owner_id, id, seq, curr_hash, ready_at, leased, parked FROM work WHERE tenant_id = ?1 AND id = ?2";
+    let mut select = connection.prepare_cached(sql).map_err(from_sqlite)?;
+    let read = |row: &Row<'_>| {
+        let due = Timestamp::from_unix_micros(row.get(5)?).ok();
+        Ok(Waiting::new(decode(row)?, due, row.get(6)?, row.get(7)?))
+    };
+    select.query_row([tenant, id], read).optional().map_err(from_sqlite)
 }
 
 /// Rebuilds the tables within the transaction of `connection`. A row that cannot be read as a span is skipped; `logline fsck`

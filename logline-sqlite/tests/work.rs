@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
 
 use futures_util::future::join_all;
-use logline_core::ledger::{ActiveKind, AppendOptions, Ledger as _, LedgerError, LedgerExt as _, Limit, Work, WorkQueue as _};
+use logline_core::ledger::{AppendOptions, Ledger as _, LedgerError, Limit, Poll, Work, WorkQueue as _};
 use logline_core::request::Charges;
 use logline_core::{Draft, KeyPair, Scope, SystemClock, SystemIds, VerifiedSpan};
 use logline_sqlite::SqliteLedger;
@@ -27,37 +27,9 @@ async fn filled(ledger: &SqliteLedger) -> Vec<Work> {
     let charges = Charges::new(ledger.now().await.unwrap().day(), ["runs"]);
     let batch = open.iter().cloned().chain([claimed.clone(), claim(&claimed, &charges)]).collect();
     ledger.append(&Scope::runtime("acme"), batch, &AppendOptions::default()).await.unwrap();
-    let work = ledger.claimable(10, None).await.unwrap();
+    let work = ledger.claimable(&Poll::new(10)).await.unwrap();
     assert_eq!(work, open.iter().map(|span| Work::of(span)).collect::<Vec<_>>());
     work
-}
-
-#[tokio::test]
-async fn a_file_of_an_older_version_is_migrated_and_its_open_work_found() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("ledger.db");
-    let ledger = SqliteLedger::open(&path).unwrap();
-    let work = filled(&ledger).await;
-    let policy = Draft::new("policy").tenant("acme").owner("alice").who("alice").this("policy.p").status("active");
-    let policy = policy.stamp(&SystemClock, &SystemIds).seal_local(&KeyPair::from_seed(&[7; 32])).unwrap();
-    ledger.append_one(&Scope::runtime("acme"), policy.clone()).await.unwrap();
-    drop(ledger);
-    for older in [
-        "DROP TABLE work; DROP TABLE quota; DROP TABLE active; PRAGMA user_version = 1",
-        "DROP TABLE active; PRAGMA user_version = 2",
-    ] {
-        let by_hand = Connection::open(&path).unwrap();
-        by_hand.execute_batch(older).unwrap();
-        drop(by_hand);
-        let error = SqliteLedger::open_with(logline_sqlite::SqliteOptions::new(&path).read_only()).map(drop).unwrap_err();
-        assert!(error.to_string().contains("open it once for writing"), "{error}");
-
-        let ledger = SqliteLedger::open(&path).unwrap();
-        assert_eq!(ledger.claimable(10, None).await.unwrap(), work);
-        assert_eq!(ledger.used("acme", "runs").await.unwrap(), 1);
-        assert_eq!(ledger.active(ActiveKind::Policy, None, 10).await.unwrap(), [Work::of(&policy)]);
-        assert_eq!(ledger.collect(&Scope::Operator, &logline_core::ledger::Query::timeline(), 10).await.unwrap().len(), 5);
-    }
 }
 
 #[tokio::test]
@@ -71,16 +43,16 @@ async fn a_rebuild_repairs_what_somebody_did_to_the_tables() {
         "UPDATE work SET seq = 7, ready_at = 9223372036854775807",
         "UPDATE quota SET used = 1000000",
         "DELETE FROM quota",
-        "INSERT INTO work SELECT 'globex', id, seq, owner_id, curr_hash, 9, 0, 0 FROM work",
+        "INSERT INTO work SELECT 'globex', id, seq, owner_id, curr_hash, 9, 0, 0, NULL FROM work",
     ] {
         Connection::open(&path).unwrap().execute_batch(vandalism).unwrap();
         let rebuilt = ledger.rebuild().await.unwrap();
         assert_eq!((rebuilt.open, rebuilt.counters), (3, 1), "{vandalism}");
-        assert_eq!(ledger.claimable(10, None).await.unwrap(), work, "{vandalism}");
+        assert_eq!(ledger.claimable(&Poll::new(10)).await.unwrap(), work, "{vandalism}");
         assert_eq!(ledger.used("acme", "runs").await.unwrap(), 1, "{vandalism}");
     }
     Connection::open(&path).unwrap().execute_batch("UPDATE work SET curr_hash = 'not a hash'").unwrap();
-    let error = ledger.claimable(10, None).await.unwrap_err();
+    let error = ledger.claimable(&Poll::new(10)).await.unwrap_err();
     assert!(!matches!(error, LedgerError::Closed), "{error}");
 }
 

@@ -10,11 +10,14 @@ use super::{Expect as _, OTHER, TENANT, USER, append, append_all, at, fail, hold
 use crate::keys::Verifier;
 use crate::ledger::scope::Scope;
 use crate::ledger::work::MAX_CLAIMABLE;
-use crate::ledger::{ActiveKind, AppendOptions, LedgerError, Limit, Outcome, Retry, Work, WorkQueue};
+use crate::ledger::{
+    ActiveKind, AppendOptions, LedgerError, Limit, Outcome, Parking, Poll, Retry, Tenants, Waiting, Work, WorkQueue,
+};
 use crate::request::Charges;
 use crate::span::draft::Draft;
 use crate::span::rules::MAX_INTEGER;
 use crate::span::seal::VerifiedSpan;
+use crate::value::timestamp::Timestamp;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -40,8 +43,10 @@ async fn open<Q: WorkQueue>(queue: &Q, draft: Draft) -> VerifiedSpan {
 }
 
 async fn claimable<Q: WorkQueue>(queue: &Q, limit: usize, after: Option<&str>) -> Vec<Work> {
-    let found = queue.claimable(limit, after).await.or_fail("claimable");
-    let polled = queue.take(limit, after, Duration::ZERO).await.or_fail("take");
+    let poll = Poll::new(limit).after(after.map(str::to_owned));
+    let found = queue.claimable(&poll).await.or_fail("claimable");
+    let polled = queue.take(&poll).await.or_fail("take");
+    hold(polled.unreadable.is_empty(), "every row can be read");
     let due: Vec<_> = polled.due.iter().map(|due| Work::of(&due.request)).collect();
     same(&due, &found, "take and claimable must find the same requests");
     for due in polled.due {
@@ -96,9 +101,7 @@ pub async fn a_poll_tells_the_last_version_of_the_function<Q: WorkQueue>(queue: 
     // The same id in another tenant is another function.
     append(queue, seal(function(OTHER))).await;
     let waiting = open(queue, request(TENANT, 1).parent(id(7))).await;
-    let told = async || {
-        queue.take(10, None, Duration::ZERO).await.or_fail("take").due.into_iter().next().or_fail("the request").function
-    };
+    let told = async || queue.take(&Poll::new(10)).await.or_fail("take").due.into_iter().next().or_fail("the request").function;
     same(&told().await, &None, "the hash of a function that does not exist");
     let first = seal(function(TENANT));
     let second = seal(next(&first));
@@ -119,7 +122,7 @@ pub async fn what_is_taken_is_held_for_a_while<Q: WorkQueue>(queue: &Q) {
         spans.insert(open(queue, request(if n < 4 { TENANT } else { OTHER }, n)).await.id);
     }
     let take = async |limit| {
-        let polled = queue.take(limit, None, HOUR).await.or_fail("take");
+        let polled = queue.take(&Poll::new(limit).hold(HOUR)).await.or_fail("take");
         polled.due.into_iter().map(|due| due.request).collect::<Vec<_>>()
     };
     // Three workers poll one after the other. No two of them get the same request, and tenants take turns.
@@ -141,6 +144,127 @@ pub async fn what_is_taken_is_held_for_a_while<Q: WorkQueue>(queue: &Q) {
     hold(claimable(queue, 10, None).await.len() >= 5, "requests must not be held after a rebuild");
 }
 
+/// A due time means the same on every backend: what the library's parser reads, or at once if it reads nothing.
+pub async fn a_due_time_is_what_the_library_reads<Q: WorkQueue>(queue: &Q) {
+    let days = ["2031-01-02", "2028-02-29", "2031-02-29", "0001-01-01", "9999-12-31", "0000-12-31", "2031-13-01", "2031-00-10"];
+    let times =
+        ["00:00:00", "23:59:59", "23:59:60", "24:00:00", "12:60:00", "00:00:00.0000009", "00:00:00.9999999", "00:00:00."];
+    let offsets = ["Z", "z", "+00:00", "-00:00", "+15:59", "+16:00", "-23:59", "+23:59", "+24:00", "+05:60", "+0530", " Z", ""];
+    let dates = days.iter().flat_map(|day| offsets.iter().map(move |offset| format!("{day}T12:30:00{offset}")));
+    let clocks = times.iter().flat_map(|time| ["Z", "-23:59", "+16:00"].map(|offset| format!("2031-01-02T{time}{offset}")));
+    let others = [
+        "2031-01-02 12:00:00Z",
+        "2031-01-02t12:00:00Z",
+        "2031-01-02_12:00:00Z",
+        "2031-01-02",
+        "20310102T120000Z",
+        "infinity",
+        "now",
+        "",
+        "2031-01-02T12:00:00Z ",
+        "+2031-01-02T12:00:00Z",
+        "12031-01-02T12:00:00Z",
+        "2031-01-02T12:00:00.123456789012345678901234567890Z",
+        "2031-01-02T12:00:00,5Z",
+        "2031-01-02T12:00:00\u{2212}01:00",
+        "\u{0662}031-01-02T12:00:00Z",
+        "2031-01-02T12:00:00+1:00",
+    ];
+    let texts: Vec<_> = dates.chain(clocks).chain(others.map(str::to_owned)).collect();
+    let requests: Vec<_> = (0..).zip(&texts).map(|(n, text)| seal(request(TENANT, n).meta("due_at", text.as_str()))).collect();
+    append_all(queue, requests.clone()).await.or_fail("requests with due times");
+    for (span, text) in requests.iter().zip(&texts) {
+        let known = queue.waiting(TENANT, span.id).await.or_fail("waiting").or_fail("an open request");
+        match text.parse::<Timestamp>() {
+            Ok(time) => same(&known.due, &Some(time), &format!("when a request with due_at `{text}` is due")),
+            Err(_) => {
+                let now = queue.now().await.or_fail("now");
+                hold(known.due.is_some_and(|due| due <= now), &format!("a request with due_at `{text}` is due at once"));
+            }
+        }
+    }
+}
+
+/// A poll sees only the tenants that it names, however many requests the others have.
+pub async fn a_poll_sees_only_its_tenants<Q: WorkQueue>(queue: &Q) {
+    for n in 0..30 {
+        open(queue, request(&format!("other{n:02}"), n)).await;
+    }
+    let mine = open(queue, request(TENANT, 30)).await;
+    let theirs = open(queue, request(OTHER, 31)).await;
+    let only = |tenants: &[&str]| Tenants::Only(tenants.iter().map(|tenant| (*tenant).to_owned()).collect());
+    let of = async |tenants: &[&str], after: Option<&str>| {
+        let poll = Poll::new(10).tenants(only(tenants)).after(after.map(str::to_owned));
+        let found = queue.claimable(&poll).await.or_fail("claimable");
+        let taken = queue.take(&poll).await.or_fail("take").due;
+        same(&taken.iter().map(|due| Work::of(&due.request)).collect::<Vec<_>>(), &found, "take and claimable");
+        found
+    };
+    same(&of(&[TENANT], None).await, &vec![Work::of(&mine)], "requests of one tenant");
+    same(&of(&[TENANT], Some(TENANT)).await, &vec![Work::of(&mine)], "a tenant that was served last is served again");
+    let mut both = vec![Work::of(&mine), Work::of(&theirs)];
+    both.sort_by(|a, b| a.tenant_id.cmp(&b.tenant_id));
+    same(&of(&[OTHER, TENANT, "nobody"], None).await, &both, "requests of two tenants");
+    both.reverse();
+    let first = both.last().or_fail("two requests").tenant_id.clone();
+    same(&of(&[OTHER, TENANT], Some(&first)).await, &both, "the tenant that was served last comes last");
+    same(&of(&[], None).await, &Vec::new(), "a poll of no tenant");
+}
+
+/// A parked request is not offered, whether it waits for its time or its lease has ended. A new version, or a rebuild, ends the
+/// parking.
+pub async fn a_parked_request_is_not_offered<Q: WorkQueue>(queue: &Q) {
+    let waiting = open(queue, request(TENANT, 1)).await;
+    let other = open(queue, request(TENANT, 2)).await;
+    let now = queue.now().await.or_fail("now");
+    let park = async |span: &VerifiedSpan, until| {
+        queue.park(&[Parking::of(span, until, format!("no reason {}", "é".repeat(400)))]).await.or_fail("park");
+    };
+    let ids = async || claimable(queue, 10, None).await.iter().map(|work| work.id).collect::<Vec<_>>();
+    park(&waiting, None).await;
+    same(&ids().await, &vec![other.id], "requests that are not parked");
+    let known = queue.waiting(TENANT, waiting.id).await.or_fail("waiting").or_fail("an open request");
+    same(
+        &(known.work, known.due, known.is_leased),
+        &(Work::of(&waiting), None, false),
+        "a request that is parked without an end",
+    );
+    let reason = known.parked.or_fail("a reason");
+    hold(reason.starts_with("no reason é") && reason.len() <= Parking::MAX_REASON, "the reason is cut at a character");
+    park(&waiting, Some(now.saturating_add(HOUR))).await;
+    same(&ids().await, &vec![other.id], "requests that are not parked for an hour");
+    hold(
+        queue.waiting(TENANT, waiting.id).await.or_fail("waiting").is_some_and(|known| known.due > Some(now)),
+        "the end of the hour",
+    );
+    // The time has come.
+    park(&waiting, Some(now)).await;
+    same(&ids().await.len(), &2, "requests after the parking");
+    park(&waiting, None).await;
+    let claimed = open(queue, claim(&waiting, Duration::ZERO)).await;
+    same(&claimable(queue, 10, None).await.contains(&Work::of(&claimed)), &true, "a new version ends the parking");
+    // An older version, or another tenant, parks nothing.
+    park(&waiting, None).await;
+    park(&seal(next(&claimed).tenant(OTHER)), None).await;
+    same(&ids().await.len(), &2, "requests after parkings that name other versions");
+    park(&claimed, None).await;
+    same(&ids().await, &vec![other.id], "a claim whose lease has ended is parked");
+    // The worker is alive after all.
+    hold(queue.heartbeat(&Work::of(&claimed), Duration::ZERO).await.or_fail("heartbeat"), "the heartbeat of a parked claim");
+    same(&ids().await.len(), &2, "a heartbeat ends the parking");
+    park(&claimed, None).await;
+    park(&other, Some(now.saturating_add(HOUR))).await;
+    queue.rebuild().await.or_fail("rebuild");
+    same(&ids().await.len(), &2, "a rebuild forgets parking");
+    let ended = open(queue, next(&claimed).status("complete")).await;
+    same(&queue.waiting(TENANT, ended.id).await.or_fail("waiting"), &None, "a request that has ended");
+    same(
+        &queue.waiting(OTHER, other.id).await.or_fail("waiting").map(|known: Waiting| known.work),
+        &None,
+        "another tenant's id",
+    );
+}
+
 /// A poll returns large requests up to some megabytes only, but every small request.
 pub async fn a_poll_reads_a_few_large_requests_and_every_small_one<Q: WorkQueue>(queue: &Q) {
     // Large by weight: each request has 8000 small objects.
@@ -151,7 +275,7 @@ pub async fn a_poll_reads_a_few_large_requests_and_every_small_one<Q: WorkQueue>
     for n in 72..80 {
         open(queue, request(OTHER, n)).await;
     }
-    let polled = queue.take(MAX_CLAIMABLE, None, Duration::ZERO).await.or_fail("take");
+    let polled = queue.take(&Poll::new(MAX_CLAIMABLE)).await.or_fail("take");
     let of = |tenant: &str| polled.due.iter().filter(|due| due.request.tenant_id == tenant).count();
     same(&of(OTHER), &8, "small requests in the poll");
     hold((20..70).contains(&of(TENANT)), "the poll must have some large requests, but not all");
@@ -159,7 +283,7 @@ pub async fn a_poll_reads_a_few_large_requests_and_every_small_one<Q: WorkQueue>
 }
 
 async fn claimable_without_rows<Q: WorkQueue>(queue: &Q) -> usize {
-    queue.claimable(MAX_CLAIMABLE, None).await.or_fail("claimable").len()
+    queue.claimable(&Poll::new(MAX_CLAIMABLE)).await.or_fail("claimable").len()
 }
 
 /// A new request wakes a worker that waits for the signal, whenever the request is appended.
@@ -170,7 +294,7 @@ pub async fn an_arrival_wakes_whoever_waits<Q: WorkQueue>(queue: &Q) {
         let found = async {
             let mut seen = seen;
             // The signal may also change without a new request.
-            while queue.take(10, None, Duration::ZERO).await.or_fail("take").due.len() <= n as usize {
+            while queue.take(&Poll::new(10)).await.or_fail("take").due.len() <= n as usize {
                 arrivals.changed(seen).await;
                 seen = arrivals.seen();
             }

@@ -13,7 +13,9 @@ use crate::host::stage0::Booted;
 use crate::host::{Host, HostError, Kinds};
 use crate::keys::Verifier;
 use crate::ledger::scope::Scope;
-use crate::ledger::{AppendOptions, Due, Ledger as _, LedgerError, LedgerExt as _, Limit, Retry, Work, WorkQueue as _};
+use crate::ledger::{
+    AppendOptions, Due, Ledger as _, LedgerError, LedgerExt as _, Limit, Parking, Retry, Work, WorkQueue as _,
+};
 use crate::request::lifecycle::{self, Claiming, Open, Origin};
 use crate::request::state::{ClaimTerms, State};
 use crate::request::{Charges, NotRunnable, Phase};
@@ -81,7 +83,8 @@ impl Checked {
 
 impl Host {
     /// Claims a due request: appends its `running` version. `now` is the ledger's time. A request that can never run, or has no
-    /// attempt left, is closed instead. If its tenant has used up a quota, it is put off to the next day.
+    /// attempt left, is closed instead. If its tenant has used up a quota, it is parked until the
+    /// next day.
     ///
     /// # Errors
     /// Why it was closed or put off; a conflict if another worker was faster.
@@ -326,7 +329,7 @@ impl Host {
         }
     }
 
-    /// Records that a tenant has used up a quota, and puts the request off to the next day.
+    /// Records that a tenant has used up a quota, and parks the request until the next day.
     async fn deny(
         &self,
         driver: &Driver<'_>,
@@ -336,13 +339,13 @@ impl Host {
         day: NaiveDate,
         now: Timestamp,
     ) -> Result<NotRunnable, HostError> {
-        let (signer, span) = (self.inner.signer.as_ref(), request.span);
+        let span = request.span;
         self.record_denial(driver, scope, &span.tenant_id, (key, per_day), day, now).await?;
         let until = Timestamp::start_of_day_after(day);
-        let failure =
-            Failure::new("quota_exceeded", format!("tenant `{}` has used its {per_day} of {key} of {day}", span.tenant_id));
-        let deferred = lifecycle::defer(request, until, &failure, now);
-        driver.write(scope, vec![deferred], signer, &AppendOptions::default()).await?;
+        self.inner
+            .ledger
+            .park(&[Parking::of(span, Some(until), format!("the tenant has used its {per_day} of {key} of {day}"))])
+            .await?;
         Ok(NotRunnable::Deferred { key: span.key(), until })
     }
 

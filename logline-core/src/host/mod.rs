@@ -31,7 +31,7 @@ use crate::contract::{AskedBy, Sandbox};
 use crate::host::driver::Driver;
 use crate::host::stage0::{Booted, Stage0};
 use crate::keys::Signer;
-use crate::ledger::WorkQueue;
+use crate::ledger::{Tenants, WorkQueue};
 use crate::roles::Role;
 use crate::span::rules::Rules;
 use crate::span::seal::VerifiedSpan;
@@ -121,11 +121,10 @@ impl Host {
         self.trusted().authorities.has(&self.key(), Role::Runtime, tenant, self.inner.clock.now())
     }
 
-    /// Whether this host may record what happens in every tenant except `system`.
+    /// The tenants in which this host may record what happens now, except `system`.
     #[must_use]
-    pub fn works_for_all(&self) -> bool {
-        // No tenant has this name, so only an authority over all tenants covers it.
-        self.works_for("*")
+    pub fn tenants(&self) -> Tenants {
+        self.trusted().authorities.runtime_tenants(&self.key(), self.inner.clock.now())
     }
 
     /// The sandboxes for tenants' functions.

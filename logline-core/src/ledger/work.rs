@@ -4,7 +4,7 @@
 //! the result in separate tables, so that the cost of finding work does not grow with the history. Only the backend writes
 //! these tables, and [`WorkQueue::rebuild`] makes them again from the rows.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use crate::ledger::error::LedgerError;
-use crate::ledger::{ActiveKind, Ledger, Signal};
+use crate::ledger::{ActiveKind, DamagedRow, Ledger, Signal};
 use crate::span::SignedSpan;
 use crate::value::hex::Hash;
 use crate::value::timestamp::Timestamp;
@@ -65,6 +65,80 @@ impl PollBudget {
     }
 }
 
+/// The tenants that a call of the queue looks at.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Tenants {
+    /// All of them.
+    #[default]
+    All,
+    /// These.
+    Only(BTreeSet<String>),
+}
+
+impl Tenants {
+    /// Whether `tenant` is one of them.
+    #[must_use]
+    pub fn contains(&self, tenant: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(tenants) => tenants.contains(tenant),
+        }
+    }
+
+    /// Their names in order; `None` for all tenants.
+    #[must_use]
+    pub fn names(&self) -> Option<Vec<&str>> {
+        match self {
+            Self::All => None,
+            Self::Only(tenants) => Some(tenants.iter().map(String::as_str).collect()),
+        }
+    }
+}
+
+/// What a worker asks the queue for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Poll {
+    /// The most requests, at most [`MAX_CLAIMABLE`].
+    pub limit: usize,
+    /// The tenants of the requests.
+    pub tenants: Tenants,
+    /// The tenant after which the poll begins, usually the last one that the worker served.
+    pub after: Option<String>,
+    /// For how long the requests are not offered to other workers, at most [`MAX_HOLD`].
+    pub hold: Duration,
+}
+
+impl Poll {
+    /// A poll for up to `limit` requests of all tenants, which holds nothing.
+    #[must_use]
+    pub fn new(limit: usize) -> Self {
+        Self { limit: limit.min(MAX_CLAIMABLE), ..Self::default() }
+    }
+
+    /// Sets the tenants.
+    #[must_use]
+    pub fn tenants(mut self, tenants: Tenants) -> Self {
+        self.tenants = tenants;
+        self
+    }
+
+    /// Sets the tenant after which the poll begins.
+    #[must_use]
+    pub fn after(mut self, tenant: impl Into<Option<String>>) -> Self {
+        self.after = tenant.into();
+        self
+    }
+
+    /// Sets for how long the requests are not offered to other workers.
+    #[must_use]
+    pub fn hold(mut self, hold: Duration) -> Self {
+        self.hold = hold.min(MAX_HOLD);
+        self
+    }
+}
+
 /// The result of a poll.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Polled {
@@ -72,6 +146,78 @@ pub struct Polled {
     pub now: Timestamp,
     /// The requests that are due and were taken.
     pub due: Vec<Due>,
+    /// Requests that were taken, but whose rows cannot be read. A worker parks them.
+    pub unreadable: Vec<DamagedRow>,
+}
+
+impl Polled {
+    /// How many requests were taken.
+    #[must_use]
+    pub fn taken(&self) -> usize {
+        self.due.len() + self.unreadable.len()
+    }
+}
+
+/// Keeps a request from being offered, although its last version is due.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parking {
+    /// The tenant of the request.
+    pub tenant_id: String,
+    /// The id of the request.
+    pub id: Uuid,
+    /// The last version of the request.
+    pub seq: u32,
+    /// When it is due again. `None`: not before it has another version, or the queue is rebuilt.
+    pub until: Option<Timestamp>,
+    /// Why, for people. Longer texts are cut to [`Parking::MAX_REASON`] bytes.
+    pub reason: String,
+}
+
+impl Parking {
+    /// Parks the request whose last version is `span`.
+    #[must_use]
+    pub fn of(span: &SignedSpan, until: Option<Timestamp>, reason: String) -> Self {
+        Self { tenant_id: span.tenant_id.clone(), id: span.id, seq: span.seq, until, reason }
+    }
+
+    /// Parks a request whose last version cannot be read. `None` if its key cannot be read either.
+    #[must_use]
+    pub fn of_damaged(row: DamagedRow) -> Option<Self> {
+        let reason = format!("its row cannot be read: {}", row.reason);
+        Some(Self { id: row.id.parse().ok()?, seq: row.seq.parse().ok()?, tenant_id: row.tenant_id, until: None, reason })
+    }
+
+    /// The longest reason, in bytes.
+    pub const MAX_REASON: usize = 500;
+
+    /// The reason, cut to [`Parking::MAX_REASON`] bytes.
+    #[must_use]
+    pub fn short_reason(&self) -> &str {
+        &self.reason[..self.reason.floor_char_boundary(Self::MAX_REASON)]
+    }
+}
+
+/// What the queue knows of an open request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Waiting {
+    /// Its last version.
+    pub work: Work,
+    /// When it is due: its due time, the end of its lease or of a hold, or the end of its parking. `None` if it is parked
+    /// without an end.
+    pub due: Option<Timestamp>,
+    /// Whether a worker has claimed it.
+    pub is_leased: bool,
+    /// Why it is parked; `None` if it is not.
+    pub parked: Option<String>,
+}
+
+impl Waiting {
+    /// What a queue knows of a request. Only backends need this.
+    #[must_use]
+    pub fn new(work: Work, due: Option<Timestamp>, is_leased: bool, parked: Option<String>) -> Self {
+        Self { work, due, is_leased, parked }
+    }
 }
 
 /// A due request, with what a worker needs before it claims it.
@@ -105,8 +251,9 @@ pub struct Rebuilt {
 ///   [`WorkQueue::heartbeat`] extended it.
 /// - A worker claims a request by appending its next version. If several workers try, one wins. The append decides this, not
 ///   the queue: the queue only lists requests.
+/// - A parked request is not offered before its parking ends ([`WorkQueue::park`]), or before it has another version.
 /// - Open requests, active spans and counters change in the same transaction as the rows. They can be computed from the rows,
-///   except for heartbeats and holds.
+///   except for heartbeats, holds and parking.
 /// - [`AppendOptions::limits`](crate::ledger::AppendOptions::limits) hold with any number of writers.
 ///
 /// The queue is for hosts: it covers all tenants. Except for [`WorkQueue::take`], it shows ids, owners and hashes only.
@@ -118,25 +265,38 @@ pub trait WorkQueue: Ledger {
     /// [`LedgerError`] if the store cannot be reached.
     async fn now(&self) -> Result<Timestamp, LedgerError>;
 
-    /// Up to `limit` (at most [`MAX_CLAIMABLE`]) due requests that no worker leases or holds. Tenants take turns: the first
-    /// request of each tenant, then the second of each. Tenants are ordered by name and begin after `after`. A worker passes
-    /// the last tenant that it served, so that the backlog of one tenant does not delay the first request of another. The
-    /// requests of one tenant are ordered by priority, then by due time.
+    /// Up to [`Poll::limit`] due requests that no worker leases or holds. Tenants take turns: the first request of each tenant,
+    /// then the second of each. Tenants are ordered by name and begin after [`Poll::after`]. A worker passes the last tenant
+    /// that it served, so that the backlog of one tenant does not delay the first request of another. The requests of one
+    /// tenant are ordered by priority, then by due time. Nothing is held.
     ///
     /// # Errors
     /// [`LedgerError`] if the store cannot be reached.
-    async fn claimable(&self, limit: usize, after: Option<&str>) -> Result<Vec<Work>, LedgerError>;
+    async fn claimable(&self, poll: &Poll) -> Result<Vec<Work>, LedgerError>;
 
     /// As [`WorkQueue::claimable`], but with the rows: everything that a worker needs for one poll, in one call.
     ///
-    /// The requests are not due again for `hold` (at most [`MAX_HOLD`]), so that workers do not all try to claim the same ones.
-    /// A hold is not a lock: any worker may still claim a held request, and the first claim wins. If other workers poll at the
-    /// same time, the order of the requests of one tenant may differ from that of `claimable`. A row that cannot be read, or
-    /// that does not fit into the [`PollBudget`], is left out.
+    /// The requests are not due again for [`Poll::hold`], so that workers do not all try to claim the same ones. A hold is not
+    /// a lock: any worker may still claim a held request, and the first claim wins. If other workers poll at the same time, the
+    /// order of the requests of one tenant may differ from that of `claimable`. A row that does not fit into the
+    /// [`PollBudget`] is left out.
     ///
     /// # Errors
     /// [`LedgerError`] if the store cannot be reached.
-    async fn take(&self, limit: usize, after: Option<&str>, hold: Duration) -> Result<Polled, LedgerError>;
+    async fn take(&self, poll: &Poll) -> Result<Polled, LedgerError>;
+
+    /// Parks requests: the queue does not offer them before the given times. The ledger's rows do not change, and
+    /// [`WorkQueue::rebuild`] forgets it. A request that has another last version than the one named is left alone.
+    ///
+    /// # Errors
+    /// [`LedgerError`] if the store cannot be reached. Some of the requests may be parked then.
+    async fn park(&self, parkings: &[Parking]) -> Result<(), LedgerError>;
+
+    /// What the queue knows of a request. `None` if it is not open.
+    ///
+    /// # Errors
+    /// [`LedgerError`] if the store cannot be reached.
+    async fn waiting(&self, tenant: &str, id: Uuid) -> Result<Option<Waiting>, LedgerError>;
 
     /// Whether the request is due and neither leased nor held. False if `work` is not its last version.
     ///
@@ -217,12 +377,20 @@ impl<Q: WorkQueue + ?Sized> WorkQueue for Arc<Q> {
         (**self).now().await
     }
 
-    async fn claimable(&self, limit: usize, after: Option<&str>) -> Result<Vec<Work>, LedgerError> {
-        (**self).claimable(limit, after).await
+    async fn claimable(&self, poll: &Poll) -> Result<Vec<Work>, LedgerError> {
+        (**self).claimable(poll).await
     }
 
-    async fn take(&self, limit: usize, after: Option<&str>, hold: Duration) -> Result<Polled, LedgerError> {
-        (**self).take(limit, after, hold).await
+    async fn take(&self, poll: &Poll) -> Result<Polled, LedgerError> {
+        (**self).take(poll).await
+    }
+
+    async fn park(&self, parkings: &[Parking]) -> Result<(), LedgerError> {
+        (**self).park(parkings).await
+    }
+
+    async fn waiting(&self, tenant: &str, id: Uuid) -> Result<Option<Waiting>, LedgerError> {
+        (**self).waiting(tenant, id).await
     }
 
     async fn is_due(&self, work: &Work) -> Result<bool, LedgerError> {

@@ -199,15 +199,12 @@ pub(crate) fn close(
     if used.is_some() { state::write_used(draft, used) } else { draft }
 }
 
-/// Gives back a claim whose worker has to stop. The attempt ends without a result, and the next one may begin at once.
+/// Gives back a claim whose worker has to stop. The attempt ends without a result and does not count, and the next one may
+/// begin at once.
 pub(crate) fn hand_back(running: &Open<'_>, recorder: &PublicKey, now: Timestamp) -> Vec<Draft> {
     let execution = running.ended(recorder, "handed_back", "the worker was shut down before the attempt ended", now);
-    vec![execution, state::write_due(running.next(Step::HandedBack, Phase::Scheduled, now), now)]
-}
-
-/// Defers a request until the time `until`, without an attempt.
-pub(crate) fn defer(request: &Open<'_>, until: Timestamp, reason: &Failure, now: Timestamp) -> Draft {
-    state::write_due(request.next(Step::Deferred, Phase::Scheduled, now).error(reason.to_value()), until)
+    let scheduled = state::write_due(running.next(Step::HandedBack, Phase::Scheduled, now), now);
+    vec![execution, state::write_not_counted(scheduled, running.state.attempts_not_counted.saturating_add(1))]
 }
 
 /// Cancels a request that has not ended. If an attempt is running, it has used `used`. It stops when it finds that its claim is

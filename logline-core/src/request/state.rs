@@ -45,7 +45,7 @@ pub const MAX_LEASE: Duration = Duration::from_secs(24 * 60 * 60);
 pub const CAUSE: &str = "policy";
 
 const ATTEMPT: &str = "attempt";
-const ATTEMPTS_BEFORE: &str = "attempts_before";
+const NOT_COUNTED: &str = "attempts_not_counted";
 const DUE_AT: &str = "due_at";
 const PRIORITY: &str = "priority";
 const TRIES: &str = "max_attempts";
@@ -62,7 +62,7 @@ const EXECUTION: &str = "execution";
 
 /// Members that only a host may write. If somebody else signs a first version with such members, they are ignored, and later
 /// versions leave them out.
-const HOST_ONLY: &[&str] = &[WORKER, LEASE_MS, LEASE_UNTIL, QUOTA, FUEL_ALLOWED, EXECUTION, ATTEMPTS_BEFORE];
+const HOST_ONLY: &[&str] = &[WORKER, LEASE_MS, LEASE_UNTIL, QUOTA, FUEL_ALLOWED, EXECUTION, NOT_COUNTED];
 
 /// Removes the members that only a host may write from a draft of a request that somebody else has written.
 #[must_use]
@@ -128,8 +128,6 @@ pub enum Step {
     GaveUp,
     /// A worker that had to stop gave it back.
     HandedBack,
-    /// Its tenant has used up a quota of the day, so it waits for the next day.
-    Deferred,
     /// Somebody cancelled it.
     Cancelled,
     /// Somebody scheduled it again after its end.
@@ -149,7 +147,6 @@ impl Step {
             Self::Failed => "failed",
             Self::GaveUp => "gave_up",
             Self::HandedBack => "handed_back",
-            Self::Deferred => "deferred",
             Self::Cancelled => "cancelled",
             Self::Revived => "revived",
             Self::Refused => "refused",
@@ -268,7 +265,12 @@ pub(crate) fn write_execution(draft: Draft, execution: Uuid) -> Draft {
 
 /// Restarts the count of attempts and removes the deadline. A deadline that has passed would end the request at once.
 pub(crate) fn write_revival(draft: Draft, attempts: u32, due: Timestamp) -> Draft {
-    write_due(draft, due).meta(ATTEMPTS_BEFORE, attempts).without_meta(DEADLINE)
+    write_not_counted(write_due(draft, due), attempts).without_meta(DEADLINE)
+}
+
+/// Writes how many of the attempts so far do not count.
+pub(crate) fn write_not_counted(draft: Draft, attempts: u32) -> Draft {
+    draft.meta(NOT_COUNTED, attempts)
 }
 
 /// A member of metadata, or the status, has a value that is not valid in a request.
@@ -289,8 +291,8 @@ pub struct State {
     pub phase: Phase,
     /// The attempts that have begun since the request was made.
     pub attempts: u32,
-    /// How many of them began before the last revival. 0 if the request was never revived.
-    pub attempts_before: u32,
+    /// How many of them do not count: those before the last revival, and those that a host that shut down gave back.
+    pub attempts_not_counted: u32,
     /// When and how often the request is tried.
     pub terms: Terms,
     /// The fuel that the attempt of this claim may use. `None` if it is not counted.
@@ -319,7 +321,7 @@ impl State {
         Ok(Self {
             phase,
             attempts: member(ATTEMPT).number(0..=u64::from(u32::MAX), whole)?.unwrap_or(0),
-            attempts_before: member(ATTEMPTS_BEFORE).number(0..=u64::from(u32::MAX), whole)?.unwrap_or(0),
+            attempts_not_counted: member(NOT_COUNTED).number(0..=u64::from(u32::MAX), whole)?.unwrap_or(0),
             terms: Terms {
                 due_at: member(DUE_AT).time()?,
                 priority: member(PRIORITY).number(0..=u64::from(MAX_PRIORITY), "a whole number from 0 to 9")?,
@@ -343,10 +345,10 @@ impl State {
         })
     }
 
-    /// The attempts that have begun since the last revival, or since the request was made.
+    /// The attempts that count.
     #[must_use]
     pub fn attempts_used(&self) -> u32 {
-        self.attempts.saturating_sub(self.attempts_before)
+        self.attempts.saturating_sub(self.attempts_not_counted)
     }
 
     /// The most attempts that may begin until the next revival, lost ones included.
@@ -357,7 +359,7 @@ impl State {
 
     /// The state of a first version that a host has not signed. Members that only a host may write have their defaults.
     pub(crate) fn without_host_only(self) -> Self {
-        Self { attempts_before: 0, fuel_allowed: None, execution: None, lease: DEFAULT_LEASE, ..self }
+        Self { attempts_not_counted: 0, fuel_allowed: None, execution: None, lease: DEFAULT_LEASE, ..self }
     }
 }
 

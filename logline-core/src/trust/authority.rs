@@ -6,6 +6,7 @@ use serde_json::Value;
 use thiserror::Error;
 use uuid::Uuid;
 
+use crate::ledger::Tenants;
 use crate::roles::{self, Role};
 use crate::span::seal::VerifiedSpan;
 use crate::span::{SYSTEM_TENANT, Span, SpanKey};
@@ -154,6 +155,16 @@ impl Authorities {
     pub fn has(&self, key: &PublicKey, role: Role, tenant: &str, at: Timestamp) -> bool {
         let delegated = || self.delegations.get(key).is_some_and(|d| d.iter().any(|d| d.covers(tenant, at)));
         self.granted(key, role, tenant) || (role == Role::Runtime && delegated())
+    }
+
+    /// The tenants, except `system`, in which `key` has the role runtime at the time `at`.
+    pub(crate) fn runtime_tenants(&self, key: &PublicKey, at: Timestamp) -> Tenants {
+        let granted = self.grants.get(key).into_iter().flatten().filter(|authority| authority.role == Role::Runtime);
+        let delegated = self.delegations.get(key).into_iter().flatten().filter(|delegation| delegation.is_valid_at(at));
+        let names =
+            granted.flat_map(|authority| &authority.tenants).chain(delegated.flat_map(|delegation| &delegation.tenants));
+        let names: BTreeSet<String> = names.filter(|name| *name != SYSTEM_TENANT).cloned().collect();
+        if names.contains("*") { Tenants::All } else { Tenants::Only(names) }
     }
 
     /// Whether the manifest gives `key` the role, without delegations. Keys of the trust root have the role root as well.

@@ -147,7 +147,12 @@ impl Delegation {
     /// Whether the key may sign a span of `tenant` that is dated `at`.
     #[must_use]
     pub fn covers(&self, tenant: &str, at: Timestamp) -> bool {
-        self.not_before <= at && at < self.expires && covers(&self.tenants, tenant)
+        self.is_valid_at(at) && covers(&self.tenants, tenant)
+    }
+
+    /// Whether it is in force at the time `at`.
+    pub(crate) fn is_valid_at(&self, at: Timestamp) -> bool {
+        self.not_before <= at && at < self.expires
     }
 
     /// Drafts its span. The id follows from the content, so the same delegation is stored once.

@@ -153,6 +153,10 @@ impl FromStr for Timestamp {
             return Err(malformed("it has characters outside ascii".to_owned()));
         }
         let time = DateTime::parse_from_rfc3339(text).map_err(|e| malformed(e.to_string()))?;
+        // Also if the offset moves it to year 1: PostgreSQL has no year 0.
+        if time.year() == 0 {
+            return Err(TimestampError::Year { year: 0 });
+        }
         Self::new(time.with_timezone(&Utc))
     }
 }

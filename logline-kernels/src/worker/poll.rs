@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use logline_core::ledger::{Due, Retry, WorkQueue as _};
+use logline_core::ledger::{Due, LedgerError, Parking, Poll, Retry, WorkQueue as _};
 use logline_core::request::NotRunnable;
-use logline_core::{Host, HostError, Shutdown, Timestamp};
+use logline_core::{AdmitError, Host, HostError, Shutdown, Timestamp};
 
 use super::WorkerOptions;
 use super::attempts::Attempts;
@@ -37,14 +37,13 @@ pub(super) async fn work(
         }
         let wanted = options.concurrency.saturating_sub(attempts.len()).min(BATCH);
         let seen = arrivals.seen();
-        // A host that does not work for all tenants holds nothing: it would keep requests from hosts that can claim them.
-        let hold = if host.works_for_all() { HOLD } else { Duration::ZERO };
+        let poll = Poll::new(wanted).tenants(host.tenants()).after(after.clone()).hold(HOLD);
         let polled = tokio::select! {
             biased;
             () = &mut shutdown => return Ok(()),
-            polled = ledger.take(wanted, after.as_deref(), hold) => polled,
+            polled = ledger.take(&poll) => polled,
         };
-        let mut polled = match polled {
+        let polled = match polled {
             Ok(polled) => polled,
             Err(error) if error.retry() == Retry::Later => {
                 tracing::warn!(%error, "cannot poll for requests");
@@ -57,11 +56,9 @@ pub(super) async fn work(
             }
             Err(error) => return Err(error.into()),
         };
-        let found = polled.due.len();
+        let found = polled.taken();
         after = polled.due.last().map(|due| due.request.tenant_id.clone()).or(after);
-        if hold.is_zero() {
-            polled.due.retain(|due| host.works_for(&due.request.tenant_id));
-        }
+        park(host, &polled.unreadable.into_iter().filter_map(Parking::of_damaged).collect::<Vec<_>>()).await;
         let taken = take(host, options, attempts, polled.due, polled.now).await?;
         if !taken.has_failed {
             backoff = Backoff::default();
@@ -86,9 +83,32 @@ pub(super) async fn work(
     }
 }
 
+/// Parks requests that this worker can neither claim nor close, so that polls do not find them again.
+async fn park(host: &Host, parkings: &[Parking]) {
+    if parkings.is_empty() {
+        return;
+    }
+    metrics::counter!("logline_requests_parked_total").increment(parkings.len() as u64);
+    for parking in parkings {
+        tracing::error!(request = %parking.id, tenant = parking.tenant_id, reason = parking.reason, "a request is parked");
+    }
+    if let Err(error) = host.ledger().park(parkings).await {
+        tracing::warn!(%error, "requests could not be parked; the next poll finds them again");
+    }
+}
+
 /// The pause after a full poll from which nothing could be claimed: other workers were faster, or the tenants' permits are in
 /// use.
 const CROWDED: Duration = Duration::from_millis(20);
+
+/// How long a request is parked that this host could neither claim nor close. Another host may have other limits.
+const PARKED: Duration = Duration::from_secs(3600);
+
+/// Whether the same request would fail again, with any worker.
+fn is_of_the_request(error: &HostError) -> bool {
+    matches!(error, HostError::Admit(AdmitError::Seal(_)))
+        || matches!(error.ledger_error(), Some(LedgerError::Damaged { .. } | LedgerError::Refused { .. }))
+}
 
 /// The result of claiming the requests of one poll.
 struct Taken {
@@ -115,13 +135,14 @@ async fn take(
     let lease = options.lease;
     let claims: Vec<_> = claims
         .map(|due| {
-            let host = host.clone();
-            tokio::spawn(async move { host.claim(due, now, lease).await })
+            let (host, parking) = (host.clone(), Parking::of(&due.request, None, String::new()));
+            tokio::spawn(async move { (parking, host.claim(due, now, lease).await) })
         })
         .collect();
     let mut taken = Taken { steps: 0, has_failed: false };
+    let mut failed = Vec::new();
     for claimed in join_all(claims).await {
-        let Ok(claimed) = claimed else {
+        let Ok((parking, claimed)) = claimed else {
             tracing::error!("claiming a request panicked");
             continue;
         };
@@ -148,10 +169,16 @@ async fn take(
             }
             Err(error) if may_pass(&error) => {
                 taken.has_failed |= is_general(&error);
+                if is_of_the_request(&error) {
+                    // It would fail again at every poll.
+                    taken.steps += 1;
+                    failed.push(Parking { until: Some(now.saturating_add(PARKED)), reason: error.to_string(), ..parking });
+                }
                 tracing::warn!(%error, "a request could not be claimed");
             }
             Err(error) => return Err(error),
         }
     }
+    park(host, &failed).await;
     Ok(taken)
 }

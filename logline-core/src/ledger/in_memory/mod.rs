@@ -16,7 +16,8 @@ use crate::ledger::quota::{self, Uses};
 use crate::ledger::scope::Scope;
 use crate::ledger::{
     ActiveKind, AppendOptions, AppendReceipt, Capability, Cursor, Due, Ledger, LedgerError, MAX_ACTIVE, Order, Outcome, Page,
-    Polled, Position, Query, Row, Signal, Versions, Watch, WatchFrom, Work, WorkQueue, tail, weight, work,
+    Parking, Poll, Polled, Position, Query, Row, Signal, Versions, Waiting, Watch, WatchFrom, Work, WorkQueue, tail, weight,
+    work,
 };
 use crate::request::MAX_LEASE;
 use crate::span::SignedSpan;
@@ -303,16 +304,16 @@ impl WorkQueue for MemoryLedger {
         Ok(self.shared.clock.now())
     }
 
-    async fn claimable(&self, limit: usize, after: Option<&str>) -> Result<Vec<Work>, LedgerError> {
-        Ok(self.state().queue.claimable(limit.min(work::MAX_CLAIMABLE), after, self.shared.clock.now()))
+    async fn claimable(&self, poll: &Poll) -> Result<Vec<Work>, LedgerError> {
+        Ok(self.state().queue.claimable(poll, self.shared.clock.now()))
     }
 
-    async fn take(&self, limit: usize, after: Option<&str>, hold: Duration) -> Result<Polled, LedgerError> {
+    async fn take(&self, poll: &Poll) -> Result<Polled, LedgerError> {
         let mut state = self.state();
         let now = self.shared.clock.now();
-        let found = state.queue.claimable(limit.min(work::MAX_CLAIMABLE), after, now);
-        if !hold.is_zero() {
-            let until = now.saturating_add(hold.min(work::MAX_HOLD));
+        let found = state.queue.claimable(poll, now);
+        if !poll.hold.is_zero() {
+            let until = now.saturating_add(poll.hold.min(work::MAX_HOLD));
             found.iter().for_each(|work| state.queue.hold(work, until));
         }
         let mut room = work::PollBudget::default();
@@ -324,7 +325,17 @@ impl WorkQueue for MemoryLedger {
             let function = request.parent_id.and_then(|id| state.last(&work.tenant_id, id)).filter(|span| !span.is_deleted);
             Some(Due { request: request.as_ref().clone(), function: function.map(|span| span.seal.curr_hash) })
         });
-        Ok(Polled { now, due: due.collect() })
+        Ok(Polled { now, due: due.collect(), unreadable: Vec::new() })
+    }
+
+    async fn park(&self, parkings: &[Parking]) -> Result<(), LedgerError> {
+        let mut state = self.state();
+        parkings.iter().for_each(|parking| state.queue.park(parking));
+        Ok(())
+    }
+
+    async fn waiting(&self, tenant: &str, id: Uuid) -> Result<Option<Waiting>, LedgerError> {
+        Ok(self.state().queue.waiting(tenant, id))
     }
 
     async fn is_due(&self, work: &Work) -> Result<bool, LedgerError> {

@@ -6,7 +6,7 @@ use chrono::NaiveDate;
 use uuid::Uuid;
 
 use crate::ledger::quota::Uses;
-use crate::ledger::work::{Rebuilt, in_turns};
+use crate::ledger::work::{MAX_CLAIMABLE, Parking, Poll, Rebuilt, Waiting, in_turns};
 use crate::ledger::{ActiveKind, Activity, Work};
 use crate::request::QueueEntry;
 use crate::span::SignedSpan;
@@ -24,9 +24,18 @@ pub(super) struct Queue {
 #[derive(Debug)]
 struct Open {
     work: Work,
-    ready: Timestamp,
+    /// `None` if it is parked without an end.
+    ready: Option<Timestamp>,
     priority: u8,
     leased: bool,
+    /// Why it is parked.
+    parked: Option<String>,
+}
+
+impl Open {
+    fn is_due(&self, now: Timestamp) -> bool {
+        self.ready.is_some_and(|ready| ready <= now)
+    }
 }
 
 impl Queue {
@@ -49,13 +58,16 @@ impl Queue {
             Some(QueueEntry::Scheduled { due, priority }) => (due, priority, false),
             Some(QueueEntry::Leased { lease, priority }) => (now.saturating_add(lease), priority, true),
         };
-        self.open.insert(key(), Open { work: Work::of(span), ready, priority, leased });
+        self.open.insert(key(), Open { work: Work::of(span), ready: Some(ready), priority, leased, parked: None });
     }
 
-    pub(super) fn claimable(&self, limit: usize, after: Option<&str>, now: Timestamp) -> Vec<Work> {
+    pub(super) fn claimable(&self, poll: &Poll, now: Timestamp) -> Vec<Work> {
+        let (limit, after) = (poll.limit.min(MAX_CLAIMABLE), poll.after.as_deref());
         let mut tenants: BTreeMap<&str, Vec<&Open>> = BTreeMap::new();
-        for ((tenant, _), open) in self.open.iter().filter(|(_, open)| open.ready <= now) {
-            tenants.entry(tenant).or_default().push(open);
+        for ((tenant, _), open) in self.open.iter().filter(|(_, open)| open.is_due(now)) {
+            if poll.tenants.contains(tenant) {
+                tenants.entry(tenant).or_default().push(open);
+            }
         }
         // Tenants after `after` come first, then the others.
         let (before, behind): (Vec<_>, Vec<_>) =
@@ -79,19 +91,32 @@ impl Queue {
     /// Makes a request not due again before `until`.
     pub(super) fn hold(&mut self, work: &Work, until: Timestamp) {
         if let Some(open) = self.open.get_mut(&(work.tenant_id.clone(), work.id)) {
-            open.ready = until;
+            open.ready = Some(until);
         }
+    }
+
+    pub(super) fn park(&mut self, parking: &Parking) {
+        let open = self.open.get_mut(&(parking.tenant_id.clone(), parking.id));
+        if let Some(open) = open.filter(|open| open.work.seq == parking.seq) {
+            open.ready = parking.until;
+            open.parked = Some(parking.short_reason().to_owned());
+        }
+    }
+
+    pub(super) fn waiting(&self, tenant: &str, id: Uuid) -> Option<Waiting> {
+        let open = self.open.get(&(tenant.to_owned(), id))?;
+        Some(Waiting::new(open.work.clone(), open.ready, open.leased, open.parked.clone()))
     }
 
     pub(super) fn is_due(&self, work: &Work, now: Timestamp) -> bool {
         let open = self.open.get(&(work.tenant_id.clone(), work.id));
-        open.is_some_and(|open| open.work == *work && open.ready <= now)
+        open.is_some_and(|open| open.work == *work && open.is_due(now))
     }
 
     pub(super) fn extend(&mut self, held: &Work, until: Timestamp) -> bool {
         let open = self.open.get_mut(&(held.tenant_id.clone(), held.id));
         let Some(open) = open.filter(|open| open.leased && open.work == *held) else { return false };
-        open.ready = until;
+        (open.ready, open.parked) = (Some(until), None);
         true
     }
 
