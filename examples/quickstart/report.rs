@@ -79,6 +79,9 @@ pub(crate) async fn print_span_counts(ledger: &SqliteLedger) -> Result<()> {
 }
 
 pub(crate) fn print_problem(event: Event) {
+    if let Event::Store(problem) = &event {
+        println!("  fsck:  {problem}");
+    }
     if let Event::Problem(problem) = event {
         println!("  fsck:  {problem}");
     }

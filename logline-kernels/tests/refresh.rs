@@ -10,8 +10,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use logline_core::ledger::work::Rebuilt;
 use logline_core::ledger::{
-    ActiveKind, AppendOptions, AppendReceipt, Capability, Cursor, Ledger, LedgerError, LedgerExt as _, Page, Parking, Poll,
-    Polled, Query, Signal, Waiting, Watch, WatchFrom, Work, WorkQueue,
+    ActiveKind, AppendOptions, AppendReceipt, Capability, Cursor, Inspection, Ledger, LedgerError, LedgerExt as _, Page,
+    Parking, Poll, Polled, Query, Signal, Waiting, Watch, WatchFrom, Work, WorkQueue,
 };
 use logline_core::request::{NotRunnable, Request};
 use logline_core::{Host, HostError, ManualClock, MemoryLedger, Scope, SignedSpan, SystemClock, Timestamp, VerifiedSpan, ids};
@@ -72,6 +72,10 @@ impl Ledger for Gated {
 
     async fn watch(&self, scope: &Scope, from: WatchFrom) -> Result<Watch, LedgerError> {
         self.0.ledger.watch(scope, from).await
+    }
+
+    async fn inspect(&self) -> Result<Inspection, LedgerError> {
+        self.0.ledger.inspect().await
     }
 
     fn capability(&self) -> Capability {

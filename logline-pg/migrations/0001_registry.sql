@@ -317,6 +317,10 @@ BEGIN
   RETURN NULL;
 END $$;
 
+-- How many rows there are, whatever the policies say. For audits.
+CREATE FUNCTION ledger.row_count() RETURNS bigint LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $$ SELECT count(*) FROM ledger.universal_registry $$;
+
 -- Transactions that have written and have not ended, each with its database. One that ends during the query is not listed.
 CREATE FUNCTION ledger.running_transactions() RETURNS TABLE (xid xid, database name, pid integer) LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
@@ -428,6 +432,7 @@ INSERT INTO ledger.epochs (epoch, cluster) VALUES (1, coalesce(ledger.cluster(),
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA ledger, app FROM PUBLIC;
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA ledger, app TO logline_app, logline_runtime, logline_operator;
 REVOKE EXECUTE ON FUNCTION ledger.open_epoch(boolean) FROM logline_app, logline_runtime, logline_operator;
+REVOKE EXECUTE ON FUNCTION ledger.row_count() FROM logline_app, logline_runtime;
 CREATE FUNCTION ledger.check_epoch() RETURNS integer LANGUAGE sql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$ SELECT ledger.open_epoch(false) $$;
 REVOKE EXECUTE ON FUNCTION ledger.check_epoch() FROM PUBLIC;

@@ -22,8 +22,8 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use logline_core::ledger::{
-    AppendOptions, AppendReceipt, Capability, Cursor, Ledger, LedgerError, Order, Page, Query, Watch, WatchFrom, quota,
-    tail as follow,
+    AppendOptions, AppendReceipt, Capability, Cursor, Inspection, Ledger, LedgerError, Order, Page, Query, Watch, WatchFrom,
+    quota, tail as follow,
 };
 use logline_core::{Scope, SignedSpan, VerifiedSpan};
 use sqlx::postgres::PgPoolOptions;
@@ -353,6 +353,21 @@ impl Ledger for PgLedger {
         follow(Follower(self.clone()), scope.clone(), from, signal).await
     }
 
+    async fn inspect(&self) -> Result<Inspection, LedgerError> {
+        let mut session = self.begin(Access::ReadOnly, &Scope::Operator, None).await?;
+        let connection = session.connection().map_err(from_sqlx)?;
+        connection.execute("SET LOCAL statement_timeout = 0").await.map_err(from_sqlx)?;
+        let query = sqlx::query_scalar("SELECT ledger.row_count()").persistent(self.link().keeps_statements());
+        let rows: i64 = query.fetch_one(connection).await.map_err(from_sqlx)?;
+        session.commit().await.map_err(from_sqlx)?;
+        let mut connection = self.shared.pool.acquire().await.map_err(from_sqlx)?;
+        let differences = definitions::differences(&mut connection).await?;
+        let problem = |difference| {
+            format!("definitions: {difference}: somebody changed policies, functions or triggers; run `logline doctor`")
+        };
+        Ok(Inspection::new(rows.try_into().unwrap_or(0), differences.into_iter().map(problem).collect()))
+    }
+
     fn capability(&self) -> Capability {
         Capability::new(
             "postgres",
@@ -399,6 +414,10 @@ impl Ledger for Follower {
 
     async fn watch(&self, scope: &Scope, from: WatchFrom) -> Result<Watch, LedgerError> {
         self.0.watch(scope, from).await
+    }
+
+    async fn inspect(&self) -> Result<Inspection, LedgerError> {
+        self.0.inspect().await
     }
 
     fn capability(&self) -> Capability {

@@ -582,10 +582,10 @@ fn fsck_finds_what_a_superuser_changed_by_hand() {
             superuser.execute(AssertSqlSafe(change)).await.unwrap();
         }
         let mut problems = Vec::new();
-        let mut on_event = |event| {
-            if let Event::Problem(problem) = event {
-                problems.push(problem.to_string());
-            }
+        let mut on_event = |event| match event {
+            Event::Problem(problem) => problems.push(problem.to_string()),
+            Event::Store(problem) => problems.push(problem),
+            _ => {}
         };
         let report = fsck(&ledger, Audit::default(), &mut on_event).await.unwrap();
         assert_eq!((report.rows, report.problems), (3, problems.len() as u64));
@@ -593,6 +593,26 @@ fn fsck_finds_what_a_superuser_changed_by_hand() {
         for (id, what) in [(private.id, "hash"), (shared.id, "damaged: at"), (Uuid::from_u128(5), "damaged: curr_hash")] {
             assert!(problems.iter().any(|p| p.contains(&id.to_string()) && p.contains(what)), "{id} {what}\n{found}");
         }
+        assert!(problems.iter().any(|problem| problem.starts_with("definitions:")), "disabled triggers\n{found}");
+    });
+}
+
+/// The operator's policy hides a row that users see. The audit reads with that policy, and knows how many rows there are.
+#[test]
+fn a_row_that_is_hidden_from_the_audit_is_missed() {
+    block_on(async {
+        let (database, ledger, [private, _]) = with_secrets().await;
+        let hide = format!("ALTER POLICY operator_reads ON ledger.universal_registry USING (id <> '{}')", private.id);
+        connection("postgres", &database).await.execute(AssertSqlSafe(hide)).await.unwrap();
+        let mut problems = Vec::new();
+        let mut on_event = |event| {
+            if let Event::Store(problem) = event {
+                problems.push(problem);
+            }
+        };
+        let report = fsck(&ledger, Audit::default(), &mut on_event).await.unwrap();
+        assert_eq!(report.problems, 2, "{problems:?}");
+        assert!(problems.iter().any(|problem| problem.starts_with("1 of 2 rows are hidden")), "{problems:?}");
     });
 }
 

@@ -26,8 +26,8 @@ use logline_core::contract::{HostCalls, Job, Report, RunReceipt, Sandbox};
 use logline_core::fsck::{Audit, Event, fsck};
 use logline_core::ledger::work::Rebuilt;
 use logline_core::ledger::{
-    ActiveKind, AppendOptions, AppendReceipt, Capability, Cursor, Ledger, LedgerError, LedgerExt as _, Page, Parking, Poll,
-    Polled, Query, Signal, Waiting, Watch, WatchFrom, Work, WorkQueue,
+    ActiveKind, AppendOptions, AppendReceipt, Capability, Cursor, Inspection, Ledger, LedgerError, LedgerExt as _, Page,
+    Parking, Poll, Polled, Query, Signal, Waiting, Watch, WatchFrom, Work, WorkQueue,
 };
 use logline_core::request::Request;
 use logline_core::roles::Role;
@@ -192,6 +192,10 @@ impl Ledger for Faulty {
 
     async fn watch(&self, scope: &Scope, from: WatchFrom) -> Result<Watch, LedgerError> {
         self.0.call(self.ledger().watch(scope, from)).await
+    }
+
+    async fn inspect(&self) -> Result<Inspection, LedgerError> {
+        self.ledger().inspect().await
     }
 
     fn capability(&self) -> Capability {

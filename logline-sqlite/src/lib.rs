@@ -2,6 +2,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests may"))]
 
 mod error;
+mod inspect;
 mod options;
 mod readers;
 mod row;
@@ -22,8 +23,8 @@ use async_trait::async_trait;
 use futures_channel::oneshot;
 use logline_core::ledger::work::Rebuilt;
 use logline_core::ledger::{
-    ActiveKind, AppendOptions, AppendReceipt, Capability, Cursor, Ledger, LedgerError, MAX_ACTIVE, Order, Page, Parking, Poll,
-    Polled, Position, Query, Signal, Waiting, Watch, WatchFrom, Work, WorkQueue, quota, tail,
+    ActiveKind, AppendOptions, AppendReceipt, Capability, Cursor, Inspection, Ledger, LedgerError, MAX_ACTIVE, Order, Page,
+    Parking, Poll, Polled, Position, Query, Signal, Waiting, Watch, WatchFrom, Work, WorkQueue, quota, tail,
 };
 use logline_core::request::MAX_LEASE;
 use logline_core::{Scope, SignedSpan, Timestamp, VerifiedSpan};
@@ -228,6 +229,10 @@ impl Ledger for SqliteLedger {
     async fn watch(&self, scope: &Scope, from: WatchFrom) -> Result<Watch, LedgerError> {
         self.shared.watcher.start(&self.shared.options)?;
         tail(self.clone(), scope.clone(), from, Arc::clone(&self.shared.signal)).await
+    }
+
+    async fn inspect(&self) -> Result<Inspection, LedgerError> {
+        self.shared.readers.read(inspect::inspect).await
     }
 
     fn capability(&self) -> Capability {

@@ -16,6 +16,9 @@ pub(crate) const VERSION: i64 = 1;
 /// The `application_id` of a ledger file: `LOGL` in ASCII.
 const APPLICATION_ID: i64 = 0x4c4f_474c;
 
+/// Everything that is in the schema.
+pub(crate) const ALL: [&str; 2] = [DDL, work::DDL];
+
 const DDL: &str = "
 CREATE TABLE universal_registry (
   pos INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -130,7 +133,7 @@ fn create(connection: &mut Connection, options: &SqliteOptions) -> Result<(), Le
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(from_sqlite)?;
     let tables: i64 = transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(from_sqlite)?;
     if tables == 0 {
-        for ddl in [DDL, work::DDL] {
+        for ddl in ALL {
             transaction.execute_batch(ddl).map_err(from_sqlite)?;
         }
         transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(from_sqlite)?;

@@ -42,8 +42,12 @@ async fn fill(path: &Path) -> Vec<Vec<VerifiedSpan>> {
 
 fn sql(path: &Path, statements: &str) {
     let connection = rusqlite::Connection::open(path).unwrap();
+    let triggers = "SELECT group_concat(sql, ';') FROM sqlite_schema WHERE type = 'trigger'";
+    let triggers: String = connection.query_row(triggers, [], |row| row.get(0)).unwrap();
     connection.execute_batch("DROP TRIGGER ur_no_update; DROP TRIGGER ur_no_delete;").unwrap();
     connection.execute_batch(statements).unwrap();
+    // Whoever changes rows puts the triggers back, so that nobody sees that they were gone.
+    connection.execute_batch(&triggers).unwrap();
 }
 
 async fn audit(path: &Path, sidecar: Option<&[u8]>) -> (Report, Vec<Problem>) {
@@ -59,8 +63,92 @@ async fn audit(path: &Path, sidecar: Option<&[u8]>) -> (Report, Vec<Problem>) {
     })
     .await
     .unwrap();
-    assert_eq!(report.problems as usize, problems.len());
     (report, problems)
+}
+
+/// What an audit says of the store itself.
+async fn store_problems(path: &Path) -> Vec<String> {
+    let ledger = SqliteLedger::open_with(SqliteOptions::new(path).read_only()).unwrap();
+    let mut problems = Vec::new();
+    let report = fsck(&ledger, Audit::default(), &mut |event| {
+        if let Event::Store(problem) = event {
+            problems.push(problem);
+        }
+    })
+    .await
+    .unwrap();
+    assert_eq!(report.is_clean(), problems.is_empty());
+    problems
+}
+
+/// A forged row that the scan of an audit does not meet, but that users see: the index of types has it, and the unique index has
+/// the honest row.
+#[test]
+fn a_forged_row_in_one_index_only_is_found() {
+    block_on(async {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger");
+        let chains = fill(&path).await;
+        assert_eq!(store_problems(&path).await, Vec::<String>::new());
+        let columns = "id, seq, entity_type, who, did, this, at, parent_id, related_to, owner_id, tenant_id, visibility, status,
+            is_deleted, name, description, code, language, runtime, input, output, error, content, duration_ms, trace_id, prev_hash,
+            curr_hash, signature, public_key, metadata";
+        let victim = row(&chains[0][2]);
+        let connection = rusqlite::Connection::open(&path).unwrap();
+        // The table without its unique index takes a second row with the key. Then the schema says again that the index is unique.
+        connection
+            .execute_batch(
+                "PRAGMA writable_schema = ON;
+                 CREATE TABLE kept AS SELECT type, name, tbl_name, rootpage, sql FROM sqlite_schema WHERE name LIKE 'sqlite_autoindex_universal%';
+                 DELETE FROM sqlite_schema WHERE name LIKE 'sqlite_autoindex_universal%';
+                 UPDATE sqlite_schema SET sql = replace(sql, ',
+  UNIQUE (tenant_id, id, seq)', '') WHERE name = 'universal_registry';",
+            )
+            .unwrap();
+        drop(connection);
+        let connection = rusqlite::Connection::open(&path).unwrap();
+        connection
+            .execute_batch(&format!(
+                "INSERT INTO universal_registry ({columns}) SELECT {} FROM universal_registry WHERE {victim};
+                 PRAGMA writable_schema = ON;
+                 INSERT INTO sqlite_schema (type, name, tbl_name, rootpage, sql) SELECT * FROM kept;
+                 UPDATE sqlite_schema SET sql = replace(sql, ') STRICT', ',
+  UNIQUE (tenant_id, id, seq)
+) STRICT') WHERE name = 'universal_registry';",
+                columns.replace("content", "replace(content, 'EUR', 'USD')")
+            ))
+            .unwrap();
+        drop(connection);
+        let connection = rusqlite::Connection::open(&path).unwrap();
+        connection.execute_batch("DROP TABLE kept").unwrap();
+        drop(connection);
+        let problems = store_problems(&path).await;
+        assert!(problems.iter().any(|problem| problem.starts_with("integrity_check:")), "{problems:?}");
+        assert!(problems.iter().any(|problem| problem.contains("1 of 31 rows are hidden")), "{problems:?}");
+    });
+}
+
+#[test]
+fn a_schema_that_is_not_the_librarys_is_found() {
+    let attacks = [
+        "DROP TRIGGER ur_no_update",
+        "DROP INDEX ur_by_type",
+        "DROP INDEX ur_by_type; CREATE INDEX ur_by_type ON universal_registry (tenant_id, entity_type, pos) WHERE seq = 0",
+        "CREATE TRIGGER discard BEFORE INSERT ON universal_registry WHEN NEW.owner_id = 'alice' BEGIN SELECT RAISE(IGNORE); END",
+        "CREATE VIEW helper AS SELECT * FROM universal_registry",
+        "ALTER TABLE work ADD COLUMN note TEXT",
+        "DROP TABLE quota",
+    ];
+    for attack in attacks {
+        block_on(async {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("ledger");
+            fill(&path).await;
+            rusqlite::Connection::open(&path).unwrap().execute_batch(attack).unwrap();
+            let problems = store_problems(&path).await;
+            assert!(problems.iter().any(|problem| problem.starts_with("schema:")), "{attack}: {problems:?}");
+        });
+    }
 }
 
 /// Fills a ledger, lets `attack` write SQL about it, and returns what the audit finds.

@@ -55,6 +55,8 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
             output::line(&format!("{}", json!({"problem": kind, "tenant_id": tenant, "id": id, "seq": seq})));
         }
         Event::Problem(problem) => output::line(&format!("{problem}")),
+        Event::Store(problem) if json => output::line(&json!({"problem": problem}).to_string()),
+        Event::Store(problem) => output::line(&problem),
         _ => {}
     };
     let report = fsck(&ledger, audit, &mut on_event).await?;

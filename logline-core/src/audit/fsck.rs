@@ -104,8 +104,10 @@ pub enum ProblemKind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// A problem was found.
+    /// A row has a problem.
     Problem(Problem),
+    /// The store has a problem that concerns no single row. It counts as a problem of the report.
+    Store(String),
     /// A page of rows was checked.
     Progress {
         /// Rows checked so far.
@@ -175,6 +177,10 @@ pub async fn fsck(
         report: Report { authority_checked: audit.authorities.is_some(), ..Report::default() },
         on_event,
     };
+    let inspection = ledger.inspect().await?;
+    for problem in inspection.problems {
+        checker.store(problem);
+    }
     let query = Query::chains().limit(PAGE);
     let mut cursor = None;
     loop {
@@ -190,6 +196,10 @@ pub async fn fsck(
         if cursor.is_none() {
             break;
         }
+    }
+    let (shown, rows) = (checker.report.rows, inspection.rows);
+    if shown < rows {
+        checker.store(format!("{} of {rows} rows are hidden from the audit, and may be shown to others", rows - shown));
     }
     if let Some(mut heads) = heads {
         heads.finish(&mut checker)?;
@@ -221,6 +231,11 @@ impl Checker<'_> {
         self.report.problems += 1;
         let problem = Problem { tenant_id: tenant_id.to_owned(), id: id.to_owned(), seq: seq.to_owned(), kind };
         (self.on_event)(Event::Problem(problem));
+    }
+
+    fn store(&mut self, problem: String) {
+        self.report.problems += 1;
+        (self.on_event)(Event::Store(problem));
     }
 
     fn row(&mut self, row: Row) {

@@ -102,8 +102,30 @@ pub trait Ledger: Send + Sync + 'static {
     /// cursor together with the effects of the rows.
     async fn watch(&self, scope: &Scope, from: WatchFrom) -> Result<Watch, LedgerError>;
 
+    /// Checks the store itself, without its access paths: what an audit must know so that nobody can show it other rows than the
+    /// users. It may read the whole store. Only an operator's login may be able to.
+    async fn inspect(&self) -> Result<Inspection, LedgerError>;
+
     /// The durability and the limits of this backend.
     fn capability(&self) -> Capability;
+}
+
+/// What [`Ledger::inspect`] found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Inspection {
+    /// The number of rows in the table. A scan as [`Scope::Operator`] that begins later must return at least as many.
+    pub rows: u64,
+    /// What is wrong with the store: indexes that do not agree with the table, definitions that are not the library's.
+    pub problems: Vec<String>,
+}
+
+impl Inspection {
+    /// What was found. Only backends need this.
+    #[must_use]
+    pub fn new(rows: u64, problems: Vec<String>) -> Self {
+        Self { rows, problems }
+    }
 }
 
 /// How an append treats versions that exist already, and which quota limits apply to it.
@@ -347,6 +369,10 @@ impl<L: Ledger + ?Sized> Ledger for Arc<L> {
 
     async fn watch(&self, scope: &Scope, from: WatchFrom) -> Result<Watch, LedgerError> {
         (**self).watch(scope, from).await
+    }
+
+    async fn inspect(&self) -> Result<Inspection, LedgerError> {
+        (**self).inspect().await
     }
 
     fn capability(&self) -> Capability {

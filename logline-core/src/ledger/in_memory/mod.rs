@@ -15,9 +15,9 @@ use crate::ledger::chain::{self, Decision, Head};
 use crate::ledger::quota::{self, Uses};
 use crate::ledger::scope::Scope;
 use crate::ledger::{
-    ActiveKind, AppendOptions, AppendReceipt, Capability, Cursor, Due, Ledger, LedgerError, MAX_ACTIVE, Order, Outcome, Page,
-    Parking, Poll, Polled, Position, Query, Row, Signal, Versions, Waiting, Watch, WatchFrom, Work, WorkQueue, tail, weight,
-    work,
+    ActiveKind, AppendOptions, AppendReceipt, Capability, Cursor, Due, Inspection, Ledger, LedgerError, MAX_ACTIVE, Order,
+    Outcome, Page, Parking, Poll, Polled, Position, Query, Row, Signal, Versions, Waiting, Watch, WatchFrom, Work, WorkQueue,
+    tail, weight, work,
 };
 use crate::request::MAX_LEASE;
 use crate::span::SignedSpan;
@@ -290,6 +290,10 @@ impl Ledger for MemoryLedger {
 
     async fn watch(&self, scope: &Scope, from: WatchFrom) -> Result<Watch, LedgerError> {
         tail(self.clone(), scope.clone(), from, Arc::clone(&self.shared.signal)).await
+    }
+
+    async fn inspect(&self) -> Result<Inspection, LedgerError> {
+        Ok(Inspection::new(self.state().rows.len() as u64, Vec::new()))
     }
 
     fn capability(&self) -> Capability {
