@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use logline_core::ledger::work::Rebuilt;
 use logline_core::ledger::{
     ActiveKind, AppendOptions, AppendReceipt, Capability, Cursor, Inspection, Ledger, LedgerError, LedgerExt as _, Page,
-    Parking, Poll, Polled, Query, Signal, Waiting, Watch, WatchFrom, Work, WorkQueue,
+    Parking, Poll, Polled, Query, Signal, Tenants, Touched, Waiting, Watch, WatchFrom, Work, WorkQueue,
 };
 use logline_core::request::{NotRunnable, Request};
 use logline_core::{Host, HostError, ManualClock, MemoryLedger, Scope, SignedSpan, SystemClock, Timestamp, VerifiedSpan, ids};
@@ -114,8 +114,26 @@ impl WorkQueue for Gated {
         self.0.ledger.arrivals().await
     }
 
-    async fn active(&self, kind: ActiveKind, after: Option<&Work>, limit: usize) -> Result<Vec<Work>, LedgerError> {
-        self.0.ledger.active(kind, after, limit).await
+    async fn active(
+        &self,
+        kind: ActiveKind,
+        tenants: &Tenants,
+        after: Option<(&str, Uuid)>,
+        limit: usize,
+    ) -> Result<Vec<Work>, LedgerError> {
+        self.0.ledger.active(kind, tenants, after, limit).await
+    }
+
+    async fn refuse_active(&self, kind: ActiveKind, refused: &[Work]) -> Result<(), LedgerError> {
+        self.0.ledger.refuse_active(kind, refused).await
+    }
+
+    async fn offer_active(&self, kind: ActiveKind, tenants: &Tenants) -> Result<(), LedgerError> {
+        self.0.ledger.offer_active(kind, tenants).await
+    }
+
+    async fn touched(&self, after: Option<&Cursor>) -> Result<Touched, LedgerError> {
+        self.0.ledger.touched(after).await
     }
 
     async fn heartbeat(&self, held: &Work, lease: Duration) -> Result<bool, LedgerError> {

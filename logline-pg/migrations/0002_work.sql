@@ -24,8 +24,11 @@ CREATE TABLE ledger.active (
   seq       integer NOT NULL,
   owner_id  text    COLLATE "C" NOT NULL,
   curr_hash text    COLLATE "C" NOT NULL,
+  -- A host has found that its signer may not sign it.
+  refused   boolean NOT NULL DEFAULT false,
   CONSTRAINT active_span PRIMARY KEY (kind, tenant_id, id)
 );
+CREATE INDEX active_listed ON ledger.active (kind, tenant_id, id) WHERE NOT refused;
 
 -- One row per tenant and quota, for the last day on which it was used.
 CREATE TABLE ledger.quota (
@@ -176,7 +179,7 @@ BEGIN
   ELSE
     INSERT INTO ledger.active AS s (kind, tenant_id, id, seq, owner_id, curr_hash)
     VALUES (stands, NEW.tenant_id, NEW.id, NEW.seq, NEW.owner_id, NEW.curr_hash)
-    ON CONFLICT (kind, tenant_id, id) DO UPDATE SET seq = EXCLUDED.seq, curr_hash = EXCLUDED.curr_hash
+    ON CONFLICT (kind, tenant_id, id) DO UPDATE SET seq = EXCLUDED.seq, curr_hash = EXCLUDED.curr_hash, refused = false
     WHERE s.seq < EXCLUDED.seq;
   END IF;
   RETURN NULL;
@@ -184,13 +187,44 @@ END $$;
 CREATE TRIGGER ur_active AFTER INSERT ON ledger.universal_registry
 FOR EACH ROW WHEN (NEW.entity_type IN ('function', 'policy')) EXECUTE FUNCTION ledger.keep_active();
 
--- The active spans of one kind, of all tenants. For hosts, as `claimable`.
-CREATE FUNCTION ledger.list_active(of_kind text, after_tenant text, after_id uuid, most integer)
+-- The active spans of one kind that nobody has refused: of `only_tenants`, or of all if that is null. For hosts, as `claimable`.
+CREATE FUNCTION ledger.list_active(of_kind text, after_tenant text, after_id uuid, most integer, only_tenants text[])
 RETURNS TABLE (tenant_id text, owner_id text, id uuid, seq integer, curr_hash text)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
   SELECT s.tenant_id, s.owner_id, s.id, s.seq, s.curr_hash FROM ledger.active s
-  WHERE s.kind = of_kind AND (s.tenant_id, s.id) > (after_tenant, after_id) ORDER BY s.tenant_id, s.id LIMIT least(most, 1000)
+  WHERE s.kind = of_kind AND NOT s.refused AND (s.tenant_id, s.id) > (after_tenant, after_id)
+    AND (only_tenants IS NULL OR s.tenant_id = ANY (only_tenants))
+  ORDER BY s.tenant_id, s.id LIMIT least(most, 1000)
 $$;
+
+-- Takes active spans off the list.
+CREATE FUNCTION ledger.refuse_active(of_kind text, tenant text, ids uuid[], seqs integer[]) RETURNS void LANGUAGE sql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $$
+  UPDATE ledger.active s SET refused = true FROM unnest(ids, seqs) AS a(id, seq)
+  WHERE s.kind = of_kind AND s.tenant_id = tenant AND s.id = a.id AND s.seq = a.seq AND ledger.is_within(tenant)
+$$;
+
+-- Puts them on the list again.
+CREATE FUNCTION ledger.offer_active(of_kind text, only_tenants text[]) RETURNS void LANGUAGE sql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $$
+  UPDATE ledger.active s SET refused = false
+  WHERE s.kind = of_kind AND s.refused AND (only_tenants IS NULL OR s.tenant_id = ANY (only_tenants))
+$$;
+
+-- The tenants that have rows from transaction `after_xid` on, as far as append order is final. Null if `after_epoch` is not the
+-- current epoch, or if there are too many rows. For hosts.
+CREATE FUNCTION ledger.touched(after_epoch integer, after_xid xid8) RETURNS TABLE (epoch integer, horizon xid8, tenants text[])
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  h xid8 := ledger.horizon();
+  e integer := (SELECT max(o.epoch) FROM ledger.epochs o);
+BEGIN
+  RETURN QUERY
+    WITH new AS MATERIALIZED (SELECT u.tenant_id FROM ledger.universal_registry u
+      WHERE u.epoch = e AND u.xid >= after_xid AND u.xid < h ORDER BY u.epoch, u.xid, u.pos LIMIT 1001)
+    SELECT e, h, CASE WHEN after_epoch = e AND (SELECT count(*) FROM new) <= 1000 THEN
+      ARRAY(SELECT DISTINCT n.tenant_id::text FROM new n) END;
+END $$;
 
 -- The next tenant in order that may have open work: of `only_tenants`, or of all if that is null.
 CREATE FUNCTION ledger.next_tenant(after text, only_tenants text[]) RETURNS text LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -487,13 +521,15 @@ $$;
 
 REVOKE EXECUTE ON FUNCTION ledger.today(), ledger.number_in(json, text, numeric), ledger.time_in(json, text),
   ledger.is_claim(text, text, boolean), ledger.ready_at(boolean, json, timestamptz), ledger.charges(boolean, json, date), ledger.ends_attempt(text, text, boolean), ledger.keep_work(), ledger.claimable(text, integer, text[]),
-  ledger.active_as(text, text, boolean), ledger.keep_active(), ledger.list_active(text, text, uuid, integer),
+  ledger.active_as(text, text, boolean), ledger.keep_active(), ledger.list_active(text, text, uuid, integer, text[]),
   ledger.take(text, integer, bigint, text[]), ledger.hold_due(text, integer, bigint, text[]), ledger.is_due(text, uuid, integer, text),
   ledger.heartbeat(text, uuid, integer, text, bigint), ledger.next_tenant(text, text[]),
   ledger.park(text, uuid[], integer[], timestamptz[], text[]), ledger.waiting(text, uuid),
+  ledger.refuse_active(text, text, uuid[], integer[]), ledger.offer_active(text, text[]), ledger.touched(integer, xid8),
   ledger.used(text, text), ledger.hold_counters(text[], text[]), ledger.rebuild_work(), ledger.stray_work() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION ledger.claimable(text, integer, text[]), ledger.list_active(text, text, uuid, integer), ledger.take(text, integer, bigint, text[]), ledger.hold_due(text, integer, bigint, text[]), ledger.is_due(text, uuid, integer, text),
+GRANT EXECUTE ON FUNCTION ledger.claimable(text, integer, text[]), ledger.list_active(text, text, uuid, integer, text[]), ledger.take(text, integer, bigint, text[]), ledger.hold_due(text, integer, bigint, text[]), ledger.is_due(text, uuid, integer, text),
   ledger.heartbeat(text, uuid, integer, text, bigint), ledger.park(text, uuid[], integer[], timestamptz[], text[]), ledger.waiting(text, uuid),
+  ledger.refuse_active(text, text, uuid[], integer[]), ledger.offer_active(text, text[]), ledger.touched(integer, xid8),
   ledger.used(text, text), ledger.hold_counters(text[], text[]) TO logline_runtime, logline_operator;
 GRANT EXECUTE ON FUNCTION ledger.rebuild_work() TO logline_operator;
 GRANT EXECUTE ON FUNCTION ledger.stray_work() TO logline_app, logline_runtime, logline_operator;

@@ -99,7 +99,7 @@ const CHECKS: &[Check] = &[
         sql: "SELECT wanted.name || ' is missing or invalid'
               FROM (VALUES ('ur_version'), ('ur_first_version'), ('ur_order'), ('ur_by_tenant'), ('ur_by_type'), ('ur_by_parent'),
                 ('ur_by_trace'), ('work_request'), ('work_ready'), ('quota_key'),
-                ('active_span')) AS wanted(name)
+                ('active_span'), ('active_listed')) AS wanted(name)
               LEFT JOIN pg_index i ON i.indexrelid = to_regclass('ledger.' || wanted.name)
               WHERE i.indexrelid IS NULL OR NOT i.indisvalid",
         good: "all are valid",

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use logline_core::ledger::work::{MAX_CLAIMABLE, MAX_HOLD, PollBudget, Rebuilt, in_turns};
-use logline_core::ledger::{ActiveKind, Due, LedgerError, MAX_ACTIVE, Parking, Poll, Polled, Signal, Waiting, Work, WorkQueue};
+use logline_core::ledger::{
+    ActiveKind, Cursor, Due, LedgerError, MAX_ACTIVE, Parking, Poll, Polled, Signal, Tenants, Touched, Waiting, Work, WorkQueue,
+};
 use logline_core::request::MAX_LEASE;
 use logline_core::{Scope, Timestamp};
 use sqlx::postgres::PgRow;
@@ -16,8 +18,9 @@ use uuid::Uuid;
 use crate::PgLedger;
 use crate::error::from_sqlx;
 use crate::identity::{Access, Plain};
+use crate::position::{self, AppendPosition};
 use crate::row::{self, COLUMNS};
-use crate::types::Micros;
+use crate::types::{Micros, Xid};
 
 #[deny(clippy::missing_trait_methods)]
 #[async_trait]
@@ -138,21 +141,78 @@ impl WorkQueue for PgLedger {
         Ok(Arc::clone(&self.shared.tail.arrivals))
     }
 
-    async fn active(&self, kind: ActiveKind, after: Option<&Work>, limit: usize) -> Result<Vec<Work>, LedgerError> {
+    async fn active(
+        &self,
+        kind: ActiveKind,
+        tenants: &Tenants,
+        after: Option<(&str, Uuid)>,
+        limit: usize,
+    ) -> Result<Vec<Work>, LedgerError> {
         let mut session = self.begin(Access::ReadOnly, &host(), None).await?;
         let connection = session.connection().map_err(from_sqlx)?;
-        let sql = "SELECT 0, tenant_id, owner_id, id, seq, curr_hash FROM ledger.list_active($1, $2, $3, $4)";
+        let (tenant, id) = after.unwrap_or_default();
+        let sql = "SELECT 0, tenant_id, owner_id, id, seq, curr_hash FROM ledger.list_active($1, $2, $3, $4, $5)";
         let rows = sqlx::query(sql)
             .persistent(self.link().keeps_statements())
             .bind(kind.as_str())
-            .bind(after.map_or("", |work| work.tenant_id.as_str()))
-            .bind(after.map_or(Uuid::nil(), |work| work.id))
+            .bind(tenant)
+            .bind(id)
             .bind(i32::try_from(limit.min(MAX_ACTIVE)).unwrap_or(i32::MAX))
+            .bind(tenants.names())
             .fetch_all(connection)
             .await
             .map_err(from_sqlx)?;
         session.commit().await.map_err(from_sqlx)?;
         Ok(by_turn(&rows, decode)?.into_iter().flatten().collect())
+    }
+
+    async fn refuse_active(&self, kind: ActiveKind, refused: &[Work]) -> Result<(), LedgerError> {
+        let mut tenants: BTreeMap<&str, Vec<&Work>> = BTreeMap::new();
+        for work in refused {
+            tenants.entry(&work.tenant_id).or_default().push(work);
+        }
+        for (tenant, works) in tenants {
+            let mut session = self.begin(Access::ReadWrite, &Scope::runtime(tenant), None).await?;
+            let connection = session.connection().map_err(from_sqlx)?;
+            sqlx::query("SELECT ledger.refuse_active($1, $2, $3, $4)")
+                .persistent(self.link().keeps_statements())
+                .bind(kind.as_str())
+                .bind(tenant)
+                .bind(works.iter().map(|work| work.id).collect::<Vec<_>>())
+                .bind(works.iter().map(|work| i32::try_from(work.seq).unwrap_or(i32::MAX)).collect::<Vec<_>>())
+                .execute(connection)
+                .await
+                .map_err(from_sqlx)?;
+            session.commit().await.map_err(from_sqlx)?;
+        }
+        Ok(())
+    }
+
+    async fn offer_active(&self, kind: ActiveKind, tenants: &Tenants) -> Result<(), LedgerError> {
+        let mut session = self.begin(Access::ReadWrite, &host(), None).await?;
+        let connection = session.connection().map_err(from_sqlx)?;
+        let query = sqlx::query("SELECT ledger.offer_active($1, $2)").persistent(self.link().keeps_statements());
+        query.bind(kind.as_str()).bind(tenants.names()).execute(connection).await.map_err(from_sqlx)?;
+        session.commit().await.map_err(from_sqlx)
+    }
+
+    async fn touched(&self, after: Option<&Cursor>) -> Result<Touched, LedgerError> {
+        let (epoch, xid) = match after.map(position::of_cursor).transpose()?.map(AppendPosition::resume) {
+            // The position after every row of a transaction.
+            Some(after) if after.pos == i64::MAX => (after.epoch, Xid(after.xid.0.saturating_add(1))),
+            Some(after) => (after.epoch, after.xid),
+            None => (i32::MAX, Xid(0)),
+        };
+        let mut session = self.begin(Access::ReadOnly, &host(), None).await?;
+        let connection = session.connection().map_err(from_sqlx)?;
+        let sql = "SELECT epoch, horizon::text, tenants FROM ledger.touched($1, $2::xid8)";
+        let query = sqlx::query(sql).persistent(self.link().keeps_statements()).bind(epoch).bind(xid);
+        let row = query.fetch_one(connection).await.map_err(from_sqlx)?;
+        session.commit().await.map_err(from_sqlx)?;
+        let tenants: Option<Vec<String>> = row.try_get(2).map_err(from_sqlx)?;
+        let tenants = tenants.map_or(Tenants::All, |tenants| Tenants::Only(tenants.into_iter().collect()));
+        let (epoch, horizon) = (row.try_get(0).map_err(from_sqlx)?, row.try_get(1).map_err(from_sqlx)?);
+        Ok(Touched { tenants, cursor: AppendPosition::before(epoch, horizon).to_cursor() })
     }
 
     async fn heartbeat(&self, held: &Work, lease: Duration) -> Result<bool, LedgerError> {

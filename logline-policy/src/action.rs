@@ -1,5 +1,6 @@
 //! Actions: what a policy wants done, as JSON. CEL and WebAssembly policies use the same form.
 
+use crate::bound::Size;
 use logline_core::request::{MAX_ATTEMPTS, MAX_PRIORITY};
 use logline_core::{Failure, Timestamp};
 use serde::Deserialize;
@@ -84,6 +85,15 @@ struct CountText {
 }
 
 impl Action {
+    /// About how many bytes its values have.
+    pub(crate) fn bytes(&self) -> u64 {
+        match self {
+            Self::Emit { columns, .. } => columns.values().map(|value| Size::of(value).bytes).sum(),
+            Self::Run { input, .. } => Size::of(input).bytes,
+            Self::Count { .. } => 0,
+        }
+    }
+
     /// Reads an action from JSON.
     ///
     /// # Errors

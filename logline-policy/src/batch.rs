@@ -14,6 +14,8 @@ use crate::effects::{Cause, Consequence, Effect, Tally};
 pub(super) struct Batch {
     pub(super) effects: Vec<Effect>,
     pub(super) tallies: BTreeMap<Uuid, Counted>,
+    /// About how many bytes the effects have.
+    pub(super) bytes: u64,
 }
 
 pub(super) struct Counted {
@@ -34,6 +36,7 @@ impl Batch {
         let mut effects = Vec::with_capacity(actions.len());
         let mut tallies = Vec::new();
         for (index, action) in actions.into_iter().enumerate() {
+            self.bytes = self.bytes.saturating_add(action.bytes());
             match cause.effect(action, index, host.rules()) {
                 Ok(Consequence::Write(effect)) => effects.push(*effect),
                 Ok(Consequence::Count(tally)) => tallies.push(tally),

@@ -226,9 +226,14 @@ impl Cause<'_> {
     }
 
     /// Builds the violation that is recorded if the policy could not act. It is recorded once a day for each version of the
-    /// policy.
+    /// policy. The whole tenant sees it. A message may quote the span, so it is left out if the tenant does not see the span.
     pub(super) fn violation(self, what: &str, failure: &Failure, day: NaiveDate) -> Effect {
         let policy = self.policy;
+        let kept_back = Failure::new(
+            failure.code.clone(),
+            "the policy failed on a private span, which the message may quote: try the policy on that span (dry run) to see it",
+        );
+        let failure = if what == "error" && self.span.visibility == Visibility::Private { &kept_back } else { failure };
         let (id, hash, day) = (policy.id.to_string(), policy.seal.curr_hash.to_string(), day.to_string());
         let draft = Draft::new("policy_violation")
             .id(ids::derive("policy_violation", &[&policy.tenant_id, &id, &hash, what, &day]))

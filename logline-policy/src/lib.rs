@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod action;
+mod active;
 mod agent;
 mod batch;
 mod bound;
@@ -12,6 +13,7 @@ mod expression;
 mod policy;
 mod seeds;
 mod template;
+mod tenant;
 mod value;
 mod wasm;
 

@@ -27,7 +27,7 @@ use logline_core::fsck::{Audit, Event, fsck};
 use logline_core::ledger::work::Rebuilt;
 use logline_core::ledger::{
     ActiveKind, AppendOptions, AppendReceipt, Capability, Cursor, Inspection, Ledger, LedgerError, LedgerExt as _, Page,
-    Parking, Poll, Polled, Query, Signal, Waiting, Watch, WatchFrom, Work, WorkQueue,
+    Parking, Poll, Polled, Query, Signal, Tenants, Touched, Waiting, Watch, WatchFrom, Work, WorkQueue,
 };
 use logline_core::request::Request;
 use logline_core::roles::Role;
@@ -234,8 +234,26 @@ impl WorkQueue for Faulty {
         self.0.call(self.ledger().arrivals()).await
     }
 
-    async fn active(&self, kind: ActiveKind, after: Option<&Work>, limit: usize) -> Result<Vec<Work>, LedgerError> {
-        self.0.call(self.ledger().active(kind, after, limit)).await
+    async fn active(
+        &self,
+        kind: ActiveKind,
+        tenants: &Tenants,
+        after: Option<(&str, Uuid)>,
+        limit: usize,
+    ) -> Result<Vec<Work>, LedgerError> {
+        self.0.call(self.ledger().active(kind, tenants, after, limit)).await
+    }
+
+    async fn refuse_active(&self, kind: ActiveKind, refused: &[Work]) -> Result<(), LedgerError> {
+        self.0.call(self.ledger().refuse_active(kind, refused)).await
+    }
+
+    async fn offer_active(&self, kind: ActiveKind, tenants: &Tenants) -> Result<(), LedgerError> {
+        self.0.call(self.ledger().offer_active(kind, tenants)).await
+    }
+
+    async fn touched(&self, after: Option<&Cursor>) -> Result<Touched, LedgerError> {
+        self.0.call(self.ledger().touched(after)).await
     }
 
     async fn heartbeat(&self, held: &Work, lease: Duration) -> Result<bool, LedgerError> {

@@ -24,7 +24,7 @@ use futures_channel::oneshot;
 use logline_core::ledger::work::Rebuilt;
 use logline_core::ledger::{
     ActiveKind, AppendOptions, AppendReceipt, Capability, Cursor, Inspection, Ledger, LedgerError, MAX_ACTIVE, Order, Page,
-    Parking, Poll, Polled, Position, Query, Signal, Waiting, Watch, WatchFrom, Work, WorkQueue, quota, tail,
+    Parking, Poll, Polled, Position, Query, Signal, Tenants, Touched, Waiting, Watch, WatchFrom, Work, WorkQueue, quota, tail,
 };
 use logline_core::request::MAX_LEASE;
 use logline_core::{Scope, SignedSpan, Timestamp, VerifiedSpan};
@@ -294,9 +294,34 @@ impl WorkQueue for SqliteLedger {
         Ok(Arc::clone(&self.shared.signal))
     }
 
-    async fn active(&self, kind: ActiveKind, after: Option<&Work>, limit: usize) -> Result<Vec<Work>, LedgerError> {
-        let (after, limit) = (after.cloned(), limit.min(MAX_ACTIVE));
-        self.shared.readers.read(move |connection| work::active(connection, kind, after.as_ref(), limit)).await
+    async fn active(
+        &self,
+        kind: ActiveKind,
+        tenants: &Tenants,
+        after: Option<(&str, Uuid)>,
+        limit: usize,
+    ) -> Result<Vec<Work>, LedgerError> {
+        let after = after.map_or_else(Default::default, |(tenant, id)| (tenant.to_owned(), id.to_string()));
+        let (tenants, limit) = (tenants.clone(), limit.min(MAX_ACTIVE));
+        self.shared.readers.read(move |connection| work::active(connection, kind, &tenants, &after, limit)).await
+    }
+
+    async fn refuse_active(&self, kind: ActiveKind, refused: &[Work]) -> Result<(), LedgerError> {
+        let refused = refused.to_vec();
+        self.write(move |connection| work::refuse_active(connection, kind, &refused)).await
+    }
+
+    async fn offer_active(&self, kind: ActiveKind, tenants: &Tenants) -> Result<(), LedgerError> {
+        let tenants = tenants.clone();
+        self.write(move |connection| work::offer_active(connection, kind, &tenants)).await
+    }
+
+    async fn touched(&self, after: Option<&Cursor>) -> Result<Touched, LedgerError> {
+        let after = match after.map(|cursor| Position::of(cursor, Order::Append)).transpose()? {
+            Some(Position::Append(number)) => Some(number),
+            _ => None,
+        };
+        self.shared.readers.read(move |connection| work::touched(connection, after)).await
     }
 
     async fn heartbeat(&self, held: &Work, lease: Duration) -> Result<bool, LedgerError> {

@@ -5,9 +5,9 @@ use std::ops::Bound;
 use std::time::Duration;
 
 use logline_core::ledger::quota::Uses;
-use logline_core::ledger::work::{MAX_CLAIMABLE, MAX_HOLD, PollBudget, Rebuilt, in_turns};
+use logline_core::ledger::work::{MAX_CLAIMABLE, MAX_HOLD, MAX_TOUCHED, PollBudget, Rebuilt, in_turns};
 use logline_core::ledger::{
-    ActiveKind, Activity, Due, LedgerError, Limit, Order, Parking, Poll, Polled, Tenants, Waiting, Work,
+    ActiveKind, Activity, Due, LedgerError, Limit, Order, Parking, Poll, Polled, Position, Tenants, Touched, Waiting, Work,
 };
 use logline_core::request::{MAX_PRIORITY, QueueEntry};
 use logline_core::{Clock as _, SignedSpan, SystemClock, Timestamp};
@@ -39,8 +39,10 @@ CREATE TABLE active (
   seq INTEGER NOT NULL,
   owner_id TEXT NOT NULL,
   curr_hash TEXT NOT NULL,
+  refused INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY (kind, tenant_id, id)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX active_listed ON active (kind, tenant_id, id) WHERE NOT refused;
 CREATE TABLE quota (
   tenant_id TEXT NOT NULL,
   key TEXT NOT NULL,
@@ -97,16 +99,71 @@ fn activate(connection: &Connection, span: &SignedSpan, kind: ActiveKind) -> Res
 pub(crate) fn active(
     connection: &Connection,
     kind: ActiveKind,
-    after: Option<&Work>,
+    tenants: &Tenants,
+    after: &(String, String),
     limit: usize,
 ) -> Result<Vec<Work>, LedgerError> {
     let sql = "SELECT tenant_id, owner_id, id, seq, curr_hash FROM active
-        WHERE kind = ?1 AND (tenant_id, id) > (?2, ?3) ORDER BY tenant_id, id LIMIT ?4";
+        WHERE kind = ?1 AND NOT refused AND (tenant_id, id) > (?2, ?3) AND tenant_id <= ?4 ORDER BY tenant_id, id LIMIT ?5";
     let mut select = connection.prepare_cached(sql).map_err(from_sqlite)?;
-    let (tenant, id) = after.map_or_else(Default::default, |work| (work.tenant_id.clone(), work.id.to_string()));
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let rows = select.query_map(params![kind.as_str(), tenant, id, limit], decode).map_err(from_sqlite)?;
-    rows.collect::<Result<_, _>>().map_err(from_sqlite)
+    let (tenant, id) = after;
+    let mut page = |tenant: &str, id: &str, last: &str, room: usize| -> Result<Vec<Work>, LedgerError> {
+        let room = i64::try_from(room).unwrap_or(i64::MAX);
+        let rows = select.query_map(params![kind.as_str(), tenant, id, last, room], decode).map_err(from_sqlite)?;
+        rows.collect::<Result<_, _>>().map_err(from_sqlite)
+    };
+    let Tenants::Only(names) = tenants else {
+        // No tenant's name is greater than this text.
+        return page(tenant, id, "\u{10ffff}", limit);
+    };
+    let mut found: Vec<Work> = Vec::new();
+    for name in names.range::<str, _>((Bound::Included(tenant.as_str()), Bound::Unbounded)) {
+        let room = limit.saturating_sub(found.len());
+        if room == 0 {
+            break;
+        }
+        let id = if name == tenant { id } else { "" };
+        found.extend(page(name, id, name, room)?);
+    }
+    Ok(found)
+}
+
+pub(crate) fn refuse_active(connection: &Connection, kind: ActiveKind, refused: &[Work]) -> Result<(), LedgerError> {
+    let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate).map_err(from_sqlite)?;
+    {
+        let sql = "UPDATE active SET refused = 1 WHERE kind = ?1 AND tenant_id = ?2 AND id = ?3 AND seq = ?4";
+        let mut update = transaction.prepare_cached(sql).map_err(from_sqlite)?;
+        for work in refused {
+            update.execute(params![kind.as_str(), work.tenant_id, work.id.to_string(), work.seq]).map_err(from_sqlite)?;
+        }
+    }
+    transaction.commit().map_err(from_sqlite)
+}
+
+pub(crate) fn offer_active(connection: &Connection, kind: ActiveKind, tenants: &Tenants) -> Result<(), LedgerError> {
+    let names = tenants.names();
+    let sql = "UPDATE active SET refused = 0 WHERE kind = ?1 AND refused
+        AND (?2 IS NULL OR tenant_id IN (SELECT value FROM json_each(?2)))";
+    let names = names.map(|names| serde_json::Value::from(names).to_string());
+    connection.execute(sql, params![kind.as_str(), names]).map(drop).map_err(from_sqlite)
+}
+
+/// The tenants of the rows after `after`. All tenants if there are more than [`MAX_TOUCHED`].
+pub(crate) fn touched(connection: &Connection, after: Option<i64>) -> Result<Touched, LedgerError> {
+    let snapshot = connection.unchecked_transaction().map_err(from_sqlite)?;
+    let end = "SELECT coalesce(max(pos), 0) FROM universal_registry";
+    let end: i64 = snapshot.query_row(end, [], |row| row.get(0)).map_err(from_sqlite)?;
+    let most = i64::try_from(MAX_TOUCHED).unwrap_or(i64::MAX);
+    let tenants = match after.filter(|after| end.saturating_sub(*after) <= most) {
+        None => Tenants::All,
+        Some(after) => {
+            let sql = "SELECT DISTINCT tenant_id FROM universal_registry WHERE pos > ?1";
+            let mut select = snapshot.prepare_cached(sql).map_err(from_sqlite)?;
+            let rows = select.query_map([after], |row| row.get(0)).map_err(from_sqlite)?;
+            Tenants::Only(rows.collect::<Result<_, _>>().map_err(from_sqlite)?)
+        }
+    };
+    Ok(Touched { tenants, cursor: Position::Append(end).to_cursor() })
 }
 
 /// Adds what a new row uses to `uses`, or fails if a limit forbids it.

@@ -107,6 +107,8 @@ macro_rules! work_queue_suite {
             working::what_is_taken_is_held_for_a_while,
             working::a_due_time_is_what_the_library_reads,
             working::a_poll_sees_only_its_tenants,
+            working::a_refused_span_is_not_listed,
+            working::touched_tenants_are_told,
             working::a_parked_request_is_not_offered,
             working::a_poll_reads_a_few_large_requests_and_every_small_one,
             working::an_arrival_wakes_whoever_waits,

@@ -28,7 +28,7 @@ pub use quota::Limit;
 pub use signal::Signal;
 
 pub use tail::tail;
-pub use work::{Due, Parking, Poll, Polled, Tenants, Waiting, Work, WorkQueue};
+pub use work::{Due, Parking, Poll, Polled, Tenants, Touched, Waiting, Work, WorkQueue};
 
 use crate::ledger::scope::Scope;
 use crate::span::seal::VerifiedSpan;

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use crate::ledger::error::LedgerError;
-use crate::ledger::{ActiveKind, DamagedRow, Ledger, Signal};
+use crate::ledger::{ActiveKind, Cursor, DamagedRow, Ledger, Signal};
 use crate::span::SignedSpan;
 use crate::value::hex::Hash;
 use crate::value::timestamp::Timestamp;
@@ -95,6 +95,18 @@ impl Tenants {
         }
     }
 }
+
+/// The tenants that have new rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Touched {
+    /// The tenants.
+    pub tenants: Tenants,
+    /// Where the next call goes on.
+    pub cursor: Cursor,
+}
+
+/// The most rows that one call of [`WorkQueue::touched`] looks at.
+pub const MAX_TOUCHED: usize = 1000;
 
 /// What a worker asks the queue for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -311,12 +323,39 @@ pub trait WorkQueue: Ledger {
     /// [`LedgerError`] if the store cannot be reached.
     async fn arrivals(&self) -> Result<Arc<Signal>, LedgerError>;
 
-    /// Up to `limit` (at most [`MAX_ACTIVE`](crate::ledger::MAX_ACTIVE)) active spans of this kind, of all tenants, ordered by
-    /// (tenant, id). Begins after `after`, the last span of the page before, or with the first span.
+    /// Up to `limit` (at most [`MAX_ACTIVE`](crate::ledger::MAX_ACTIVE)) active spans of this kind and these tenants, ordered by
+    /// (tenant, id), without those that were refused. Begins after `after`, a (tenant, id), or with the first span.
     ///
     /// # Errors
     /// [`LedgerError`] if the store cannot be reached.
-    async fn active(&self, kind: ActiveKind, after: Option<&Work>, limit: usize) -> Result<Vec<Work>, LedgerError>;
+    async fn active(
+        &self,
+        kind: ActiveKind,
+        tenants: &Tenants,
+        after: Option<(&str, Uuid)>,
+        limit: usize,
+    ) -> Result<Vec<Work>, LedgerError>;
+
+    /// Takes active spans off the list, because their signers may not sign them: everybody can write such rows. They are listed
+    /// again after [`WorkQueue::offer_active`], a rebuild, or another version.
+    ///
+    /// # Errors
+    /// [`LedgerError`] if the store cannot be reached. Some of the spans may be off the list then.
+    async fn refuse_active(&self, kind: ActiveKind, refused: &[Work]) -> Result<(), LedgerError>;
+
+    /// Lists the refused spans of these tenants again. A host calls this when it obeys another manifest, because that may name
+    /// their signers.
+    ///
+    /// # Errors
+    /// [`LedgerError`] if the store cannot be reached.
+    async fn offer_active(&self, kind: ActiveKind, tenants: &Tenants) -> Result<(), LedgerError>;
+
+    /// The tenants that have rows after `after`, a cursor of an earlier call or of append order, as far as append order is final.
+    /// All tenants without a cursor, or if there are too many rows to look at.
+    ///
+    /// # Errors
+    /// [`LedgerError`] if the store cannot be reached.
+    async fn touched(&self, after: Option<&Cursor>) -> Result<Touched, LedgerError>;
 
     /// Extends the lease of a claim, so that it ends `lease` (at most [`MAX_LEASE`](crate::request::MAX_LEASE)) from now.
     /// `held` is [`Work::of`] the claim. False if the claim is lost: the last version of the request is no longer `held`, or is
@@ -401,8 +440,26 @@ impl<Q: WorkQueue + ?Sized> WorkQueue for Arc<Q> {
         (**self).arrivals().await
     }
 
-    async fn active(&self, kind: ActiveKind, after: Option<&Work>, limit: usize) -> Result<Vec<Work>, LedgerError> {
-        (**self).active(kind, after, limit).await
+    async fn active(
+        &self,
+        kind: ActiveKind,
+        tenants: &Tenants,
+        after: Option<(&str, Uuid)>,
+        limit: usize,
+    ) -> Result<Vec<Work>, LedgerError> {
+        (**self).active(kind, tenants, after, limit).await
+    }
+
+    async fn refuse_active(&self, kind: ActiveKind, refused: &[Work]) -> Result<(), LedgerError> {
+        (**self).refuse_active(kind, refused).await
+    }
+
+    async fn offer_active(&self, kind: ActiveKind, tenants: &Tenants) -> Result<(), LedgerError> {
+        (**self).offer_active(kind, tenants).await
+    }
+
+    async fn touched(&self, after: Option<&Cursor>) -> Result<Touched, LedgerError> {
+        (**self).touched(after).await
     }
 
     async fn heartbeat(&self, held: &Work, lease: Duration) -> Result<bool, LedgerError> {

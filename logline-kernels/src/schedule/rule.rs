@@ -204,6 +204,12 @@ impl Schedule {
         slots
     }
 
+    /// The same schedule without the input of its requests: enough to find its slots.
+    #[must_use]
+    pub fn without_input(self) -> Self {
+        Self { terms: Terms { input: Map::new(), ..self.terms }, ..self }
+    }
+
     /// Builds the request for one slot. Its id follows from the slot, so every scheduler builds the same request.
     #[must_use]
     pub fn request(&self, function: &Span, slot: Timestamp) -> Request {

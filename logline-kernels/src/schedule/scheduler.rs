@@ -1,20 +1,20 @@
 //! `observer_bot`: submits one request for every slot of every schedule, also if several schedulers run.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use logline_core::ledger::{ActiveKind, Ledger as _, LedgerExt as _, Work, WorkQueue as _};
+use logline_core::ledger::{ActiveKind, Ledger as _, LedgerError, LedgerExt as _, Work, WorkQueue as _};
 use logline_core::request::Request;
 use logline_core::{
-    Failure, Hash, Host, HostError, Scope, Service, ServiceReport, Shutdown, Timestamp, VerifiedSpan, Verifier, ids,
+    Failure, Hash, Host, HostError, Scope, Service, ServiceReport, Shutdown, Timestamp, VerifiedSpan, Verifier, Visibility, ids,
 };
 use uuid::Uuid;
 
 use super::NAME;
 use super::rule::Schedule;
-use crate::harness::{Backoff, active, is_general, jittered, may_pass};
+use crate::harness::active::{ActiveList, MAX_PER_TENANT, Refusal};
+use crate::harness::{Backoff, is_general, jittered, may_pass};
 
 const VERSION: u32 = 2;
 
@@ -63,11 +63,11 @@ const PER_FUNCTION: usize = 16;
 /// The most functions that one poll reads for the first time.
 const READ_AT_ONCE: usize = 256;
 
-/// What the scheduler knows of a scheduled function.
+/// What the scheduler knows of a scheduled function. The function itself, which may be large, is read when a slot is due.
 struct Known {
     hash: Hash,
-    /// `None` if the schedule cannot be run. A violation has been recorded.
-    schedule: Option<(Arc<VerifiedSpan>, Schedule)>,
+    /// Without its input. `None` if the schedule cannot be run. A violation has been recorded.
+    schedule: Option<Schedule>,
     /// Slots up to this time have requests, or were missed.
     done: Timestamp,
     /// The next slot. `None` if there is none.
@@ -104,7 +104,8 @@ impl Service for Scheduler {
 
     async fn run(&self, host: &Host, mut shutdown: Shutdown<'_>) -> Result<Box<dyn ServiceReport>, HostError> {
         host.boot(ids::OBSERVER).await?;
-        let mut schedules = Schedules { host, known: HashMap::new(), read: None, report: SchedulerReport::default() };
+        let list = ActiveList::new(ActiveKind::Schedule);
+        let mut schedules = Schedules { host, list, known: HashMap::new(), read: None, report: SchedulerReport::default() };
         let mut backoff = Backoff::default();
         loop {
             let pause = tokio::select! {
@@ -132,11 +133,23 @@ impl Service for Scheduler {
     }
 }
 
+/// The result of reading a scheduled function.
+enum Reading {
+    Function(Box<VerifiedSpan>, Schedule),
+    /// Its signer may not sign it.
+    Unauthorised(Failure),
+    /// The schedule cannot be run. What it says may be as private as the function.
+    Invalid(Failure, Visibility),
+    /// It has another version by now.
+    Gone,
+}
+
 struct Schedules<'a> {
     host: &'a Host,
+    list: ActiveList,
     known: HashMap<(String, Uuid), Known>,
     /// The function that was read last. The next poll begins after it, so that each function has its turn.
-    read: Option<Work>,
+    read: Option<(String, Uuid)>,
     report: SchedulerReport,
 }
 
@@ -144,100 +157,124 @@ impl Schedules<'_> {
     /// Submits the due slots of every schedule. Returns true if there is more to do now.
     async fn poll(&mut self) -> Result<bool, HostError> {
         let now = self.host.ledger().now().await?;
-        let schedules = active::list(self.host, ActiveKind::Schedule, self.read.as_ref()).await?;
-        let keys: HashSet<(&str, Uuid)> = schedules.iter().map(|work| (work.tenant_id.as_str(), work.id)).collect();
-        self.known.retain(|(tenant, id), _| keys.contains(&(tenant.as_str(), *id)));
+        self.list.update(self.host).await?;
+        let list = &self.list;
+        self.known.retain(|(tenant, id), _| list.of(tenant).contains_key(id));
+        let mut schedules: Vec<Work> =
+            list.tenants().flat_map(|tenant| list.of(tenant).values().cloned().collect::<Vec<_>>()).collect();
+        if let Some((tenant, id)) = &self.read {
+            let after = schedules.partition_point(|work| (&work.tenant_id, work.id) <= (tenant, *id));
+            schedules.rotate_left(after);
+        }
+        let mut tenants: HashMap<String, usize> = HashMap::new();
+        for ((tenant, _), _) in self.known.iter().filter(|(_, known)| known.schedule.is_some()) {
+            *tenants.entry(tenant.clone()).or_default() += 1;
+        }
         let (mut has_more, mut read) = (false, 0);
         let mut denied = HashSet::new();
+        let mut unauthorised: Vec<(Work, Failure)> = Vec::new();
         for work in &schedules {
             let key = (work.tenant_id.clone(), work.id);
-            let is_new = self.known.get(&key).is_none_or(|known| known.hash != work.curr_hash);
-            if is_new {
+            if self.known.get(&key).is_none_or(|known| known.hash != work.curr_hash) {
                 if read == READ_AT_ONCE {
                     has_more = true;
                     continue;
                 }
                 read += 1;
-                self.read = Some(work.clone());
+                self.read = Some(key.clone());
+                let of_tenant = tenants.entry(work.tenant_id.clone()).or_default();
+                match self.learn(work, *of_tenant, now).await {
+                    Ok(Reading::Unauthorised(failure)) => unauthorised.push((work.clone(), failure)),
+                    Ok(Reading::Function(..)) => *of_tenant += 1,
+                    Ok(_) => {}
+                    Err(error) if is_general(&error) => return Err(error),
+                    Err(error) => self.fail(work, &error, now).await?,
+                }
             }
-            match self.attend(work, is_new, now, &mut denied).await {
+            match self.attend(work, now, &mut denied).await {
                 Ok(more) => has_more |= more,
                 Err(error) if is_general(&error) => return Err(error),
                 // An error of one schedule must not stop the others.
-                Err(error) => {
-                    let refused = self.refuse(work, &Failure::new("schedule_failed", error.to_string()), now).await?;
-                    self.known.insert(key, refused);
-                }
+                Err(error) => self.fail(work, &error, now).await?,
             }
+        }
+        for tenant in unauthorised.chunk_by(|(one, _), (other, _)| one.tenant_id == other.tenant_id) {
+            let Some((_, failure)) = tenant.first() else { continue };
+            let refused: Vec<_> = tenant.iter().map(|(work, _)| work.clone()).collect();
+            self.report.refused += refused.len() as u64;
+            self.list.refuse(self.host, &refused, (NAME, failure), now).await?;
         }
         Ok(has_more)
     }
 
     /// Submits the due slots of one schedule. Returns true if more of its slots are due.
-    async fn attend(
-        &mut self,
-        work: &Work,
-        is_new: bool,
-        now: Timestamp,
-        denied: &mut HashSet<String>,
-    ) -> Result<bool, HostError> {
+    async fn attend(&mut self, work: &Work, now: Timestamp, denied: &mut HashSet<String>) -> Result<bool, HostError> {
         let key = (work.tenant_id.clone(), work.id);
-        if is_new {
-            let Some(known) = self.read(work, now).await? else { return Ok(false) };
-            self.known.insert(key.clone(), known);
+        let Some(known) = self.known.get(&key) else { return Ok(false) };
+        if known.schedule.is_none() || known.next.is_none_or(|next| next > now) || denied.contains(&work.tenant_id) {
+            return Ok(false);
         }
-        let Some(known) = self.known.get_mut(&key) else { return Ok(false) };
-        let is_due = known.next.is_some_and(|next| next <= now) && !denied.contains(&work.tenant_id);
-        let Some((function, schedule)) = known.schedule.as_ref().filter(|_| is_due) else { return Ok(false) };
-        if !self.host.is_within_quota(function).await? {
+        let Reading::Function(function, schedule) = self.read(work).await? else { return Ok(false) };
+        if !self.host.is_within_quota(&function).await? {
             denied.insert(work.tenant_id.clone());
             return Ok(false);
         }
         let mut due = schedule.due(known.done, now);
         let has_more = due.len() > PER_FUNCTION;
         due.truncate(PER_FUNCTION);
-        let requests = due.iter().map(|slot| schedule.request(function, *slot));
+        let requests = due.iter().map(|slot| schedule.request(&function, *slot));
         self.report.submitted += submit(self.host, requests.collect()).await?;
+        let Some(known) = self.known.get_mut(&key) else { return Ok(false) };
         // If no slot is to run, the slots up to `now` were missed and `catch_up` skips them.
         known.done = due.last().copied().unwrap_or(now);
         known.next = schedule.next(known.done);
         Ok(has_more)
     }
 
-    /// Records that a schedule cannot be run. It is ignored until it has another version.
-    async fn refuse(&mut self, work: &Work, failure: &Failure, now: Timestamp) -> Result<Known, HostError> {
-        tracing::warn!(function = %work.id, tenant = work.tenant_id, %failure, "a schedule cannot be run");
-        self.report.refused += 1;
-        match active::refuse(self.host, work, (NAME, ActiveKind::Schedule), failure, now).await {
-            Err(error) if is_general(&error) => return Err(error),
-            Err(error) => tracing::error!(%error, "the violation could not be recorded"),
-            Ok(()) => {}
-        }
-        Ok(Known { hash: work.curr_hash, schedule: None, done: now, next: None })
+    /// Records that a schedule failed. It is ignored until it has another version.
+    async fn fail(&mut self, work: &Work, error: &HostError, now: Timestamp) -> Result<(), HostError> {
+        let failure = Failure::new("schedule_failed", error.to_string());
+        self.ignore(work, &failure, Visibility::Private, now).await
     }
 
-    /// Reads a schedule for the first time. `None` if the function has another version by now.
-    async fn read(&mut self, work: &Work, now: Timestamp) -> Result<Option<Known>, HostError> {
-        let scope = Scope::runtime(&work.tenant_id);
-        let Some(function) = self.host.ledger().find(&scope, &work.tenant_id, work.id).await? else { return Ok(None) };
-        if function.seal.curr_hash != work.curr_hash {
-            return Ok(None);
+    /// Records that a schedule cannot be run. It is ignored until it has another version.
+    async fn ignore(
+        &mut self,
+        work: &Work,
+        failure: &Failure,
+        visibility: Visibility,
+        now: Timestamp,
+    ) -> Result<(), HostError> {
+        tracing::warn!(function = %work.id, tenant = work.tenant_id, %failure, "a schedule cannot be run");
+        self.report.refused += 1;
+        let refusal = Refusal { kernel: NAME, kind: ActiveKind::Schedule, failure, now };
+        refusal.record(self.host, refusal.of(work, visibility)).await?;
+        let known = Known { hash: work.curr_hash, schedule: None, done: now, next: None };
+        self.known.insert((work.tenant_id.clone(), work.id), known);
+        Ok(())
+    }
+
+    /// Reads a schedule for the first time, beside `others` of its tenant.
+    async fn learn(&mut self, work: &Work, others: usize, now: Timestamp) -> Result<Reading, HostError> {
+        let reading = self.read(work).await?;
+        let (function, rule) = match &reading {
+            Reading::Function(function, rule) => (function, rule),
+            Reading::Invalid(failure, visibility) => {
+                self.ignore(work, failure, *visibility, now).await?;
+                return Ok(reading);
+            }
+            _ => return Ok(reading),
+        };
+        if others >= MAX_PER_TENANT {
+            let message =
+                format!("the tenant has {MAX_PER_TENANT} schedules already, the limit: give the others another status");
+            let failure = Failure::new("too_many_schedules", message);
+            self.ignore(work, &failure, function.visibility, now).await?;
+            return Ok(Reading::Invalid(failure, function.visibility));
         }
-        let checked = match function.verify(&mut Verifier::new()) {
-            Ok(function) => match self.host.trusted().authorities.check(&function) {
-                Ok(()) => Schedule::of(&function).map(|schedule| (Arc::new(function), schedule)),
-                Err(error) => Err(Failure::new("function_not_authorised", error.to_string())),
-            },
-            Err(error) => Err(Failure::new("function_not_verified", error.to_string())),
-        };
-        let schedule = match checked {
-            Ok(schedule) => schedule,
-            Err(failure) => return self.refuse(work, &failure, now).await.map(Some),
-        };
-        let (function, rule) = &schedule;
         // Slots before the publication of this version do not run. Of the later slots, requests exist up to one slot and for
         // none after it, so a binary search finds that slot.
-        let due = rule.due(function.at, now);
+        let (scope, due) = (Scope::runtime(&work.tenant_id), rule.due(function.at, now));
         let (mut low, mut high) = (0_usize, due.len());
         while let Some(slot) = due.get(low.midpoint(high)).filter(|_| low < high) {
             let Some(id) = rule.request(function, *slot).derived_id() else { break };
@@ -249,7 +286,35 @@ impl Schedules<'_> {
         }
         let done = low.checked_sub(1).and_then(|n| due.get(n)).copied().unwrap_or(function.at);
         let next = rule.next(done);
-        Ok(Some(Known { hash: work.curr_hash, done, next, schedule: Some(schedule) }))
+        let known = Known { hash: work.curr_hash, done, next, schedule: Some(rule.clone().without_input()) };
+        self.known.insert((work.tenant_id.clone(), work.id), known);
+        Ok(reading)
+    }
+
+    async fn read(&self, work: &Work) -> Result<Reading, HostError> {
+        let scope = Scope::runtime(&work.tenant_id);
+        let function = match self.host.ledger().find(&scope, &work.tenant_id, work.id).await {
+            Ok(Some(function)) => function,
+            Ok(None) => return Ok(Reading::Gone),
+            Err(error @ LedgerError::Damaged { .. }) => {
+                return Ok(Reading::Unauthorised(Failure::new("function_damaged", error.to_string())));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if function.seal.curr_hash != work.curr_hash {
+            return Ok(Reading::Gone);
+        }
+        let function = match function.verify(&mut Verifier::new()) {
+            Ok(function) => function,
+            Err(error) => return Ok(Reading::Unauthorised(Failure::new("function_not_verified", error.to_string()))),
+        };
+        if let Err(error) = self.host.trusted().authorities.check(&function) {
+            return Ok(Reading::Unauthorised(Failure::new("function_not_authorised", error.to_string())));
+        }
+        Ok(match Schedule::of(&function) {
+            Ok(schedule) => Reading::Function(Box::new(function), schedule),
+            Err(failure) => Reading::Invalid(failure, function.visibility),
+        })
     }
 }
 

@@ -16,8 +16,8 @@ use crate::ledger::quota::{self, Uses};
 use crate::ledger::scope::Scope;
 use crate::ledger::{
     ActiveKind, AppendOptions, AppendReceipt, Capability, Cursor, Due, Inspection, Ledger, LedgerError, MAX_ACTIVE, Order,
-    Outcome, Page, Parking, Poll, Polled, Position, Query, Row, Signal, Versions, Waiting, Watch, WatchFrom, Work, WorkQueue,
-    tail, weight, work,
+    Outcome, Page, Parking, Poll, Polled, Position, Query, Row, Signal, Tenants, Touched, Versions, Waiting, Watch, WatchFrom,
+    Work, WorkQueue, tail, weight, work,
 };
 use crate::request::MAX_LEASE;
 use crate::span::SignedSpan;
@@ -350,8 +350,41 @@ impl WorkQueue for MemoryLedger {
         Ok(Arc::clone(&self.shared.signal))
     }
 
-    async fn active(&self, kind: ActiveKind, after: Option<&Work>, limit: usize) -> Result<Vec<Work>, LedgerError> {
-        Ok(self.state().queue.active(kind, after, limit.min(MAX_ACTIVE)))
+    async fn active(
+        &self,
+        kind: ActiveKind,
+        tenants: &Tenants,
+        after: Option<(&str, Uuid)>,
+        limit: usize,
+    ) -> Result<Vec<Work>, LedgerError> {
+        Ok(self.state().queue.active(kind, tenants, after, limit.min(MAX_ACTIVE)))
+    }
+
+    async fn refuse_active(&self, kind: ActiveKind, refused: &[Work]) -> Result<(), LedgerError> {
+        let mut state = self.state();
+        refused.iter().for_each(|work| state.queue.refuse_active(kind, work));
+        Ok(())
+    }
+
+    async fn offer_active(&self, kind: ActiveKind, tenants: &Tenants) -> Result<(), LedgerError> {
+        self.state().queue.offer_active(kind, tenants);
+        Ok(())
+    }
+
+    async fn touched(&self, after: Option<&Cursor>) -> Result<Touched, LedgerError> {
+        let state = self.state();
+        let end = Position::Append(number_of(state.rows.len()).saturating_sub(1));
+        let first = match after.map(|cursor| Position::of(cursor, Order::Append)).transpose()? {
+            Some(Position::Append(number)) => Some(index_of(number.saturating_add(1))),
+            _ => None,
+        };
+        let tenants = match first.map(|first| state.rows.get(first..).unwrap_or_default()) {
+            Some(rows) if rows.len() <= work::MAX_TOUCHED => {
+                Tenants::Only(rows.iter().map(|row| row.tenant_id.clone()).collect())
+            }
+            _ => Tenants::All,
+        };
+        Ok(Touched { tenants, cursor: end.to_cursor() })
     }
 
     async fn heartbeat(&self, held: &Work, lease: Duration) -> Result<bool, LedgerError> {

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::ledger::quota::Uses;
 use crate::ledger::work::{MAX_CLAIMABLE, Parking, Poll, Rebuilt, Waiting, in_turns};
-use crate::ledger::{ActiveKind, Activity, Work};
+use crate::ledger::{ActiveKind, Activity, Tenants, Work};
 use crate::request::QueueEntry;
 use crate::span::SignedSpan;
 use crate::value::timestamp::Timestamp;
@@ -16,6 +16,8 @@ use crate::value::timestamp::Timestamp;
 pub(super) struct Queue {
     open: BTreeMap<(String, Uuid), Open>,
     active: BTreeMap<(ActiveKind, String, Uuid), Work>,
+    /// Active spans that are not listed.
+    refused: BTreeMap<(ActiveKind, String, Uuid), Work>,
     day: NaiveDate,
     /// INVARIANT: has units of `day` only.
     used: BTreeMap<(String, String), u64>,
@@ -44,7 +46,11 @@ impl Queue {
         let key = || (span.tenant_id.clone(), span.id);
         let activity = Activity::of(span);
         if activity != Activity::Never {
-            self.active.retain(|(_, tenant, id), _| (tenant.as_str(), *id) != (span.tenant_id.as_str(), span.id));
+            for kind in [ActiveKind::Schedule, ActiveKind::Policy] {
+                let key = (kind, span.tenant_id.clone(), span.id);
+                self.active.remove(&key);
+                self.refused.remove(&key);
+            }
         }
         if let Activity::Active(kind) = activity {
             self.active.insert((kind, span.tenant_id.clone(), span.id), Work::of(span));
@@ -79,13 +85,24 @@ impl Queue {
         in_turns(tenants, limit)
     }
 
-    pub(super) fn active(&self, kind: ActiveKind, after: Option<&Work>, limit: usize) -> Vec<Work> {
-        let after = after.map(|work| (work.tenant_id.as_str(), work.id));
-        let of_kind = self
-            .active
-            .iter()
-            .filter(|((of, tenant, id), _)| *of == kind && after.is_none_or(|after| (tenant.as_str(), *id) > after));
-        of_kind.take(limit).map(|(_, work)| work.clone()).collect()
+    pub(super) fn active(&self, kind: ActiveKind, tenants: &Tenants, after: Option<(&str, Uuid)>, limit: usize) -> Vec<Work> {
+        let listed = self.active.iter().filter(|((of, tenant, id), _)| {
+            *of == kind && tenants.contains(tenant) && after.is_none_or(|after| (tenant.as_str(), *id) > after)
+        });
+        listed.take(limit).map(|(_, work)| work.clone()).collect()
+    }
+
+    pub(super) fn refuse_active(&mut self, kind: ActiveKind, refused: &Work) {
+        let key = (kind, refused.tenant_id.clone(), refused.id);
+        if self.active.get(&key) == Some(refused) {
+            self.active.remove(&key);
+            self.refused.insert(key, refused.clone());
+        }
+    }
+
+    pub(super) fn offer_active(&mut self, kind: ActiveKind, tenants: &Tenants) {
+        let offered = self.refused.extract_if(.., |(of, tenant, _), _| *of == kind && tenants.contains(tenant));
+        self.active.extend(offered);
     }
 
     /// Makes a request not due again before `until`.
@@ -138,6 +155,10 @@ impl Queue {
 
     pub(super) fn size(&self) -> Rebuilt {
         let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
-        Rebuilt { open: count(self.open.len()), active: count(self.active.len()), counters: count(self.used.len()) }
+        Rebuilt {
+            open: count(self.open.len()),
+            active: count(self.active.len() + self.refused.len()),
+            counters: count(self.used.len()),
+        }
     }
 }
