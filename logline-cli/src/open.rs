@@ -37,6 +37,11 @@ impl Location {
         if file.is_empty() {
             return Err("the ledger's URL has no file name: use sqlite:FILE".into());
         }
+        if file.contains('?') {
+            return Err(
+                "options after `?` are not supported: use sqlite:FILE (commands that only read open it read-only)".into()
+            );
+        }
         Ok(Self::Sqlite(PathBuf::from(file)))
     }
 

@@ -9,8 +9,18 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use logline_core::SignedSpan;
 use serde_json::{Value, json};
 
-/// Reports that the command could not be carried out. Returns exit status 2.
-pub(crate) fn failed(error: &dyn std::error::Error, json: bool) -> ExitCode {
+/// Whether the reader of a pipe has gone, as in `… | head`.
+fn is_broken_pipe(error: &(dyn std::error::Error + 'static)) -> bool {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.filter_map(|error| error.downcast_ref::<io::Error>()).any(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// Reports that the command could not be carried out. Returns exit status 2. If the reader of standard output has gone, it has read
+/// what it wanted: that is no failure.
+pub(crate) fn failed(error: &(dyn std::error::Error + 'static), json: bool) -> ExitCode {
+    if is_broken_pipe(error) {
+        return ExitCode::SUCCESS;
+    }
     if json {
         note(&json!({"error": error.to_string()}).to_string());
     } else {
@@ -19,9 +29,15 @@ pub(crate) fn failed(error: &dyn std::error::Error, json: bool) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// Prints one line on standard output. If its reader has gone (`… | head`), nobody is left to read more, so the process ends.
+/// Prints one line on standard output. If its reader has gone (`… | head`), nobody is left to read more, so the process ends. If it
+/// cannot be written (a full disk), the process ends as well, and says so.
 pub(crate) fn line(text: &str) {
-    if writeln!(io::stdout().lock(), "{text}").is_err() {
+    let mut out = io::stdout().lock();
+    if let Err(error) = writeln!(out, "{text}").and_then(|()| out.flush()) {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            std::process::exit(0);
+        }
+        note(&format!("logline: standard output: {error}"));
         std::process::exit(2);
     }
 }

@@ -208,6 +208,55 @@ fn an_export_read_into_an_empty_ledger_is_the_same_export() {
     assert_eq!(other.expect(0, &["export"]), fs::read_to_string(folder.path("out.ndjson")).unwrap());
 }
 
+/// One message that says what to do, where each line would be refused with a message of its own.
+#[test]
+fn a_file_of_another_format_is_refused_with_its_cure() {
+    let folder = Folder::new();
+    let utf16: Vec<u8> = "{}".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let cases: [(&[u8], &str); 6] = [
+        (b"\x1f\x8b\x08\x00rest", "gunzip"),
+        (b"\x28\xb5\x2f\xfdrest", "unzstd"),
+        (&[b"\xff\xfe".as_slice(), &utf16].concat(), "UTF-8"),
+        (&utf16, "UTF-8"),
+        (b"  [\n{\"entity_type\":\"note\"}\n]", "jq -c '.[]'"),
+        (b"{\n  \"entity_type\": \"note\"\n}\n", "jq -c ."),
+    ];
+    for (bytes, cure) in cases {
+        fs::write(folder.path("in"), bytes).unwrap();
+        let output = folder.run(&["import", "in"]);
+        let err = text(&output.stderr);
+        assert!(output.status.code() == Some(2) && err.contains(cure) && err.lines().count() == 1, "{err}");
+    }
+    let marked = format!("\u{feff}{}", lines(&[note(ID, 0)]));
+    folder.write("in", &marked);
+    assert!(folder.expect(0, &["import", "in"]).contains("1 appended"));
+    let mut fsck = Command::new(env!("CARGO_BIN_EXE_logline"));
+    let output = fsck.current_dir(folder.0.path()).args(["--ledger", "sqlite:x.db?mode=ro", "fsck"]).output().unwrap();
+    assert!(text(&output.stderr).contains("options after `?`") && !folder.path("x.db?mode=ro").exists());
+}
+
+/// `logline export - | head` is no failure, and a full disk is one.
+#[test]
+fn a_reader_that_has_gone_is_no_failure_and_a_full_disk_is_one() {
+    let folder = Folder::new();
+    let many: Vec<_> = (0..400).map(|n| note(&format!("0197a000-0000-7000-8000-{n:012}"), 0)).collect();
+    folder.write("in", &lines(&many));
+    folder.expect(0, &["import", "in"]);
+    for command in [["export", "-"].as_slice(), &["fsck", "--json"], &["tail", "--from-start", "--limit", "400"]] {
+        let mut child =
+            folder.command(command).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!((output.status.code(), text(&output.stderr).contains("roken pipe")), (Some(0), false), "{command:?}");
+        if fs::exists("/dev/full").unwrap() {
+            let full = fs::File::options().write(true).open("/dev/full").unwrap();
+            let output = folder.command(command).stdout(full).output().unwrap();
+            let err = text(&output.stderr);
+            assert!(output.status.code() == Some(2) && err.contains("No space left"), "{command:?}: {err}");
+        }
+    }
+}
+
 #[test]
 fn fsck_exits_1_and_names_the_row() {
     let folder = Folder::new();

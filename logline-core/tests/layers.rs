@@ -30,6 +30,9 @@ const ROOMS: &[(&str, &[&str])] = &[
             "batch",
             "dry_run",
             "due",
+            "site",
+            "active",
+            "tenant",
             "agent",
             "seeds",
         ],
@@ -58,7 +61,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "threads",
         ],
     ),
-    ("logline-sqlite", &["error", "options", "row", "work", "schema", "readers", "select", "writer", "watcher"]),
+    ("logline-sqlite", &["error", "options", "row", "work", "schema", "readers", "select", "writer", "watcher", "inspect"]),
     (
         "logline-pg",
         &[

@@ -2,9 +2,11 @@
 
 use std::fmt::Write as _;
 
+use std::time::Duration;
+
 use logline_core::Scope;
 use sqlx::pool::PoolConnection;
-use sqlx::{AssertSqlSafe, Executor as _, PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, PgPool, Postgres, Transaction};
 
 /// The group role of a scope.
 pub(crate) fn role(scope: &Scope) -> &'static str {
@@ -55,8 +57,11 @@ pub(crate) enum Plain {
 impl Plain {
     pub(crate) async fn begin(pool: &PgPool, link: Link) -> Result<Self, sqlx::Error> {
         Ok(match link {
-            Link::Direct => Self::Connection(pool.acquire().await?),
-            Link::Pooled => Self::Transaction(pool.begin().await?),
+            Link::Direct => Self::Connection(acquire(pool).await?),
+            Link::Pooled => match pool.begin().await {
+                Ok(transaction) => Self::Transaction(transaction),
+                Err(error) => return Err(cause(pool, error).await),
+            },
         })
     }
 
@@ -99,7 +104,7 @@ impl Identified {
             "BEGIN {access}; SET LOCAL enable_bitmapscan = off; SET LOCAL plan_cache_mode = force_generic_plan; \
              SELECT ledger.identify({role}, {tenant}, {user}, {named})"
         );
-        let mut begun = Self { connection: Some(pool.acquire().await?) };
+        let mut begun = Self { connection: Some(acquire(pool).await?) };
         // A message of several statements cannot have parameters. The values are hexadecimal literals, so they cannot change
         // the statement.
         begun.connection()?.execute(AssertSqlSafe(begin)).await?;
@@ -135,6 +140,37 @@ fn literal(text: &str) -> String {
     }
     sql.push_str("', 'UTF8')");
     sql
+}
+
+/// How long to wait for the server when a pool has not given a connection in time.
+const PROBE: Duration = Duration::from_secs(2);
+
+/// Takes a connection from the pool.
+pub(crate) async fn acquire(pool: &PgPool) -> Result<PoolConnection<Postgres>, sqlx::Error> {
+    match pool.acquire().await {
+        Ok(connection) => Ok(connection),
+        Err(error) => Err(cause(pool, error).await),
+    }
+}
+
+/// Why the pool has given no connection in time. The pool does not say whether all its connections are busy or the server does
+/// not answer, so this tries to connect once.
+async fn cause(pool: &PgPool, error: sqlx::Error) -> sqlx::Error {
+    if !matches!(error, sqlx::Error::PoolTimedOut) {
+        return error;
+    }
+    match tokio::time::timeout(PROBE, PgConnection::connect_with(&pool.connect_options())).await {
+        Ok(Ok(connection)) => {
+            // It has told what it was made for.
+            let _ = connection.close().await;
+            error
+        }
+        Ok(Err(refused)) => refused,
+        Err(_) => {
+            let message = format!("the server has not answered within {PROBE:?}");
+            sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, message))
+        }
+    }
 }
 
 #[cfg(test)]

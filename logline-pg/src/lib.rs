@@ -234,7 +234,7 @@ impl PgLedger {
 
 /// Refuses a database whose schema has another version than this library's.
 async fn check_schema(pool: &PgPool) -> Result<(), LedgerError> {
-    let mut connection = pool.acquire().await.map_err(from_sqlx)?;
+    let mut connection = identity::acquire(pool).await.map_err(from_sqlx)?;
     let found = migrate::version(&mut connection).await?;
     migrate::check_current(found)
 }
@@ -360,7 +360,7 @@ impl Ledger for PgLedger {
         let query = sqlx::query_scalar("SELECT ledger.row_count()").persistent(self.link().keeps_statements());
         let rows: i64 = query.fetch_one(connection).await.map_err(from_sqlx)?;
         session.commit().await.map_err(from_sqlx)?;
-        let mut connection = self.shared.pool.acquire().await.map_err(from_sqlx)?;
+        let mut connection = identity::acquire(&self.shared.pool).await.map_err(from_sqlx)?;
         let differences = definitions::differences(&mut connection).await?;
         let problem = |difference| {
             format!("definitions: {difference}: somebody changed policies, functions or triggers; run `logline doctor`")

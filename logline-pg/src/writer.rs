@@ -148,7 +148,7 @@ impl Writer {
     async fn connection(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
         let connection = match self.connection.take() {
             Some(connection) => connection,
-            None => self.pool.acquire().await?,
+            None => identity::acquire(&self.pool).await?,
         };
         Ok(self.connection.insert(connection))
     }

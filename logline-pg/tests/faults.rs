@@ -146,6 +146,27 @@ fn a_statement_that_takes_too_long_is_given_up_and_can_be_retried() {
     });
 }
 
+/// The pool waits for a connection that it cannot make. What it waits for is the server, not another caller.
+#[test]
+fn a_server_that_died_is_not_reported_as_a_busy_pool() {
+    block_on(async {
+        let server = PrivateServer::start(&ServerOptions::default()).unwrap();
+        let options = PgOptions::new(&server.url("postgres", "postgres")).unwrap();
+        migrate(&options).await.unwrap();
+        let ledger = PgLedger::connect(options.acquire_timeout(Duration::from_millis(300))).await.unwrap();
+        ledger.append_one(&scope(), note()).await.unwrap();
+        server.stop_hard().unwrap();
+        for _ in 0..3 {
+            let get = ledger.get(&scope(), "acme", uuid::Uuid::from_u128(1)).await.unwrap_err();
+            let append = ledger.append_one(&scope(), note()).await.unwrap_err();
+            for error in [get, append] {
+                assert!(matches!(error, LedgerError::Unavailable { .. }), "{error}");
+                assert!(!error.to_string().contains("max_connections"), "{error}");
+            }
+        }
+    });
+}
+
 #[test]
 fn an_exhausted_pool_says_so() {
     block_on(async {

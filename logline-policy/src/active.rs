@@ -10,11 +10,11 @@ use logline_core::ledger::{AppendOptions, Cursor, Ledger as _, LedgerExt as _};
 use logline_core::{Failure, Host, HostError, Scope, SignedSpan, SpanKey, Timestamp, VerifiedSpan, Verifier};
 use tokio::time::Instant;
 
-use crate::agent::{AgentReport, Site};
 use crate::batch::Batch;
 use crate::cursor::{CURSOR, cursor};
 use crate::effects::{self, Cause, Effect, MAX_DEPTH};
 use crate::policy::{Decision, Facts, Policy};
+use crate::site::{AgentReport, Site};
 use crate::wasm::Sandboxed;
 
 /// Spans that a CEL policy decides about in one blocking task.

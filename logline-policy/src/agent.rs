@@ -5,7 +5,6 @@
 //! effect happens once. Tenants take turns: a look at one of them takes a limited time, and several run at once.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::StreamExt as _;
@@ -18,73 +17,12 @@ use logline_kernels::harness::{Backoff, jittered, may_pass};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::site::{AgentOptions, AgentReport, Site};
 use crate::tenant::{Looked, Tenant};
 use crate::{NAME, VERSION};
 
-/// The options of a [`PolicyAgent`].
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct AgentOptions {
-    /// The time between polls. Each interval is up to a quarter shorter or longer. The ledger's signal of new requests causes
-    /// an earlier poll. Default 1 second.
-    pub poll: Duration,
-    /// The most spans in one page. Default 500.
-    pub page: usize,
-}
-
-impl Default for AgentOptions {
-    fn default() -> Self {
-        Self { poll: Duration::from_secs(1), page: 500 }
-    }
-}
-
-impl AgentOptions {
-    /// Sets the time between polls.
-    #[must_use]
-    pub fn poll(mut self, interval: Duration) -> Self {
-        self.poll = interval;
-        self
-    }
-
-    /// Sets the most spans in one page, at least 1.
-    #[must_use]
-    pub fn page(mut self, spans: usize) -> Self {
-        self.page = spans.max(1);
-        self
-    }
-}
-
-/// What a policy agent did in one run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct AgentReport {
-    /// Spans that policies were asked about. A span counts once for each policy that concerns it.
-    pub spans: u64,
-    /// Spans that it wrote for policies, without cursors.
-    pub effects: u64,
-    /// Policies that it could not run.
-    pub refused: u64,
-    /// Batches that were not written because another agent had already written for the same policy.
-    pub conflicts: u64,
-}
-
 /// The most tenants that are looked at at the same time.
 const LOOKS: usize = 16;
-
-impl AgentReport {
-    fn add(&mut self, other: Self) {
-        self.spans += other.spans;
-        self.effects += other.effects;
-        self.refused += other.refused;
-        self.conflicts += other.conflicts;
-    }
-}
-
-impl ServiceReport for AgentReport {
-    fn counts(&self) -> Vec<(&'static str, u64)> {
-        vec![("spans", self.spans), ("effects", self.effects), ("refused", self.refused), ("conflicts", self.conflicts)]
-    }
-}
 
 /// The loop `policy_agent`, version 1. Any number of hosts may run it, and each effect still happens once.
 #[derive(Debug, Clone, Default)]
@@ -168,14 +106,6 @@ impl Service for PolicyAgent {
             }
         }
     }
-}
-
-/// What all looks of an agent share.
-pub(super) struct Site {
-    pub(super) host: Host,
-    pub(super) options: AgentOptions,
-    /// A new id for each run of the loop. Cursors name it.
-    pub(super) id: Uuid,
 }
 
 /// A look at a tenant that runs. It gives the tenant back.

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, LazyLock};
 
-use cel::common::ast::{EntryExpr, Expr, IdedExpr, operators};
-use cel::{Context, Env, Program};
+use cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr, operators};
+use cel::common::types::{CelDuration, CelString};
+use cel::parser::Macro;
+use cel::{Context, Env, ExecutionError, Program};
 use logline_core::Failure;
 use logline_core::Timestamp;
 use serde_json::Value;
@@ -48,6 +50,7 @@ const FUNCTIONS: &[&str] = &[
     operators::NOT_STRICTLY_FALSE,
     operators::IN,
     "bool",
+    WHOLE_DURATION,
     "contains",
     "double",
     "duration",
@@ -72,7 +75,53 @@ const FUNCTIONS: &[&str] = &[
     "uint",
 ];
 
-static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
+/// The standard functions, except that a duration must be understood as a whole. The standard one ignores what follows the part that
+/// it understands: `1h 30m` would be an hour.
+static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| {
+    let mut env = Env::stdlib();
+    let strict = Macro::global("duration", 1, |helper, _, args| {
+        let call = |name: &str, args| Expr::Call(CallExpr { func_name: name.to_owned(), target: None, args });
+        let checked = helper.next_expr(call(WHOLE_DURATION, std::mem::take(args)));
+        Ok(Some(helper.next_expr(call("duration", vec![checked]))))
+    });
+    #[allow(elided_lifetimes_in_paths, reason = "the macro takes types without lifetimes")]
+    let added = [
+        env.add_macro(strict),
+        cel::add_overload!(env, fn whole_duration: (CelString) -> Result<CelString>, name = WHOLE_DURATION, id = "whole_duration_string"),
+        cel::add_overload!(env, fn same_duration: (CelDuration) -> CelDuration, name = WHOLE_DURATION, id = "whole_duration_duration"),
+    ];
+    #[allow(clippy::panic, reason = "every test that compiles an expression would find it")]
+    if let Some(error) = added.into_iter().find_map(Result::err) {
+        panic!("a function is declared twice: {error:?}");
+    }
+    Arc::new(env)
+});
+
+/// The function that passes on the argument of `duration` if it is a duration.
+const WHOLE_DURATION: &str = "@whole_duration";
+
+/// Returns the text of a duration, if all of it is one.
+fn whole_duration<'a>(text: &CelString<'a>) -> Result<CelString<'static>, ExecutionError> {
+    let source = text.inner();
+    let mut rest = source.strip_prefix('-').unwrap_or(source);
+    let mut is_whole = rest == "0";
+    while !is_whole {
+        let number = rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+        let unit = ["ns", "us", "ms", "s", "m", "h"].into_iter().find_map(|unit| number.strip_prefix(unit));
+        let Some(after) = unit.filter(|_| number.len() < rest.len()) else { break };
+        rest = after;
+        is_whole = rest.is_empty();
+    }
+    if !is_whole {
+        let message = format!("`{source}` is not a duration such as `1h30m`, without spaces");
+        return Err(ExecutionError::function_error("duration", message));
+    }
+    Ok(CelString::from(source.to_owned()))
+}
+
+fn same_duration(duration: &CelDuration) -> CelDuration {
+    *duration
+}
 
 /// A compiled expression. It uses only permitted variables and functions.
 pub(super) struct Expression {
@@ -193,4 +242,29 @@ pub(super) fn context(variables: &[(&str, &Value)], now: Timestamp) -> Context<'
     context.add_variable_from_value("day", cel::Value::String(Arc::new(now.day().to_string())));
     context.add_variable_from_value("now", cel::Value::Timestamp(now.to_utc().fixed_offset()));
     context
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(text: &str) -> Result<String, Failure> {
+        let expression = Expression::compile("string(duration(config.ttl))", "content.when", &["config"]).unwrap();
+        let config = serde_json::json!({"ttl": text});
+        let value = expression.evaluate(&context(&[("config", &config)], Timestamp::EPOCH))?;
+        Ok(crate::value::from_cel(&value)?.as_str().unwrap().to_owned())
+    }
+
+    #[test]
+    fn a_duration_is_understood_as_a_whole_or_not_at_all() {
+        for (text, expected) in [("1h30m", "5400s"), ("-1.5s", "-1.5s"), ("0", "0s"), ("90m", "5400s"), ("2ms", "0.002s")] {
+            assert_eq!(of(text).unwrap(), expected, "{text}");
+        }
+        for text in ["1h 30m", "1h30", "1d", "", "-", "h", "1h,", "1h30m ", " 1h", "1.2.3s"] {
+            assert_eq!(of(text).unwrap_err().code, "evaluation_failed", "{text}");
+        }
+        let literal = Expression::compile("duration('1h 30m') > duration('1h')", "content.when", &[]).unwrap();
+        assert!(literal.evaluate(&context(&[], Timestamp::EPOCH)).unwrap_err().message.contains("1h 30m"));
+        assert!(Expression::compile("duration(duration('1h')) == duration('60m')", "x", &[]).is_ok());
+    }
 }

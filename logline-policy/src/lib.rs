@@ -12,6 +12,7 @@ mod effects;
 mod expression;
 mod policy;
 mod seeds;
+mod site;
 mod template;
 mod tenant;
 mod value;
@@ -20,12 +21,13 @@ mod wasm;
 use logline_core::KernelSet;
 
 pub use action::{Action, MAX_ACTIONS};
-pub use agent::{AgentOptions, AgentReport, PolicyAgent};
+pub use agent::PolicyAgent;
 pub use dry_run::{DryRunOptions, Foreseen, dry_run};
 pub use due::PolicyDue;
 pub use effects::MAX_DEPTH;
 pub use policy::{DEFAULT_EFFECTS_PER_DAY, Decision, Facts, Policy, PolicyValidator};
 pub use seeds::{built_in_policies, install_policies, policy_id};
+pub use site::{AgentOptions, AgentReport};
 pub use wasm::Sandboxed;
 
 /// The column `this` of a request to decide about a span again at a time that the policy has named.

@@ -150,21 +150,74 @@ fn split(text: &str, place: &str, variables: &[&str]) -> Result<Vec<Part>, Failu
     Ok(parts)
 }
 
-/// The offset of the brace that ends an expression. Braces in string literals and braces of maps are skipped.
+/// The offset of the brace that ends an expression. Braces in string literals and braces of maps are skipped. A literal has one
+/// quote on each side or three, and is raw after `r` or `R`: a backslash escapes nothing in it.
 fn end_of(source: &str) -> Option<usize> {
-    let (mut depth, mut quote, mut is_escaped) = (0_usize, None, false);
-    for (at, c) in source.char_indices() {
-        match (quote, c) {
-            (Some(_), _) if is_escaped => is_escaped = false,
-            (Some(_), '\\') => is_escaped = true,
-            (Some(q), c) if c == q => quote = None,
-            (Some(_), _) => {}
-            (None, '"' | '\'') => quote = Some(c),
-            (None, '{') => depth += 1,
-            (None, '}') if depth == 0 => return Some(at),
-            (None, '}') => depth -= 1,
-            (None, _) => {}
+    let bytes = source.as_bytes();
+    let (mut at, mut depth) = (0, 0_usize);
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'"' | b'\'' => {
+                at = end_of_literal(bytes, at, source.get(..at).is_some_and(ends_with_raw_prefix))?;
+                continue;
+            }
+            b'{' => depth += 1,
+            b'}' if depth == 0 => return Some(at),
+            b'}' => depth -= 1,
+            _ => {}
+        }
+        at += 1;
+    }
+    None
+}
+
+/// Whether the text ends with the prefix of a raw literal: `r`, or `r` and `b` in any order. The end of a name is no prefix.
+fn ends_with_raw_prefix(before: &str) -> bool {
+    let name = before.trim_end_matches(|c: char| c.is_ascii_alphanumeric() || c == '_').len();
+    let prefix = before.get(name..).unwrap_or_default();
+    ["r", "rb", "br"].iter().any(|raw| prefix.eq_ignore_ascii_case(raw))
+}
+
+/// The offset after the string literal whose first quote is at `start`.
+fn end_of_literal(bytes: &[u8], start: usize, is_raw: bool) -> Option<usize> {
+    let triple = [*bytes.get(start)?; 3];
+    let is_at = |at: usize, quotes: &[u8]| bytes.get(at..).is_some_and(|rest| rest.starts_with(quotes));
+    let quotes = if is_at(start, &triple) { triple.as_slice() } else { triple.get(..1)? };
+    let mut at = start + quotes.len();
+    while at < bytes.len() {
+        if !is_raw && bytes.get(at) == Some(&b'\\') {
+            at += 2;
+        } else if is_at(at, quotes) {
+            return Some(at + quotes.len());
+        } else {
+            at += 1;
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn braces_in_string_literals_end_no_expression() {
+        for source in [
+            "span.name",
+            "'}'",
+            r#""}" + '}'"#,
+            r"'\'}'",
+            r"r'\' + '}'",
+            r#""""a "quoted" } text""""#,
+            "'''it's a }'''",
+            r#"R"""\}""" + b'}'"#,
+            "{'a': {'b': 1}}.a",
+            r#"br'\' + rb"}\""#,
+        ] {
+            assert_eq!(end_of(&format!("{source}}} and }}")), Some(source.len()), "{source}");
+        }
+        for open in ["'", "'''a'", r#"""" } "#, "{'a': 1", r"'\"] {
+            assert_eq!(end_of(open), None, "{open}");
+        }
+    }
 }

@@ -15,9 +15,10 @@ use uuid::Uuid;
 
 use crate::NAME;
 use crate::active::{Active, Read, without_content};
-use crate::agent::{AgentReport, Site};
+
 use crate::cursor::{after, cursor_id};
 use crate::policy::{Facts, Policy};
+use crate::site::{AgentReport, Site};
 
 /// How long one look at a tenant goes on with the next policy. The tenants take turns.
 const LOOK: Duration = Duration::from_millis(500);

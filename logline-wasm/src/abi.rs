@@ -113,12 +113,15 @@ async fn host_call(mut caller: Caller<'_, CallState>, op: i32, pointer: i32, len
     let max_bytes = count_call(&mut caller.as_context_mut())?;
     let exports = caller.data().exports.ok_or_else(|| missing("memory"))?;
     let Some(Extern::Memory(memory)) = caller.get_module_export(&exports.memory) else { return Err(missing("memory")) };
-    let len = len.cast_unsigned() as usize;
+    let (start, len) = (pointer.cast_unsigned() as usize, len.cast_unsigned() as usize);
+    // Before anything is charged: a length that no memory has, such as a negative one, is a mistake and no work.
+    if start.checked_add(len).is_none_or(|stop| stop > memory.data_size(&caller)) {
+        return Err(out_of_range("the call's argument"));
+    }
     charge(&mut caller.as_context_mut(), len)?;
     let answer = if len > max_bytes {
         refused(call_too_large(len, max_bytes)).await
     } else {
-        let start = pointer.cast_unsigned() as usize;
         let bytes = start.checked_add(len).and_then(|stop| memory.data(&caller).get(start..stop));
         match json::parse(bytes.ok_or_else(|| out_of_range("the call's argument"))?) {
             Ok(argument) => ask(caller.data(), op, argument).await?,

@@ -46,6 +46,7 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
     };
     let tenant = options.identity.tenant();
     let exported = export(&ledger, &scope, tenant, out.as_mut(), &mut |spans| output::progress("spans", spans)).await?;
+    out.flush()?;
     drop(out);
     output::end_progress();
     let mut chains = None;

@@ -32,8 +32,14 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
     };
     let stream = ledger.watch(&options.identity.scope(), from).await?;
     let mut rows = stream.take(options.limit.unwrap_or(usize::MAX));
+    let mut last = None;
     while let Some(row) = rows.next().await {
-        let row = row?;
+        let row = match (row, last) {
+            (Ok(row), _) => row,
+            (Err(error), Some(last)) => return Err(format!("{error}; go on with `--after {last}`").into()),
+            (Err(error), None) => return Err(error.into()),
+        };
+        last = Some(row.cursor.to_string());
         if json {
             let span: Value = serde_json::from_slice(&row.span.to_line())?;
             output::line(&format!("{}", json!({"cursor": row.cursor.to_string(), "span": span})));

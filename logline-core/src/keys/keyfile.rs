@@ -2,7 +2,7 @@
 //!
 //! A key file has one line with `logline-ed25519-secret-v1:` and the 64 hex digits of the RFC 8032 secret. Lines that start
 //! with `#` are comments. A new file has its public key in a comment. On Unix, files are created with mode 0600, and a file
-//! that others may read is refused.
+//! that others may read, or that another user owns, is refused.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
@@ -38,6 +38,16 @@ pub enum KeyFileError {
         path: PathBuf,
         /// The permission bits of the file.
         mode: u32,
+    },
+    /// Another user owns the file, and could read or replace the key.
+    #[error("key file {} belongs to user {owner}, and this process runs as user {user}: run chown on it, or copy it", path.display())]
+    Foreign {
+        /// The path of the key file.
+        path: PathBuf,
+        /// The id of the user who owns the file.
+        owner: u32,
+        /// The id of the user who runs this process.
+        user: u32,
     },
     /// The text in the file is not a key.
     #[error("key file {}: {source}", path.display())]
@@ -130,17 +140,24 @@ impl KeyPair {
     /// Loads the key file at `path`.
     ///
     /// # Errors
-    /// If the file cannot be read, is malformed, or may be read by others than its owner.
+    /// If the file cannot be read, is malformed, may be read by others than its owner, or belongs to a user who is neither this
+    /// one nor root.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, KeyFileError> {
         let path = path.as_ref();
         let io = |source| KeyFileError::Io { path: path.to_owned(), source };
         let file = File::open(path).map_err(io)?;
         #[cfg(unix)]
         {
+            use std::os::unix::fs::MetadataExt as _;
             use std::os::unix::fs::PermissionsExt as _;
-            let mode = file.metadata().map_err(io)?.permissions().mode() & 0o777;
+            let found = file.metadata().map_err(io)?;
+            let mode = found.permissions().mode() & 0o777;
             if mode & 0o077 != 0 {
                 return Err(KeyFileError::Exposed { path: path.to_owned(), mode });
+            }
+            // The owner of this folder is the user of this process. Systems without it cannot be asked, short of unsafe code.
+            if let Ok(process) = std::fs::metadata("/proc/self") {
+                check_owner(path, found.uid(), process.uid())?;
             }
         }
         let malformed = |source| KeyFileError::Malformed { path: path.to_owned(), source };
@@ -165,7 +182,14 @@ impl KeyPair {
             options.mode(0o600);
         }
         let mut file = options.open(path).map_err(io)?;
-        file.write_all(self.to_text().as_bytes()).and_then(|()| file.sync_all()).map_err(io)
+        file.write_all(self.to_text().as_bytes()).and_then(|()| file.sync_all()).map_err(io)?;
+        // Without this a crash may lose the name of the file.
+        #[cfg(unix)]
+        {
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)?;
+        }
+        Ok(())
     }
 
     /// Loads the key at `path`. If there is no file, it makes a new key and saves it there. The flag is true if the key is new.
@@ -186,6 +210,27 @@ impl KeyPair {
                 }
             }
             loaded => loaded.map(|key| (key, false)),
+        }
+    }
+}
+
+/// Refuses a file of a user who is neither this one nor root.
+#[cfg(unix)]
+fn check_owner(path: &Path, owner: u32, user: u32) -> Result<(), KeyFileError> {
+    if owner == user || owner == 0 { Ok(()) } else { Err(KeyFileError::Foreign { path: path.to_owned(), owner, user }) }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_file_of_another_user_is_refused() {
+        let path = Path::new("host.key");
+        assert!(check_owner(path, 1000, 1000).is_ok() && check_owner(path, 0, 1000).is_ok());
+        for user in [0, 1001] {
+            let refused = check_owner(path, 1000, user).unwrap_err();
+            assert!(refused.to_string().contains("belongs to user 1000"), "{refused}");
         }
     }
 }

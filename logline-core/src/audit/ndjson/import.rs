@@ -131,6 +131,9 @@ pub enum ImportError {
     /// The source could not be read.
     #[error("import could not be read: {0}")]
     Io(#[from] io::Error),
+    /// The source is not NDJSON: no line of it can be a span.
+    #[error("import could not be read: {0}")]
+    Format(&'static str),
     /// The ledger failed, and no line is the cause.
     #[error("import stopped at line {line}: {source}")]
     Ledger {
@@ -150,6 +153,38 @@ pub enum ImportError {
         /// The number of the line at which it stopped.
         line: u64,
     },
+}
+
+/// Looks at the beginning of the source. A byte order mark of UTF-8 is skipped. For other formats one error names the cause,
+/// where otherwise every line would be refused.
+fn check_format(source: &mut (dyn BufRead + Send)) -> Result<(), ImportError> {
+    let start = loop {
+        match source.fill_buf() {
+            Ok(start) => break start,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
+        }
+    };
+    let (start, mark) = start.strip_prefix(b"\xef\xbb\xbf").map_or((start, 0), |rest| (rest, 3));
+    let text = start.trim_ascii_start();
+    let first_line = text.split(|byte| *byte == b'\n').next().unwrap_or_default().trim_ascii_end();
+    let reason = match start {
+        [0x1f, 0x8b, ..] => Some("it is compressed with gzip: run `gunzip` on it first"),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Some("it is compressed with zstd: run `unzstd` on it first"),
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [b'{', 0, ..] | [0, b'{', ..] => Some("it is UTF-16: convert it to UTF-8 first"),
+        _ if text.starts_with(b"[") => Some("it is a JSON array: write one span per line, as `jq -c '.[]'` does"),
+        _ if first_line == b"{" && text.len() > 1 => {
+            Some("its JSON is spread over several lines: write one span per line, as `jq -c .` does")
+        }
+        _ => None,
+    };
+    match reason {
+        Some(reason) => Err(ImportError::Format(reason)),
+        None => {
+            source.consume(mark);
+            Ok(())
+        }
+    }
 }
 
 /// The number of spans, and of bytes, at which a batch is appended.
@@ -188,6 +223,7 @@ pub async fn import(
         on_bad,
     };
     importer.resolve().await?;
+    check_format(source)?;
     let mut lines = LineReader::new(source, import.rules.max_line_bytes());
     while let Some(line) = lines.next_line()? {
         match line {
