@@ -317,12 +317,26 @@ fn a_check_tells_what_a_call_would_come_to_and_what_to_do() {
     });
 }
 
+/// A range that no memory has, such as one of a negative length, is out of range. It is no work that fuel is charged for.
+#[test]
+fn a_call_whose_argument_is_outside_the_memory_ends_out_of_range() {
+    block_on(async {
+        let sandbox = sandbox();
+        for (start, len) in [(1024, -1), (-1, 1), (1024, i32::MIN), (1024, 2_000_000_000), (-8, 16)] {
+            let outside = format!("(drop (call $host (i32.const 1) (i32.const {start}) (i32.const {len}))) (i64.const 0)");
+            let report = run_with(&sandbox, "acme", &module("", &outside), &mut Desk::default(), |_| {}).await;
+            assert_eq!(code(&report), "out_of_range", "{start} {len}");
+            assert!(report.receipt.fuel_used < 1000, "{report:?}");
+        }
+    });
+}
+
 #[test]
 fn a_guest_that_asks_only_nonsense_does_not_keep_the_host_from_its_thread() {
     // One thread for the host. The guest never asks anything that the host would answer, and never uses up a slice between two calls.
     block_on(async {
         let sandbox = sandbox();
-        for len in [0, 2_000_000] {
+        for len in [0, 2_000] {
             let nonsense = module(
                 "",
                 &format!(
@@ -342,6 +356,7 @@ fn a_guest_that_asks_only_nonsense_does_not_keep_the_host_from_its_thread() {
                 limits.fuel = 100_000_000_000;
                 limits.timeout_ms = 300;
                 limits.host_calls = 100_000;
+                limits.host_call_bytes = 1_000;
             });
             let mut running = Box::pin(running);
             let report = loop {
