@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use logline_core::ledger::{LedgerError, Retry};
-use logline_core::{Host, HostError, Timestamp};
+use logline_core::{BootError, Host, HostError, Timestamp};
 
 /// Pauses after failures. The first is 100 ms, each is twice as long as the one before, and the longest is 10 s.
 #[derive(Debug, Clone, Copy)]
@@ -50,6 +50,8 @@ pub fn is_general(error: &HostError) -> bool {
 #[must_use]
 pub fn may_pass(error: &HostError) -> bool {
     match error {
+        // During a rolling upgrade the ledger has a kernel that is newer than this host's code.
+        HostError::Boot(BootError::NotRegistered { .. }) => true,
         // A claim boots kernels and reads the manifest again if they have changed.
         HostError::Boot(_) | HostError::Trust(_) => error.retry() == Retry::Later,
         // These concern one request, not the host.
@@ -66,7 +68,7 @@ fn is_over(error: &LedgerError) -> bool {
 #[cfg(test)]
 mod tests {
     use logline_core::trust::TrustError;
-    use logline_core::{AdmitError, BootError, ids};
+    use logline_core::{AdmitError, ids};
 
     use super::*;
 

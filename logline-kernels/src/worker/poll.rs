@@ -35,6 +35,20 @@ pub(super) async fn work(
             () = &mut shutdown => return Ok(()),
             () = attempts.room(options.concurrency) => {}
         }
+        // If a newer version of a kernel is installed, this host leaves requests to newer hosts until it is shut down or the older
+        // version is back.
+        if let Err(error) = host.boot_request_kernels().await {
+            if !may_pass(&error) {
+                return Err(error);
+            }
+            tracing::warn!(%error, "requests are left to other hosts");
+            tokio::select! {
+                biased;
+                () = &mut shutdown => return Ok(()),
+                () = tokio::time::sleep(backoff.next(host)) => {}
+            }
+            continue;
+        }
         let wanted = options.concurrency.saturating_sub(attempts.len()).min(BATCH);
         let seen = arrivals.seen();
         let poll = Poll::new(wanted).tenants(host.tenants()).after(after.clone()).hold(HOLD);
