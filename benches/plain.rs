@@ -16,8 +16,7 @@ use sqlx::{AssertSqlSafe, PgPool, Postgres};
 /// SQL that creates the table `plain.registry` from the ledger's table: the same columns and indexes, without triggers and
 /// row-level security.
 pub const DDL: &str = "CREATE SCHEMA plain;
-    CREATE TABLE plain.registry (LIKE ledger.universal_registry INCLUDING DEFAULTS INCLUDING GENERATED INCLUDING IDENTITY
-    INCLUDING INDEXES)";
+    CREATE TABLE plain.registry (LIKE ledger.universal_registry INCLUDING DEFAULTS INCLUDING IDENTITY INCLUDING INDEXES)";
 
 const COLUMNS: &str = "id, seq, entity_type, who, did, this, at, parent_id, related_to, owner_id, tenant_id, visibility, \
     status, is_deleted, name, description, code, language, runtime, input, output, error, content, duration_ms, trace_id, \

@@ -67,12 +67,6 @@ CREATE TABLE ledger.universal_registry (
   epoch       integer     NOT NULL DEFAULT 1,
   xid         xid8        NOT NULL DEFAULT pg_current_xact_id(),
   pos         bigint      GENERATED ALWAYS AS IDENTITY,
-  -- The length of the columns that can be long, so that readers can weigh rows before they fetch them.
-  bytes       integer     NOT NULL GENERATED ALWAYS AS (
-    coalesce(octet_length(input::text), 0) + coalesce(octet_length(output::text), 0) + coalesce(octet_length(error::text), 0)
-    + coalesce(octet_length(content::text), 0) + coalesce(octet_length(metadata::text), 0) + coalesce(octet_length(code), 0)
-    + coalesce(octet_length(description), 0) + coalesce(octet_length(name), 0) + 16 * coalesce(cardinality(related_to), 0)
-    + octet_length(who) + octet_length(this)) STORED,
   CONSTRAINT ur_version PRIMARY KEY (tenant_id, id, seq)
 );
 
@@ -176,10 +170,18 @@ RETURN at >= '0001-01-01T00:00:00Z'::timestamptz AND at < '10000-01-01T00:00:00Z
   AND octet_length(signature) = 128 AND octet_length(decode(signature, 'hex')) = 64 AND signature = lower(signature)
   AND octet_length(public_key) = 64 AND octet_length(decode(public_key, 'hex')) = 32 AND public_key = lower(public_key);
 
+-- The bytes of the columns of a row that can be long, to weigh rows before they are fetched. (As a generated column it would cost
+-- more than the rest of an insert: PostgreSQL prepares its expression again for every statement.)
+CREATE FUNCTION ledger.bytes(input json, output json, error json, content json, metadata json, code text, description text)
+RETURNS integer LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN coalesce(octet_length(input::text), 0) + coalesce(octet_length(output::text), 0) + coalesce(octet_length(error::text), 0)
+  + coalesce(octet_length(content::text), 0) + coalesce(octet_length(metadata::text), 0) + coalesce(octet_length(code), 0)
+  + coalesce(octet_length(description), 0);
+
 -- The rules of `logline_core::Scope::check_append`, and those of a span's limits that are cheap to check. The depth of JSON is not:
 -- a request that is too deep is found by the first poll, and parked.
 CREATE POLICY app_appends ON ledger.universal_registry FOR INSERT TO logline_app WITH CHECK (
-  ledger.is_sealed(curr_hash, signature, public_key, at) AND bytes <= 1048576
+  ledger.is_sealed(curr_hash, signature, public_key, at) AND ledger.bytes(input, output, error, content, metadata, code, description) <= 1048576
   AND tenant_id = (SELECT app.current_tenant_id()) AND owner_id = (SELECT app.current_user_id())
   AND NOT ledger.is_reserved(entity_type, prev_hash IS NULL)
   AND (prev_hash IS NOT NULL OR substr(id::text, 15, 1) <> '5'

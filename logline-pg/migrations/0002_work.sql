@@ -375,7 +375,8 @@ BEGIN
       -- With this order the planner uses the primary key, even if the table has no statistics yet.
       SELECT (SELECT CASE WHEN NOT f.is_deleted THEN f.curr_hash END FROM ledger.universal_registry f
           WHERE f.tenant_id = work.tenant_id AND f.id = (last.span).parent_id ORDER BY f.seq DESC LIMIT 1) AS function_hash,
-        last.span, (last.span).bytes
+        last.span, ledger.bytes((last.span).input, (last.span).output, (last.span).error, (last.span).content,
+          (last.span).metadata, (last.span).code, (last.span).description) AS bytes
       FROM unnest(work.ids, work.seqs) WITH ORDINALITY AS w(id, seq, k)
       CROSS JOIN LATERAL (SELECT u AS span FROM ledger.universal_registry u WHERE u.tenant_id = work.tenant_id AND u.id = w.id
         ORDER BY u.seq DESC LIMIT 1) last

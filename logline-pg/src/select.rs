@@ -18,6 +18,13 @@ use crate::types::Xid;
 /// A page ends with the row that reaches this many bytes. It always has at least one row if there is one.
 const MAX_PAGE_BYTES: usize = 4 << 20;
 
+/// The bytes of a row's long columns.
+const BYTES: &str = "ledger.bytes(input, output, error, content, metadata, code, description)";
+
+/// The most rows that the first statement of a page looks at. Each later one may look at twice as many: the server must unpack a row
+/// to weigh it, so rows are not weighed by the thousand before the first of them is known to be small.
+const FIRST_CHUNK: usize = 128;
+
 /// A query, and the scope that sends it.
 pub(crate) struct Select<'a> {
     query: &'a Query,
@@ -125,14 +132,19 @@ impl<'a> Select<'a> {
         let mut start = self.start(after);
         let max_bytes = self.query.page_bytes(MAX_PAGE_BYTES);
         let (mut rows, mut bytes) = (Vec::new(), 0);
+        let mut most = FIRST_CHUNK;
         loop {
-            let wanted = if bytes < max_bytes { size.saturating_sub(rows.len()) } else { 0 };
+            let wanted = if bytes < max_bytes { size.saturating_sub(rows.len()).min(most) } else { 0 };
+            most *= 2;
             let chunk = self.chunk(connection, &start, wanted.saturating_add(1), max_bytes.saturating_sub(bytes)).await?;
             let more = chunk.rows.len() > wanted || chunk.is_cut;
             bytes += chunk.bytes;
             for (row, position) in chunk.rows.into_iter().take(wanted) {
                 rows.push(row);
                 start = position.into();
+            }
+            if more && !chunk.is_cut && rows.len() < size && bytes < max_bytes {
+                continue;
             }
             if let Some(epoch) = self.next_epoch(&start, chunk.horizon.0).filter(|_| !more) {
                 start = Start::Epoch(Some(epoch));
@@ -217,7 +229,7 @@ impl<'a> Select<'a> {
         };
         let select = |tenant: &str| {
             format!(
-                "(SELECT epoch, xid, pos, bytes, {COLUMNS} FROM ledger.universal_registry r
+                "(SELECT epoch, xid, pos, {BYTES} AS bytes, {COLUMNS} FROM ledger.universal_registry r
                   WHERE {tenant} AND {conditions} ORDER BY {order} LIMIT {limit})"
             )
         };

@@ -437,9 +437,9 @@ fn small_numbers_take_no_more_room_than_their_text() {
         ledger.append_one(&Scope::user("acme", "bob"), small.clone()).await.unwrap();
         assert_eq!(ledger.get(&Scope::user("acme", "bob"), "acme", small.id).await.unwrap(), *small);
         let mut auditor = session("auditor", &database, "acme", "bob").await;
-        let sql = "SELECT octet_length(content::text), bytes FROM ledger.universal_registry WHERE id = $1";
-        let (length, bytes): (i32, i32) = sqlx::query_as(sql).bind(small.id).fetch_one(&mut auditor).await.unwrap();
-        assert_eq!((length, bytes), (350_001, 350_001 + 4));
+        let sql = "SELECT octet_length(content::text) FROM ledger.universal_registry WHERE id = $1";
+        let length: i32 = sqlx::query_scalar(sql).bind(small.id).fetch_one(&mut auditor).await.unwrap();
+        assert_eq!(length, 350_001);
     });
 }
 
