@@ -84,11 +84,7 @@ impl WorkQueue for PgLedger {
     }
 
     async fn park(&self, parkings: &[Parking]) -> Result<(), LedgerError> {
-        let mut tenants: BTreeMap<&str, Vec<&Parking>> = BTreeMap::new();
-        for parking in parkings {
-            tenants.entry(&parking.tenant_id).or_default().push(parking);
-        }
-        for (tenant, parkings) in tenants {
+        for (tenant, parkings) in by_tenant(parkings, |parking| &parking.tenant_id) {
             let mut session = self.begin(Access::ReadWrite, &Scope::runtime(tenant), None).await?;
             let connection = session.connection().map_err(from_sqlx)?;
             sqlx::query("SELECT ledger.park($1, $2, $3, $4, $5)")
@@ -167,11 +163,7 @@ impl WorkQueue for PgLedger {
     }
 
     async fn refuse_active(&self, kind: ActiveKind, refused: &[Work]) -> Result<(), LedgerError> {
-        let mut tenants: BTreeMap<&str, Vec<&Work>> = BTreeMap::new();
-        for work in refused {
-            tenants.entry(&work.tenant_id).or_default().push(work);
-        }
-        for (tenant, works) in tenants {
+        for (tenant, works) in by_tenant(refused, |work| &work.tenant_id) {
             let mut session = self.begin(Access::ReadWrite, &Scope::runtime(tenant), None).await?;
             let connection = session.connection().map_err(from_sqlx)?;
             sqlx::query("SELECT ledger.refuse_active($1, $2, $3, $4)")
@@ -280,6 +272,15 @@ fn by_turn<'a, T>(
         }
     }
     Ok(turns.into_iter().map(|(_, items)| items).collect())
+}
+
+/// Groups items by tenant: each tenant's rows are changed with that tenant's identity.
+fn by_tenant<T>(items: &[T], tenant: impl Fn(&T) -> &str) -> BTreeMap<&str, Vec<&T>> {
+    let mut tenants: BTreeMap<&str, Vec<&T>> = BTreeMap::new();
+    for item in items {
+        tenants.entry(tenant(item)).or_default().push(item);
+    }
+    tenants
 }
 
 /// Adds an item to the last turn if it has this number, otherwise to a new one.

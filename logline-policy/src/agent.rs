@@ -188,7 +188,7 @@ impl<'a> Agent<'a> {
         if self.again.remove(&name) || (looked.has_more && is_ok) {
             self.want(name);
         }
-        let Some(failure) = looked.failure.filter(|_| !looked.unauthorised.is_empty()) else { return Ok(()) };
+        let Some(failure) = looked.failure else { return Ok(()) };
         tracing::warn!(count = looked.unauthorised.len(), %failure, "policies are taken off the list");
         let host = &self.site.host;
         let refused = async {

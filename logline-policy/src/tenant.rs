@@ -15,7 +15,6 @@ use uuid::Uuid;
 
 use crate::NAME;
 use crate::active::{Active, Read, without_content};
-
 use crate::cursor::{after, cursor_id};
 use crate::policy::{Facts, Policy};
 use crate::site::{AgentReport, Site};
@@ -58,8 +57,9 @@ pub(super) struct Looked {
     pub(super) has_more: bool,
     /// Something must wait: a policy rests, or a position is not final. Another look is needed although no row comes.
     pub(super) waits: bool,
-    /// Policies whose signers may not sign them, with one of the reasons.
+    /// Policies whose signers may not sign them.
     pub(super) unauthorised: Vec<Work>,
+    /// Why the first of them may not be signed; `None` if there is none.
     pub(super) failure: Option<Failure>,
     pub(super) report: AgentReport,
 }

@@ -615,9 +615,8 @@ pub async fn what_an_attempt_has_used_counts_when_it_ends<Q: WorkQueue>(queue: &
 
 /// A refused span is off the list until it is offered again, has another version, or the queue is rebuilt.
 pub async fn a_refused_span_is_not_listed<Q: WorkQueue>(queue: &Q) {
-    let policy = |tenant: &str, n| note(n).tenant(tenant).owner("publisher").status("active");
     let policy = |tenant: &str, n| {
-        let mut draft = policy(tenant, n);
+        let mut draft = note(n).tenant(tenant).owner("publisher").status("active");
         draft.columns_mut().entity_type = "policy".to_owned();
         seal(draft)
     };

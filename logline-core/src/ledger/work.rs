@@ -268,7 +268,8 @@ pub struct Rebuilt {
 ///   except for heartbeats, holds and parking.
 /// - [`AppendOptions::limits`](crate::ledger::AppendOptions::limits) hold with any number of writers.
 ///
-/// The queue is for hosts: it covers all tenants. Except for [`WorkQueue::take`], it shows ids, owners and hashes only.
+/// The queue is for hosts: it covers all tenants. Except for [`WorkQueue::take`], it shows ids, owners and hashes only, and why a
+/// request is parked.
 #[async_trait]
 pub trait WorkQueue: Ledger {
     /// The time of the ledger's clock. Leases, due times and quota days follow this clock.
