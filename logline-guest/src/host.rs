@@ -42,8 +42,11 @@ impl<F: FnMut(Op, &Value) -> Result<Value, Failure>> Host for F {
 pub struct Page {
     /// The spans, in the form that they have in an export.
     pub spans: Vec<Value>,
-    /// The position where the next page begins; `None` if this is the last page.
+    /// The position where the next page begins; `None` if this is the last page. A page without spans can have a next page.
     pub cursor: Option<String>,
+    /// How many rows the host looked at for this page. Each costs 200 units of fuel.
+    #[serde(default)]
+    pub visited: u64,
 }
 
 /// A method for each operation.
@@ -80,7 +83,7 @@ pub trait HostExt: Host {
 
     /// Reads a page of the last versions of spans, with the rights of the request's owner. `query` is an object with the
     /// members `tenant`, `id`, `entity_type`, `parent_id`, `status`, `limit` (100 at most) and `cursor`. All of them are
-    /// optional.
+    /// optional. The host looks at 1,000 rows at most for one page, so a page may have no spans and still have a next page.
     ///
     /// # Errors
     /// The host's refusal, such as `invalid_query`. `host_reply` if the answer is not a page.

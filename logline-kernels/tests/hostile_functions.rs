@@ -10,7 +10,7 @@ use std::time::Duration;
 use logline_core::ledger::{Due, Ledger as _, WorkQueue as _};
 use logline_core::request::{NotRunnable, Request};
 use logline_core::roles::Role;
-use logline_core::{Draft, HostError, Scope, Signer as _};
+use logline_core::{Draft, Execution, HostError, Scope, Signer as _};
 use setup::{
     HOST, PUBLISHER, TENANT, USER, answer, ask, block_on, echo, execute, failure, function, host, host_of, host_with, key,
     ledger, manifest, module, output, publish, run, smuggle, spans,
@@ -418,6 +418,31 @@ fn a_page_of_a_query_ends_before_the_answer_is_too_long() {
         let done = run(&host, &ask(4, r#"{"entity_type":"long"}"#), json!(1)).await;
         assert_eq!(output(&done)["code"], "too_large");
         assert!(done.span.meta("receipt").unwrap()["fuel_used"].as_u64().unwrap() > 150_000, "and paid for");
+    });
+}
+
+#[test]
+fn a_query_over_rows_that_it_may_not_read_is_paid_for_and_ends() {
+    block_on(async {
+        let (ledger, host) = host().await;
+        for (tenant, rows) in [(TENANT, 1500), ("globex", 1500)] {
+            for _ in 0..rows {
+                let note = Draft::new("note").tenant(tenant).owner("bob").who("user:bob").this("note.private");
+                smuggle(&ledger, note, HOST).await;
+            }
+        }
+        let fuel = |done: &Execution| done.span.meta("receipt").unwrap()["fuel_used"].as_u64().unwrap();
+        let query = json!({"tenant": TENANT, "entity_type": "note", "limit": 1});
+        let first = run(&host, &ask(4, &query.to_string()), json!(1)).await;
+        assert_eq!((output(&first)["spans"].clone(), output(&first)["visited"].clone()), (json!([]), json!(1000)));
+        assert!(fuel(&first) > 200_000, "1,000 rows for {} units", fuel(&first));
+        let rest = json!({"tenant": TENANT, "entity_type": "note", "cursor": output(&first)["cursor"]}).to_string();
+        let rest = run(&host, &ask(4, &rest), json!(1)).await;
+        assert_eq!((output(&rest)["visited"].clone(), output(&rest)["cursor"].clone()), (json!(500), json!(null)));
+        // The private rows of another tenant are not looked at, so neither fuel nor time tells how many there are.
+        let foreign = run(&host, &ask(4, r#"{"tenant":"globex","entity_type":"note"}"#), json!(1)).await;
+        assert_eq!((output(&foreign)["visited"].clone(), output(&foreign)["cursor"].clone()), (json!(0), json!(null)));
+        assert!(fuel(&foreign) < 10_000, "{} units", fuel(&foreign));
     });
 }
 

@@ -78,6 +78,8 @@ CREATE INDEX ur_by_tenant ON ledger.universal_registry (tenant_id, epoch, xid, p
 CREATE INDEX ur_by_type ON ledger.universal_registry (tenant_id, entity_type, epoch, xid, pos);
 CREATE INDEX ur_by_parent ON ledger.universal_registry (tenant_id, parent_id, epoch, xid, pos) WHERE parent_id IS NOT NULL;
 CREATE INDEX ur_by_trace ON ledger.universal_registry (tenant_id, trace_id, epoch, xid, pos) WHERE trace_id IS NOT NULL;
+-- The rows that another tenant may read, so that a scan of them does not look at the others.
+CREATE INDEX ur_public ON ledger.universal_registry (tenant_id, epoch, xid, pos) WHERE visibility = 'public';
 
 CREATE VIEW ledger.visible_timeline WITH (security_invoker = true, security_barrier = true) AS
 SELECT ur.*, ur.at AS "when" FROM ledger.universal_registry ur WHERE NOT ur.is_deleted;
@@ -300,9 +302,9 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     AND (current_setting('role', true) IN ('logline_runtime', 'logline_operator') OR a.owner = app.current_user_id())
 $$;
 
--- True if the row is the last version of its id and the caller may see it, otherwise null. With row-level security alone, an
+-- The number of the last version of an id if the caller may see that version, otherwise null. With row-level security alone, an
 -- older version could take the place of a hidden one.
-CREATE FUNCTION ledger.is_last(tenant text, span uuid, version integer) RETURNS boolean
+CREATE FUNCTION ledger.last_seq(tenant text, span uuid) RETURNS integer
 LANGUAGE plpgsql STABLE SECURITY DEFINER COST 1000 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   is_operator boolean := current_setting('role', true) = 'logline_operator';
@@ -312,11 +314,60 @@ DECLARE
 BEGIN
   SELECT u.seq, u.visibility, u.owner_id INTO last FROM ledger.universal_registry u
   WHERE u.tenant_id = tenant AND u.id = span ORDER BY u.seq DESC LIMIT 1;
-  IF last.seq = version AND (is_operator OR last.visibility = 'public'
-    OR (mine AND (is_runtime OR last.visibility = 'tenant' OR last.owner_id = app.current_user_id()))) THEN
-    RETURN true;
+  IF is_operator OR last.visibility = 'public'
+    OR (mine AND (is_runtime OR last.visibility = 'tenant' OR last.owner_id = app.current_user_id())) THEN
+    RETURN last.seq;
   END IF;
   RETURN NULL;
+END $$;
+
+-- The last row that a page may look at if it may look at `most` rows, and how many rows there are up to it: the rules of
+-- `logline_core::Query::looks_at`. It counts rows that the caller may not see, because the server must read them to find that
+-- out. So it shows how many rows the caller's own tenant has, and where; of other tenants it counts only the public ones.
+-- `narrow` is empty, or the column in which the rows have the value `narrow_value`.
+CREATE FUNCTION ledger.bound(named text, narrow text, narrow_value text, span uuid, only_last boolean,
+  after_epoch integer, after_xid xid8, after_pos bigint, until_epoch integer, until_xid xid8, until_pos bigint, most bigint)
+RETURNS TABLE (epoch integer, xid xid8, pos bigint, visited bigint)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  is_operator boolean := current_setting('role', true) = 'logline_operator';
+  is_runtime boolean := current_setting('role', true) = 'logline_runtime';
+  mine text := CASE WHEN NOT is_operator THEN app.current_tenant_id() END;
+  tenants text[] := CASE WHEN named IS NOT NULL THEN ARRAY[named] WHEN is_operator THEN ARRAY[NULL]
+    WHEN mine = 'system' THEN ARRAY[mine] ELSE ARRAY[mine, 'system'] END;
+  sorted text := ' ORDER BY u.epoch, u.xid, u.pos LIMIT $9';
+  one text;
+  parts text[] := '{}';
+BEGIN
+  IF NOT is_operator AND (mine IS NULL OR NOT is_runtime AND app.current_user_id() IS NULL) THEN
+    RETURN;
+  END IF;
+  FOR i IN 1 .. cardinality(tenants) LOOP
+    one := 'SELECT u.epoch, u.xid, u.pos FROM ledger.universal_registry u WHERE (u.epoch, u.xid, u.pos) > ($1, $2, $3)
+      AND (u.epoch, u.xid, u.pos) <= ($4, $5, $6) AND (u.epoch, u.xid) < ($7, $8)';
+    IF tenants[i] IS NOT NULL THEN
+      one := one || format(' AND u.tenant_id = %L', tenants[i]);
+    END IF;
+    IF NOT is_operator AND tenants[i] <> mine THEN
+      one := one || $c$ AND u.visibility = 'public'$c$;
+    ELSIF span IS NULL AND tenants[i] IS NOT NULL THEN
+      one := one || CASE narrow WHEN 'parent_id' THEN ' AND u.parent_id = $10::uuid'
+        WHEN 'trace_id' THEN ' AND u.trace_id = $10' WHEN 'entity_type' THEN ' AND u.entity_type = $10' ELSE '' END;
+    END IF;
+    IF span IS NOT NULL THEN
+      one := one || ' AND u.id = $11';
+      IF only_last THEN
+        one := one || format(' AND u.seq = (SELECT max(l.seq) FROM ledger.universal_registry l
+          WHERE l.tenant_id = %s AND l.id = $11)', coalesce(quote_literal(tenants[i]), 'u.tenant_id'));
+      END IF;
+    END IF;
+    parts := parts || format('(%s%s)', one, sorted);
+  END LOOP;
+  RETURN QUERY EXECUTE format('WITH looked_at AS MATERIALIZED (SELECT * FROM (%s) u%s)
+    SELECT l.epoch, l.xid, l.pos, (SELECT count(*) FROM looked_at) FROM looked_at l
+    ORDER BY l.epoch DESC, l.xid DESC, l.pos DESC LIMIT 1', array_to_string(parts, ' UNION ALL '), sorted)
+  USING after_epoch, after_xid, after_pos, until_epoch, until_xid, until_pos,
+    (SELECT max(e.epoch) FROM ledger.epochs e), ledger.horizon(), most, narrow_value, span;
 END $$;
 
 -- How many rows there are, whatever the policies say. For audits.

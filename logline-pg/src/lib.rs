@@ -302,10 +302,9 @@ impl Ledger for PgLedger {
         }
         let mut reading = self.read(scope, Some(tenant)).await?;
         let connection = reading.connection().map_err(from_sqlx)?;
-        // Takes the last version that is visible, and returns it only if it is the last of all.
         let sql = format!(
-            "SELECT {COLUMNS} FROM (SELECT * FROM ledger.universal_registry WHERE tenant_id = $1 AND id = $2
-                ORDER BY seq DESC LIMIT 1) u WHERE NOT is_deleted AND ledger.is_last(tenant_id, id, seq)"
+            "SELECT {COLUMNS} FROM ledger.universal_registry WHERE tenant_id = $1 AND id = $2
+                AND seq = (SELECT ledger.last_seq($1, $2)) AND NOT is_deleted"
         );
         let query = sqlx::query(AssertSqlSafe(sql)).persistent(self.link().keeps_statements()).bind(tenant).bind(id);
         let found = query.fetch_optional(connection).await.map_err(from_sqlx)?;

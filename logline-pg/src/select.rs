@@ -3,7 +3,7 @@
 
 use std::cmp::Ordering;
 
-use logline_core::ledger::{LedgerError, Order, Page, Position, Query, Row, Versions};
+use logline_core::ledger::{LedgerError, Narrow, Order, Page, Position, Query, Row, Versions};
 use logline_core::{SYSTEM_TENANT, Scope};
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::{Arguments as _, AssertSqlSafe, PgConnection, Row as _};
@@ -122,8 +122,70 @@ impl<'a> Select<'a> {
         }
     }
 
+    /// Finds the last row that the page may look at, and ends the page there. Returns how many rows it looks at, and the
+    /// position of the last if there may be more.
+    async fn bound(
+        &mut self,
+        connection: &mut PgConnection,
+        after: Option<AppendPosition>,
+        most: usize,
+    ) -> Result<(usize, Option<AppendPosition>), LedgerError> {
+        const START: AppendPosition = AppendPosition { epoch: 0, xid: Xid(0), pos: 0, final_to: None };
+        const END: AppendPosition = AppendPosition { epoch: i32::MAX, xid: Xid(u64::MAX), pos: i64::MAX, final_to: None };
+        let query = self.query;
+        let after = after.map_or(START, AppendPosition::resume);
+        let until = self.until.unwrap_or(END);
+        let (narrow, value) = match query.narrowest() {
+            Some(Narrow::Parent(id)) => ("parent_id", Some(id.to_string())),
+            Some(Narrow::Trace(trace)) => ("trace_id", Some(trace.to_owned())),
+            Some(Narrow::Type(name)) => ("entity_type", Some(name.to_owned())),
+            None => ("", None),
+        };
+        let sql = "SELECT epoch, xid::text, pos, visited
+            FROM ledger.bound($1, $2, $3, $4, $5, $6, $7::xid8, $8, $9, $10::xid8, $11, $12)";
+        let found = sqlx::query(sql)
+            .persistent(self.link.keeps_statements())
+            .bind(query.tenant.as_deref())
+            .bind(narrow)
+            .bind(value)
+            .bind(query.id)
+            .bind(query.versions == Versions::Latest)
+            .bind(after.epoch)
+            .bind(after.xid)
+            .bind(after.pos)
+            .bind(until.epoch)
+            .bind(until.xid)
+            .bind(until.pos)
+            .bind(i64::try_from(most).unwrap_or(i64::MAX));
+        let Some(row) = found.fetch_optional(connection).await.map_err(from_sqlx)? else { return Ok((0, None)) };
+        let count = usize::try_from(row.try_get::<i64, _>(3).map_err(from_sqlx)?).unwrap_or(most);
+        if count < most {
+            return Ok((count, None));
+        }
+        let (epoch, xid) = (row.try_get(0).map_err(from_sqlx)?, row.try_get(1).map_err(from_sqlx)?);
+        let last = AppendPosition { epoch, xid, pos: row.try_get(2).map_err(from_sqlx)?, final_to: None };
+        self.until = Some(last);
+        Ok((count, Some(last)))
+    }
+
     /// Reads a page of up to `size` rows. Also returns the epoch, and the transaction below which append order was final.
     pub(crate) async fn page(
+        mut self,
+        connection: &mut PgConnection,
+        after: Option<After>,
+        size: usize,
+    ) -> Result<(Page, (i32, Xid)), LedgerError> {
+        let Some(most) = self.query.visits() else { return self.rows(connection, after, size).await };
+        let position = match &after {
+            Some(After::Position(position)) => Some(*position),
+            _ => None,
+        };
+        let (count, end) = self.bound(connection, position, most).await?;
+        let (page, horizon) = self.rows(connection, after, size).await?;
+        Ok((page.visited(count, end.map(AppendPosition::to_cursor)), horizon))
+    }
+
+    async fn rows(
         &self,
         connection: &mut PgConnection,
         after: Option<After>,
@@ -220,28 +282,40 @@ impl<'a> Select<'a> {
     /// row with nulls after the horizon. The last row that is returned is the one that reaches `max_bytes`.
     fn sql(&self, statement: &mut Statement, start: &Start, limit: usize, max_bytes: usize) -> Result<String, LedgerError> {
         let (known_epoch, known) = (statement.bind(self.known.0)?, statement.bind(self.known.1)?);
-        let conditions = self.conditions(statement, start)?;
+        let bounds = self.bounds(statement, start)?;
+        let filters = Filters::of(self.query, statement)?;
         let epoch = self.epoch_column();
         let order = match self.query.order {
             Order::Newest => format!("{epoch} DESC, xid DESC, pos DESC"),
             Order::Chain => "tenant_id, id, seq".to_owned(),
             _ => format!("{epoch}, xid, pos"),
         };
-        let select = |tenant: &str| {
-            format!(
-                "(SELECT epoch, xid, pos, {BYTES} AS bytes, {COLUMNS} FROM ledger.universal_registry r
-                  WHERE {tenant} AND {conditions} ORDER BY {order} LIMIT {limit})"
-            )
+        let is_bounded = self.query.visits().is_some();
+        let select = |tenant: &str, own: bool| {
+            let (looks, rest) = filters.split(own, tenant);
+            let (looks, rest) = (all_of(looks.iter().chain(&bounds)), all_of(rest));
+            let columns = format!("epoch, xid, pos, {BYTES} AS bytes, {COLUMNS}");
+            let table = "ledger.universal_registry";
+            if is_bounded {
+                // `OFFSET 0` keeps the planner from using the other conditions to choose an index, in which the page could look
+                // at more rows than were counted.
+                format!(
+                    "(SELECT {columns} FROM (SELECT * FROM {table} WHERE {looks} ORDER BY {order} OFFSET 0) r
+                      WHERE {rest} LIMIT {limit})"
+                )
+            } else {
+                format!("(SELECT {columns} FROM {table} r WHERE {looks} AND {rest} ORDER BY {order} LIMIT {limit})")
+            }
         };
+        let system = format!("'{SYSTEM_TENANT}'");
         let rows = match (self.scope.tenant(), &self.query.tenant) {
-            (_, Some(named)) => select(&format!("tenant_id = {}", statement.bind(named.clone())?)),
-            (None, None) => select("true"),
-            (Some(SYSTEM_TENANT), None) => select(&format!("tenant_id = '{SYSTEM_TENANT}'")),
+            (own, Some(named)) => select(&statement.bind(named.clone())?, own.is_none_or(|own| own == named)),
+            (None, None) => select("", true),
+            (Some(SYSTEM_TENANT), None) => select(&system, true),
             // One branch per tenant, so that each is read in the order of its index.
             (Some(own), None) => {
-                let own = select(&format!("tenant_id = {}", statement.bind(own.to_owned())?));
-                let system = select(&format!("tenant_id = '{SYSTEM_TENANT}' AND visibility = 'public'"));
-                format!("{own} UNION ALL {system}")
+                let own = select(&statement.bind(own.to_owned())?, true);
+                format!("{own} UNION ALL {}", select(&system, false))
             }
         };
         // A replica does not use the known horizon, because another replica may have replayed more. Transactions below the
@@ -265,34 +339,16 @@ impl<'a> Select<'a> {
         if self.query.id.is_some() { "epoch + 0" } else { "epoch" }
     }
 
-    fn conditions(&self, statement: &mut Statement, start: &Start) -> Result<String, LedgerError> {
+    /// The conditions that limit the rows to those of the page.
+    fn bounds(&self, statement: &mut Statement, start: &Start) -> Result<Vec<String>, LedgerError> {
         let query = self.query;
         let mut all = Vec::new();
-        for (column, value) in [("id", query.id), ("parent_id", query.parent_id)] {
-            if let Some(value) = value {
-                all.push(format!("{column} = {}", statement.bind::<Uuid>(value)?));
-            }
-        }
-        let texts = [
-            ("entity_type", &query.entity_type),
-            ("owner_id", &query.owner),
-            ("status", &query.status),
-            ("trace_id", &query.trace_id),
-        ];
-        for (column, value) in texts {
-            if let Some(value) = value {
-                all.push(format!("{column} = {}", statement.bind(value.clone())?));
-            }
-        }
-        if query.versions == Versions::Latest {
-            all.push("NOT is_deleted AND ledger.is_last(tenant_id, id, seq)".to_owned());
-        }
         let epoch = match start {
             Start::Epoch(epoch) => *epoch,
             Start::After(position) => Some(position.epoch),
             Start::Chain(after) => {
-                self.chain_conditions(statement, after.as_ref(), &mut all)?;
-                return Ok(all_of(&all));
+                self.chain_bounds(statement, after.as_ref(), &mut all)?;
+                return Ok(all);
             }
         };
         let this_epoch = epoch.map_or_else(|| Ok("h.epoch_now".to_owned()), |epoch| statement.bind(epoch))?;
@@ -312,10 +368,10 @@ impl<'a> Select<'a> {
         if query.order == Order::Append {
             all.push(format!("xid < CASE WHEN {this_epoch} = h.epoch_now THEN h.horizon ELSE {LAST_XID} END"));
         }
-        Ok(all_of(&all))
+        Ok(all)
     }
 
-    fn chain_conditions(
+    fn chain_bounds(
         &self,
         statement: &mut Statement,
         after: Option<&Position>,
@@ -335,8 +391,84 @@ impl<'a> Select<'a> {
     }
 }
 
-fn all_of(conditions: &[String]) -> String {
-    if conditions.is_empty() { "true".to_owned() } else { conditions.join(" AND ") }
+/// The filters of a query as SQL conditions.
+struct Filters {
+    /// The bound id, and whether only its last version is wanted.
+    id: Option<(String, bool)>,
+    /// The filter that chooses the index in a tenant of the scope's own.
+    narrowest: Option<String>,
+    rest: Vec<String>,
+}
+
+impl Filters {
+    fn of(query: &Query, statement: &mut Statement) -> Result<Self, LedgerError> {
+        let is_latest = query.versions == Versions::Latest;
+        let id = query.id.map(|id| Ok::<_, LedgerError>((statement.bind(id)?, is_latest))).transpose()?;
+        let chooses_index = query.narrowest().map(|narrow| match narrow {
+            Narrow::Parent(_) => "parent_id",
+            Narrow::Trace(_) => "trace_id",
+            Narrow::Type(_) => "entity_type",
+        });
+        let (mut narrowest, mut rest) = (None, Vec::new());
+        let mut add = |column: &str, mark: String| {
+            let condition = format!("{column} = {mark}");
+            if chooses_index == Some(column) { narrowest = Some(condition) } else { rest.push(condition) }
+        };
+        if let Some(parent) = query.parent_id {
+            add("parent_id", statement.bind(parent)?);
+        }
+        let texts = [
+            ("entity_type", &query.entity_type),
+            ("owner_id", &query.owner),
+            ("status", &query.status),
+            ("trace_id", &query.trace_id),
+        ];
+        for (column, value) in texts {
+            if let Some(value) = value {
+                add(column, statement.bind(value.clone())?);
+            }
+        }
+        if is_latest {
+            rest.push("NOT is_deleted AND seq = ledger.last_seq(tenant_id, id)".to_owned());
+        }
+        Ok(Self { id, narrowest, rest })
+    }
+
+    /// The conditions for the rows of one tenant: those that choose the rows to look at ([`Query::looks_at`]), and the others.
+    /// `tenant` is an SQL expression, or empty for all tenants.
+    fn split(&self, own: bool, tenant: &str) -> (Vec<String>, Vec<&str>) {
+        let mut looks = Vec::new();
+        if !tenant.is_empty() {
+            looks.push(format!("tenant_id = {tenant}"));
+        }
+        if !own {
+            looks.push("visibility = 'public'".to_owned());
+        }
+        if let Some((id, is_latest)) = &self.id {
+            looks.push(format!("id = {id}"));
+            if *is_latest && !tenant.is_empty() {
+                looks.push(format!("seq = (SELECT ledger.last_seq({tenant}, {id}))"));
+            }
+        }
+        let mut rest: Vec<_> = self.rest.iter().map(String::as_str).collect();
+        if let Some(narrowest) = &self.narrowest {
+            if own && !tenant.is_empty() && self.id.is_none() {
+                looks.push(narrowest.clone());
+            } else {
+                rest.push(narrowest);
+            }
+        }
+        (looks, rest)
+    }
+}
+
+fn all_of<T: AsRef<str>>(conditions: impl IntoIterator<Item = T>) -> String {
+    let mut all = String::from("true");
+    for condition in conditions {
+        all.push_str(" AND ");
+        all.push_str(condition.as_ref());
+    }
+    all
 }
 
 /// Binds a position within an epoch, as a pair of transaction id and `pos`.

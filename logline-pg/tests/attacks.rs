@@ -91,9 +91,9 @@ fn another_tenants_session_reads_nothing_by_any_query() {
                 assert_eq!(count(&mut mallory, &cast).await, 0);
             }
             for span in [&private, &shared] {
-                let is_last =
-                    format!("SELECT count(*) FROM (SELECT ledger.is_last('acme', '{}', 0) x) q WHERE x IS NOT NULL", span.id);
-                assert_eq!(count(&mut mallory, &is_last).await, 0);
+                let last_seq =
+                    format!("SELECT count(*) FROM (SELECT ledger.last_seq('acme', '{}') x) q WHERE x IS NOT NULL", span.id);
+                assert_eq!(count(&mut mallory, &last_seq).await, 0);
                 let heads = format!(
                     "SELECT count(*) FROM ledger.heads(ARRAY['acme'], ARRAY['{}'::uuid], ARRAY[0], ARRAY['alice'])",
                     span.id
@@ -103,7 +103,7 @@ fn another_tenants_session_reads_nothing_by_any_query() {
             // Naming the tenant shows what is public there, which is nothing.
             mallory.execute("SELECT set_config('app.named_tenant_id', 'acme', false)").await.unwrap();
             assert_eq!(count(&mut mallory, "SELECT count(*) FROM ledger.universal_registry").await, 0);
-            assert_eq!(count(&mut mallory, &format!("SELECT count(ledger.is_last('acme', '{}', 0))", private.id)).await, 0);
+            assert_eq!(count(&mut mallory, &format!("SELECT count(ledger.last_seq('acme', '{}'))", private.id)).await, 0);
         }
     });
 }
@@ -137,8 +137,8 @@ fn a_colleagues_private_row_shows_neither_itself_nor_its_hash() {
             );
             assert_eq!(count(&mut bob, &heads).await, 0, "asking as {owner}");
         }
-        assert_eq!(count(&mut bob, &format!("SELECT count(ledger.is_last('acme', '{}', 0))", private.id)).await, 0);
-        assert_eq!(count(&mut bob, &format!("SELECT count(ledger.is_last('acme', '{}', 0))", shared.id)).await, 1);
+        assert_eq!(count(&mut bob, &format!("SELECT count(ledger.last_seq('acme', '{}'))", private.id)).await, 0);
+        assert_eq!(count(&mut bob, &format!("SELECT count(ledger.last_seq('acme', '{}'))", shared.id)).await, 1);
     });
 }
 

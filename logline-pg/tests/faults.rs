@@ -240,7 +240,7 @@ fn the_doctor_finds_what_was_broken() {
             ("triggers", "ALTER TABLE ledger.universal_registry DISABLE TRIGGER ur_no_change"),
             ("indexes", "DROP INDEX ledger.ur_first_version"),
             ("grants", "GRANT DELETE ON ledger.universal_registry TO logline_app"),
-            ("functions with the owner's rights", "ALTER FUNCTION ledger.is_last(text, uuid, integer) RESET search_path"),
+            ("functions with the owner's rights", "ALTER FUNCTION ledger.last_seq(text, uuid) RESET search_path"),
             ("who may create in the schemas", "GRANT CREATE ON SCHEMA app TO logline_runtime"),
             ("cluster", "UPDATE ledger.epochs SET cluster = 'another'"),
             ("members of the owner", "CREATE ROLE intruder LOGIN; GRANT logline_owner TO intruder"),

@@ -36,7 +36,7 @@ pub use options::{SqliteOptions, Synchronous};
 use error::from_sqlite;
 use readers::Readers;
 use row::EncodedRow;
-use select::{MAX_PAGE_BYTES, Select};
+use select::Select;
 use watcher::Watcher;
 use writer::{Append, Job};
 
@@ -195,11 +195,9 @@ impl Ledger for SqliteLedger {
 
     async fn get(&self, scope: &Scope, tenant: &str, id: Uuid) -> Result<SignedSpan, LedgerError> {
         let not_found = || LedgerError::NotFound { tenant: tenant.to_owned(), id };
-        let mut select = Select::visible(scope, Some(tenant)).ok_or_else(not_found)?;
-        select.equals("id", id.to_string());
-        select.latest();
-        let page = self.shared.readers.read(move |c| select.page(c, Order::Append, (1, MAX_PAGE_BYTES))).await?;
-        page.into_spans()?.into_iter().next().ok_or_else(not_found)
+        // Newest first, because append order also looks up where the ledger ends.
+        let query = Query::new().tenant(tenant).id(id).order(Order::Newest).limit(1);
+        self.scan(scope, &query, None).await?.into_spans()?.into_iter().next().ok_or_else(not_found)
     }
 
     async fn history(
@@ -210,20 +208,25 @@ impl Ledger for SqliteLedger {
         from_seq: u32,
         limit: usize,
     ) -> Result<Vec<SignedSpan>, LedgerError> {
-        let Some(mut select) = Select::visible(scope, Some(tenant)) else { return Ok(Vec::new()) };
-        select.equals("id", id.to_string());
-        select.at_least("seq", from_seq.into());
-        let limit = limit.min(MAX_PAGE);
-        let page = self.shared.readers.read(move |c| select.page(c, Order::Chain, (limit, MAX_PAGE_BYTES))).await?;
-        page.into_spans()
+        if limit == 0 {
+            return Ok(Vec::new());
+        }
+        let query = Query::chains().tenant(tenant).id(id).limit(limit);
+        let before = Position::Chain {
+            tenant_id: tenant.to_owned(),
+            id: id.to_string(),
+            seq: i64::from(from_seq) - 1,
+            number: i64::MAX,
+        };
+        self.scan(scope, &query, Some(&before.to_cursor())).await?.into_spans()
     }
 
     async fn scan(&self, scope: &Scope, query: &Query, cursor: Option<&Cursor>) -> Result<Page, LedgerError> {
         let after = cursor.map(|c| Position::of(c, query.order)).transpose()?;
-        let Some(mut select) = Select::visible(scope, query.tenant.as_deref()) else { return Ok(Page::new(Vec::new(), None)) };
-        select.query(query, after.as_ref())?;
-        let (order, size) = (query.order, (query.page_size(MAX_PAGE), query.page_bytes(MAX_PAGE_BYTES)));
-        self.shared.readers.read(move |c| select.page(c, order, size)).await
+        match Select::new(scope, query, after.as_ref(), MAX_PAGE)? {
+            Some(select) => self.shared.readers.read(move |connection| select.page(connection)).await,
+            None => Ok(Page::new(Vec::new(), None)),
+        }
     }
 
     async fn watch(&self, scope: &Scope, from: WatchFrom) -> Result<Watch, LedgerError> {

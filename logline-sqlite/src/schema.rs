@@ -58,6 +58,8 @@ CREATE INDEX ur_by_tenant ON universal_registry (tenant_id, pos);
 CREATE INDEX ur_by_type ON universal_registry (tenant_id, entity_type, pos);
 CREATE INDEX ur_by_parent ON universal_registry (tenant_id, parent_id, pos) WHERE parent_id IS NOT NULL;
 CREATE INDEX ur_by_trace ON universal_registry (tenant_id, trace_id, pos) WHERE trace_id IS NOT NULL;
+-- The rows that another tenant may read, so that a scan of them does not look at the others.
+CREATE INDEX ur_public ON universal_registry (tenant_id, pos) WHERE visibility = 'public';
 CREATE TRIGGER ur_no_update BEFORE UPDATE ON universal_registry
 BEGIN SELECT RAISE(ABORT, 'append-only: append the next version instead of an update'); END;
 CREATE TRIGGER ur_no_delete BEFORE DELETE ON universal_registry

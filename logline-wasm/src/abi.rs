@@ -8,7 +8,7 @@ use logline_core::{canonical, json};
 use serde_json::{Value, json};
 use wasmtime::{AsContextMut as _, Caller, Extern, ExternType, Linker, Memory, Module, StoreContextMut, TypedFunc, ValType};
 
-use crate::bounds::{HOST_CALL, HOST_MESSAGE_FUEL, MODULE};
+use crate::bounds::{HOST_CALL, HOST_MESSAGE_FUEL, MODULE, VISIT_FUEL};
 use crate::channel::Answer;
 use crate::scan::invalid;
 use crate::state::{CallState, Exports};
@@ -118,7 +118,7 @@ async fn host_call(mut caller: Caller<'_, CallState>, op: i32, pointer: i32, len
     if start.checked_add(len).is_none_or(|stop| stop > memory.data_size(&caller)) {
         return Err(out_of_range("the call's argument"));
     }
-    charge(&mut caller.as_context_mut(), len)?;
+    charge(&mut caller.as_context_mut(), len, 0)?;
     let answer = if len > max_bytes {
         refused(call_too_large(len, max_bytes)).await
     } else {
@@ -128,12 +128,13 @@ async fn host_call(mut caller: Caller<'_, CallState>, op: i32, pointer: i32, len
             Err(e) => refused(Failure::new("invalid_json", e.to_string())).await,
         }
     };
+    let visited = visited(&answer);
     let (mut reply, mut is_error) = match answer {
         Ok(value) => (canonical::to_vec(&value), false),
         Err(failure) => (canonical::to_vec(&failure.to_value()), true),
     };
     // An answer that is too long costs fuel as well, because the host has made it.
-    charge(&mut caller.as_context_mut(), reply.len())?;
+    charge(&mut caller.as_context_mut(), reply.len(), visited)?;
     if reply.len() > max_bytes {
         (reply, is_error) = (canonical::to_vec(&answer_too_large(reply.len(), max_bytes).to_value()), true);
     }
@@ -159,10 +160,15 @@ pub(crate) async fn refused<T, E: From<Failure>>(failure: Failure) -> Result<T, 
     Err(failure.into())
 }
 
-/// Charges fuel for a call to the host, or for its answer.
-pub(crate) fn charge(store: &mut StoreContextMut<'_, CallState>, bytes: usize) -> wasmtime::Result<()> {
+/// How many rows the host looked at for an answer. Only the answer to a query says it.
+pub(crate) fn visited(answer: &Answer) -> u64 {
+    answer.as_ref().ok().and_then(|answer| answer.get("visited")).and_then(Value::as_u64).unwrap_or(0)
+}
+
+/// Charges fuel for a call to the host, or for its answer: for its bytes, and for the rows that the host looked at.
+pub(crate) fn charge(store: &mut StoreContextMut<'_, CallState>, bytes: usize, visited: u64) -> wasmtime::Result<()> {
     let fuel = store.get_fuel()?;
-    let cost = HOST_MESSAGE_FUEL.saturating_add(bytes as u64);
+    let cost = HOST_MESSAGE_FUEL.saturating_add(bytes as u64).saturating_add(visited.saturating_mul(VISIT_FUEL));
     match fuel.checked_sub(cost) {
         Some(rest) => store.set_fuel(rest),
         None => {

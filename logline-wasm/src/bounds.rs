@@ -15,3 +15,6 @@ pub(crate) const MAX_TABLE: usize = 10_000;
 /// Fuel charged for the argument of a host call, and again for its answer, besides one unit per byte. The guest must pay for
 /// the work that it causes on the host.
 pub(crate) const HOST_MESSAGE_FUEL: u64 = 200;
+
+/// Fuel charged for each row that a query looked at, whether or not it returned the row.
+pub(crate) const VISIT_FUEL: u64 = 200;

@@ -145,18 +145,20 @@ async fn asked(
     argument: impl FnOnce() -> Result<Value, Failure>,
 ) -> wasmtime::Result<Result<Value, Refusal>> {
     let most = abi::count_call(&mut store)?;
-    abi::charge(&mut store, bytes)?;
+    abi::charge(&mut store, bytes, 0)?;
     let argument = if bytes > most { Err(abi::call_too_large(bytes, most)) } else { argument() };
     let argument = match argument {
         Ok(argument) => argument,
         Err(failure) => return Ok(abi::refused(failure).await),
     };
-    let answer = match abi::ask(store.data(), op, argument).await? {
+    let answer = abi::ask(store.data(), op, argument).await?;
+    let visited = abi::visited(&answer);
+    let answer = match answer {
         Ok(answer) => answer,
         Err(failure) => return Ok(Err(failure.into())),
     };
     let bytes = canonical::to_vec(&answer).len();
-    abi::charge(&mut store, bytes)?;
+    abi::charge(&mut store, bytes, visited)?;
     Ok(if bytes > most { Err(abi::answer_too_large(bytes, most).into()) } else { Ok(answer) })
 }
 

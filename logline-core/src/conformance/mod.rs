@@ -72,6 +72,8 @@ macro_rules! conformance_suite {
             reading::newest_first_is_append_order_reversed,
             reading::chain_order_yields_whole_chains,
             reading::until_shows_what_was_there,
+            reading::a_page_ends_with_the_last_row_that_it_may_look_at,
+            reading::the_last_version_of_a_long_chain_is_one_row,
             reading::a_foreign_cursor_is_refused,
             reading::history_starts_where_asked,
             watching::a_watch_yields_every_version_in_order,

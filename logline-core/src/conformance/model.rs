@@ -86,12 +86,17 @@ fn query() -> impl Strategy<Value = Query> {
     let order = prop_oneof![Just(Order::Append), Just(Order::Newest), Just(Order::Chain)];
     let versions = prop_oneof![Just(Versions::All), Just(Versions::Latest)];
     let tenant = prop::option::of(0..3_usize);
-    (order, versions, tenant, prop::option::of(0..4_u8), 1..6_usize).prop_map(|(order, versions, tenant, id, limit)| {
-        let mut query = Query::new().order(order).versions(versions).limit(limit);
-        query.tenant = tenant.and_then(|t| TENANTS.get(t)).map(|t| (*t).to_owned());
-        query.id = id.map(span_id);
-        query
-    })
+    let entity_type = prop_oneof![2 => Just(None), 1 => Just(Some("note")), 1 => Just(Some("request"))];
+    let filters = (tenant, prop::option::of(0..4_u8), entity_type);
+    (order, versions, filters, 1..6_usize, 0..4_usize).prop_map(
+        |(order, versions, (tenant, id, entity_type), limit, visited)| {
+            let mut query = Query::new().order(order).versions(versions).limit(limit).max_visited(visited);
+            query.tenant = tenant.and_then(|t| TENANTS.get(t)).map(|t| (*t).to_owned());
+            query.id = id.map(span_id);
+            query.entity_type = entity_type.map(str::to_owned);
+            query
+        },
+    )
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -259,16 +264,17 @@ fn agree<T: PartialEq + std::fmt::Debug>(ours: &T, model: &T) -> Result<(), Stri
     if ours == model { Ok(()) } else { Err(format!("the backend says {ours:#?}\nthe model says {model:#?}")) }
 }
 
-/// The spans of all pages of a query.
-async fn pages<L: Ledger>(ledger: &L, scope: &Scope, query: &Query) -> Result<Vec<SignedSpan>, String> {
-    let mut spans = Vec::new();
+/// The pages of a query: the spans of each, and how many rows it looked at.
+async fn pages<L: Ledger>(ledger: &L, scope: &Scope, query: &Query) -> Result<Vec<(Vec<SignedSpan>, Option<usize>)>, String> {
+    let mut pages = Vec::new();
     let mut cursor = None;
     loop {
         let page = ledger.scan(scope, query, cursor.as_ref()).await.map_err(|e| e.to_string())?;
         cursor.clone_from(&page.next);
-        spans.extend(page.into_spans().map_err(|e| e.to_string())?);
+        let visited = page.visited;
+        pages.push((page.into_spans().map_err(|e| e.to_string())?, visited));
         if cursor.is_none() {
-            return Ok(spans);
+            return Ok(pages);
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::{Expect as _, TENANT, append, append_all, fail, hold, id, next, note, same, seal};
 use crate::ledger::scope::Scope;
 use crate::ledger::{Cursor, Ledger, LedgerError, LedgerExt as _, Order, Query, Versions};
-use crate::span::SignedSpan;
+use crate::span::{SYSTEM_TENANT, SignedSpan};
 
 /// A tombstone hides the id from `get` and from scans of last versions. The history and the timeline still show all versions.
 pub async fn a_tombstone_hides_the_id_but_not_its_history<L: Ledger>(ledger: &L) {
@@ -144,6 +144,72 @@ pub async fn until_shows_what_was_there<L: Ledger>(ledger: &L) {
     for query in [Query::timeline(), Query::chains()] {
         let found = walk(ledger, &query.until(end.clone()), 3).await;
         same(&found.len(), &4, "rows until then");
+    }
+}
+
+/// A page looks at no more rows than its query allows, and says how many. An empty page has a cursor, so that a scan of rows that
+/// never match still ends. Rows of another tenant count only if they are public.
+pub async fn a_page_ends_with_the_last_row_that_it_may_look_at<L: Ledger>(ledger: &L) {
+    use crate::span::Visibility::{Private, Public};
+    let mut batch = Vec::new();
+    for n in 0..30 {
+        let of_bob = note(n).owner("bob").visibility(Private).parent(id(900 + n % 2)).trace(if n % 3 == 0 { "t" } else { "u" });
+        batch.push(seal(of_bob));
+        batch.push(seal(note(100 + n).tenant("globex").visibility(Private)));
+    }
+    batch.push(seal(note(200).tenant("globex").visibility(Public)));
+    batch.push(seal(note(201).tenant(SYSTEM_TENANT).visibility(Public)));
+    batch.push(seal(note(202)));
+    append_all(ledger, batch).await.or_fail("append");
+    let alice = Scope::user(TENANT, "alice");
+    let own = || Query::new().tenant(TENANT);
+    // (query, rows that it finds, rows that it looks at)
+    let cases = [
+        (Query::new(), 2, 32),
+        (own(), 1, 31),
+        (own().entity_type("note"), 1, 31),
+        (own().entity_type("function"), 0, 0),
+        (own().parent_id(id(900)), 0, 15),
+        (own().parent_id(id(900)).entity_type("function"), 0, 15),
+        (own().trace_id("t"), 0, 10),
+        (own().status("open"), 0, 31),
+        (own().id(id(1)), 0, 1),
+        (Query::new().id(id(202)), 1, 1),
+        (Query::new().tenant("globex"), 1, 1),
+        (Query::new().tenant("globex").entity_type("function"), 0, 1),
+        (Query::new().tenant("globex").parent_id(id(900)), 0, 1),
+        (Query::new().tenant("globex").id(id(101)), 0, 0),
+    ];
+    for (query, finds, looks_at) in cases {
+        for most in [1, 4, 1000] {
+            let query = query.clone().max_visited(most);
+            let (mut found, mut visited, mut cursor) = (0, 0, None::<Cursor>);
+            loop {
+                let page = ledger.scan(&alice, &query, cursor.as_ref()).await.or_fail("scan");
+                let here = page.visited.or_fail("the number of rows that the page looked at");
+                hold(page.rows.len() <= here && here <= most, &format!("{query:?}: a page looked at {here} rows"));
+                (found, visited) = (found + page.rows.len(), visited + here);
+                cursor = page.next.as_ref().map(|c| Cursor::from_text(c.to_string()));
+                if cursor.is_none() {
+                    break;
+                }
+            }
+            same(&(found, visited), &(finds, looks_at), &format!("{query:?}: rows found, rows looked at"));
+        }
+    }
+    let page = ledger.scan(&alice, &own(), None).await.or_fail("scan");
+    same(&page.visited, &None, "rows that a page without a limit says it looked at");
+}
+
+/// A hot document has thousands of versions. To read its last version is to look at one row.
+pub async fn the_last_version_of_a_long_chain_is_one_row<L: Ledger>(ledger: &L) {
+    fill(ledger, 1, 50).await;
+    for (scope, finds) in [(Scope::user(TENANT, "mallory"), 0), (Scope::runtime(TENANT), 1)] {
+        for query in [Query::new().id(id(0)), Query::new().id(id(0)).tenant(TENANT)] {
+            let page = ledger.scan(&scope, &query.max_visited(2), None).await.or_fail("scan");
+            same(&(page.visited, page.rows.len()), &(Some(1), finds), "rows looked at, rows found");
+            hold(page.next.is_none(), "the page must be the last");
+        }
     }
 }
 

@@ -23,7 +23,7 @@ use uuid::Uuid;
 pub use active::{ActiveKind, Activity, MAX_ACTIVE};
 pub use error::{Conflict, LedgerError, Retry};
 pub use position::Position;
-pub use query::{Order, Query, Versions, weight};
+pub use query::{Narrow, Order, Query, Versions, weight};
 pub use quota::Limit;
 pub use signal::Signal;
 
@@ -92,8 +92,8 @@ pub trait Ledger: Send + Sync + 'static {
 
     /// One page of the rows that match, after `cursor`, or from the start without one.
     ///
-    /// A page may hold fewer rows than asked for, because backends limit its bytes. The scan is at its end when `next` is
-    /// `None`.
+    /// A page may hold fewer rows than asked for, because backends limit its bytes, and none at all, if the query limits how many
+    /// rows it looks at. The scan is at its end when `next` is `None`.
     async fn scan(&self, scope: &Scope, query: &Query, cursor: Option<&Cursor>) -> Result<Page, LedgerError>;
 
     /// Follows the ledger: yields every version of every span that the scope may see, in append order.
@@ -237,13 +237,27 @@ pub struct Page {
     /// Set on the last page of [`Order::Append`] only: the position up to which the scan has read every row, whether the rows
     /// matched or not. It is never before the last row of the page. Rows that are appended later come after it.
     pub reached: Option<Cursor>,
+    /// How many rows the scan looked at for this page, whether it returns them or not. Set if the query limits them
+    /// ([`Query::max_visited`]).
+    pub visited: Option<usize>,
 }
 
 impl Page {
-    /// Makes a page without `reached`. Only backends need this.
+    /// Makes a page without `reached` and `visited`. Only backends need this.
     #[must_use]
     pub fn new(rows: Vec<Row>, next: Option<Cursor>) -> Self {
-        Self { rows, next, reached: None }
+        Self { rows, next, reached: None, visited: None }
+    }
+
+    /// Ends a page at the limit of rows that it may look at: it has looked at `visited` rows. `end` is the position of the last
+    /// of them if the limit was reached there, so that a page without a next one continues from it. Only backends need this.
+    #[must_use]
+    pub fn visited(mut self, visited: usize, end: Option<Cursor>) -> Self {
+        self.visited = Some(visited);
+        if self.next.is_none() && end.is_some() {
+            (self.next, self.reached) = (end, None);
+        }
+        self
     }
 
     /// Sets the position up to which the scan has read.

@@ -3,7 +3,8 @@
 use uuid::Uuid;
 
 use crate::ledger::Cursor;
-use crate::span::Span;
+use crate::ledger::scope::Scope;
+use crate::span::{SYSTEM_TENANT, Span, Visibility};
 
 /// A filter, an order and a page size. A row must match every filter that is set.
 ///
@@ -39,6 +40,10 @@ pub struct Query {
     /// The approximate size of a page in bytes of [`weight`]: the page ends with the row that reaches this size. The backend's
     /// own limit applies too. Zero means the backend's limit.
     pub max_bytes: usize,
+    /// The largest number of rows that a page may look at, whether it returns them or not ([`Query::looks_at`]). The page ends
+    /// there, with a cursor for the next one, and says how many it looked at in [`Page::visited`](crate::ledger::Page::visited).
+    /// It applies to [`Order::Append`]. Zero means no limit.
+    pub max_visited: usize,
 }
 
 /// The approximate size of a JSON text in memory, in bytes. Each array and object adds 64 bytes to the length of the text,
@@ -47,6 +52,29 @@ pub struct Query {
 pub fn weight(text: &[u8]) -> usize {
     const CONTAINER: usize = 64;
     text.len() + CONTAINER * text.iter().filter(|byte| matches!(byte, b'{' | b'[')).count()
+}
+
+/// The filter of a [`Query`] whose index a scan of one tenant uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Narrow<'a> {
+    /// `parent_id`.
+    Parent(Uuid),
+    /// `trace_id`.
+    Trace(&'a str),
+    /// `entity_type`.
+    Type(&'a str),
+}
+
+impl Narrow<'_> {
+    /// Whether `span` has this value.
+    #[must_use]
+    pub fn matches(self, span: &Span) -> bool {
+        match self {
+            Self::Parent(id) => span.parent_id == Some(id),
+            Self::Trace(trace) => span.trace_id.as_deref() == Some(trace),
+            Self::Type(name) => span.entity_type == name,
+        }
+    }
 }
 
 /// Which versions of an id a scan returns.
@@ -156,6 +184,57 @@ impl Query {
             && same(self.owner.as_deref(), Some(span.owner_id.as_str()))
             && same(self.status.as_deref(), span.status.as_deref())
             && same(self.trace_id.as_deref(), span.trace_id.as_deref())
+    }
+
+    /// Whether a scan by `scope` counts `span` in [`Query::max_visited`]. `is_last` says whether it is the last version of its id.
+    ///
+    /// In a tenant of its own a scan looks at the rows that one index gives it: those with the `parent_id` of the query, or
+    /// else its `trace_id`, or else its `entity_type`, or else all rows. In another tenant it looks at all public rows, so that
+    /// its cost says nothing about the rows that are not public. An operator's scan that names no tenant looks at every row. A
+    /// scan by `id` looks at the versions of this id, and one of last versions only at the last.
+    #[must_use]
+    pub fn looks_at(&self, scope: &Scope, span: &Span, is_last: bool) -> bool {
+        let own = scope.tenant().is_none_or(|tenant| tenant == span.tenant_id);
+        let is_within = match &self.tenant {
+            Some(named) => *named == span.tenant_id,
+            None => own || span.tenant_id == SYSTEM_TENANT,
+        };
+        if !is_within || !(own || span.visibility == Visibility::Public) {
+            return false;
+        }
+        if let Some(id) = self.id {
+            return id == span.id && (self.versions == Versions::All || is_last);
+        }
+        match self.narrowest() {
+            Some(narrow) if own && self.has_tenant(scope) => narrow.matches(span),
+            _ => true,
+        }
+    }
+
+    fn has_tenant(&self, scope: &Scope) -> bool {
+        self.tenant.is_some() || scope.tenant().is_some()
+    }
+
+    /// The filter whose index a scan of one tenant uses. `None` if it uses the index of the tenant.
+    #[must_use]
+    pub fn narrowest(&self) -> Option<Narrow<'_>> {
+        let parent = self.parent_id.map(Narrow::Parent);
+        let trace = || self.trace_id.as_deref().map(Narrow::Trace);
+        let entity_type = || self.entity_type.as_deref().map(Narrow::Type);
+        parent.or_else(trace).or_else(entity_type)
+    }
+
+    /// Sets the largest number of rows that a page may look at. Zero means no limit.
+    #[must_use]
+    pub fn max_visited(mut self, rows: usize) -> Self {
+        self.max_visited = rows;
+        self
+    }
+
+    /// How many rows a page may look at, if the query limits it.
+    #[must_use]
+    pub fn visits(&self) -> Option<usize> {
+        (self.max_visited > 0 && self.order == Order::Append).then_some(self.max_visited)
     }
 
     /// Sets the approximate size of a page in bytes. Zero means the backend's limit.

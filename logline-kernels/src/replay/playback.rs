@@ -61,6 +61,14 @@ impl<'a> Playback<'a> {
         if named.len() > query.limit {
             return deny(format!("call {call} was answered with {} rows, but it asked for {}", named.len(), query.limit));
         }
+        let visited = answer.visited.unwrap_or_default();
+        if visited < named.len() || visited > query.max_visited {
+            return deny(format!(
+                "call {call} says that it looked at {visited} rows for {}, but it may look at {}",
+                named.len(),
+                query.max_visited
+            ));
+        }
         let (mut spans, mut bytes) = (Vec::with_capacity(named.len()), 0_usize);
         let mut seen: HashMap<(String, Uuid), u32> = HashMap::new();
         for row in named {
@@ -112,7 +120,7 @@ impl Source for Playback<'_> {
             return Err(Failure::new(error.code, error.message));
         }
         match self.rows(call, &query, &answer).await {
-            Ok(spans) => page(&spans, answer.cursor.as_deref()),
+            Ok(spans) => page(&spans, answer.cursor.as_deref(), answer.visited.unwrap_or_default()),
             Err(problem) => {
                 self.problem.get_or_insert(problem);
                 Err(Failure::new("unavailable", "a row no longer exists"))

@@ -49,6 +49,9 @@ pub(crate) struct Answer {
     /// The cursor of the next page. `None` if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) cursor: Option<String>,
+    /// How many rows the query looked at. `None` if the call was refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) visited: Option<usize>,
     /// Why the call was refused. `None` if it was answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) error: Option<Refusal>,
@@ -134,7 +137,8 @@ impl<'a> Recorder<'a> {
     }
 
     /// The rows of a page that fit into an answer, at least the first, and the cursor of the next page.
-    fn fitting(&self, page: Page) -> Result<(Vec<SignedSpan>, Option<String>), LedgerError> {
+    fn fitting(&self, page: Page) -> Result<Fitting, LedgerError> {
+        let visited = page.visited.unwrap_or(page.rows.len());
         let mut next = page.next.as_ref().map(ToString::to_string);
         let (mut spans, mut bytes) = (Vec::new(), ENVELOPE);
         let mut last = None;
@@ -148,13 +152,20 @@ impl<'a> Recorder<'a> {
             last = Some(cursor.to_string());
             spans.push(span);
         }
-        Ok((spans, next))
+        Ok(Fitting { spans, next, visited })
     }
 
     fn refuse(&mut self, call: u32, failure: &Failure) -> bool {
         let error = Refusal { code: failure.code.clone(), message: failure.message.clone() };
-        self.write(Answer { call, rows: None, cursor: None, error: Some(error) })
+        self.write(Answer { call, rows: None, cursor: None, visited: None, error: Some(error) })
     }
+}
+
+/// What a query found, as far as it fits into an answer.
+struct Fitting {
+    spans: Vec<SignedSpan>,
+    next: Option<String>,
+    visited: usize,
 }
 
 /// The refusal of a query whose answer does not fit into the journal, and of every later query.
@@ -172,10 +183,14 @@ pub(crate) fn foreign_cursor(cursor: &Cursor) -> Failure {
 }
 
 /// Builds the answer to a query that found these rows.
-pub(crate) fn page<'a>(rows: impl IntoIterator<Item = &'a SignedSpan>, cursor: Option<&str>) -> Result<Value, Failure> {
+pub(crate) fn page<'a>(
+    rows: impl IntoIterator<Item = &'a SignedSpan>,
+    cursor: Option<&str>,
+    visited: usize,
+) -> Result<Value, Failure> {
     let rows = rows.into_iter().map(|span| strict::parse(&span.to_line())).collect::<Result<Vec<_>, _>>();
     let rows = rows.map_err(|e| Failure::new("internal", e.to_string()))?;
-    Ok(json!({"spans": rows, "cursor": cursor}))
+    Ok(json!({"spans": rows, "cursor": cursor, "visited": visited}))
 }
 
 #[async_trait]
@@ -187,11 +202,12 @@ impl Source for Recorder<'_> {
         let found =
             self.owner.scan(&query.max_bytes(self.max_answer), cursor.as_ref()).await.and_then(|page| self.fitting(page));
         let (answer, is_written) = match found {
-            Ok((spans, next)) => {
+            Ok(Fitting { spans, next, visited }) => {
                 let row = |span: &SignedSpan| Named(span.tenant_id.clone(), span.id, span.seq, span.seal.curr_hash);
                 let rows = spans.iter().map(row).collect();
-                let written = self.write(Answer { call, rows: Some(rows), cursor: next.clone(), error: None });
-                (page(&spans, next.as_deref()), written)
+                let answer = Answer { call, rows: Some(rows), cursor: next.clone(), visited: Some(visited), error: None };
+                let written = self.write(answer);
+                (page(&spans, next.as_deref(), visited), written)
             }
             Err(error) => {
                 let Some(cursor) = cursor.filter(|_| matches!(error, LedgerError::InvalidCursor { .. })) else {

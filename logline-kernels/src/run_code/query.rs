@@ -7,10 +7,13 @@ use uuid::Uuid;
 /// The most spans in the answer to one query.
 const MAX_ROWS: usize = 100;
 
+/// The most rows that one query looks at. The sandbox charges for each of them.
+const MAX_VISITED: usize = 1000;
+
 /// Reads a guest's query. Unknown members and values of the wrong type are errors.
 pub(super) fn read_query(value: &Value) -> Result<(Query, Option<Cursor>), String> {
     let Value::Object(members) = value else { return Err("query takes an object".to_owned()) };
-    let mut query = Query::new().limit(MAX_ROWS);
+    let mut query = Query::new().limit(MAX_ROWS).max_visited(MAX_VISITED);
     let mut cursor = None;
     for (name, value) in members.iter().filter(|(_, value)| !value.is_null()) {
         if name == "limit" {

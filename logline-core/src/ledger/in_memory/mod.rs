@@ -148,8 +148,12 @@ impl State {
         }
         match query.versions {
             Versions::All => true,
-            Versions::Latest => !row.is_deleted && self.head(row).is_some_and(|head| head.seq == row.seq),
+            Versions::Latest => !row.is_deleted && self.is_last(row),
         }
+    }
+
+    fn is_last(&self, row: &SignedSpan) -> bool {
+        self.head(row).is_some_and(|head| head.seq == row.seq)
     }
 
     /// The indexes of the rows after `after`, in `order`.
@@ -250,12 +254,23 @@ impl Ledger for MemoryLedger {
 
     async fn scan(&self, scope: &Scope, query: &Query, cursor: Option<&Cursor>) -> Result<Page, LedgerError> {
         let after = cursor.map(|c| Position::of(c, query.order)).transpose()?;
-        let until = match query.until.as_ref().map(|c| Position::of(c, Order::Append)).transpose()? {
+        let mut until = match query.until.as_ref().map(|c| Position::of(c, Order::Append)).transpose()? {
             Some(Position::Append(number)) => number,
             _ => i64::MAX,
         };
         let size = query.page_size(MAX_PAGE);
         let state = self.state();
+        let mut visited = None;
+        if let Some(most) = query.visits().filter(|_| !scope.is_nobody()) {
+            let looked_at = state
+                .ordered(query.order, after.as_ref())
+                .filter(|index| number_of(*index) <= until)
+                .filter(|index| state.row(*index).is_some_and(|row| query.looks_at(scope, row, state.is_last(row))));
+            let (count, last) = looked_at.take(most).fold((0, None), |(count, _), index| (count + 1, Some(number_of(index))));
+            let end = last.filter(|_| count == most);
+            until = end.unwrap_or(until);
+            visited = Some((count, end.map(|number| Position::Append(number).to_cursor())));
+        }
         let (mut rows, mut bytes) = (Vec::new(), 0);
         let max_bytes = query.page_bytes(usize::MAX);
         let mut matching = state
@@ -285,7 +300,11 @@ impl Ledger for MemoryLedger {
         let next = rows.last().map(|row| row.cursor.clone()).filter(|_| more);
         let page = Page::new(rows, next);
         let end = number_of(state.rows.len()).saturating_sub(1);
-        Ok(if more || query.order != Order::Append { page } else { page.reached(Position::Append(end).to_cursor()) })
+        let page = if more || query.order != Order::Append { page } else { page.reached(Position::Append(end).to_cursor()) };
+        Ok(match visited {
+            Some((count, end)) => page.visited(count, end),
+            None => page,
+        })
     }
 
     async fn watch(&self, scope: &Scope, from: WatchFrom) -> Result<Watch, LedgerError> {
