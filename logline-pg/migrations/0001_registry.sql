@@ -321,10 +321,60 @@ BEGIN
   RETURN NULL;
 END $$;
 
--- The last row that a page may look at if it may look at `most` rows, and how many rows there are up to it: the rules of
--- `logline_core::Query::looks_at`. It counts rows that the caller may not see, because the server must read them to find that
--- out. So it shows how many rows the caller's own tenant has, and where; of other tenants it counts only the public ones.
--- `narrow` is empty, or the column in which the rows have the value `narrow_value`.
+-- The rows that a page looks at, in one tenant (or in all, if `tenant` is null) and one epoch: the rules of
+-- `logline_core::Query::looks_at`. `narrow` is empty, or the column in which the rows have the value `narrow_value`. Each statement
+-- is planned without looking at its parameters, because by old statistics no rows come after a recent one, and then every index
+-- seems as good as the right one. The comparisons of whole keys can use one index only.
+CREATE FUNCTION ledger.looked_at(tenant text, only_public boolean, narrow text, narrow_value text, span uuid, only_last boolean,
+  of_epoch integer, after_xid xid8, after_pos bigint, until_xid xid8, until_pos bigint, most bigint)
+RETURNS TABLE (xid xid8, pos bigint) LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+BEGIN
+  IF span IS NOT NULL AND only_last THEN
+    -- `epoch + 0` keeps the planner from an index that has the order but not the id.
+    RETURN QUERY SELECT u.xid, u.pos FROM ledger.universal_registry u
+      WHERE u.tenant_id = tenant AND u.id = span AND (NOT only_public OR u.visibility = 'public')
+      AND u.seq = (SELECT l.seq FROM ledger.universal_registry l WHERE l.tenant_id = tenant AND l.id = span
+        ORDER BY l.seq DESC LIMIT 1)
+      AND u.epoch + 0 = of_epoch AND (u.xid, u.pos) > (after_xid, after_pos) AND (u.xid, u.pos) <= (until_xid, until_pos);
+  ELSIF span IS NOT NULL THEN
+    RETURN QUERY SELECT u.xid, u.pos FROM ledger.universal_registry u
+      WHERE u.tenant_id = tenant AND u.id = span AND (NOT only_public OR u.visibility = 'public')
+      AND u.epoch + 0 = of_epoch AND (u.xid, u.pos) > (after_xid, after_pos) AND (u.xid, u.pos) <= (until_xid, until_pos)
+      ORDER BY u.epoch + 0, u.xid, u.pos LIMIT most;
+  ELSIF tenant IS NULL THEN
+    RETURN QUERY SELECT u.xid, u.pos FROM ledger.universal_registry u
+      WHERE u.epoch = of_epoch AND (u.xid, u.pos) > (after_xid, after_pos) AND (u.xid, u.pos) <= (until_xid, until_pos)
+      ORDER BY u.xid, u.pos LIMIT most;
+  ELSIF only_public THEN
+    RETURN QUERY SELECT u.xid, u.pos FROM ledger.universal_registry u WHERE u.tenant_id = tenant AND u.visibility = 'public'
+      AND u.epoch = of_epoch AND (u.xid, u.pos) > (after_xid, after_pos) AND (u.xid, u.pos) <= (until_xid, until_pos)
+      ORDER BY u.xid, u.pos LIMIT most;
+  ELSIF narrow = 'parent_id' THEN
+    RETURN QUERY SELECT u.xid, u.pos FROM ledger.universal_registry u WHERE u.tenant_id = tenant AND u.parent_id IS NOT NULL
+      AND (u.parent_id, u.epoch, u.xid, u.pos) > (narrow_value::uuid, of_epoch, after_xid, after_pos)
+      AND (u.parent_id, u.epoch, u.xid, u.pos) <= (narrow_value::uuid, of_epoch, until_xid, until_pos)
+      ORDER BY u.parent_id, u.epoch, u.xid, u.pos LIMIT most;
+  ELSIF narrow = 'trace_id' THEN
+    RETURN QUERY SELECT u.xid, u.pos FROM ledger.universal_registry u WHERE u.tenant_id = tenant AND u.trace_id IS NOT NULL
+      AND (u.trace_id, u.epoch, u.xid, u.pos) > (narrow_value, of_epoch, after_xid, after_pos)
+      AND (u.trace_id, u.epoch, u.xid, u.pos) <= (narrow_value, of_epoch, until_xid, until_pos)
+      ORDER BY u.trace_id, u.epoch, u.xid, u.pos LIMIT most;
+  ELSIF narrow = 'entity_type' THEN
+    RETURN QUERY SELECT u.xid, u.pos FROM ledger.universal_registry u WHERE u.tenant_id = tenant
+      AND (u.entity_type, u.epoch, u.xid, u.pos) > (narrow_value, of_epoch, after_xid, after_pos)
+      AND (u.entity_type, u.epoch, u.xid, u.pos) <= (narrow_value, of_epoch, until_xid, until_pos)
+      ORDER BY u.entity_type, u.epoch, u.xid, u.pos LIMIT most;
+  ELSE
+    RETURN QUERY SELECT u.xid, u.pos FROM ledger.universal_registry u WHERE u.tenant_id = tenant
+      AND u.epoch = of_epoch AND (u.xid, u.pos) > (after_xid, after_pos) AND (u.xid, u.pos) <= (until_xid, until_pos)
+      ORDER BY u.xid, u.pos LIMIT most;
+  END IF;
+END $$;
+
+-- The last row that a page may look at if it may look at `most` rows, and how many rows there are up to it. It counts rows that
+-- the caller may not see, because the server must read them to find that out. So it shows how many rows the caller's own tenant
+-- has, and where; of other tenants it counts only the public ones.
 CREATE FUNCTION ledger.bound(named text, narrow text, narrow_value text, span uuid, only_last boolean,
   after_epoch integer, after_xid xid8, after_pos bigint, until_epoch integer, until_xid xid8, until_pos bigint, most bigint)
 RETURNS TABLE (epoch integer, xid xid8, pos bigint, visited bigint)
@@ -335,39 +385,34 @@ DECLARE
   mine text := CASE WHEN NOT is_operator THEN app.current_tenant_id() END;
   tenants text[] := CASE WHEN named IS NOT NULL THEN ARRAY[named] WHEN is_operator THEN ARRAY[NULL]
     WHEN mine = 'system' THEN ARRAY[mine] ELSE ARRAY[mine, 'system'] END;
-  sorted text := ' ORDER BY u.epoch, u.xid, u.pos LIMIT $9';
-  one text;
-  parts text[] := '{}';
+  horizon xid8 := ledger.horizon();
+  last_epoch integer := (SELECT max(e.epoch) FROM ledger.epochs e);
+  -- The first transaction id that is not read any more.
+  stop xid8;
+  newest record;
 BEGIN
+  visited := 0;
   IF NOT is_operator AND (mine IS NULL OR NOT is_runtime AND app.current_user_id() IS NULL) THEN
     RETURN;
   END IF;
-  FOR i IN 1 .. cardinality(tenants) LOOP
-    one := 'SELECT u.epoch, u.xid, u.pos FROM ledger.universal_registry u WHERE (u.epoch, u.xid, u.pos) > ($1, $2, $3)
-      AND (u.epoch, u.xid, u.pos) <= ($4, $5, $6) AND (u.epoch, u.xid) < ($7, $8)';
-    IF tenants[i] IS NOT NULL THEN
-      one := one || format(' AND u.tenant_id = %L', tenants[i]);
+  FOR e IN greatest(after_epoch, 1) .. least(until_epoch, last_epoch) LOOP
+    stop := CASE WHEN e = last_epoch THEN horizon ELSE '18446744073709551615'::xid8 END;
+    WITH rows AS (
+      SELECT r.xid, r.pos FROM unnest(tenants) AS t(tenant)
+      CROSS JOIN LATERAL ledger.looked_at(t.tenant, NOT is_operator AND t.tenant <> mine, narrow, narrow_value, span, only_last, e,
+        CASE WHEN e = after_epoch THEN after_xid ELSE '0'::xid8 END, CASE WHEN e = after_epoch THEN after_pos ELSE 0 END,
+        CASE WHEN e = until_epoch AND until_xid < stop THEN until_xid ELSE stop END,
+        CASE WHEN e = until_epoch AND until_xid < stop THEN until_pos ELSE 0 END, most - visited) r
+      ORDER BY r.xid, r.pos LIMIT most - visited)
+    SELECT r.xid, r.pos, (SELECT count(*) FROM rows) AS n INTO newest FROM rows r ORDER BY r.xid DESC, r.pos DESC LIMIT 1;
+    IF FOUND THEN
+      epoch := e; xid := newest.xid; pos := newest.pos; visited := visited + newest.n;
     END IF;
-    IF NOT is_operator AND tenants[i] <> mine THEN
-      one := one || $c$ AND u.visibility = 'public'$c$;
-    ELSIF span IS NULL AND tenants[i] IS NOT NULL THEN
-      one := one || CASE narrow WHEN 'parent_id' THEN ' AND u.parent_id = $10::uuid'
-        WHEN 'trace_id' THEN ' AND u.trace_id = $10' WHEN 'entity_type' THEN ' AND u.entity_type = $10' ELSE '' END;
-    END IF;
-    IF span IS NOT NULL THEN
-      one := one || ' AND u.id = $11';
-      IF only_last THEN
-        one := one || format(' AND u.seq = (SELECT max(l.seq) FROM ledger.universal_registry l
-          WHERE l.tenant_id = %s AND l.id = $11)', coalesce(quote_literal(tenants[i]), 'u.tenant_id'));
-      END IF;
-    END IF;
-    parts := parts || format('(%s%s)', one, sorted);
+    EXIT WHEN visited >= most;
   END LOOP;
-  RETURN QUERY EXECUTE format('WITH looked_at AS MATERIALIZED (SELECT * FROM (%s) u%s)
-    SELECT l.epoch, l.xid, l.pos, (SELECT count(*) FROM looked_at) FROM looked_at l
-    ORDER BY l.epoch DESC, l.xid DESC, l.pos DESC LIMIT 1', array_to_string(parts, ' UNION ALL '), sorted)
-  USING after_epoch, after_xid, after_pos, until_epoch, until_xid, until_pos,
-    (SELECT max(e.epoch) FROM ledger.epochs e), ledger.horizon(), most, narrow_value, span;
+  IF visited > 0 THEN
+    RETURN NEXT;
+  END IF;
 END $$;
 
 -- How many rows there are, whatever the policies say. For audits.

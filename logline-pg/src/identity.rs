@@ -98,10 +98,10 @@ impl Identified {
             Access::ReadWrite => "READ WRITE",
         };
         // An index serves every query here in its own order, whatever the values. If statistics are old (after a restore or a
-        // first load), the planner would collect a whole tenant in a bitmap and sort it. If they are not, it would plan a query
-        // on a large table at every call, which takes longer than reading a page.
+        // first load), the planner would collect a whole tenant in a bitmap and sort it, or read the whole table. If they are
+        // not, it would plan a query on a large table at every call, which takes longer than reading a page.
         let begin = format!(
-            "BEGIN {access}; SET LOCAL enable_bitmapscan = off; SET LOCAL plan_cache_mode = force_generic_plan; \
+            "BEGIN {access}; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_seqscan = off; SET LOCAL plan_cache_mode = force_generic_plan; \
              SELECT ledger.identify({role}, {tenant}, {user}, {named})"
         );
         let mut begun = Self { connection: Some(acquire(pool).await?) };

@@ -11,7 +11,7 @@ use logline_core::ledger::{
     AppendOptions, Ledger as _, LedgerExt as _, Limit, Order, Poll, Query, Versions, WatchFrom, WorkQueue as _,
 };
 use logline_core::request::Charges;
-use logline_core::{Draft, KeyPair, Scope, SystemClock, SystemIds, VerifiedSpan};
+use logline_core::{Draft, KeyPair, Scope, SystemClock, SystemIds, VerifiedSpan, Verifier};
 use logline_pg::PgLedger;
 use server::{block_on, connection, ledger, options, superuser};
 use uuid::Uuid;
@@ -50,6 +50,15 @@ async fn fill(ledger: &PgLedger, tenant: &str) -> Vec<Uuid> {
             let complete = next(&running, "complete");
             ended.push(scheduled.id);
             batch.extend([scheduled, running, complete]);
+        }
+        ledger.append(&scope, batch, &AppendOptions::default()).await.unwrap();
+    }
+    let mut last = ledger.get(&scope, tenant, ended[0]).await.unwrap().verify(&mut Verifier::new()).unwrap();
+    for _ in 0..3 {
+        let mut batch: Vec<_> = Vec::new();
+        for _ in 0..200 {
+            last = next(&last, "complete");
+            batch.push(last.clone());
         }
         ledger.append(&scope, batch, &AppendOptions::default()).await.unwrap();
     }
@@ -154,6 +163,36 @@ async fn extravagant(database: &str, ended: &[Uuid]) -> Vec<String> {
         let (query, after) = (&query, Some(cursor).filter(|_| query.order == Order::Append));
         looks_at!(found, database, 700, |ledger, _n| ledger.scan(acme, query, after).await.unwrap());
     }
+    // Whoever may not read what is there, or filters it, has no more looked at than the query allows: once to count the rows, and
+    // once to read them.
+    let mallory = &Scope::user("acme", "mallory");
+    let bounded = || Query::new().limit(1).max_visited(100);
+    let parent = Uuid::from_u128(80);
+    for (query, most) in [
+        (bounded(), 450),
+        (bounded().tenant("acme"), 450),
+        (bounded().entity_type("note"), 450),
+        (bounded().tenant("acme").status("no such status"), 450),
+        (bounded().tenant("acme").parent_id(parent).entity_type("request"), 60),
+        (bounded().tenant("globex"), 20),
+        (bounded().tenant("globex").entity_type("note"), 20),
+        (bounded().tenant("globex").parent_id(parent), 20),
+        (bounded().tenant("acme").id(ended[200]), 20),
+        (bounded().id(ended[200]), 20),
+    ] {
+        for scope in [mallory, acme] {
+            let query = &query;
+            let cost = cost(database, |ledger, _| async move { drop(ledger.scan(scope, query, None).await.unwrap()) }).await;
+            if cost > most {
+                found.push(format!("{cost} rows looked at, not {most}, as {scope:?} for {query:?}"));
+            }
+        }
+    }
+    // The first of them has many versions.
+    looks_at!(found, database, 20, |ledger, _n| ledger.find(mallory, "acme", ended[0]).await.unwrap());
+    looks_at!(found, database, 20, |ledger, _n| ledger.get(acme, "acme", ended[0]).await.unwrap());
+    let versions = &Query::new().id(ended[0]);
+    looks_at!(found, database, 30, |ledger, _n| ledger.scan(mallory, versions, None).await.unwrap());
     let chains = &Query::chains().limit(50).versions(Versions::All);
     looks_at!(found, database, 150, |ledger, _n| ledger.scan(acme, chains, None).await.unwrap());
 
