@@ -66,6 +66,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "logline-pg",
         &[
             "error",
+            "stopper",
             "identity",
             "types",
             "position",

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use logline_core::Scope;
 use sqlx::pool::PoolConnection;
-use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, PgPool, Postgres, Row as _, Transaction};
+
+use crate::stopper::{Running, Stopper};
 
 /// The group role of a scope.
 pub(crate) fn role(scope: &Scope) -> &'static str {
@@ -83,14 +85,25 @@ impl Plain {
 /// A transaction with the identity of a scope.
 ///
 /// The connection goes back to its pool only after [`Identified::commit`]. If its user fails, panics or is cancelled, its state
-/// is unknown and it is closed.
+/// is unknown and it is closed, after its statement has been stopped on the server.
 pub(crate) struct Identified {
     connection: Option<PoolConnection<Postgres>>,
+    stopper: Option<Stopper>,
+    /// The transaction, when it has begun.
+    running: Option<Running>,
 }
 
 impl Identified {
     /// Begins in one round trip. The identity ends with the transaction, so the connection carries none to its next user.
-    pub(crate) async fn begin(pool: &PgPool, access: Access, scope: &Scope, named: Option<&str>) -> Result<Self, sqlx::Error> {
+    ///
+    /// Behind a pooler there is no `stopper`, because the pooler decides which process a connection uses.
+    pub(crate) async fn begin(
+        pool: &PgPool,
+        stopper: Option<&Stopper>,
+        access: Access,
+        scope: &Scope,
+        named: Option<&str>,
+    ) -> Result<Self, sqlx::Error> {
         let texts = [role(scope), scope.tenant().unwrap_or_default(), user(scope), named.unwrap_or_default()];
         let [role, tenant, user, named] = texts.map(literal);
         let access = match access {
@@ -102,12 +115,13 @@ impl Identified {
         // not, it would plan a query on a large table at every call, which takes longer than reading a page.
         let begin = format!(
             "BEGIN {access}; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_seqscan = off; SET LOCAL plan_cache_mode = force_generic_plan; \
-             SELECT ledger.identify({role}, {tenant}, {user}, {named})"
+             SELECT pg_backend_pid(), now()::text, ledger.identify({role}, {tenant}, {user}, {named})"
         );
-        let mut begun = Self { connection: Some(acquire(pool).await?) };
+        let mut begun = Self { connection: Some(acquire(pool).await?), stopper: stopper.cloned(), running: None };
         // A message of several statements cannot have parameters. The values are hexadecimal literals, so they cannot change
         // the statement.
-        begun.connection()?.execute(AssertSqlSafe(begin)).await?;
+        let row = begun.connection()?.fetch_one(AssertSqlSafe(begin)).await?;
+        begun.running = Some(Running { pid: row.try_get(0)?, began: row.try_get(1)? });
         Ok(begun)
     }
 
@@ -125,8 +139,10 @@ impl Identified {
 
 impl Drop for Identified {
     fn drop(&mut self) {
-        if let Some(connection) = self.connection.take() {
-            drop(connection.detach());
+        match (self.connection.take(), &self.stopper, self.running.take()) {
+            (Some(connection), Some(stopper), Some(running)) => stopper.stop(running, connection),
+            (Some(connection), ..) => drop(connection.detach()),
+            (None, ..) => {}
         }
     }
 }

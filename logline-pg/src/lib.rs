@@ -11,6 +11,7 @@ mod options;
 mod position;
 mod row;
 mod select;
+mod stopper;
 mod tail;
 mod types;
 mod work;
@@ -43,6 +44,7 @@ use identity::{Access, Identified, Link};
 use position::{After, AppendPosition};
 use row::{COLUMNS, EncodedRow};
 use select::Select;
+use stopper::Stopper;
 use tail::Tail;
 use types::Xid;
 use writer::Append;
@@ -76,6 +78,8 @@ struct Shared {
     listening: OnceLock<Option<Abort>>,
     /// The poller. The first watch starts it.
     polling: OnceLock<Abort>,
+    /// `None` behind a pooler.
+    stopper: Option<Stopper>,
     _teller: Abort,
 }
 
@@ -139,6 +143,7 @@ impl PgLedger {
             tokio::spawn(writer::run(pool.clone(), link, waiting, queued, tail));
         }
         let teller = Abort(tokio::spawn(tail::tell(pool.clone(), link, Arc::clone(&tail))));
+        let stopper = (link == Link::Direct).then(|| Stopper::start(&pool));
         Ok(Self {
             shared: Arc::new(Shared {
                 pool,
@@ -148,6 +153,7 @@ impl PgLedger {
                 tail,
                 listening: OnceLock::new(),
                 polling: OnceLock::new(),
+                stopper,
                 _teller: teller,
             }),
         })
@@ -174,7 +180,7 @@ impl PgLedger {
     async fn begin(&self, access: Access, scope: &Scope, named: Option<&str>) -> Result<Identified, LedgerError> {
         let mut tries = 0;
         loop {
-            match Identified::begin(&self.shared.pool, access, scope, named).await {
+            match Identified::begin(&self.shared.pool, self.shared.stopper.as_ref(), access, scope, named).await {
                 Err(sqlx::Error::Io(error)) if tries <= self.shared.options.max_connections => {
                     tracing::debug!(%error, "a pooled connection was dead; trying another");
                     tries += 1;

@@ -295,3 +295,46 @@ fn the_doctor_sees_every_changed_definition() {
         }
     });
 }
+
+/// The server notices that a client has gone only when it has something to send. Without help, callers with a short patience
+/// would leave one busy backend each.
+#[test]
+fn a_scan_that_nobody_waits_for_ends_on_the_server() {
+    block_on(async {
+        let (database, ledger) = ledger().await;
+        ledger.append_one(&scope(), note()).await.unwrap();
+        let ledger = {
+            drop(ledger);
+            PgLedger::connect(options("host", &database).max_connections(3).writers(1)).await.unwrap()
+        };
+        let mut other = connection("postgres", &database).await;
+        other.execute("BEGIN; LOCK TABLE ledger.universal_registry IN ACCESS EXCLUSIVE MODE").await.unwrap();
+        let mut watching = connection("postgres", &database).await;
+        let waiting = "SELECT count(*) FROM pg_stat_activity
+            WHERE datname = current_database() AND state = 'active' AND wait_event_type = 'Lock'";
+        let mut most = 0;
+        for _ in 0..12 {
+            let scope = scope();
+            let query = Query::timeline();
+            let mut scan = std::pin::pin!(ledger.scan(&scope, &query, None));
+            // The caller goes when its scan is waiting on the server.
+            loop {
+                let _ = tokio::time::timeout(Duration::from_millis(5), &mut scan).await;
+                let busy: i64 = sqlx::query_scalar(waiting).fetch_one(&mut watching).await.unwrap();
+                most = most.max(busy);
+                if busy > 0 {
+                    break;
+                }
+            }
+        }
+        assert!(most <= 3, "{most} backends were busy for a pool of 3");
+        let ended = async {
+            while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut watching).await.unwrap() > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), ended).await.expect("statements of callers that have gone have ended");
+        other.execute("COMMIT").await.unwrap();
+        assert_eq!(ledger.collect(&scope(), &Query::timeline(), 10).await.unwrap().len(), 1, "the pool still works");
+    });
+}
