@@ -400,23 +400,39 @@ fn a_host_that_asks_something_else_in_the_requests_name_is_found_out() {
         let done = execute(&host, id, json!({"amount": 12})).await.span.into_signed();
         let request = done.related_to[0];
         let claimed = ledger.history(&Scope::Operator, TENANT, request, 1, 1).await.unwrap().remove(0);
-        // What it claimed asks for more; what it recorded says what was asked for.
-        let mut claim = Draft::from_columns(claimed.span.clone());
-        claim.columns_mut().input = Some(json!({"amount": 1_000_000}));
-        let claim = claim.seal_local(&key(HOST)).unwrap();
-        let mut record = Draft::from_columns(done.span.clone());
-        set("/request", reference(&claim))(&mut record);
-        record.columns_mut().output = Some(json!({"amount": 1_000_000}));
-        let forged = MemoryLedger::new();
-        for row in ledger.collect(&Scope::Operator, &Query::new().versions(Versions::All), 1000).await.unwrap() {
-            if row.id != done.id && !(row.id == request && row.seq > 0) {
-                forged.append_one(&Scope::Operator, row.verify(&mut Verifier::new()).unwrap()).await.unwrap();
+        // What it claimed is not what was asked for.
+        let policy = || json!({"id": id.to_string(), "depth": 1});
+        let forgeries: [(&str, Value); 4] = [
+            ("/input", json!({"amount": 1_000_000})),
+            ("/metadata/policy", policy()),
+            ("/metadata/deadline", json!("2030-01-01T00:00:00.000000Z")),
+            ("/metadata/max_attempts", json!(9)),
+        ];
+        for (place, value) in forgeries {
+            let mut claim = Draft::from_columns(claimed.span.clone());
+            match place.strip_prefix("/metadata/") {
+                Some(name) => claim = claim.meta(name, value.clone()),
+                None => claim.columns_mut().input = Some(value.clone()),
             }
+            let claim = claim.seal_local(&key(HOST)).unwrap();
+            let mut record = Draft::from_columns(done.span.clone());
+            set("/request", reference(&claim))(&mut record);
+            match place {
+                "/input" => record.columns_mut().output = Some(value),
+                "/metadata/policy" => record = record.meta("policy", value),
+                _ => {}
+            }
+            let forged = MemoryLedger::new();
+            for row in ledger.collect(&Scope::Operator, &Query::new().versions(Versions::All), 1000).await.unwrap() {
+                if row.id != done.id && !(row.id == request && row.seq > 0) {
+                    forged.append_one(&Scope::Operator, row.verify(&mut Verifier::new()).unwrap()).await.unwrap();
+                }
+            }
+            forged.append_one(&Scope::Operator, claim).await.unwrap();
+            forged.append_one(&Scope::Operator, record.seal_local(&key(HOST)).unwrap()).await.unwrap();
+            let said = denied(&forged, done.id).await;
+            assert!(said.contains("asks something else than the request's first version"), "{place}: {said}");
         }
-        forged.append_one(&Scope::Operator, claim).await.unwrap();
-        forged.append_one(&Scope::Operator, record.seal_local(&key(HOST)).unwrap()).await.unwrap();
-        let said = denied(&forged, done.id).await;
-        assert!(said.contains("asks something else than the request's first version"), "{said}");
     });
 }
 

@@ -3,6 +3,7 @@
 //! Only this file names, reads and writes these members. A member that is absent has its default. A member that cannot be read
 //! is an error that names it. It is never treated as absent.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -476,6 +477,18 @@ impl Charges {
 #[must_use]
 pub fn cause(span: &SignedSpan) -> Option<&Value> {
     span.meta(CAUSE)
+}
+
+/// Whether a later version of a request asks for what its first version asks for: whether their metadata are the same, except for
+/// the members that attempts change, and for a cause that the later version leaves out because no host had written it.
+#[must_use]
+pub fn asks_the_same(first: &SignedSpan, later: &SignedSpan) -> bool {
+    let terms = |span: &SignedSpan| -> BTreeMap<String, Value> {
+        let members = span.metadata.as_ref().and_then(Value::as_object).into_iter().flatten();
+        let written = |name: &str| HOST_ONLY.contains(&name) || [ATTEMPT, DUE_AT, CAUSE].contains(&name);
+        members.filter(|(name, _)| !written(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
+    };
+    terms(first) == terms(later) && later.meta(CAUSE).is_none_or(|cause| first.meta(CAUSE) == Some(cause))
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -9,6 +9,7 @@ mod manifest;
 mod own;
 mod root;
 
+pub(crate) use authority::Candidate;
 pub use authority::{Authorities, NotAuthorised};
 pub use delegation::{Delegation, DelegationError, MAX_DELEGATION};
 pub use limits::{Limits, MAX_EMITTED, Share};

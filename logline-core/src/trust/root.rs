@@ -14,7 +14,7 @@ use crate::span::draft::Draft;
 use crate::span::seal::{SealError, VerifiedSpan, VerifyError};
 use crate::span::{SYSTEM_TENANT, SignedSpan};
 use crate::trust::manifest::ManifestHeader;
-use crate::trust::{Authorities, Manifest, ManifestError, RootSet, delegation, own};
+use crate::trust::{Authorities, Candidate, Manifest, ManifestError, RootSet, delegation, own};
 use crate::value::clock::Clock;
 use crate::value::hex::{Hash, PublicKey};
 use crate::value::ids;
@@ -108,7 +108,18 @@ pub enum SkipReason {
 /// What a host does with an approved version.
 enum Verdict {
     Obey(Box<(Manifest, VerifiedSpan)>),
+    /// It needs more approvals. Its own root keys may give them.
+    Wait(SkipReason, Candidate),
     Refuse(ManifestError),
+}
+
+/// What was found among the versions of the manifest.
+#[derive(Default)]
+struct Found {
+    /// The newest that counts.
+    current: Option<(Manifest, VerifiedSpan)>,
+    skipped: Vec<Skipped>,
+    candidates: Vec<Candidate>,
 }
 
 /// Why no manifest could be resolved or published.
@@ -225,7 +236,7 @@ impl TrustRoot {
     /// [`TrustError::NoManifest`] if none counts, [`TrustError::TooOld`] if the newest is older than `min_version`,
     /// [`TrustError::Refused`] if the newest demands what this library cannot enforce.
     pub async fn resolve(&self, ledger: &dyn Ledger) -> Result<Trusted, TrustError> {
-        let (current, skipped) = self.walk(ledger).await?;
+        let Found { current, skipped, candidates } = self.walk(ledger).await?;
         let Some((manifest, span)) = current else {
             return Err(TrustError::NoManifest { manifest_id: self.manifest_id, skipped });
         };
@@ -233,18 +244,17 @@ impl TrustRoot {
             return Err(TrustError::TooOld { found: manifest.version, min: self.min_version });
         }
         manifest.check_critical()?;
-        let mut authorities = Authorities::new(self.manifest_id, &manifest, &self.keys);
+        let mut authorities = Authorities::new(self.manifest_id, &manifest, &self.keys).candidates(candidates);
         delegation::read(ledger, &mut authorities).await?;
         Ok(Trusted { manifest, span, authorities, skipped })
     }
 
-    async fn walk(&self, ledger: &dyn Ledger) -> Result<(Option<(Manifest, VerifiedSpan)>, Vec<Skipped>), TrustError> {
+    async fn walk(&self, ledger: &dyn Ledger) -> Result<Found, TrustError> {
         self.check()?;
         let scope = Scope::runtime(SYSTEM_TENANT);
         let mut verifier = Verifier::new();
         let approvals = self.approvals(ledger, &scope, &mut verifier).await?;
-        let mut current: Option<(Manifest, VerifiedSpan)> = None;
-        let mut skipped = Vec::new();
+        let mut found = Found::default();
         let query = Query::chains().tenant(SYSTEM_TENANT).id(self.manifest_id);
         let mut cursor = None;
         loop {
@@ -254,7 +264,7 @@ impl TrustRoot {
                 let span = match row.span {
                     Ok(span) => span,
                     Err(damaged) => {
-                        skipped.push(Skipped {
+                        found.skipped.push(Skipped {
                             row: format!("{}/{}", damaged.id, damaged.seq),
                             reason: SkipReason::Damaged(damaged.reason),
                         });
@@ -262,18 +272,22 @@ impl TrustRoot {
                     }
                 };
                 let row = span.key().to_string();
-                match self.qualify(span, current.as_ref().map(|(m, _)| m), &approvals, &mut verifier) {
-                    Ok(Verdict::Obey(next)) => current = Some(*next),
+                match self.qualify(span, found.current.as_ref().map(|(m, _)| m), &approvals, &mut verifier) {
+                    Ok(Verdict::Obey(next)) => found.current = Some(*next),
+                    Ok(Verdict::Wait(reason, candidate)) => {
+                        found.candidates.push(candidate);
+                        found.skipped.push(Skipped { row, reason });
+                    }
                     Ok(Verdict::Refuse(error)) => return Err(error.into()),
-                    Err(reason) => skipped.push(Skipped { row, reason }),
+                    Err(reason) => found.skipped.push(Skipped { row, reason }),
                 }
             }
-            if skipped.len() > MAX_MANIFESTS {
+            if found.skipped.len() > MAX_MANIFESTS {
                 // An older manifest may allow what a later one forbids, so the host must not go on with it.
                 return Err(TrustError::Flooded);
             }
             if cursor.is_none() {
-                return Ok((current, skipped));
+                return Ok(found);
             }
         }
     }
@@ -304,7 +318,8 @@ impl TrustRoot {
         }
         for (whose, set) in sets {
             if !set.is_met(&approvers) {
-                return Err(SkipReason::Approvals { whose, found: set.count(&approvers), needed: set.threshold });
+                let reason = SkipReason::Approvals { whose, found: set.count(&approvers), needed: set.threshold };
+                return Ok(Verdict::Wait(reason, Candidate { hash: span.seal.curr_hash, keys: header.root.keys }));
             }
         }
         match manifest {
@@ -394,7 +409,7 @@ impl TrustRoot {
         manifest.check()?;
         manifest.check_critical()?;
         let scope = Scope::runtime(SYSTEM_TENANT);
-        let (current, _) = self.walk(ledger).await?;
+        let current = self.walk(ledger).await?.current;
         let current = current.as_ref().map(|(manifest, _)| manifest);
         let mut draft = manifest.to_draft(self.manifest_id).at(clock.now());
         let mut from_seq = 0;
@@ -430,7 +445,7 @@ impl TrustRoot {
         clock: &dyn Clock,
     ) -> Result<VerifiedSpan, TrustError> {
         let key = signer.public_key();
-        let (current, _) = self.walk(ledger).await?;
+        let current = self.walk(ledger).await?.current;
         let own = Manifest::from_span(manifest)?;
         let mut roots = self.keys.iter().chain(&own.root.keys).chain(current.iter().flat_map(|(m, _)| &m.root.keys));
         if !roots.any(|root| *root == key) {

@@ -3,7 +3,7 @@
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use logline_core::contract::{RECEIPT_VERSION, RunReceipt};
 use logline_core::ledger::Ledger;
-use logline_core::request::{FUNCTION_RUN, Frame};
+use logline_core::request::{FUNCTION_RUN, Frame, asks_the_same};
 use logline_core::trust::MAX_EMITTED;
 use logline_core::{
     Draft, Hash, PublicKey, Rules, Scope, SignedSpan, Span, SpanKey, VerifiedSpan, Verifier, canonical, ids, json as strict,
@@ -106,7 +106,7 @@ impl Evidence {
         if request.this != FUNCTION_RUN {
             return refuse(format!("{} is of `{}`, not of `{FUNCTION_RUN}`", request.key(), request.this));
         }
-        if asked(request) != asked(first) {
+        if asked(request) != asked(first) || !asks_the_same(first, request) {
             return refuse(format!("{} asks something else than the request's first version", request.key()));
         }
         if journal.now != request.at {

@@ -1,7 +1,7 @@
 //! Imports lines into a ledger. Good lines are appended, bad lines are reported. Unless the caller asks for resealing, no
 //! signed span is altered.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::io::{self, BufRead};
 
 use serde_json::{Value, json};
@@ -17,9 +17,8 @@ use crate::span::draft::Draft;
 use crate::span::parse::{ParsedSpan, parse_line, parse_unsealed};
 use crate::span::rules::{InvalidSpan, Rules};
 use crate::span::seal::{SealError, VerifiedSpan, VerifyError};
-use crate::trust::{Authorities, Manifest, NotAuthorised, TrustError, TrustRoot};
+use crate::trust::{Authorities, NotAuthorised, TrustError, TrustRoot};
 use crate::value::clock::Clock;
-use crate::value::hex::PublicKey;
 use crate::value::ids;
 use crate::value::json;
 
@@ -36,8 +35,9 @@ pub struct Import<'a> {
     /// Whether `signer` seals signed lines again if their own seal is invalid, and the later versions of their chains with
     /// them.
     pub reseal: bool,
-    /// The pinned trust root. If `None`, signatures are checked, but not who may sign. Manifests and approvals take effect as
-    /// they are imported, so an export can be imported into an empty ledger.
+    /// The pinned trust root. If `None`, signatures are checked, but not who may sign. Manifests, approvals and delegations take
+    /// effect as they are imported, so an export can be imported into an empty ledger. A line whose signer may not sign yet waits
+    /// for those that follow, as `fsck` judges the whole ledger by its newest manifest; its place in append order is then later.
     pub trust: Option<&'a TrustRoot>,
     /// The limits that every line must keep.
     pub rules: Rules,
@@ -218,7 +218,7 @@ pub async fn import(
         resealed: HashSet::new(),
         unattributed: None,
         authorities: None,
-        candidate_roots: BTreeSet::new(),
+        held: Held::default(),
         report: Imported { authority_checked: import.trust.is_some(), ..Imported::default() },
         on_bad,
     };
@@ -241,6 +241,8 @@ pub async fn import(
         }
     }
     importer.flush().await?;
+    importer.release(true).await?;
+    importer.flush().await?;
     progress(importer.report.lines);
     Ok(importer.report)
 }
@@ -253,6 +255,38 @@ struct Pending {
     span: VerifiedSpan,
     /// Whether this import sealed it. Otherwise the line was signed.
     sealed: bool,
+    /// The length of the line.
+    bytes: usize,
+}
+
+impl Pending {
+    fn chain(&self) -> ChainKey {
+        (self.span.tenant_id.clone(), self.span.id)
+    }
+}
+
+/// Lines whose signer may not sign yet, and the later versions of their chains. A manifest, an approval or a delegation that
+/// follows may change that.
+#[derive(Default)]
+struct Held {
+    lines: Vec<Pending>,
+    bytes: usize,
+    chains: HashSet<ChainKey>,
+}
+
+impl Held {
+    /// The most lines, and the most bytes of them.
+    const MAX: (usize, usize) = (10_000, 64 << 20);
+
+    fn is_full(&self) -> bool {
+        self.lines.len() >= Self::MAX.0 || self.bytes >= Self::MAX.1
+    }
+
+    fn push(&mut self, pending: Pending) {
+        self.bytes += pending.bytes;
+        self.chains.insert(pending.chain());
+        self.lines.push(pending);
+    }
 }
 
 struct Importer<'a> {
@@ -269,8 +303,7 @@ struct Importer<'a> {
     unattributed: Option<u64>,
     /// Which key may sign what, according to the ledger so far. `None` if there is no trust root.
     authorities: Option<Authorities>,
-    /// Root keys of the manifests that were accepted.
-    candidate_roots: BTreeSet<PublicKey>,
+    held: Held,
     report: Imported,
     on_bad: &'a mut (dyn FnMut(BadLine) + Send),
 }
@@ -324,7 +357,7 @@ impl Importer<'_> {
                 let inherits = self.import.reseal && self.resealed.contains(&chain);
                 let mut columns = match span.try_verify(&mut self.verifier) {
                     Ok(span) if !inherits => {
-                        return self.queue(Pending { line: number, span, sealed: false }, bytes.len()).await;
+                        return self.queue(Pending { line: number, span, sealed: false, bytes: bytes.len() }).await;
                     }
                     Ok(span) => span.into_signed().span,
                     Err(rejected) if self.import.reseal => rejected.span.span,
@@ -346,7 +379,7 @@ impl Importer<'_> {
                     }
                     self.resealed.insert((span.tenant_id.clone(), span.id));
                 }
-                self.queue(Pending { line, span: *span, sealed: true }, bytes).await
+                self.queue(Pending { line, span: *span, sealed: true, bytes }).await
             }
             Completed::Refused(chain, error) => self.refuse(line, chain, error),
         }
@@ -405,9 +438,10 @@ impl Importer<'_> {
         })
     }
 
-    /// The last version of a chain, among the pending spans or in the ledger. Tombstones are included.
+    /// The last version of a chain, among the spans that wait or in the ledger. Tombstones are included.
     async fn head(&self, chain: &ChainKey) -> Result<Option<(u32, crate::value::hex::Hash)>, LedgerError> {
-        let waiting = self.pending.iter().rev().find(|p| p.span.id == chain.1 && p.span.tenant_id == chain.0);
+        let waiting = self.pending.iter().chain(&self.held.lines).rev();
+        let waiting = waiting.into_iter().find(|p| p.span.id == chain.1 && p.span.tenant_id == chain.0);
         if let Some(pending) = waiting {
             return Ok(Some((pending.span.seq, pending.span.seal.curr_hash)));
         }
@@ -416,33 +450,78 @@ impl Importer<'_> {
         Ok(page.into_spans()?.first().map(|span| (span.seq, span.seal.curr_hash)))
     }
 
-    async fn queue(&mut self, pending: Pending, bytes: usize) -> Result<(), ImportError> {
+    /// Takes a line that is well-formed and sealed. If its signer may not sign yet, it waits.
+    async fn queue(&mut self, pending: Pending) -> Result<(), ImportError> {
+        let refusal = self.authorities.as_ref().and_then(|authorities| authorities.check(&pending.span).err());
+        if refusal.is_none() && !self.held.chains.contains(&pending.chain()) {
+            if self.accept(pending).await? {
+                self.release(false).await?;
+            }
+            return Ok(());
+        }
+        if self.held.is_full() {
+            let chain = pending.chain();
+            let before = self.held.lines.iter().find(|held| held.chain() == chain).map_or(0, |held| held.line);
+            let error = refusal.map_or(LineError::PredecessorRefused { line: before }, LineError::from);
+            return self.refuse(pending.line, Some(chain), error);
+        }
+        self.held.push(pending);
+        Ok(())
+    }
+
+    /// Accepts a line whose signer may sign it. Returns whether it may have changed who may sign.
+    async fn accept(&mut self, pending: Pending) -> Result<bool, ImportError> {
         let span = &pending.span;
         let decides = span.tenant_id == SYSTEM_TENANT && matches!(span.entity_type.as_str(), "manifest" | "approval");
-        let checked = self.authorities.as_ref().map(|a| a.check(span));
-        // A key that a manifest adds to the root may approve that manifest before it counts.
-        let approves = decides && span.entity_type == "approval" && self.candidate_roots.contains(&span.seal.public_key);
-        if let Some(Err(e)) = checked.filter(|_| !approves) {
-            let chain = (pending.span.tenant_id.clone(), pending.span.id);
-            return self.refuse(pending.line, Some(chain), e.into());
+        let Some(authorities) = &mut self.authorities else { return self.push(pending).await.map(|()| false) };
+        // The host that a delegation names may have signed the lines that follow.
+        let delegates = authorities.delegate(span);
+        self.push(pending).await?;
+        if decides {
+            self.flush().await?;
+            self.resolve().await?;
         }
-        if let Some(authorities) = &mut self.authorities {
-            // If it is a delegation: the host that it names may have signed the lines that follow.
-            authorities.delegate(&pending.span);
-        }
-        if decides && let Ok(manifest) = Manifest::from_span(&pending.span) {
-            self.candidate_roots.extend(manifest.root.keys);
-        }
+        Ok(decides || delegates)
+    }
+
+    async fn push(&mut self, pending: Pending) -> Result<(), ImportError> {
         // Spans sealed here are compared by their digest, signed ones by their bytes. A batch has only one of the two rules.
         if self.pending.last().is_some_and(|last| last.sealed != pending.sealed) {
             self.flush().await?;
         }
-        self.pending_bytes += bytes;
+        self.pending_bytes += pending.bytes;
         self.pending.push(pending);
-        if decides && self.import.trust.is_some() {
-            // Keys that it names may have signed the lines that follow.
-            self.flush().await?;
-            self.resolve().await?;
+        Ok(())
+    }
+
+    /// Looks again at the lines that wait, until none of them changes who may sign. `is_end` says that no line follows: what may
+    /// still not be signed is refused.
+    async fn release(&mut self, is_end: bool) -> Result<(), ImportError> {
+        let mut again = !self.held.lines.is_empty();
+        while again {
+            again = false;
+            for pending in std::mem::take(&mut self.held).lines {
+                let refusal = self.authorities.as_ref().and_then(|authorities| authorities.check(&pending.span).err());
+                if refusal.is_some() || self.held.chains.contains(&pending.chain()) {
+                    self.held.push(pending);
+                } else {
+                    again |= self.accept(pending).await?;
+                }
+                if self.pending.len() >= BATCH || self.pending_bytes >= BATCH_BYTES {
+                    self.flush().await?;
+                }
+            }
+        }
+        if !is_end {
+            return Ok(());
+        }
+        for pending in std::mem::take(&mut self.held).lines {
+            let chain = pending.chain();
+            let refused = self.refused.get(&chain).map(|line| LineError::PredecessorRefused { line: *line });
+            let refusal = self.authorities.as_ref().and_then(|authorities| authorities.check(&pending.span).err());
+            if let Some(error) = refused.or(refusal.map(LineError::from)) {
+                self.refuse(pending.line, Some(chain), error)?;
+            }
         }
         Ok(())
     }
@@ -450,12 +529,12 @@ impl Importer<'_> {
     /// Reads which key may sign what from the ledger as it is now.
     async fn resolve(&mut self) -> Result<(), ImportError> {
         let Some(trust) = self.import.trust else { return Ok(()) };
+        // The newest manifest may be further down.
+        let trust = TrustRoot { min_version: 0, ..trust.clone() };
         self.authorities = Some(match trust.resolve(self.ledger).await {
             Ok(trusted) => trusted.authorities,
             // Before the first manifest, only the pinned keys may sign: a manifest and its approvals.
-            Err(TrustError::NoManifest { .. } | TrustError::TooOld { .. }) => {
-                Authorities::of_root(trust.manifest_id, &trust.keys)
-            }
+            Err(TrustError::NoManifest { .. }) => Authorities::of_root(trust.manifest_id, &trust.keys),
             Err(error) => return Err(ImportError::Trust(Box::new(error))),
         });
         Ok(())
@@ -481,7 +560,7 @@ impl Importer<'_> {
     }
 
     async fn one_by_one(&mut self, pending: Vec<Pending>, options: &AppendOptions) -> Result<(), ImportError> {
-        for Pending { line, span, sealed } in pending {
+        for Pending { line, span, sealed, .. } in pending {
             let chain = (span.tenant_id.clone(), span.id);
             match self.ledger.append(&Scope::Operator, vec![span], options).await {
                 Ok(receipts) => receipts.iter().for_each(|receipt| self.count(sealed, receipt)),
