@@ -185,6 +185,49 @@ fn signed_lines_are_never_altered_and_a_broken_seal_needs_reseal() {
 }
 
 #[test]
+fn rows_of_another_system_are_taken_with_two_flags_and_each_is_named() {
+    let folder = Folder::new();
+    let mut seed = note(ID, 0);
+    for (name, value) in [
+        ("curr_hash", json!("b3:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")),
+        ("signature", json!("ed25519:aa")),
+        ("public_key", json!("ed25519:bb")),
+        ("prev_hash", json!("b3:00")),
+    ] {
+        seed[name] = value;
+    }
+    folder.write("in.ndjson", &lines(&[seed.clone()]));
+    let refused = text(&folder.run(&["import", "in.ndjson"]).stderr);
+    assert!(refused.contains("if another system has sealed it, pass --reseal"), "{refused}");
+    seed["version"] = json!("1.0.0");
+    seed["sig"] = json!({"alg": "none"});
+    seed["metadata"] = json!({"imported": {"from": "elsewhere"}});
+    folder.write("in.ndjson", &lines(&[seed.clone()]));
+    let refused = text(&folder.run(&["import", "in.ndjson", "--reseal"]).stderr);
+    assert!(refused.contains("unknown column `sig`") && refused.contains("--keep-unknown"), "{refused}");
+    folder.expect(0, &["import", "in.ndjson", "--reseal", "--keep-unknown"]);
+    let row: Value = serde_json::from_str(&folder.expect(0, &["get", ID, "--tenant", "acme", "--json"])).unwrap();
+    let kept = json!({"from": "elsewhere", "sig": {"alg": "none"}, "version": "1.0.0"});
+    assert_eq!((&row["metadata"]["imported"], &row["metadata"]["origin"]["was"]), (&kept, &json!("resealed")));
+    assert!(folder.expect(0, &["import", "in.ndjson", "--reseal", "--keep-unknown"]).contains("1 there already"));
+    // A signed row keeps its seal and its columns: what the seal does not cover is not taken in silence.
+    let mut signed: Value = serde_json::from_str(&folder.expect(0, &["get", ID, "--tenant", "acme", "--json"])).unwrap();
+    signed["extra"] = json!(1);
+    signed["id"] = json!("0197a000-0000-7000-8000-000000000002");
+    folder.write("signed.ndjson", &lines(&[signed]));
+    let refused = text(&folder.run(&["import", "signed.ndjson", "--keep-unknown"]).stderr);
+    assert!(refused.contains("unknown column `extra`"), "{refused}");
+    // Nothing that is there is overwritten.
+    let mut twice = note("0197a000-0000-7000-8000-000000000003", 0);
+    twice["from"] = json!("here");
+    twice["metadata"] = json!({"imported": {"from": "elsewhere"}});
+    folder.write("twice.ndjson", &lines(&[twice]));
+    let refused = text(&folder.run(&["import", "twice.ndjson", "--keep-unknown"]).stderr);
+    assert!(refused.contains("unknown column `from`"), "{refused}");
+    folder.expect(0, &["fsck"]);
+}
+
+#[test]
 fn metadata_that_is_no_object_is_kept() {
     let folder = Folder::new();
     let mut odd = note(ID, 0);

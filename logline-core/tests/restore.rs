@@ -63,6 +63,7 @@ async fn restore(ledger: &MemoryLedger) -> (Imported, Vec<String>, MemoryLedger,
         tenant: None,
         owner: None,
         reseal: false,
+        keep_unknown: false,
         trust: Some(&trust),
         rules: Rules::default(),
     };

@@ -34,6 +34,9 @@ pub(crate) struct Options {
     /// Seal lines again if their own seal is not valid, and also the versions after them.
     #[arg(long)]
     reseal: bool,
+    /// Move members that are not columns below `metadata.imported`, instead of refusing the line.
+    #[arg(long)]
+    keep_unknown: bool,
 }
 
 pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Result<bool, Error> {
@@ -48,6 +51,7 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
         tenant: options.tenant.clone(),
         owner: options.owner.clone(),
         reseal: options.reseal,
+        keep_unknown: options.keep_unknown,
         trust: trust.as_ref(),
         rules: Rules::default(),
     };

@@ -29,7 +29,23 @@ pub enum ParsedSpan {
 /// # Errors
 /// The first input rule that the text breaks.
 pub fn parse_line(line: &[u8], rules: &Rules) -> Result<ParsedSpan, InvalidSpan> {
-    let mut columns = Columns::read(line, rules)?;
+    parse(Columns::read(line, rules)?, Unknown::Refuse, rules)
+}
+
+/// What to do with a member that is not a column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unknown {
+    Refuse,
+    /// Move it below `metadata.imported`. It is refused in a signed row, whose seal does not cover it.
+    Keep,
+}
+
+/// As [`parse_line`], for an import.
+pub(crate) fn parse_imported(line: &[u8], unknown: Unknown, rules: &Rules) -> Result<ParsedSpan, InvalidSpan> {
+    parse(Columns::read(line, rules)?, unknown, rules)
+}
+
+fn parse(mut columns: Columns, unknown: Unknown, rules: &Rules) -> Result<ParsedSpan, InvalidSpan> {
     match columns.seal()? {
         Some(seal) => {
             let prev_hash = columns.hex("prev_hash")?;
@@ -46,7 +62,7 @@ pub fn parse_line(line: &[u8], rules: &Rules) -> Result<ParsedSpan, InvalidSpan>
             if columns.hex::<Hash>("prev_hash")?.is_some() {
                 return Err(InvalidSpan::UnsignedWithPredecessor);
             }
-            columns.unsigned().map(|draft| ParsedSpan::Unsigned(Box::new(draft)))
+            columns.keep(unknown).unsigned().map(|draft| ParsedSpan::Unsigned(Box::new(draft)))
         }
     }
 }
@@ -56,7 +72,12 @@ pub fn parse_line(line: &[u8], rules: &Rules) -> Result<ParsedSpan, InvalidSpan>
 /// # Errors
 /// The first input rule that the text breaks.
 pub fn parse_unsealed(line: &[u8], rules: &Rules) -> Result<Draft, InvalidSpan> {
-    let mut columns = Columns::read(line, rules)?;
+    unsealed(line, Unknown::Refuse, rules)
+}
+
+/// As [`parse_unsealed`], for an import.
+pub(crate) fn unsealed(line: &[u8], unknown: Unknown, rules: &Rules) -> Result<Draft, InvalidSpan> {
+    let mut columns = Columns::read(line, rules)?.keep(unknown);
     for column in ["curr_hash", "signature", "public_key", "prev_hash"] {
         columns.map.remove(column);
     }
@@ -85,6 +106,7 @@ enum IdText {
 struct Columns {
     map: Map<String, Value>,
     has_time: bool,
+    unknown: Unknown,
 }
 
 impl Columns {
@@ -97,7 +119,7 @@ impl Columns {
 
     fn of(value: Value) -> Result<Self, InvalidSpan> {
         let found = match value {
-            Value::Object(map) => return Ok(Self { map, has_time: false }),
+            Value::Object(map) => return Ok(Self { map, has_time: false, unknown: Unknown::Refuse }),
             Value::Null => "null",
             Value::Bool(_) => "a boolean",
             Value::Number(_) => "a number",
@@ -105,6 +127,11 @@ impl Columns {
             Value::Array(_) => "an array",
         };
         Err(InvalidSpan::NotAnObject { found })
+    }
+
+    fn keep(mut self, unknown: Unknown) -> Self {
+        self.unknown = unknown;
+        self
     }
 
     fn unsigned(mut self) -> Result<Draft, InvalidSpan> {
@@ -131,7 +158,7 @@ impl Columns {
         self.version()?;
         let at = self.text("at")?.map(|text| text.parse::<Timestamp>()).transpose()?;
         self.has_time = at.is_some();
-        let span = Span {
+        let mut span = Span {
             id: self.uuid("id", ids)?.unwrap_or_default(),
             seq: self.seq()?,
             entity_type: self.text("entity_type")?.unwrap_or_default(),
@@ -167,10 +194,15 @@ impl Columns {
             prev_hash: None,
             metadata: self.take("metadata"),
         };
-        match std::mem::take(&mut self.map).into_iter().find(|(_, value)| !value.is_null()) {
-            Some((column, _)) => Err(InvalidSpan::UnknownColumn { column }),
-            None => Ok(span),
+        for (column, value) in std::mem::take(&mut self.map).into_iter().filter(|(_, value)| !value.is_null()) {
+            let kept = match self.unknown {
+                Unknown::Refuse => None,
+                Unknown::Keep => imported(&mut span.metadata).filter(|imported| !imported.contains_key(&column)),
+            };
+            let Some(kept) = kept else { return Err(InvalidSpan::UnknownColumn { column }) };
+            kept.insert(column, value);
         }
+        Ok(span)
     }
 
     fn take(&mut self, column: &str) -> Option<Value> {
@@ -229,6 +261,15 @@ impl Columns {
         let number = value.as_u64().and_then(|n| u32::try_from(n).ok()).filter(|n| *n <= MAX_INTEGER);
         number.map(Some).ok_or(InvalidSpan::IntegerOutOfRange { column })
     }
+}
+
+/// The object `metadata.imported`, which is made if it is not there. `None` if something else has its place.
+fn imported(metadata: &mut Option<Value>) -> Option<&mut Map<String, Value>> {
+    if !metadata.as_ref().is_some_and(Value::is_object) {
+        let original = metadata.take().map(|other| ("original".to_owned(), other));
+        *metadata = Some(Value::Object(original.into_iter().collect()));
+    }
+    metadata.as_mut()?.as_object_mut()?.entry("imported").or_insert_with(|| Value::Object(Map::new())).as_object_mut()
 }
 
 fn read_id(column: &'static str, text: &str, ids: IdText) -> Result<Uuid, InvalidSpan> {

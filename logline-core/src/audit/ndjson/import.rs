@@ -14,7 +14,7 @@ use crate::ledger::scope::Scope;
 use crate::ledger::{AppendOptions, AppendReceipt, Ledger, LedgerError, Order, Outcome, Query, Versions};
 use crate::span::SYSTEM_TENANT;
 use crate::span::draft::Draft;
-use crate::span::parse::{ParsedSpan, parse_line, parse_unsealed};
+use crate::span::parse::{ParsedSpan, Unknown, parse_imported, unsealed};
 use crate::span::rules::{InvalidSpan, Rules};
 use crate::span::seal::{SealError, VerifiedSpan, VerifyError};
 use crate::trust::{Authorities, NotAuthorised, TrustError, TrustRoot};
@@ -35,6 +35,9 @@ pub struct Import<'a> {
     /// Whether `signer` seals signed lines again if their own seal is invalid, and the later versions of their chains with
     /// them.
     pub reseal: bool,
+    /// Whether members of unsigned lines that are not columns are moved below `metadata.imported`. Otherwise such lines are
+    /// refused.
+    pub keep_unknown: bool,
     /// The pinned trust root. If `None`, signatures are checked, but not who may sign. Manifests, approvals and delegations take
     /// effect as they are imported, so an export can be imported into an empty ledger. A line whose signer may not sign yet waits
     /// for those that follow, as `fsck` judges the whole ledger by its newest manifest; its place in append order is then later.
@@ -79,6 +82,12 @@ pub enum LineError {
     /// It breaks an input rule.
     #[error(transparent)]
     Invalid(#[from] InvalidSpan),
+    /// A column of its seal is not one of this library's.
+    #[error("{0}; if another system has sealed it, pass --reseal to seal it again with the importing key")]
+    OtherSeal(InvalidSpan),
+    /// It has a member that is not a column.
+    #[error("{0}, or pass --keep-unknown to have it moved there")]
+    UnknownColumn(InvalidSpan),
     /// It is signed, and its seal is invalid.
     #[error("{0}; pass --reseal to seal it again with the importing key")]
     Verify(#[from] VerifyError),
@@ -337,14 +346,20 @@ impl Importer<'_> {
         let value = json::parse(bytes).ok();
         let text = |name: &str| value.as_ref().and_then(|v| v.get(name)).and_then(Value::as_str).map(str::to_owned);
         let chain = text("tenant_id").or_else(|| self.import.tenant.clone()).zip(text("id").map(|id| ids::from_text(&id)));
-        self.refuse(line, chain, error.into())
+        let error = match &error {
+            InvalidSpan::Hex { .. } | InvalidSpan::IncompleteSeal { .. } if !self.import.reseal => LineError::OtherSeal(error),
+            InvalidSpan::UnknownColumn { .. } if !self.import.keep_unknown => LineError::UnknownColumn(error),
+            _ => error.into(),
+        };
+        self.refuse(line, chain, error)
     }
 
     async fn line(&mut self, number: u64, bytes: &[u8]) -> Result<(), ImportError> {
         self.report.lines += 1;
-        let parsed = match parse_line(bytes, &self.import.rules) {
+        let unknown = if self.import.keep_unknown { Unknown::Keep } else { Unknown::Refuse };
+        let parsed = match parse_imported(bytes, unknown, &self.import.rules) {
             Ok(parsed) => parsed,
-            Err(_) if self.import.reseal => match parse_unsealed(bytes, &self.import.rules) {
+            Err(_) if self.import.reseal => match unsealed(bytes, unknown, &self.import.rules) {
                 Ok(draft) => return self.unsigned(number, draft, "resealed", bytes.len()).await,
                 Err(e) => return self.refuse_text(number, bytes, e),
             },
