@@ -363,3 +363,33 @@ fn a_newer_attempt_of_the_same_worker_keeps_its_heartbeat_when_the_older_one_end
         assert_eq!(executions.len(), 2, "one cancelled, one that ended well");
     });
 }
+
+/// Otherwise every member would outrank the rest of its tenant with a priority of its own choice.
+#[test]
+fn a_member_that_outranks_what_the_manifest_allows_is_refused() {
+    block_on(async {
+        let mut manifest = setup::manifest().allow_all(&with_ping()).grant(key(MEMBER).public_key(), Role::Member, [TENANT]);
+        manifest.throttle.member_max_priority = Some(5);
+        let ledger = setup::ledger_with(&manifest, &with_ping()).await;
+        let host = setup::host_that(&ledger, HOST, with_ping()).await;
+        let ask = async |n: u128, priority: Option<u8>| {
+            let request = request("ping.anybody");
+            let request = match priority {
+                Some(priority) => request.priority(priority),
+                None => request,
+            };
+            let draft = request.into_draft(Uuid::from_u128(n)).stamp(&SystemClock, &logline_core::SystemIds);
+            let span = draft.seal_local(&key(MEMBER)).unwrap();
+            ledger.append_one(&Scope::Operator, span.clone()).await.unwrap();
+            host.run_request(TENANT, span.id).await
+        };
+        let refused = reason(ask(1, Some(6)).await.unwrap_err());
+        assert!(matches!(refused, NotRunnable::PriorityTooHigh { priority: 6, max: 5, .. }), "{refused}");
+        assert_eq!(last(&ledger, Uuid::from_u128(1)).await, ("error".to_owned(), Some("request_not_permitted".to_owned())));
+        assert!(host.revive(TENANT, Uuid::from_u128(1), "user:mallory").await.is_err(), "and stays refused");
+        for (n, priority) in [(2, Some(5)), (3, None), (4, Some(0))] {
+            assert!(ask(n, priority).await.unwrap().result.is_ok(), "{priority:?}");
+        }
+        assert!(host.execute(request("ping.anybody").priority(9)).await.unwrap().result.is_ok(), "a host is not limited");
+    });
+}

@@ -18,7 +18,7 @@ use crate::ledger::{
 };
 use crate::request::lifecycle::{self, Claiming, Open, Origin};
 use crate::request::state::{ClaimTerms, State};
-use crate::request::{Charges, NotRunnable, Phase};
+use crate::request::{Charges, DEFAULT_PRIORITY, NotRunnable, Phase};
 use crate::roles::Role;
 use crate::span::draft::Draft;
 use crate::span::seal::VerifiedSpan;
@@ -220,21 +220,27 @@ impl Host {
             return Err(error.into());
         }
         let span = request.clone().verify(&mut Verifier::new())?;
-        let authorities = &self.trusted().authorities;
+        let trusted = self.trusted();
+        let authorities = &trusted.authorities;
         authorities.check(&span)?;
         let state = lifecycle::check_shape(&span, &inner.rules)?;
-        let is_host = |first: &VerifiedSpan| authorities.has(&first.seal.public_key, Role::Runtime, &first.tenant_id, first.at);
-        let is_by_host = if span.prev_hash.is_none() {
-            is_host(&span)
+        let is = |role, first: &VerifiedSpan| authorities.has(&first.seal.public_key, role, &first.tenant_id, first.at);
+        let signed_by = |first: &VerifiedSpan| (is(Role::Runtime, first), is(Role::Publisher, first));
+        let ((is_by_host, is_by_publisher), asked) = if span.prev_hash.is_none() {
+            (signed_by(&span), state.terms.clone())
         } else {
             let tenant = &span.tenant_id;
             let first = inner.ledger.history(&Scope::runtime(tenant), tenant, span.id, 0, 1).await?.into_iter().next();
             let not_found = || LedgerError::NotFound { tenant: tenant.clone(), id: span.id };
             let first = first.ok_or_else(not_found)?.verify(&mut Verifier::new())?;
             authorities.check(&first)?;
-            lifecycle::check_shape(&first, &inner.rules)?;
-            is_host(&first)
+            let asked = lifecycle::check_shape(&first, &inner.rules)?.terms;
+            (signed_by(&first), asked)
         };
+        let (priority, max) = (asked.priority.unwrap_or(DEFAULT_PRIORITY), trusted.manifest.throttle.member_max_priority);
+        if let Some(max) = max.filter(|max| priority > *max && !is_by_host && !is_by_publisher) {
+            return Err(NotRunnable::PriorityTooHigh { key: span.key(), priority, max }.into());
+        }
         let origin = if is_by_host { Origin::Host } else { Origin::Others };
         Ok(Checked { span, state, origin })
     }

@@ -96,7 +96,9 @@ impl HostError {
             Self::NotVerified(_) => Some("request_not_verified"),
             Self::NotAuthorised(_) => Some("request_not_authorised"),
             Self::NotRunnable(NotRunnable::Malformed { .. }) => Some("request_malformed"),
-            Self::NotRunnable(NotRunnable::NotPermitted { .. }) => Some("request_not_permitted"),
+            Self::NotRunnable(NotRunnable::NotPermitted { .. } | NotRunnable::PriorityTooHigh { .. }) => {
+                Some("request_not_permitted")
+            }
             Self::NotRunnable(NotRunnable::UnknownKind { .. }) => Some("request_unknown"),
             _ => None,
         }

@@ -76,6 +76,16 @@ pub enum NotRunnable {
         /// The kind of the request, from its `this` column.
         this: String,
     },
+    /// A member has signed it, and its priority is above what the manifest allows members.
+    #[error("request {key} has priority {priority}: the manifest allows members at most {max}, ask a host to submit it")]
+    PriorityTooHigh {
+        /// The version of the request that was read.
+        key: SpanKey,
+        /// Its priority.
+        priority: u8,
+        /// The manifest's `throttle.member_max_priority`.
+        max: u8,
+    },
     /// It cannot be revived, because of its status.
     #[error("request {key} is `{status}`: only a request that is dead, cancelled or ended in error can be revived")]
     NotEnded {

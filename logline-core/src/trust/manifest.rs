@@ -126,6 +126,10 @@ pub struct Throttle {
     /// the limit is reached may still end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub per_tenant_daily_fuel: Option<u64>,
+    /// The highest priority of a request that a member has signed. A request with a higher one is refused. (Publishers and hosts
+    /// are not limited.) `None`: members may use every priority.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub member_max_priority: Option<u8>,
     /// Runs of one tenant at the same time on each host. Default 32.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub per_tenant_concurrent_calls: Option<u32>,
