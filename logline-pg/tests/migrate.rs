@@ -3,7 +3,7 @@
 
 mod server;
 
-use logline_core::ledger::LedgerExt as _;
+use logline_core::ledger::{Ledger as _, LedgerError, LedgerExt as _, Poll, Query, WorkQueue as _};
 use logline_core::{Draft, KeyPair, Scope, SystemClock, SystemIds};
 use logline_pg::{PgLedger, PgOptions, migrate, migrate_to_new_epoch};
 use logline_pg_testing::PrivateServer;
@@ -93,5 +93,43 @@ fn a_database_without_a_ledger_says_what_to_do() {
         assert!(error.to_string().contains("run `logline migrate`"), "{error}");
         let error = PgLedger::connect(options("host", "missing")).await.map(drop).unwrap_err();
         assert!(error.to_string().contains("does not exist"), "{error}");
+    });
+}
+
+/// In a rolling upgrade the first new host migrates while the others still run the code before. What a migration may do is to
+/// add: a column with a default, an index, a function, a table.
+#[test]
+fn hosts_that_are_connected_work_on_under_the_next_schema() {
+    block_on(async {
+        let (database, ledger) = ledger().await;
+        let scope = Scope::user("acme", "alice");
+        let queries = [Query::new(), Query::timeline().tenant("acme"), Query::new().max_visited(100), Query::chains()];
+        // Often enough that every connection has prepared every statement.
+        let use_it = async || {
+            for _ in 0..10 {
+                append(&ledger).await;
+                let request = Draft::new("request").tenant("acme").owner("alice").who("w").this("t").status("scheduled");
+                let request = request.stamp(&SystemClock, &SystemIds).seal_local(&KeyPair::from_seed(&[3; 32])).unwrap();
+                ledger.append_one(&scope, request.clone()).await.unwrap();
+                assert!(ledger.get(&scope, "acme", request.id).await.is_ok());
+                assert_eq!(ledger.history(&scope, "acme", request.id, 0, 10).await.unwrap().len(), 1);
+                for query in &queries {
+                    assert!(!ledger.scan(&scope, query, None).await.unwrap().rows.is_empty());
+                }
+                assert!(!ledger.claimable(&Poll::new(10)).await.unwrap().is_empty());
+                ledger.used("acme", "runs").await.unwrap();
+            }
+        };
+        use_it().await;
+        let next = "ALTER TABLE ledger.universal_registry ADD COLUMN of_the_next_version text;
+            ALTER TABLE ledger.work ADD COLUMN of_the_next_version text;
+            CREATE INDEX of_the_next_version ON ledger.universal_registry (tenant_id, of_the_next_version);
+            INSERT INTO ledger.migrations (version, name, hash) SELECT max(version) + 1, 'next', '' FROM ledger.migrations";
+        superuser(&database, next).await;
+        use_it().await;
+        // A host that starts now has the wrong code.
+        let refused = PgLedger::connect(options("host", &database)).await.err().unwrap();
+        assert!(matches!(refused, LedgerError::SchemaVersion { .. }), "{refused}");
+        assert!(refused.to_string().contains("upgrade this library"), "{refused}");
     });
 }

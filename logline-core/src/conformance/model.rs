@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::{Expect as _, fail, id, note, seal};
 use crate::ledger::in_memory::MemoryLedger;
 use crate::ledger::scope::Scope;
-use crate::ledger::{AppendOptions, Ledger, LedgerError, OnExisting, Order, Outcome, Query, Versions};
+use crate::ledger::{AppendOptions, Ledger, LedgerError, LedgerExt as _, OnExisting, Order, Outcome, Query, Versions};
 use crate::span::draft::Draft;
 use crate::span::seal::VerifiedSpan;
 use crate::span::{SignedSpan, SpanKey, Visibility};
@@ -215,6 +215,13 @@ impl<L: Ledger> History<'_, L> {
                     query.tenant = Some(self.tenant(0));
                 }
                 let scope = self.scope(scope);
+                if query.visits().is_some() {
+                    // The operator waits until append order is final. Others do not wait for rows that they may not see.
+                    for tenant in 0..TENANTS.len() {
+                        let all = Query::timeline().tenant(self.tenant(tenant));
+                        self.ledger.collect(&Scope::Operator, &all, 1000).await.map_err(|e| e.to_string())?;
+                    }
+                }
                 agree(&pages(self.ledger, &scope, &query).await?, &pages(&self.model, &scope, &query).await?)
             }
         }
