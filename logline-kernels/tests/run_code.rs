@@ -5,9 +5,11 @@ mod setup;
 
 use std::time::Duration;
 
-use logline_core::ledger::Ledger as _;
+use logline_core::ledger::{Ledger as _, Parking, Poll, WorkQueue as _};
 use logline_core::request::{NotRunnable, Request};
-use logline_core::{Draft, Execution, Host, HostError, Scope, SignedSpan, Signer as _, SystemClock, Verifier, Visibility, ids};
+use logline_core::{
+    Clock as _, Draft, Execution, Host, HostError, Scope, SignedSpan, Signer as _, SystemClock, Verifier, Visibility, ids,
+};
 use logline_wasm::WasmSandbox;
 use serde_json::json;
 use uuid::Uuid;
@@ -437,5 +439,34 @@ fn random_bytes_can_be_drawn_again_from_the_recorded_seed() {
         assert_eq!(output(&drawn)["hex"], hex);
         let none = run(&host, &echo(), json!(null)).await;
         assert!(none.span.meta("journal").unwrap().get("seed").is_none(), "none was drawn");
+    });
+}
+
+/// Between a worker's poll and its claims a request is `scheduled`, and due for nobody else.
+#[test]
+fn a_caller_waits_for_a_worker_that_is_about_to_claim_its_request() {
+    block_on(async {
+        let (ledger, host) = host().await;
+        let id = publish(&host, &echo()).await;
+        let ask = |key: &str| Request::new(TENANT, USER, id, json!(7)).idempotency_key(key);
+        host.submit(ask("held")).await.unwrap();
+        let polled = ledger.take(&Poll::new(1).hold(Duration::from_secs(60))).await.unwrap();
+        let due = polled.due.into_iter().next().unwrap();
+        let worker = async {
+            let claim = host.claim(due, polled.now, Duration::from_secs(60)).await.unwrap();
+            host.finish(claim).await.unwrap()
+        };
+        // The caller comes first.
+        let (asked, worked) = futures_util::future::join(host.execute(ask("held")), worker).await;
+        assert_eq!(asked.unwrap().span.id, worked.span.id);
+        // What is for later, or parked, is told at once.
+        let later = ask("later").due_at(SystemClock.now().saturating_add(Duration::from_secs(3600)));
+        let told = host.execute(later).await.unwrap_err();
+        assert!(matches!(told, HostError::NotRunnable(NotRunnable::NotDue { .. })), "{told}");
+        let parked = host.submit(ask("parked")).await.unwrap();
+        let until = SystemClock.now().saturating_add(Duration::from_secs(3600));
+        ledger.park(&[Parking::of(&parked, Some(until), "quota".to_owned())]).await.unwrap();
+        let told = host.execute(ask("parked")).await.unwrap_err();
+        assert!(matches!(told, HostError::NotRunnable(NotRunnable::Deferred { until: at, .. }) if at == until), "{told}");
     });
 }

@@ -15,10 +15,10 @@ use crate::ledger::scope::Scope;
 use crate::ledger::{AppendOptions, Due, Ledger as _, LedgerError, Retry, WatchFrom, Work, WorkQueue as _};
 use crate::request::lifecycle::{self, Open, Origin};
 use crate::request::{self, Charges, Frame, NotRunnable, Phase, Request, State, record, reference};
-use crate::span::SignedSpan;
 use crate::span::draft::Draft;
 use crate::span::rules::MAX_INTEGER;
 use crate::span::seal::VerifiedSpan;
+use crate::span::{SignedSpan, SpanKey};
 use crate::value::failure::Failure;
 use crate::value::ids;
 use crate::value::timestamp::Timestamp;
@@ -75,13 +75,20 @@ impl Host {
     /// ([`Host::outcome`]).
     ///
     /// # Errors
-    /// [`NotRunnable::NotDue`] at once if the request is for a later time. If the host could not carry it out. A failure of the function is not an error: it is in [`Execution::result`].
+    /// [`NotRunnable::NotDue`] at once if the request is for a later time, [`NotRunnable::Deferred`] if its tenant has used up a
+    /// quota. If the host could not carry it out. A failure of the function is not an error: it is in [`Execution::result`].
     pub async fn execute(&self, request: Request) -> Result<Execution, HostError> {
         let request = self.submit(request).await?;
         match self.run_request(&request.tenant_id, request.id).await {
-            // Nobody has it: it waits for its time, or for its next attempt.
             Err(HostError::NotRunnable(NotRunnable::NotDue { key, status })) if status == Phase::Scheduled.as_str() => {
-                self.recorded(&request).await?.ok_or(NotRunnable::NotDue { key, status }.into())
+                match self.recorded(&request).await? {
+                    // It waits for its next attempt.
+                    Some(execution) => Ok(execution),
+                    None => match self.waits(&request, key, status).await? {
+                        Some(reason) => Err(reason.into()),
+                        None => self.outcome(&request.tenant_id, request.id).await,
+                    },
+                }
             }
             // A worker has it, or had it: its outcome is this call's.
             Err(HostError::NotRunnable(NotRunnable::Ended { .. } | NotRunnable::NotDue { .. })) => {
@@ -90,6 +97,24 @@ impl Host {
             Err(error) if error.is_conflict() => self.outcome(&request.tenant_id, request.id).await,
             executed => executed,
         }
+    }
+
+    /// Why nobody carries out a request that is not due: it is for a later time, or parked. `None` if a worker has it: one that is
+    /// about to claim it, or that has done so meanwhile.
+    async fn waits(&self, request: &VerifiedSpan, key: SpanKey, status: String) -> Result<Option<NotRunnable>, HostError> {
+        let ledger = &self.inner.ledger;
+        let Some(waiting) = ledger.waiting(&request.tenant_id, request.id).await? else { return Ok(None) };
+        if waiting.parked.is_some() {
+            return Ok(Some(match waiting.due {
+                Some(until) => NotRunnable::Deferred { key, until },
+                None => NotRunnable::NotDue { key, status },
+            }));
+        }
+        let last = ledger.get(&Scope::runtime(&request.tenant_id), &request.tenant_id, request.id).await?;
+        let state = State::of(&last).ok().filter(|state| state.phase == Phase::Scheduled);
+        let due = state.and_then(|state| state.terms.due_at);
+        let is_later = due.is_some() && due > Some(ledger.now().await?);
+        Ok(is_later.then_some(NotRunnable::NotDue { key, status }))
     }
 
     /// Waits until a request has ended or will be tried again later, whoever carries it out, and returns its last attempt. The wait
