@@ -84,7 +84,8 @@ impl Site {
         let mut manifest = Manifest::first(RootSet::new([key(Key::Root).public_key()], 1))
             .allow_all(&set)
             .grant(key(Key::Publisher).public_key(), Role::Publisher, [SYSTEM_TENANT, "*"])
-            .grant(key(Key::Host).public_key(), Role::Runtime, [SYSTEM_TENANT, "*"])
+            // Not of every tenant: the requests of others are other hosts' work.
+            .grant(key(Key::Host).public_key(), Role::Runtime, tenants().chain([SYSTEM_TENANT.to_owned()]))
             .grant(key(Key::Member).public_key(), Role::Member, [HOSTILE]);
         manifest.throttle.member_max_priority = Some(5);
         trust.publish(&ledger, &manifest, &key(Key::Root), &SystemClock).await?;

@@ -44,7 +44,7 @@ pub struct Page {
     pub spans: Vec<Value>,
     /// The position where the next page begins; `None` if this is the last page. A page without spans can have a next page.
     pub cursor: Option<String>,
-    /// How many rows the host looked at for this page. Each costs 200 units of fuel.
+    /// How many rows the host looked at for this page. Each costs 1,000 units of fuel, and the page 50,000.
     #[serde(default)]
     pub visited: u64,
 }

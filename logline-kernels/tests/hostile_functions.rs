@@ -435,14 +435,14 @@ fn a_query_over_rows_that_it_may_not_read_is_paid_for_and_ends() {
         let query = json!({"tenant": TENANT, "entity_type": "note", "limit": 1});
         let first = run(&host, &ask(4, &query.to_string()), json!(1)).await;
         assert_eq!((output(&first)["spans"].clone(), output(&first)["visited"].clone()), (json!([]), json!(1000)));
-        assert!(fuel(&first) > 200_000, "1,000 rows for {} units", fuel(&first));
+        assert!(fuel(&first) > 1_000_000, "1,000 rows for {} units", fuel(&first));
         let rest = json!({"tenant": TENANT, "entity_type": "note", "cursor": output(&first)["cursor"]}).to_string();
         let rest = run(&host, &ask(4, &rest), json!(1)).await;
         assert_eq!((output(&rest)["visited"].clone(), output(&rest)["cursor"].clone()), (json!(500), json!(null)));
         // The private rows of another tenant are not looked at, so neither fuel nor time tells how many there are.
         let foreign = run(&host, &ask(4, r#"{"tenant":"globex","entity_type":"note"}"#), json!(1)).await;
         assert_eq!((output(&foreign)["visited"].clone(), output(&foreign)["cursor"].clone()), (json!(0), json!(null)));
-        assert!(fuel(&foreign) < 10_000, "{} units", fuel(&foreign));
+        assert!(fuel(&foreign) < 100_000, "{} units", fuel(&foreign));
     });
 }
 

@@ -239,7 +239,8 @@ END $$;
 -- Due requests that nobody has leased, tenant by tenant, beginning after one tenant and wrapping around. For hosts: it needs no
 -- tenant's identity, and shows nothing of the content of requests. Its cost grows with the number of tenants that have open
 -- work.
-CREATE FUNCTION ledger.claimable(after text, most integer, only_tenants text[])
+-- Of one tenant it returns `per_tenant` requests at most, or what `rooms` says of that tenant.
+CREATE FUNCTION ledger.claimable(after text, most integer, only_tenants text[], per_tenant integer, rooms json)
 RETURNS TABLE (turn integer, tenant_id text, owner_id text, id uuid, seq integer, curr_hash text)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -249,6 +250,7 @@ DECLARE
   t timestamptz := clock_timestamp();
   room integer;
   found_now integer;
+  has_some boolean;
 BEGIN
   turn := 0;
   most := least(most, 100);
@@ -261,15 +263,17 @@ BEGIN
       CONTINUE;
     END IF;
     EXIT WHEN wrapped AND started_at <> '' AND tenant > started_at;
-    room := most;
+    room := least(most, coalesce((rooms ->> tenant)::integer, per_tenant));
+    has_some := false;
     FOR level IN REVERSE 9 .. 0 LOOP
+      EXIT WHEN room = 0;
       RETURN QUERY SELECT turn, w.tenant_id, w.owner_id, w.id, w.seq, w.curr_hash FROM ledger.work w
       WHERE w.tenant_id = tenant AND w.priority = level AND w.ready_at <= t ORDER BY w.ready_at, w.id LIMIT room;
       GET DIAGNOSTICS found_now = ROW_COUNT;
       room := room - found_now;
-      EXIT WHEN room = 0;
+      has_some := has_some OR found_now > 0;
     END LOOP;
-    IF room < most THEN
+    IF has_some THEN
       turn := turn + 1;
     END IF;
   END LOOP;
@@ -278,7 +282,7 @@ END $$;
 -- As `claimable`, but what it returns is not due for others until the hold ends. Each tenant gets its share first, then what is
 -- left. Rows that another host is taking at the same time are skipped. The commit does not wait for the disk: if a crash loses
 -- a hold, workers only race for the request.
-CREATE FUNCTION ledger.hold_due(after text, most integer, hold_ms bigint, only_tenants text[])
+CREATE FUNCTION ledger.hold_due(after text, most integer, hold_ms bigint, only_tenants text[], per_tenant integer, rooms json)
 RETURNS TABLE (turn integer, tenant_id text, id uuid, seq integer)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 -- A plan that is made while the table is small is kept when the table has grown, so it must use the index from the start.
@@ -288,6 +292,9 @@ DECLARE
   t timestamptz := clock_timestamp();
   until timestamptz := t + least(hold_ms, 10000) * interval '1 ms';
   tenants text[] := '{}';
+  -- How many more requests of each of these tenants may be returned.
+  left_of integer[] := '{}';
+  room_of integer;
   tenant text COLLATE "C" := after;
   wrapped boolean := after = '';
   room integer := least(most, 100);
@@ -305,6 +312,8 @@ BEGIN
       CONTINUE;
     END IF;
     EXIT WHEN wrapped AND after <> '' AND tenant > after;
+    room_of := coalesce((rooms ->> tenant)::integer, per_tenant);
+    CONTINUE WHEN room_of <= 0;
     level := 10;
     LOOP
       level := (SELECT w.priority FROM ledger.work w WHERE w.tenant_id = tenant AND w.priority < level
@@ -312,6 +321,7 @@ BEGIN
       EXIT WHEN level IS NULL;
       IF EXISTS (SELECT FROM ledger.work w WHERE w.tenant_id = tenant AND w.priority = level AND w.ready_at <= t) THEN
         tenants := tenants || tenant;
+        left_of := left_of || room_of;
         EXIT;
       END IF;
     END LOOP;
@@ -324,7 +334,7 @@ BEGIN
   FOR round IN 1 .. 2 LOOP
     FOR i IN 1 .. cardinality(tenants) LOOP
       turn := i;
-      quota := CASE round WHEN 1 THEN least(share, room) ELSE room END;
+      quota := least(CASE round WHEN 1 THEN least(share, room) ELSE room END, left_of[i]);
       level := 10;
       LOOP
         EXIT WHEN quota <= 0;
@@ -340,6 +350,7 @@ BEGIN
         GET DIAGNOSTICS found_now = ROW_COUNT;
         quota := quota - found_now;
         room := room - found_now;
+        left_of[i] := left_of[i] - found_now;
       END LOOP;
     END LOOP;
   END LOOP;
@@ -347,7 +358,7 @@ END $$;
 
 -- Due work with its rows, each read with the identity of its tenant's runtime, and the hash of the last version of the function
 -- that each request names. It does not have the owner's rights, so row-level security applies.
-CREATE FUNCTION ledger.take(after text, most integer, hold_ms bigint, only_tenants text[])
+CREATE FUNCTION ledger.take(after text, most integer, hold_ms bigint, only_tenants text[], per_tenant integer, rooms json)
 RETURNS TABLE (turn integer, function_hash text, request ledger.universal_registry)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
@@ -362,10 +373,10 @@ BEGIN
     SELECT found.turn, found.tenant_id, array_agg(found.id ORDER BY found.k) AS ids, array_agg(found.seq ORDER BY found.k) AS seqs
     FROM (
       SELECT h.turn, h.tenant_id, h.id, h.seq, h.n AS k
-      FROM ledger.hold_due(after, most, hold_ms, only_tenants) WITH ORDINALITY AS h(turn, tenant_id, id, seq, n) WHERE hold_ms > 0
+      FROM ledger.hold_due(after, most, hold_ms, only_tenants, per_tenant, rooms) WITH ORDINALITY AS h(turn, tenant_id, id, seq, n) WHERE hold_ms > 0
       UNION ALL
       (SELECT c.turn, c.tenant_id, c.id, c.seq, row_number() OVER (PARTITION BY c.turn ORDER BY c.n) AS k
-      FROM ledger.claimable(after, most, only_tenants) WITH ORDINALITY AS c(turn, tenant_id, owner_id, id, seq, curr_hash, n)
+      FROM ledger.claimable(after, most, only_tenants, per_tenant, rooms) WITH ORDINALITY AS c(turn, tenant_id, owner_id, id, seq, curr_hash, n)
       WHERE hold_ms = 0 ORDER BY k, c.turn LIMIT most)) found
     GROUP BY found.turn, found.tenant_id ORDER BY found.turn
   LOOP
@@ -521,14 +532,14 @@ SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 REVOKE EXECUTE ON FUNCTION ledger.today(), ledger.number_in(json, text, numeric), ledger.time_in(json, text),
-  ledger.is_claim(text, text, boolean), ledger.ready_at(boolean, json, timestamptz), ledger.charges(boolean, json, date), ledger.ends_attempt(text, text, boolean), ledger.keep_work(), ledger.claimable(text, integer, text[]),
+  ledger.is_claim(text, text, boolean), ledger.ready_at(boolean, json, timestamptz), ledger.charges(boolean, json, date), ledger.ends_attempt(text, text, boolean), ledger.keep_work(), ledger.claimable(text, integer, text[], integer, json),
   ledger.active_as(text, text, boolean), ledger.keep_active(), ledger.list_active(text, text, uuid, integer, text[]),
-  ledger.take(text, integer, bigint, text[]), ledger.hold_due(text, integer, bigint, text[]), ledger.is_due(text, uuid, integer, text),
+  ledger.take(text, integer, bigint, text[], integer, json), ledger.hold_due(text, integer, bigint, text[], integer, json), ledger.is_due(text, uuid, integer, text),
   ledger.heartbeat(text, uuid, integer, text, bigint), ledger.next_tenant(text, text[]),
   ledger.park(text, uuid[], integer[], timestamptz[], text[]), ledger.waiting(text, uuid),
   ledger.refuse_active(text, text, uuid[], integer[]), ledger.offer_active(text, text[]), ledger.touched(integer, xid8),
   ledger.used(text, text), ledger.hold_counters(text[], text[]), ledger.rebuild_work(), ledger.stray_work() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION ledger.claimable(text, integer, text[]), ledger.list_active(text, text, uuid, integer, text[]), ledger.take(text, integer, bigint, text[]), ledger.hold_due(text, integer, bigint, text[]), ledger.is_due(text, uuid, integer, text),
+GRANT EXECUTE ON FUNCTION ledger.claimable(text, integer, text[], integer, json), ledger.list_active(text, text, uuid, integer, text[]), ledger.take(text, integer, bigint, text[], integer, json), ledger.hold_due(text, integer, bigint, text[], integer, json), ledger.is_due(text, uuid, integer, text),
   ledger.heartbeat(text, uuid, integer, text, bigint), ledger.park(text, uuid[], integer[], timestamptz[], text[]), ledger.waiting(text, uuid),
   ledger.refuse_active(text, text, uuid[], integer[]), ledger.offer_active(text, text[]), ledger.touched(integer, xid8),
   ledger.used(text, text), ledger.hold_counters(text[], text[]) TO logline_runtime, logline_operator;

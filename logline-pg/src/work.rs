@@ -38,10 +38,10 @@ impl WorkQueue for PgLedger {
         let limit = poll.limit.min(MAX_CLAIMABLE);
         let mut session = self.begin(Access::ReadOnly, &host(), None).await?;
         let connection = session.connection().map_err(from_sqlx)?;
-        let sql = "SELECT turn, tenant_id, owner_id, id, seq, curr_hash FROM ledger.claimable($1, $2, $3)";
+        let sql = "SELECT turn, tenant_id, owner_id, id, seq, curr_hash FROM ledger.claimable($1, $2, $3, $4, $5::json)";
         let query = sqlx::query(sql).persistent(self.link().keeps_statements());
         let query = query.bind(poll.after.as_deref().unwrap_or_default()).bind(i32::try_from(limit).unwrap_or(i32::MAX));
-        let query = query.bind(poll.tenants.names());
+        let query = query.bind(poll.tenants.names()).bind(per_tenant(poll)).bind(rooms(poll));
         let rows = query.fetch_all(connection).await.map_err(from_sqlx)?;
         session.commit().await.map_err(from_sqlx)?;
         Ok(in_turns(by_turn(&rows, decode)?, limit))
@@ -54,14 +54,14 @@ impl WorkQueue for PgLedger {
         let columns = COLUMNS.split(", ").map(|column| format!("(d.request).{column}")).collect::<Vec<_>>().join(", ");
         let sql = format!(
             "SELECT d.turn, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, d.function_hash, {columns}
-             FROM (SELECT) one LEFT JOIN ledger.take($1, $2, $3, $4) d ON true"
+             FROM (SELECT) one LEFT JOIN ledger.take($1, $2, $3, $4, $5, $6::json) d ON true"
         );
         let link = self.link();
         let mut plain = Plain::begin(&self.shared.pool, link).await.map_err(from_sqlx)?;
         let query = sqlx::query(AssertSqlSafe(sql)).persistent(link.keeps_statements());
         let query = query.bind(poll.after.as_deref().unwrap_or_default()).bind(i32::try_from(limit).unwrap_or(i32::MAX));
         let query = query.bind(i64::try_from(poll.hold.min(MAX_HOLD).as_millis()).unwrap_or(i64::MAX));
-        let query = query.bind(poll.tenants.names());
+        let query = query.bind(poll.tenants.names()).bind(per_tenant(poll)).bind(rooms(poll));
         let rows = query.fetch_all(plain.connection()).await.map_err(from_sqlx)?;
         plain.end().await.map_err(from_sqlx)?;
         let now = rows.first().map_or(Ok(0), |row| row.try_get(1)).map_err(from_sqlx)?;
@@ -301,4 +301,15 @@ fn decode(row: &PgRow) -> Result<Work, LedgerError> {
     };
     let curr_hash = hash.parse().map_err(damaged)?;
     Ok(Work { owner_id: row.try_get(2).map_err(from_sqlx)?, tenant_id, id, seq: seq.try_into().unwrap_or(0), curr_hash })
+}
+
+/// How many requests of a tenant a poll may return if the worker has none of it.
+fn per_tenant(poll: &Poll) -> i32 {
+    poll.per_tenant.and_then(|most| i32::try_from(most).ok()).unwrap_or(i32::MAX)
+}
+
+/// How many requests of the other tenants it may return, as a JSON object.
+fn rooms(poll: &Poll) -> String {
+    let rooms = poll.running.keys().map(|tenant| (tenant.clone(), serde_json::Value::from(poll.room_of(tenant))));
+    serde_json::Value::Object(rooms.collect()).to_string()
 }

@@ -152,7 +152,7 @@ fn nobody_reads_or_writes_the_queues_tables_past_its_functions() {
             "TRUNCATE ledger.work",
         ];
         let calls_for_hosts = [
-            "SELECT * FROM ledger.claimable('', 10, NULL)",
+            "SELECT * FROM ledger.claimable('', 10, NULL, 10, '{}')",
             "SELECT * FROM ledger.waiting('acme', gen_random_uuid())",
             "SELECT ledger.park('acme', ARRAY[gen_random_uuid()], ARRAY[0], ARRAY[now()], ARRAY[''])",
             "SELECT ledger.used('acme', 'runs')",

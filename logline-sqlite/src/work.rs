@@ -278,8 +278,9 @@ fn within(snapshot: &Connection, poll: &Poll) -> Result<Vec<Work>, LedgerError> 
             continue;
         };
         let mut found = Vec::new();
+        let most = poll.room_of(name).min(limit);
         for priority in (0..=MAX_PRIORITY).rev() {
-            let room = i64::try_from(limit.saturating_sub(found.len())).unwrap_or(i64::MAX);
+            let room = i64::try_from(most.saturating_sub(found.len())).unwrap_or(i64::MAX);
             if room == 0 {
                 break;
             }

@@ -8,7 +8,7 @@ use logline_core::{canonical, json};
 use serde_json::{Value, json};
 use wasmtime::{AsContextMut as _, Caller, Extern, ExternType, Linker, Memory, Module, StoreContextMut, TypedFunc, ValType};
 
-use crate::bounds::{HOST_CALL, HOST_MESSAGE_FUEL, MODULE, VISIT_FUEL};
+use crate::bounds::{HOST_CALL, HOST_MESSAGE_FUEL, MODULE, QUERY_FUEL, VISIT_FUEL};
 use crate::channel::Answer;
 use crate::scan::invalid;
 use crate::state::{CallState, Exports};
@@ -128,13 +128,13 @@ async fn host_call(mut caller: Caller<'_, CallState>, op: i32, pointer: i32, len
             Err(e) => refused(Failure::new("invalid_json", e.to_string())).await,
         }
     };
-    let visited = visited(&answer);
+    let reading = reading(&answer);
     let (mut reply, mut is_error) = match answer {
         Ok(value) => (canonical::to_vec(&value), false),
         Err(failure) => (canonical::to_vec(&failure.to_value()), true),
     };
     // An answer that is too long costs fuel as well, because the host has made it.
-    charge(&mut caller.as_context_mut(), reply.len(), visited)?;
+    charge(&mut caller.as_context_mut(), reply.len(), reading)?;
     if reply.len() > max_bytes {
         (reply, is_error) = (canonical::to_vec(&answer_too_large(reply.len(), max_bytes).to_value()), true);
     }
@@ -160,15 +160,16 @@ pub(crate) async fn refused<T, E: From<Failure>>(failure: Failure) -> Result<T, 
     Err(failure.into())
 }
 
-/// How many rows the host looked at for an answer. Only the answer to a query says it.
-pub(crate) fn visited(answer: &Answer) -> u64 {
-    answer.as_ref().ok().and_then(|answer| answer.get("visited")).and_then(Value::as_u64).unwrap_or(0)
+/// The fuel for what the host has read for an answer. Only the answer to a query says how many rows it looked at.
+pub(crate) fn reading(answer: &Answer) -> u64 {
+    let visited = answer.as_ref().ok().and_then(|answer| answer.get("visited")).and_then(Value::as_u64);
+    visited.map_or(0, |rows| QUERY_FUEL.saturating_add(rows.saturating_mul(VISIT_FUEL)))
 }
 
-/// Charges fuel for a call to the host, or for its answer: for its bytes, and for the rows that the host looked at.
-pub(crate) fn charge(store: &mut StoreContextMut<'_, CallState>, bytes: usize, visited: u64) -> wasmtime::Result<()> {
+/// Charges fuel for a call to the host, or for its answer: for its bytes, and what the host has read for it.
+pub(crate) fn charge(store: &mut StoreContextMut<'_, CallState>, bytes: usize, reading: u64) -> wasmtime::Result<()> {
     let fuel = store.get_fuel()?;
-    let cost = HOST_MESSAGE_FUEL.saturating_add(bytes as u64).saturating_add(visited.saturating_mul(VISIT_FUEL));
+    let cost = HOST_MESSAGE_FUEL.saturating_add(bytes as u64).saturating_add(reading);
     match fuel.checked_sub(cost) {
         Some(rest) => store.set_fuel(rest),
         None => {

@@ -16,5 +16,8 @@ pub(crate) const MAX_TABLE: usize = 10_000;
 /// the work that it causes on the host.
 pub(crate) const HOST_MESSAGE_FUEL: u64 = 200;
 
-/// Fuel charged for each row that a query looked at, whether or not it returned the row.
-pub(crate) const VISIT_FUEL: u64 = 200;
+/// Fuel charged for the answer to a query. A statement takes the database about as long as a guest's 50,000 instructions.
+pub(crate) const QUERY_FUEL: u64 = 50_000;
+
+/// Fuel charged for each row that a query looked at, whether or not it returned the row. The database takes about a microsecond.
+pub(crate) const VISIT_FUEL: u64 = 1_000;

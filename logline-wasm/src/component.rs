@@ -152,13 +152,13 @@ async fn asked(
         Err(failure) => return Ok(abi::refused(failure).await),
     };
     let answer = abi::ask(store.data(), op, argument).await?;
-    let visited = abi::visited(&answer);
+    let reading = abi::reading(&answer);
     let answer = match answer {
         Ok(answer) => answer,
         Err(failure) => return Ok(Err(failure.into())),
     };
     let bytes = canonical::to_vec(&answer).len();
-    abi::charge(&mut store, bytes, visited)?;
+    abi::charge(&mut store, bytes, reading)?;
     Ok(if bytes > most { Err(abi::answer_too_large(bytes, most).into()) } else { Ok(answer) })
 }
 

@@ -4,7 +4,7 @@ use logline_core::{Hash, canonical};
 use serde_json::json;
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
 
-use crate::bounds::{HOST_MESSAGE_FUEL, MAX_MEMORY, MAX_TABLE, VISIT_FUEL};
+use crate::bounds::{HOST_MESSAGE_FUEL, MAX_MEMORY, MAX_TABLE, QUERY_FUEL, VISIT_FUEL};
 use crate::scan::{self, Scan};
 
 /// The version of wasmtime that this crate is built with. A test compares it with `Cargo.lock`.
@@ -30,7 +30,7 @@ pub(crate) fn hash(runtime: &str, scan: Scan) -> Hash {
             "memory64": false, "multi_memory": false, "relaxed_simd": false, "simd": false, "tail_call": false,
         },
         "nan": "canonical",
-        "fuel": {"operators": "default", "host_message": HOST_MESSAGE_FUEL, "host_message_byte": 1, "visited_row": VISIT_FUEL, "answers": "before they are cut"},
+        "fuel": {"operators": "default", "host_message": HOST_MESSAGE_FUEL, "host_message_byte": 1, "query": QUERY_FUEL, "visited_row": VISIT_FUEL, "answers": "before they are cut"},
         "memory_images": false,
         "memory_bytes": MAX_MEMORY,
         "table_elements": MAX_TABLE,
@@ -129,7 +129,7 @@ mod tests {
         // this one's.
         assert_eq!(
             hash(crate::RUNTIME, Scan::Cost).to_string(),
-            "acd35d6a925358263206c4c80d315df8d1cb6971d58740771b84e305c0f95b5c"
+            "f5933051760c93097e31c9dea50de2d621db52ec05596120a6e575bc4bcd75f2"
         );
     }
 }

@@ -407,6 +407,37 @@ pub async fn tenants_take_turns<Q: WorkQueue>(queue: &Q) {
     same(&claimable(queue, 0, None).await, &vec![], "requests with a limit of zero");
 }
 
+/// A worker that may carry out no more of a tenant does not take its requests either: held, they would be due for nobody, and lose
+/// their place.
+pub async fn a_poll_takes_no_more_of_a_tenant_than_it_may<Q: WorkQueue>(queue: &Q) {
+    for n in 0..20 {
+        open(queue, request("b-loud", n).meta("priority", if n < 3 { 9 } else { 5 })).await;
+    }
+    open(queue, request("a-quiet", 0)).await;
+    open(queue, request("c-quiet", 0)).await;
+    let running = |some: &[(&str, usize)]| some.iter().map(|(tenant, n)| ((*tenant).to_owned(), *n)).collect();
+    let count = |found: &[String]| (found.len(), found.iter().filter(|tenant| *tenant == "b-loud").count());
+    for (most, some, expected) in [
+        (4, running(&[]), (6, 4)),
+        (4, running(&[("b-loud", 3)]), (3, 1)),
+        (4, running(&[("b-loud", 4)]), (2, 0)),
+        (4, running(&[("b-loud", 9)]), (2, 0)),
+        (1, running(&[("a-quiet", 1)]), (2, 1)),
+        (100, running(&[("b-loud", 1)]), (10, 8)),
+    ] {
+        let poll = Poll::new(10).per_tenant(most, some);
+        let listed: Vec<_> = queue.claimable(&poll).await.or_fail("claimable").into_iter().map(|work| work.tenant_id).collect();
+        same(&count(&listed), &expected, &format!("requests, and of `b-loud`, in {poll:?}"));
+    }
+    let poll = Poll::new(10).per_tenant(4, running(&[("b-loud", 2)])).hold(Duration::from_secs(5));
+    let taken = queue.take(&poll).await.or_fail("take");
+    let taken: Vec<_> = taken.due.into_iter().map(|due| due.request.span.tenant_id).collect();
+    same(&count(&taken), &(4, 2), "requests taken, and of `b-loud`");
+    let left: Vec<_> =
+        queue.claimable(&Poll::new(100)).await.or_fail("claimable").into_iter().map(|work| work.tenant_id).collect();
+    same(&count(&left), &(18, 18), "requests that are still due");
+}
+
 /// Many workers claim the same request at once. One wins.
 pub async fn of_many_workers_one_claims<Q: WorkQueue>(queue: &Q) {
     let waiting = open(queue, request(TENANT, 1)).await;

@@ -4,7 +4,7 @@
 //! the result in separate tables, so that the cost of finding work does not grow with the history. Only the backend writes
 //! these tables, and [`WorkQueue::rebuild`] makes them again from the rows.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -120,6 +120,10 @@ pub struct Poll {
     pub after: Option<String>,
     /// For how long the requests are not offered to other workers, at most [`MAX_HOLD`].
     pub hold: Duration,
+    /// The most requests of one tenant, together with those in `running`. `None`: only `limit` applies.
+    pub per_tenant: Option<usize>,
+    /// How many requests of each tenant the worker is carrying out already.
+    pub running: BTreeMap<String, usize>,
 }
 
 impl Poll {
@@ -127,6 +131,20 @@ impl Poll {
     #[must_use]
     pub fn new(limit: usize) -> Self {
         Self { limit: limit.min(MAX_CLAIMABLE), ..Self::default() }
+    }
+
+    /// Sets the most requests of one tenant, and how many of them the worker is carrying out already.
+    #[must_use]
+    pub fn per_tenant(mut self, most: usize, running: BTreeMap<String, usize>) -> Self {
+        (self.per_tenant, self.running) = (Some(most), running);
+        self
+    }
+
+    /// How many requests of `tenant` the poll may return.
+    #[must_use]
+    pub fn room_of(&self, tenant: &str) -> usize {
+        let most = self.per_tenant.unwrap_or(usize::MAX);
+        most.saturating_sub(self.running.get(tenant).copied().unwrap_or(0)).min(self.limit)
     }
 
     /// Sets the tenants.

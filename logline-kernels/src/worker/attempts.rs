@@ -1,6 +1,6 @@
 //! The running attempts of a worker: how many may run, which need a heartbeat, and how they end.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -53,8 +53,8 @@ impl Attempts {
         self.lock().running.len()
     }
 
-    pub(super) fn by_tenant(&self) -> HashMap<String, usize> {
-        let mut tenants = HashMap::new();
+    pub(super) fn by_tenant(&self) -> BTreeMap<String, usize> {
+        let mut tenants = BTreeMap::new();
         for running in self.lock().running.values() {
             *tenants.entry(running.claimed.tenant_id.clone()).or_insert(0) += 1;
         }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use logline_core::ledger::Tenants;
 use logline_core::{Host, HostError, Service, ServiceReport, Shutdown, ids};
 use uuid::Uuid;
 
@@ -22,8 +23,9 @@ const VERSION: u32 = 2;
 pub struct WorkerOptions {
     /// The most attempts that run at the same time. Default 64.
     pub concurrency: usize,
-    /// The most attempts of one tenant that run at the same time. Default: only `concurrency` limits them.
-    pub per_tenant: usize,
+    /// The most attempts of one tenant that run at the same time. `None`: half of `concurrency`, so that one tenant whose
+    /// attempts take long does not make all others wait; or all of it, if the host works for one tenant only.
+    pub per_tenant: Option<usize>,
     /// The time between polls for requests. Each interval is up to a quarter shorter or longer. The ledger's signal of new
     /// requests causes an earlier poll. Default 1 second.
     pub poll: Duration,
@@ -38,7 +40,7 @@ impl Default for WorkerOptions {
     fn default() -> Self {
         Self {
             concurrency: 64,
-            per_tenant: usize::MAX,
+            per_tenant: None,
             poll: Duration::from_secs(1),
             lease: Duration::from_secs(30),
             grace: Duration::from_secs(30),
@@ -57,8 +59,13 @@ impl WorkerOptions {
     /// Sets the most attempts of one tenant that run at the same time, at least 1.
     #[must_use]
     pub fn per_tenant(mut self, attempts: usize) -> Self {
-        self.per_tenant = attempts.max(1);
+        self.per_tenant = Some(attempts.max(1));
         self
+    }
+
+    pub(crate) fn of_one_tenant(&self, tenants: &Tenants) -> usize {
+        let is_one = matches!(tenants, Tenants::Only(names) if names.len() <= 1);
+        self.per_tenant.unwrap_or(if is_one { self.concurrency } else { self.concurrency.div_ceil(2) })
     }
 
     /// Sets the time between polls.

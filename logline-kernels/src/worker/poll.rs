@@ -51,7 +51,9 @@ pub(super) async fn work(
         }
         let wanted = options.concurrency.saturating_sub(attempts.len()).min(BATCH);
         let seen = arrivals.seen();
-        let poll = Poll::new(wanted).tenants(host.tenants()).after(after.clone()).hold(HOLD);
+        let tenants = host.tenants();
+        let most = options.of_one_tenant(&tenants);
+        let poll = Poll::new(wanted).tenants(tenants).after(after.clone()).hold(HOLD).per_tenant(most, attempts.by_tenant());
         let polled = tokio::select! {
             biased;
             () = &mut shutdown => return Ok(()),
@@ -140,14 +142,9 @@ async fn take(
     due: Vec<Due>,
     now: Timestamp,
 ) -> Result<Taken, HostError> {
-    let mut tenants = attempts.by_tenant();
-    let claims = due.into_iter().filter(|due| {
-        let running = tenants.entry(due.request.tenant_id.clone()).or_insert(0);
-        *running += 1;
-        *running <= options.per_tenant
-    });
     let lease = options.lease;
-    let claims: Vec<_> = claims
+    let claims: Vec<_> = due
+        .into_iter()
         .map(|due| {
             let (host, parking) = (host.clone(), Parking::of(&due.request, None, String::new()));
             tokio::spawn(async move { (parking, host.claim(due, now, lease).await) })

@@ -71,16 +71,16 @@ impl Queue {
         let (limit, after) = (poll.limit.min(MAX_CLAIMABLE), poll.after.as_deref());
         let mut tenants: BTreeMap<&str, Vec<&Open>> = BTreeMap::new();
         for ((tenant, _), open) in self.open.iter().filter(|(_, open)| open.is_due(now)) {
-            if poll.tenants.contains(tenant) {
+            if poll.tenants.contains(tenant) && poll.room_of(tenant) > 0 {
                 tenants.entry(tenant).or_default().push(open);
             }
         }
         // Tenants after `after` come first, then the others.
         let (before, behind): (Vec<_>, Vec<_>) =
             tenants.into_iter().partition(|(tenant, _)| after.is_some_and(|a| *tenant <= a));
-        let tenants = behind.into_iter().chain(before).take(limit).map(|(_, mut open)| {
+        let tenants = behind.into_iter().chain(before).take(limit).map(|(tenant, mut open)| {
             open.sort_by_key(|open| (std::cmp::Reverse(open.priority), open.ready, open.work.id));
-            open.into_iter().map(|open| open.work.clone())
+            open.into_iter().take(poll.room_of(tenant)).map(|open| open.work.clone())
         });
         in_turns(tenants, limit)
     }
