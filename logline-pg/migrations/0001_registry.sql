@@ -80,6 +80,7 @@ CREATE INDEX ur_by_parent ON ledger.universal_registry (tenant_id, parent_id, ep
 CREATE INDEX ur_by_trace ON ledger.universal_registry (tenant_id, trace_id, epoch, xid, pos) WHERE trace_id IS NOT NULL;
 -- The rows that another tenant may read, so that a scan of them does not look at the others.
 CREATE INDEX ur_public ON ledger.universal_registry (tenant_id, epoch, xid, pos) WHERE visibility = 'public';
+CREATE INDEX ur_public_id ON ledger.universal_registry (tenant_id, id) WHERE visibility = 'public';
 
 CREATE VIEW ledger.visible_timeline WITH (security_invoker = true, security_barrier = true) AS
 SELECT ur.*, ur.at AS "when" FROM ledger.universal_registry ur WHERE NOT ur.is_deleted;
@@ -330,16 +331,29 @@ CREATE FUNCTION ledger.looked_at(tenant text, only_public boolean, narrow text, 
 RETURNS TABLE (xid xid8, pos bigint) LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off AS $$
 BEGIN
-  IF span IS NOT NULL AND only_last THEN
+  IF span IS NOT NULL AND tenant IS NULL THEN
+    RETURN QUERY SELECT u.xid, u.pos FROM ledger.universal_registry u
+      WHERE u.id = span AND u.epoch = of_epoch
+      AND (u.xid, u.pos) > (after_xid, after_pos) AND (u.xid, u.pos) <= (until_xid, until_pos)
+      AND (NOT only_last OR u.seq = (SELECT l.seq FROM ledger.universal_registry l
+        WHERE l.tenant_id = u.tenant_id AND l.id = span ORDER BY l.seq DESC LIMIT 1))
+      ORDER BY u.xid, u.pos LIMIT most;
+  ELSIF span IS NOT NULL AND only_last THEN
     -- `epoch + 0` keeps the planner from an index that has the order but not the id.
     RETURN QUERY SELECT u.xid, u.pos FROM ledger.universal_registry u
       WHERE u.tenant_id = tenant AND u.id = span AND (NOT only_public OR u.visibility = 'public')
       AND u.seq = (SELECT l.seq FROM ledger.universal_registry l WHERE l.tenant_id = tenant AND l.id = span
         ORDER BY l.seq DESC LIMIT 1)
       AND u.epoch + 0 = of_epoch AND (u.xid, u.pos) > (after_xid, after_pos) AND (u.xid, u.pos) <= (until_xid, until_pos);
+  ELSIF span IS NOT NULL AND only_public THEN
+    -- Its own index, so that the versions that are not public cost nothing.
+    RETURN QUERY SELECT u.xid, u.pos FROM ledger.universal_registry u
+      WHERE u.tenant_id = tenant AND u.id = span AND u.visibility = 'public'
+      AND u.epoch + 0 = of_epoch AND (u.xid, u.pos) > (after_xid, after_pos) AND (u.xid, u.pos) <= (until_xid, until_pos)
+      ORDER BY u.epoch + 0, u.xid, u.pos LIMIT most;
   ELSIF span IS NOT NULL THEN
     RETURN QUERY SELECT u.xid, u.pos FROM ledger.universal_registry u
-      WHERE u.tenant_id = tenant AND u.id = span AND (NOT only_public OR u.visibility = 'public')
+      WHERE u.tenant_id = tenant AND u.id = span
       AND u.epoch + 0 = of_epoch AND (u.xid, u.pos) > (after_xid, after_pos) AND (u.xid, u.pos) <= (until_xid, until_pos)
       ORDER BY u.epoch + 0, u.xid, u.pos LIMIT most;
   ELSIF tenant IS NULL THEN
@@ -372,12 +386,13 @@ BEGIN
   END IF;
 END $$;
 
--- The last row that a page may look at if it may look at `most` rows, and how many rows there are up to it. It counts rows that
+-- The last row that a page may look at if it may look at `most` rows, and how many rows there are up to it; and the epoch and the
+-- transaction id before which it has looked. It counts rows that
 -- the caller may not see, because the server must read them to find that out. So it shows how many rows the caller's own tenant
 -- has, and where; of other tenants it counts only the public ones.
 CREATE FUNCTION ledger.bound(named text, narrow text, narrow_value text, span uuid, only_last boolean,
   after_epoch integer, after_xid xid8, after_pos bigint, until_epoch integer, until_xid xid8, until_pos bigint, most bigint)
-RETURNS TABLE (epoch integer, xid xid8, pos bigint, visited bigint)
+RETURNS TABLE (epoch integer, xid xid8, pos bigint, visited bigint, last_epoch integer, horizon xid8)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   is_operator boolean := current_setting('role', true) = 'logline_operator';
@@ -385,13 +400,13 @@ DECLARE
   mine text := CASE WHEN NOT is_operator THEN app.current_tenant_id() END;
   tenants text[] := CASE WHEN named IS NOT NULL THEN ARRAY[named] WHEN is_operator THEN ARRAY[NULL]
     WHEN mine = 'system' THEN ARRAY[mine] ELSE ARRAY[mine, 'system'] END;
-  horizon xid8 := ledger.horizon();
-  last_epoch integer := (SELECT max(e.epoch) FROM ledger.epochs e);
   -- The first transaction id that is not read any more.
   stop xid8;
   newest record;
 BEGIN
   visited := 0;
+  horizon := ledger.horizon();
+  last_epoch := (SELECT max(e.epoch) FROM ledger.epochs e);
   IF NOT is_operator AND (mine IS NULL OR NOT is_runtime AND app.current_user_id() IS NULL) THEN
     RETURN;
   END IF;
@@ -410,9 +425,7 @@ BEGIN
     END IF;
     EXIT WHEN visited >= most;
   END LOOP;
-  IF visited > 0 THEN
-    RETURN NEXT;
-  END IF;
+  RETURN NEXT;
 END $$;
 
 -- How many rows there are, whatever the policies say. For audits.

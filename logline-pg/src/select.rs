@@ -80,6 +80,16 @@ impl Statement {
     }
 }
 
+/// How far a page may look.
+struct Bound {
+    /// How many rows it looks at.
+    count: usize,
+    /// The last of them, if there may be more.
+    last: Option<AppendPosition>,
+    /// The epoch, and the transaction below which append order was final.
+    horizon: (i32, Xid),
+}
+
 /// The rows of a page that one statement has read.
 struct Chunk {
     rows: Vec<(Row, After)>,
@@ -122,14 +132,14 @@ impl<'a> Select<'a> {
         }
     }
 
-    /// Finds the last row that the page may look at, and ends the page there. Returns how many rows it looks at, and the
-    /// position of the last if there may be more.
+    /// Finds the last row that the page may look at, and ends the page there: at that row, or where append order is final now.
+    /// Rows that become final later are not counted, so the page must not return them.
     async fn bound(
         &mut self,
         connection: &mut PgConnection,
         after: Option<AppendPosition>,
         most: usize,
-    ) -> Result<(usize, Option<AppendPosition>), LedgerError> {
+    ) -> Result<Bound, LedgerError> {
         const START: AppendPosition = AppendPosition { epoch: 0, xid: Xid(0), pos: 0, final_to: None };
         const END: AppendPosition = AppendPosition { epoch: i32::MAX, xid: Xid(u64::MAX), pos: i64::MAX, final_to: None };
         let query = self.query;
@@ -141,7 +151,7 @@ impl<'a> Select<'a> {
             Some(Narrow::Type(name)) => ("entity_type", Some(name.to_owned())),
             None => ("", None),
         };
-        let sql = "SELECT epoch, xid::text, pos, visited
+        let sql = "SELECT epoch, xid::text, pos, visited, last_epoch, horizon::text
             FROM ledger.bound($1, $2, $3, $4, $5, $6, $7::xid8, $8, $9, $10::xid8, $11, $12)";
         let found = sqlx::query(sql)
             .persistent(self.link.keeps_statements())
@@ -157,15 +167,21 @@ impl<'a> Select<'a> {
             .bind(until.xid)
             .bind(until.pos)
             .bind(i64::try_from(most).unwrap_or(i64::MAX));
-        let Some(row) = found.fetch_optional(connection).await.map_err(from_sqlx)? else { return Ok((0, None)) };
+        let Some(row) = found.fetch_optional(connection).await.map_err(from_sqlx)? else {
+            return Ok(Bound { count: 0, last: None, horizon: (0, Xid(0)) });
+        };
         let count = usize::try_from(row.try_get::<i64, _>(3).map_err(from_sqlx)?).unwrap_or(most);
+        let horizon = (row.try_get(4).map_err(from_sqlx)?, row.try_get(5).map_err(from_sqlx)?);
         if count < most {
-            return Ok((count, None));
+            let end = AppendPosition::before(horizon.0, horizon.1);
+            let key = |position: AppendPosition| (position.epoch, position.xid, position.pos);
+            self.until = Some(if key(end) < key(until) { end } else { until });
+            return Ok(Bound { count, last: None, horizon });
         }
         let (epoch, xid) = (row.try_get(0).map_err(from_sqlx)?, row.try_get(1).map_err(from_sqlx)?);
         let last = AppendPosition { epoch, xid, pos: row.try_get(2).map_err(from_sqlx)?, final_to: None };
         self.until = Some(last);
-        Ok((count, Some(last)))
+        Ok(Bound { count, last: Some(last), horizon })
     }
 
     /// Reads a page of up to `size` rows. Also returns the epoch, and the transaction below which append order was final.
@@ -180,9 +196,15 @@ impl<'a> Select<'a> {
             Some(After::Position(position)) => Some(*position),
             _ => None,
         };
-        let (count, end) = self.bound(connection, position, most).await?;
-        let (page, horizon) = self.rows(connection, after, size).await?;
-        Ok((page.visited(count, end.map(AppendPosition::to_cursor)), horizon))
+        let Bound { count, last, horizon } = self.bound(connection, position, most).await?;
+        let (page, _) = self.rows(connection, after, size).await?;
+        // The rows were read later, but only those before this horizon.
+        let reached = match position {
+            Some(after) if (after.epoch, after.xid) >= horizon => after,
+            _ => AppendPosition::before(horizon.0, horizon.1),
+        };
+        let page = if page.next.is_none() { page.reached(reached.to_cursor()) } else { page };
+        Ok((page.visited(count, last.map(AppendPosition::to_cursor)), horizon))
     }
 
     async fn rows(

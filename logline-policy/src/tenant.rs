@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use logline_core::ledger::{
-    ActiveKind, Cursor, Ledger as _, LedgerError, LedgerExt as _, Page, Query, Versions, Work, WorkQueue as _, weight,
+    ActiveKind, Activity, Cursor, Ledger as _, LedgerError, LedgerExt as _, Page, Query, Versions, Work, WorkQueue as _, weight,
 };
-use logline_core::{EXECUTIONS_QUOTA, Failure, Hash, HostError, Scope, SpanKey, Timestamp, Verifier, Visibility};
+use logline_core::{EXECUTIONS_QUOTA, Failure, Hash, HostError, Scope, SpanKey, Timestamp, VerifiedSpan, Verifier, Visibility};
 use logline_kernels::harness::active::{MAX_PER_TENANT, Refusal};
 use logline_kernels::harness::is_general;
 use tokio::time::Instant;
@@ -240,9 +240,15 @@ impl Tenant {
             Ok(policy) => policy,
             Err(failure) => return Ok(Activation::Invalid(failure, span.visibility)),
         };
-        let saved = ledger.find(&scope, tenant, cursor_id(tenant, work.id)).await?;
-        let saved = saved.and_then(|saved| saved.verify(&mut Verifier::new()).ok());
-        let last = saved.as_ref().and_then(|saved| after(tenant, saved));
+        let saved = match ledger.find(&scope, tenant, cursor_id(tenant, work.id)).await {
+            Ok(saved) => saved.and_then(|saved| saved.verify(&mut Verifier::new()).ok()),
+            Err(error @ LedgerError::Damaged { .. }) => {
+                return Ok(Activation::Invalid(Failure::new("cursor_damaged", error.to_string()), span.visibility));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let told = last_of_a_host(site, &scope, saved.as_ref()).await?;
+        let last = told.as_ref().and_then(|told| after(tenant, told));
         let found = match &last {
             Some(last) => position(site, &scope, last).await?,
             None => None,
@@ -260,13 +266,14 @@ impl Tenant {
         }
         let position = match found {
             Some(position) => position,
-            // A policy concerns only spans that are appended after it.
-            None => match position(site, &scope, &key).await? {
+            // A policy concerns only spans that are appended after it. What its versions before this one have not read yet is
+            // this one's to read.
+            None => match position(site, &scope, &begin(site, &scope, key).await?).await? {
                 Some(position) => position,
                 None => return Ok(Activation::Later),
             },
         };
-        let counted = saved.as_ref().and_then(|saved| saved.meta("effects"));
+        let counted = told.as_ref().and_then(|told| told.meta("effects"));
         let day = counted.and_then(|counted| counted.get("day")?.as_str()?.parse().ok()).unwrap_or(now.day());
         let effects = counted.and_then(|counted| counted.get("count")?.as_u64()).unwrap_or(0);
         let bytes = weight(&span.to_line());
@@ -322,6 +329,42 @@ impl Tenant {
         let end = end.unwrap_or_else(|| position.clone());
         Ok(Read { spans: Arc::new(spans), end, has_more: next.is_some(), facts, now })
     }
+}
+
+/// How many versions of a policy or of a cursor are read to find out where a policy begins.
+const MAX_VERSIONS: usize = 1000;
+
+/// The version with which a policy became active: from it on, every version up to `key` is active and signed by a key that may.
+async fn begin(site: &Site, scope: &Scope, key: SpanKey) -> Result<SpanKey, HostError> {
+    let (mut first, mut from, mut read) = (None, 0, 0);
+    while read < MAX_VERSIONS && from <= key.seq {
+        let versions = site.host.ledger().history(scope, &key.tenant_id, key.id, from, 100).await?;
+        let Some(last) = versions.last() else { break };
+        (from, read) = (last.seq.saturating_add(1), read + versions.len());
+        for version in versions.into_iter().filter(|version| version.seq <= key.seq) {
+            let is_active = Activity::of(&version) == Activity::Active(ActiveKind::Policy);
+            let key = version.key();
+            let counts = is_active
+                && version.verify(&mut Verifier::new()).is_ok_and(|span| site.host.trusted().authorities.check(&span).is_ok());
+            first = if counts { first.or(Some(key)) } else { None };
+        }
+    }
+    Ok(first.unwrap_or(key))
+}
+
+/// The last version of a cursor that a host has signed. `saved` is the last version of all.
+async fn last_of_a_host(site: &Site, scope: &Scope, saved: Option<&VerifiedSpan>) -> Result<Option<VerifiedSpan>, HostError> {
+    let Some(saved) = saved else { return Ok(None) };
+    let is_of_a_host =
+        |span: &VerifiedSpan| span.entity_type == "policy_cursor" && site.host.trusted().authorities.check(span).is_ok();
+    if is_of_a_host(saved) {
+        return Ok(Some(saved.clone()));
+    }
+    tracing::error!(cursor = %saved.key(), "a cursor is signed by a key that may not: it is not obeyed; run fsck");
+    let from = saved.seq.saturating_sub(u32::try_from(MAX_VERSIONS).unwrap_or(u32::MAX));
+    let versions = site.host.ledger().history(scope, &saved.tenant_id, saved.id, from, MAX_VERSIONS).await?;
+    let verified = versions.into_iter().rev().filter_map(|version| version.verify(&mut Verifier::new()).ok());
+    Ok(verified.into_iter().find(is_of_a_host))
 }
 
 /// The position of a span version in append order. `None` if it is not found, or its position is not final yet.

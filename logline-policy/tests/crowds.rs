@@ -158,3 +158,42 @@ fn a_violation_shows_nothing_of_a_private_span() {
         assert!(private.error.as_ref().unwrap().to_string().contains("dry run"));
     });
 }
+
+/// A policy is edited while no agent runs. What happened meanwhile is the new version's to judge.
+#[test]
+fn a_new_version_before_the_first_cursor_skips_nothing() {
+    block_on(async {
+        let (ledger, host) = site().await;
+        let first = host.publish(policy(TENANT, "edited", replying()), &key(PUBLISHER)).await.unwrap();
+        write(&host, TENANT, 10).await;
+        let edited = Draft::next_version(&first).input(json!({"threshold": 2}));
+        let second = host.publish(edited, &key(PUBLISHER)).await.unwrap();
+        run_until(&host, agents(), until(&ledger, 10, |row| row.entity_type == "reply")).await;
+        // What happens while a policy is not active is nobody's.
+        let paused = host.publish(Draft::next_version(&second).status("paused"), &key(PUBLISHER)).await.unwrap();
+        let other = host.publish(policy(TENANT, "other", replying()), &key(PUBLISHER)).await.unwrap();
+        let off = host.publish(Draft::next_version(&other).status("paused"), &key(PUBLISHER)).await.unwrap();
+        write(&host, TENANT, 5).await;
+        host.publish(Draft::next_version(&off).status("active"), &key(PUBLISHER)).await.unwrap();
+        write(&host, TENANT, 1).await;
+        run_until(&host, agents(), until(&ledger, 11, |row| row.entity_type == "reply")).await;
+        assert_eq!(spans(&ledger, "reply").await.len(), 11, "{paused:?}");
+    });
+}
+
+/// Whoever can write to the store could make a policy skip what it likes.
+#[test]
+fn a_cursor_of_a_key_that_nobody_knows_is_not_obeyed() {
+    block_on(async {
+        let (ledger, host) = site().await;
+        host.publish(policy(TENANT, "replies", replying()), &key(PUBLISHER)).await.unwrap();
+        write(&host, TENANT, 1).await;
+        run_until(&host, agents(), until(&ledger, 1, |row| row.entity_type == "policy_cursor")).await;
+        write(&host, TENANT, 10).await;
+        let newest = spans(&ledger, "note").await.pop().unwrap();
+        let cursor = spans(&ledger, "policy_cursor").await.pop().unwrap();
+        let skips = Draft::next_version(&cursor).meta("after", json!({"id": newest.id.to_string(), "seq": newest.seq}));
+        setup::smuggle(&ledger, skips, STRANGER).await;
+        run_until(&host, agents(), until(&ledger, 11, |row| row.entity_type == "reply")).await;
+    });
+}

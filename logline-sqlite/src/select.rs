@@ -74,6 +74,7 @@ impl Statement {
 
     /// A select of the positions of the first `limit` rows of all branches together.
     fn positions(&mut self, branches: &[Branch], is_filtered: bool, order_by: &str, limit: usize) {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         for (index, branch) in branches.iter().enumerate() {
             self.push(if index == 0 { "SELECT pos FROM (" } else { " UNION ALL SELECT pos FROM (" });
             self.select("pos", branch, is_filtered);
@@ -101,11 +102,15 @@ impl Branch {
         }
         if let Some(id) = query.id {
             branch.looks.push(equals("id", id.to_string()));
-            if let Some(tenant) = tenant.filter(|_| query.versions == Versions::Latest) {
-                branch.looks.push(Condition(
+            match (query.versions, tenant) {
+                (Versions::Latest, Some(tenant)) => branch.looks.push(Condition(
                     "seq = (SELECT max(seq) FROM universal_registry WHERE tenant_id = ? AND id = ?)".to_owned(),
                     vec![tenant.to_owned().into(), id.to_string().into()],
-                ));
+                )),
+                (Versions::Latest, None) => branch.looks.push(fixed(
+                    "seq = (SELECT max(seq) FROM universal_registry AS l WHERE l.tenant_id = r.tenant_id AND l.id = r.id)",
+                )),
+                _ => {}
             }
         }
         let narrowest = query.narrowest().filter(|_| own && tenant.is_some() && query.id.is_none());
@@ -256,6 +261,8 @@ impl Select {
 
     /// Reads the page.
     pub(crate) fn page(mut self, connection: &Connection) -> Result<Page, LedgerError> {
+        // One snapshot: a row that is stored after the rows were counted is not returned either.
+        let _snapshot = self.visits.is_some().then(|| connection.unchecked_transaction()).transpose().map_err(from_sqlite)?;
         let reached = match self.order {
             Order::Append => last_position(connection)?,
             _ => None,

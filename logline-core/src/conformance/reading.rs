@@ -214,6 +214,13 @@ pub async fn the_last_version_of_a_long_chain_is_one_row<L: Ledger>(ledger: &L) 
             hold(page.next.is_none(), "the page must be the last");
         }
     }
+    // The operator need not name a tenant.
+    let page = ledger.scan(&Scope::Operator, &Query::new().id(id(0)).max_visited(5), None).await.or_fail("scan");
+    same(&(page.visited, page.rows.len(), page.next.is_none()), &(Some(1), 1, true), "rows looked at, rows found, last page");
+    let all = walk(ledger, &Query::timeline().id(id(0)).max_visited(7), 100).await;
+    same(&all.len(), &50, "versions in pages of 7");
+    let page = ledger.scan(&Scope::Operator, &Query::timeline().max_visited(usize::MAX), None).await.or_fail("scan");
+    same(&page.visited, &Some(50), "rows looked at without a limit");
 }
 
 /// An invalid cursor, or one of another order, is an error. It must not be taken for the start of a scan.

@@ -42,6 +42,7 @@ pub struct Query {
     pub max_bytes: usize,
     /// The largest number of rows that a page may look at, whether it returns them or not ([`Query::looks_at`]). The page ends
     /// there, with a cursor for the next one, and says how many it looked at in [`Page::visited`](crate::ledger::Page::visited).
+    /// (A page that ends earlier, because of its rows or bytes, says how many rows there were to look at, up to this number.)
     /// It applies to [`Order::Append`]. Zero means no limit.
     pub max_visited: usize,
 }

@@ -103,16 +103,18 @@ impl Authorities {
         Self { manifest_id, roots, grants: HashMap::new(), delegations: HashMap::new(), candidates: Vec::new() }
     }
 
-    /// Adds the delegation in `span` if its signer may give it. Returns false if it is not a delegation or the signer may not.
+    /// Adds the delegation in `span` if its signer may give it. Returns false if it is not a delegation, the signer may not, or it is
+    /// known already.
     pub fn delegate(&mut self, span: &VerifiedSpan) -> bool {
         let Some(delegation) = Delegation::from_span(span) else { return false };
         if self.not_delegable(&span.seal.public_key, &delegation).is_some() {
             return false;
         }
         let of_key = self.delegations.entry(delegation.key).or_default();
-        if !of_key.contains(&delegation) {
-            of_key.push(delegation);
+        if of_key.contains(&delegation) {
+            return false;
         }
+        of_key.push(delegation);
         true
     }
 

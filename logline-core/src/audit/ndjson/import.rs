@@ -206,7 +206,8 @@ const MAX_REFUSED: usize = 100_000;
 /// Imports `source`, one span per line. It calls `on_bad` for each refused line, and `progress` with the number of lines read
 /// after each batch. Memory does not grow with the source.
 ///
-/// Importing the same lines again changes nothing.
+/// Importing the same lines again changes nothing, if the versions of each id are in their order. Otherwise a second import finds
+/// the predecessor of a version that the first one refused.
 ///
 /// # Errors
 /// If the source or the ledger fails. A bad line is not an error.
@@ -285,7 +286,8 @@ struct Held {
 
 impl Held {
     /// The most lines, and the most bytes of them.
-    const MAX: (usize, usize) = (10_000, 64 << 20);
+    /// (A span of many small values takes 16 times as much memory as its line.)
+    const MAX: (usize, usize) = (10_000, 4 << 20);
 
     fn is_full(&self) -> bool {
         self.lines.len() >= Self::MAX.0 || self.bytes >= Self::MAX.1
@@ -492,11 +494,16 @@ impl Importer<'_> {
         // The host that a delegation names may have signed the lines that follow.
         let delegates = authorities.delegate(span);
         self.push(pending).await?;
+        // A line that is there already changes nothing.
+        let before = self.report.appended;
         if decides {
             self.flush().await?;
+        }
+        let has_decided = decides && self.report.appended > before;
+        if has_decided {
             self.resolve().await?;
         }
-        Ok(decides || delegates)
+        Ok(has_decided || delegates)
     }
 
     async fn push(&mut self, pending: Pending) -> Result<(), ImportError> {
