@@ -92,11 +92,12 @@ END $$;
 CREATE FUNCTION ledger.is_claim(prev_hash text, status text, is_deleted boolean) RETURNS boolean LANGUAGE sql IMMUTABLE
 RETURN prev_hash IS NOT NULL AND status IS NOT DISTINCT FROM 'running' AND NOT is_deleted;
 
--- When a request can be claimed: at the end of its lease, or at its due time.
-CREATE FUNCTION ledger.ready_at(claimed boolean, metadata json, at timestamptz) RETURNS timestamptz LANGUAGE sql VOLATILE
+-- When a request can be claimed: at the end of its lease, or at its due time, but not before now. A due time in the past would put
+-- it before those that wait already.
+CREATE FUNCTION ledger.ready_at(claimed boolean, metadata json) RETURNS timestamptz LANGUAGE sql VOLATILE
 RETURN CASE WHEN claimed
   THEN clock_timestamp() + coalesce(ledger.number_in(metadata, 'lease_ms', 86400000), 60000)::float8 * interval '1 ms'
-  ELSE coalesce(ledger.time_in(metadata, 'due_at'), least(at, clock_timestamp())) END;
+  ELSE greatest(ledger.time_in(metadata, 'due_at'), clock_timestamp()) END;
 
 -- Whether a version ends an attempt, with a result or because it was cancelled. Only the runtime writes such versions.
 CREATE FUNCTION ledger.ends_attempt(prev_hash text, did text, is_deleted boolean) RETURNS boolean LANGUAGE sql IMMUTABLE
@@ -142,7 +143,7 @@ BEGIN
     INSERT INTO ledger.work AS w (tenant_id, id, seq, owner_id, curr_hash, priority, ready_at, leased)
     VALUES (NEW.tenant_id, NEW.id, NEW.seq, NEW.owner_id, NEW.curr_hash,
       coalesce(ledger.number_in(NEW.metadata, 'priority', 9), 5),
-      ledger.ready_at(claimed, NEW.metadata, NEW.at), claimed)
+      ledger.ready_at(claimed, NEW.metadata), claimed)
     ON CONFLICT (tenant_id, id) DO UPDATE SET seq = EXCLUDED.seq, curr_hash = EXCLUDED.curr_hash,
       priority = EXCLUDED.priority, ready_at = EXCLUDED.ready_at, leased = EXCLUDED.leased, parked = NULL
     WHERE w.seq < EXCLUDED.seq;
@@ -490,10 +491,11 @@ BEGIN
   WHERE ledger.active_as(l.entity_type, l.status, l.is_deleted) IS NOT NULL;
   INSERT INTO ledger.work (tenant_id, id, seq, owner_id, curr_hash, priority, ready_at, leased)
   SELECT l.tenant_id, l.id, l.seq, l.owner_id, l.curr_hash, coalesce(ledger.number_in(l.metadata, 'priority', 9), 5),
-    ledger.ready_at(l.claimed, l.metadata, l.at), l.claimed
+    ledger.ready_at(l.claimed, l.metadata), l.claimed
   FROM (SELECT DISTINCT ON (u.tenant_id, u.id) u.*, ledger.is_claim(u.prev_hash, u.status, u.is_deleted) AS claimed
     FROM ledger.universal_registry u WHERE u.entity_type = 'request' ORDER BY u.tenant_id, u.id, u.seq DESC) l
-  WHERE (l.claimed OR (l.status = 'scheduled' AND NOT l.is_deleted)) AND l.seq < 2147483647;
+  WHERE (l.claimed OR (l.status = 'scheduled' AND NOT l.is_deleted)) AND l.seq < 2147483647
+  ORDER BY l.epoch, l.xid, l.pos;
   INSERT INTO ledger.quota (tenant_id, key, day, used)
   SELECT u.tenant_id, c.key, ledger.today(), sum(c.units)::bigint
   FROM (SELECT r.*, ledger.is_claim(r.prev_hash, r.status, r.is_deleted) AS claimed FROM ledger.universal_registry r
@@ -532,7 +534,7 @@ SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 REVOKE EXECUTE ON FUNCTION ledger.today(), ledger.number_in(json, text, numeric), ledger.time_in(json, text),
-  ledger.is_claim(text, text, boolean), ledger.ready_at(boolean, json, timestamptz), ledger.charges(boolean, json, date), ledger.ends_attempt(text, text, boolean), ledger.keep_work(), ledger.claimable(text, integer, text[], integer, json),
+  ledger.is_claim(text, text, boolean), ledger.ready_at(boolean, json), ledger.charges(boolean, json, date), ledger.ends_attempt(text, text, boolean), ledger.keep_work(), ledger.claimable(text, integer, text[], integer, json),
   ledger.active_as(text, text, boolean), ledger.keep_active(), ledger.list_active(text, text, uuid, integer, text[]),
   ledger.take(text, integer, bigint, text[], integer, json), ledger.hold_due(text, integer, bigint, text[], integer, json), ledger.is_due(text, uuid, integer, text),
   ledger.heartbeat(text, uuid, integer, text, bigint), ledger.next_tenant(text, text[]),

@@ -3,6 +3,7 @@
 //! - `cargo xtask test`: runs every test, and installs what is missing.
 //! - `cargo xtask ci`: the same, plus format, lints, docs and the dependency policy.
 //! - `cargo xtask simulate [SEEDS]`: the simulation of a fleet with 5,000 seeds, or with this many.
+//! - `cargo xtask attack [OPTIONS]`: programs that attack a shared host, and what the other users feel.
 //! - `cargo xtask bombs`: measures what the worst modules that pass the sandbox's scan cost the compiler.
 //! - `cargo xtask large`: the large-file test with 300 MB.
 //! - `cargo xtask guests`: rebuilds the WebAssembly guests (needs the wasm32-unknown-unknown target).
@@ -29,10 +30,11 @@ fn main() -> ExitCode {
         "ci" => ci(),
         "large" => large(),
         "simulate" => simulate(),
+        "attack" => attack(std::env::args().skip(2)),
         "bombs" => bombs(),
         "guests" => guests(),
         _ => {
-            eprintln!("usage: cargo xtask test | ci | simulate [SEEDS] | bombs | large | guests");
+            eprintln!("usage: cargo xtask test | ci | simulate [SEEDS] | attack [OPTIONS] | bombs | large | guests");
             return ExitCode::from(2);
         }
     };
@@ -46,6 +48,12 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Runs the programs that attack a shared host.
+fn attack(options: impl IntoIterator<Item = String>) -> Result<(), Failed> {
+    postgres::ensure_installed()?;
+    command("cargo").args(["run", "--quiet", "--package", "logline-attacks", "--"]).args(options).run()
 }
 
 /// Runs every test.
@@ -72,6 +80,8 @@ fn test() -> Result<(), Failed> {
         let fleet = ["run", "--quiet", "--example", "worker_fleet", "--", "--chaos", "--requests", "1000", "--seconds", "6"];
         command("cargo").args(fleet).args(ledger).run()?;
     }
+    // Whatever one user does, the others are answered.
+    attack(["--size", "50", "--rounds", "3"].map(str::to_owned))?;
     // Each of these examples fails if what it shows is not true.
     for example in ["policies", "sandbox"] {
         command("cargo").args(["run", "--quiet", "--example", example]).run()?;

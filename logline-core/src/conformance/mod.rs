@@ -108,6 +108,7 @@ macro_rules! work_queue_suite {
             working::a_poll_tells_the_last_version_of_the_function,
             working::what_is_taken_is_held_for_a_while,
             working::a_due_time_is_what_the_library_reads,
+            working::a_request_that_is_dated_back_waits_behind_the_others,
             working::a_poll_sees_only_its_tenants,
             working::a_poll_takes_no_more_of_a_tenant_than_it_may,
             working::a_refused_span_is_not_listed,

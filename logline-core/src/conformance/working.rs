@@ -173,17 +173,31 @@ pub async fn a_due_time_is_what_the_library_reads<Q: WorkQueue>(queue: &Q) {
     ];
     let texts: Vec<_> = dates.chain(clocks).chain(others.map(str::to_owned)).collect();
     let requests: Vec<_> = (0..).zip(&texts).map(|(n, text)| seal(request(TENANT, n).meta("due_at", text.as_str()))).collect();
+    let before = queue.now().await.or_fail("now");
     append_all(queue, requests.clone()).await.or_fail("requests with due times");
     for (span, text) in requests.iter().zip(&texts) {
         let known = queue.waiting(TENANT, span.id).await.or_fail("waiting").or_fail("an open request");
         match text.parse::<Timestamp>() {
-            Ok(time) => same(&known.due, &Some(time), &format!("when a request with due_at `{text}` is due")),
-            Err(_) => {
+            Ok(time) if time > before.saturating_add(HOUR) => {
+                same(&known.due, &Some(time), &format!("when a request with due_at `{text}` is due"));
+            }
+            // A time in the past is now. An earlier one would put the request before those that wait already.
+            _ => {
                 let now = queue.now().await.or_fail("now");
-                hold(known.due.is_some_and(|due| due <= now), &format!("a request with due_at `{text}` is due at once"));
+                let is_now = known.due.is_some_and(|due| before <= due && due <= now);
+                hold(is_now, &format!("a request with due_at `{text}` is due at once"));
             }
         }
     }
+}
+
+/// Neither a due time in the past nor a false time of its own puts a request before those that wait already.
+pub async fn a_request_that_is_dated_back_waits_behind_the_others<Q: WorkQueue>(queue: &Q) {
+    let first = open(queue, request(TENANT, 9)).await;
+    let backdated = open(queue, request(TENANT, 2).meta("due_at", "0001-01-01T00:00:00Z")).await;
+    let false_time = open(queue, request(TENANT, 1).at(Timestamp::EPOCH)).await;
+    let found: Vec<_> = claimable(queue, 10, None).await.into_iter().map(|work| work.id).collect();
+    same(&found, &vec![first.id, backdated.id, false_time.id], "requests in their order");
 }
 
 /// A poll sees only the tenants that it names, however many requests the others have.

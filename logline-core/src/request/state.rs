@@ -444,7 +444,8 @@ impl QueueEntry {
             return Some(Self::Closed);
         }
         let due = span.meta(DUE_AT).and_then(Value::as_str).and_then(|text| text.parse().ok());
-        Some(Self::Scheduled { due: due.unwrap_or(span.at.min(now)), priority })
+        // Not before now: a due time in the past, or a false `at`, would put a request before those that wait already.
+        Some(Self::Scheduled { due: due.unwrap_or(now).max(now), priority })
     }
 }
 
