@@ -338,3 +338,56 @@ fn a_scan_that_nobody_waits_for_ends_on_the_server() {
         assert_eq!(ledger.collect(&scope(), &Query::timeline(), 10).await.unwrap().len(), 1, "the pool still works");
     });
 }
+
+/// After a failover the old connections may stay silent for ever. The statements of callers that have gone cannot be stopped then,
+/// and their connections must not count for ever.
+#[test]
+fn a_server_that_falls_silent_does_not_keep_the_pool() {
+    block_on(async {
+        let database = database().await;
+        let proxy = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (port, target) = (proxy.local_addr().unwrap().port(), server::server().port());
+        // Connections of an earlier generation are silent.
+        let (silence, generation) = tokio::sync::watch::channel(0);
+        tokio::spawn(async move {
+            loop {
+                let (mut client, _) = proxy.accept().await.unwrap();
+                let mut generation = generation.clone();
+                tokio::spawn(async move {
+                    let mut server = tokio::net::TcpStream::connect(("127.0.0.1", target)).await.unwrap();
+                    generation.mark_unchanged();
+                    tokio::select! {
+                        _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
+                        _ = generation.changed() => std::future::pending::<()>().await,
+                    }
+                });
+            }
+        });
+        let through = options("host", &database);
+        let through = PgOptions::from_connect(through.connect.host("127.0.0.1").port(port)).max_connections(3).writers(1);
+        let ledger = PgLedger::connect(through.acquire_timeout(Duration::from_secs(1))).await.unwrap();
+        ledger.append_one(&scope(), note()).await.unwrap();
+        let mut lock = connection("postgres", &database).await;
+        lock.execute("BEGIN; LOCK TABLE ledger.universal_registry IN ACCESS EXCLUSIVE MODE").await.unwrap();
+        let mut watching = connection("postgres", &database).await;
+        let waiting = "SELECT count(*) FROM pg_stat_activity
+            WHERE datname = current_database() AND state = 'active' AND wait_event_type = 'Lock'";
+        let (query, scope) = (Query::timeline(), scope());
+        {
+            let scans = futures_util::future::join(ledger.scan(&scope, &query, None), ledger.scan(&scope, &query, None));
+            let both_wait = async {
+                while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut watching).await.unwrap() < 2 {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            // Both callers go when the server has fallen silent.
+            tokio::select! {
+                _ = scans => panic!("the table is locked"),
+                () = both_wait => silence.send_replace(1),
+            };
+        }
+        lock.execute("ROLLBACK").await.unwrap();
+        let works = async { while ledger.scan(&scope, &query, None).await.is_err() {} };
+        tokio::time::timeout(Duration::from_secs(25), works).await.expect("the pool works again");
+    });
+}

@@ -88,7 +88,7 @@ impl Tenant {
     ) -> Result<(), HostError> {
         let until = Instant::now() + LOOK;
         let now = site.host.ledger().now().await?;
-        self.learn(site, works, now, looked).await?;
+        self.learn(site, works, now, until, looked).await?;
         let mut policies = Vec::new();
         for (id, known) in &self.known {
             let Some(active) = &known.active else { continue };
@@ -151,6 +151,7 @@ impl Tenant {
         site: &Site,
         works: &BTreeMap<Uuid, Work>,
         now: Timestamp,
+        until: Instant,
         looked: &mut Looked,
     ) -> Result<(), HostError> {
         self.known.retain(|id, known| works.get(id).is_some_and(|work| work.curr_hash == known.hash));
@@ -158,6 +159,10 @@ impl Tenant {
         let first = new.partition_point(|work| Some(work.id) <= self.read);
         looked.has_more |= new.len() > READ_AT_ONCE;
         for work in new.iter().cycle().skip(first).take(new.len().min(READ_AT_ONCE)) {
+            if Instant::now() > until {
+                looked.has_more = true;
+                break;
+            }
             self.read = Some(work.id);
             let mut active = None;
             let mut bytes = 0;
@@ -236,7 +241,13 @@ impl Tenant {
         if let Err(error) = site.host.trusted().authorities.check(&span) {
             return Ok(Activation::Unauthorised(Failure::new("policy_not_authorised", error.to_string())));
         }
-        let policy = match Policy::of(&span) {
+        // A large policy takes up to a second, on a thread of its own.
+        let span = Arc::new(span);
+        let compiling = {
+            let span = Arc::clone(&span);
+            tokio::task::spawn_blocking(move || Policy::of(&span))
+        };
+        let policy = match compiling.await.map_err(|_| HostError::Panicked { what: "the compilation of a policy" })? {
             Ok(policy) => policy,
             Err(failure) => return Ok(Activation::Invalid(failure, span.visibility)),
         };

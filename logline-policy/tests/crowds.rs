@@ -197,3 +197,23 @@ fn a_cursor_of_a_key_that_nobody_knows_is_not_obeyed() {
         run_until(&host, agents(), until(&ledger, 11, |row| row.entity_type == "reply")).await;
     });
 }
+
+/// To read a policy of 800 KB takes most of a second, and all of them would be read before the other tenant's notes.
+#[test]
+fn a_tenant_whose_policies_are_huge_delays_no_other_tenant() {
+    block_on(async {
+        let (ledger, host) = site().await;
+        let text = "${span.id + span.id + string(size(span.id))} ".repeat(60);
+        let fields: serde_json::Map<_, _> = (0..300).map(|n| (format!("f{n}"), json!(text))).collect();
+        let content = json!({"on": ["nothing"], "when": "true", "then": [{"emit": {"entity_type": "x", "content": fields}}]});
+        for n in 0..24 {
+            setup::smuggle(&ledger, policy(TENANT, &format!("huge_{n}"), content.clone()), PUBLISHER).await;
+        }
+        host.publish(policy(OTHER, "replies", replying()), &key(PUBLISHER)).await.unwrap();
+        write(&host, TENANT, 1).await;
+        write(&host, OTHER, 5).await;
+        run_until(&host, agents(), until(&ledger, 5, |row| row.entity_type == "reply")).await;
+        let read = spans(&ledger, "policy_violation").await.len();
+        assert!(read < 12, "{read} of the huge policies were read before the other tenant's only policy");
+    });
+}

@@ -73,6 +73,7 @@ macro_rules! conformance_suite {
             reading::chain_order_yields_whole_chains,
             reading::until_shows_what_was_there,
             reading::a_page_ends_with_the_last_row_that_it_may_look_at,
+            reading::a_page_returns_no_more_rows_than_it_looked_at,
             reading::the_last_version_of_a_long_chain_is_one_row,
             reading::a_foreign_cursor_is_refused,
             reading::history_starts_where_asked,

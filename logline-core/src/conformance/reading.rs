@@ -203,6 +203,44 @@ pub async fn a_page_ends_with_the_last_row_that_it_may_look_at<L: Ledger>(ledger
     same(&page.visited, &None, "rows that a page without a limit says it looked at");
 }
 
+/// What is appended between counting the rows of a page and reading them is neither counted nor returned.
+pub async fn a_page_returns_no_more_rows_than_it_looked_at<L: Ledger>(ledger: &L) {
+    let writer = async {
+        for n in 0..60 {
+            append_all(ledger, (0..5).map(|k| seal(note(n * 5 + k))).collect()).await.or_fail("append");
+            let_others_run().await;
+        }
+    };
+    let reader = async {
+        let (mut found, mut cursor) = (0, None::<Cursor>);
+        let query = Query::new().tenant(TENANT).limit(100).max_visited(1000);
+        while found < 300 {
+            let page = ledger.scan(&Scope::runtime(TENANT), &query, cursor.as_ref()).await.or_fail("scan");
+            let visited = page.visited.or_fail("the number of rows that the page looked at");
+            hold(page.rows.len() <= visited, &format!("{} rows of {visited} that it looked at", page.rows.len()));
+            found += page.rows.len();
+            cursor = page.next.or(page.reached).or(cursor);
+            let_others_run().await;
+        }
+        found
+    };
+    let (found, ()) = futures_util::future::join(reader, writer).await;
+    same(&found, &300, "rows, none skipped or repeated");
+}
+
+/// Lets the other futures of the same task run once. A ledger in memory never waits.
+async fn let_others_run() {
+    let mut has_waited = false;
+    std::future::poll_fn(|context| {
+        if std::mem::replace(&mut has_waited, true) {
+            return std::task::Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        std::task::Poll::Pending
+    })
+    .await;
+}
+
 /// A hot document has thousands of versions. To read its last version is to look at one row.
 pub async fn the_last_version_of_a_long_chain_is_one_row<L: Ledger>(ledger: &L) {
     fill(ledger, 1, 50).await;
