@@ -80,6 +80,11 @@ impl Attempts {
         }
     }
 
+    /// Waits until an attempt has ended. One that ended before may count.
+    pub(super) async fn one_ends(&self) {
+        self.freed.notified().await;
+    }
+
     pub(super) fn start(self: &Arc<Self>, host: &Host, claim: Claim) {
         let key = claim.running().seal.curr_hash;
         let running = Running { claimed: Arc::clone(claim.running()), since: Instant::now(), task: None };

@@ -75,6 +75,10 @@ pub(super) async fn work(
         let found = polled.taken();
         after = polled.due.last().map(|due| due.request.tenant_id.clone()).or(after);
         park(host, &polled.unreadable.into_iter().filter_map(Parking::of_damaged).collect::<Vec<_>>()).await;
+        // A tenant at its limit may have more requests, which the poll has left where they are.
+        let mut of_tenants = poll.running;
+        polled.due.iter().for_each(|due| *of_tenants.entry(due.request.tenant_id.clone()).or_insert(0) += 1);
+        let is_limited = of_tenants.values().any(|running| *running >= most);
         let taken = take(host, options, attempts, polled.due, polled.now).await?;
         if !taken.has_failed {
             backoff = Backoff::default();
@@ -93,6 +97,7 @@ pub(super) async fn work(
                 biased;
                 () = &mut shutdown => return Ok(()),
                 () = arrivals.changed(seen), if found < wanted && !taken.has_failed => {}
+                () = attempts.one_ends(), if is_limited && !taken.has_failed => {}
                 () = tokio::time::sleep(pause) => {}
             }
         }
@@ -113,8 +118,7 @@ async fn park(host: &Host, parkings: &[Parking]) {
     }
 }
 
-/// The pause after a full poll from which nothing could be claimed: other workers were faster, or the tenants' permits are in
-/// use.
+/// The pause after a full poll from which nothing could be claimed: other workers were faster.
 const CROWDED: Duration = Duration::from_millis(20);
 
 /// How long a request is parked that this host could neither claim nor close. Another host may have other limits.
