@@ -1,30 +1,10 @@
 //! Functions in WebAssembly text.
 
-/// A module with a bump allocator and this body of `run`, which has the parameters `$ptr` and `$len`.
-fn module(items: &str, body: &str) -> String {
-    format!(
-        r#"(module
-  (import "logline" "host_call" (func $host (param i32 i32 i32) (result i64)))
-  (memory (export "memory") 2)
-  (global $next (mut i32) (i32.const 65536))
-  (func (export "alloc") (param $len i32) (result i32)
-    (local $at i32)
-    (local.set $at (global.get $next))
-    (global.set $next (i32.add (local.get $at) (local.get $len)))
-    (block $fits
-      (br_if $fits (i32.le_u (global.get $next) (i32.mul (memory.size) (i32.const 65536))))
-      (drop (memory.grow (i32.add (i32.div_u (local.get $len) (i32.const 65536)) (i32.const 1)))))
-    (local.get $at))
-  {items}
-  (func (export "run") (param $ptr i32) (param $len i32) (result i64)
-    {body}))"#
-    )
-}
+#[path = "../../logline-wasm/tests/setup/text.rs"]
+mod text;
 
-/// Returns its argument.
-pub(crate) fn echo() -> String {
-    module("", "(i64.or (i64.shl (i64.extend_i32_u (local.get $ptr)) (i64.const 32)) (i64.extend_i32_u (local.get $len)))")
-}
+pub(crate) use text::echo;
+use text::module;
 
 /// Uses all its fuel.
 pub(crate) fn spin() -> String {

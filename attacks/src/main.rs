@@ -12,6 +12,7 @@ mod guests;
 mod site;
 mod victims;
 
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
@@ -32,8 +33,8 @@ struct Options {
     #[arg(long, default_value_t = 2000)]
     size: usize,
     /// How many times each victim asks, before the attack and during it.
-    #[arg(long, default_value_t = 30)]
-    rounds: usize,
+    #[arg(long, default_value = "30")]
+    rounds: NonZeroUsize,
 }
 
 /// Where the ledger is.
@@ -78,8 +79,8 @@ async fn run(options: &Options) -> Result<bool, Failure> {
     for store in &options.on {
         for attack in attacks {
             let site = Site::open(*store).await?;
-            let quiet = victims::measure(&site, options.rounds).await?;
-            let felt = attacks::during(&site, *attack, options.size, victims::measure(&site, options.rounds)).await?;
+            let quiet = victims::measure(&site, options.rounds.get()).await?;
+            let felt = attacks::during(&site, *attack, options.size, victims::measure(&site, options.rounds.get())).await?;
             all_answered &= felt.is_answered() && quiet.is_answered();
             println!("{}", row(*store, *attack, &quiet, &felt));
             site.close().await?;

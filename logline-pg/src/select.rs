@@ -145,18 +145,17 @@ impl<'a> Select<'a> {
         let query = self.query;
         let after = after.map_or(START, AppendPosition::resume);
         let until = self.until.unwrap_or(END);
-        let (narrow, value) = match query.narrowest() {
-            Some(Narrow::Parent(id)) => ("parent_id", Some(id.to_string())),
-            Some(Narrow::Trace(trace)) => ("trace_id", Some(trace.to_owned())),
-            Some(Narrow::Type(name)) => ("entity_type", Some(name.to_owned())),
-            None => ("", None),
-        };
+        let narrowest = query.narrowest();
+        let value = narrowest.map(|narrow| match narrow {
+            Narrow::Parent(id) => id.to_string(),
+            Narrow::Trace(text) | Narrow::Type(text) => text.to_owned(),
+        });
         let sql = "SELECT epoch, xid::text, pos, visited, last_epoch, horizon::text
             FROM ledger.bound($1, $2, $3, $4, $5, $6, $7::xid8, $8, $9, $10::xid8, $11, $12)";
         let found = sqlx::query(sql)
             .persistent(self.link.keeps_statements())
             .bind(query.tenant.as_deref())
-            .bind(narrow)
+            .bind(narrowest.map_or("", Narrow::column))
             .bind(value)
             .bind(query.id)
             .bind(query.versions == Versions::Latest)
@@ -426,11 +425,7 @@ impl Filters {
     fn of(query: &Query, statement: &mut Statement) -> Result<Self, LedgerError> {
         let is_latest = query.versions == Versions::Latest;
         let id = query.id.map(|id| Ok::<_, LedgerError>((statement.bind(id)?, is_latest))).transpose()?;
-        let chooses_index = query.narrowest().map(|narrow| match narrow {
-            Narrow::Parent(_) => "parent_id",
-            Narrow::Trace(_) => "trace_id",
-            Narrow::Type(_) => "entity_type",
-        });
+        let chooses_index = query.narrowest().map(Narrow::column);
         let (mut narrowest, mut rest) = (None, Vec::new());
         let mut add = |column: &str, mark: String| {
             let condition = format!("{column} = {mark}");

@@ -113,17 +113,17 @@ impl Branch {
                 _ => {}
             }
         }
-        let narrowest = query.narrowest().filter(|_| own && tenant.is_some() && query.id.is_none());
+        let narrowest = query.narrowest().filter(|_| own && tenant.is_some() && query.id.is_none()).map(Narrow::column);
         let filters = [
-            ("parent_id", query.parent_id.map(|id| id.to_string()), matches!(narrowest, Some(Narrow::Parent(_)))),
-            ("trace_id", query.trace_id.clone(), matches!(narrowest, Some(Narrow::Trace(_)))),
-            ("entity_type", query.entity_type.clone(), matches!(narrowest, Some(Narrow::Type(_)))),
-            ("owner_id", query.owner.clone(), false),
-            ("status", query.status.clone(), false),
+            ("parent_id", query.parent_id.map(|id| id.to_string())),
+            ("trace_id", query.trace_id.clone()),
+            ("entity_type", query.entity_type.clone()),
+            ("owner_id", query.owner.clone()),
+            ("status", query.status.clone()),
         ];
-        for (column, value, chooses_index) in filters {
+        for (column, value) in filters {
             match value {
-                Some(value) if chooses_index => branch.looks.push(equals(column, value)),
+                Some(value) if narrowest == Some(column) => branch.looks.push(equals(column, value)),
                 // `+` keeps the planner from using an index of this column.
                 Some(value) => branch.filters.push(equals(&format!("+{column}"), value)),
                 None => {}

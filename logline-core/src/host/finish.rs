@@ -113,7 +113,7 @@ impl Host {
         let last = ledger.get(&Scope::runtime(&request.tenant_id), &request.tenant_id, request.id).await?;
         let state = State::of(&last).ok().filter(|state| state.phase == Phase::Scheduled);
         let due = state.and_then(|state| state.terms.due_at);
-        let is_later = due.is_some() && due > Some(ledger.now().await?);
+        let is_later = due > Some(ledger.now().await?);
         Ok(is_later.then_some(NotRunnable::NotDue { key, status }))
     }
 

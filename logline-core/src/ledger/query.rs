@@ -67,6 +67,16 @@ pub enum Narrow<'a> {
 }
 
 impl Narrow<'_> {
+    /// The column.
+    #[must_use]
+    pub fn column(self) -> &'static str {
+        match self {
+            Self::Parent(_) => "parent_id",
+            Self::Trace(_) => "trace_id",
+            Self::Type(_) => "entity_type",
+        }
+    }
+
     /// Whether `span` has this value.
     #[must_use]
     pub fn matches(self, span: &Span) -> bool {

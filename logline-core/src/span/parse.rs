@@ -29,7 +29,7 @@ pub enum ParsedSpan {
 /// # Errors
 /// The first input rule that the text breaks.
 pub fn parse_line(line: &[u8], rules: &Rules) -> Result<ParsedSpan, InvalidSpan> {
-    parse(Columns::read(line, rules)?, Unknown::Refuse, rules)
+    parse_imported(line, Unknown::Refuse, rules)
 }
 
 /// What to do with a member that is not a column.
@@ -42,10 +42,7 @@ pub(crate) enum Unknown {
 
 /// As [`parse_line`], for an import.
 pub(crate) fn parse_imported(line: &[u8], unknown: Unknown, rules: &Rules) -> Result<ParsedSpan, InvalidSpan> {
-    parse(Columns::read(line, rules)?, unknown, rules)
-}
-
-fn parse(mut columns: Columns, unknown: Unknown, rules: &Rules) -> Result<ParsedSpan, InvalidSpan> {
+    let mut columns = Columns::read(line, rules)?;
     match columns.seal()? {
         Some(seal) => {
             let prev_hash = columns.hex("prev_hash")?;

@@ -467,9 +467,14 @@ impl Importer<'_> {
         Ok(page.into_spans()?.first().map(|span| (span.seq, span.seal.curr_hash)))
     }
 
+    /// Why its signer may not sign it, as far as is known now.
+    fn refusal(&self, pending: &Pending) -> Option<Box<NotAuthorised>> {
+        self.authorities.as_ref().and_then(|authorities| authorities.check(&pending.span).err())
+    }
+
     /// Takes a line that is well-formed and sealed. If its signer may not sign yet, it waits.
     async fn queue(&mut self, pending: Pending) -> Result<(), ImportError> {
-        let refusal = self.authorities.as_ref().and_then(|authorities| authorities.check(&pending.span).err());
+        let refusal = self.refusal(&pending);
         if refusal.is_none() && !self.held.chains.contains(&pending.chain()) {
             if self.accept(pending).await? {
                 self.release(false).await?;
@@ -523,7 +528,7 @@ impl Importer<'_> {
         while again {
             again = false;
             for pending in std::mem::take(&mut self.held).lines {
-                let refusal = self.authorities.as_ref().and_then(|authorities| authorities.check(&pending.span).err());
+                let refusal = self.refusal(&pending);
                 if refusal.is_some() || self.held.chains.contains(&pending.chain()) {
                     self.held.push(pending);
                 } else {
@@ -540,7 +545,7 @@ impl Importer<'_> {
         for pending in std::mem::take(&mut self.held).lines {
             let chain = pending.chain();
             let refused = self.refused.get(&chain).map(|line| LineError::PredecessorRefused { line: *line });
-            let refusal = self.authorities.as_ref().and_then(|authorities| authorities.check(&pending.span).err());
+            let refusal = self.refusal(&pending);
             if let Some(error) = refused.or(refusal.map(LineError::from)) {
                 self.refuse(pending.line, Some(chain), error)?;
             }
