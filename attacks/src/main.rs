@@ -4,7 +4,8 @@
 //! other tenant, and another user of the same tenant, ask for executions and wait for the answers. The table compares their
 //! waiting times with those of a quiet host in the same run.
 //!
-//! The program fails if a request of anybody else is not answered within 30 seconds.
+//! The program fails if a request of anybody else is not answered within 30 seconds, or if the other tenants wait longer than
+//! `--within` allows.
 #![allow(clippy::print_stdout, reason = "a program prints to its user")]
 
 mod attacks;
@@ -35,6 +36,9 @@ struct Options {
     /// How many times each victim asks, before the attack and during it.
     #[arg(long, default_value = "30")]
     rounds: NonZeroUsize,
+    /// Fail as well if the 99th percentile of the other tenants is more than this many times that of the quiet host.
+    #[arg(long, value_name = "RATIO")]
+    within: Option<f64>,
 }
 
 /// Where the ledger is.
@@ -56,7 +60,7 @@ fn main() -> ExitCode {
     match runtime.block_on(run(&options)) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => {
-            println!("\nsomebody was not answered within {} s", victims::PATIENCE.as_secs());
+            println!("\nsomebody was not answered within {} s, or waited longer than allowed", victims::PATIENCE.as_secs());
             ExitCode::FAILURE
         }
         Err(error) => {
@@ -66,7 +70,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs the attacks. Returns whether every victim was answered.
+/// Runs the attacks. Returns whether every victim was answered, and soon enough.
 async fn run(options: &Options) -> Result<bool, Failure> {
     let attacks = if options.attacks.is_empty() { Attack::value_variants() } else { &options.attacks };
     println!("{} hostile rows or runs, {} rounds; waiting times in milliseconds\n", options.size, options.rounds);
@@ -76,17 +80,23 @@ async fn run(options: &Options) -> Result<bool, Failure> {
         "store", "attack", "median p99 quiet | with", "median p99 quiet | with", "p99 ratio"
     );
     let mut all_answered = true;
+    let within = options.within.unwrap_or(f64::INFINITY);
     for store in &options.on {
         for attack in attacks {
             let site = Site::open(*store).await?;
             let quiet = victims::measure(&site, options.rounds.get()).await?;
             let felt = attacks::during(&site, *attack, options.size, victims::measure(&site, options.rounds.get())).await?;
-            all_answered &= felt.is_answered() && quiet.is_answered();
+            all_answered &= felt.is_answered() && quiet.is_answered() && ratio(&quiet, &felt) <= within;
             println!("{}", row(*store, *attack, &quiet, &felt));
             site.close().await?;
         }
     }
     Ok(all_answered)
+}
+
+/// How many times as long the other tenants waited, by the 99th percentile.
+fn ratio(quiet: &Felt, felt: &Felt) -> f64 {
+    victims::at(&felt.others, 0.99) / victims::at(&quiet.others, 0.99).max(0.001)
 }
 
 fn row(store: Store, attack: Attack, quiet: &Felt, felt: &Felt) -> String {
@@ -95,13 +105,12 @@ fn row(store: Store, attack: Attack, quiet: &Felt, felt: &Felt) -> String {
         let of = |times: &[f64]| format!("{:.0} {:.0}", victims::at(times, 0.5), victims::at(times, 0.99));
         format!("{} | {}", of(quiet), of(felt))
     };
-    let ratio = victims::at(&felt.others, 0.99) / victims::at(&quiet.others, 0.99).max(0.001);
     format!(
         "{:<10} {:<16} {:>28} {:>28} {:>10.1}",
         name(store.to_possible_value()),
         name(attack.to_possible_value()),
         cell(&quiet.others, &felt.others),
         cell(&quiet.same, &felt.same),
-        ratio
+        ratio(quiet, felt)
     )
 }

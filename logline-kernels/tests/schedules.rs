@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use logline_core::ledger::{ActiveKind, Tenants, WorkQueue as _};
+use logline_core::roles::Role;
 use logline_core::trust::Manifest;
-use logline_core::{Draft, Host, HostError, ManualClock, MemoryLedger, SignedSpan, SystemClock, Timestamp, ids};
+use logline_core::{Draft, Host, HostError, ManualClock, MemoryLedger, SignedSpan, Signer as _, SystemClock, Timestamp, ids};
 use logline_kernels::{Loops, Run as _, Scheduler, SchedulerOptions, Worker, WorkerOptions};
 use serde_json::{Value, json};
 use setup::{PUBLISHER, block_on, echo, function, host_of, key, run_until, spans, until};
@@ -210,5 +211,37 @@ fn a_new_version_of_a_schedule_takes_effect_while_the_observer_runs() {
         let found = spans(&ledger, "request").await;
         assert_eq!(found[1].meta("slot").unwrap(), "2026-05-01T00:02:15.000000Z");
         assert_eq!(found.len(), 2);
+    });
+}
+
+#[test]
+fn a_tenant_with_many_schedules_does_not_delay_those_of_another() {
+    const OTHER: &str = "zebra";
+    block_on(async {
+        let clock = Arc::new(ManualClock::new(at("2026-05-01T00:00:30Z")));
+        let ledger = MemoryLedger::with_clock(clock.clone());
+        let manifest = manifest().grant(key(5).public_key(), Role::Publisher, [OTHER]);
+        setup::trust().publish(&ledger, &manifest, &key(setup::ROOT), &SystemClock).await.unwrap();
+        logline_kernels::install(&ledger, &logline_kernels::all(), &key(setup::SYSTEM_PUBLISHER), &SystemClock).await.unwrap();
+        let host = host_of(&ledger).await;
+        let every_minute = || scheduled(json!({"every_ms": 60_000}), "2026-05-01T00:00:20Z");
+        for _ in 0..100 {
+            host.publish(every_minute(), &key(PUBLISHER)).await.unwrap();
+        }
+        host.publish(every_minute().tenant(OTHER), &key(5)).await.unwrap();
+        let test = async {
+            for minute in 1..=2 {
+                clock.set(at(&format!("2026-05-01T00:0{minute}:00Z")));
+                until_slots(&ledger, minute * 101).await;
+            }
+        };
+        run_until(&host, observing(), test).await;
+        let requests = spans(&ledger, "request").await;
+        let tenants: Vec<_> =
+            requests.iter().filter(|span| span.prev_hash.is_none()).map(|span| span.tenant_id.as_str()).collect();
+        for slots in tenants.chunks(101) {
+            let place = slots.iter().position(|tenant| *tenant == OTHER).unwrap();
+            assert!(place < 2, "the other tenant's slot was the {}th", place + 1);
+        }
     });
 }

@@ -4,6 +4,8 @@
 //! - `cargo xtask ci`: the same, plus format, lints, docs and the dependency policy.
 //! - `cargo xtask simulate [SEEDS]`: the simulation of a fleet with 5,000 seeds, or with this many.
 //! - `cargo xtask attack [OPTIONS]`: programs that attack a shared host, and what the other users feel.
+//! - `cargo xtask mutants [OPTIONS]`: changes the code of the trust chain and of requests, and lists the changes that no test of
+//!   the core noticed.
 //! - `cargo xtask bombs`: measures what the worst modules that pass the sandbox's scan cost the compiler.
 //! - `cargo xtask large`: the large-file test with 300 MB.
 //! - `cargo xtask guests`: rebuilds the WebAssembly guests (needs the wasm32-unknown-unknown target).
@@ -14,13 +16,15 @@ mod postgres;
 mod python;
 mod run;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use run::{Failed, cargo, command, root};
 
-/// The version of cargo-deny that `ci` installs into `target/tools`.
+/// The versions of the tools that are installed into `target/tools`.
 const CARGO_DENY: &str = "0.20.2";
+const CARGO_MUTANTS: &str = "27.1.0";
 
 fn main() -> ExitCode {
     let task = std::env::args().nth(1).unwrap_or_default();
@@ -31,10 +35,13 @@ fn main() -> ExitCode {
         "large" => large(),
         "simulate" => simulate(),
         "attack" => attack(std::env::args().skip(2)),
+        "mutants" => mutants(std::env::args().skip(2)),
         "bombs" => bombs(),
         "guests" => guests(),
         _ => {
-            eprintln!("usage: cargo xtask test | ci | simulate [SEEDS] | attack [OPTIONS] | bombs | large | guests");
+            eprintln!(
+                "usage: cargo xtask test | ci | simulate [SEEDS] | attack [OPTIONS] | mutants [OPTIONS] | bombs | large | guests"
+            );
             return ExitCode::from(2);
         }
     };
@@ -134,16 +141,20 @@ fn ci() -> Result<(), Failed> {
     test()
 }
 
-fn dependency_policy() -> Result<(), Failed> {
+/// Installs a tool into `target/tools`, if it is not there. Returns the path of its program.
+fn tool(name: &str, version: &str, options: &[&str]) -> Result<PathBuf, Failed> {
     let tools = root().join("target/tools");
-    let deny = tools.join("bin/cargo-deny");
-    if !deny.exists() {
-        println!("installing cargo-deny {CARGO_DENY} into target/tools");
-        command("cargo")
-            .args(["install", "cargo-deny", "--version", CARGO_DENY, "--locked", "--no-default-features", "--quiet", "--root"])
-            .arg(&tools)
-            .run()?;
+    let program = tools.join("bin").join(name);
+    if !program.exists() {
+        println!("installing {name} {version} into target/tools");
+        let install = ["install", name, "--version", version, "--locked", "--quiet"];
+        command("cargo").args(install).args(options).arg("--root").arg(&tools).run()?;
     }
+    Ok(program)
+}
+
+fn dependency_policy() -> Result<(), Failed> {
+    let deny = tool("cargo-deny", CARGO_DENY, &["--no-default-features"])?;
     // The policy checks the crates of every platform, but a build fetches only those of its own.
     cargo(&["fetch", "--locked"])?;
     command(&deny).args(["--offline", "check", "--hide-inclusion-graph", "bans", "licenses", "sources"]).run()
@@ -155,6 +166,26 @@ fn simulate() -> Result<(), Failed> {
     command("cargo")
         .args(["test", "--package", "logline-policy", "--test", "simulation", "whatever", "--", "--nocapture"])
         .env("LOGLINE_SIMULATION_SEEDS", seeds)
+        .run()
+}
+
+/// The files whose mutants the tests of the core must notice.
+const MUTATED: [&str; 4] = [
+    "logline-core/src/trust/**/*.rs",
+    "logline-core/src/request/**/*.rs",
+    "logline-core/src/ledger/scope.rs",
+    "logline-core/src/ledger/chain.rs",
+];
+
+/// Changes the code, one place at a time, and runs the core's tests on each change. The report is in `target/mutants.out`.
+fn mutants(options: impl IntoIterator<Item = String>) -> Result<(), Failed> {
+    let program = tool("cargo-mutants", CARGO_MUTANTS, &[])?;
+    let files = MUTATED.iter().flat_map(|file| ["--file", file]);
+    command(&program)
+        .args(["mutants", "--package", "logline-core", "--baseline", "skip", "--timeout", "120", "--output", "target"])
+        .args(files)
+        .args(options)
+        .args(["--", "--lib", "--tests"])
         .run()
 }
 

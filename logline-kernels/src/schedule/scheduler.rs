@@ -4,11 +4,13 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use logline_core::ledger::work::in_turns;
 use logline_core::ledger::{ActiveKind, Ledger as _, LedgerError, LedgerExt as _, Work, WorkQueue as _};
 use logline_core::request::Request;
 use logline_core::{
     Failure, Hash, Host, HostError, Scope, Service, ServiceReport, Shutdown, Timestamp, VerifiedSpan, Verifier, Visibility, ids,
 };
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::NAME;
@@ -60,8 +62,8 @@ impl ServiceReport for SchedulerReport {
 /// The most slots of one function in one poll, so that the other functions do not wait for it.
 const PER_FUNCTION: usize = 16;
 
-/// The most functions that one poll reads for the first time.
-const READ_AT_ONCE: usize = 256;
+/// How long one poll works for one tenant. The next poll follows at once, and begins with its next function.
+const PER_TENANT: Duration = Duration::from_millis(250);
 
 /// What the scheduler knows of a scheduled function. The function itself, which may be large, is read when a slot is due.
 struct Known {
@@ -72,6 +74,12 @@ struct Known {
     done: Timestamp,
     /// The next slot. `None` if there is none.
     next: Option<Timestamp>,
+}
+
+impl Known {
+    fn is_due(&self, now: Timestamp) -> bool {
+        self.schedule.is_some() && self.next.is_some_and(|next| next <= now)
+    }
 }
 
 /// The loop `observer_bot`, version 2. Any number of hosts may run it, and each slot still gets one request.
@@ -105,7 +113,8 @@ impl Service for Scheduler {
     async fn run(&self, host: &Host, mut shutdown: Shutdown<'_>) -> Result<Box<dyn ServiceReport>, HostError> {
         host.boot(ids::OBSERVER).await?;
         let list = ActiveList::new(ActiveKind::Schedule);
-        let mut schedules = Schedules { host, list, known: HashMap::new(), read: None, report: SchedulerReport::default() };
+        let mut schedules =
+            Schedules { host, list, known: HashMap::new(), last: HashMap::new(), report: SchedulerReport::default() };
         let mut backoff = Backoff::default();
         loop {
             let pause = tokio::select! {
@@ -148,8 +157,8 @@ struct Schedules<'a> {
     host: &'a Host,
     list: ActiveList,
     known: HashMap<(String, Uuid), Known>,
-    /// The function that was read last. The next poll begins after it, so that each function has its turn.
-    read: Option<(String, Uuid)>,
+    /// The function of each tenant that had the last turn. The next poll begins after it.
+    last: HashMap<String, Uuid>,
     report: SchedulerReport,
 }
 
@@ -160,44 +169,52 @@ impl Schedules<'_> {
         self.list.update(self.host).await?;
         let list = &self.list;
         self.known.retain(|(tenant, id), _| list.of(tenant).contains_key(id));
-        let mut schedules: Vec<Work> =
-            list.tenants().flat_map(|tenant| list.of(tenant).values().cloned().collect::<Vec<_>>()).collect();
-        if let Some((tenant, id)) = &self.read {
-            let after = schedules.partition_point(|work| (&work.tenant_id, work.id) <= (tenant, *id));
-            schedules.rotate_left(after);
+        self.last.retain(|tenant, _| !list.of(tenant).is_empty());
+        // Tenants take turns, so that the schedules of one tenant do not delay those of another.
+        let mut tenants = Vec::new();
+        for tenant in list.tenants() {
+            let mut schedules: Vec<Work> = list.of(tenant).values().cloned().collect();
+            if let Some(last) = self.last.get(tenant) {
+                let after = schedules.partition_point(|work| work.id <= *last);
+                schedules.rotate_left(after);
+            }
+            schedules.retain(|work| self.known(work).is_none_or(|known| known.is_due(now)));
+            tenants.push(schedules);
         }
-        let mut tenants: HashMap<String, usize> = HashMap::new();
+        let mut accepted: HashMap<String, usize> = HashMap::new();
         for ((tenant, _), _) in self.known.iter().filter(|(_, known)| known.schedule.is_some()) {
-            *tenants.entry(tenant.clone()).or_default() += 1;
+            *accepted.entry(tenant.clone()).or_default() += 1;
         }
-        let (mut has_more, mut read) = (false, 0);
+        let mut spent: HashMap<String, Duration> = HashMap::new();
+        let mut has_more = false;
         let mut denied = HashSet::new();
         let mut unauthorised: Vec<(Work, Failure)> = Vec::new();
-        for work in &schedules {
-            let key = (work.tenant_id.clone(), work.id);
-            if self.known.get(&key).is_none_or(|known| known.hash != work.curr_hash) {
-                if read == READ_AT_ONCE {
-                    has_more = true;
-                    continue;
-                }
-                read += 1;
-                self.read = Some(key.clone());
-                let of_tenant = tenants.entry(work.tenant_id.clone()).or_default();
-                match self.learn(work, *of_tenant, now).await {
+        for work in in_turns(tenants, usize::MAX) {
+            let began = Instant::now();
+            if spent.get(&work.tenant_id).is_some_and(|spent| *spent >= PER_TENANT) {
+                has_more = true;
+                continue;
+            }
+            self.last.insert(work.tenant_id.clone(), work.id);
+            if self.known(&work).is_none() {
+                let of_tenant = accepted.entry(work.tenant_id.clone()).or_default();
+                match self.learn(&work, *of_tenant, now).await {
                     Ok(Reading::Unauthorised(failure)) => unauthorised.push((work.clone(), failure)),
                     Ok(Reading::Function(..)) => *of_tenant += 1,
                     Ok(_) => {}
                     Err(error) if is_general(&error) => return Err(error),
-                    Err(error) => self.fail(work, &error, now).await?,
+                    Err(error) => self.fail(&work, &error, now).await?,
                 }
             }
-            match self.attend(work, now, &mut denied).await {
+            match self.attend(&work, now, &mut denied).await {
                 Ok(more) => has_more |= more,
                 Err(error) if is_general(&error) => return Err(error),
                 // An error of one schedule must not stop the others.
-                Err(error) => self.fail(work, &error, now).await?,
+                Err(error) => self.fail(&work, &error, now).await?,
             }
+            *spent.entry(work.tenant_id).or_default() += began.elapsed();
         }
+        unauthorised.sort_by(|(one, _), (other, _)| one.tenant_id.cmp(&other.tenant_id));
         for tenant in unauthorised.chunk_by(|(one, _), (other, _)| one.tenant_id == other.tenant_id) {
             let Some((_, failure)) = tenant.first() else { continue };
             let refused: Vec<_> = tenant.iter().map(|(work, _)| work.clone()).collect();
@@ -207,11 +224,16 @@ impl Schedules<'_> {
         Ok(has_more)
     }
 
+    /// What is known of this version of a schedule; `None` if it has not been read.
+    fn known(&self, work: &Work) -> Option<&Known> {
+        self.known.get(&(work.tenant_id.clone(), work.id)).filter(|known| known.hash == work.curr_hash)
+    }
+
     /// Submits the due slots of one schedule. Returns true if more of its slots are due.
     async fn attend(&mut self, work: &Work, now: Timestamp, denied: &mut HashSet<String>) -> Result<bool, HostError> {
         let key = (work.tenant_id.clone(), work.id);
         let Some(known) = self.known.get(&key) else { return Ok(false) };
-        if known.schedule.is_none() || known.next.is_none_or(|next| next > now) || denied.contains(&work.tenant_id) {
+        if !known.is_due(now) || denied.contains(&work.tenant_id) {
             return Ok(false);
         }
         let Reading::Function(function, schedule) = self.read(work).await? else { return Ok(false) };
