@@ -40,6 +40,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "logline-wasm",
         &[
+            "function",
             "bounds",
             "scan",
             "kind",
@@ -83,6 +84,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         ],
     ),
     ("logline-guest", &["abi", "host"]),
+    ("logline", &["failed", "home", "dev"]),
     ("logline-cli", &["open", "output", "commands"]),
 ];
 

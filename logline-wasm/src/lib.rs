@@ -13,6 +13,7 @@ mod component;
 mod decode;
 mod disk;
 mod engine;
+mod function;
 mod kind;
 mod modules;
 mod options;
@@ -38,6 +39,7 @@ use wasmtime::Engine;
 pub use artifact::CacheKey;
 use channel::HostChannel;
 pub use compiler::{Compiler, compiler_main};
+pub use function::{function, function_id};
 use kind::Kind;
 use modules::Modules;
 pub use options::WasmOptions;
@@ -209,10 +211,23 @@ impl Inner {
     }
 }
 
+/// The limits on time need the runtime's timer.
+fn lacks_runtime() -> Option<String> {
+    tokio::runtime::Handle::try_current().is_err().then(|| "Tokio runtime (with its timer enabled) around the call".to_owned())
+}
+
 #[async_trait]
 impl Sandbox for WasmSandbox {
     fn runtime(&self) -> &'static str {
         RUNTIME
+    }
+
+    fn lacks(&self) -> Option<String> {
+        lacks_runtime()
+    }
+
+    async fn check(&self, tenant: &str, code: &str, limits: &Limits) -> Result<(), Failure> {
+        Self::check(self, tenant, code, limits).await
     }
 
     async fn run(&self, job: Job<'_>, host: &mut dyn HostCalls) -> Report {
@@ -225,6 +240,14 @@ impl Sandbox for WasmSandbox {
 impl Sandbox for ComponentSandbox {
     fn runtime(&self) -> &'static str {
         COMPONENT_RUNTIME
+    }
+
+    fn lacks(&self) -> Option<String> {
+        lacks_runtime()
+    }
+
+    async fn check(&self, tenant: &str, code: &str, limits: &Limits) -> Result<(), Failure> {
+        Self::check(self, tenant, code, limits).await
     }
 
     async fn run(&self, job: Job<'_>, host: &mut dyn HostCalls) -> Report {

@@ -1,5 +1,13 @@
 #![doc = include_str!("../README.md")]
 
+#[cfg(all(feature = "sqlite", feature = "wasm"))]
+mod dev;
+mod failed;
+pub mod home;
+
+#[cfg(all(feature = "sqlite", feature = "wasm"))]
+pub use dev::{Dev, DevError, dev};
+pub use failed::Failed;
 pub use logline_core as core;
 pub use logline_kernels as kernels;
 #[cfg(feature = "postgres")]

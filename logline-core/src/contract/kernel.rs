@@ -12,11 +12,11 @@ use crate::contract::sandbox::Sandbox;
 use crate::ledger::scope::Scope;
 use crate::ledger::{Cursor, Ledger, LedgerError, LedgerExt as _, Page, Query};
 use crate::request::Details;
-use crate::span::SignedSpan;
 use crate::span::draft::Draft;
 use crate::span::rules::Rules;
 use crate::span::seal::VerifiedSpan;
-use crate::trust::Trusted;
+use crate::span::{SignedSpan, Span};
+use crate::trust::{Manifest, Trusted};
 use crate::value::clock::Clock;
 use crate::value::failure::Failure;
 use crate::value::hex::PublicKey;
@@ -52,8 +52,27 @@ pub trait Kernel: Send + Sync {
     /// carry out nothing refuses to start.
     fn lacks(&self, function: Option<&SignedSpan>, sandboxes: &[Arc<dyn Sandbox>]) -> Option<String>;
 
+    /// Checks a span before it is published. Returns `Ok` for spans that this kernel would not run. The default accepts everything.
+    ///
+    /// # Errors
+    /// [`KernelError::Refused`] with what is wrong, where, and what to write instead.
+    async fn check(&self, span: &Span, publishing: &Publishing<'_>) -> Result<(), KernelError> {
+        let _ = (span, publishing);
+        Ok(())
+    }
+
     /// Carries out one attempt. `request` is the version with which it was claimed.
     async fn run(&self, request: &VerifiedSpan, context: &Context<'_>) -> Result<Effects, KernelError>;
+}
+
+/// What a kernel has when it checks a span before it is published.
+pub struct Publishing<'a> {
+    /// Reads what a runtime of the span's tenant may read.
+    pub reader: Reader<'a>,
+    /// The manifest in force.
+    pub manifest: &'a Manifest,
+    /// The sandboxes of the host.
+    pub sandboxes: &'a [Arc<dyn Sandbox>],
 }
 
 /// A kind of request: all requests with the same `this`.

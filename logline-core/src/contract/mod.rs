@@ -9,7 +9,7 @@ pub(crate) mod outside;
 mod sandbox;
 mod validator;
 
-pub use kernel::{AskedBy, Attempt, Context, Effects, Kernel, Meters, NATIVE_RUNTIME, Reader, RequestKind, Usage};
+pub use kernel::{AskedBy, Attempt, Context, Effects, Kernel, Meters, NATIVE_RUNTIME, Publishing, Reader, RequestKind, Usage};
 pub use kernel_error::KernelError;
 pub use outside::{Answer, Call, Outside, OutsideError, Remote, RemoteCall};
 pub use sandbox::{HostCalls, Job, RECEIPT_VERSION, Report, RunReceipt, Sandbox};

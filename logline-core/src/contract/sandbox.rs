@@ -20,6 +20,20 @@ pub trait Sandbox: Send + Sync {
     /// The `runtime` column of the functions that this sandbox runs. It includes the version of the interface: `wasm@1`.
     fn runtime(&self) -> &'static str;
 
+    /// What is missing around the sandbox, so that it cannot run anything here, such as an async runtime. `None` if nothing is.
+    fn lacks(&self) -> Option<String> {
+        None
+    }
+
+    /// Checks `code` before it is published for `tenant`: whether it could be run within `limits`. The default accepts everything.
+    ///
+    /// # Errors
+    /// What is wrong with it, and what to change.
+    async fn check(&self, tenant: &str, code: &str, limits: &Limits) -> Result<(), Failure> {
+        let _ = (tenant, code, limits);
+        Ok(())
+    }
+
     /// Runs `job` once.
     async fn run(&self, job: Job<'_>, host: &mut dyn HostCalls) -> Report;
 }

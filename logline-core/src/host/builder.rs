@@ -25,6 +25,7 @@ pub struct HostBuilder {
     ids: Option<Arc<dyn IdSource>>,
     rules: Rules,
     lease: Option<Duration>,
+    publishes_unchecked: bool,
 }
 
 /// How many verified functions a host keeps in memory.
@@ -95,6 +96,14 @@ impl HostBuilder {
         self
     }
 
+    /// Lets [`Host::publish`] accept functions without asking the kernels that would run them. It is for hosts that publish
+    /// functions and have no sandbox for them: whether the code can run, the first request will tell.
+    #[must_use]
+    pub fn publish_unchecked(mut self) -> Self {
+        self.publishes_unchecked = true;
+        self
+    }
+
     /// Resolves the manifest and builds the host.
     ///
     /// # Errors
@@ -121,6 +130,7 @@ impl HostBuilder {
                 recorded: Mutex::default(),
                 refreshes: Refreshes::default(),
                 declared: Mutex::default(),
+                publishes_unchecked: self.publishes_unchecked,
             }),
         })
     }

@@ -45,6 +45,9 @@ use crate::value::timestamp::Timestamp;
 type Kinds = BTreeMap<String, AskedBy>;
 
 /// Runs functions of the ledger and records what happened. It is cheap to clone. All clones are the same host.
+///
+/// A host carries out requests one at a time ([`Host::execute`]), or it runs loops that carry out everybody's: the worker, schedules
+/// and policies. `logline_kernels::Run` adds that method: `host.run(loops, shutdown)`.
 #[derive(Clone)]
 pub struct Host {
     inner: Arc<Inner>,
@@ -70,6 +73,8 @@ struct Inner {
     refreshes: Refreshes,
     /// The kinds of requests that the manifest's kernels declare, with the hash of that manifest.
     declared: Mutex<Option<(Hash, Arc<Kinds>)>>,
+    /// Whether spans are published without asking the kernels.
+    publishes_unchecked: bool,
 }
 
 /// The shortest time between two refreshes that tenants' rows cause.

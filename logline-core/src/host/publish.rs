@@ -1,29 +1,73 @@
 //! Publishes spans for publishers, and writes what loops have decided.
 
+use crate::contract::{KernelError, Publishing, Reader};
 use crate::host::{Host, HostError};
-use crate::keys::Signer;
-use crate::ledger::AppendOptions;
+use crate::keys::{Signer, Verifier};
 use crate::ledger::scope::Scope;
+use crate::ledger::{AppendOptions, LedgerExt as _};
 use crate::span::draft::Draft;
 use crate::span::seal::VerifiedSpan;
 
 impl Host {
     /// Publishes a span: checks `draft` with the validators, seals it with `signer`, checks that the signer may sign it, and
-    /// appends it.
+    /// appends it. The kernel that would run a function has its sandbox check the code.
+    ///
+    /// A span without [`Draft::visibility`] is private: only its owner sees it. A function that the users of the tenant shall
+    /// ask for needs [`Visibility::Tenant`](crate::Visibility::Tenant).
     ///
     /// # Errors
-    /// If a validator refuses the draft, it breaks a rule, the signer lacks the role, or the ledger refuses.
+    /// If a validator or a kernel refuses the draft, it breaks a rule, the signer lacks the role, or the ledger refuses.
     pub async fn publish(&self, draft: Draft, signer: &dyn Signer) -> Result<VerifiedSpan, HostError> {
-        for validator in &self.inner.installed.validators {
-            validator.validate(draft.columns()).map_err(|reason| {
-                let entity_type = draft.columns().entity_type.clone();
-                HostError::NotValid { entity_type, reason }
-            })?;
-        }
+        self.check_draft(&draft).await?;
         let trusted = self.trusted();
         let scope = Scope::runtime(draft.columns().tenant_id.clone());
         let written = self.driver(&trusted).write(&scope, vec![draft], signer, &AppendOptions::default()).await?;
         last(written)
+    }
+
+    /// Publishes a span as [`Host::publish`] does, unless its last version says the same already and its signer may sign it: then
+    /// that version is returned. If the last version says something else, the draft becomes the next version. So a service may
+    /// call this at each start. The draft must have an id of its own, such as one from [`ids::derive`](crate::ids::derive).
+    ///
+    /// # Errors
+    /// As [`Host::publish`].
+    pub async fn publish_if_changed(&self, draft: Draft, signer: &dyn Signer) -> Result<VerifiedSpan, HostError> {
+        let (tenant, id) = (draft.columns().tenant_id.clone(), draft.columns().id);
+        let Some(existing) = self.inner.ledger.find(&Scope::runtime(&tenant), &tenant, id).await? else {
+            return self.publish(draft, signer).await;
+        };
+        let same = draft.clone().seq(existing.seq.saturating_add(1)).follows(existing.seal.curr_hash);
+        let next = match draft.following(&existing) {
+            Some(next) => next,
+            None => match existing.verify(&mut Verifier::new()) {
+                Ok(existing) if self.trusted().authorities.check(&existing).is_ok() => return Ok(existing),
+                _ => same,
+            },
+        };
+        self.publish(next, signer).await
+    }
+
+    /// Asks the validators and the kernels about a draft.
+    async fn check_draft(&self, draft: &Draft) -> Result<(), HostError> {
+        let span = draft.columns();
+        let inner = &self.inner;
+        let invalid = |reason| HostError::NotValid { entity_type: span.entity_type.clone(), reason };
+        for validator in &inner.installed.validators {
+            validator.validate(span).map_err(invalid)?;
+        }
+        if inner.publishes_unchecked {
+            return Ok(());
+        }
+        let trusted = self.trusted();
+        let reader = || Reader::new(&inner.ledger, Scope::runtime(&span.tenant_id));
+        for kernel in &inner.installed.kernels {
+            let publishing = Publishing { reader: reader(), manifest: &trusted.manifest, sandboxes: &inner.sandboxes };
+            match kernel.check(span, &publishing).await {
+                Err(KernelError::Refused(reason)) => return Err(invalid(reason)),
+                checked => checked?,
+            }
+        }
+        Ok(())
     }
 
     /// Writes what a loop of this host has decided: seals `drafts` of `tenant` with the host's key, checks that the key may

@@ -102,6 +102,16 @@ impl Draft {
         Self { span, at: None }
     }
 
+    /// This draft as the next version of `existing`. `None` if `existing` says the same already: except for `seq`, `at` and
+    /// `prev_hash`, all columns are equal.
+    #[must_use]
+    pub fn following(mut self, existing: &SignedSpan) -> Option<Self> {
+        rules::normalise(&mut self.span);
+        let mut same = self.span.clone();
+        (same.seq, same.at, same.prev_hash) = (existing.seq, existing.at, existing.prev_hash);
+        (same != existing.span).then(|| self.seq(existing.seq.saturating_add(1)).follows(existing.seal.curr_hash))
+    }
+
     /// A draft with these columns and with their time.
     #[must_use]
     pub fn from_columns(span: Span) -> Self {

@@ -4,6 +4,7 @@
 
 mod authority;
 mod delegation;
+mod file;
 mod limits;
 mod manifest;
 mod own;

@@ -1,6 +1,7 @@
 //! Finds the manifest that a host obeys, starting from the root keys that the host pins.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -133,6 +134,14 @@ pub enum TrustError {
         threshold: u32,
         /// How many distinct keys are pinned.
         keys: usize,
+    },
+    /// The file of the trust root cannot be read.
+    #[error("trust root {}: {reason}", path.display())]
+    File {
+        /// The path of the file.
+        path: PathBuf,
+        /// Why it cannot be read.
+        reason: String,
     },
     /// A pinned key is malformed, weak or not canonically encoded.
     #[error("trust root pins {key}: {source}")]

@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use logline_core::Failure;
 use logline_core::contract::Reader;
 use logline_core::ledger::{LedgerError, LedgerExt as _};
-use logline_core::{Draft, Hash, Host, HostError, Scope, SignedSpan, Signer, VerifiedSpan, ids};
+use logline_core::{Draft, Hash, Host, HostError, Scope, Signer, Span, VerifiedSpan, ids};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -32,8 +32,9 @@ fn part_id(tenant: &str, hash: &Hash, n: u64) -> Uuid {
     ids::derive("blob", &[tenant, &hash.to_string(), &n.to_string()])
 }
 
-/// Publishes a function whose `code` is the module `binary`. A small module is stored in the function's span, a larger one in
-/// blob spans of its tenant. Parts that exist already are not changed.
+/// Publishes a function whose `code` is the module `binary`, unless its last version says the same already
+/// ([`Host::publish_if_changed`]). A small module is stored in the function's span, a larger one in blob spans of its tenant. Parts
+/// that exist already are not changed.
 ///
 /// # Errors
 /// As [`Host::publish`].
@@ -46,7 +47,7 @@ pub async fn publish_module(
     let hash = Hash::of(binary);
     let text = |part: &[u8]| STANDARD.encode(part);
     if binary.len() <= PART {
-        return host.publish(function.code(format!("blake3:{hash}\n{}", text(binary))), signer).await;
+        return host.publish_if_changed(function.code(format!("blake3:{hash}\n{}", text(binary))), signer).await;
     }
     let (tenant, owner) = (function.columns().tenant_id.clone(), function.columns().owner_id.clone());
     let (visibility, who) = (function.columns().visibility, function.columns().who.clone());
@@ -68,7 +69,7 @@ pub async fn publish_module(
             .metadata(json!({"blake3": hash.to_string(), "part": n, "parts": parts}));
         host.publish(blob, signer).await?;
     }
-    host.publish(function.code(format!("{PREFIX}{hash}")), signer).await
+    host.publish_if_changed(function.code(format!("{PREFIX}{hash}")), signer).await
 }
 
 /// A tenant and the hash of a blob. The tenant is part of the key, because no tenant may run the code of another.
@@ -91,7 +92,7 @@ pub(crate) struct Blobs {
 impl Blobs {
     /// Returns the code of a function: its column `code`, or the text of the blob that the column names. It reads no more parts
     /// than a module of `max_bytes` needs.
-    pub(crate) async fn code(&self, function: &SignedSpan, reader: &Reader<'_>, max_bytes: usize) -> Result<Code, LedgerError> {
+    pub(crate) async fn code(&self, function: &Span, reader: &Reader<'_>, max_bytes: usize) -> Result<Code, LedgerError> {
         let code = function.code.as_deref().unwrap_or_default();
         let Some(named) = code.trim_start().strip_prefix(PREFIX) else { return Ok(Code::Text(code.into())) };
         let Ok(hash) = named.trim().parse::<Hash>() else {

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use logline_core::contract::{
-    AskedBy, Context, Effects, Job, Kernel, KernelError, Meters, NATIVE_RUNTIME, RequestKind, Sandbox, Usage,
+    AskedBy, Context, Effects, Job, Kernel, KernelError, Meters, NATIVE_RUNTIME, Publishing, RequestKind, Sandbox, Usage,
 };
 use logline_core::ledger::LedgerError;
 use logline_core::request::{FUNCTION_RUN, reference};
-use logline_core::{Failure, Scope, SignedSpan, VerifiedSpan, Verifier, canonical, ids};
+use logline_core::{Failure, Scope, SignedSpan, Span, VerifiedSpan, Verifier, canonical, ids};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -46,15 +46,36 @@ impl Kernel for RunCode {
 
     fn lacks(&self, function: Option<&SignedSpan>, sandboxes: &[Arc<dyn Sandbox>]) -> Option<String> {
         let Some(function) = function.filter(|span| span.entity_type == "function") else {
-            return sandboxes.is_empty().then(|| "sandbox".to_owned());
+            let first = sandboxes.iter().map(|sandbox| sandbox.lacks()).reduce(Option::and);
+            return first.unwrap_or_else(|| Some("sandbox".to_owned()));
         };
         let runtime = function.runtime.as_deref().unwrap_or_default();
         // No sandbox of any host runs what only kernels have: the attempt says so.
         if runtime == NATIVE_RUNTIME {
             return None;
         }
-        let has_it = sandboxes.iter().any(|sandbox| sandbox.runtime() == runtime);
-        (!has_it).then(|| format!("sandbox for `{}`", runtime.chars().take(64).collect::<String>()))
+        match sandboxes.iter().find(|sandbox| sandbox.runtime() == runtime) {
+            Some(sandbox) => sandbox.lacks(),
+            None => Some(format!("sandbox for `{}`", runtime.chars().take(64).collect::<String>())),
+        }
+    }
+
+    async fn check(&self, span: &Span, publishing: &Publishing<'_>) -> Result<(), KernelError> {
+        if span.entity_type != "function" || span.is_deleted || span.runtime.as_deref() == Some(NATIVE_RUNTIME) {
+            return Ok(());
+        }
+        let refused = |code: &str, message: String| KernelError::Refused(Failure::new(code, message));
+        let Publishing { reader, manifest, sandboxes } = publishing;
+        let sandbox = find_sandbox(span, sandboxes).map_err(|message| {
+            let advice = "correct the column `runtime`, give this host the sandbox, or build it with `publish_unchecked`";
+            refused("runtime_not_available", format!("{message}: {advice}"))
+        })?;
+        let limits = manifest.limits_for(span).map_err(|reason| refused("invalid_limits", reason))?;
+        match self.blobs.code(span, reader, limits.module_bytes).await? {
+            Code::Text(code) if code.is_empty() => Err(refused("invalid_module", "the column `code` is empty".to_owned())),
+            Code::Text(code) => sandbox.check(&span.tenant_id, &code, &limits).await.map_err(KernelError::Refused),
+            Code::Refused(failure) => Err(KernelError::Refused(failure)),
+        }
     }
 
     async fn run(&self, request: &VerifiedSpan, context: &Context<'_>) -> Result<Effects, KernelError> {
@@ -90,7 +111,11 @@ async fn find_function(request: &SignedSpan, context: &Context<'_>) -> Result<Fo
         }
     }
     let Some(function) = context.owner.find(tenant, id).await? else {
-        let message = format!("no function {id} in tenant `{tenant}` that `{}` can see", request.owner_id);
+        let message = format!(
+            "no function {id} in tenant `{tenant}` that `{}` can see: check the id, and the function's visibility (a private one is \
+             seen by its owner only)",
+            request.owner_id
+        );
         return Ok(Found::Refused(Failure::new("function_not_found", message)));
     };
     if function.entity_type != "function" {
@@ -119,6 +144,17 @@ fn authorised(function: VerifiedSpan, context: &Context<'_>) -> Found {
     }
 }
 
+/// The sandbox that runs a function.
+fn find_sandbox<'a>(function: &Span, sandboxes: &'a [Arc<dyn Sandbox>]) -> Result<&'a dyn Sandbox, String> {
+    let runtime = function.runtime.as_deref().unwrap_or_default();
+    let found = sandboxes.iter().find(|sandbox| sandbox.runtime() == runtime);
+    found.map(AsRef::as_ref).ok_or_else(|| {
+        let known: Vec<_> = sandboxes.iter().map(|sandbox| sandbox.runtime()).collect();
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        format!("no sandbox of this host runs `{runtime}` (it has: {known})")
+    })
+}
+
 async fn run_function(
     request: &SignedSpan,
     function: VerifiedSpan,
@@ -129,13 +165,9 @@ async fn run_function(
     let refuse = |code: &str, message: String| {
         Ok(Outcome { function: Some(function.clone()), ..Outcome::refused(Failure::new(code, message)) })
     };
-    let runtime = function.runtime.as_deref().unwrap_or_default();
-    let Some(sandbox) = context.sandboxes.iter().find(|s| s.runtime() == runtime) else {
-        let known: Vec<_> = context.sandboxes.iter().map(|s| s.runtime()).collect();
-        return refuse(
-            "runtime_not_available",
-            format!("no sandbox of this host runs `{runtime}` (it has: {})", known.join(", ")),
-        );
+    let sandbox = match find_sandbox(&function, context.sandboxes) {
+        Ok(sandbox) => sandbox,
+        Err(message) => return refuse("runtime_not_available", message),
     };
     let limits = match manifest.limits_for(&function) {
         Ok(limits) => limits,
@@ -161,7 +193,7 @@ async fn run_function(
     let recorder = Recorder::new(&context.owner, facts.started, &limits);
     let mut guest = Guest::new(facts, recorder);
     let job = Job::new(&request.tenant_id, &code, &call, &limits).share(manifest.share()).version(function.seal.curr_hash);
-    let report = Sandbox::run(sandbox.as_ref(), job, &mut guest).await;
+    let report = Sandbox::run(sandbox, job, &mut guest).await;
     let Guest { drafts: emitted, logs, logs_dropped, source, .. } = guest;
     if let Some(error) = source.ledger_error {
         // The function may have continued although a query was not answered.

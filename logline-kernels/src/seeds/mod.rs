@@ -71,16 +71,12 @@ pub async fn install_one(
     let scope = Scope::runtime(&tenant);
     let draft = match ledger.find(&scope, &tenant, id).await? {
         None => draft,
-        Some(existing) => {
-            let mut same = draft.clone().seq(existing.seq);
-            // A seed has no time and no predecessor, so these two columns are not compared.
-            same.columns_mut().at = existing.at;
-            same.columns_mut().prev_hash = existing.prev_hash;
-            if same.columns() == &existing.span && existing.seal.public_key == publisher.public_key() {
-                return Ok(Installed::Unchanged(existing.key()));
-            }
-            draft.seq(existing.seq.saturating_add(1)).follows(existing.seal.curr_hash)
-        }
+        Some(existing) => match draft.clone().following(&existing) {
+            Some(next) => next,
+            None if existing.seal.public_key == publisher.public_key() => return Ok(Installed::Unchanged(existing.key())),
+            // The same, signed by another key: this publisher takes it over.
+            None => draft.seq(existing.seq.saturating_add(1)).follows(existing.seal.curr_hash),
+        },
     };
     let span: VerifiedSpan = draft.at(clock.now()).seal(publisher).await?;
     let key = span.key();

@@ -11,8 +11,8 @@ use logline_core::roles::Role;
 use logline_core::trust::Limits;
 use logline_core::trust::{Manifest, RootSet, TrustRoot};
 use logline_core::{
-    Draft, Execution, Host, KernelSet, KeyPair, MemoryLedger, SYSTEM_TENANT, Scope, SignedSpan, Signer as _, SystemClock,
-    SystemIds, VerifiedSpan, Visibility, ids,
+    Draft, Execution, Host, HostBuilder, KernelSet, KeyPair, MemoryLedger, SYSTEM_TENANT, Scope, SignedSpan, Signer as _,
+    SystemClock, SystemIds, VerifiedSpan, Visibility, ids,
 };
 use logline_kernels::{Loops, Run as _};
 use logline_wasm::WasmSandbox;
@@ -79,15 +79,16 @@ pub(crate) async fn host_as(ledger: &MemoryLedger, n: u8) -> Host {
 
 /// A host with the key of this number and these behaviours.
 pub(crate) async fn host_that(ledger: &MemoryLedger, n: u8, set: KernelSet) -> Host {
-    Host::builder()
-        .ledger(ledger.clone())
-        .trust(trust())
-        .key(key(n))
-        .install(set)
-        .sandbox(WasmSandbox::new().unwrap())
-        .build()
-        .await
-        .unwrap()
+    builder(ledger, n, set).build().await.unwrap()
+}
+
+fn builder(ledger: &MemoryLedger, n: u8, set: KernelSet) -> HostBuilder {
+    Host::builder().ledger(ledger.clone()).trust(trust()).key(key(n)).install(set).sandbox(WasmSandbox::new().unwrap())
+}
+
+/// A host that publishes what no sandbox would run, as the tool of a hostile publisher does.
+async fn unchecked(ledger: &MemoryLedger) -> Host {
+    builder(ledger, HOST, logline_kernels::all()).publish_unchecked().build().await.unwrap()
 }
 
 /// Runs loops until `until` is done.
@@ -119,7 +120,7 @@ pub(crate) async fn until(ledger: &MemoryLedger, count: usize, is_such: impl Fn(
 
 pub(crate) async fn host() -> (MemoryLedger, Host) {
     let ledger = ledger(&manifest()).await;
-    let host = host_of(&ledger).await;
+    let host = unchecked(&ledger).await;
     (ledger, host)
 }
 
@@ -128,7 +129,7 @@ pub(crate) async fn host_with(change: impl FnOnce(&mut Limits)) -> (MemoryLedger
     let mut manifest = manifest();
     change(&mut manifest.limits);
     let ledger = ledger(&manifest).await;
-    let host = host_of(&ledger).await;
+    let host = unchecked(&ledger).await;
     (ledger, host)
 }
 

@@ -1,0 +1,58 @@
+//! Reads a trust root from a file.
+
+use std::io::Read as _;
+use std::path::Path;
+
+use crate::trust::{TrustError, TrustRoot};
+
+/// The largest size of the file.
+const MAX_BYTES: u64 = 1 << 20;
+
+impl TrustRoot {
+    /// Loads a trust root: a JSON object of `manifest_id`, `keys` and `threshold`, and `min_version` if it is not 0. The keys are
+    /// checked as by [`TrustRoot::check`].
+    ///
+    /// # Errors
+    /// [`TrustError::File`], which names the file, if it cannot be read or is malformed. The errors of [`TrustRoot::check`].
+    pub fn load(path: impl AsRef<Path>) -> Result<Self, TrustError> {
+        let path = path.as_ref();
+        let failed = |reason: String| TrustError::File { path: path.to_owned(), reason };
+        let file = std::fs::File::open(path).map_err(|e| failed(e.to_string()))?;
+        let mut text = Vec::new();
+        file.take(MAX_BYTES + 1).read_to_end(&mut text).map_err(|e| failed(e.to_string()))?;
+        if text.len() as u64 > MAX_BYTES {
+            return Err(failed(format!("it has more than {MAX_BYTES} bytes")));
+        }
+        let root: Self = serde_json::from_slice(&text).map_err(|e| {
+            failed(format!("{e}; a trust root is `{{\"manifest_id\": …, \"keys\": [\"PUBLIC KEY\"], \"threshold\": 1}}`"))
+        })?;
+        root.check()?;
+        Ok(root)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::keys::{KeyPair, Signer as _};
+
+    use super::*;
+
+    #[test]
+    fn a_trust_root_is_read_from_its_file_and_what_is_wrong_is_told_with_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("trust.json");
+        let root = TrustRoot::new([KeyPair::from_seed(&[1; 32]).public_key()], 1);
+        std::fs::write(&file, serde_json::to_vec(&root).unwrap()).unwrap();
+        assert_eq!(TrustRoot::load(&file).unwrap(), root);
+        for (text, told) in [("", "EOF"), ("{}", "manifest_id"), ("[1]", "a trust root is"), ("\u{feff}{}", "expected value")] {
+            std::fs::write(&file, text).unwrap();
+            let error = TrustRoot::load(&file).unwrap_err().to_string();
+            assert!(error.contains(told) && error.contains("trust.json"), "{error}");
+        }
+        let missing = TrustRoot::load(folder.path().join("none.json")).unwrap_err().to_string();
+        assert!(missing.contains("none.json") && missing.contains("No such file"), "{missing}");
+        let threshold = TrustRoot { threshold: 2, ..root };
+        std::fs::write(&file, serde_json::to_vec(&threshold).unwrap()).unwrap();
+        assert!(matches!(TrustRoot::load(&file), Err(TrustError::Threshold { .. })));
+    }
+}

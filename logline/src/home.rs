@@ -1,0 +1,347 @@
+//! Where the keys and the trust root of a ledger are, and how they are made.
+//!
+//! | ledger | trust root | keys |
+//! |---|---|---|
+//! | a file `X` | `X.trust.json` | `X.keys/root.key`, `X.keys/publisher.key`, `X.keys/host.key` |
+//! | a database, with the folder `DIR` | `DIR/trust.json` | `DIR/keys/…` |
+//!
+//! In production these files are on different machines: the root keys and the publisher's key with the people who use them, the
+//! trust root and a host's own key with the host.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use logline_core::ledger::{Ledger, LedgerError, Query};
+use logline_core::roles::Role;
+use logline_core::trust::{Authority, Manifest, RootSet, TrustError, TrustRoot, Trusted};
+use logline_core::{Clock, KernelSet, KeyFileError, KeyPair, PublicKey, SYSTEM_TENANT, Scope, Signer as _};
+use logline_kernels::{InstallError, Installed};
+use thiserror::Error;
+
+/// Where the keys and the trust root of a ledger are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Home {
+    trust: PathBuf,
+    keys: PathBuf,
+}
+
+/// Whose key it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyOf {
+    /// A root key: it decides who may sign what.
+    Root,
+    /// The publisher's key: it signs functions, policies and kernels.
+    Publisher,
+    /// The host's key: it signs requests and what came out.
+    Host,
+}
+
+impl KeyOf {
+    const fn file(self) -> &'static str {
+        match self {
+            Self::Root => "root.key",
+            Self::Publisher => "publisher.key",
+            Self::Host => "host.key",
+        }
+    }
+}
+
+/// What [`Home::set_up`] makes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Setup {
+    /// The tenants of the publisher and the host. `*` means all of them.
+    pub tenants: Vec<String>,
+    /// Root keys that other people hold. The home's own root key is added.
+    pub roots: Vec<PublicKey>,
+    /// How many root keys must approve a manifest.
+    pub threshold: u32,
+}
+
+impl Default for Setup {
+    /// All tenants, and the home's own root key alone.
+    fn default() -> Self {
+        Self { tenants: vec!["*".to_owned()], roots: Vec::new(), threshold: 1 }
+    }
+}
+
+impl Setup {
+    /// Sets the tenants of the publisher and the host.
+    #[must_use]
+    pub fn tenants<T: Into<String>>(mut self, tenants: impl IntoIterator<Item = T>) -> Self {
+        self.tenants = tenants.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Adds root keys of other people, and sets how many of all root keys must approve.
+    #[must_use]
+    pub fn roots(mut self, others: impl IntoIterator<Item = PublicKey>, threshold: u32) -> Self {
+        (self.roots, self.threshold) = (others.into_iter().collect(), threshold);
+        self
+    }
+}
+
+/// What [`Home::set_up`] did.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Ready {
+    /// The files that were made. What existed was not changed.
+    pub made: Vec<PathBuf>,
+    /// The pinned trust root.
+    pub trust: TrustRoot,
+    /// The version of the manifest that was published; `None` if the one in force says what is wanted.
+    pub published: Option<u64>,
+    /// The manifest in force; `None` if other root keys must approve the first one.
+    pub trusted: Option<Box<Trusted>>,
+    /// The kernels, each with whether it was installed now.
+    pub kernels: Vec<Installed>,
+}
+
+/// Why a home could not be set up or read.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum HomeError {
+    /// The ledger has rows, but the home has no trust root.
+    #[error("the ledger has rows, but there is no trust root {}: copy it there, or use another ledger", file.display())]
+    NoTrustRoot {
+        /// Where the trust root should be.
+        file: PathBuf,
+    },
+    /// The home has another trust root than the one that was asked for.
+    #[error("{} pins other root keys than those that were named: leave them out, or use another ledger", file.display())]
+    OtherRoot {
+        /// The file of the trust root.
+        file: PathBuf,
+    },
+    /// The manifest must change, and more than one root key must approve that.
+    #[error(
+        "the manifest does not name {missing}, and {threshold} root keys must approve the next one: publish it as docs/trust.md says"
+    )]
+    NeedsApproval {
+        /// What it does not name.
+        missing: String,
+        /// How many root keys must approve.
+        threshold: u32,
+    },
+    /// A file or a folder could not be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The path.
+        path: PathBuf,
+        /// The error of the operating system.
+        source: io::Error,
+    },
+    /// A key could not be read or made.
+    #[error(transparent)]
+    Key(#[from] KeyFileError),
+    /// The trust root cannot be used, or no manifest counts.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// A kernel could not be installed.
+    #[error(transparent)]
+    Install(#[from] InstallError),
+    /// The ledger failed.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+impl Home {
+    /// The home of a ledger in the file `ledger`.
+    #[must_use]
+    pub fn beside(ledger: &Path) -> Self {
+        let beside = |suffix: &str| {
+            let mut name = ledger.as_os_str().to_owned();
+            name.push(suffix);
+            PathBuf::from(name)
+        };
+        Self { trust: beside(".trust.json"), keys: beside(".keys") }
+    }
+
+    /// The home in `folder`, of a ledger that is elsewhere.
+    #[must_use]
+    pub fn folder(folder: &Path) -> Self {
+        Self { trust: folder.join("trust.json"), keys: folder.join("keys") }
+    }
+
+    /// The file of the trust root.
+    #[must_use]
+    pub fn trust_file(&self) -> &Path {
+        &self.trust
+    }
+
+    /// The file of a key.
+    #[must_use]
+    pub fn key_file(&self, of: KeyOf) -> PathBuf {
+        self.keys.join(of.file())
+    }
+
+    /// Reads the trust root.
+    ///
+    /// # Errors
+    /// If the file is missing or malformed.
+    pub fn trust(&self) -> Result<TrustRoot, TrustError> {
+        TrustRoot::load(&self.trust)
+    }
+
+    /// Reads a key.
+    ///
+    /// # Errors
+    /// If the file is missing, malformed, or may be read by others.
+    pub fn key(&self, of: KeyOf) -> Result<KeyPair, KeyFileError> {
+        KeyPair::load(self.key_file(of))
+    }
+
+    /// Makes what is missing: the keys, the trust root, the first manifest, the kernels. Nothing that exists is changed, so it may
+    /// be called at each start, and again after it was interrupted. If the manifest does not name a tenant, or a kernel of `set`,
+    /// the next version is published, which does.
+    ///
+    /// # Errors
+    /// [`HomeError::NoTrustRoot`] if the ledger belongs to somebody else. [`HomeError::OtherRoot`], [`HomeError::NeedsApproval`].
+    pub async fn set_up(
+        &self,
+        ledger: &dyn Ledger,
+        setup: &Setup,
+        set: &KernelSet,
+        clock: &dyn Clock,
+    ) -> Result<Ready, HomeError> {
+        let mut made = Vec::new();
+        let is_new = !self.trust.exists();
+        if is_new {
+            let newest = ledger.scan(&Scope::Operator, &Query::timeline().limit(1), None).await?;
+            if !newest.rows.is_empty() {
+                return Err(HomeError::NoTrustRoot { file: self.trust.clone() });
+            }
+            self.make_folder()?;
+        }
+        let mut key = |of: KeyOf| {
+            let file = self.key_file(of);
+            if !is_new {
+                return KeyPair::load(file);
+            }
+            let (key, is_new) = KeyPair::load_or_create(&file)?;
+            made.extend(is_new.then_some(file));
+            Ok(key)
+        };
+        let (root, publisher, host) = (key(KeyOf::Root)?, key(KeyOf::Publisher)?, key(KeyOf::Host)?);
+        let mut roots: Vec<_> = setup.roots.clone();
+        if !roots.contains(&root.public_key()) {
+            roots.insert(0, root.public_key());
+        }
+        let wanted = TrustRoot::new(roots, setup.threshold);
+        let trust = if is_new {
+            wanted.check()?;
+            // The last file: without it the next call begins again, with the keys that are there.
+            self.write_trust(&wanted)?;
+            made.push(self.trust.clone());
+            wanted
+        } else {
+            let pinned = self.trust()?;
+            if !setup.roots.is_empty() && (pinned.threshold, sorted(&pinned.keys)) != (wanted.threshold, sorted(&wanted.keys)) {
+                return Err(HomeError::OtherRoot { file: self.trust.clone() });
+            }
+            pinned
+        };
+        let tenants = || std::iter::once(SYSTEM_TENANT.to_owned()).chain(setup.tenants.iter().cloned());
+        let grants = [
+            Authority::new(publisher.public_key(), Role::Publisher, tenants()),
+            Authority::new(host.public_key(), Role::Runtime, tenants()),
+        ];
+        let mut published = None;
+        let trusted = match trust.resolve(ledger).await {
+            Ok(trusted) => {
+                let next = next_manifest(&trusted.manifest, &grants, set);
+                match next {
+                    None => Some(trusted),
+                    Some((_, missing)) if trusted.manifest.root.threshold > 1 => {
+                        return Err(HomeError::NeedsApproval { missing, threshold: trusted.manifest.root.threshold });
+                    }
+                    Some((manifest, _)) => {
+                        trust.publish(ledger, &manifest, &root, clock).await?;
+                        published = Some(manifest.version);
+                        Some(trust.resolve(ledger).await?)
+                    }
+                }
+            }
+            Err(TrustError::NoManifest { skipped, .. }) => {
+                if skipped.is_empty() {
+                    let mut manifest =
+                        Manifest::first(RootSet::new(trust.keys.iter().copied(), trust.threshold)).allow_all(set);
+                    manifest.authorities.extend(grants);
+                    trust.publish(ledger, &manifest, &root, clock).await?;
+                    published = Some(manifest.version);
+                }
+                match trust.resolve(ledger).await {
+                    Ok(trusted) => Some(trusted),
+                    Err(TrustError::NoManifest { .. }) if trust.threshold > 1 => None,
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let kernels = logline_kernels::install(ledger, set, &publisher, clock).await?;
+        Ok(Ready { made, trust, published, trusted: trusted.map(Box::new), kernels })
+    }
+
+    /// Makes the folder of the keys, which only its owner may read.
+    fn make_folder(&self) -> Result<(), HomeError> {
+        let mut builder = fs::DirBuilder::new();
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::DirBuilderExt as _;
+            builder.mode(0o700);
+        }
+        match builder.create(&self.keys) {
+            Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+                Err(HomeError::Io { path: self.keys.clone(), source })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn write_trust(&self, trust: &TrustRoot) -> Result<(), HomeError> {
+        let failed = |source| HomeError::Io { path: self.trust.clone(), source };
+        let text = serde_json::to_vec_pretty(trust).map_err(|e| failed(e.into()))?;
+        // Written beside and renamed, so that a crash leaves the whole file or none.
+        let mut beside = self.trust.clone().into_os_string();
+        beside.push(format!(".{}.part", std::process::id()));
+        let mut options = OpenOptions::new();
+        let mut file = options.write(true).create(true).truncate(true).open(&beside).map_err(failed)?;
+        file.write_all(&text).and_then(|()| file.write_all(b"\n")).and_then(|()| file.sync_all()).map_err(failed)?;
+        fs::rename(&beside, &self.trust).map_err(failed)
+    }
+}
+
+fn sorted(keys: &[PublicKey]) -> Vec<PublicKey> {
+    let mut keys = keys.to_vec();
+    keys.sort_unstable();
+    keys.dedup();
+    keys
+}
+
+/// The manifest that has `grants` and the kernels of `set` as well, and what the one in force lacks. `None` if it lacks nothing.
+fn next_manifest(current: &Manifest, grants: &[Authority], set: &KernelSet) -> Option<(Manifest, String)> {
+    let mut missing = Vec::new();
+    let mut next = current.clone();
+    for grant in grants {
+        let has = |tenant: &String| {
+            let of_key = current.authorities.iter().filter(|a| a.key == grant.key && a.role == grant.role);
+            of_key
+                .into_iter()
+                .any(|authority| authority.tenants.contains(tenant) || (tenant != "*" && authority.covers(tenant)))
+        };
+        let new: Vec<_> = grant.tenants.iter().filter(|tenant| !has(tenant)).cloned().collect();
+        if !new.is_empty() {
+            missing.push(format!("the {} for {}", grant.role, new.join(", ")));
+            next.authorities.push(Authority::new(grant.key, grant.role, new));
+        }
+    }
+    for (name, id) in set {
+        if !current.allowed_boot_ids.contains(&id) {
+            missing.push(format!("the kernel {name}"));
+            next = next.allow(name, id);
+        }
+    }
+    next.version += 1;
+    (!missing.is_empty()).then(|| (next, missing.join(", ")))
+}

@@ -1,0 +1,165 @@
+//! Homes: what is made, what is kept, and what is refused.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
+
+use std::fs;
+use std::path::Path;
+
+use logline::behaviours;
+use logline::core::ledger::{Ledger as _, LedgerExt as _, Query};
+use logline::core::request::Request;
+use logline::core::roles::Role;
+use logline::core::trust::{Manifest, RootSet, TrustError, TrustRoot};
+use logline::core::{Clock as _, KeyPair, MemoryLedger, Scope, Signer as _, SystemClock, Verifier};
+use logline::home::{Home, HomeError, KeyOf, Ready, Setup};
+use serde_json::json;
+use tempfile::TempDir;
+
+async fn set_up(home: &Home, ledger: &MemoryLedger, setup: &Setup) -> Result<Ready, HomeError> {
+    home.set_up(ledger, setup, &behaviours(), &SystemClock).await
+}
+
+fn home() -> (TempDir, Home) {
+    let folder = tempfile::tempdir().unwrap();
+    let home = Home::beside(&folder.path().join("service.ledger"));
+    (folder, home)
+}
+
+async fn rows(ledger: &MemoryLedger) -> usize {
+    ledger.collect(&Scope::Operator, &Query::timeline(), usize::MAX).await.unwrap().len()
+}
+
+fn other(n: u8) -> KeyPair {
+    KeyPair::from_seed(&[n; 32])
+}
+
+#[tokio::test]
+async fn to_set_up_again_changes_nothing_and_a_new_tenant_is_the_next_manifest() {
+    let ((folder, home), ledger) = (home(), MemoryLedger::new());
+    let acme = Setup::default().tenants(["acme"]);
+    let first = set_up(&home, &ledger, &acme).await.unwrap();
+    let names: Vec<_> = first.made.iter().map(|path| path.strip_prefix(folder.path()).unwrap().to_str().unwrap()).collect();
+    let keys = ["root", "publisher", "host"].map(|name| format!("service.ledger.keys/{name}.key"));
+    assert_eq!(names, [keys[0].as_str(), &keys[1], &keys[2], "service.ledger.trust.json"]);
+    assert_eq!(first.published, Some(1));
+    let (before, key) = (rows(&ledger).await, fs::read(home.key_file(KeyOf::Host)).unwrap());
+    let again = set_up(&home, &ledger, &acme).await.unwrap();
+    assert!(again.made.is_empty() && again.published.is_none() && again.trust == first.trust);
+    assert_eq!((rows(&ledger).await, fs::read(home.key_file(KeyOf::Host)).unwrap()), (before, key));
+    let beta = set_up(&home, &ledger, &Setup::default().tenants(["beta"])).await.unwrap();
+    assert_eq!(beta.published, Some(2));
+    let authorities = &beta.trusted.unwrap().authorities;
+    let host = home.key(KeyOf::Host).unwrap().public_key();
+    for tenant in ["acme", "beta", "system"] {
+        assert!(authorities.has(&host, Role::Runtime, tenant, SystemClock.now()), "{tenant}");
+    }
+}
+
+#[tokio::test]
+async fn a_set_up_that_was_interrupted_goes_on_with_the_keys_that_are_there() {
+    let ((_folder, home), ledger) = (home(), MemoryLedger::new());
+    let setup = Setup::default();
+    set_up(&home, &MemoryLedger::new(), &setup).await.unwrap();
+    // After the keys and before the trust root.
+    fs::remove_file(home.trust_file()).unwrap();
+    fs::remove_file(home.key_file(KeyOf::Publisher)).unwrap();
+    let root = fs::read(home.key_file(KeyOf::Root)).unwrap();
+    let ready = set_up(&home, &ledger, &setup).await.unwrap();
+    assert_eq!(ready.made, [home.key_file(KeyOf::Publisher), home.trust_file().to_owned()]);
+    assert_eq!(fs::read(home.key_file(KeyOf::Root)).unwrap(), root);
+    // After the trust root and before the manifest.
+    let ledger = MemoryLedger::new();
+    assert_eq!(set_up(&home, &ledger, &setup).await.unwrap().published, Some(1));
+    // A key that is missing beside a trust root is not made again: nobody would trust it.
+    fs::remove_file(home.key_file(KeyOf::Host)).unwrap();
+    let missing = set_up(&home, &ledger, &setup).await.unwrap_err();
+    assert!(matches!(missing, HomeError::Key(_)) && missing.to_string().contains("host.key"), "{missing}");
+}
+
+#[tokio::test]
+async fn a_ledger_of_somebody_else_is_refused() {
+    let ((_folder, home), ledger) = (home(), MemoryLedger::new());
+    let root = other(7);
+    let theirs = TrustRoot::new([root.public_key()], 1);
+    let manifest = Manifest::first(RootSet::new([root.public_key()], 1));
+    theirs.publish(&ledger, &manifest, &root, &SystemClock).await.unwrap();
+    let before = rows(&ledger).await;
+    let refused = set_up(&home, &ledger, &Setup::default()).await.unwrap_err();
+    assert!(matches!(refused, HomeError::NoTrustRoot { .. }), "{refused}");
+    assert!(!home.trust_file().exists() && !home.key_file(KeyOf::Root).exists(), "nothing was made");
+    // A home of another ledger, with a trust root of its own.
+    set_up(&home, &MemoryLedger::new(), &Setup::default()).await.unwrap();
+    let refused = set_up(&home, &ledger, &Setup::default()).await.unwrap_err();
+    assert!(matches!(refused, HomeError::Trust(TrustError::NoManifest { .. })), "{refused}");
+    assert_eq!(rows(&ledger).await, before);
+}
+
+#[tokio::test]
+async fn a_manifest_that_several_roots_must_approve_counts_after_they_have() {
+    let ((_folder, home), ledger) = (home(), MemoryLedger::new());
+    let setup = Setup::default().tenants(["acme"]).roots([other(8).public_key(), other(9).public_key()], 2);
+    let waiting = set_up(&home, &ledger, &setup).await.unwrap();
+    assert!(waiting.trusted.is_none() && waiting.published == Some(1));
+    // Again, before anybody has approved it.
+    let before = rows(&ledger).await;
+    assert!(set_up(&home, &ledger, &setup).await.unwrap().published.is_none());
+    assert_eq!(rows(&ledger).await, before);
+    let manifest = ledger.get(&Scope::Operator, "system", waiting.trust.manifest_id).await.unwrap();
+    let manifest = manifest.verify(&mut Verifier::new()).unwrap();
+    waiting.trust.approve(&ledger, &manifest, &other(9), &SystemClock).await.unwrap();
+    let ready = set_up(&home, &ledger, &setup).await.unwrap();
+    assert_eq!(ready.trusted.unwrap().manifest.root.threshold, 2);
+    // It cannot be changed here alone.
+    let refused = set_up(&home, &ledger, &Setup::default().tenants(["beta"])).await.unwrap_err();
+    assert!(refused.to_string().contains("beta") && refused.to_string().contains("2 root keys"), "{refused}");
+    // Nor can other roots take its place.
+    for roots in [vec![other(8)], vec![other(8), other(10)]] {
+        let setup = Setup::default().tenants(["acme"]).roots(roots.iter().map(KeyPair::public_key), 2);
+        assert!(matches!(set_up(&home, &ledger, &setup).await, Err(HomeError::OtherRoot { .. })));
+    }
+}
+
+#[tokio::test]
+async fn a_threshold_that_cannot_be_met_or_a_folder_that_is_missing_leaves_nothing_usable() {
+    let ((folder, home), ledger) = (home(), MemoryLedger::new());
+    let setup = Setup::default().roots([other(8).public_key()], 3);
+    assert!(matches!(set_up(&home, &ledger, &setup).await, Err(HomeError::Trust(TrustError::Threshold { .. }))));
+    assert!(!home.trust_file().exists());
+    assert_eq!(rows(&ledger).await, 0);
+    fs::write(folder.path().join("file"), "").unwrap();
+    for path in ["none/service.ledger", "file/service.ledger"] {
+        let home = Home::beside(&folder.path().join(path));
+        let refused = set_up(&home, &ledger, &Setup::default()).await.unwrap_err();
+        assert!(matches!(refused, HomeError::Io { .. }) && refused.to_string().contains("service.ledger.keys"), "{refused}");
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn only_the_owner_may_read_the_keys() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let ((_folder, home), ledger) = (home(), MemoryLedger::new());
+    set_up(&home, &ledger, &Setup::default()).await.unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&home.key_file(KeyOf::Host)), 0o600);
+    assert_eq!(mode(home.key_file(KeyOf::Host).parent().unwrap()), 0o700);
+}
+
+#[tokio::test]
+async fn a_host_for_development_runs_a_function_and_again_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("dev.ledger");
+    let mut hashes = Vec::new();
+    for n in 0..2 {
+        let host = logline::dev(&file).await.unwrap();
+        let code = include_bytes!("../examples/fee.wasm");
+        let fee = host.publish_module("acme", "fee", code, Some(json!({"rate": 25}))).await.unwrap();
+        assert_eq!(fee.seq, 0, "published once");
+        hashes.push(fee.seal.curr_hash);
+        let payment = json!({"payment": format!("pay_{n}"), "amount_minor": 10_000});
+        let done = host.execute(Request::new("acme", "payments-api", fee.id, payment)).await.unwrap();
+        assert_eq!(done.result.unwrap(), json!({"fee_minor": 25}));
+    }
+    assert_eq!(hashes[0], hashes[1]);
+    let guest = include_bytes!("../../logline-wasm/guests/fee.wasm");
+    assert!(guest == include_bytes!("../examples/fee.wasm"), "the example has a copy of the guest");
+}
