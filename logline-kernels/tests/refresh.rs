@@ -106,6 +106,15 @@ impl WorkQueue for Gated {
         self.0.ledger.waiting(tenant, id).await
     }
 
+    async fn open_requests(
+        &self,
+        tenants: &Tenants,
+        after: Option<(&str, Uuid)>,
+        limit: usize,
+    ) -> Result<Vec<Waiting>, LedgerError> {
+        self.0.ledger.open_requests(tenants, after, limit).await
+    }
+
     async fn is_due(&self, work: &Work) -> Result<bool, LedgerError> {
         self.0.ledger.is_due(work).await
     }

@@ -448,6 +448,17 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
   FROM ledger.work w WHERE w.tenant_id = tenant AND w.id = request AND ledger.is_within(tenant)
 $$;
 
+-- The open requests: of `only_tenants`, or of all if that is null. For hosts, as `claimable`.
+CREATE FUNCTION ledger.list_open(after_tenant text, after_id uuid, most integer, only_tenants text[])
+RETURNS TABLE (tenant_id text, owner_id text, id uuid, seq integer, curr_hash text, ready_micros bigint, leased boolean, parked text)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+  SELECT w.tenant_id, w.owner_id, w.id, w.seq, w.curr_hash,
+    CASE WHEN isfinite(w.ready_at) THEN (extract(epoch FROM w.ready_at) * 1000000)::bigint END, w.leased, w.parked
+  FROM ledger.work w
+  WHERE (w.tenant_id, w.id) > (after_tenant, after_id) AND (only_tenants IS NULL OR w.tenant_id = ANY (only_tenants))
+  ORDER BY w.tenant_id, w.id LIMIT least(most, 1000)
+$$;
+
 -- How many units of a quota a tenant has used today.
 CREATE FUNCTION ledger.used(tenant text, quota_key text) RETURNS bigint LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
@@ -538,11 +549,11 @@ REVOKE EXECUTE ON FUNCTION ledger.today(), ledger.number_in(json, text, numeric)
   ledger.active_as(text, text, boolean), ledger.keep_active(), ledger.list_active(text, text, uuid, integer, text[]),
   ledger.take(text, integer, bigint, text[], integer, json), ledger.hold_due(text, integer, bigint, text[], integer, json), ledger.is_due(text, uuid, integer, text),
   ledger.heartbeat(text, uuid, integer, text, bigint), ledger.next_tenant(text, text[]),
-  ledger.park(text, uuid[], integer[], timestamptz[], text[]), ledger.waiting(text, uuid),
+  ledger.park(text, uuid[], integer[], timestamptz[], text[]), ledger.waiting(text, uuid), ledger.list_open(text, uuid, integer, text[]),
   ledger.refuse_active(text, text, uuid[], integer[]), ledger.offer_active(text, text[]), ledger.touched(integer, xid8),
   ledger.used(text, text), ledger.hold_counters(text[], text[]), ledger.rebuild_work(), ledger.stray_work() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION ledger.claimable(text, integer, text[], integer, json), ledger.list_active(text, text, uuid, integer, text[]), ledger.take(text, integer, bigint, text[], integer, json), ledger.hold_due(text, integer, bigint, text[], integer, json), ledger.is_due(text, uuid, integer, text),
-  ledger.heartbeat(text, uuid, integer, text, bigint), ledger.park(text, uuid[], integer[], timestamptz[], text[]), ledger.waiting(text, uuid),
+  ledger.heartbeat(text, uuid, integer, text, bigint), ledger.park(text, uuid[], integer[], timestamptz[], text[]), ledger.waiting(text, uuid), ledger.list_open(text, uuid, integer, text[]),
   ledger.refuse_active(text, text, uuid[], integer[]), ledger.offer_active(text, text[]), ledger.touched(integer, xid8),
   ledger.used(text, text), ledger.hold_counters(text[], text[]) TO logline_runtime, logline_operator;
 GRANT EXECUTE ON FUNCTION ledger.rebuild_work() TO logline_operator;

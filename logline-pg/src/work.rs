@@ -110,10 +110,31 @@ impl WorkQueue for PgLedger {
         let query = sqlx::query(sql).persistent(self.link().keeps_statements()).bind(tenant).bind(id);
         let row = query.fetch_optional(connection).await.map_err(from_sqlx)?;
         session.commit().await.map_err(from_sqlx)?;
-        let Some(row) = row else { return Ok(None) };
-        let due = row.try_get::<Option<i64>, _>(6).map_err(from_sqlx)?.map(timestamp).transpose()?;
-        let (is_leased, parked) = (row.try_get(7).map_err(from_sqlx)?, row.try_get(8).map_err(from_sqlx)?);
-        Ok(Some(Waiting::new(decode(&row)?, due, is_leased, parked)))
+        row.as_ref().map(decode_waiting).transpose()
+    }
+
+    async fn open_requests(
+        &self,
+        tenants: &Tenants,
+        after: Option<(&str, Uuid)>,
+        limit: usize,
+    ) -> Result<Vec<Waiting>, LedgerError> {
+        let mut session = self.begin(Access::ReadOnly, &host(), None).await?;
+        let connection = session.connection().map_err(from_sqlx)?;
+        let (tenant, id) = after.unwrap_or_default();
+        let sql = "SELECT 0, tenant_id, owner_id, id, seq, curr_hash, ready_micros, leased, parked
+            FROM ledger.list_open($1, $2, $3, $4)";
+        let rows = sqlx::query(sql)
+            .persistent(self.link().keeps_statements())
+            .bind(tenant)
+            .bind(id)
+            .bind(i32::try_from(limit.min(MAX_ACTIVE)).unwrap_or(i32::MAX))
+            .bind(tenants.names())
+            .fetch_all(connection)
+            .await
+            .map_err(from_sqlx)?;
+        session.commit().await.map_err(from_sqlx)?;
+        rows.iter().map(decode_waiting).collect()
     }
 
     async fn is_due(&self, work: &Work) -> Result<bool, LedgerError> {
@@ -289,6 +310,12 @@ fn add_to_turn<T>(turns: &mut Vec<(i32, Vec<T>)>, turn: i32, item: T) {
         Some((last, items)) if *last == turn => items.push(item),
         _ => turns.push((turn, vec![item])),
     }
+}
+
+fn decode_waiting(row: &PgRow) -> Result<Waiting, LedgerError> {
+    let due = row.try_get::<Option<i64>, _>(6).map_err(from_sqlx)?.map(timestamp).transpose()?;
+    let (is_leased, parked) = (row.try_get(7).map_err(from_sqlx)?, row.try_get(8).map_err(from_sqlx)?);
+    Ok(Waiting::new(decode(row)?, due, is_leased, parked))
 }
 
 fn decode(row: &PgRow) -> Result<Work, LedgerError> {

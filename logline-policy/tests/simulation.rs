@@ -226,6 +226,15 @@ impl WorkQueue for Faulty {
         self.0.call(self.ledger().waiting(tenant, id)).await
     }
 
+    async fn open_requests(
+        &self,
+        tenants: &Tenants,
+        after: Option<(&str, Uuid)>,
+        limit: usize,
+    ) -> Result<Vec<Waiting>, LedgerError> {
+        self.0.call(self.ledger().open_requests(tenants, after, limit)).await
+    }
+
     async fn is_due(&self, work: &Work) -> Result<bool, LedgerError> {
         self.0.call(self.ledger().is_due(work)).await
     }

@@ -287,6 +287,17 @@ impl WorkQueue for SqliteLedger {
         self.shared.readers.read(move |connection| work::waiting(connection, &tenant, &id)).await
     }
 
+    async fn open_requests(
+        &self,
+        tenants: &Tenants,
+        after: Option<(&str, Uuid)>,
+        limit: usize,
+    ) -> Result<Vec<Waiting>, LedgerError> {
+        let after = after.map_or_else(Default::default, |(tenant, id)| (tenant.to_owned(), id.to_string()));
+        let (tenants, limit) = (tenants.clone(), limit.min(MAX_ACTIVE));
+        self.shared.readers.read(move |connection| work::open_requests(connection, &tenants, &after, limit)).await
+    }
+
     async fn is_due(&self, work: &Work) -> Result<bool, LedgerError> {
         let work = work.clone();
         self.shared.readers.read(move |connection| work::is_due(connection, &work)).await

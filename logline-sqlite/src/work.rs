@@ -106,24 +106,49 @@ pub(crate) fn active(
     let sql = "SELECT tenant_id, owner_id, id, seq, curr_hash FROM active
         WHERE kind = ?1 AND NOT refused AND (tenant_id, id) > (?2, ?3) AND tenant_id <= ?4 ORDER BY tenant_id, id LIMIT ?5";
     let mut select = connection.prepare_cached(sql).map_err(from_sqlite)?;
-    let (tenant, id) = after;
-    let mut page = |tenant: &str, id: &str, last: &str, room: usize| -> Result<Vec<Work>, LedgerError> {
-        let room = i64::try_from(room).unwrap_or(i64::MAX);
+    listed(tenants, after, limit, |tenant, id, last, room| {
         let rows = select.query_map(params![kind.as_str(), tenant, id, last, room], decode).map_err(from_sqlite)?;
         rows.collect::<Result<_, _>>().map_err(from_sqlite)
-    };
+    })
+}
+
+/// The open requests of some tenants, in the order of (tenant, id).
+pub(crate) fn open_requests(
+    connection: &Connection,
+    tenants: &Tenants,
+    after: &(String, String),
+    limit: usize,
+) -> Result<Vec<Waiting>, LedgerError> {
+    let sql = "SELECT tenant_id, owner_id, id, seq, curr_hash, ready_at, leased, parked FROM work
+        WHERE (tenant_id, id) > (?1, ?2) AND tenant_id <= ?3 ORDER BY tenant_id, id LIMIT ?4";
+    let mut select = connection.prepare_cached(sql).map_err(from_sqlite)?;
+    listed(tenants, after, limit, |tenant, id, last, room| {
+        let rows = select.query_map(params![tenant, id, last, room], decode_waiting).map_err(from_sqlite)?;
+        rows.collect::<Result<_, _>>().map_err(from_sqlite)
+    })
+}
+
+/// Reads up to `limit` entries of a table that is ordered by (tenant, id), after one of them. `page` reads entries after a (tenant,
+/// id) up to a last tenant.
+fn listed<T>(
+    tenants: &Tenants,
+    (tenant, id): &(String, String),
+    limit: usize,
+    mut page: impl FnMut(&str, &str, &str, i64) -> Result<Vec<T>, LedgerError>,
+) -> Result<Vec<T>, LedgerError> {
+    let rows = |room: usize| i64::try_from(room).unwrap_or(i64::MAX);
     let Tenants::Only(names) = tenants else {
         // No tenant's name is greater than this text.
-        return page(tenant, id, "\u{10ffff}", limit);
+        return page(tenant, id, "\u{10ffff}", rows(limit));
     };
-    let mut found: Vec<Work> = Vec::new();
+    let mut found: Vec<T> = Vec::new();
     for name in names.range::<str, _>((Bound::Included(tenant.as_str()), Bound::Unbounded)) {
         let room = limit.saturating_sub(found.len());
         if room == 0 {
             break;
         }
         let id = if name == tenant { id } else { "" };
-        found.extend(page(name, id, name, room)?);
+        found.extend(page(name, id, name, rows(room))?);
     }
     Ok(found)
 }
@@ -341,11 +366,12 @@ pub(crate) fn waiting(connection: &Connection, tenant: &str, id: &str) -> Result
     let sql =
         "SELECT tenant_id, owner_id, id, seq, curr_hash, ready_at, leased, parked FROM work WHERE tenant_id = ?1 AND id = ?2";
     let mut select = connection.prepare_cached(sql).map_err(from_sqlite)?;
-    let read = |row: &Row<'_>| {
-        let due = Timestamp::from_unix_micros(row.get(5)?).ok();
-        Ok(Waiting::new(decode(row)?, due, row.get(6)?, row.get(7)?))
-    };
-    select.query_row([tenant, id], read).optional().map_err(from_sqlite)
+    select.query_row([tenant, id], decode_waiting).optional().map_err(from_sqlite)
+}
+
+fn decode_waiting(row: &Row<'_>) -> rusqlite::Result<Waiting> {
+    let due = Timestamp::from_unix_micros(row.get(5)?).ok();
+    Ok(Waiting::new(decode(row)?, due, row.get(6)?, row.get(7)?))
 }
 
 /// Rebuilds the tables within the transaction of `connection`. A row that cannot be read as a span is skipped; `logline fsck`

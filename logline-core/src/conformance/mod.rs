@@ -115,6 +115,7 @@ macro_rules! work_queue_suite {
             working::a_refused_span_is_not_listed,
             working::touched_tenants_are_told,
             working::a_parked_request_is_not_offered,
+            working::open_requests_are_listed_in_pages,
             working::a_poll_reads_a_few_large_requests_and_every_small_one,
             working::an_arrival_wakes_whoever_waits,
             working::the_queue_changes_with_the_batch_or_not_at_all,

@@ -200,6 +200,45 @@ pub async fn a_request_that_is_dated_back_waits_behind_the_others<Q: WorkQueue>(
     same(&found, &vec![first.id, backdated.id, false_time.id], "requests in their order");
 }
 
+/// Every open request is listed, in the order of (tenant, id), with what `waiting` knows of it; and no other.
+pub async fn open_requests_are_listed_in_pages<Q: WorkQueue>(queue: &Q) {
+    let mut expected = Vec::new();
+    for (tenant, n) in [(TENANT, 3), (TENANT, 1), (OTHER, 2)] {
+        expected.push(open(queue, request(tenant, n)).await);
+    }
+    let later = open(queue, request(TENANT, 5).meta("due_at", "9000-01-01T00:00:00Z")).await;
+    let parked = open(queue, request(OTHER, 6)).await;
+    queue.park(&[Parking::of(&parked, None, "why".to_owned())]).await.or_fail("park");
+    let claimed = open(queue, request(TENANT, 7)).await;
+    let claimed = open(queue, claim(&claimed, HOUR)).await;
+    let ended = open(queue, request(TENANT, 8)).await;
+    open(queue, next(&ended).status("cancelled")).await;
+    expected.extend([later, parked, claimed]);
+    expected.sort_by(|a, b| (&a.tenant_id, a.id).cmp(&(&b.tenant_id, b.id)));
+    let mut listed: Vec<Waiting> = Vec::new();
+    loop {
+        let after = listed.last().map(|waiting| (waiting.work.tenant_id.clone(), waiting.work.id));
+        let after = after.as_ref().map(|(tenant, id)| (tenant.as_str(), *id));
+        let page = queue.open_requests(&Tenants::All, after, 2).await.or_fail("open requests");
+        if page.is_empty() {
+            break;
+        }
+        hold(page.len() <= 2, "a page has no more than it may have");
+        listed.extend(page);
+    }
+    let works: Vec<_> = listed.iter().map(|waiting| waiting.work.clone()).collect();
+    same(&works, &expected.iter().map(|span| Work::of(span)).collect::<Vec<_>>(), "all open requests");
+    for waiting in &listed {
+        let known = queue.waiting(&waiting.work.tenant_id, waiting.work.id).await.or_fail("waiting");
+        same(&known.as_ref(), &Some(waiting), "what is known of it");
+    }
+    let only = Tenants::Only([OTHER.to_owned()].into());
+    let theirs = queue.open_requests(&only, None, 10).await.or_fail("open requests");
+    hold(theirs.len() == 2 && theirs.iter().all(|waiting| waiting.work.tenant_id == OTHER), "of one tenant");
+    let none = queue.open_requests(&Tenants::Only(BTreeSet::new()), None, 10).await.or_fail("open requests");
+    hold(none.is_empty(), "of no tenant");
+}
+
 /// A poll sees only the tenants that it names, however many requests the others have.
 pub async fn a_poll_sees_only_its_tenants<Q: WorkQueue>(queue: &Q) {
     for n in 0..30 {

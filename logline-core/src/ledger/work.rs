@@ -329,6 +329,18 @@ pub trait WorkQueue: Ledger {
     /// [`LedgerError`] if the store cannot be reached.
     async fn waiting(&self, tenant: &str, id: Uuid) -> Result<Option<Waiting>, LedgerError>;
 
+    /// Up to `limit` (at most [`MAX_ACTIVE`](crate::ledger::MAX_ACTIVE)) open requests of these tenants, ordered by (tenant, id):
+    /// those that are due, leased, held, parked, or due later. Begins after `after`, a (tenant, id), or with the first request.
+    ///
+    /// # Errors
+    /// [`LedgerError`] if the store cannot be reached.
+    async fn open_requests(
+        &self,
+        tenants: &Tenants,
+        after: Option<(&str, Uuid)>,
+        limit: usize,
+    ) -> Result<Vec<Waiting>, LedgerError>;
+
     /// Whether the request is due and neither leased nor held. False if `work` is not its last version.
     ///
     /// # Errors
@@ -449,6 +461,15 @@ impl<Q: WorkQueue + ?Sized> WorkQueue for Arc<Q> {
 
     async fn waiting(&self, tenant: &str, id: Uuid) -> Result<Option<Waiting>, LedgerError> {
         (**self).waiting(tenant, id).await
+    }
+
+    async fn open_requests(
+        &self,
+        tenants: &Tenants,
+        after: Option<(&str, Uuid)>,
+        limit: usize,
+    ) -> Result<Vec<Waiting>, LedgerError> {
+        (**self).open_requests(tenants, after, limit).await
     }
 
     async fn is_due(&self, work: &Work) -> Result<bool, LedgerError> {

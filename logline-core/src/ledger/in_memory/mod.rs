@@ -361,6 +361,15 @@ impl WorkQueue for MemoryLedger {
         Ok(self.state().queue.waiting(tenant, id))
     }
 
+    async fn open_requests(
+        &self,
+        tenants: &Tenants,
+        after: Option<(&str, Uuid)>,
+        limit: usize,
+    ) -> Result<Vec<Waiting>, LedgerError> {
+        Ok(self.state().queue.open_requests(tenants, after, limit.min(MAX_ACTIVE)))
+    }
+
     async fn is_due(&self, work: &Work) -> Result<bool, LedgerError> {
         Ok(self.state().queue.is_due(work, self.shared.clock.now()))
     }

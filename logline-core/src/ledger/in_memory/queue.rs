@@ -35,6 +35,10 @@ struct Open {
 }
 
 impl Open {
+    fn waiting(&self) -> Waiting {
+        Waiting::new(self.work.clone(), self.ready, self.leased, self.parked.clone())
+    }
+
     fn is_due(&self, now: Timestamp) -> bool {
         self.ready.is_some_and(|ready| ready <= now)
     }
@@ -121,8 +125,15 @@ impl Queue {
     }
 
     pub(super) fn waiting(&self, tenant: &str, id: Uuid) -> Option<Waiting> {
-        let open = self.open.get(&(tenant.to_owned(), id))?;
-        Some(Waiting::new(open.work.clone(), open.ready, open.leased, open.parked.clone()))
+        self.open.get(&(tenant.to_owned(), id)).map(Open::waiting)
+    }
+
+    pub(super) fn open_requests(&self, tenants: &Tenants, after: Option<(&str, Uuid)>, limit: usize) -> Vec<Waiting> {
+        let listed = self
+            .open
+            .iter()
+            .filter(|((tenant, id), _)| tenants.contains(tenant) && after.is_none_or(|after| (tenant.as_str(), *id) > after));
+        listed.take(limit).map(|(_, open)| open.waiting()).collect()
     }
 
     pub(super) fn is_due(&self, work: &Work, now: Timestamp) -> bool {
