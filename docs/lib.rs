@@ -2,6 +2,8 @@
 
 #[doc = include_str!("../README.md")]
 pub mod readme {}
+#[doc = include_str!("first-steps.md")]
+pub mod first_steps {}
 #[doc = include_str!("glossary.md")]
 pub mod glossary {}
 #[doc = include_str!("canonical-form.md")]

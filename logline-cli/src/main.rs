@@ -4,13 +4,19 @@
 mod commands;
 mod open;
 mod output;
+mod site;
+mod when;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use commands::{delegate, doctor, export, fsck, import, keygen, migrate, read, rebuild, replay, tail};
+use commands::run as worker;
+use commands::{
+    completions, delegate, doctor, export, fsck, function, import, init, keygen, list, migrate, policy, read, rebuild, replay,
+    request, stats, tail,
+};
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
@@ -32,6 +38,22 @@ struct Options {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Makes keys, trust root, first manifest and kernels for a ledger. What exists is not changed.
+    Init(init::Options),
+    /// Publishes, checks and lists functions.
+    Function(function::Options),
+    /// Submits, shows, cancels, revives and awaits requests.
+    Request(request::Options),
+    /// Runs the worker, the schedules and the policies of a host in one process.
+    Run(worker::Options),
+    /// Lists spans, the newest first.
+    List(list::Options),
+    /// Counts rows by type and status, and open requests.
+    Stats(stats::Options),
+    /// Tries policies.
+    Policy(policy::Options),
+    /// Prints a script that completes this command's arguments in your shell.
+    Completions(completions::Options),
     /// Creates a new key file that only its owner can read.
     Keygen(keygen::Options),
     /// Makes a host's key a runtime key of some tenants for a limited time, signed by a runtime authority.
@@ -67,7 +89,7 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => return output::failed(&e, options.json),
     };
@@ -81,6 +103,14 @@ fn main() -> ExitCode {
 async fn run(options: &Options) -> Result<bool, Error> {
     let ledger = options.ledger.as_deref();
     match &options.command {
+        Command::Init(command) => init::run(command, ledger, options.json).await,
+        Command::Function(command) => function::run(command, ledger, options.json).await,
+        Command::Request(command) => request::run(command, ledger, options.json).await,
+        Command::Run(command) => worker::run(command, ledger, options.json).await,
+        Command::List(command) => list::run(command, ledger, options.json).await,
+        Command::Stats(command) => stats::run(command, ledger, options.json).await,
+        Command::Policy(command) => policy::run(command, ledger, options.json).await,
+        Command::Completions(command) => completions::run::<Options>(command),
         Command::Keygen(command) => keygen::run(command, options.json),
         Command::Delegate(command) => delegate::run(command, ledger, options.json).await,
         Command::Import(command) => import::run(command, ledger, options.json).await,

@@ -1,13 +1,11 @@
 //! Opens ledgers by URL, and reads scopes from flags and trust roots from files.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
 use logline_core::Scope;
 use logline_core::ledger::{Ledger, WorkQueue};
-use logline_core::trust::TrustRoot;
 use logline_pg::{PgLedger, PgOptions};
 use logline_sqlite::{SqliteLedger, SqliteOptions};
 
@@ -49,9 +47,11 @@ impl Location {
     pub(crate) fn check_exists(&self) -> Result<(), Error> {
         match self {
             Self::Sqlite(path) if path.is_dir() => Err(format!("`{}` is a folder, not a ledger", path.display()).into()),
-            Self::Sqlite(path) if !path.exists() => {
-                Err(format!("there is no ledger `{}`: check the path, or run `logline import`", path.display()).into())
-            }
+            Self::Sqlite(path) if !path.exists() => Err(format!(
+                "there is no ledger `{}`: check the path, or make one with `logline init` or `logline import`",
+                path.display()
+            )
+            .into()),
             _ => Ok(()),
         }
     }
@@ -75,6 +75,11 @@ pub(crate) fn database(url: Option<&str>) -> Result<PgOptions, Error> {
 
 /// Opens an existing ledger for reading.
 pub(crate) async fn for_reading(url: Option<&str>) -> Result<Arc<dyn Ledger>, Error> {
+    Ok(queue_for_reading(url).await?)
+}
+
+/// Opens an existing ledger for reading, with its queue.
+pub(crate) async fn queue_for_reading(url: Option<&str>) -> Result<Arc<dyn WorkQueue>, Error> {
     let location = Location::of(url)?;
     location.check_exists()?;
     let path = match location {
@@ -82,14 +87,6 @@ pub(crate) async fn for_reading(url: Option<&str>) -> Result<Arc<dyn Ledger>, Er
         database @ Location::Postgres(_) => return Ok(database.for_writing().await?),
     };
     Ok(Arc::new(SqliteLedger::open_with(SqliteOptions::new(path).read_only())?))
-}
-
-/// Reads a pinned trust root from a file: a JSON object of `manifest_id`, `keys` and `threshold`.
-pub(crate) fn trust_root(file: &Path) -> Result<TrustRoot, Error> {
-    let text = fs::read(file).map_err(|e| format!("trust root {}: {e}", file.display()))?;
-    let root: TrustRoot = serde_json::from_slice(&text).map_err(|e| format!("trust root {}: {e}", file.display()))?;
-    root.check().map_err(|e| format!("{}: {e}", file.display()))?;
-    Ok(root)
 }
 
 /// The identity to read as. Without either flag it is the operator, who sees everything.

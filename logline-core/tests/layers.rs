@@ -85,7 +85,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
     ("logline-guest", &["abi", "host"]),
     ("logline", &["failed", "home", "dev"]),
-    ("logline-cli", &["open", "output", "commands"]),
+    ("logline-cli", &["open", "output", "when", "site", "commands"]),
 ];
 
 /// The closed list of what core depends on.

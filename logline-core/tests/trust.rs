@@ -359,7 +359,7 @@ fn an_unreadable_ledger_is_no_manifest() {
     block_on(async {
         let (ledger, trust) = (MemoryLedger::new(), root(1));
         let error = trust.resolve(&ledger).await.unwrap_err();
-        assert!(error.to_string().contains("there is none; seal one with a pinned root key"), "{error}");
+        assert!(error.to_string().contains("there is none; check that this is the trust root"), "{error}");
         assert!(ledger.capability().durability.contains("none"));
     });
 }

@@ -3,6 +3,8 @@
 //! Columns have the names of a span's fields, so any SQLite tool can read a ledger. JSON columns hold canonical JSON as text,
 //! `related_to` holds a JSON array, and `at` holds the canonical text.
 
+use std::path::Path;
+
 use logline_core::ledger::LedgerError;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
@@ -119,6 +121,13 @@ pub(crate) fn open_reader(options: &SqliteOptions) -> Result<Connection, LedgerE
 fn open(options: &SqliteOptions, flags: OpenFlags) -> Result<Connection, LedgerError> {
     let path = &options.path;
     let connection = Connection::open_with_flags(path, flags).map_err(|error| match error.sqlite_error_code() {
+        // A retry does not help if the path is wrong.
+        Some(rusqlite::ErrorCode::CannotOpen) if path.is_dir() => {
+            LedgerError::NotALedger { reason: format!("{} is a folder", path.display()) }
+        }
+        Some(rusqlite::ErrorCode::CannotOpen) if is_without_folder(path) => {
+            LedgerError::NotALedger { reason: format!("{}: the folder of the file does not exist", path.display()) }
+        }
         Some(rusqlite::ErrorCode::CannotOpen) => LedgerError::Unavailable {
             reason: format!("cannot open {}: {error}", path.display()),
             source: Some(Box::new(error)),
@@ -128,6 +137,10 @@ fn open(options: &SqliteOptions, flags: OpenFlags) -> Result<Connection, LedgerE
     connection.busy_timeout(options.busy_timeout).map_err(from_sqlite)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
+}
+
+fn is_without_folder(path: &Path) -> bool {
+    path.parent().is_some_and(|folder| !folder.as_os_str().is_empty() && !folder.exists())
 }
 
 fn create(connection: &mut Connection, options: &SqliteOptions) -> Result<(), LedgerError> {

@@ -163,3 +163,13 @@ async fn a_host_for_development_runs_a_function_and_again_after_a_restart() {
     let guest = include_bytes!("../../logline-wasm/guests/fee.wasm");
     assert!(guest == include_bytes!("../examples/fee.wasm"), "the example has a copy of the guest");
 }
+
+/// The README shows the example as it is.
+#[test]
+fn the_readme_has_the_example() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let example = fs::read_to_string(folder.join("examples/first_steps.rs")).unwrap();
+    let code = example.split_once("\n\n").unwrap().1;
+    let readme = fs::read_to_string(folder.join("../README.md")).unwrap();
+    assert!(readme.contains(&format!("```rust,ignore\n{code}```")), "copy examples/first_steps.rs to README.md");
+}

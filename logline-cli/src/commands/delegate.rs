@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use logline_core::trust::Delegation;
+use logline_core::trust::{Delegation, TrustRoot};
 use logline_core::{Clock as _, KeyPair, PublicKey, SystemClock};
 use serde_json::json;
 
-use crate::open::{self, Location};
+use crate::open::Location;
 use crate::{Error, output};
 
 #[derive(Args)]
@@ -32,7 +32,7 @@ pub(crate) struct Options {
 
 pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Result<bool, Error> {
     let authority = KeyPair::load(&options.key)?;
-    let trust = open::trust_root(&options.trust)?;
+    let trust = TrustRoot::load(&options.trust)?;
     let location = Location::of(url)?;
     location.check_exists()?;
     let ledger = location.for_writing().await?;

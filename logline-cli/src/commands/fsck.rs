@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::Args;
 use logline_core::PublicKey;
 use logline_core::fsck::{Audit, Event, fsck};
+use logline_core::trust::TrustRoot;
 use serde_json::json;
 
 use crate::{Error, open, output};
@@ -28,7 +29,7 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
     let ledger = open::for_reading(url).await?;
     // If no manifest is valid, no signer has authority. The rows are audited all the same, without that check.
     let resolved = match &options.trust {
-        Some(file) => Some(open::trust_root(file)?.resolve(&ledger).await),
+        Some(file) => Some(TrustRoot::load(file)?.resolve(&ledger).await),
         None => None,
     };
     let (trusted, no_manifest) = match resolved {

@@ -9,11 +9,12 @@ use std::sync::OnceLock;
 use async_trait::async_trait;
 use clap::Args;
 use logline_core::ndjson::{Import, import};
+use logline_core::trust::TrustRoot;
 use logline_core::{KeyPair, PublicKey, Rules, SignError, Signature, Signer, SystemClock};
 use serde_json::json;
 
 use crate::open::Location;
-use crate::{Error, open, output};
+use crate::{Error, output};
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -42,7 +43,7 @@ pub(crate) struct Options {
 pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Result<bool, Error> {
     let location = Location::of(url)?;
     let mut source = open_source(&options.file)?;
-    let trust = options.trust.as_deref().map(open::trust_root).transpose()?;
+    let trust = options.trust.as_deref().map(TrustRoot::load).transpose()?;
     let ledger = location.for_writing().await?;
     let key = signing_key(options.key.as_deref(), &location)?;
     let settings = Import {

@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 
 use clap::Args;
+use logline_core::Verifier;
 use logline_core::ledger::{Ledger, LedgerExt as _, Query, Versions};
-use logline_core::{Verifier, ids};
 use uuid::Uuid;
 
 use crate::open::Identity;
+use crate::site::any_id;
 use crate::{Error, open, output};
 
 #[derive(Args)]
@@ -22,12 +23,12 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    fn id(&self) -> Uuid {
-        ids::from_text(&self.id)
+    fn id(&self) -> Result<Uuid, Error> {
+        any_id(&self.id)
     }
 
     async fn tenant(&self, ledger: &dyn Ledger) -> Result<String, Error> {
-        tenant_of(ledger, &self.identity, self.r#in.as_deref(), self.id()).await
+        tenant_of(ledger, &self.identity, self.r#in.as_deref(), self.id()?).await
     }
 }
 
@@ -55,7 +56,7 @@ pub(crate) async fn tenant_of(
 pub(crate) async fn get(options: &Options, url: Option<&str>, json: bool) -> Result<bool, Error> {
     let ledger = open::for_reading(url).await?;
     let tenant = options.tenant(ledger.as_ref()).await?;
-    let span = ledger.get(&options.identity.scope(), &tenant, options.id()).await?;
+    let span = ledger.get(&options.identity.scope(), &tenant, options.id()?).await?;
     if json {
         output::span(&span, true)?
     } else {
@@ -77,7 +78,7 @@ pub(crate) async fn history(options: &Options, url: Option<&str>, json: bool) ->
     let mut verifier = Verifier::new();
     let (mut from_seq, mut found, mut all_hold) = (0, false, true);
     loop {
-        let versions = ledger.history(&scope, &tenant, options.id(), from_seq, 1000).await?;
+        let versions = ledger.history(&scope, &tenant, options.id()?, from_seq, 1000).await?;
         let Some(last) = versions.last() else { break };
         from_seq = last.seq.saturating_add(1);
         found = true;
@@ -92,6 +93,6 @@ pub(crate) async fn history(options: &Options, url: Option<&str>, json: bool) ->
     if found {
         Ok(all_hold)
     } else {
-        Err(format!("no span {} in tenant `{tenant}` that this scope can see", options.id()).into())
+        Err(format!("no span {} in tenant `{tenant}` that this scope can see", options.id()?).into())
     }
 }

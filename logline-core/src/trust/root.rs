@@ -152,7 +152,7 @@ pub enum TrustError {
         source: SignatureError,
     },
     /// No version of the manifest counts.
-    #[error("no manifest {manifest_id} counts: {}; seal one with a pinned root key", describe(.skipped))]
+    #[error("no manifest {manifest_id} counts: {}; check that this is the trust root of this ledger, or seal one with a pinned root key", describe(.skipped))]
     NoManifest {
         /// The pinned id of the manifest.
         manifest_id: Uuid,
@@ -310,21 +310,20 @@ impl TrustRoot {
         verifier: &mut Verifier,
     ) -> Result<Verdict, SkipReason> {
         let span = span.verify(verifier)?;
+        let (signer, pinned) = (span.seal.public_key, self.set());
+        // A key of the root in force must have sealed it. Keys that it adds can only approve it.
+        if !current.map_or(&pinned, |previous| &previous.root).keys.contains(&signer) {
+            return Err(SkipReason::Signer { signer });
+        }
         let (header, manifest) = self.candidate(&span, current)?;
-        let signer = span.seal.public_key;
         let mut approvers: BTreeSet<_> =
             approvals.iter().filter(|(hash, _)| *hash == span.seal.curr_hash).map(|(_, key)| *key).collect();
         approvers.insert(signer);
-        let pinned = self.set();
         let sets = match current {
             // Only the pinned root approves the first manifest.
             None => vec![("pinned", &pinned)],
             Some(previous) => vec![("previous", &previous.root), ("own", &header.root)],
         };
-        // A key of the root in force must have sealed it. Keys that it adds can only approve it.
-        if !sets.first().is_some_and(|(_, set)| set.keys.contains(&signer)) {
-            return Err(SkipReason::Signer { signer });
-        }
         for (whose, set) in sets {
             if !set.is_met(&approvers) {
                 let reason = SkipReason::Approvals { whose, found: set.count(&approvers), needed: set.threshold };

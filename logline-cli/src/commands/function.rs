@@ -1,0 +1,182 @@
+//! `logline function`
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use logline::home::KeyOf;
+use logline_core::ledger::{LedgerExt as _, Query};
+use logline_core::trust::Limits;
+use logline_core::{Draft, Scope, Signer as _, Visibility};
+use logline_kernels::publish_module;
+use logline_wasm::{WasmSandbox, encode_binary};
+use serde_json::{Value, json};
+
+use crate::site::{HomeOptions, Site};
+use crate::{Error, open, output};
+
+#[derive(Args)]
+pub(crate) struct Options {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Publishes a WebAssembly module as a function. If the last version is the same, nothing is written.
+    #[command(
+        after_help = "Example: logline function publish fee.wasm --ledger sqlite:demo.ledger --tenant acme --name fee --config '{\"rate\":25}'"
+    )]
+    Publish(Box<Publish>),
+    /// Checks whether the sandbox could run a module. Needs no ledger.
+    #[command(after_help = "Example: logline function check fee.wasm")]
+    Check {
+        /// The module: WebAssembly, binary or text.
+        file: PathBuf,
+    },
+    /// Lists the functions of a tenant.
+    #[command(after_help = "Example: logline function ls --ledger sqlite:demo.ledger --tenant acme")]
+    Ls {
+        /// The tenant.
+        #[arg(long)]
+        tenant: String,
+    },
+}
+
+#[derive(Args)]
+struct Publish {
+    /// The module: WebAssembly, binary or text.
+    file: PathBuf,
+    /// The tenant of the function.
+    #[arg(long)]
+    tenant: String,
+    /// The function's name. Requests may name the function by it.
+    #[arg(long)]
+    name: String,
+    /// What each call gets beside its input: JSON.
+    #[arg(long, value_name = "JSON")]
+    config: Option<String>,
+    /// The owner of the function.
+    #[arg(long, default_value = "publisher")]
+    owner: String,
+    /// Who may see it and ask for it: `private` (its owner), `tenant` or `public`.
+    #[arg(long, default_value = "tenant")]
+    visibility: String,
+    /// Lower limits than the manifest's, as a JSON object: fuel, memory_bytes, timeout_ms, …
+    #[arg(long, value_name = "JSON")]
+    limits: Option<String>,
+    #[command(flatten)]
+    home: HomeOptions,
+}
+
+pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Result<bool, Error> {
+    match &options.command {
+        Command::Publish(options) => publish(options, url, json).await,
+        Command::Check { file } => check(file, json).await,
+        Command::Ls { tenant } => list(tenant, url, json).await,
+    }
+}
+
+/// A larger module than any manifest allows is not read.
+const MAX_MODULE: u64 = 16 << 20;
+
+/// Reads a module as the sandbox takes it, and as bytes if it is a binary.
+fn read(path: &Path) -> Result<Module, Error> {
+    let named = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(|e| named(&e))?;
+    file.take(MAX_MODULE + 1).read_to_end(&mut bytes).map_err(|e| named(&e))?;
+    if bytes.len() as u64 > MAX_MODULE {
+        return Err(named(
+            &"the module has more than 16 MiB, which no manifest allows: build it smaller (--release, opt-level = \"s\")",
+        )
+        .into());
+    }
+    if bytes.starts_with(b"\0asm") {
+        return Ok(Module::Binary(bytes));
+    }
+    let text = String::from_utf8(bytes).map_err(|_| named(&"this is neither a WebAssembly binary nor its text"))?;
+    if !text.trim_start().starts_with(['(', ';']) {
+        return Err(named(&"this is neither a WebAssembly binary nor its text").into());
+    }
+    Ok(Module::Text(text))
+}
+
+enum Module {
+    Binary(Vec<u8>),
+    Text(String),
+}
+
+async fn publish(options: &Publish, url: Option<&str>, json: bool) -> Result<bool, Error> {
+    let module = read(&options.file)?;
+    let mut function = logline_wasm::function(&options.tenant, &options.name).owner(&options.owner);
+    let visibility: Result<Visibility, ()> = options.visibility.parse();
+    function = function.visibility(visibility.map_err(|()| "--visibility is `private`, `tenant` or `public`")?);
+    if let Some(config) = &options.config {
+        function = function.input(json_of("--config", config)?);
+    }
+    if let Some(limits) = &options.limits {
+        function = function.meta("limits", json_of("--limits", limits)?);
+    }
+    let site = Site::open(url, &options.home).await?;
+    let publisher = site.key(KeyOf::Publisher)?;
+    // It runs nothing, so the publisher's key is its key.
+    let host = site.host(KeyOf::Publisher).await?;
+    let before = site.ledger.find(&Scope::runtime(&options.tenant), &options.tenant, function.columns().id).await?;
+    let published = match module {
+        Module::Binary(binary) => publish_module(&host, function, &binary, &publisher).await?,
+        Module::Text(text) => host.publish_if_changed(Draft::code(function, text), &publisher).await?,
+    };
+    let is_new = before.is_none_or(|before| before.seal.curr_hash != published.seal.curr_hash);
+    let (id, hash) = (published.id.to_string(), published.seal.curr_hash.to_string());
+    output::line(&if json {
+        let signer = publisher.public_key().to_string();
+        json!({"function": id, "seq": published.seq, "curr_hash": hash, "published": is_new, "signer": signer}).to_string()
+    } else if is_new {
+        format!("published function {} as version {} ({id}, {hash})", output::plain(&options.name), published.seq)
+    } else {
+        format!("function {} is published already: version {} ({id}, {hash})", output::plain(&options.name), published.seq)
+    });
+    Ok(true)
+}
+
+/// Reads JSON from a flag.
+pub(super) fn json_of(flag: &str, text: &str) -> Result<Value, Error> {
+    let value = logline_core::json::parse(text.as_bytes());
+    value.map_err(|e| format!("{flag} is not JSON: {e}; quote it for the shell, as in {flag} '{{\"rate\":25}}'").into())
+}
+
+async fn check(file: &Path, json: bool) -> Result<bool, Error> {
+    let code = match read(file)? {
+        Module::Binary(binary) => encode_binary(&binary),
+        Module::Text(text) => text,
+    };
+    let checked = WasmSandbox::new()?.check("check", &code, &Limits::default()).await;
+    let (is_valid, told) = match &checked {
+        Ok(()) => (true, json!({"valid": true})),
+        Err(failure) => (false, json!({"valid": false, "code": failure.code, "message": failure.message})),
+    };
+    output::line(&match (&checked, json) {
+        (_, true) => told.to_string(),
+        (Ok(()), false) => format!("{}: the sandbox can run it, with the default limits", file.display()),
+        (Err(failure), false) => format!("{}: {}", file.display(), output::plain(&failure.to_string())),
+    });
+    Ok(is_valid)
+}
+
+async fn list(tenant: &str, url: Option<&str>, json: bool) -> Result<bool, Error> {
+    let ledger = open::for_reading(url).await?;
+    let query = Query::new().tenant(tenant).entity_type("function");
+    let mut cursor = None;
+    loop {
+        let page = ledger.scan(&Scope::runtime(tenant), &query, cursor.as_ref()).await?;
+        cursor.clone_from(&page.next);
+        for function in page.into_spans()? {
+            output::span(&function, json)?;
+        }
+        if cursor.is_none() {
+            return Ok(true);
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! What the commands that write need: the ledger, the home with its keys and trust root, and a host.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+use logline::home::{Home, HomeError, KeyOf};
+use logline_core::ledger::WorkQueue;
+use logline_core::trust::TrustRoot;
+use logline_core::{Host, KeyPair, ids};
+use logline_wasm::{WasmSandbox, function_id};
+use uuid::Uuid;
+
+use crate::Error;
+use crate::open::Location;
+
+/// Where keys and trust root are.
+#[derive(Args)]
+pub(crate) struct HomeOptions {
+    /// The folder of the keys and the trust root, as `logline init` made it. A ledger `sqlite:X` has them beside it: `X.keys/` and
+    /// `X.trust.json`.
+    #[arg(long, value_name = "DIR", env = "LOGLINE_HOME")]
+    home: Option<PathBuf>,
+    /// The file of the trust root, if it is elsewhere.
+    #[arg(long, value_name = "FILE")]
+    trust: Option<PathBuf>,
+    /// The file of the key to sign with, if it is elsewhere.
+    #[arg(long, value_name = "KEYFILE")]
+    key: Option<PathBuf>,
+}
+
+/// The home of a ledger: the folder that was named, or the files beside a SQLite file.
+pub(crate) fn home_of(location: &Location, folder: Option<&Path>) -> Result<Home, Error> {
+    match (folder, location) {
+        (Some(folder), _) => Ok(Home::folder(folder)),
+        (None, Location::Sqlite(path)) => Ok(Home::beside(path)),
+        (None, Location::Postgres(_)) => {
+            Err("a ledger in PostgreSQL has no files beside it: pass --home DIR, the folder of its keys and its trust root"
+                .into())
+        }
+    }
+}
+
+/// An opened ledger and its home.
+pub(crate) struct Site {
+    pub(crate) ledger: Arc<dyn WorkQueue>,
+    home: Option<Home>,
+    trust: Option<PathBuf>,
+    key: Option<PathBuf>,
+}
+
+impl Site {
+    /// Opens an existing ledger for writing.
+    pub(crate) async fn open(url: Option<&str>, options: &HomeOptions) -> Result<Self, Error> {
+        let location = Location::of(url)?;
+        location.check_exists()?;
+        let home = match home_of(&location, options.home.as_deref()) {
+            Ok(home) => Some(home),
+            Err(_) if options.trust.is_some() && options.key.is_some() => None,
+            Err(error) => return Err(error),
+        };
+        let ledger = location.for_writing().await?;
+        Ok(Self { ledger, home, trust: options.trust.clone(), key: options.key.clone() })
+    }
+
+    pub(crate) fn trust(&self) -> Result<TrustRoot, Error> {
+        match (&self.trust, &self.home) {
+            (Some(file), _) => Ok(TrustRoot::load(file)?),
+            (None, Some(home)) => {
+                let missing = |error| format!("{error} (`logline init` makes it, --trust names another file)");
+                home.trust().map_err(|error| missing(error).into())
+            }
+            (None, None) => Err("no trust root: pass --trust FILE".into()),
+        }
+    }
+
+    /// The key that was named, or that of the home.
+    pub(crate) fn key(&self, of: KeyOf) -> Result<KeyPair, Error> {
+        match (&self.key, &self.home) {
+            (Some(file), _) => Ok(KeyPair::load(file)?),
+            (None, Some(home)) => {
+                let key = home.key(of).map_err(HomeError::from);
+                key.map_err(|error| format!("{error} (`logline init` makes it, --key names another file)").into())
+            }
+            (None, None) => Err("no key: pass --key KEYFILE".into()),
+        }
+    }
+
+    /// A host that signs with the key of the home that is named here.
+    pub(crate) async fn host(&self, of: KeyOf) -> Result<Host, Error> {
+        let host = Host::builder()
+            .ledger(Arc::clone(&self.ledger))
+            .trust(self.trust()?)
+            .key(self.key(of)?)
+            .install(logline::behaviours())
+            .sandbox(WasmSandbox::new()?);
+        Ok(host.build().await?)
+    }
+}
+
+/// The id of a span that was named by its id, or by the name under which `of` derives one.
+pub(crate) fn id_or(text: &str, of: impl FnOnce(&str) -> Uuid) -> Result<Uuid, Error> {
+    match text.parse() {
+        Ok(id) => Ok(id),
+        Err(_) => {
+            check_whole(text)?;
+            Ok(of(text))
+        }
+    }
+}
+
+/// The id of a function that was named by its id or its name.
+pub(crate) fn function(tenant: &str, text: &str) -> Result<Uuid, Error> {
+    id_or(text, |name| function_id(tenant, name))
+}
+
+/// The id that `text` is mapped to, as an import maps it.
+pub(crate) fn any_id(text: &str) -> Result<Uuid, Error> {
+    id_or(text, ids::from_text)
+}
+
+/// Refuses a part of a UUID: it would name another span.
+fn check_whole(text: &str) -> Result<(), Error> {
+    let is_part = text.len() >= 8 && text.len() < 36 && text.chars().all(|c| c.is_ascii_hexdigit() || c == '-');
+    if is_part && (text.contains('-') || text.chars().any(|c| c.is_ascii_digit())) {
+        return Err(format!("`{text}` is a part of an id: give all 36 characters").into());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_of_an_id_names_nothing() {
+        for part in ["d241e168", "d241e168-eeb3", "d241e168-eeb3-5d9c-8643-8f5b937c7db", "d241e168eeb3"] {
+            assert!(function("acme", part).is_err() && any_id(part).is_err(), "{part}");
+        }
+        assert_eq!(function("acme", "fee").unwrap(), function_id("acme", "fee"));
+        assert_eq!(any_id("deadbeef").unwrap(), ids::from_text("deadbeef"), "a word of these letters is a name");
+        let id = "d241e168-eeb3-5d9c-8643-8f5b937c7dbc";
+        assert_eq!(function("acme", id).unwrap().to_string(), id);
+    }
+}
