@@ -1,13 +1,16 @@
 //! The audit: checks hash, signature, link and signer of every row of a ledger, in constant memory.
 
+use std::future::{Future as _, poll_fn};
 use std::io::BufRead;
+use std::pin::pin;
+use std::task::Poll;
 
 use thiserror::Error;
 
 use crate::audit::ndjson::{SidecarError, SidecarHead, SidecarReader};
-use crate::keys::Verifier;
+use crate::audit::parallel::{Checked, Verifiers};
 use crate::ledger::scope::Scope;
-use crate::ledger::{DamagedRow, Ledger, LedgerError, Query, Row};
+use crate::ledger::{DamagedRow, Ledger, LedgerError, Query};
 use crate::span::SignedSpan;
 use crate::span::seal::VerifyError;
 use crate::trust::{Authorities, NotAuthorised};
@@ -158,7 +161,7 @@ pub enum FsckError {
 /// Rows between two progress events, and the size of a page.
 const PAGE: usize = 500;
 
-/// Audits every row of `ledger`. It passes each problem and the progress to `on_event` at once. Memory does not grow with the
+/// Audits every row of `ledger`, on all cores of the machine. It passes each problem and the progress to `on_event` at once. Memory does not grow with the
 /// ledger. Dropping the future stops the audit.
 ///
 /// # Errors
@@ -170,8 +173,8 @@ pub async fn fsck(
 ) -> Result<Report, FsckError> {
     let sidecar_key_checked = audit.sidecar_key.is_some();
     let mut heads = audit.against.map(|source| Heads::new(source, audit.sidecar_key)).transpose()?;
+    let mut verifiers = Verifiers::new();
     let mut checker = Checker {
-        verifier: Verifier::new(),
         authorities: audit.authorities,
         previous: None,
         report: Report { authority_checked: audit.authorities.is_some(), ..Report::default() },
@@ -182,11 +185,22 @@ pub async fn fsck(
         checker.store(problem);
     }
     let query = Query::chains().limit(PAGE);
-    let mut cursor = None;
+    let mut page = ledger.scan(&Scope::Operator, &query, None).await?;
     loop {
-        let page = ledger.scan(&Scope::Operator, &query, cursor.as_ref()).await?;
-        cursor = page.next;
-        for row in page.rows {
+        let cursor = page.next.take();
+        // The ledger reads the next page while this one is verified.
+        let mut next = pin!(ledger.scan(&Scope::Operator, &query, cursor.as_ref()));
+        let mut early = None;
+        if cursor.is_some() {
+            poll_fn(|context| {
+                if let Poll::Ready(page) = next.as_mut().poll(context) {
+                    early = Some(page);
+                }
+                Poll::Ready(())
+            })
+            .await;
+        }
+        for row in verifiers.check(page.rows) {
             if let Some(heads) = &mut heads {
                 heads.pass(&row, &mut checker)?;
             }
@@ -196,6 +210,10 @@ pub async fn fsck(
         if cursor.is_none() {
             break;
         }
+        page = match early {
+            Some(page) => page?,
+            None => next.await?,
+        };
     }
     let (shown, rows) = (checker.report.rows, inspection.rows);
     if shown < rows {
@@ -219,7 +237,6 @@ struct Previous {
 }
 
 struct Checker<'a> {
-    verifier: Verifier,
     authorities: Option<&'a Authorities>,
     previous: Option<Previous>,
     report: Report,
@@ -238,11 +255,15 @@ impl Checker<'_> {
         (self.on_event)(Event::Store(problem));
     }
 
-    fn row(&mut self, row: Row) {
+    fn row(&mut self, row: Checked) {
         self.report.rows += 1;
-        let span = match row.span {
-            Ok(span) => span,
-            Err(DamagedRow { tenant_id, id, seq, reason }) => {
+        let (span, invalid) = match row {
+            Checked::Valid(verified) => {
+                let unauthorised = self.authorities.and_then(|authorities| authorities.check(&verified).err());
+                (verified.into_signed(), unauthorised.map(ProblemKind::NotAuthorised))
+            }
+            Checked::Rejected(rejected) => (rejected.span, Some(rejected.error.into())),
+            Checked::Damaged(DamagedRow { tenant_id, id, seq, reason }) => {
                 self.problem((&tenant_id, &id, &seq), ProblemKind::Damaged(reason));
                 self.begin(&tenant_id, &id);
                 self.previous = Some(Previous { tenant_id, id, span: None });
@@ -251,23 +272,10 @@ impl Checker<'_> {
         };
         let (id, seq) = (span.id.to_string(), span.seq.to_string());
         let is_first = self.begin(&span.tenant_id, &id);
-        for kind in self.link(&span, is_first) {
+        for kind in self.link(&span, is_first).into_iter().chain(invalid) {
             self.problem((&span.tenant_id, &id, &seq), kind);
         }
-        let tenant_id = span.tenant_id.clone();
-        let span = match span.try_verify(&mut self.verifier) {
-            Ok(verified) => {
-                if let Some(Err(e)) = self.authorities.map(|a| a.check(&verified)) {
-                    self.problem((&tenant_id, &id, &seq), ProblemKind::NotAuthorised(e));
-                }
-                verified.into_signed()
-            }
-            Err(rejected) => {
-                self.problem((&tenant_id, &id, &seq), rejected.error.into());
-                rejected.span
-            }
-        };
-        self.previous = Some(Previous { tenant_id, id, span: Some(span) });
+        self.previous = Some(Previous { tenant_id: span.tenant_id.clone(), id, span: Some(span) });
     }
 
     /// Counts a chain if the row begins one, and returns whether it does.
@@ -320,8 +328,8 @@ impl<'a> Heads<'a> {
     }
 
     /// Compares the heads up to the key of `row`.
-    fn pass(&mut self, row: &Row, checker: &mut Checker<'_>) -> Result<(), SidecarError> {
-        let (tenant, id, seq) = match &row.span {
+    fn pass(&mut self, row: &Checked, checker: &mut Checker<'_>) -> Result<(), SidecarError> {
+        let (tenant, id, seq) = match row.stored() {
             Ok(span) => (span.tenant_id.as_str(), span.id.to_string(), u64::from(span.seq)),
             // The row is reported as damaged. A head with its key is not reported as missing as well.
             Err(damaged) => (damaged.tenant_id.as_str(), damaged.id.clone(), damaged.seq.parse().unwrap_or(0)),
@@ -332,7 +340,7 @@ impl<'a> Heads<'a> {
                 std::cmp::Ordering::Greater => return Ok(()),
                 std::cmp::Ordering::Less => self.missing(checker)?,
                 std::cmp::Ordering::Equal => {
-                    if let Ok(span) = &row.span
+                    if let Ok(span) = row.stored()
                         && span.seal.curr_hash != head.curr_hash
                     {
                         let kind = ProblemKind::Replaced { expected: head.curr_hash, found: span.seal.curr_hash };
