@@ -380,3 +380,50 @@ fn the_limits_are_what_the_pages_say() {
     assert_eq!(MAX_LEASE, Duration::from_secs(86_400));
     assert_eq!(DEFAULT_LEASE, Duration::from_secs(60));
 }
+
+#[test]
+fn a_key_that_was_used_for_another_request_is_told_with_what_differs() {
+    block_on(async {
+        let site = Site::new().await;
+        let keyed = |n: u32| request(json!({"n": n})).idempotency_key("pay_1");
+        let first = site.submit(keyed(1).trace("trace-1")).await;
+        // Retries have traces of their own.
+        for again in [keyed(1).trace("trace-2"), keyed(1)] {
+            assert_eq!(site.submit(again).await.seal.curr_hash, first.seal.curr_hash);
+        }
+        for (other, differ) in [
+            (keyed(2), "input"),
+            (keyed(1).priority(9), "metadata.priority"),
+            (keyed(1).who("user:bob").visibility(Visibility::Tenant), "who, visibility"),
+        ] {
+            let error = site.host.submit(other).await.unwrap_err();
+            assert!(error.is_keep_mismatch(), "{error}");
+            let told = error.to_string();
+            assert!(told.contains("`pay_1`") && told.contains(&format!("{differ} differ")), "{told}");
+            assert!(told.contains(&first.id.to_string()), "{told}");
+        }
+        // One of a batch that differs stops the batch; one that was asked before does not.
+        let new = || request(json!(5)).idempotency_key("pay_2");
+        site.host.submit_all([new(), keyed(2)]).await.unwrap_err();
+        let stored = site.host.submit_all([keyed(1).trace("trace-3"), new(), request(json!(6))]).await.unwrap();
+        assert_eq!(stored[0].seal.curr_hash, first.seal.curr_hash);
+        assert_eq!((stored[1].input.clone(), stored[2].input.clone()), (Some(json!(5)), Some(json!(6))));
+        for span in &stored {
+            assert_eq!(site.last(span.id).await.seal.curr_hash, span.seal.curr_hash);
+        }
+    });
+}
+
+#[test]
+fn an_empty_key_or_an_input_that_no_function_takes_is_refused_at_once() {
+    block_on(async {
+        let site = Site::new().await;
+        let empty = site.host.submit(request(json!(1)).idempotency_key("")).await.unwrap_err().to_string();
+        assert!(empty.contains("idempotency key is empty"), "{empty}");
+        let most = "x".repeat(131_072 - 2);
+        let run = |input: &str| Request::new(TENANT, USER, FAILS, json!(input));
+        site.submit(run(&most)).await;
+        let large = site.host.submit(run(&(most + "x"))).await.unwrap_err().to_string();
+        assert!(large.contains("131073 bytes") && large.contains("131072"), "{large}");
+    });
+}

@@ -10,7 +10,7 @@ use std::time::Duration;
 use logline_core::ledger::{Due, Ledger as _, WorkQueue as _};
 use logline_core::request::{NotRunnable, Request};
 use logline_core::roles::Role;
-use logline_core::{Draft, Execution, HostError, Scope, Signer as _};
+use logline_core::{Draft, Execution, HostError, IdSource as _, Scope, Signer as _, SystemIds, Timestamp};
 use setup::{
     HOST, PUBLISHER, TENANT, USER, answer, ask, block_on, echo, execute, failure, function, host, host_of, host_with, key,
     ledger, manifest, module, output, publish, run, smuggle, spans,
@@ -168,8 +168,13 @@ fn emitting_more_than_the_limit_is_refused() {
 #[test]
 fn an_oversized_input_is_refused_before_any_code_runs() {
     block_on(async {
-        let (_, host) = host().await;
-        let done = run(&host, &echo(), json!("x".repeat(200_000))).await;
+        let (ledger, host) = host().await;
+        let id = publish(&host, &echo()).await;
+        // The host would not submit it, but a member can write it to the store.
+        let request = Request::new(TENANT, USER, id, json!("x".repeat(200_000)));
+        assert!(host.submit(request.clone()).await.unwrap_err().to_string().contains("input_limit"));
+        let request = smuggle(&ledger, request.into_draft(SystemIds.next_id(Timestamp::EPOCH)), HOST).await;
+        let done = host.run_request(TENANT, request.id).await.unwrap();
         assert_eq!(failure(&done).0, "input_limit");
         assert!(done.span.input.is_none() && done.span.meta("receipt").is_none());
     });

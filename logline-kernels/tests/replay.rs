@@ -126,7 +126,9 @@ fn what_depends_on_the_hour_is_not_repeated() {
         assert!(error.to_string().contains("it is of type `function`"), "{error}");
         let error = replay(&ledger, Uuid::nil()).await.unwrap_err();
         assert!(matches!(error, ReplayError::Missing { .. }), "{error}");
-        let refused = execute(&host, publish(&host, &echo()).await, json!("x".repeat(200_000))).await;
+        let small = function(&echo()).metadata(json!({"limits": {"input_bytes": 10}}));
+        let small = host.publish(small, &key(PUBLISHER)).await.unwrap().id;
+        let refused = execute(&host, small, json!("x".repeat(11))).await;
         let error = replay(&ledger, refused.span.id).await.unwrap_err();
         assert!(error.to_string().contains("no code ran"), "{error}");
     });

@@ -165,7 +165,7 @@ fn a_request_that_could_never_be_closed_is_refused_and_closed() {
     block_on(async {
         let (ledger, host) = host().await;
         let id = publish(&host, &echo()).await;
-        let large = Request::new(TENANT, USER, id, json!("x".repeat(1_000_000)));
+        let large = Request::new(TENANT, USER, id, json!(1)).this("x".repeat(1_000_000));
         let error = host.submit(large).await.unwrap_err();
         assert!(matches!(error, HostError::NotRunnable(NotRunnable::Malformed { .. })), "{error}");
         let draft = || Draft::new("request").tenant(TENANT).owner(USER).who("w").this("t").parent(id).status("scheduled");

@@ -7,6 +7,7 @@ use crate::host::driver::AdmitError;
 use crate::host::stage0::BootError;
 use crate::ledger::{LedgerError, Retry};
 use crate::request::NotRunnable;
+use crate::span::SpanKey;
 use crate::span::seal::VerifyError;
 use crate::trust::{NotAuthorised, TrustError};
 use crate::value::failure::Failure;
@@ -67,6 +68,18 @@ pub enum HostError {
         /// The tenant of a later request.
         other: String,
     },
+    /// The idempotency key was used for another request.
+    #[error(
+        "idempotency key `{key}` was used for another request, {request}: {differ} differ; send the same request, or use another key"
+    )]
+    OtherRequest {
+        /// The idempotency key.
+        key: String,
+        /// The stored request.
+        request: SpanKey,
+        /// The columns, and members of metadata, that differ.
+        differ: String,
+    },
     /// The request cannot be run.
     #[error(transparent)]
     NotRunnable(#[from] NotRunnable),
@@ -126,7 +139,7 @@ impl HostError {
     /// Whether other content is already stored under the id of a deterministic draft.
     #[must_use]
     pub fn is_keep_mismatch(&self) -> bool {
-        matches!(self.ledger_error(), Some(LedgerError::KeepMismatch { .. }))
+        matches!(self, Self::OtherRequest { .. }) || matches!(self.ledger_error(), Some(LedgerError::KeepMismatch { .. }))
     }
 
     /// Whether another worker was faster, or holds the request now.

@@ -1,18 +1,26 @@
 //! Records new requests.
 
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
 use crate::host::{Host, HostError, publish};
 use crate::keys::Verifier;
 use crate::ledger::scope::Scope;
 use crate::ledger::{AppendOptions, Ledger as _, LedgerError, OnExisting, Outcome};
-use crate::request::{Request, lifecycle};
+use crate::request::{FUNCTION_RUN, Request, lifecycle};
 use crate::span::seal::VerifiedSpan;
+use crate::span::{DIGEST_KEY, Span, canonical};
+use crate::value::failure::Failure;
 
 impl Host {
-    /// Records a request. A worker or [`Host::run_request`] carries it out. If a request with the same idempotency key was
-    /// submitted before, its stored first version is returned.
+    /// Records a request. A worker or [`Host::run_request`] carries it out. If the same request with the same idempotency key was
+    /// submitted before, its stored first version is returned; only the trace may differ.
     ///
     /// # Errors
-    /// If the request is malformed, the ledger refuses it, or this host's key may not sign requests of the tenant.
+    /// If the request is malformed, its input is larger than the manifest's `limits.input_bytes`, the ledger refuses it, or this
+    /// host's key may not sign requests of the tenant. [`HostError::OtherRequest`] if the idempotency key was used for another
+    /// request.
     pub async fn submit(&self, request: Request) -> Result<VerifiedSpan, HostError> {
         publish::last(self.submit_all([request]).await?)
     }
@@ -28,12 +36,15 @@ impl Host {
         let trusted = self.trusted();
         let driver = self.driver(&trusted);
         let mut batch: Vec<VerifiedSpan> = Vec::new();
+        let mut keys = Vec::new();
         // Looking up ids takes time, and only a derived id can exist already.
         let mut options = AppendOptions::default();
         for request in requests {
             if request.derived_id().is_some() {
                 options.on_existing = OnExisting::Keep;
             }
+            check(&request, trusted.manifest.limits_of(&request.tenant).input_bytes)?;
+            keys.push(request.idempotency_key.clone());
             let draft = request.into_draft(inner.ids.next_id(inner.clock.now()));
             let span = driver.seal(draft, inner.signer.as_ref()).await?;
             lifecycle::check_shape(&span, &inner.rules)?;
@@ -45,8 +56,22 @@ impl Host {
         }
         let Some(first) = batch.first() else { return Ok(batch) };
         let scope = Scope::runtime(first.tenant_id.clone());
-        let receipts = driver.append(&scope, batch.clone(), &options).await?;
-        for (span, receipt) in batch.iter_mut().zip(receipts) {
+        let mut appended = driver.append(&scope, batch.clone(), &options).await;
+        let mut new = vec![true; batch.len()];
+        if matches!(appended, Err(LedgerError::KeepMismatch { .. })) {
+            // A retry over HTTP has a trace of its own. Such requests are the stored ones; the others are appended.
+            for ((span, key), new) in batch.iter_mut().zip(&keys).zip(&mut new) {
+                if let Some(stored) = self.asked_before(&scope, span, key.as_deref()).await? {
+                    (*span, *new) = (stored, false);
+                }
+            }
+            if new.contains(&false) {
+                let rest = batch.iter().zip(&new).filter(|(_, new)| **new).map(|(span, _)| span.clone()).collect();
+                appended = driver.append(&scope, rest, &options).await;
+            }
+        }
+        let new = batch.iter_mut().zip(new).filter_map(|(span, new)| new.then_some(span));
+        for (span, receipt) in new.zip(appended?) {
             if receipt.outcome != Outcome::Appended {
                 let stored = inner.ledger.history(&scope, &span.tenant_id, span.id, span.seq, 1).await?;
                 let not_found = || LedgerError::NotFound { tenant: span.tenant_id.clone(), id: span.id };
@@ -55,4 +80,62 @@ impl Host {
         }
         Ok(batch)
     }
+
+    /// The stored first version of the request that `span` asks for again. `None` if there is none, or it has another id's content
+    /// for a reason that is not the caller's.
+    async fn asked_before(
+        &self,
+        scope: &Scope,
+        span: &VerifiedSpan,
+        key: Option<&str>,
+    ) -> Result<Option<VerifiedSpan>, HostError> {
+        let Some(key) = key else { return Ok(None) };
+        let stored = self.inner.ledger.history(scope, &span.tenant_id, span.id, span.seq, 1).await?;
+        let Some(stored) = stored.into_iter().next() else { return Ok(None) };
+        let differ = differences(&stored.span, span);
+        if !differ.is_empty() {
+            return Err(HostError::OtherRequest { key: key.to_owned(), request: stored.key(), differ: differ.join(", ") });
+        }
+        Ok(Some(stored.verify(&mut Verifier::new())?))
+    }
+}
+
+/// Refuses what would only fail later, or would collide with the requests of others.
+fn check(request: &Request, max_input: usize) -> Result<(), HostError> {
+    let refused = |code: &str, message: String| {
+        Err(HostError::NotValid { entity_type: "request".to_owned(), reason: Failure::new(code, message) })
+    };
+    if request.idempotency_key.as_deref() == Some("") {
+        return refused(
+            "invalid_idempotency_key",
+            "the idempotency key is empty: leave it out, or make one for each request".to_owned(),
+        );
+    }
+    if request.this == FUNCTION_RUN {
+        let bytes = canonical::to_vec(&request.input).len();
+        if bytes > max_input {
+            let message = format!("the input has {bytes} bytes, the manifest's limit for the tenant is {max_input}: send less");
+            return refused("input_limit", message);
+        }
+    }
+    Ok(())
+}
+
+/// The columns, and the members of metadata, in which two requests differ. Their traces and times are not compared.
+fn differences(stored: &Span, asked: &Span) -> Vec<String> {
+    let columns = [
+        ("who", stored.who == asked.who),
+        ("this", stored.this == asked.this),
+        ("visibility", stored.visibility == asked.visibility),
+        ("parent_id", stored.parent_id == asked.parent_id),
+        ("input", stored.input == asked.input),
+    ];
+    let mut differ: Vec<_> = columns.iter().filter(|(_, same)| !same).map(|(name, _)| (*name).to_owned()).collect();
+    let names = |span: &Span| -> BTreeSet<String> {
+        span.metadata.as_ref().and_then(Value::as_object).into_iter().flatten().map(|(name, _)| name.clone()).collect()
+    };
+    let members = names(stored).into_iter().chain(names(asked)).collect::<BTreeSet<_>>();
+    let members = members.into_iter().filter(|name| name != DIGEST_KEY && stored.meta(name) != asked.meta(name));
+    differ.extend(members.map(|name| format!("metadata.{name}")));
+    differ
 }
