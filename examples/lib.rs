@@ -1,1 +1,1 @@
-//! Runnable examples of LogLine: `cargo run --example quickstart`.
+//! Runnable examples of LogLine: `cargo run --example worker_fleet`.

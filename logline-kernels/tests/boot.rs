@@ -76,7 +76,7 @@ fn a_kernel_that_the_manifest_does_not_allow_is_refused() {
         smuggle(&ledger, kernel("run_code@2"), SYSTEM_PUBLISHER).await;
         let error = refused(&host_of(&ledger).await).await;
         assert!(matches!(error, BootError::NotAllowed { .. }), "{error}");
-        assert!(error.to_string().contains("publish a manifest that allows it"));
+        assert!(error.to_string().contains("publish a manifest with `.allow(…)` for it"));
         assert_eq!(recorded(&ledger).await, "not_allowed");
     });
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, LazyLock};
 
-use cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr, operators};
+use cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr, LiteralValue, operators};
 use cel::common::types::{CelDuration, CelString};
 use cel::parser::Macro;
 use cel::{Context, Env, ExecutionError, Program};
@@ -158,6 +158,15 @@ impl Expression {
             .check(expression.program.expression(), &mut known, 0)
             .map_err(|(id, reason)| invalid(format!("{}{reason}", expression.position(id))))?;
         Ok(expression)
+    }
+
+    /// Whether it is a number, text, list or map as it stands, and so never true.
+    pub(super) fn is_never_a_condition(&self) -> bool {
+        match &self.program.expression().expr {
+            Expr::Literal(value) => !matches!(value, LiteralValue::Boolean(_)),
+            Expr::List(_) | Expr::Map(_) => true,
+            _ => false,
+        }
     }
 
     /// The line and column of a node in the source; empty if they are not known.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use logline_core::Failure;
 use logline_core::contract::Validator;
+use logline_core::roles::similar;
 use logline_core::{SignedSpan, Span, Timestamp, json as strict};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -279,6 +280,24 @@ pub struct PolicyValidator;
 
 impl Validator for PolicyValidator {
     fn validate(&self, span: &Span) -> Result<(), Failure> {
-        if span.entity_type != "policy" || span.is_deleted { Ok(()) } else { Policy::of(span).map(drop) }
+        if span.entity_type != "policy" || span.is_deleted {
+            return Ok(());
+        }
+        let invalid = |reason: String| Err(Failure::new("invalid_policy", reason));
+        let policy = Policy::of(span)?;
+        if span.status.is_none() {
+            return invalid("it has no status: `active` puts it to work, any other such as `draft` does not".to_owned());
+        }
+        if let Some((on, meant)) = policy.on.iter().find_map(|on| Some((on, similar(on)?))) {
+            return invalid(format!(
+                "content.on names `{on}`, a type that the library does not write: did you mean `{meant}`?"
+            ));
+        }
+        if let Code::Cel { when, .. } = &policy.code
+            && when.is_never_a_condition()
+        {
+            return invalid("content.when is a value, not a condition: compare it, as in `span.status == 'error'`".to_owned());
+        }
+        Ok(())
     }
 }

@@ -217,11 +217,20 @@ fn a_policy_that_cannot_work_is_not_published_and_says_where_it_is_wrong() {
             (json!({"on": ["note"], "when": "facts.used > 1", "due": "now", "then": emit}), "`facts` is unknown"),
             (json!({"on": ["note"], "when": "true", "then": emit, "unless": "false"}), "malformed"),
             (json!("nothing"), "malformed"),
+            (json!({"on": ["excution"], "when": "true", "then": emit}), "did you mean `execution`?"),
+            (json!({"on": ["note", "requests"], "when": "true", "then": emit}), "did you mean `request`?"),
+            (json!({"on": ["note"], "when": "1", "then": emit}), "is a value, not a condition"),
+            (json!({"on": ["note"], "when": "'span.status == 1'", "then": emit}), "is a value, not a condition"),
+            (json!({"on": ["note"], "when": "[true]", "then": emit}), "is a value, not a condition"),
         ] {
             let refused = host.publish(policy("wrong", content.clone()), &key(PUBLISHER)).await.unwrap_err();
             assert!(matches!(refused, HostError::NotValid { .. }), "{content}: {refused}");
             assert!(refused.to_string().contains(reason), "{content}:\n {refused}\n lacks `{reason}`");
         }
+        let mut without_status = policy("wrong", echoing());
+        without_status.columns_mut().status = None;
+        let refused = host.publish(without_status, &key(PUBLISHER)).await.unwrap_err().to_string();
+        assert!(refused.contains("it has no status: `active`"), "{refused}");
         assert!(spans(&ledger, "policy").await.is_empty());
     });
 }

@@ -32,24 +32,29 @@ pub struct Booted {
     pub span: VerifiedSpan,
 }
 
+/// The name and the id of a kernel.
+fn named(id: &Uuid) -> String {
+    ids::kernel_name(*id).map_or_else(|| id.to_string(), |name| format!("{name} ({id})"))
+}
+
 /// Why a kernel was not booted. It does not run then.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum BootError {
     /// The manifest's `allowed_boot_ids` does not name it.
-    #[error("kernel {id} is not among the manifest's allowed_boot_ids: publish a manifest that allows it")]
+    #[error("kernel {} is not among the manifest's allowed_boot_ids: publish a manifest with `.allow(…)` for it", named(.id))]
     NotAllowed {
         /// The id of the kernel.
         id: Uuid,
     },
     /// Its span is not in the ledger.
-    #[error("kernel {id} is not in tenant `system`: install its seed")]
+    #[error("kernel {} is not in tenant `system`: install its seed (`logline_kernels::install`, or `logline init`)", named(.id))]
     NotFound {
         /// The id of the kernel.
         id: Uuid,
     },
     /// Its span is not of type `function`.
-    #[error("kernel {id} is a span of type `{entity_type}`, not a function")]
+    #[error("kernel {} is a span of type `{entity_type}`, not a function", named(.id))]
     NotAFunction {
         /// The id of the kernel.
         id: Uuid,
@@ -57,7 +62,7 @@ pub enum BootError {
         entity_type: String,
     },
     /// Its hash or signature is invalid.
-    #[error("kernel {id} is not what was signed: {source}")]
+    #[error("kernel {} is not what was signed: {source}", named(.id))]
     NotVerified {
         /// The id of the kernel.
         id: Uuid,
@@ -65,7 +70,7 @@ pub enum BootError {
         source: VerifyError,
     },
     /// Its signer is not a publisher of tenant `system`.
-    #[error("kernel {id} is not published by a publisher of `system`: {source}")]
+    #[error("kernel {} is not published by a publisher of `system`: {source}", named(.id))]
     NotAuthorised {
         /// The id of the kernel.
         id: Uuid,
@@ -73,7 +78,7 @@ pub enum BootError {
         source: Box<NotAuthorised>,
     },
     /// Its runtime is not native.
-    #[error("kernel {id} has runtime `{runtime}`: this host boots `{NATIVE_RUNTIME}`")]
+    #[error("kernel {} has runtime `{runtime}`: this host boots `{NATIVE_RUNTIME}`", named(.id))]
     Runtime {
         /// The id of the kernel.
         id: Uuid,
@@ -82,7 +87,9 @@ pub enum BootError {
     },
     /// This host does not have the code that the span names.
     #[error(
-        "kernel {id} names `{code}`, which is not registered with this host ({registered}): upgrade the host or its kernels"
+        "kernel {} names `{code}`, which is not registered with this host ({registered}): add it with the builder's `install`, or \
+         upgrade the host if it has an older version",
+        named(.id)
     )]
     NotRegistered {
         /// The id of the kernel.

@@ -154,6 +154,29 @@ pub fn is_emitted_by_policies(entity_type: &str) -> bool {
     of(entity_type).is_emitted_by_policies
 }
 
+/// The type that the library knows and that `name` is probably meant to be. `None` if `name` is one of them, or like none.
+#[must_use]
+pub fn similar(name: &str) -> Option<&'static str> {
+    let is_like = |known: &&str| *known != name && known.len() > 4 && is_near(known.as_bytes(), name.as_bytes());
+    if ENTITY_TYPES.iter().any(|row| row.name == name) {
+        return None;
+    }
+    ENTITY_TYPES.iter().map(|row| row.name).find(is_like)
+}
+
+/// Whether one text becomes the other by changing, adding, leaving out or exchanging a byte.
+fn is_near(a: &[u8], b: &[u8]) -> bool {
+    let start = a.iter().zip(b).take_while(|(a, b)| a == b).count();
+    let (a, b) = (a.get(start..).unwrap_or_default(), b.get(start..).unwrap_or_default());
+    match (a, b) {
+        ([_, a @ ..], [_, b @ ..]) if a == b => true,
+        ([_, a @ ..], b) if a == b => true,
+        (a, [_, b @ ..]) if a == b => true,
+        ([a1, a2, a @ ..], [b1, b2, b @ ..]) => a1 == b2 && a2 == b1 && a == b,
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,5 +184,15 @@ mod tests {
     #[test]
     fn the_table_is_sorted_so_that_it_can_be_searched() {
         assert!(ENTITY_TYPES.is_sorted_by(|a, b| a.name < b.name));
+    }
+
+    #[test]
+    fn a_misspelt_type_is_recognised_and_other_names_are_not() {
+        for misspelt in ["excution", "executions", "exexution", "exceution", "execution "] {
+            assert_eq!(similar(misspelt), Some("execution"), "{misspelt}");
+        }
+        for other in ["execution", "request", "note", "payment", "", "quest", "rejections_by_month"] {
+            assert_eq!(similar(other), None, "{other}");
+        }
     }
 }

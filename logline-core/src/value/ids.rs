@@ -17,6 +17,19 @@ pub const MANIFEST: Uuid = uuid!("00000000-0000-4000-8000-0000000000aa");
 /// The id that stands for Stage-0: it is the `parent_id` of boot events.
 pub const STAGE0: Uuid = uuid!("00000000-0000-4000-8000-0000000000ff");
 
+/// The name of one of this library's kernels and loops; `None` for another id.
+#[must_use]
+pub fn kernel_name(id: Uuid) -> Option<&'static str> {
+    const NAMES: &[(Uuid, &str)] = &[
+        (RUN_CODE, "run_code"),
+        (OBSERVER, "observer_bot"),
+        (REQUEST_WORKER, "request_worker"),
+        (POLICY_AGENT, "policy_agent"),
+        (PROVIDER_EXEC, "provider_exec"),
+    ];
+    NAMES.iter().find(|(known, _)| *known == id).map(|(_, name)| *name)
+}
+
 /// The namespace of every derived id: UUIDv5 of `logline` in the DNS namespace.
 #[must_use]
 pub fn namespace() -> Uuid {

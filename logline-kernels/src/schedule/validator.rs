@@ -19,6 +19,10 @@ impl Validator for FunctionValidator {
             let invalid = |reason| Failure::new("invalid_limits", format!("metadata.{reason}"));
             Limits::default().with(limits).map_err(invalid)?;
         }
+        if span.status.is_none() && span.meta("schedule").is_some() {
+            let message = "it has a schedule and no status: `scheduled` puts it to work, any other such as `paused` does not";
+            return Err(Failure::new("invalid_schedule", message));
+        }
         if span.status.as_deref() == Some("scheduled") { Schedule::of(span).map(drop) } else { Ok(()) }
     }
 }

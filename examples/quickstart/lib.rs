@@ -1,0 +1,1 @@
+//! The quickstart of LogLine: `cargo run --example quickstart`.
