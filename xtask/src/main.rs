@@ -4,6 +4,7 @@
 //! - `cargo xtask ci`: the same, plus format, lints, docs and the dependency policy.
 //! - `cargo xtask simulate [SEEDS]`: the simulation of a fleet with 5,000 seeds, or with this many.
 //! - `cargo xtask attack [OPTIONS]`: programs that attack a shared host, and what the other users feel.
+//! - `cargo xtask package`: packs every crate that is published, and compiles it from its package.
 //! - `cargo xtask mutants [OPTIONS]`: changes the code of the trust chain and of requests, and lists the changes that no test of
 //!   the core noticed.
 //! - `cargo xtask bombs`: measures what the worst modules that pass the sandbox's scan cost the compiler.
@@ -36,11 +37,12 @@ fn main() -> ExitCode {
         "simulate" => simulate(),
         "attack" => attack(std::env::args().skip(2)),
         "mutants" => mutants(std::env::args().skip(2)),
+        "package" => package(&[]),
         "bombs" => bombs(),
         "guests" => guests(),
         _ => {
             eprintln!(
-                "usage: cargo xtask test | ci | simulate [SEEDS] | attack [OPTIONS] | mutants [OPTIONS] | bombs | large | guests"
+                "usage: cargo xtask test | ci | simulate [SEEDS] | attack [OPTIONS] | package | mutants [OPTIONS] | bombs | large | guests"
             );
             return ExitCode::from(2);
         }
@@ -138,7 +140,36 @@ fn ci() -> Result<(), Failed> {
     cargo(&[&["clippy"], &components[..], &["--", "--deny", "warnings"]].concat())?;
     command("cargo").args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "--deny warnings").run()?;
     dependency_policy()?;
+    package(&["--no-verify"])?;
     test()
+}
+
+/// The crates that are published.
+const PUBLISHED: [&str; 9] = [
+    "logline-core",
+    "logline-sqlite",
+    "logline-pg",
+    "logline-wasm",
+    "logline-guest",
+    "logline-kernels",
+    "logline-policy",
+    "logline",
+    "logline-cli",
+];
+
+/// Packs the crates that are published, and checks that each package has its licences and its page.
+fn package(options: &[&str]) -> Result<(), Failed> {
+    let crates = PUBLISHED.iter().flat_map(|name| ["--package", name]);
+    command("cargo").args(["package", "--quiet", "--allow-dirty"]).args(crates).args(options).run()?;
+    for name in PUBLISHED {
+        let files = command("cargo").args(["package", "--allow-dirty", "--list", "--package", name]).output()?;
+        for needed in ["LICENSE-APACHE", "LICENSE-MIT", "README.md"] {
+            if !files.lines().any(|file| file == needed) {
+                return Err(Failed(format!("the package of {name} has no {needed}")));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Installs a tool into `target/tools`, if it is not there. Returns the path of its program.

@@ -55,6 +55,16 @@ impl Task {
         }
     }
 
+    /// Runs the command and returns what it prints.
+    pub(crate) fn output(mut self) -> Result<String, Failed> {
+        let shown = self.shown();
+        let output = self.0.output().map_err(|e| Failed(format!("`{shown}` could not be started: {e}")))?;
+        if !output.status.success() {
+            return Err(Failed(format!("`{shown}`: {}", String::from_utf8_lossy(&output.stderr))));
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
     /// Whether the command runs and succeeds. Its output is not shown.
     pub(crate) fn succeeds(mut self) -> bool {
         self.0.output().is_ok_and(|output| output.status.success())
