@@ -84,7 +84,7 @@ pub(crate) async fn queue_for_reading(url: Option<&str>) -> Result<Arc<dyn WorkQ
     location.check_exists()?;
     let path = match location {
         Location::Sqlite(path) => path,
-        database @ Location::Postgres(_) => return Ok(database.for_writing().await?),
+        database @ Location::Postgres(_) => return database.for_writing().await,
     };
     Ok(Arc::new(SqliteLedger::open_with(SqliteOptions::new(path).read_only())?))
 }

@@ -5,17 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::TryStreamExt as _;
 use logline_core::contract::{AskedBy, Context, Effects, Kernel, KernelError, Meters, RequestKind, Sandbox};
-use logline_core::ledger::{Due, Ledger as _, LedgerExt as _, WorkQueue as _};
+use logline_core::ledger::{Due, Ledger as _, LedgerExt as _, Query, WorkQueue as _};
 use logline_core::request::{
-    DEFAULT_BACKOFF, DEFAULT_LEASE, DEFAULT_LOST_ATTEMPTS, MAX_BACKOFF, MAX_LEASE, MAX_UNITS, NotRunnable, Phase, Request,
-    State, reference,
+    DEFAULT_BACKOFF, DEFAULT_LEASE, DEFAULT_LOST_ATTEMPTS, Details, MAX_BACKOFF, MAX_LEASE, MAX_UNITS, NotRunnable, Phase,
+    Recorded, Request, State, reference,
 };
 use logline_core::roles::Role;
 use logline_core::trust::{Manifest, RootSet, TrustRoot};
 use logline_core::{
     Claim, Draft, Failure, Host, HostError, IdSource as _, KernelSet, KeyPair, MAX_INTEGER, ManualClock, MemoryLedger, Rules,
-    SYSTEM_TENANT, Scope, SeededIds, SignedSpan, Signer as _, SystemIds, Timestamp, VerifiedSpan, Visibility, ids,
+    SYSTEM_TENANT, Scope, SignedSpan, Signer as _, SystemIds, Timestamp, VerifiedSpan, Visibility, ids,
 };
 use serde_json::{Value, json};
 use uuid::{Uuid, uuid};
@@ -52,6 +53,13 @@ impl Kernel for Fails {
 
     async fn run(&self, request: &VerifiedSpan, _: &Context<'_>) -> Result<Effects, KernelError> {
         let input = request.input.clone().unwrap_or_default();
+        if input == json!("large") {
+            // Neither fits into a row with the other, and the output fits into none.
+            let large = || Value::from("x".repeat(900_000));
+            let members = [("journal", large()), ("kept", json!(1))].map(|(name, value)| (name.to_owned(), value));
+            let details = Details::new(None, members.into_iter().collect()).expendable(&["journal"]);
+            return Ok(Effects::new(Ok(large())).execution(details));
+        }
         Ok(Effects::new(match input.as_str() {
             Some(code) => Err(Failure::new(code, "as it was asked to")),
             None => Ok(input),
@@ -84,7 +92,7 @@ impl Site {
             .runtime("native@1")
             .code("fails@1")
             .metadata(json!({"requests": ["fails"]}));
-        let (set, trust) = (KernelSet::new().kernel(Fails), TrustRoot::new([key(1).public_key()], 1));
+        let (set, trust) = (KernelSet::new().kernel(Fails), trust());
         let manifest = Manifest::first(RootSet::new([key(1).public_key()], 1))
             .allow_all(&set)
             .grant(key(2).public_key(), Role::Publisher, [SYSTEM_TENANT])
@@ -93,9 +101,13 @@ impl Site {
         trust.publish(&ledger, &manifest, &key(1), clock.as_ref()).await.unwrap();
         let seed = seed.stamp(clock.as_ref(), &SystemIds).seal_local(&key(2)).unwrap();
         ledger.append_one(&Scope::Operator, seed).await.unwrap();
-        let builder = Host::builder().ledger(ledger.clone()).trust(trust).key(key(3)).install(set).clock(Arc::clone(&clock));
-        let host = builder.ids(SeededIds::new(7)).build().await.unwrap();
+        let host = host(&ledger, &clock).await;
         Self { ledger, clock, host }
+    }
+
+    /// Another process with the same key.
+    async fn second_host(&self) -> Host {
+        host(&self.ledger, &self.clock).await
     }
 
     async fn submit(&self, request: Request) -> VerifiedSpan {
@@ -123,6 +135,15 @@ impl Site {
     fn pass(&self, time: Duration) {
         self.clock.advance(time);
     }
+}
+
+fn trust() -> TrustRoot {
+    TrustRoot::new([key(1).public_key()], 1)
+}
+
+async fn host(ledger: &MemoryLedger, clock: &Arc<ManualClock>) -> Host {
+    let builder = Host::builder().ledger(ledger.clone()).trust(trust()).key(key(3)).install(KernelSet::new().kernel(Fails));
+    builder.clock(Arc::clone(clock)).build().await.unwrap()
 }
 
 fn request(input: Value) -> Request {
@@ -156,7 +177,13 @@ fn a_success_completes_the_request_and_a_failure_without_retries_ends_it() {
         assert_eq!(running.who, format!("host:{}", key(3).public_key()));
         let done = site.host.finish(claim).await.unwrap();
         assert_eq!((phase(&done.request), done.retry_at()), (Phase::Complete, None));
-        assert_eq!(done.span.meta("request"), Some(&reference(&running)), "the execution names the claim");
+        let claimed =
+            json!({"tenant": TENANT, "id": id.to_string(), "seq": 1, "curr_hash": running.seal.curr_hash.to_string()});
+        assert_eq!(
+            (done.span.meta("request"), &reference(&running)),
+            (Some(&claimed), &claimed),
+            "the execution names the claim"
+        );
         assert_eq!(done.request.meta("execution"), Some(&json!(done.span.id.to_string())));
         let id = site.submit(request(json!("broken"))).await.id;
         let closing = site.attempt(id).await;
@@ -425,5 +452,65 @@ fn an_empty_key_or_an_input_that_no_function_takes_is_refused_at_once() {
         site.submit(run(&most)).await;
         let large = site.host.submit(run(&(most + "x"))).await.unwrap_err().to_string();
         assert!(large.contains("131073 bytes") && large.contains("131072"), "{large}");
+    });
+}
+
+#[test]
+fn what_cannot_be_recorded_is_left_out_and_the_attempt_is_recorded_all_the_same() {
+    block_on(async {
+        let site = Site::new().await;
+        let id = site.submit(request(json!("large"))).await.id;
+        let done = site.host.finish(site.claim(id).await.unwrap()).await.unwrap();
+        assert_eq!(done.result.unwrap_err().code, "invalid_output");
+        assert_eq!((done.span.meta("journal"), done.span.meta("kept")), (None, Some(&json!(1))));
+    });
+}
+
+#[test]
+fn executions_are_read_as_typed_values_page_after_page() {
+    block_on(async {
+        let site = Site::new().await;
+        let mut expected = Vec::new();
+        for n in 0..7 {
+            let input = if n % 3 == 0 { json!("broken") } else { json!(n) };
+            let id = site.submit(request(input.clone())).await.id;
+            site.attempt(id).await;
+            let result = if n % 3 == 0 { Err("broken".to_owned()) } else { Ok(input) };
+            expected.push((id, result));
+        }
+        let query = Query::new().tenant(TENANT).entity_type("execution").limit(2);
+        let spans: Vec<_> = site.ledger.stream(Scope::runtime(TENANT), query).try_collect().await.unwrap();
+        let found = spans.iter().map(|span| {
+            let recorded = Recorded::of(span).unwrap();
+            assert_eq!((recorded.attempt, recorded.worker, recorded.function), (1, Some(key(3).public_key()), Some(FAILS)));
+            (recorded.request.unwrap(), recorded.result.map_err(|failure| failure.code))
+        });
+        assert_eq!(found.collect::<Vec<_>>(), expected);
+        let request = site.last(expected[0].0).await;
+        assert_eq!(Recorded::of(&request), None);
+    });
+}
+
+#[test]
+fn a_second_process_with_the_key_of_a_host_is_noticed() {
+    block_on(async {
+        let site = Site::new().await;
+        site.host.boot(FAILS).await.unwrap();
+        let boots = async || {
+            let query = Query::timeline().entity_type("boot_event");
+            site.ledger.collect(&Scope::Operator, &query, 100).await.unwrap()
+        };
+        let own = boots().await;
+        assert!(own.iter().all(|boot| !site.host.is_boot_of_another(boot)));
+        let twin = site.second_host().await;
+        twin.boot(FAILS).await.unwrap();
+        let all = boots().await;
+        let foreign: Vec<_> = all.iter().filter(|boot| site.host.is_boot_of_another(boot)).collect();
+        assert_eq!((all.len(), foreign.len()), (2, 1));
+        assert!(!twin.is_boot_of_another(foreign[0]) && twin.is_boot_of_another(&own[0]));
+        // A row in its name that it has not signed says nothing.
+        let mut forged = foreign[0].clone();
+        forged.span.name = Some("forged".to_owned());
+        assert!(!site.host.is_boot_of_another(&forged));
     });
 }

@@ -1,4 +1,5 @@
 //! The first steps: a ledger, a function, an execution and its proof.
+#![allow(clippy::print_stdout, reason = "an example prints its results")]
 
 use logline::core::request::Request;
 use serde_json::json;

@@ -102,7 +102,7 @@ mod tests {
         let row = |n: usize| {
             let draft = Draft::new("note").tenant("acme").owner("a").who("a").this("note").name(n.to_string());
             let mut span = draft.stamp(&SystemClock, &SystemIds).seal_local(&key).unwrap().into_signed();
-            if n % 7 == 0 {
+            if n.is_multiple_of(7) {
                 span.span.name = Some(format!("{n}!"));
             }
             Row { cursor: Cursor::from_text(n.to_string()), span: Ok(span) }
@@ -112,7 +112,7 @@ mod tests {
             for count in [0, 1, 31, 32, 33, 64, 65, 200] {
                 let checked = verifiers.check((0..count).map(row).collect());
                 let names = checked.iter().map(|checked| checked.stored().unwrap().name.clone().unwrap());
-                let expected = (0..count).map(|n| if n % 7 == 0 { format!("{n}!") } else { n.to_string() });
+                let expected = (0..count).map(|n| if n.is_multiple_of(7) { format!("{n}!") } else { n.to_string() });
                 assert!(names.eq(expected), "{count} rows on {threads} threads");
                 let rejected = checked.iter().filter(|checked| matches!(checked, Checked::Rejected(_))).count();
                 assert_eq!(rejected, count.div_ceil(7));

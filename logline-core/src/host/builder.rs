@@ -128,6 +128,7 @@ impl HostBuilder {
                 booted: Mutex::default(),
                 functions: Mutex::new(Recent::new(MAX_FUNCTIONS)),
                 recorded: Mutex::default(),
+                events: Mutex::default(),
                 refreshes: Refreshes::default(),
                 declared: Mutex::default(),
                 publishes_unchecked: self.publishes_unchecked,

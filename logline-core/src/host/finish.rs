@@ -14,7 +14,7 @@ use crate::keys::{Signer, Verifier};
 use crate::ledger::scope::Scope;
 use crate::ledger::{AppendOptions, Due, Ledger as _, LedgerError, Retry, WatchFrom, Work, WorkQueue as _};
 use crate::request::lifecycle::{self, Open, Origin};
-use crate::request::{self, Charges, Frame, NotRunnable, Phase, Request, State, record, reference};
+use crate::request::{self, Charges, Frame, NotRunnable, Phase, Recorded, Request, State, record, reference};
 use crate::span::draft::Draft;
 use crate::span::rules::MAX_INTEGER;
 use crate::span::seal::VerifiedSpan;
@@ -158,11 +158,8 @@ impl Host {
         // Only the first version of an execution is the record of the attempt.
         let Some(span) = ledger.history(&scope, tenant, execution, 0, 1).await?.into_iter().next() else { return Ok(None) };
         let span = span.verify(&mut Verifier::new())?;
-        let result = match &span.error {
-            Some(error) => Err(Failure::from_value(error)),
-            None => Ok(span.output.clone().unwrap_or_default()),
-        };
-        Ok(Some(Execution { result, span, request: closing }))
+        let recorded = Recorded::of(&span).map(|recorded| recorded.result);
+        Ok(recorded.map(|result| Execution { result, span, request: closing }))
     }
 
     /// Carries out a submitted request at once: claims it, runs its kernel, and commits the execution, everything it emitted

@@ -30,11 +30,12 @@ pub use service::{Service, ServiceReport, Shutdown};
 use crate::contract::{AskedBy, Sandbox};
 use crate::host::driver::Driver;
 use crate::host::stage0::{Booted, Stage0};
-use crate::keys::Signer;
+use crate::keys::{Signer, Verifier};
 use crate::ledger::{Tenants, WorkQueue};
 use crate::roles::Role;
 use crate::span::rules::Rules;
 use crate::span::seal::VerifiedSpan;
+use crate::span::{SYSTEM_TENANT, SignedSpan};
 use crate::trust::{TrustRoot, Trusted};
 use crate::value::clock::{Clock, IdSource};
 use crate::value::hex::{Hash, PublicKey};
@@ -70,6 +71,8 @@ struct Inner {
     functions: Mutex<Recent<Hash, Arc<VerifiedSpan>>>,
     /// The boots that this process has recorded, as (hash of the manifest, hash of the kernel's span).
     recorded: Mutex<HashSet<(Hash, Hash)>>,
+    /// The boot events of this process. There are as many as kernels under each manifest.
+    events: Mutex<HashSet<Uuid>>,
     refreshes: Refreshes,
     /// The kinds of requests that the manifest's kernels declare, with the hash of that manifest.
     declared: Mutex<Option<(Hash, Arc<Kinds>)>>,
@@ -220,10 +223,20 @@ impl Host {
             installed: &inner.installed,
             signer: inner.signer.as_ref(),
             recorded: &inner.recorded,
+            events: &inner.events,
         };
         let booted = stage0.boot(id).await?;
         self.booted().insert(id, (manifest, booted.clone()));
         Ok(booted)
+    }
+
+    /// Whether `span` is the boot event of another process that signs with this host's key. Two hosts must not share a key: nobody could
+    /// tell who did what.
+    #[must_use]
+    pub fn is_boot_of_another(&self, span: &SignedSpan) -> bool {
+        let is_boot = span.entity_type == "boot_event" && span.tenant_id == SYSTEM_TENANT && span.prev_hash.is_none();
+        let own = || self.inner.events.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).contains(&span.id);
+        is_boot && span.seal.public_key == self.key() && !own() && span.check(&mut Verifier::new()).is_ok()
     }
 
     /// Boots every installed kernel that carries out requests and that the manifest allows. A worker does this before it claims

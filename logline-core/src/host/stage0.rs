@@ -142,6 +142,8 @@ pub(crate) struct Stage0<'a> {
     pub(crate) signer: &'a dyn Signer,
     /// The boots that this process has recorded, as (hash of the manifest, hash of the kernel's span).
     pub(crate) recorded: &'a Mutex<HashSet<(Hash, Hash)>>,
+    /// The boot events of this process.
+    pub(crate) events: &'a Mutex<HashSet<Uuid>>,
 }
 
 impl From<AdmitError> for BootError {
@@ -184,6 +186,9 @@ impl Stage0<'_> {
             }
         };
         let scope = Scope::runtime(SYSTEM_TENANT);
+        let event = event.stamp(self.driver.clock, self.driver.ids);
+        // Before it is written, so that this process knows it when it sees it.
+        self.events.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(event.columns().id);
         self.driver.write(&scope, vec![event], self.signer, &AppendOptions::default()).await?;
         recorded().extend(version);
         if let Ok(booted) = &resolved {

@@ -18,6 +18,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_core::Stream;
+use futures_core::stream::BoxStream;
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use uuid::Uuid;
 
 pub use active::{ActiveKind, Activity, MAX_ACTIVE};
@@ -415,6 +417,22 @@ pub trait LedgerExt: Ledger {
             Err(e) if e.is_not_found() => Ok(None),
             Err(e) => Err(e),
         }
+    }
+
+    /// The spans of all rows that match, page after page, in the query's order. Memory does not grow with their number. After an
+    /// error the stream is at its end.
+    fn stream(&self, scope: Scope, query: Query) -> BoxStream<'_, Result<SignedSpan, LedgerError>> {
+        let pages = stream::try_unfold(Some(None::<Cursor>), move |at| {
+            let (scope, query) = (scope.clone(), query.clone());
+            async move {
+                let Some(cursor) = at else { return Ok::<_, LedgerError>(None) };
+                let mut page = self.scan(&scope, &query, cursor.as_ref()).await?;
+                let next = page.next.take().map(Some);
+                Ok(Some((page.rows, next)))
+            }
+        });
+        let rows = pages.map_ok(|rows| stream::iter(rows).map(|row| row.span.map_err(LedgerError::from)));
+        rows.try_flatten().boxed()
     }
 
     /// Reads page after page and returns the spans of all rows that match, at most `max`. Use it for small results only.

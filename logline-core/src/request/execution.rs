@@ -1,11 +1,14 @@
 //! The execution: the span that records an attempt. It is made when the attempt ends, and again when the execution is repeated.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value, json};
+use uuid::Uuid;
 
 use crate::request::state::{self, CAUSE};
-use crate::span::SignedSpan;
 use crate::span::draft::Draft;
 use crate::span::rules::Rules;
+use crate::span::{SignedSpan, Span};
 use crate::value::failure::Failure;
 use crate::value::hex::PublicKey;
 use crate::value::ids;
@@ -52,6 +55,45 @@ impl Details {
     pub fn expendable(mut self, members: &'static [&'static str]) -> Self {
         self.expendable = members;
         self
+    }
+}
+
+/// What an execution says, as a typed value: the record of one attempt.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Recorded {
+    /// The request.
+    pub request: Option<Uuid>,
+    /// The function, or the span that the request is about.
+    pub function: Option<Uuid>,
+    /// The number of the attempt, counted from 1.
+    pub attempt: u32,
+    /// The output, or the failure.
+    pub result: Result<Value, Failure>,
+    /// How long the attempt took; zero if its worker recorded no result.
+    pub duration: Duration,
+    /// The public key of the host that made the attempt. `None` if its worker recorded no result.
+    pub worker: Option<PublicKey>,
+}
+
+impl Recorded {
+    /// Reads an execution. `None` if `span` is not of this type, or says nothing of an attempt.
+    #[must_use]
+    pub fn of(span: &Span) -> Option<Self> {
+        if span.entity_type != "execution" {
+            return None;
+        }
+        Some(Self {
+            request: span.related_to.first().copied(),
+            function: span.parent_id,
+            attempt: span.meta(state::ATTEMPT)?.as_u64()?.try_into().ok()?,
+            result: match &span.error {
+                Some(error) => Err(Failure::from_value(error)),
+                None => Ok(span.output.clone().unwrap_or_default()),
+            },
+            duration: Duration::from_millis(span.duration_ms.unwrap_or(0).into()),
+            worker: span.meta("worker").and_then(Value::as_str).and_then(|key| key.parse().ok()),
+        })
     }
 }
 

@@ -19,7 +19,7 @@ pub(crate) mod quota;
 pub(crate) mod state;
 
 pub use builder::{FUNCTION_RUN, Request};
-pub use execution::{Details, Frame, record, reference};
+pub use execution::{Details, Frame, Recorded, record, reference};
 pub use not_runnable::NotRunnable;
 pub use quota::{Charges, MAX_KEY_BYTES, MAX_KEYS, MAX_UNITS};
 pub use state::{

@@ -45,7 +45,7 @@ pub const MAX_LEASE: Duration = Duration::from_secs(24 * 60 * 60);
 /// The member of metadata in which the runtime records the policy that caused a span, and how many policies led to it.
 pub const CAUSE: &str = "policy";
 
-const ATTEMPT: &str = "attempt";
+pub(crate) const ATTEMPT: &str = "attempt";
 const NOT_COUNTED: &str = "attempts_not_counted";
 const DUE_AT: &str = "due_at";
 const PRIORITY: &str = "priority";

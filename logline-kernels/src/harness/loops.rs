@@ -144,6 +144,14 @@ async fn follow_system(host: &Host) -> Infallible {
             Ok(mut watch) => {
                 refresh(host).await;
                 while let Some(Ok(row)) = watch.next().await {
+                    if host.is_boot_of_another(&row.span) {
+                        metrics::counter!("logline_shared_keys_total").increment(1);
+                        tracing::error!(
+                            key = %host.key(),
+                            boot_event = %row.span.id,
+                            "another process has started with this host's key: give each host a key of its own (`logline keygen`)"
+                        );
+                    }
                     if row.span.tenant_id == SYSTEM_TENANT && OBEYED.contains(&row.span.entity_type.as_str()) {
                         refresh(host).await;
                     }
