@@ -4,7 +4,8 @@
 //! `cargo bench -p logline-benches --bench work [-- REQUESTS ROUNDS [drain|latency|idle|growth]]`
 //!
 //! - `drain`: requests per second if all requests are stored before the workers start. The same run inserts the same rows
-//!   (three for each request) in batches of 100 into a plain table, without signing, chaining, policies, queue and sandbox.
+//!   (three for each request) in batches of 100 into a plain table, without signing, chaining, policies, queue and sandbox, and runs
+//!   graphile-worker (`peers/graphile`, with Node.js and npm) before each of ours.
 //! - `latency`: 100 requests a second, from before `submit` to the commit of the outcome, by the server's own commit times.
 //! - `idle`: transactions per second that ten idle workers cause.
 //! - `growth`: requests per second with few and with many finished requests in the ledger.
@@ -17,6 +18,7 @@
     reason = "a bench that fails may panic, and it prints"
 )]
 
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -286,24 +288,63 @@ fn median(values: &mut [f64]) -> f64 {
     values[values.len() / 2]
 }
 
-async fn drains(ended: &Ended, requests: usize, rounds: usize) {
-    println!("| ledger | workers | requests/s | the same rows plainly, requests/s | ratio |\n|---|---|---|---|---|");
-    for workers in [1, 2, 4] {
-        let (mut ours, mut floors) = (Vec::new(), Vec::new());
-        for _ in 0..rounds {
-            let site = Site::postgres().await;
-            ours.push(site.drain(ended, workers, requests).await);
-            floors.push(site.floor(requests).await);
+/// What graphile-worker does on a server of its own, with its default settings: it neither signs nor sandboxes anything.
+struct Graphile {
+    per_second: f64,
+    p50: f64,
+    p95: f64,
+}
+
+impl Graphile {
+    /// `None` if Node.js is not installed.
+    fn measure(jobs: usize) -> Option<Self> {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/peers/graphile");
+        let run = |program: &str, arguments: &[&str]| Command::new(program).args(arguments).current_dir(folder).output();
+        run("node", &["--version"]).ok().filter(|version| version.status.success())?;
+        if !std::path::Path::new(folder).join("node_modules").exists() {
+            let installed = run("npm", &["ci", "--no-audit", "--no-fund"]).unwrap();
+            assert!(installed.status.success(), "npm ci: {}", String::from_utf8_lossy(&installed.stderr));
         }
-        let (ours, floor) = (median(&mut ours), median(&mut floors));
-        println!("| PostgreSQL | {workers} | {ours:.0} | {floor:.0} | {:.2} |", ours / floor);
+        let server = PrivateServer::start(&ServerOptions { durable: true, settings: Vec::new() }).unwrap();
+        let done = run("node", &["drain.mjs", &server.url("postgres", "postgres"), &jobs.to_string()]).unwrap();
+        assert!(done.status.success(), "graphile-worker: {}", String::from_utf8_lossy(&done.stderr));
+        let measured: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+        let number = |name: &str| measured[name].as_f64().unwrap();
+        Some(Self { per_second: number("perSecond"), p50: number("p50"), p95: number("p95") })
     }
-    for workers in [1, 2, 4] {
-        let mut ours = Vec::new();
-        for _ in 0..rounds {
-            ours.push(Site::sqlite().await.drain(ended, workers, requests).await);
+}
+
+/// In each round graphile-worker and LogLine take turns.
+async fn drains(ended: &Ended, requests: usize, rounds: usize) {
+    const WORKERS: [usize; 3] = [1, 2, 4];
+    let mut peer = Vec::new();
+    let (mut postgres, mut floors, mut sqlite) =
+        ([const { Vec::new() }; 3], [const { Vec::new() }; 3], [const { Vec::new() }; 3]);
+    for _ in 0..rounds {
+        for (n, workers) in WORKERS.into_iter().enumerate() {
+            peer.extend(Graphile::measure(requests));
+            let site = Site::postgres().await;
+            postgres[n].push(site.drain(ended, workers, requests).await);
+            floors[n].push(site.floor(requests).await);
+            sqlite[n].push(Site::sqlite().await.drain(ended, workers, requests).await);
         }
-        println!("| SQLite | {workers} | {:.0} | | |", median(&mut ours));
+    }
+    let of_peer = |of: fn(&Graphile) -> f64| peer.iter().map(of).collect::<Vec<_>>();
+    let rate = if peer.is_empty() { f64::NAN } else { median(&mut of_peer(|peer| peer.per_second)) };
+    println!("| | workers | requests/s | the same rows plainly, requests/s | ratio to plain | ratio to graphile |");
+    println!("|---|---|---|---|---|---|");
+    println!("| graphile-worker | 8 | {rate:.0} | | | |");
+    for (n, workers) in WORKERS.into_iter().enumerate() {
+        let (ours, floor) = (median(&mut postgres[n]), median(&mut floors[n]));
+        println!("| PostgreSQL | {workers} | {ours:.0} | {floor:.0} | {:.2} | {:.2} |", ours / floor, ours / rate);
+    }
+    for (n, workers) in WORKERS.into_iter().enumerate() {
+        let ours = median(&mut sqlite[n]);
+        println!("| SQLite | {workers} | {ours:.0} | | | {:.2} |", ours / rate);
+    }
+    if !peer.is_empty() {
+        let (p50, p95) = (median(&mut of_peer(|peer| peer.p50)), median(&mut of_peer(|peer| peer.p95)));
+        println!("\ngraphile-worker at 100 jobs/s, until the row is deleted: p50 {p50:.1} ms, p95 {p95:.1} ms");
     }
 }
 
