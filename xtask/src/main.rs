@@ -95,6 +95,7 @@ fn test() -> Result<(), Failed> {
     for example in ["policies", "sandbox"] {
         command("cargo").args(["run", "--quiet", "--example", example]).run()?;
     }
+    first_steps()?;
     // The quickstart exports its ledger, and a program that shares no code with the library verifies it.
     let export = root().join("target/quickstart.ndjson");
     command("cargo").args(["run", "--quiet", "--example", "quickstart", "--", "--export"]).arg(&export).run()?;
@@ -102,6 +103,19 @@ fn test() -> Result<(), Failed> {
     command(&python).args(["-c", CHECK_SUMS, "logline-wasm/guests/SHA256SUMS"]).run()?;
     command(&python).args(["-m", "unittest", "discover", "-s", "docs/verify"]).run()?;
     command(&python).arg("docs/verify/verify.py").arg(&export).run()
+}
+
+/// Runs the example of the README in an empty folder, twice: the second time its ledger is there.
+fn first_steps() -> Result<(), Failed> {
+    cargo(&["build", "--package", "logline", "--example", "first_steps"])?;
+    let folder = root().join("target/first_steps");
+    // It may not exist.
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).map_err(|e| Failed(format!("{}: {e}", folder.display())))?;
+    for _ in 0..2 {
+        command(root().join("target/debug/examples/first_steps")).folder(&folder).run()?;
+    }
+    Ok(())
 }
 
 /// The functions in Rust whose WebAssembly artifacts are committed.

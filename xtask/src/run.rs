@@ -1,7 +1,7 @@
 //! Runs commands, and reports which one failed.
 
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What failed, as text for the user.
@@ -41,6 +41,12 @@ impl Task {
 
     pub(crate) fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.0.env(name, value);
+        self
+    }
+
+    /// Runs it in this folder instead of the workspace's.
+    pub(crate) fn folder(mut self, folder: impl AsRef<Path>) -> Self {
+        self.0.current_dir(folder);
         self
     }
 
