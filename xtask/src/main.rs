@@ -107,13 +107,13 @@ fn test() -> Result<(), Failed> {
 
 /// Runs the example of the README in an empty folder, twice: the second time its ledger is there.
 fn first_steps() -> Result<(), Failed> {
-    cargo(&["build", "--package", "logline", "--example", "first_steps"])?;
     let folder = root().join("target/first_steps");
     // It may not exist.
     let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(&folder).map_err(|e| Failed(format!("{}: {e}", folder.display())))?;
     for _ in 0..2 {
-        command(root().join("target/debug/examples/first_steps")).folder(&folder).run()?;
+        let run = ["run", "--quiet", "--package", "logline", "--example", "first_steps", "--manifest-path"];
+        command("cargo").args(run).arg(root().join("Cargo.toml")).folder(&folder).run()?;
     }
     Ok(())
 }
