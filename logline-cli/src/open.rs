@@ -56,6 +56,12 @@ impl Location {
         }
     }
 
+    /// The trust root that `logline init` has made beside a file, if it is there.
+    pub(crate) fn trust_beside(&self) -> Option<PathBuf> {
+        let Self::Sqlite(path) = self else { return None };
+        Some(logline::home::Home::beside(path).trust_file().to_owned()).filter(|file| file.exists())
+    }
+
     /// Opens the ledger for writing. A file is created if it does not exist; a database is not.
     pub(crate) async fn for_writing(&self) -> Result<Arc<dyn WorkQueue>, Error> {
         Ok(match self {

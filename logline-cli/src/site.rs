@@ -6,13 +6,15 @@ use std::sync::Arc;
 use clap::Args;
 use logline::home::{Home, HomeError, KeyOf};
 use logline_core::ledger::WorkQueue;
+use logline_core::roles::Role;
 use logline_core::trust::TrustRoot;
-use logline_core::{Host, KeyPair, ids};
+use logline_core::{Clock as _, Host, KeyPair, PublicKey, SystemClock, ids};
 use logline_wasm::{WasmSandbox, function_id};
 use uuid::Uuid;
 
 use crate::Error;
 use crate::open::Location;
+use crate::output::plain;
 
 /// Where keys and trust root are.
 #[derive(Args)]
@@ -67,7 +69,11 @@ impl Site {
         match (&self.trust, &self.home) {
             (Some(file), _) => Ok(TrustRoot::load(file)?),
             (None, Some(home)) => {
-                let missing = |error| format!("{error} (`logline init` makes it, --trust names another file)");
+                let missing = |error| {
+                    format!(
+                        "{error}; copy it from a host or an auditor who has it, or name another file with --trust (`logline init` makes one for a new ledger)"
+                    )
+                };
                 home.trust().map_err(|error| missing(error).into())
             }
             (None, None) => Err("no trust root: pass --trust FILE".into()),
@@ -80,7 +86,10 @@ impl Site {
             (Some(file), _) => Ok(KeyPair::load(file)?),
             (None, Some(home)) => {
                 let key = home.key(of).map_err(HomeError::from);
-                key.map_err(|error| format!("{error} (`logline init` makes it, --key names another file)").into())
+                key.map_err(|error| {
+                    let advice = "restore it from a copy, name another file with --key, or make a new one with `logline init` where the root key is";
+                    format!("{error}; {advice}").into()
+                })
             }
             (None, None) => Err("no key: pass --key KEYFILE".into()),
         }
@@ -88,14 +97,36 @@ impl Site {
 
     /// A host that signs with the key of the home that is named here.
     pub(crate) async fn host(&self, of: KeyOf) -> Result<Host, Error> {
+        self.host_with(self.key(of)?).await
+    }
+
+    /// A host that reads, and signs nothing that anybody would trust.
+    pub(crate) async fn reader(&self) -> Result<Host, Error> {
+        self.host_with(KeyPair::generate()?).await
+    }
+
+    async fn host_with(&self, key: KeyPair) -> Result<Host, Error> {
         let host = Host::builder()
             .ledger(Arc::clone(&self.ledger))
             .trust(self.trust()?)
-            .key(self.key(of)?)
+            .key(key)
             .install(logline::behaviours())
             .sandbox(WasmSandbox::new()?);
         Ok(host.build().await?)
     }
+}
+
+/// Refuses a tenant for which `key` does not have this role, and says how it gets it.
+pub(crate) fn check_tenant(host: &Host, key: &PublicKey, role: Role, tenant: &str) -> Result<(), Error> {
+    if host.trusted().authorities.has(key, role, tenant, SystemClock.now()) {
+        return Ok(());
+    }
+    let tenant = plain(tenant);
+    Err(format!(
+        "the manifest does not let key {key} work in tenant `{tenant}` as {role}: check the name, or add the tenant with `logline init \
+         --tenant {tenant}` where the root key is"
+    )
+    .into())
 }
 
 /// The id of a span that was named by its id, or by the name under which `of` derives one.

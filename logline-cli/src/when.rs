@@ -22,6 +22,16 @@ pub(crate) fn parse(text: &str) -> Result<Timestamp, String> {
     })
 }
 
+/// Reads a time to come: in a while such as `30s`, `10m`, `2h` or `7d`, on a day, or at a time in RFC 3339.
+pub(crate) fn later(text: &str) -> Result<Timestamp, String> {
+    match age(text) {
+        Some(pause) => Ok(SystemClock.now().saturating_add(pause)),
+        None => parse(text).map_err(|_| {
+            format!("`{text}` is not a time: use a pause such as `10m`, `2h` or `7d`, `2026-05-01`, or `2026-05-01T12:00:00Z`")
+        }),
+    }
+}
+
 fn age(text: &str) -> Option<Duration> {
     let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     let seconds = match unit {

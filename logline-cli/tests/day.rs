@@ -124,7 +124,10 @@ fn which_failed_today_and_why_is_one_command() {
     expect(&folder, 0, &[&wrong[..], &[r#"{"payment":"pay_2","amount_minor":0}"#]].concat());
     work(&folder);
     let (failed, _) = expect(&folder, 0, &["list", "--type", "execution", "--status", "error", "--since", "today"]);
-    assert!(failed.contains("no_amount: amount_minor is 0") && failed.lines().count() == 2, "{failed}");
+    assert!(
+        failed.contains("no_amount: amount_minor is 0") && failed.contains("about ") && failed.lines().count() == 3,
+        "{failed}"
+    );
     let (old, note) = expect(&folder, 0, &["list", "--until", "2020-01-01"]);
     assert!(old.is_empty() && note.contains("no span matches"), "{old}{note}");
     let (stats, _) = expect(&folder, 0, &["stats", "--json"]);
@@ -132,7 +135,7 @@ fn which_failed_today_and_why_is_one_command() {
     assert_eq!(stats["open"]["due"], 0);
     let rows = |entity_type: &str, status: &str| {
         let mut counts = stats["counts"].as_array().unwrap().iter();
-        counts.find(|count| count["type"] == entity_type && count["status"] == status).unwrap()["rows"].clone()
+        counts.find(|count| count["type"] == entity_type && count["status"] == status).unwrap()["spans"].clone()
     };
     assert_eq!((rows("execution", "complete"), rows("execution", "error")), (1.into(), 1.into()));
 }
@@ -211,7 +214,9 @@ fn misuse_is_told_with_what_to_do() {
     told(&["init", "--ledger", "postgres://host@127.0.0.1:1/x"], &["--home DIR"]);
     told(&["init", "--tenant", "acme", "--threshold", "2"], &["2 of 1 distinct keys"]);
     expect(&folder, 0, &["init", "--tenant", "acme"]);
-    told(&submit, &["no function `fee`", "logline function ls --tenant acme"]);
+    let function = [&submit[..], &["--input", "1"]].concat();
+    told(&function, &["no function `fee`", "logline function ls --tenant acme"]);
+    told(&submit, &["--input <JSON>"]);
     told(&["function", "publish", "none.wasm", "--tenant", "acme", "--name", "fee"], &["none.wasm", "No such file"]);
     fs::write(folder.path().join("text.wasm"), "hello").unwrap();
     told(
@@ -223,16 +228,23 @@ fn misuse_is_told_with_what_to_do() {
     let (checked, _) = expect(&folder, 1, &["function", "check", "empty.wat"]);
     assert!(checked.contains("does not export"), "{checked}");
     let publish = ["function", "publish", "fee.wasm", "--name", "fee"];
-    told(&[&publish[..], &["--tenant", "beta"]].concat(), &["beta"]);
+    told(
+        &[&publish[..], &["--tenant", "beta"]].concat(),
+        &["work in tenant `beta` as publisher", "logline init --tenant beta"],
+    );
     told(&[&publish[..], &["--tenant", "acme", "--visibility", "all"]].concat(), &["`private`, `tenant` or `public`"]);
     told(&[&publish[..], &["--tenant", "acme", "--config", "{rate:25}"]].concat(), &["--config is not JSON"]);
-    told(&["request", "show", "d241e168"], &["part of an id"]);
+    told(&["request", "show", "d241e168"], &["`d241e168` is not the id of a request"]);
+    let limits = ["--tenant", "acme", "--limits", r#"{"fuel":900000000000}"#];
+    told(&[&publish[..], &limits].concat(), &["limits.fuel is 900000000000, the most is 100000000"]);
+    told(&["run", "--key", "demo.ledger.keys/publisher.key"], &["is not a host's key"]);
+    told(&["init", "--tenant", "system"], &["`system` cannot be a tenant"]);
     told(&["get", "d241e168-eeb3"], &["part of an id"]);
     told(&["list", "--since", "yesterday"], &["is not a time", "`24h`"]);
     // The keys of another ledger.
     expect(&folder, 0, &["init", "--ledger", "sqlite:other.ledger"]);
     told(&["run", "--trust", "other.ledger.trust.json"], &["sealed by"]);
     fs::remove_file(folder.path().join("demo.ledger.trust.json")).unwrap();
-    told(&["run"], &["demo.ledger.trust.json", "logline init"]);
+    told(&["run"], &["demo.ledger.trust.json", "copy it from a host"]);
     told(&["init", "--tenant", "acme"], &["the ledger has rows, but there is no trust root"]);
 }

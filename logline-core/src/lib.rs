@@ -28,7 +28,7 @@ pub use span::draft::Draft;
 pub use span::parse::{ParsedSpan, parse_draft, parse_line, parse_unsealed};
 pub use span::rules::{InvalidSpan, MAX_INTEGER, MAX_NAME_BYTES, Rules};
 pub use span::seal::{Rejected, SealError, VerifiedSpan, VerifyError};
-pub use span::{CANONICAL_VERSION, DIGEST_KEY, SYSTEM_TENANT, Seal, SignedSpan, Span, SpanKey, Visibility, canonical};
+pub use span::{CANONICAL_VERSION, COLUMNS, DIGEST_KEY, SYSTEM_TENANT, Seal, SignedSpan, Span, SpanKey, Visibility, canonical};
 pub use value::clock::{Clock, IdSource, ManualClock, SeededIds, SystemClock, SystemIds};
 pub use value::failure::Failure;
 pub use value::hex::{Hash, HexError, PublicKey, Signature};

@@ -140,3 +140,36 @@ proptest! {
             }
     }
 }
+
+#[test]
+fn the_list_of_columns_is_that_of_a_row_that_has_them_all() {
+    let draft = Draft::new("note")
+        .tenant("acme")
+        .owner("alice")
+        .who("user:alice")
+        .this("note")
+        .did("wrote")
+        .status("active")
+        .name("n")
+        .description("d")
+        .code("c")
+        .language("l")
+        .runtime("r@1")
+        .trace("t")
+        .input(serde_json::json!(1))
+        .output(serde_json::json!(1))
+        .error(serde_json::json!({"code": "c", "message": "m"}))
+        .content(serde_json::json!(1))
+        .metadata(serde_json::json!({"m": 1}))
+        .parent(uuid::Uuid::nil())
+        .related([uuid::Uuid::nil()])
+        .duration_ms(1)
+        .seq(1)
+        .follows(Hash([0; 32]));
+    let span =
+        draft.stamp(&logline_core::SystemClock, &logline_core::SystemIds).seal_local(&KeyPair::from_seed(&[1; 32])).unwrap();
+    let row: serde_json::Value = serde_json::from_slice(&span.to_line()).unwrap();
+    let mut names: Vec<_> = row.as_object().unwrap().keys().map(String::as_str).collect();
+    names.sort_unstable();
+    assert_eq!(names, logline_core::COLUMNS);
+}

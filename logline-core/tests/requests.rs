@@ -426,7 +426,7 @@ fn a_key_that_was_used_for_another_request_is_told_with_what_differs() {
             let error = site.host.submit(other).await.unwrap_err();
             assert!(error.is_keep_mismatch(), "{error}");
             let told = error.to_string();
-            assert!(told.contains("`pay_1`") && told.contains(&format!("{differ} differ")), "{told}");
+            assert!(told.contains("`pay_1`") && told.contains(&format!("differs in {differ}:")), "{told}");
             assert!(told.contains(&first.id.to_string()), "{told}");
         }
         // One of a batch that differs stops the batch; one that was asked before does not.

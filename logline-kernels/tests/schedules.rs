@@ -146,7 +146,7 @@ fn a_schedule_that_cannot_work_is_not_published_and_a_smuggled_one_is_reported_o
         let mut asleep = scheduled(json!({"every_ms": 60_000}), "2026-05-01T00:00:20Z");
         asleep.columns_mut().status = None;
         let refused = host.publish(asleep, &key(PUBLISHER)).await.unwrap_err().to_string();
-        assert!(refused.contains("a schedule and no status: `scheduled`"), "{refused}");
+        assert!(refused.contains("a schedule and the status ``: `scheduled`"), "{refused}");
         let broken = setup::smuggle(&ledger, broken, PUBLISHER).await;
         let forged =
             setup::smuggle(&ledger, scheduled(json!({"every_ms": 60_000}), "2026-05-01T00:00:20Z"), setup::STRANGER).await;

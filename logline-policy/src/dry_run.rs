@@ -68,8 +68,7 @@ pub struct Foreseen {
 /// # Errors
 /// `NotValid` if the policy does not compile, or an error of the ledger.
 pub async fn dry_run(host: &Host, policy: &Span, options: &DryRunOptions) -> Result<Vec<Foreseen>, HostError> {
-    let compiled =
-        Policy::of(policy).map_err(|reason| HostError::NotValid { entity_type: policy.entity_type.clone(), reason })?;
+    let compiled = Policy::of(policy).map_err(|reason| HostError::NotValid { entity_type: "policy".to_owned(), reason })?;
     let (tenant, ledger) = (&policy.tenant_id, host.ledger());
     let scope = Scope::runtime(tenant);
     let query = Query::timeline().tenant(tenant).order(Order::Newest);

@@ -7,7 +7,7 @@ use logline_core::Failure;
 use logline_core::request::{self, CAUSE, Request};
 use logline_core::roles::{self, Role};
 use logline_core::trust::Authorities;
-use logline_core::{Draft, Rules, SignedSpan, Timestamp, VerifiedSpan, Visibility, ids, parse_draft};
+use logline_core::{COLUMNS, Draft, Rules, SignedSpan, Timestamp, VerifiedSpan, Visibility, ids, parse_draft};
 use logline_kernels::HOST_COLUMNS;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -79,6 +79,9 @@ pub(super) fn check_emitted(columns: &Value) -> Result<(), String> {
     let Value::Object(columns) = columns else { return Err("`emit` must be an object of columns".to_owned()) };
     if let Some(column) = HOST_COLUMNS.iter().find(|column| columns.contains_key(**column)) {
         return Err(format!("column `{column}` is set by the host: leave it out"));
+    }
+    if let Some(column) = columns.keys().find(|column| !COLUMNS.contains(&column.as_str())) {
+        return Err(format!("`{column}` is not a column of spans: put members of your own into `content` or `metadata`"));
     }
     match columns.get("entity_type").and_then(Value::as_str) {
         None => Err("`emit` needs an `entity_type`".to_owned()),

@@ -8,8 +8,7 @@ use cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr, LiteralValue, operat
 use cel::common::types::{CelDuration, CelString};
 use cel::parser::Macro;
 use cel::{Context, Env, ExecutionError, Program};
-use logline_core::Failure;
-use logline_core::Timestamp;
+use logline_core::{COLUMNS, Failure, Timestamp};
 use serde_json::Value;
 
 use crate::bound::{Bound, Size, bound};
@@ -196,7 +195,13 @@ impl Expression {
                 let named: Vec<_> = known.iter().filter(|name| !name.starts_with('@')).map(String::as_str).collect();
                 Err((node.id, format!("`{name}` is unknown: use one of {}", named.join(", "))))
             }
-            Expr::Select(select) => self.check(&select.operand, known, depth + 1),
+            Expr::Select(select) => {
+                let is_of_span = matches!(&select.operand.expr, Expr::Ident(name) if name == "span");
+                if is_of_span && !COLUMNS.contains(&select.field.as_str()) {
+                    return Err((node.id, format!("`{}` is not a column of spans", select.field)));
+                }
+                self.check(&select.operand, known, depth + 1)
+            }
             Expr::List(list) if list.optional_indices.is_empty() => each(list.elements.iter().collect(), known),
             Expr::Map(map) => map.entries.iter().try_for_each(|entry| match &entry.expr {
                 EntryExpr::MapEntry(entry) if !entry.optional => each(vec![&entry.key, &entry.value], known),

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use logline_core::Failure;
 use logline_core::contract::Validator;
-use logline_core::roles::similar;
+use logline_core::roles::{is_near, similar};
 use logline_core::{SignedSpan, Span, Timestamp, json as strict};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use crate::action::{Action, MAX_ACTIONS};
 use crate::bound::Size;
@@ -267,6 +268,15 @@ fn cel(when: &str, due: Option<&str>, then: &[Value]) -> Result<Code, Failure> {
             "count" if action.get("key").is_none() => return Err(invalid(format!("{place} counts without a `key`: add one"))),
             "emit" => effects::check_emitted(action.get("emit").unwrap_or(&Value::Null))
                 .map_err(|reason| invalid(format!("{place}: {reason}")))?,
+            "run" => {
+                let function =
+                    action.get("run").and_then(|run| run.get("function")).and_then(Value::as_str).unwrap_or_default();
+                if !function.contains("${") && function.parse::<Uuid>().is_err() {
+                    return Err(invalid(format!(
+                        "{place}.run.function is `{function}`: give the id of a function (`logline function ls` lists them)"
+                    )));
+                }
+            }
             _ => {}
         }
         templates.push(Template::compile(action, &place, variables)?);
@@ -285,8 +295,9 @@ impl Validator for PolicyValidator {
         }
         let invalid = |reason: String| Err(Failure::new("invalid_policy", reason));
         let policy = Policy::of(span)?;
-        if span.status.is_none() {
-            return invalid("it has no status: `active` puts it to work, any other such as `draft` does not".to_owned());
+        let status = span.status.as_deref().unwrap_or_default();
+        if status.is_empty() || (status != "active" && is_near(&status.to_lowercase(), "active")) {
+            return invalid(format!("its status is `{status}`: `active` puts it to work, any other such as `draft` does not"));
         }
         if let Some((on, meant)) = policy.on.iter().find_map(|on| Some((on, similar(on)?))) {
             return invalid(format!(

@@ -222,6 +222,13 @@ fn a_policy_that_cannot_work_is_not_published_and_says_where_it_is_wrong() {
             (json!({"on": ["note"], "when": "1", "then": emit}), "is a value, not a condition"),
             (json!({"on": ["note"], "when": "'span.status == 1'", "then": emit}), "is a value, not a condition"),
             (json!({"on": ["note"], "when": "[true]", "then": emit}), "is a value, not a condition"),
+            (
+                json!({"on": ["note"], "when": "true", "then": [{"emit": {"entity_type": "reply", "contents": 1}}]}),
+                "`contents` is not a column",
+            ),
+            (json!({"on": ["note"], "when": "true", "then": [{"run": {"function": "fee"}}]}), "`fee`: give the id"),
+            (json!({"on": ["note"], "when": "span.contnt == 1", "then": emit}), "`contnt` is not a column"),
+            (json!({"on": ["note"], "when": "has(span.contnt.x)", "then": emit}), "`contnt` is not a column"),
         ] {
             let refused = host.publish(policy("wrong", content.clone()), &key(PUBLISHER)).await.unwrap_err();
             assert!(matches!(refused, HostError::NotValid { .. }), "{content}: {refused}");
@@ -230,7 +237,7 @@ fn a_policy_that_cannot_work_is_not_published_and_says_where_it_is_wrong() {
         let mut without_status = policy("wrong", echoing());
         without_status.columns_mut().status = None;
         let refused = host.publish(without_status, &key(PUBLISHER)).await.unwrap_err().to_string();
-        assert!(refused.contains("it has no status: `active`"), "{refused}");
+        assert!(refused.contains("its status is ``: `active`"), "{refused}");
         assert!(spans(&ledger, "policy").await.is_empty());
     });
 }

@@ -128,6 +128,9 @@ fn open(options: &SqliteOptions, flags: OpenFlags) -> Result<Connection, LedgerE
         Some(rusqlite::ErrorCode::CannotOpen) if is_without_folder(path) => {
             LedgerError::NotALedger { reason: format!("{}: the folder of the file does not exist", path.display()) }
         }
+        Some(rusqlite::ErrorCode::CannotOpen) if is_forbidden(path) => LedgerError::ReadOnly {
+            reason: format!("{}: this user may not open the file, or make one in its folder", path.display()),
+        },
         Some(rusqlite::ErrorCode::CannotOpen) => LedgerError::Unavailable {
             reason: format!("cannot open {}: {error}", path.display()),
             source: Some(Box::new(error)),
@@ -137,6 +140,17 @@ fn open(options: &SqliteOptions, flags: OpenFlags) -> Result<Connection, LedgerE
     connection.busy_timeout(options.busy_timeout).map_err(from_sqlite)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
+}
+
+fn is_forbidden(path: &Path) -> bool {
+    let is_denied = |e: std::io::Error| e.kind() == std::io::ErrorKind::PermissionDenied;
+    match std::fs::File::open(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            std::fs::metadata(folder).is_ok_and(|folder| folder.permissions().readonly())
+        }
+        opened => opened.is_err_and(is_denied),
+    }
 }
 
 fn is_without_folder(path: &Path) -> bool {

@@ -1,5 +1,6 @@
 //! A host for development, in one call.
 
+use std::fmt;
 use std::path::Path;
 
 use logline_core::{Draft, Host, HostError, KeyPair, SystemClock, VerifiedSpan};
@@ -62,6 +63,8 @@ pub enum DevError {
 /// [`HomeError::NoTrustRoot`] if the file is somebody else's ledger. If a file cannot be read or written.
 pub async fn dev(path: impl AsRef<Path>) -> Result<Dev, DevError> {
     let path = path.as_ref();
+    // As the command line writes it.
+    let path = path.to_str().and_then(|path| path.strip_prefix("sqlite:")).map_or(path, Path::new);
     let ledger = SqliteLedger::open(path)?;
     let home = Home::beside(path);
     let ready = home.set_up(&ledger, &Setup::default(), &behaviours(), &SystemClock).await?;
@@ -84,6 +87,12 @@ fn warn(path: &Path) {
         "logline::dev: {} is for development: whoever has this machine has its root, publisher and host keys",
         path.display()
     );
+}
+
+impl fmt::Debug for Dev {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dev").field("host", &self.host.key()).finish_non_exhaustive()
+    }
 }
 
 impl std::ops::Deref for Dev {

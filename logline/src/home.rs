@@ -11,11 +11,12 @@
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use logline_core::ledger::{Ledger, LedgerError, Query};
 use logline_core::roles::Role;
-use logline_core::trust::{Authority, Manifest, RootSet, TrustError, TrustRoot, Trusted};
-use logline_core::{Clock, KernelSet, KeyFileError, KeyPair, PublicKey, SYSTEM_TENANT, Scope, Signer as _};
+use logline_core::trust::{Authority, Manifest, RootSet, SkipReason, TrustError, TrustRoot, Trusted};
+use logline_core::{Clock, KernelSet, KeyFileError, KeyPair, MAX_NAME_BYTES, PublicKey, SYSTEM_TENANT, Scope, Signer as _};
 use logline_kernels::{InstallError, Installed};
 use thiserror::Error;
 
@@ -114,6 +115,20 @@ pub enum HomeError {
         /// The file of the trust root.
         file: PathBuf,
     },
+    /// The manifest must change, and the root key is not here.
+    #[error("{}: there is no root key, and {why}: bring the root key here, or restore the missing key from a copy", file.display())]
+    NeedsRoot {
+        /// Where the root key should be.
+        file: PathBuf,
+        /// Why it is needed.
+        why: String,
+    },
+    /// The name of a tenant cannot be used.
+    #[error("`{name}` cannot be a tenant here: name a tenant of your own, or `*` for all")]
+    Tenant {
+        /// The name.
+        name: String,
+    },
     /// The manifest must change, and more than one root key must approve that.
     #[error(
         "the manifest does not name {missing}, and {threshold} root keys must approve the next one: publish it as docs/trust.md says"
@@ -193,11 +208,14 @@ impl Home {
     }
 
     /// Makes what is missing: the keys, the trust root, the first manifest, the kernels. Nothing that exists is changed, so it may
-    /// be called at each start, and again after it was interrupted. If the manifest does not name a tenant, or a kernel of `set`,
-    /// the next version is published, which does.
+    /// be called at each start, by several processes, and again after it was interrupted. If the manifest does not name a tenant, a
+    /// key (because it was lost, and a new one was made), or a kernel of `set`, the next version is published, which does.
+    ///
+    /// The root key is needed only if the manifest changes.
     ///
     /// # Errors
-    /// [`HomeError::NoTrustRoot`] if the ledger belongs to somebody else. [`HomeError::OtherRoot`], [`HomeError::NeedsApproval`].
+    /// [`HomeError::NoTrustRoot`] if the ledger belongs to somebody else. [`HomeError::OtherRoot`], [`HomeError::NeedsRoot`],
+    /// [`HomeError::NeedsApproval`], [`HomeError::Tenant`].
     pub async fn set_up(
         &self,
         ledger: &dyn Ledger,
@@ -205,29 +223,44 @@ impl Home {
         set: &KernelSet,
         clock: &dyn Clock,
     ) -> Result<Ready, HomeError> {
+        let cannot_be = |name: &&String| name.trim().is_empty() || *name == SYSTEM_TENANT || name.len() > MAX_NAME_BYTES;
+        if let Some(name) = setup.tenants.iter().find(cannot_be) {
+            return Err(HomeError::Tenant { name: name.clone() });
+        }
         let mut made = Vec::new();
         let is_new = !self.trust.exists();
         if is_new {
             let newest = ledger.scan(&Scope::Operator, &Query::timeline().limit(1), None).await?;
-            if !newest.rows.is_empty() {
+            // Another process may have made both since.
+            if !newest.rows.is_empty() && !self.trust.exists() {
                 return Err(HomeError::NoTrustRoot { file: self.trust.clone() });
             }
             self.make_folder()?;
         }
+        let needs_root = is_new || [KeyOf::Publisher, KeyOf::Host].iter().any(|of| !self.key_file(*of).exists());
+        let root = match KeyPair::load(self.key_file(KeyOf::Root)) {
+            Ok(root) => Some(root),
+            Err(KeyFileError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound && is_new => {
+                made.push(self.key_file(KeyOf::Root));
+                Some(KeyPair::load_or_create(self.key_file(KeyOf::Root))?.0)
+            }
+            // It is kept elsewhere, and not needed if nothing changes.
+            Err(KeyFileError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound && !needs_root => None,
+            Err(KeyFileError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                return Err(self
+                    .needs_root("a key of the publisher or the host is missing, and a new one must be named in the manifest"));
+            }
+            Err(error) => return Err(error.into()),
+        };
         let mut key = |of: KeyOf| {
             let file = self.key_file(of);
-            if !is_new {
-                return KeyPair::load(file);
-            }
             let (key, is_new) = KeyPair::load_or_create(&file)?;
             made.extend(is_new.then_some(file));
-            Ok(key)
+            Ok::<_, HomeError>(key)
         };
-        let (root, publisher, host) = (key(KeyOf::Root)?, key(KeyOf::Publisher)?, key(KeyOf::Host)?);
+        let (publisher, host) = (key(KeyOf::Publisher)?, key(KeyOf::Host)?);
         let mut roots: Vec<_> = setup.roots.clone();
-        if !roots.contains(&root.public_key()) {
-            roots.insert(0, root.public_key());
-        }
+        roots.splice(0..0, root.iter().map(KeyPair::public_key).filter(|root| !setup.roots.contains(root)));
         let wanted = TrustRoot::new(roots, setup.threshold);
         let trust = if is_new {
             wanted.check()?;
@@ -247,40 +280,60 @@ impl Home {
             Authority::new(publisher.public_key(), Role::Publisher, tenants()),
             Authority::new(host.public_key(), Role::Runtime, tenants()),
         ];
-        let mut published = None;
-        let trusted = match trust.resolve(ledger).await {
-            Ok(trusted) => {
-                let next = next_manifest(&trusted.manifest, &grants, set);
-                match next {
-                    None => Some(trusted),
-                    Some((_, missing)) if trusted.manifest.root.threshold > 1 => {
-                        return Err(HomeError::NeedsApproval { missing, threshold: trusted.manifest.root.threshold });
-                    }
-                    Some((manifest, _)) => {
-                        trust.publish(ledger, &manifest, &root, clock).await?;
-                        published = Some(manifest.version);
-                        Some(trust.resolve(ledger).await?)
-                    }
-                }
+        let mut tries = 1;
+        let (published, trusted) = loop {
+            let published = self.publish(ledger, (&trust, root.as_ref()), &grants, set, clock).await;
+            match published {
+                // Another process does the same at the same time: what it has published is read again.
+                Err(HomeError::Trust(error)) if is_race(&error) && tries < 5 => tries += 1,
+                published => break published?,
             }
-            Err(TrustError::NoManifest { skipped, .. }) => {
-                if skipped.is_empty() {
-                    let mut manifest =
-                        Manifest::first(RootSet::new(trust.keys.iter().copied(), trust.threshold)).allow_all(set);
-                    manifest.authorities.extend(grants);
-                    trust.publish(ledger, &manifest, &root, clock).await?;
-                    published = Some(manifest.version);
-                }
-                match trust.resolve(ledger).await {
-                    Ok(trusted) => Some(trusted),
-                    Err(TrustError::NoManifest { .. }) if trust.threshold > 1 => None,
-                    Err(error) => return Err(error.into()),
-                }
+        };
+        let kernels = loop {
+            match logline_kernels::install(ledger, set, &publisher, clock).await {
+                Err(InstallError::Ledger(LedgerError::Conflict(_))) if tries < 10 => tries += 1,
+                installed => break installed?,
             }
+        };
+        Ok(Ready { made, trust, published, trusted: trusted.map(Box::new), kernels })
+    }
+
+    /// Publishes the first or the next manifest, if the one in force lacks something. Returns its version, and the manifest in force.
+    async fn publish(
+        &self,
+        ledger: &dyn Ledger,
+        (trust, root): (&TrustRoot, Option<&KeyPair>),
+        grants: &[Authority],
+        set: &KernelSet,
+        clock: &dyn Clock,
+    ) -> Result<(Option<u64>, Option<Trusted>), HomeError> {
+        let (manifest, missing) = match trust.resolve(ledger).await {
+            Ok(trusted) => match next_manifest(&trusted.manifest, grants, set) {
+                None => return Ok((None, Some(trusted))),
+                Some((_, missing)) if trusted.manifest.root.threshold > 1 => {
+                    return Err(HomeError::NeedsApproval { missing, threshold: trusted.manifest.root.threshold });
+                }
+                Some(next) => next,
+            },
+            Err(TrustError::NoManifest { skipped, .. }) if skipped.is_empty() => {
+                let mut manifest = Manifest::first(RootSet::new(trust.keys.iter().copied(), trust.threshold)).allow_all(set);
+                manifest.authorities.extend(grants.iter().cloned());
+                (manifest, "there is no manifest".to_owned())
+            }
+            Err(TrustError::NoManifest { .. }) if trust.threshold > 1 => return Ok((None, None)),
             Err(error) => return Err(error.into()),
         };
-        let kernels = logline_kernels::install(ledger, set, &publisher, clock).await?;
-        Ok(Ready { made, trust, published, trusted: trusted.map(Box::new), kernels })
+        let root = root.ok_or_else(|| self.needs_root(&missing))?;
+        trust.publish(ledger, &manifest, root, clock).await?;
+        match trust.resolve(ledger).await {
+            Ok(trusted) => Ok((Some(manifest.version), Some(trusted))),
+            Err(TrustError::NoManifest { .. }) if trust.threshold > 1 => Ok((Some(manifest.version), None)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn needs_root(&self, why: &str) -> HomeError {
+        HomeError::NeedsRoot { file: self.key_file(KeyOf::Root), why: why.to_owned() }
     }
 
     /// Makes the folder of the keys, which only its owner may read.
@@ -304,12 +357,17 @@ impl Home {
         let text = serde_json::to_vec_pretty(trust).map_err(|e| failed(e.into()))?;
         // Written beside and renamed, so that a crash leaves the whole file or none.
         let mut beside = self.trust.clone().into_os_string();
-        beside.push(format!(".{}.part", std::process::id()));
-        let mut options = OpenOptions::new();
-        let mut file = options.write(true).create(true).truncate(true).open(&beside).map_err(failed)?;
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        beside.push(format!(".{}.{}.part", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed)));
+        let mut file = OpenOptions::new().write(true).create_new(true).open(&beside).map_err(failed)?;
         file.write_all(&text).and_then(|()| file.write_all(b"\n")).and_then(|()| file.sync_all()).map_err(failed)?;
         fs::rename(&beside, &self.trust).map_err(failed)
     }
+}
+
+/// Whether another process has published a manifest since this one read the ledger.
+fn is_race(error: &TrustError) -> bool {
+    matches!(error, TrustError::WouldNotCount(SkipReason::Version { .. }) | TrustError::Ledger(LedgerError::Conflict(_)))
 }
 
 fn sorted(keys: &[PublicKey]) -> Vec<PublicKey> {

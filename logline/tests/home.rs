@@ -69,10 +69,58 @@ async fn a_set_up_that_was_interrupted_goes_on_with_the_keys_that_are_there() {
     // After the trust root and before the manifest.
     let ledger = MemoryLedger::new();
     assert_eq!(set_up(&home, &ledger, &setup).await.unwrap().published, Some(1));
-    // A key that is missing beside a trust root is not made again: nobody would trust it.
+}
+
+#[tokio::test]
+async fn a_lost_key_is_made_anew_and_named_in_the_manifest_with_the_root_key_and_not_without_it() {
+    let ((folder, home), ledger) = (home(), MemoryLedger::new());
+    let setup = Setup::default().tenants(["acme"]);
+    set_up(&home, &ledger, &setup).await.unwrap();
+    let lost = home.key(KeyOf::Host).unwrap().public_key();
     fs::remove_file(home.key_file(KeyOf::Host)).unwrap();
-    let missing = set_up(&home, &ledger, &setup).await.unwrap_err();
-    assert!(matches!(missing, HomeError::Key(_)) && missing.to_string().contains("host.key"), "{missing}");
+    let ready = set_up(&home, &ledger, &setup).await.unwrap();
+    assert_eq!((ready.made, ready.published), (vec![home.key_file(KeyOf::Host)], Some(2)));
+    let found = home.key(KeyOf::Host).unwrap().public_key();
+    let authorities = ready.trusted.unwrap().authorities;
+    assert!(found != lost && authorities.has(&found, Role::Runtime, "acme", SystemClock.now()));
+    // The root key is kept elsewhere: what needs it says so before anything is made, what does not goes on.
+    fs::rename(home.key_file(KeyOf::Root), folder.path().join("elsewhere")).unwrap();
+    assert!(set_up(&home, &ledger, &setup).await.unwrap().made.is_empty());
+    let refused = set_up(&home, &ledger, &Setup::default().tenants(["beta"])).await.unwrap_err();
+    assert!(matches!(&refused, HomeError::NeedsRoot { .. }) && refused.to_string().contains("beta"), "{refused}");
+    fs::remove_file(home.key_file(KeyOf::Publisher)).unwrap();
+    let refused = set_up(&home, &ledger, &setup).await.unwrap_err();
+    assert!(refused.to_string().contains("restore the missing key from a copy"), "{refused}");
+    assert!(!home.key_file(KeyOf::Publisher).exists());
+}
+
+#[tokio::test]
+async fn a_tenant_that_cannot_be_one_is_refused_before_anything_is_made() {
+    let ((_folder, home), ledger) = (home(), MemoryLedger::new());
+    for name in ["", " ", "system", &"x".repeat(100_000)] {
+        let refused = set_up(&home, &ledger, &Setup::default().tenants([name])).await.unwrap_err();
+        assert!(matches!(refused, HomeError::Tenant { .. }));
+    }
+    assert!(!home.trust_file().exists() && !home.key_file(KeyOf::Root).exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_processes_that_start_at_once_on_a_new_ledger_all_have_a_host() {
+    for _ in 0..5 {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("new.ledger");
+        let starts = (0..4).map(|_| {
+            let file = file.clone();
+            tokio::spawn(async move { logline::dev(&file).await.map(|host| host.key()) })
+        });
+        let starts: Vec<_> = starts.collect();
+        let mut keys = Vec::new();
+        for start in starts {
+            keys.push(start.await.unwrap().unwrap());
+        }
+        keys.dedup();
+        assert_eq!(keys.len(), 1, "they have the key of the home");
+    }
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use logline_core::fsck::{Audit, Event, fsck};
 use logline_core::trust::TrustRoot;
 use serde_json::json;
 
+use crate::open::Location;
 use crate::{Error, open, output};
 
 #[derive(Args)]
@@ -27,6 +28,14 @@ pub(crate) struct Options {
 
 pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Result<bool, Error> {
     let ledger = open::for_reading(url).await?;
+    if options.trust.is_none()
+        && let Some(beside) = Location::of(url)?.trust_beside()
+    {
+        output::note(&format!(
+            "who was allowed to sign is not checked: `--trust {}` checks it by the trust root beside the ledger",
+            output::plain(&beside.display().to_string())
+        ));
+    }
     // If no manifest is valid, no signer has authority. The rows are audited all the same, without that check.
     let resolved = match &options.trust {
         Some(file) => Some(TrustRoot::load(file)?.resolve(&ledger).await),

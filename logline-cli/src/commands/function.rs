@@ -4,16 +4,18 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
 use logline::home::KeyOf;
 use logline_core::ledger::{LedgerExt as _, Query};
+use logline_core::roles::Role;
 use logline_core::trust::Limits;
 use logline_core::{Draft, Scope, Signer as _, Visibility};
 use logline_kernels::publish_module;
 use logline_wasm::{WasmSandbox, encode_binary};
 use serde_json::{Value, json};
 
-use crate::site::{HomeOptions, Site};
+use crate::site::{HomeOptions, Site, check_tenant};
 use crate::{Error, open, output};
 
 #[derive(Args)]
@@ -52,7 +54,7 @@ struct Publish {
     #[arg(long)]
     tenant: String,
     /// The function's name. Requests may name the function by it.
-    #[arg(long)]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     name: String,
     /// What each call gets beside its input: JSON.
     #[arg(long, value_name = "JSON")]
@@ -63,7 +65,7 @@ struct Publish {
     /// Who may see it and ask for it: `private` (its owner), `tenant` or `public`.
     #[arg(long, default_value = "tenant")]
     visibility: String,
-    /// Lower limits than the manifest's, as a JSON object: fuel, memory_bytes, timeout_ms, …
+    /// Lower limits than the manifest's for the tenant, as a JSON object: fuel, memory_bytes, timeout_ms, …
     #[arg(long, value_name = "JSON")]
     limits: Option<String>,
     #[command(flatten)]
@@ -123,6 +125,7 @@ async fn publish(options: &Publish, url: Option<&str>, json: bool) -> Result<boo
     let publisher = site.key(KeyOf::Publisher)?;
     // It runs nothing, so the publisher's key is its key.
     let host = site.host(KeyOf::Publisher).await?;
+    check_tenant(&host, &publisher.public_key(), Role::Publisher, &options.tenant)?;
     let before = site.ledger.find(&Scope::runtime(&options.tenant), &options.tenant, function.columns().id).await?;
     let published = match module {
         Module::Binary(binary) => publish_module(&host, function, &binary, &publisher).await?,
@@ -173,7 +176,14 @@ async fn list(tenant: &str, url: Option<&str>, json: bool) -> Result<bool, Error
         let page = ledger.scan(&Scope::runtime(tenant), &query, cursor.as_ref()).await?;
         cursor.clone_from(&page.next);
         for function in page.into_spans()? {
-            output::span(&function, json)?;
+            if json {
+                // Without the code, which may have megabytes. `logline get` prints it.
+                let mut row: Value = serde_json::from_slice(&function.to_line())?;
+                row.as_object_mut().map(|row| row.remove("code"));
+                output::line(&row.to_string());
+            } else {
+                output::span(&function, false)?;
+            }
         }
         if cursor.is_none() {
             return Ok(true);

@@ -1,5 +1,7 @@
 //! `logline list`
 
+use std::num::NonZeroUsize;
+
 use clap::Args;
 use logline_core::Timestamp;
 use logline_core::ledger::{Ledger as _, Order, Query, Versions};
@@ -31,8 +33,8 @@ pub(crate) struct Options {
     #[arg(long, value_name = "TIME", value_parser = when::parse)]
     until: Option<Timestamp>,
     /// At most this many.
-    #[arg(long, value_name = "N", default_value_t = 50)]
-    limit: usize,
+    #[arg(long, value_name = "N", default_value = "50")]
+    limit: NonZeroUsize,
     /// Every version of each span. Without it: the last one.
     #[arg(long)]
     versions: bool,
@@ -51,8 +53,9 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
     query.tenant = options.identity.tenant().map(str::to_owned);
     (query.entity_type, query.status, query.owner) =
         (options.entity_type.clone(), options.status.clone(), options.owner.clone());
+    let limit = options.limit.get();
     let (mut cursor, mut found, mut older) = (None, 0, 0);
-    while found < options.limit && older < OLDER {
+    while found < limit && older < OLDER {
         let page = ledger.scan(&scope, &query, cursor.as_ref()).await?;
         cursor.clone_from(&page.next);
         for row in page.rows {
@@ -67,7 +70,7 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
                 older += 1;
                 continue;
             }
-            if options.until.is_some_and(|until| span.at >= until) || found == options.limit {
+            if options.until.is_some_and(|until| span.at >= until) || found == limit {
                 continue;
             }
             found += 1;
@@ -75,13 +78,18 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
             if let Some(error) = span.error.as_ref().filter(|_| !json) {
                 let part = |name: &str| error.get(name).and_then(Value::as_str).unwrap_or("-");
                 output::line(&format!("    {}: {}", output::plain(part("code")), output::plain(part("message"))));
+                let mut about: Vec<_> = span.parent_id.iter().chain(&span.related_to).map(ToString::to_string).collect();
+                about.dedup();
+                if !about.is_empty() {
+                    output::line(&format!("    about {}", about.join(", ")));
+                }
             }
         }
         if cursor.is_none() {
             break;
         }
     }
-    if !json && found == options.limit {
+    if !json && found == limit {
         output::note(&format!("the newest {found}; --limit N shows more"));
     } else if !json && found == 0 {
         output::note("no span matches");

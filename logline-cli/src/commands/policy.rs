@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use clap::{Args, Subcommand};
-use logline::home::KeyOf;
 use logline_core::ledger::Ledger as _;
 use logline_core::{ParsedSpan, Rules, Scope, Span, Timestamp, parse_line};
 use logline_policy::{Decision, DryRunOptions, Foreseen, dry_run, policy_id};
@@ -51,7 +50,7 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
     let policy = policy(options, &site).await?;
     let mut wanted = DryRunOptions::default().spans(options.spans);
     (wanted.since, wanted.until) = (options.since, options.until);
-    let foreseen = dry_run(&site.host(KeyOf::Host).await?, &policy, &wanted).await?;
+    let foreseen = dry_run(&site.reader().await?, &policy, &wanted).await?;
     let mut all_decided = true;
     for Foreseen { span, at, decision, .. } in &foreseen {
         let (told, value) = match decision {

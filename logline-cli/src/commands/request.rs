@@ -10,6 +10,7 @@ use clap::{Args, Subcommand};
 use logline::home::KeyOf;
 use logline_core::ledger::{Ledger, LedgerExt as _};
 use logline_core::request::Request;
+use logline_core::roles::Role;
 use logline_core::{Execution, Scope, Timestamp};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -17,7 +18,7 @@ use uuid::Uuid;
 use super::function::json_of;
 use super::read::tenant_of;
 use crate::open::Identity;
-use crate::site::{HomeOptions, Site, any_id};
+use crate::site::{HomeOptions, Site, check_tenant};
 use crate::{Error, open, output, site, when};
 
 #[derive(Args)]
@@ -58,13 +59,13 @@ struct Submit {
     #[arg(long)]
     owner: String,
     /// The input: JSON, `@FILE`, or `-` for standard input.
-    #[arg(long, value_name = "JSON", default_value = "null")]
+    #[arg(long, value_name = "JSON")]
     input: String,
     /// Makes it harmless to submit the same request again: the stored one is returned.
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
-    /// When it is due: a time as `2026-05-01T12:00:00Z`. Without it: now.
-    #[arg(long, value_name = "TIME")]
+    /// When it is due: in `30s`, `10m`, `2h` or `7d`, on a day, or at a time as `2026-05-01T12:00:00Z`. Without it: now.
+    #[arg(long, value_name = "TIME", value_parser = when::later)]
     due: Option<Timestamp>,
     /// 0 to 9. The highest runs first within the tenant.
     #[arg(long, value_parser = clap::value_parser!(u8).range(0..=9))]
@@ -109,7 +110,13 @@ struct Change {
 impl One {
     /// The tenant and the id of the request, which must exist.
     async fn find(&self, ledger: &dyn Ledger) -> Result<(String, Uuid), Error> {
-        let id = any_id(&self.id)?;
+        let typed = || {
+            format!(
+                "`{}` is not the id of a request: give the 36 characters that `request submit` printed",
+                output::plain(&self.id)
+            )
+        };
+        let id: Uuid = self.id.parse().map_err(|_| typed())?;
         let tenant = tenant_of(ledger, &self.identity, None, id).await?;
         let span = ledger.get(&self.identity.scope(), &tenant, id).await?;
         if span.entity_type != "request" {
@@ -184,6 +191,8 @@ async fn submit(options: &Submit, url: Option<&str>, json: bool) -> Result<bool,
         request = request.max_attempts(attempts);
     }
     let site = Site::open(url, &options.home).await?;
+    let host = site.host(KeyOf::Host).await?;
+    check_tenant(&host, &host.key(), Role::Runtime, tenant)?;
     let found = site.ledger.find(&Scope::user(tenant, owner), tenant, function).await?;
     if found.is_none_or(|span| span.entity_type != "function") {
         return Err(format!(
@@ -193,14 +202,20 @@ async fn submit(options: &Submit, url: Option<&str>, json: bool) -> Result<bool,
         )
         .into());
     }
-    let submitted = site.host(KeyOf::Host).await?.submit(request).await?;
+    let was_asked = match request.derived_id() {
+        Some(id) => site.ledger.find(&Scope::runtime(tenant), tenant, id).await?.is_some(),
+        None => false,
+    };
+    let submitted = host.submit(request).await?;
     let id = submitted.id.to_string();
     output::line(&if json {
-        json!({"request": id, "tenant_id": tenant, "curr_hash": submitted.seal.curr_hash.to_string()}).to_string()
+        json!({"request": id, "submitted_before": was_asked, "tenant_id": tenant, "curr_hash": submitted.seal.curr_hash.to_string()}).to_string()
     } else {
         id
     });
-    if !json {
+    if was_asked && !json {
+        output::note("it was submitted before: `logline request show ID` tells how it went");
+    } else if !json {
         output::note("a worker carries it out: `logline run`, or your service; `logline request show ID` tells how it goes");
     }
     Ok(true)

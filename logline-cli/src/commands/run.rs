@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use logline::home::KeyOf;
 use logline_core::ledger::{Cursor, Ledger as _, Order, Query, Tenants, WorkQueue as _};
-use logline_core::{Host, Scope, Signer as _};
+use logline_core::{Host, Scope};
 use logline_kernels::{Loops, Run as _, Worker, WorkerOptions};
 use serde_json::json;
 
@@ -41,13 +41,17 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
     let host = site.host(KeyOf::Host).await?;
     let worker =
         WorkerOptions::default().concurrency(usize::from(options.concurrency)).grace(Duration::from_secs(options.grace));
+    if matches!(host.tenants(), Tenants::Only(tenants) if tenants.is_empty()) {
+        return Err(format!(
+            "key {} is not a host's key: the manifest and the delegations make it a runtime of no tenant; use the host's key, or \
+             `logline delegate` it",
+            host.key()
+        )
+        .into());
+    }
     let loops = Loops::installed(&host).with(Worker::new(worker));
     if !json {
-        output::note(&format!(
-            "host {} works for {}; interrupt to stop",
-            site.key(KeyOf::Host)?.public_key(),
-            named(&host.tenants())
-        ));
+        output::note(&format!("host {} works for {}; interrupt to stop", host.key(), named(&host.tenants())));
     }
     let stop = async {
         tokio::select! {
@@ -72,7 +76,6 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
 fn named(tenants: &Tenants) -> String {
     match tenants.names() {
         None => "all tenants".to_owned(),
-        Some(names) if names.is_empty() => "no tenant (the manifest does not name its key)".to_owned(),
         Some(names) => format!("tenants {}", names.join(", ")),
     }
 }

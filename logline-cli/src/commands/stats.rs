@@ -12,7 +12,9 @@ use crate::open::Identity;
 use crate::{Error, open, output, when};
 
 #[derive(Args)]
-#[command(after_help = "Example: logline stats --ledger sqlite:demo.ledger\n\nIt reads every row once.")]
+#[command(
+    after_help = "Example: logline stats --ledger sqlite:demo.ledger\n\nIt counts the last version of each span, and reads every one."
+)]
 pub(crate) struct Options {
     #[command(flatten)]
     identity: Identity,
@@ -58,7 +60,7 @@ impl Open {
 pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Result<bool, Error> {
     let ledger = open::queue_for_reading(url).await?;
     let scope = options.identity.scope();
-    let mut query = Query::timeline();
+    let mut query = Query::new();
     query.tenant = options.identity.tenant().map(str::to_owned);
     let tenants = query.tenant.iter().cloned().collect();
     let tenants = if query.tenant.is_some() { Tenants::Only(tenants) } else { Tenants::All };
@@ -79,7 +81,7 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
             let status = span.status.clone().unwrap_or_default();
             *counts.entry((span.entity_type.clone(), status)).or_default() += 1;
         }
-        output::progress("rows", rows);
+        output::progress("spans", rows);
         if cursor.is_none() {
             break;
         }
@@ -89,11 +91,11 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
     if json {
         let counts: Vec<Value> = counts
             .iter()
-            .map(|((entity_type, status), rows)| json!({"type": entity_type, "status": status, "rows": rows}))
+            .map(|((entity_type, status), rows)| json!({"type": entity_type, "status": status, "spans": rows}))
             .collect();
         output::line(
             &json!({
-                "rows": rows, "damaged": damaged, "newest": newest.map(|at| at.to_string()), "counts": counts,
+                "spans": rows, "damaged": damaged, "newest": newest.map(|at| at.to_string()), "counts": counts,
                 "open": {"due": open.due, "later": open.later, "running": open.running, "parked": open.parked,
                     "oldest_ms": age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX))},
             })
@@ -101,11 +103,14 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
         );
         return Ok(true);
     }
-    output::line(&format!("{rows} rows, the newest of {}", newest.map_or_else(|| "-".to_owned(), |at| at.to_string())));
+    output::line(&format!(
+        "{rows} spans, the newest version of {}",
+        newest.map_or_else(|| "-".to_owned(), |at| at.to_string())
+    ));
     if damaged > 0 {
         output::line(&format!("{damaged} rows cannot be read: run `logline fsck`"));
     }
-    output::line(&format!("{:<20} {:<12} {:>10}", "type", "status", "rows"));
+    output::line(&format!("{:<20} {:<12} {:>10}", "type", "status", "spans"));
     for ((entity_type, status), rows) in &counts {
         let status = if status.is_empty() { "-" } else { status };
         output::line(&format!("{:<20} {:<12} {rows:>10}", output::plain(entity_type), output::plain(status)));

@@ -70,7 +70,7 @@ pub enum HostError {
     },
     /// The idempotency key was used for another request.
     #[error(
-        "idempotency key `{key}` was used for another request, {request}: {differ} differ; send the same request, or use another key"
+        "idempotency key `{key}` was used for another request, {request}, which differs in {differ}: send the same request, or use another key"
     )]
     OtherRequest {
         /// The idempotency key.

@@ -8,6 +8,9 @@ use crate::ledger::{AppendOptions, LedgerExt as _};
 use crate::span::draft::Draft;
 use crate::span::seal::VerifiedSpan;
 
+/// How often [`Host::publish_if_changed`] reads the last version again.
+const PUBLISH_TRIES: u32 = 5;
+
 impl Host {
     /// Publishes a span: checks `draft` with the validators, seals it with `signer`, checks that the signer may sign it, and
     /// appends it. The kernel that would run a function has its sandbox check the code.
@@ -32,6 +35,17 @@ impl Host {
     /// # Errors
     /// As [`Host::publish`].
     pub async fn publish_if_changed(&self, draft: Draft, signer: &dyn Signer) -> Result<VerifiedSpan, HostError> {
+        let mut tries = 1;
+        loop {
+            match self.publish_once(draft.clone(), signer).await {
+                // Somebody else has published a version meanwhile, perhaps the same.
+                Err(error) if error.is_conflict() && tries < PUBLISH_TRIES => tries += 1,
+                published => return published,
+            }
+        }
+    }
+
+    async fn publish_once(&self, draft: Draft, signer: &dyn Signer) -> Result<VerifiedSpan, HostError> {
         let (tenant, id) = (draft.columns().tenant_id.clone(), draft.columns().id);
         let Some(existing) = self.inner.ledger.find(&Scope::runtime(&tenant), &tenant, id).await? else {
             return self.publish(draft, signer).await;

@@ -7,6 +7,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use thiserror::Error;
 use zeroize::Zeroizing;
@@ -181,8 +182,22 @@ impl KeyPair {
             use std::os::unix::fs::OpenOptionsExt as _;
             options.mode(0o600);
         }
-        let mut file = options.open(path).map_err(io)?;
-        file.write_all(self.to_text().as_bytes()).and_then(|()| file.sync_all()).map_err(io)?;
+        // Written beside and linked, so that nobody ever reads a part of it, and a crash leaves the whole file or none.
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(format!(".{}.{}.part", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed)));
+        let mut file = options.open(&beside).map_err(io)?;
+        let written = file.write_all(self.to_text().as_bytes()).and_then(|()| file.sync_all());
+        let linked = written.and_then(|()| match std::fs::hard_link(&beside, path) {
+            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
+                // A file system without links.
+                let mut file = options.open(path)?;
+                file.write_all(self.to_text().as_bytes()).and_then(|()| file.sync_all())
+            }
+            linked => linked,
+        });
+        let removed = std::fs::remove_file(&beside);
+        linked.and(removed).map_err(io)?;
         // Without this a crash may lose the name of the file.
         #[cfg(unix)]
         {

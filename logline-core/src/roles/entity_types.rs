@@ -157,18 +157,21 @@ pub fn is_emitted_by_policies(entity_type: &str) -> bool {
 /// The type that the library knows and that `name` is probably meant to be. `None` if `name` is one of them, or like none.
 #[must_use]
 pub fn similar(name: &str) -> Option<&'static str> {
-    let is_like = |known: &&str| *known != name && known.len() > 4 && is_near(known.as_bytes(), name.as_bytes());
+    let is_like = |known: &&str| known.len() > 4 && is_near(known, name);
     if ENTITY_TYPES.iter().any(|row| row.name == name) {
         return None;
     }
     ENTITY_TYPES.iter().map(|row| row.name).find(is_like)
 }
 
-/// Whether one text becomes the other by changing, adding, leaving out or exchanging a byte.
-fn is_near(a: &[u8], b: &[u8]) -> bool {
+/// Whether one text becomes the other by changing, adding, leaving out or exchanging a byte, or is the same.
+#[must_use]
+pub fn is_near(a: &str, b: &str) -> bool {
+    let (a, b) = (a.as_bytes(), b.as_bytes());
     let start = a.iter().zip(b).take_while(|(a, b)| a == b).count();
     let (a, b) = (a.get(start..).unwrap_or_default(), b.get(start..).unwrap_or_default());
     match (a, b) {
+        ([], []) => true,
         ([_, a @ ..], [_, b @ ..]) if a == b => true,
         ([_, a @ ..], b) if a == b => true,
         (a, [_, b @ ..]) if a == b => true,

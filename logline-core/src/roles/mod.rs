@@ -7,6 +7,7 @@ mod entity_types;
 mod role;
 
 pub use entity_types::{
-    ENTITY_TYPES, EntityType, RESERVED_PREFIX, Signed, is_emitted_by_policies, is_reserved_for_runtime, required, similar,
+    ENTITY_TYPES, EntityType, RESERVED_PREFIX, Signed, is_emitted_by_policies, is_near, is_reserved_for_runtime, required,
+    similar,
 };
 pub use role::Role;

@@ -22,6 +22,41 @@ pub const SYSTEM_TENANT: &str = "system";
 /// The version of the canonical form that this crate writes (`docs/canonical-form.md`).
 pub const CANONICAL_VERSION: u32 = 1;
 
+/// The names of all columns of a row, sorted.
+pub const COLUMNS: [&str; 31] = [
+    "at",
+    "code",
+    "content",
+    "curr_hash",
+    "description",
+    "did",
+    "duration_ms",
+    "entity_type",
+    "error",
+    "id",
+    "input",
+    "is_deleted",
+    "language",
+    "metadata",
+    "name",
+    "output",
+    "owner_id",
+    "parent_id",
+    "prev_hash",
+    "public_key",
+    "related_to",
+    "runtime",
+    "seq",
+    "signature",
+    "status",
+    "tenant_id",
+    "this",
+    "trace_id",
+    "v",
+    "visibility",
+    "who",
+];
+
 /// The member of `metadata` that holds the digest of a draft, as [`Draft::deterministic`](crate::Draft::deterministic) sets it.
 pub const DIGEST_KEY: &str = "draft_digest";
 

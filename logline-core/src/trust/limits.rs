@@ -110,7 +110,15 @@ impl Limits {
     /// # Errors
     /// A text that names the first limit that is too high.
     pub fn check(&self) -> Result<(), String> {
-        let mut limits = self.figures().into_iter().zip(Self::CEILINGS.figures());
+        self.check_within(&Self::CEILINGS)
+    }
+
+    /// Checks that no limit is above that of `most`.
+    ///
+    /// # Errors
+    /// A text that names the first limit that is too high.
+    pub fn check_within(&self, most: &Self) -> Result<(), String> {
+        let mut limits = self.figures().into_iter().zip(most.figures());
         match limits.find(|((_, value), (_, ceiling))| value > ceiling) {
             Some(((name, value), (_, ceiling))) => Err(format!("limits.{name} is {value}, the most is {ceiling}")),
             None => Ok(()),

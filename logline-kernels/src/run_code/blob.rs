@@ -44,6 +44,11 @@ pub async fn publish_module(
     binary: &[u8],
     signer: &dyn Signer,
 ) -> Result<VerifiedSpan, HostError> {
+    if !binary.starts_with(b"\0asm") {
+        let message = "the bytes are no WebAssembly binary, which begins with `\\0asm`: pass the content of a .wasm file";
+        let reason = Failure::new("invalid_module", message);
+        return Err(HostError::NotValid { entity_type: "function".to_owned(), reason });
+    }
     let hash = Hash::of(binary);
     let text = |part: &[u8]| STANDARD.encode(part);
     if binary.len() <= PART {

@@ -71,6 +71,12 @@ impl Kernel for RunCode {
             refused("runtime_not_available", format!("{message}: {advice}"))
         })?;
         let limits = manifest.limits_for(span).map_err(|reason| refused("invalid_limits", reason))?;
+        if let Some(wanted) = span.meta("limits") {
+            let most = manifest.limits_of(&span.tenant_id);
+            let within = most.with(wanted).and_then(|wanted| wanted.check_within(&most));
+            let advice = "the manifest allows no more: lower it, or publish a manifest with a higher limit for the tenant";
+            within.map_err(|reason| refused("invalid_limits", format!("metadata.{reason}; {advice}")))?;
+        }
         match self.blobs.code(span, reader, limits.module_bytes).await? {
             Code::Text(code) if code.is_empty() => Err(refused("invalid_module", "the column `code` is empty".to_owned())),
             Code::Text(code) => sandbox.check(&span.tenant_id, &code, &limits).await.map_err(KernelError::Refused),

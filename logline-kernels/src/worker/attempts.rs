@@ -124,7 +124,10 @@ impl Attempts {
         metrics::histogram!("logline_attempt_seconds").record(began.elapsed().as_secs_f64());
         let mut state = self.lock();
         match finished {
-            Ok(_) => state.report.recorded += 1,
+            Ok(execution) => {
+                state.report.recorded += 1;
+                state.report.failed += u64::from(execution.result.is_err());
+            }
             Err(error) => {
                 state.report.lost += 1;
                 drop(state);

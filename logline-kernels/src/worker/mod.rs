@@ -96,8 +96,10 @@ impl WorkerOptions {
 pub struct WorkerReport {
     /// Requests that it claimed. Each claim begins an attempt.
     pub claimed: u64,
-    /// Attempts whose outcome it recorded.
+    /// Attempts whose outcome it recorded, whether they succeeded or failed.
     pub recorded: u64,
+    /// Those of them that failed.
+    pub failed: u64,
     /// Requests that another worker claimed first.
     pub conflicts: u64,
     /// Attempts whose claim was lost before they ended, or whose outcome could not be recorded.
@@ -111,6 +113,7 @@ impl ServiceReport for WorkerReport {
         vec![
             ("claimed", self.claimed),
             ("recorded", self.recorded),
+            ("failed", self.failed),
             ("conflicts", self.conflicts),
             ("lost", self.lost),
             ("handed_back", self.handed_back),
