@@ -421,7 +421,7 @@ fn a_key_that_was_used_for_another_request_is_told_with_what_differs() {
         for (other, differ) in [
             (keyed(2), "input"),
             (keyed(1).priority(9), "metadata.priority"),
-            (keyed(1).who("user:bob").visibility(Visibility::Tenant), "who, visibility"),
+            (keyed(1).who("user:bob").visibility(Visibility::Tenant), "visibility, who"),
         ] {
             let error = site.host.submit(other).await.unwrap_err();
             assert!(error.is_keep_mismatch(), "{error}");
@@ -512,5 +512,41 @@ fn a_second_process_with_the_key_of_a_host_is_noticed() {
         let mut forged = foreign[0].clone();
         forged.span.name = Some("forged".to_owned());
         assert!(!site.host.is_boot_of_another(&forged));
+    });
+}
+
+#[test]
+fn a_row_that_a_stranger_wrote_under_the_id_of_a_request_is_no_answer() {
+    block_on(async {
+        let site = Site::new().await;
+        let keyed = |n: &str| request(json!(1)).idempotency_key(n);
+        let variants: [fn(Draft) -> Draft; 6] = [
+            |draft| draft,
+            |mut draft| {
+                draft.columns_mut().entity_type = "note".to_owned();
+                draft
+            },
+            |draft| draft.deleted(),
+            |draft| draft.status("complete"),
+            |draft| draft.did("granted"),
+            |draft| draft.status("dead").related([Uuid::nil()]),
+        ];
+        for (n, variant) in variants.iter().enumerate() {
+            for signer in [66, 4] {
+                // Key 66 is nobody's. Key 4 is a member's, who may sign requests, but not that this one has ended.
+                let name = format!("pay_{n}_{signer}");
+                let draft = variant(keyed(&name).into_draft(Uuid::nil()));
+                let squatted = draft.stamp(site.clock.as_ref(), &SystemIds).seal_local(&key(signer)).unwrap();
+                site.ledger.append_one(&Scope::Operator, squatted.clone()).await.unwrap();
+                match site.host.submit(keyed(&name)).await {
+                    // The member's own request, exactly as it would have been submitted.
+                    Ok(stored) => assert_eq!((n, signer, stored.seal.curr_hash), (0, 4, squatted.seal.curr_hash)),
+                    Err(error) => {
+                        let is_told = matches!(error, HostError::NotAuthorised(_) | HostError::OtherRequest { .. });
+                        assert!(is_told, "variant {n}, key {signer}: {error}");
+                    }
+                }
+            }
+        }
     });
 }

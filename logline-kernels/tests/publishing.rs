@@ -138,3 +138,57 @@ fn futures_executor<T>(future: impl Future<Output = T>) -> T {
         }
     }
 }
+
+#[test]
+fn a_tombstone_of_a_stranger_is_followed_by_the_next_version_of_kernels_and_functions() {
+    block_on(async {
+        let (ledger, host) = site().await;
+        let published = host.publish_if_changed(fee(), &key(PUBLISHER)).await.unwrap();
+        setup::smuggle(&ledger, Draft::next_version(&published).deleted(), setup::STRANGER).await;
+        let again = host.publish_if_changed(fee(), &key(PUBLISHER)).await.unwrap();
+        assert_eq!((again.seq, again.is_deleted), (2, false));
+        // Also one of its own.
+        host.publish(Draft::next_version(&again).deleted(), &key(PUBLISHER)).await.unwrap();
+        assert_eq!(host.publish_if_changed(fee(), &key(PUBLISHER)).await.unwrap().seq, 4);
+        let kernel = spans(&ledger, "function").await.into_iter().find(|span| span.id == ids::RUN_CODE).unwrap();
+        setup::smuggle(&ledger, Draft::next_version(&kernel).deleted(), setup::STRANGER).await;
+        host.refresh().await.unwrap();
+        assert!(host.boot(ids::RUN_CODE).await.is_err());
+        let clock = logline_core::SystemClock;
+        logline_kernels::install(&ledger, &logline_kernels::all(), &key(setup::SYSTEM_PUBLISHER), &clock).await.unwrap();
+        host.refresh().await.unwrap();
+        host.boot(ids::RUN_CODE).await.unwrap();
+    });
+}
+
+#[test]
+fn a_part_of_a_module_that_somebody_else_has_taken_is_told() {
+    block_on(async {
+        let (ledger, host) = site().await;
+        let mut binary = wat::parse_str(echo()).unwrap();
+        // A custom section of 600 KiB, so that the module has two parts.
+        let section = vec![0_u8; 600 << 10];
+        let length = section.len() + 2;
+        binary.push(0);
+        let mut rest = length;
+        while rest >= 0x80 {
+            binary.push(u8::try_from(rest & 0x7f).unwrap() | 0x80);
+            rest >>= 7;
+        }
+        binary.push(u8::try_from(rest).unwrap());
+        binary.extend([1, b'x']);
+        binary.extend(section);
+        let hash = Hash::of(&binary);
+        let id = ids::derive("blob", &[TENANT, &hash.to_string(), "1"]);
+        let taken = Draft::new("blob")
+            .id(id)
+            .tenant(TENANT)
+            .owner("risk-team")
+            .who("x")
+            .this("blob.part")
+            .content(json!({"base64": "AAAA"}));
+        setup::smuggle(&ledger, taken, setup::STRANGER).await;
+        let error = publish_module(&host, fee(), &binary, &key(PUBLISHER)).await.unwrap_err().to_string();
+        assert!(error.contains("part 1 of this module"), "{error}");
+    });
+}

@@ -249,3 +249,26 @@ fn a_tenant_with_many_schedules_does_not_delay_those_of_another() {
         }
     });
 }
+
+#[test]
+fn a_row_that_takes_the_id_of_a_slot_costs_that_slot_only_and_is_reported() {
+    block_on(async {
+        let (ledger, clock) = site("2026-05-01T00:00:30Z").await;
+        let host = host_of(&ledger).await;
+        let draft = scheduled(json!({"every_ms": 60_000, "catch_up": "all"}), "2026-05-01T00:00:20Z");
+        let function = host.publish(draft, &key(PUBLISHER)).await.unwrap();
+        for minute in ["21", "33"] {
+            let slot = format!("2026-05-01T00:{minute}:00.000000Z");
+            let id = ids::derive("slot", &[setup::TENANT, &function.owner_id, &function.id.to_string(), &slot]);
+            let squatter = Draft::new("note").id(id).tenant(setup::TENANT).owner(&function.owner_id).who("x").this("note");
+            setup::smuggle(&ledger, squatter, setup::STRANGER).await;
+        }
+        clock.set(at("2026-05-01T00:40:30Z"));
+        let found = slots(&ledger, &host, 38).await;
+        assert_eq!(found.len(), 38, "{found:?}");
+        run_until(&host, observing(), until(&ledger, 1, |row| row.this == "schedule.slot_occupied")).await;
+        let reported = spans(&ledger, "policy_violation").await;
+        assert_eq!(reported.len(), 1, "once for this version of the schedule");
+        assert_eq!(reported[0].parent_id, Some(function.id));
+    });
+}

@@ -37,7 +37,7 @@ pub enum DevError {
     Host(#[from] HostError),
 }
 
-/// Opens or creates a ledger in the SQLite file at `path`, and a host on it that works for every tenant. Keys and trust root are
+/// Opens or creates a ledger in the SQLite file at `path`, and a host on it that works for every tenant (if the ledger is new). Keys and trust root are
 /// made beside the file the first time ([`Home::beside`]), and read the next time.
 ///
 /// It is **for development**: root, publisher and host share a machine, so whoever has the machine can sign anything. It says so
@@ -67,7 +67,7 @@ pub async fn dev(path: impl AsRef<Path>) -> Result<Dev, DevError> {
     let path = path.to_str().and_then(|path| path.strip_prefix("sqlite:")).map_or(path, Path::new);
     let ledger = SqliteLedger::open(path)?;
     let home = Home::beside(path);
-    let ready = home.set_up(&ledger, &Setup::default(), &behaviours(), &SystemClock).await?;
+    let ready = home.set_up(&ledger, &Setup::default().add_kernels(), &behaviours(), &SystemClock).await?;
     warn(path);
     let key = |of| home.key(of).map_err(HomeError::from);
     let host = Host::builder()

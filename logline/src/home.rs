@@ -8,15 +8,18 @@
 //! In production these files are on different machines: the root keys and the publisher's key with the people who use them, the
 //! trust root and a host's own key with the host.
 
+use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use logline_core::ledger::{Ledger, LedgerError, Query};
 use logline_core::roles::Role;
-use logline_core::trust::{Authority, Manifest, RootSet, SkipReason, TrustError, TrustRoot, Trusted};
-use logline_core::{Clock, KernelSet, KeyFileError, KeyPair, MAX_NAME_BYTES, PublicKey, SYSTEM_TENANT, Scope, Signer as _};
+use logline_core::trust::{Authority, Manifest, RootSet, SkipReason, Skipped, TrustError, TrustRoot, Trusted};
+use logline_core::{
+    Clock, IdSource as _, KernelSet, KeyFileError, KeyPair, MAX_NAME_BYTES, PublicKey, SYSTEM_TENANT, Scope, Signer as _,
+    SystemClock, SystemIds,
+};
 use logline_kernels::{InstallError, Installed};
 use thiserror::Error;
 
@@ -52,8 +55,10 @@ impl KeyOf {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Setup {
-    /// The tenants of the publisher and the host. `*` means all of them.
-    pub tenants: Vec<String>,
+    /// The tenants of the publisher and the host; `*` means all of them. `None`: all for a new ledger, and those that it has for another.
+    pub tenants: Option<Vec<String>>,
+    /// Whether a manifest that exists is to allow kernels that it does not allow yet. Somebody may have left them out on purpose.
+    pub adds_kernels: bool,
     /// Root keys that other people hold. The home's own root key is added.
     pub roots: Vec<PublicKey>,
     /// How many root keys must approve a manifest.
@@ -61,9 +66,9 @@ pub struct Setup {
 }
 
 impl Default for Setup {
-    /// All tenants, and the home's own root key alone.
+    /// All tenants of a new ledger, and the home's own root key alone.
     fn default() -> Self {
-        Self { tenants: vec!["*".to_owned()], roots: Vec::new(), threshold: 1 }
+        Self { tenants: None, adds_kernels: false, roots: Vec::new(), threshold: 1 }
     }
 }
 
@@ -71,7 +76,14 @@ impl Setup {
     /// Sets the tenants of the publisher and the host.
     #[must_use]
     pub fn tenants<T: Into<String>>(mut self, tenants: impl IntoIterator<Item = T>) -> Self {
-        self.tenants = tenants.into_iter().map(Into::into).collect();
+        self.tenants = Some(tenants.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Has a manifest that exists allow the kernels that it does not allow yet.
+    #[must_use]
+    pub fn add_kernels(mut self) -> Self {
+        self.adds_kernels = true;
         self
     }
 
@@ -80,6 +92,18 @@ impl Setup {
     pub fn roots(mut self, others: impl IntoIterator<Item = PublicKey>, threshold: u32) -> Self {
         (self.roots, self.threshold) = (others.into_iter().collect(), threshold);
         self
+    }
+}
+
+impl Setup {
+    /// The tenants that the keys of this home are to have: those that were named, or those of the keys that have been in their place.
+    fn wanted(&self, current: &Manifest) -> Vec<String> {
+        let of_all = || current.authorities.iter().filter(|a| matches!(a.role, Role::Publisher | Role::Runtime));
+        let had = || {
+            let names: BTreeSet<_> = of_all().flat_map(|authority| authority.tenants.iter().cloned()).collect();
+            names.into_iter().filter(|name| name != SYSTEM_TENANT).collect()
+        };
+        self.tenants.clone().unwrap_or_else(had)
     }
 }
 
@@ -138,6 +162,12 @@ pub enum HomeError {
         missing: String,
         /// How many root keys must approve.
         threshold: u32,
+    },
+    /// Others could exchange the keys.
+    #[error("{} is not a folder that only its owner may write to, or another user owns it: run chmod 700 on it, or remove it", path.display())]
+    Folder {
+        /// The folder of the keys.
+        path: PathBuf,
     },
     /// A file or a folder could not be read or written.
     #[error("{}: {source}", path.display())]
@@ -224,7 +254,7 @@ impl Home {
         clock: &dyn Clock,
     ) -> Result<Ready, HomeError> {
         let cannot_be = |name: &&String| name.trim().is_empty() || *name == SYSTEM_TENANT || name.len() > MAX_NAME_BYTES;
-        if let Some(name) = setup.tenants.iter().find(cannot_be) {
+        if let Some(name) = setup.tenants.iter().flatten().find(cannot_be) {
             return Err(HomeError::Tenant { name: name.clone() });
         }
         let mut made = Vec::new();
@@ -237,6 +267,7 @@ impl Home {
             }
             self.make_folder()?;
         }
+        self.check_folder()?;
         let needs_root = is_new || [KeyOf::Publisher, KeyOf::Host].iter().any(|of| !self.key_file(*of).exists());
         let root = match KeyPair::load(self.key_file(KeyOf::Root)) {
             Ok(root) => Some(root),
@@ -262,27 +293,23 @@ impl Home {
         let mut roots: Vec<_> = setup.roots.clone();
         roots.splice(0..0, root.iter().map(KeyPair::public_key).filter(|root| !setup.roots.contains(root)));
         let wanted = TrustRoot::new(roots, setup.threshold);
-        let trust = if is_new {
+        if is_new {
             wanted.check()?;
             // The last file: without it the next call begins again, with the keys that are there.
-            self.write_trust(&wanted)?;
-            made.push(self.trust.clone());
-            wanted
-        } else {
-            let pinned = self.trust()?;
-            if !setup.roots.is_empty() && (pinned.threshold, sorted(&pinned.keys)) != (wanted.threshold, sorted(&wanted.keys)) {
-                return Err(HomeError::OtherRoot { file: self.trust.clone() });
+            if self.write_trust(&wanted)? {
+                made.push(self.trust.clone());
             }
-            pinned
-        };
-        let tenants = || std::iter::once(SYSTEM_TENANT.to_owned()).chain(setup.tenants.iter().cloned());
-        let grants = [
-            Authority::new(publisher.public_key(), Role::Publisher, tenants()),
-            Authority::new(host.public_key(), Role::Runtime, tenants()),
-        ];
+        }
+        // It is read again: another process may have been first.
+        let trust = self.trust()?;
+        let is_named = !setup.roots.is_empty() || setup.threshold != 1 || is_new;
+        if is_named && (trust.threshold, sorted(&trust.keys)) != (wanted.threshold, sorted(&wanted.keys)) {
+            return Err(HomeError::OtherRoot { file: self.trust.clone() });
+        }
         let mut tries = 1;
         let (published, trusted) = loop {
-            let published = self.publish(ledger, (&trust, root.as_ref()), &grants, set, clock).await;
+            let keys = [(publisher.public_key(), Role::Publisher), (host.public_key(), Role::Runtime)];
+            let published = self.publish(ledger, (&trust, root.as_ref()), keys, (setup, set), clock).await;
             match published {
                 // Another process does the same at the same time: what it has published is read again.
                 Err(HomeError::Trust(error)) if is_race(&error) && tries < 5 => tries += 1,
@@ -303,24 +330,30 @@ impl Home {
         &self,
         ledger: &dyn Ledger,
         (trust, root): (&TrustRoot, Option<&KeyPair>),
-        grants: &[Authority],
-        set: &KernelSet,
+        keys: [(PublicKey, Role); 2],
+        (setup, set): (&Setup, &KernelSet),
         clock: &dyn Clock,
     ) -> Result<(Option<u64>, Option<Trusted>), HomeError> {
+        let grants = |tenants: &[String]| {
+            let tenants = || std::iter::once(SYSTEM_TENANT.to_owned()).chain(tenants.iter().cloned());
+            keys.map(|(key, role)| Authority::new(key, role, tenants()))
+        };
         let (manifest, missing) = match trust.resolve(ledger).await {
-            Ok(trusted) => match next_manifest(&trusted.manifest, grants, set) {
+            Ok(trusted) => match next_manifest(&trusted.manifest, &grants(&setup.wanted(&trusted.manifest)), (setup, set)) {
                 None => return Ok((None, Some(trusted))),
                 Some((_, missing)) if trusted.manifest.root.threshold > 1 => {
                     return Err(HomeError::NeedsApproval { missing, threshold: trusted.manifest.root.threshold });
                 }
                 Some(next) => next,
             },
+            Err(TrustError::NoManifest { skipped, .. }) if skipped.iter().any(waits_for_approvals) => return Ok((None, None)),
+            // If there are others, they are rows of strangers, or the ledger is somebody else's: the error names them.
             Err(TrustError::NoManifest { skipped, .. }) if skipped.is_empty() => {
                 let mut manifest = Manifest::first(RootSet::new(trust.keys.iter().copied(), trust.threshold)).allow_all(set);
-                manifest.authorities.extend(grants.iter().cloned());
+                let all = || vec!["*".to_owned()];
+                manifest.authorities.extend(grants(&setup.tenants.clone().unwrap_or_else(all)));
                 (manifest, "there is no manifest".to_owned())
             }
-            Err(TrustError::NoManifest { .. }) if trust.threshold > 1 => return Ok((None, None)),
             Err(error) => return Err(error.into()),
         };
         let root = root.ok_or_else(|| self.needs_root(&missing))?;
@@ -352,16 +385,44 @@ impl Home {
         }
     }
 
-    fn write_trust(&self, trust: &TrustRoot) -> Result<(), HomeError> {
+    /// Refuses a folder in which others could exchange the keys.
+    fn check_folder(&self) -> Result<(), HomeError> {
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+            let found = fs::symlink_metadata(&self.keys).map_err(|source| HomeError::Io { path: self.keys.clone(), source })?;
+            // The owner of this folder is the user of this process.
+            let is_foreign = fs::metadata("/proc/self").is_ok_and(|process| found.uid() != process.uid() && found.uid() != 0);
+            if !found.is_dir() || is_foreign || found.permissions().mode() & 0o022 != 0 {
+                return Err(HomeError::Folder { path: self.keys.clone() });
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the trust root. Returns false if there is one already, which is not changed.
+    fn write_trust(&self, trust: &TrustRoot) -> Result<bool, HomeError> {
         let failed = |source| HomeError::Io { path: self.trust.clone(), source };
         let text = serde_json::to_vec_pretty(trust).map_err(|e| failed(e.into()))?;
-        // Written beside and renamed, so that a crash leaves the whole file or none.
+        // Written beside, under a name that nobody can foresee, and linked: a crash leaves the whole file or none, and neither a file
+        // nor a link that somebody has put there is written to.
         let mut beside = self.trust.clone().into_os_string();
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        beside.push(format!(".{}.{}.part", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed)));
-        let mut file = OpenOptions::new().write(true).create_new(true).open(&beside).map_err(failed)?;
-        file.write_all(&text).and_then(|()| file.write_all(b"\n")).and_then(|()| file.sync_all()).map_err(failed)?;
-        fs::rename(&beside, &self.trust).map_err(failed)
+        beside.push(format!(".{}.part", SystemIds.next_id(SystemClock.now()).simple()));
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::OpenOptionsExt as _;
+            options.mode(0o644);
+        }
+        let mut file = options.open(&beside).map_err(failed)?;
+        let written = file.write_all(&text).and_then(|()| file.write_all(b"\n")).and_then(|()| file.sync_all());
+        let linked = written.and_then(|()| fs::hard_link(&beside, &self.trust));
+        let removed = fs::remove_file(&beside);
+        match linked {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            linked => linked.and(removed).map(|()| true).map_err(failed),
+        }
     }
 }
 
@@ -377,8 +438,12 @@ fn sorted(keys: &[PublicKey]) -> Vec<PublicKey> {
     keys
 }
 
-/// The manifest that has `grants` and the kernels of `set` as well, and what the one in force lacks. `None` if it lacks nothing.
-fn next_manifest(current: &Manifest, grants: &[Authority], set: &KernelSet) -> Option<(Manifest, String)> {
+fn waits_for_approvals(skipped: &Skipped) -> bool {
+    matches!(skipped.reason, SkipReason::Approvals { .. })
+}
+
+/// The manifest that has `grants` and, if that is wanted, the kernels of `set` as well, and what the one in force lacks. `None` if it lacks nothing.
+fn next_manifest(current: &Manifest, grants: &[Authority], (setup, set): (&Setup, &KernelSet)) -> Option<(Manifest, String)> {
     let mut missing = Vec::new();
     let mut next = current.clone();
     for grant in grants {
@@ -394,7 +459,7 @@ fn next_manifest(current: &Manifest, grants: &[Authority], set: &KernelSet) -> O
             next.authorities.push(Authority::new(grant.key, grant.role, new));
         }
     }
-    for (name, id) in set {
+    for (name, id) in set.into_iter().filter(|_| setup.adds_kernels) {
         if !current.allowed_boot_ids.contains(&id) {
             missing.push(format!("the kernel {name}"));
             next = next.allow(name, id);

@@ -221,3 +221,91 @@ fn the_readme_has_the_example() {
     let readme = fs::read_to_string(folder.join("../README.md")).unwrap();
     assert!(readme.contains(&format!("```rust,ignore\n{code}```")), "copy examples/first_steps.rs to README.md");
 }
+
+#[tokio::test]
+async fn a_second_set_up_gives_no_rights_that_nobody_named() {
+    let ((_folder, home), ledger) = (home(), MemoryLedger::new());
+    set_up(&home, &ledger, &Setup::default().tenants(["acme"])).await.unwrap();
+    let again = set_up(&home, &ledger, &Setup::default()).await.unwrap();
+    assert_eq!(again.published, None);
+    let manifest = again.trusted.unwrap().manifest;
+    assert!(manifest.authorities.iter().all(|authority| authority.tenants == ["system", "acme"]));
+    // A kernel that was taken out of the manifest stays out, until somebody asks for it.
+    let mut fewer = manifest.clone();
+    fewer.version += 1;
+    fewer.allowed_boot_ids.retain(|id| *id != logline::core::ids::OBSERVER);
+    let root = home.key(KeyOf::Root).unwrap();
+    again.trust.publish(&ledger, &fewer, &root, &SystemClock).await.unwrap();
+    assert_eq!(set_up(&home, &ledger, &Setup::default()).await.unwrap().published, None);
+    assert_eq!(set_up(&home, &ledger, &Setup::default().add_kernels()).await.unwrap().published, Some(3));
+    // A new host key gets the tenants that the lost one had, and no more.
+    fs::remove_file(home.key_file(KeyOf::Host)).unwrap();
+    let ready = set_up(&home, &ledger, &Setup::default()).await.unwrap();
+    let (host, authorities) = (home.key(KeyOf::Host).unwrap().public_key(), ready.trusted.unwrap().authorities);
+    let has = |tenant| authorities.has(&host, Role::Runtime, tenant, SystemClock.now());
+    assert!(has("acme") && has("system") && !has("beta"));
+}
+
+#[tokio::test]
+async fn a_row_of_a_stranger_at_the_id_of_the_manifest_is_named_and_nothing_waits_for_its_approval() {
+    for threshold in [1, 2] {
+        let ((_folder, home), ledger) = (home(), MemoryLedger::new());
+        let setup = Setup::default().tenants(["acme"]);
+        let setup = if threshold == 2 { setup.roots([other(8).public_key()], 2) } else { setup };
+        set_up(&home, &MemoryLedger::new(), &setup).await.unwrap();
+        // The home is there, and the ledger is new: a stranger was faster.
+        let stranger = other(66);
+        let theirs = TrustRoot::new([stranger.public_key()], 1);
+        let manifest = Manifest::first(RootSet::new([stranger.public_key()], 1));
+        theirs.publish(&ledger, &manifest, &stranger, &SystemClock).await.unwrap();
+        let refused = set_up(&home, &ledger, &setup).await.unwrap_err().to_string();
+        let told = format!("sealed by {}", stranger.public_key());
+        assert!(refused.contains(&told) && refused.contains("trust root of this ledger"), "{refused}");
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn files_that_somebody_else_has_put_there_are_not_written_to_or_trusted() {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    let ((folder, home), ledger) = (home(), MemoryLedger::new());
+    let chmod = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    // A folder for the keys in which others may exchange them.
+    let keys = home.key_file(KeyOf::Root).parent().unwrap().to_owned();
+    fs::create_dir(&keys).unwrap();
+    chmod(&keys, 0o777);
+    assert!(matches!(set_up(&home, &ledger, &Setup::default()).await, Err(HomeError::Folder { .. })));
+    chmod(&keys, 0o700);
+    // A link in the place of the trust root.
+    let victim = folder.path().join("victim");
+    fs::write(&victim, "precious").unwrap();
+    symlink(&victim, home.trust_file()).unwrap();
+    assert!(set_up(&home, &ledger, &Setup::default()).await.is_err());
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+    fs::remove_file(home.trust_file()).unwrap();
+    set_up(&home, &ledger, &Setup::default()).await.unwrap();
+    assert_eq!(fs::metadata(home.trust_file()).unwrap().permissions().mode() & 0o022, 0);
+    let left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(left.iter().all(|name| !name.to_string_lossy().contains("part")), "{left:?}");
+    // A trust root that others may write decides nothing.
+    chmod(home.trust_file(), 0o666);
+    let refused = home.trust().unwrap_err().to_string();
+    assert!(refused.contains("others may write it"), "{refused}");
+}
+
+#[tokio::test]
+async fn two_set_ups_at_once_with_different_roots_do_not_replace_each_other() {
+    for _ in 0..10 {
+        let ((_folder, home), ledger) = (home(), MemoryLedger::new());
+        let other = Setup::default().roots([other(8).public_key()], 2);
+        let default = Setup::default();
+        let (a, b) = tokio::join!(set_up(&home, &ledger, &default), set_up(&home, &ledger, &other));
+        let pinned = home.trust().unwrap();
+        for (ready, threshold) in [(a, 1), (b, 2)] {
+            match ready {
+                Ok(ready) => assert_eq!((ready.trust.threshold, &ready.trust), (threshold, &pinned)),
+                Err(error) => assert!(pinned.threshold != threshold, "{error}"),
+            }
+        }
+    }
+}

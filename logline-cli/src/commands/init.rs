@@ -14,9 +14,12 @@ use crate::{Error, output};
 #[derive(Args)]
 #[command(after_help = "Example: logline init --ledger sqlite:demo.ledger --tenant acme")]
 pub(crate) struct Options {
-    /// The tenants of the publisher and the host; `*` for all.
-    #[arg(long = "tenant", value_name = "TENANT,…", value_delimiter = ',', default_value = "*")]
+    /// The tenants of the publisher and the host; `*` for all. Without it: all for a new ledger, none in addition for another.
+    #[arg(long = "tenant", value_name = "TENANT,…", value_delimiter = ',')]
     tenants: Vec<String>,
+    /// Have a manifest that exists allow the kernels of this version of the tool that it does not allow yet.
+    #[arg(long)]
+    add_kernels: bool,
     /// A root key that somebody else holds. The home's own root key is one more.
     #[arg(long = "root-key", value_name = "PUBLIC")]
     root_keys: Vec<PublicKey>,
@@ -35,7 +38,11 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
         std::fs::create_dir_all(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
     }
     let ledger = location.for_writing().await?;
-    let setup = Setup::default().tenants(options.tenants.iter().map(String::as_str));
+    let mut setup = Setup::default();
+    if !options.tenants.is_empty() {
+        setup = setup.tenants(options.tenants.iter().map(String::as_str));
+    }
+    setup.adds_kernels = options.add_kernels;
     let setup = setup.roots(options.root_keys.iter().copied(), options.threshold);
     let ready = home.set_up(&ledger, &setup, &logline::behaviours(), &SystemClock).await?;
     let files = [

@@ -47,7 +47,7 @@ impl Host {
 
     async fn publish_once(&self, draft: Draft, signer: &dyn Signer) -> Result<VerifiedSpan, HostError> {
         let (tenant, id) = (draft.columns().tenant_id.clone(), draft.columns().id);
-        let Some(existing) = self.inner.ledger.find(&Scope::runtime(&tenant), &tenant, id).await? else {
+        let Some(existing) = self.inner.ledger.head(&Scope::runtime(&tenant), &tenant, id).await? else {
             return self.publish(draft, signer).await;
         };
         let same = draft.clone().seq(existing.seq.saturating_add(1)).follows(existing.seal.curr_hash);

@@ -1,6 +1,6 @@
 //! Records new requests.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -12,6 +12,7 @@ use crate::request::{FUNCTION_RUN, Request, lifecycle};
 use crate::span::seal::VerifiedSpan;
 use crate::span::{DIGEST_KEY, Span, canonical};
 use crate::value::failure::Failure;
+use crate::value::hex::PublicKey;
 
 impl Host {
     /// Records a request. A worker or [`Host::run_request`] carries it out. If the same request with the same idempotency key was
@@ -73,9 +74,8 @@ impl Host {
         let new = batch.iter_mut().zip(new).filter_map(|(span, new)| new.then_some(span));
         for (span, receipt) in new.zip(appended?) {
             if receipt.outcome != Outcome::Appended {
-                let stored = inner.ledger.history(&scope, &span.tenant_id, span.id, span.seq, 1).await?;
                 let not_found = || LedgerError::NotFound { tenant: span.tenant_id.clone(), id: span.id };
-                *span = stored.into_iter().next().ok_or_else(not_found)?.verify(&mut Verifier::new())?;
+                *span = self.stored(&scope, span).await?.ok_or_else(not_found)?;
             }
         }
         Ok(batch)
@@ -90,13 +90,22 @@ impl Host {
         key: Option<&str>,
     ) -> Result<Option<VerifiedSpan>, HostError> {
         let Some(key) = key else { return Ok(None) };
-        let stored = self.inner.ledger.history(scope, &span.tenant_id, span.id, span.seq, 1).await?;
-        let Some(stored) = stored.into_iter().next() else { return Ok(None) };
-        let differ = differences(&stored.span, span);
+        let Some(stored) = self.stored(scope, span).await? else { return Ok(None) };
+        let differ = differences(&stored, span);
         if !differ.is_empty() {
             return Err(HostError::OtherRequest { key: key.to_owned(), request: stored.key(), differ: differ.join(", ") });
         }
-        Ok(Some(stored.verify(&mut Verifier::new())?))
+        Ok(Some(stored))
+    }
+
+    /// The stored version with the key of `span`. Anybody who can write to the store can have taken the id: only a row whose signer
+    /// may sign it is an answer.
+    async fn stored(&self, scope: &Scope, span: &VerifiedSpan) -> Result<Option<VerifiedSpan>, HostError> {
+        let stored = self.inner.ledger.history(scope, &span.tenant_id, span.id, span.seq, 1).await?;
+        let Some(stored) = stored.into_iter().next() else { return Ok(None) };
+        let stored = stored.verify(&mut Verifier::new())?;
+        self.trusted().authorities.check(&stored)?;
+        Ok(Some(stored))
     }
 }
 
@@ -123,14 +132,17 @@ fn check(request: &Request, max_input: usize) -> Result<(), HostError> {
 
 /// The columns, and the members of metadata, in which two requests differ. Their traces and times are not compared.
 fn differences(stored: &Span, asked: &Span) -> Vec<String> {
-    let columns = [
-        ("who", stored.who == asked.who),
-        ("this", stored.this == asked.this),
-        ("visibility", stored.visibility == asked.visibility),
-        ("parent_id", stored.parent_id == asked.parent_id),
-        ("input", stored.input == asked.input),
-    ];
-    let mut differ: Vec<_> = columns.iter().filter(|(_, same)| !same).map(|(name, _)| (*name).to_owned()).collect();
+    let row = |span: &Span| -> BTreeMap<String, Value> {
+        // Every span can be written as a row of its columns.
+        let row: Value = serde_json::from_slice(&canonical::payload(span, &PublicKey([0; 32]))).unwrap_or_default();
+        let columns =
+            row.as_object().into_iter().flatten().filter(|(name, _)| !["at", "trace_id", "metadata"].contains(&name.as_str()));
+        columns.map(|(name, value)| (name.clone(), value.clone())).collect()
+    };
+    let (stored_row, asked_row) = (row(stored), row(asked));
+    let columns: BTreeSet<_> = stored_row.keys().chain(asked_row.keys()).collect();
+    let mut differ: Vec<_> =
+        columns.into_iter().filter(|name| stored_row.get(*name) != asked_row.get(*name)).cloned().collect();
     let names = |span: &Span| -> BTreeSet<String> {
         span.metadata.as_ref().and_then(Value::as_object).into_iter().flatten().map(|(name, _)| name.clone()).collect()
     };

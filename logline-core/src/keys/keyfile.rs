@@ -146,6 +146,10 @@ impl KeyPair {
     pub fn load(path: impl AsRef<Path>) -> Result<Self, KeyFileError> {
         let path = path.as_ref();
         let io = |source| KeyFileError::Io { path: path.to_owned(), source };
+        // A pipe would wait for somebody to write into it.
+        if !std::fs::metadata(path).map_err(io)?.is_file() {
+            return Err(io(std::io::Error::other("it is not a regular file")));
+        }
         let file = File::open(path).map_err(io)?;
         #[cfg(unix)]
         {

@@ -419,6 +419,13 @@ pub trait LedgerExt: Ledger {
         }
     }
 
+    /// The last version of an id, also if it is a tombstone. `None` if the scope may see none.
+    async fn head(&self, scope: &Scope, tenant: &str, id: Uuid) -> Result<Option<SignedSpan>, LedgerError> {
+        let query = Query::timeline().tenant(tenant).id(id).order(Order::Newest).limit(1);
+        let rows = self.scan(scope, &query, None).await?.into_spans()?;
+        Ok(rows.into_iter().next())
+    }
+
     /// The spans of all rows that match, page after page, in the query's order. Memory does not grow with their number. After an
     /// error the stream is at its end.
     fn stream(&self, scope: Scope, query: Query) -> BoxStream<'_, Result<SignedSpan, LedgerError>> {

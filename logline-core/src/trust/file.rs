@@ -17,6 +17,22 @@ impl TrustRoot {
     pub fn load(path: impl AsRef<Path>) -> Result<Self, TrustError> {
         let path = path.as_ref();
         let failed = |reason: String| TrustError::File { path: path.to_owned(), reason };
+        let found = std::fs::metadata(path).map_err(|e| failed(e.to_string()))?;
+        if !found.is_file() {
+            return Err(failed("it is not a regular file".to_owned()));
+        }
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+            // The owner of this folder is the user of this process. Systems without it cannot be asked, short of unsafe code.
+            let is_foreign =
+                std::fs::metadata("/proc/self").is_ok_and(|process| found.uid() != process.uid() && found.uid() != 0);
+            if is_foreign || found.permissions().mode() & 0o022 != 0 {
+                let reason =
+                    "others may write it, and so decide whom this host trusts: run chmod go-w, and chown to this user or root";
+                return Err(failed(reason.to_owned()));
+            }
+        }
         let file = std::fs::File::open(path).map_err(|e| failed(e.to_string()))?;
         let mut text = Vec::new();
         file.take(MAX_BYTES + 1).read_to_end(&mut text).map_err(|e| failed(e.to_string()))?;

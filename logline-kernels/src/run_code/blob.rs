@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use logline_core::Failure;
 use logline_core::contract::Reader;
-use logline_core::ledger::{LedgerError, LedgerExt as _};
+use logline_core::ledger::{Ledger as _, LedgerError};
 use logline_core::{Draft, Hash, Host, HostError, Scope, Signer, Span, VerifiedSpan, ids};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -60,8 +60,15 @@ pub async fn publish_module(
     let parts = binary.len().div_ceil(PART) as u64;
     for (n, part) in (0..).zip(binary.chunks(PART)) {
         let id = part_id(&tenant, &hash, n);
-        if host.ledger().find(&scope, &tenant, id).await?.is_some() {
-            continue;
+        let content = json!({"base64": text(part)});
+        if let Some(stored) = host.ledger().history(&scope, &tenant, id, 0, 1).await?.into_iter().next() {
+            if stored.content.as_ref() == Some(&content) {
+                continue;
+            }
+            let message =
+                format!("another row has the id of part {n} of this module, {id}: run fsck, or change the module by a byte");
+            let reason = Failure::new("blob_occupied", message);
+            return Err(HostError::NotValid { entity_type: "blob".to_owned(), reason });
         }
         let blob = Draft::new("blob")
             .id(id)
@@ -70,7 +77,7 @@ pub async fn publish_module(
             .visibility(visibility)
             .who(&who)
             .this("blob.part")
-            .content(json!({"base64": text(part)}))
+            .content(content)
             .metadata(json!({"blake3": hash.to_string(), "part": n, "parts": parts}));
         host.publish(blob, signer).await?;
     }

@@ -8,7 +8,8 @@ use logline_core::ledger::work::in_turns;
 use logline_core::ledger::{ActiveKind, Ledger as _, LedgerError, LedgerExt as _, Work, WorkQueue as _};
 use logline_core::request::Request;
 use logline_core::{
-    Failure, Hash, Host, HostError, Scope, Service, ServiceReport, Shutdown, Timestamp, VerifiedSpan, Verifier, Visibility, ids,
+    Failure, Hash, Host, HostError, Scope, Service, ServiceReport, Shutdown, SignedSpan, Timestamp, VerifiedSpan, Verifier,
+    Visibility, ids,
 };
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -245,7 +246,16 @@ impl Schedules<'_> {
         let has_more = due.len() > PER_FUNCTION;
         due.truncate(PER_FUNCTION);
         let requests = due.iter().map(|slot| schedule.request(&function, *slot));
-        self.report.submitted += submit(self.host, requests.collect()).await?;
+        let submitted = submit(self.host, requests.collect()).await?;
+        self.report.submitted += submitted.count;
+        if let Some(id) = submitted.occupied {
+            let message =
+                format!("a row that no host may have written has the id of a slot, {id}: the slot was not submitted; run fsck");
+            let failure = Failure::new("slot_occupied", message);
+            tracing::error!(function = %work.id, tenant = work.tenant_id, %failure, "a slot is occupied");
+            let refusal = Refusal { kernel: NAME, kind: ActiveKind::Schedule, failure: &failure, now };
+            refusal.record(self.host, refusal.of(work, function.visibility)).await?;
+        }
         let Some(known) = self.known.get_mut(&key) else { return Ok(false) };
         // If no slot is to run, the slots up to `now` were missed and `catch_up` skips them.
         known.done = due.last().copied().unwrap_or(now);
@@ -300,7 +310,8 @@ impl Schedules<'_> {
         let (mut low, mut high) = (0_usize, due.len());
         while let Some(slot) = due.get(low.midpoint(high)).filter(|_| low < high) {
             let Some(id) = rule.request(function, *slot).derived_id() else { break };
-            if self.host.ledger().history(&scope, &work.tenant_id, id, 0, 1).await?.is_empty() {
+            let stored = self.host.ledger().history(&scope, &work.tenant_id, id, 0, 1).await?.into_iter().next();
+            if !stored.is_some_and(|row| is_request_of(self.host, row, work.id)) {
                 high = low.midpoint(high);
             } else {
                 low = low.midpoint(high) + 1;
@@ -340,23 +351,50 @@ impl Schedules<'_> {
     }
 }
 
-/// Submits requests of one function and returns their number, including those that existed already.
-async fn submit(host: &Host, requests: Vec<Request>) -> Result<u64, HostError> {
-    let count = requests.len() as u64;
+/// Whether a stored row is a request of this function whose signer may sign it. Anybody who can write to the store can take an id.
+fn is_request_of(host: &Host, row: SignedSpan, function: Uuid) -> bool {
+    let row = row.verify(&mut Verifier::new());
+    row.is_ok_and(|row| {
+        row.entity_type == "request" && row.parent_id == Some(function) && host.trusted().authorities.check(&row).is_ok()
+    })
+}
+
+struct Submitted {
+    /// How many requests there are now, including those that existed already.
+    count: u64,
+    /// The id of a request that could not be stored, because a row that is none has it.
+    occupied: Option<Uuid>,
+}
+
+/// Submits requests of one function.
+async fn submit(host: &Host, requests: Vec<Request>) -> Result<Submitted, HostError> {
+    let (mut count, mut occupied) = (requests.len() as u64, None);
     match host.submit_all(requests.clone()).await {
         Ok(_) => {}
         // Another scheduler made one of them from another version of the function. They are submitted one by one, so that the
         // others are made.
-        Err(error) if error.is_keep_mismatch() => {
+        Err(error) if is_taken(&error) => {
             for request in requests {
+                let (tenant, function, id) = (request.tenant.clone(), request.function, request.derived_id());
                 match host.submit(request).await {
-                    Err(error) if !error.is_keep_mismatch() => return Err(error),
-                    _ => {}
+                    Ok(_) => continue,
+                    Err(error) if !is_taken(&error) => return Err(error),
+                    Err(_) => {}
+                }
+                let Some(id) = id else { continue };
+                let stored = host.ledger().history(&Scope::runtime(&tenant), &tenant, id, 0, 1).await?.into_iter().next();
+                if !stored.is_some_and(|row| is_request_of(host, row, function)) {
+                    (count, occupied) = (count.saturating_sub(1), Some(id));
                 }
             }
         }
         Err(error) => return Err(error),
     }
     metrics::counter!("logline_slots_total").increment(count);
-    Ok(count)
+    Ok(Submitted { count, occupied })
+}
+
+/// Whether another row has the id of a request.
+fn is_taken(error: &HostError) -> bool {
+    error.is_keep_mismatch() || matches!(error, HostError::NotAuthorised(_) | HostError::NotVerified(_))
 }

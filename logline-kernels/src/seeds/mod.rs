@@ -69,7 +69,7 @@ pub async fn install_one(
 ) -> Result<Installed, InstallError> {
     let (tenant, id) = (draft.columns().tenant_id.clone(), draft.columns().id);
     let scope = Scope::runtime(&tenant);
-    let draft = match ledger.find(&scope, &tenant, id).await? {
+    let draft = match ledger.head(&scope, &tenant, id).await? {
         None => draft,
         Some(existing) => match draft.clone().following(&existing) {
             Some(next) => next,
