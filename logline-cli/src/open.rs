@@ -115,6 +115,10 @@ impl Identity {
         }
     }
 
+    pub(crate) fn user(&self) -> Option<&str> {
+        self.user.as_deref()
+    }
+
     pub(crate) fn tenant(&self) -> Option<&str> {
         self.tenant.as_deref()
     }

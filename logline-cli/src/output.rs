@@ -32,6 +32,11 @@ pub(crate) fn failed(error: &(dyn std::error::Error + 'static), json: bool) -> E
 /// Prints one line on standard output. If its reader has gone (`… | head`), nobody is left to read more, so the process ends. If it
 /// cannot be written (a full disk), the process ends as well, and says so.
 pub(crate) fn line(text: &str) {
+    raw(&plain(text));
+}
+
+/// As [`line`], for text of our own that may have several lines.
+pub(crate) fn raw(text: &str) {
     let mut out = io::stdout().lock();
     if let Err(error) = writeln!(out, "{text}").and_then(|()| out.flush()) {
         if error.kind() == io::ErrorKind::BrokenPipe {
@@ -44,8 +49,15 @@ pub(crate) fn line(text: &str) {
 
 /// Prints one line on standard error. A full disk, or a reader that has gone, must not stop the command.
 pub(crate) fn note(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    let text = plain(text);
+    // A row may have put a long text into an error.
+    let cut: String = text.chars().take(MAX_NOTE).collect();
+    let more = if cut.len() < text.len() { "…" } else { "" };
+    let _ = writeln!(io::stderr().lock(), "{cut}{more}");
 }
+
+/// The most characters of a note.
+const MAX_NOTE: usize = 4000;
 
 /// Shows a text of a row on one line. The author of the row must not be able to write further lines, or control codes for the
 /// terminal.
@@ -160,7 +172,7 @@ pub(crate) fn span(span: &SignedSpan, json: bool) -> io::Result<()> {
             out,
             "{}  {:<16} {}  {:<10} {:.8}  {}",
             span.at,
-            span.entity_type,
+            plain(&span.entity_type),
             plain(&span.key().to_string()),
             plain(span.status.as_deref().unwrap_or("-")),
             hash,

@@ -301,6 +301,26 @@ fn a_reader_that_has_gone_is_no_failure_and_a_full_disk_is_one() {
 }
 
 #[test]
+fn what_a_row_says_forges_no_line_and_no_escape_of_the_terminal() {
+    let folder = Folder::new();
+    folder.write("in.ndjson", &lines(&[note(ID, 0)]));
+    folder.expect(0, &["keygen", "a.key"]);
+    folder.expect(0, &["import", "in.ndjson", "--key", "a.key"]);
+    let forged = "x\n0 rows in 0 chains: 0 problems; authority checked\u{1b}]0;title\u{7}\u{202e}";
+    folder.tamper(&format!("UPDATE universal_registry SET id = '{forged}'"));
+    let is_shown_plainly = |text: &str| {
+        let hostile = |c: char| c == '\u{1b}' || c == '\u{7}' || c == '\u{202e}';
+        assert!(!text.contains(hostile), "{text:?}");
+        assert!(text.lines().all(|line| !line.starts_with("0 rows in 0 chains")), "{text}");
+    };
+    for command in [&["fsck"][..], &["list"], &["function", "ls", "--tenant", "acme"], &["stats"], &["tail", "--from-start"]] {
+        let output = folder.run(command);
+        is_shown_plainly(&text(&output.stdout));
+        is_shown_plainly(&text(&output.stderr));
+    }
+}
+
+#[test]
 fn fsck_exits_1_and_names_the_row() {
     let folder = Folder::new();
     folder.write("in.ndjson", &lines(&[note(ID, 0)]));

@@ -456,7 +456,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     CASE WHEN isfinite(w.ready_at) THEN (extract(epoch FROM w.ready_at) * 1000000)::bigint END, w.leased, w.parked
   FROM ledger.work w
   WHERE (w.tenant_id, w.id) > (after_tenant, after_id) AND (only_tenants IS NULL OR w.tenant_id = ANY (only_tenants))
-  ORDER BY w.tenant_id, w.id LIMIT least(most, 1000)
+  ORDER BY w.tenant_id, w.id LIMIT least(greatest(most, 0), 1000)
 $$;
 
 -- How many units of a quota a tenant has used today.

@@ -15,6 +15,6 @@ pub(crate) struct Options {
 pub(crate) fn run<C: CommandFactory>(options: &Options) -> Result<bool, Error> {
     let mut script = Vec::new();
     clap_complete::generate(options.shell, &mut C::command(), "logline", &mut script);
-    crate::output::line(String::from_utf8(script)?.trim_end());
+    crate::output::raw(String::from_utf8(script)?.trim_end());
     Ok(true)
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
 use logline::home::KeyOf;
-use logline_core::ledger::{LedgerExt as _, Query};
+use logline_core::ledger::{LedgerError, LedgerExt as _, Query};
 use logline_core::roles::Role;
 use logline_core::trust::Limits;
 use logline_core::{Draft, Scope, Signer as _, Visibility};
@@ -175,7 +175,14 @@ async fn list(tenant: &str, url: Option<&str>, json: bool) -> Result<bool, Error
     loop {
         let page = ledger.scan(&Scope::runtime(tenant), &query, cursor.as_ref()).await?;
         cursor.clone_from(&page.next);
-        for function in page.into_spans()? {
+        for row in page.rows {
+            let function = match row.span {
+                Ok(function) => function,
+                Err(damaged) => {
+                    output::note(&LedgerError::from(damaged).to_string());
+                    continue;
+                }
+            };
             if json {
                 // Without the code, which may have megabytes. `logline get` prints it.
                 let mut row: Value = serde_json::from_slice(&function.to_line())?;

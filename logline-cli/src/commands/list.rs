@@ -41,7 +41,7 @@ pub(crate) struct Options {
 }
 
 /// How many rows may be looked at that are older than `--since`: `at` is the author's time, so rows are only nearly in its order.
-const OLDER: usize = 1000;
+const OLDER: usize = 10_000;
 
 pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Result<bool, Error> {
     let ledger = open::for_reading(url).await?;

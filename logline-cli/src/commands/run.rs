@@ -24,7 +24,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
     concurrency: u16,
     /// How many seconds a stop waits for running attempts.
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(..=86_400))]
     grace: u64,
     #[command(flatten)]
     home: HomeOptions,
@@ -120,10 +120,16 @@ async fn idle(host: &Host) {
 }
 
 /// Whether nothing is due or running, and where the ledger ends.
-async fn look(host: &Host) -> Result<(bool, Option<Cursor>), Error> {
+async fn look(host: &Host) -> Result<(bool, Vec<Cursor>), Error> {
     let (ledger, tenants) = (host.ledger(), host.tenants());
-    let newest = Query::timeline().order(Order::Newest).limit(1);
-    let reached = ledger.scan(&Scope::Operator, &newest, None).await?.rows.into_iter().next().map(|row| row.cursor);
+    // Of the tenants that this host serves: what others write is not its work.
+    let mut reached = Vec::new();
+    for tenant in tenants.names().map_or_else(|| vec![None], |names| names.into_iter().map(Some).collect()) {
+        let mut newest = Query::timeline().order(Order::Newest).limit(1);
+        newest.tenant = tenant.map(str::to_owned);
+        let scope = tenant.map_or(Scope::Operator, Scope::runtime);
+        reached.extend(ledger.scan(&scope, &newest, None).await?.rows.into_iter().map(|row| row.cursor));
+    }
     let now = ledger.now().await?;
     // What is held or leased is due again soon; what waits for a later time, or is parked, is not work of now.
     let soon = now.saturating_add(logline_core::ledger::work::MAX_HOLD);

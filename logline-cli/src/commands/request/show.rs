@@ -13,12 +13,18 @@ use crate::{Error, output, when};
 /// The most versions of a request that are shown.
 const MAX_VERSIONS: usize = 1000;
 
+/// The most attempts that are shown: the last ones.
+const MAX_ATTEMPTS: u32 = 100;
+
 /// The most spans of its trace among which those are looked for that its attempts emitted.
-const MAX_EMITTED: usize = 1000;
+const MAX_TRACE: usize = 5000;
 
 /// Everything about a request.
 struct Life {
+    /// The first of its versions, and the last one.
     versions: Vec<SignedSpan>,
+    /// What is not shown, because there is too much of it.
+    left_out: Vec<String>,
     function: Option<SignedSpan>,
     /// The records of its attempts, in their order.
     attempts: Vec<SignedSpan>,
@@ -30,7 +36,14 @@ struct Life {
 
 impl Life {
     async fn of(ledger: &Arc<dyn WorkQueue>, scope: &Scope, tenant: &str, id: Uuid) -> Result<Self, Error> {
-        let versions = ledger.history(scope, tenant, id, 0, MAX_VERSIONS).await?;
+        let mut versions = ledger.history(scope, tenant, id, 0, MAX_VERSIONS).await?;
+        let mut left_out = Vec::new();
+        if let (Some(shown), Some(head)) = (versions.last(), ledger.head(scope, tenant, id).await?)
+            && shown.seq < head.seq
+        {
+            left_out.push(format!("versions {} to {}", shown.seq.saturating_add(1), head.seq.saturating_sub(1)));
+            versions.push(head);
+        }
         let last = versions.last().ok_or_else(|| format!("no request {id} in tenant `{tenant}` that this scope can see"))?;
         let function = match last.parent_id {
             Some(function) => ledger.find(scope, tenant, function).await?,
@@ -38,18 +51,30 @@ impl Life {
         };
         let made = State::of(last).map_or(0, |state| state.attempts);
         let mut attempts = Vec::new();
-        for n in 1..=made.min(u32::try_from(MAX_VERSIONS).unwrap_or(u32::MAX)) {
+        let first = made.saturating_sub(MAX_ATTEMPTS).saturating_add(1);
+        if first > 1 {
+            left_out.push(format!("attempts 1 to {}", first - 1));
+        }
+        for n in first..=made {
             attempts.extend(ledger.history(scope, tenant, ids::execution(tenant, id, n), 0, 1).await?);
         }
         // What a function emits has the trace of the request, and names its execution.
         let ids: Vec<_> = attempts.iter().map(|attempt| attempt.id).collect();
         let mut emitted = match &last.trace_id {
-            Some(trace) => ledger.collect(scope, &Query::new().tenant(tenant).trace_id(trace.as_str()), MAX_EMITTED).await?,
+            Some(trace) => ledger.collect(scope, &Query::new().tenant(tenant).trace_id(trace.as_str()), MAX_TRACE + 1).await?,
             None => Vec::new(),
         };
-        emitted.retain(|span| span.entity_type != "request" && span.related_to.iter().any(|id| ids.contains(id)));
+        if emitted.len() > MAX_TRACE {
+            left_out.push(format!("what is emitted: its trace has more than {MAX_TRACE} spans"));
+        }
+        // Anybody can name an execution. What a host emitted has the signer of the execution.
+        let signers: Vec<_> = attempts.iter().map(|attempt| attempt.seal.public_key).collect();
+        emitted.retain(|span| {
+            let is_related = span.related_to.iter().any(|id| ids.contains(id)) && span.entity_type != "request";
+            is_related && signers.contains(&span.seal.public_key)
+        });
         let (waiting, now) = (ledger.waiting(tenant, id).await?, ledger.now().await?);
-        Ok(Self { function, attempts, emitted, waiting, now, versions })
+        Ok(Self { versions, left_out, function, attempts, emitted, waiting, now })
     }
 
     /// Why it has not ended. `None` if it has.
@@ -91,7 +116,7 @@ pub(super) async fn show(
         output::line(
             &json!({
                 "versions": rows(&life.versions)?, "attempts": rows(&life.attempts)?, "emitted": rows(&life.emitted)?,
-                "open": life.why_open(), "invalid": invalid,
+                "open": life.why_open(), "invalid": invalid, "left_out": life.left_out,
             })
             .to_string(),
         );
@@ -166,6 +191,9 @@ fn print(life: &Life) {
         }
         line(format!("      proof   execution {}, hash {}", attempt.id, attempt.seal.curr_hash));
         line(format!("              signed by {}", attempt.seal.public_key));
+    }
+    for what in &life.left_out {
+        line(format!("not shown: {what}"));
     }
     if !life.emitted.is_empty() {
         line("emitted".to_owned());
