@@ -35,7 +35,7 @@ pub(crate) fn line(text: &str) {
     raw(&plain(text));
 }
 
-/// As [`line`], for text of our own that may have several lines.
+/// As [`line()`], for text of our own that may have several lines.
 pub(crate) fn raw(text: &str) {
     let mut out = io::stdout().lock();
     if let Err(error) = writeln!(out, "{text}").and_then(|()| out.flush()) {
