@@ -4,8 +4,8 @@
 //! other tenant, and another user of the same tenant, ask for executions and wait for the answers. The table compares their
 //! waiting times with those of a quiet host in the same run.
 //!
-//! The program fails if a request of anybody else is not answered within 30 seconds, or if the other tenants wait longer than
-//! `--within` allows.
+//! The program fails if a request of another tenant is not answered within 30 seconds, or if the other tenants wait longer than
+//! `--within` allows. What the users of the hostile tenant itself wait is shown: they share what their tenant gets.
 #![allow(clippy::print_stdout, reason = "a program prints to its user")]
 
 mod attacks;
@@ -60,7 +60,10 @@ fn main() -> ExitCode {
     match runtime.block_on(run(&options)) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => {
-            println!("\nsomebody was not answered within {} s, or waited longer than allowed", victims::PATIENCE.as_secs());
+            println!(
+                "\na user of another tenant was not answered within {} s, or waited longer than allowed",
+                victims::PATIENCE.as_secs()
+            );
             ExitCode::FAILURE
         }
         Err(error) => {
