@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use clap::Args;
 use logline_core::Scope;
-use logline_core::ledger::{Ledger, WorkQueue};
+use logline_core::ledger::{Ledger, Tenants, Waiting, WorkQueue};
 use logline_pg::{PgLedger, PgOptions};
 use logline_sqlite::{SqliteLedger, SqliteOptions};
+use uuid::Uuid;
 
 use crate::Error;
 
@@ -68,6 +69,24 @@ impl Location {
             Self::Sqlite(path) => Arc::new(SqliteLedger::open(path)?),
             Self::Postgres(options) => Arc::new(PgLedger::connect(options.as_ref().clone()).await?),
         })
+    }
+}
+
+/// Reads the open requests of some tenants, page by page, until `take` has seen all of them or returns false.
+pub(crate) async fn open_requests(
+    ledger: &dyn WorkQueue,
+    tenants: &Tenants,
+    mut take: impl FnMut(&Waiting) -> bool,
+) -> Result<(), Error> {
+    let mut after: Option<(String, Uuid)> = None;
+    loop {
+        let from = after.as_ref().map(|(tenant, id)| (tenant.as_str(), *id));
+        let page = ledger.open_requests(tenants, from, usize::MAX).await?;
+        let Some(last) = page.last() else { return Ok(()) };
+        after = Some((last.work.tenant_id.clone(), last.work.id));
+        if !page.iter().all(&mut take) {
+            return Ok(());
+        }
     }
 }
 

@@ -9,17 +9,14 @@
 //! trust root and a host's own key with the host.
 
 use std::collections::BTreeSet;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use logline_core::ledger::{Ledger, LedgerError, Query};
 use logline_core::roles::Role;
 use logline_core::trust::{Authority, Manifest, RootSet, SkipReason, Skipped, TrustError, TrustRoot, Trusted};
-use logline_core::{
-    Clock, IdSource as _, KernelSet, KeyFileError, KeyPair, MAX_NAME_BYTES, PublicKey, SYSTEM_TENANT, Scope, Signer as _,
-    SystemClock, SystemIds,
-};
+use logline_core::{Clock, KernelSet, KeyFileError, KeyPair, MAX_NAME_BYTES, PublicKey, SYSTEM_TENANT, Scope, Signer as _};
 use logline_kernels::{InstallError, Installed};
 use thiserror::Error;
 
@@ -239,13 +236,14 @@ impl Home {
 
     /// Makes what is missing: the keys, the trust root, the first manifest, the kernels. Nothing that exists is changed, so it may
     /// be called at each start, by several processes, and again after it was interrupted. If the manifest does not name a tenant, a
-    /// key (because it was lost, and a new one was made), or a kernel of `set`, the next version is published, which does.
+    /// key (because it was lost, and a new one was made), or a kernel that [`Setup::adds_kernels`] asks for, the next version is
+    /// published, which does.
     ///
     /// The root key is needed only if the manifest changes.
     ///
     /// # Errors
     /// [`HomeError::NoTrustRoot`] if the ledger belongs to somebody else. [`HomeError::OtherRoot`], [`HomeError::NeedsRoot`],
-    /// [`HomeError::NeedsApproval`], [`HomeError::Tenant`].
+    /// [`HomeError::NeedsApproval`], [`HomeError::Tenant`], [`HomeError::Folder`].
     pub async fn set_up(
         &self,
         ledger: &dyn Ledger,
@@ -268,26 +266,21 @@ impl Home {
             self.make_folder()?;
         }
         self.check_folder()?;
-        let needs_root = is_new || [KeyOf::Publisher, KeyOf::Host].iter().any(|of| !self.key_file(*of).exists());
-        let root = match KeyPair::load(self.key_file(KeyOf::Root)) {
-            Ok(root) => Some(root),
-            Err(KeyFileError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound && is_new => {
-                made.push(self.key_file(KeyOf::Root));
-                Some(KeyPair::load_or_create(self.key_file(KeyOf::Root))?.0)
-            }
-            // It is kept elsewhere, and not needed if nothing changes.
-            Err(KeyFileError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound && !needs_root => None,
-            Err(KeyFileError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                return Err(self
-                    .needs_root("a key of the publisher or the host is missing, and a new one must be named in the manifest"));
-            }
-            Err(error) => return Err(error.into()),
-        };
         let mut key = |of: KeyOf| {
             let file = self.key_file(of);
             let (key, is_new) = KeyPair::load_or_create(&file)?;
             made.extend(is_new.then_some(file));
             Ok::<_, HomeError>(key)
+        };
+        let exists = |of: KeyOf| self.key_file(of).exists();
+        let root = match (is_new || exists(KeyOf::Root), exists(KeyOf::Publisher) && exists(KeyOf::Host)) {
+            (true, _) => Some(key(KeyOf::Root)?),
+            // It is kept elsewhere, and not needed if nothing changes.
+            (false, true) => None,
+            (false, false) => {
+                let why = "a key of the publisher or the host is missing, and a new one must be named in the manifest";
+                return Err(self.needs_root(why));
+            }
         };
         let (publisher, host) = (key(KeyOf::Publisher)?, key(KeyOf::Host)?);
         let mut roots: Vec<_> = setup.roots.clone();
@@ -296,8 +289,10 @@ impl Home {
         if is_new {
             wanted.check()?;
             // The last file: without it the next call begins again, with the keys that are there.
-            if self.write_trust(&wanted)? {
-                made.push(self.trust.clone());
+            match wanted.save_new(&self.trust) {
+                Ok(()) => made.push(self.trust.clone()),
+                Err(source) if source.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(source) => return Err(HomeError::Io { path: self.trust.clone(), source }),
             }
         }
         // It is read again: another process may have been first.
@@ -398,31 +393,6 @@ impl Home {
             }
         }
         Ok(())
-    }
-
-    /// Writes the trust root. Returns false if there is one already, which is not changed.
-    fn write_trust(&self, trust: &TrustRoot) -> Result<bool, HomeError> {
-        let failed = |source| HomeError::Io { path: self.trust.clone(), source };
-        let text = serde_json::to_vec_pretty(trust).map_err(|e| failed(e.into()))?;
-        // Written beside, under a name that nobody can foresee, and linked: a crash leaves the whole file or none, and neither a file
-        // nor a link that somebody has put there is written to.
-        let mut beside = self.trust.clone().into_os_string();
-        beside.push(format!(".{}.part", SystemIds.next_id(SystemClock.now()).simple()));
-        let mut options = OpenOptions::new();
-        options.write(true).create_new(true);
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::OpenOptionsExt as _;
-            options.mode(0o644);
-        }
-        let mut file = options.open(&beside).map_err(failed)?;
-        let written = file.write_all(&text).and_then(|()| file.write_all(b"\n")).and_then(|()| file.sync_all());
-        let linked = written.and_then(|()| fs::hard_link(&beside, &self.trust));
-        let removed = fs::remove_file(&beside);
-        match linked {
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-            linked => linked.and(removed).map(|()| true).map_err(failed),
-        }
     }
 }
 

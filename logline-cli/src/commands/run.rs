@@ -4,20 +4,20 @@ use std::time::Duration;
 
 use clap::Args;
 use logline::home::KeyOf;
-use logline_core::ledger::{Cursor, Ledger as _, Order, Query, Tenants, WorkQueue as _};
+use logline_core::ledger::{Cursor, Ledger as _, Order, Query, Tenants, Waiting, WorkQueue as _};
 use logline_core::{Host, Scope};
 use logline_kernels::{Loops, Run as _, Worker, WorkerOptions};
 use serde_json::json;
 
 use crate::site::{HomeOptions, Site};
-use crate::{Error, output};
+use crate::{Error, open, output};
 
 #[derive(Args)]
 #[command(
     after_help = "Example: logline run --ledger sqlite:demo.ledger --until-idle\n\nInterrupt it (Ctrl-C or SIGTERM) to stop: running attempts are finished, or given back after --grace seconds."
 )]
 pub(crate) struct Options {
-    /// End when no request is due or running and all policies have seen every row.
+    /// End when no request is due or running, and nothing was appended for a second.
     #[arg(long)]
     until_idle: bool,
     /// The most attempts at the same time.
@@ -33,7 +33,7 @@ pub(crate) struct Options {
 /// How often `--until-idle` looks.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// How many looks in a row must find nothing. A policy that has seen the last row may still ask for something.
+/// How many looks in a row must find nothing. A policy that sees the last row may still ask for something.
 const QUIET_LOOKS: u32 = 5;
 
 pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Result<bool, Error> {
@@ -133,14 +133,12 @@ async fn look(host: &Host) -> Result<(bool, Vec<Cursor>), Error> {
     let now = ledger.now().await?;
     // What is held or leased is due again soon; what waits for a later time, or is parked, is not work of now.
     let soon = now.saturating_add(logline_core::ledger::work::MAX_HOLD);
-    let mut after = None;
-    loop {
-        let from = after.as_ref().map(|(tenant, id): &(String, uuid::Uuid)| (tenant.as_str(), *id));
-        let page = ledger.open_requests(&tenants, from, usize::MAX).await?;
-        let Some(last) = page.last() else { return Ok((true, reached)) };
-        after = Some((last.work.tenant_id.clone(), last.work.id));
-        if page.iter().any(|open| open.is_leased || (open.parked.is_none() && open.due.is_some_and(|due| due <= soon))) {
-            return Ok((false, reached));
-        }
-    }
+    let is_now = |open: &Waiting| open.is_leased || (open.parked.is_none() && open.due.is_some_and(|due| due <= soon));
+    let mut is_idle = true;
+    open::open_requests(ledger, &tenants, |open| {
+        is_idle = !is_now(open);
+        is_idle
+    })
+    .await?;
+    Ok((is_idle, reached))
 }

@@ -6,7 +6,6 @@ use clap::Args;
 use logline_core::Timestamp;
 use logline_core::ledger::{Ledger as _, Query, Tenants, Waiting, WorkQueue};
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 use crate::open::Identity;
 use crate::{Error, open, output, when};
@@ -49,15 +48,15 @@ impl Open {
     }
 
     async fn read(ledger: &dyn WorkQueue, tenants: &Tenants, owner: Option<&str>, now: Timestamp) -> Result<Self, Error> {
-        let (mut open, mut after) = (Self::default(), None::<(String, Uuid)>);
-        loop {
-            let from = after.as_ref().map(|(tenant, id)| (tenant.as_str(), *id));
-            let page = ledger.open_requests(tenants, from, usize::MAX).await?;
-            let Some(last) = page.last() else { return Ok(open) };
-            after = Some((last.work.tenant_id.clone(), last.work.id));
-            let of_owner = page.iter().filter(|waiting| owner.is_none_or(|owner| waiting.work.owner_id == owner));
-            of_owner.for_each(|waiting| open.add(waiting, now));
-        }
+        let mut open = Self::default();
+        open::open_requests(ledger, tenants, |waiting| {
+            if owner.is_none_or(|owner| waiting.work.owner_id == owner) {
+                open.add(waiting, now);
+            }
+            true
+        })
+        .await?;
+        Ok(open)
     }
 }
 

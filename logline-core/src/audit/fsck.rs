@@ -161,8 +161,8 @@ pub enum FsckError {
 /// Rows between two progress events, and the size of a page.
 const PAGE: usize = 500;
 
-/// Audits every row of `ledger`, on all cores of the machine. It passes each problem and the progress to `on_event` at once. Memory does not grow with the
-/// ledger. Dropping the future stops the audit.
+/// Audits every row of `ledger`, on all cores of the machine. It passes each problem and the progress to `on_event`, page by page.
+/// Memory does not grow with the ledger. Dropping the future stops the audit.
 ///
 /// # Errors
 /// If the ledger or the sidecar cannot be read. A bad row is not an error: it is reported and counted.

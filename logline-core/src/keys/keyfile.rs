@@ -4,16 +4,16 @@
 //! with `#` are comments. A new file has its public key in a comment. On Unix, files are created with mode 0600, and a file
 //! that others may read, or that another user owns, is refused.
 
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use thiserror::Error;
 use zeroize::Zeroizing;
 
 use crate::keys::{KeyPair, Signer as _};
 use crate::value::hex::{self, HexError};
+use crate::value::new_file;
 
 const PREFIX: &str = "logline-ed25519-secret-v1:";
 
@@ -153,16 +153,14 @@ impl KeyPair {
         let file = File::open(path).map_err(io)?;
         #[cfg(unix)]
         {
-            use std::os::unix::fs::MetadataExt as _;
             use std::os::unix::fs::PermissionsExt as _;
             let found = file.metadata().map_err(io)?;
             let mode = found.permissions().mode() & 0o777;
             if mode & 0o077 != 0 {
                 return Err(KeyFileError::Exposed { path: path.to_owned(), mode });
             }
-            // The owner of this folder is the user of this process. Systems without it cannot be asked, short of unsafe code.
-            if let Ok(process) = std::fs::metadata("/proc/self") {
-                check_owner(path, found.uid(), process.uid())?;
+            if let Some((owner, user)) = new_file::foreign_owner(&found) {
+                return Err(KeyFileError::Foreign { path: path.to_owned(), owner, user });
             }
         }
         let malformed = |source| KeyFileError::Malformed { path: path.to_owned(), source };
@@ -179,36 +177,7 @@ impl KeyPair {
     pub fn save_new(&self, path: impl AsRef<Path>) -> Result<(), KeyFileError> {
         let path = path.as_ref();
         let io = |source| KeyFileError::Io { path: path.to_owned(), source };
-        let mut options = OpenOptions::new();
-        options.write(true).create_new(true);
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::OpenOptionsExt as _;
-            options.mode(0o600);
-        }
-        // Written beside and linked, so that nobody ever reads a part of it, and a crash leaves the whole file or none.
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let mut beside = path.as_os_str().to_owned();
-        beside.push(format!(".{}.{}.part", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed)));
-        let mut file = options.open(&beside).map_err(io)?;
-        let written = file.write_all(self.to_text().as_bytes()).and_then(|()| file.sync_all());
-        let linked = written.and_then(|()| match std::fs::hard_link(&beside, path) {
-            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
-                // A file system without links.
-                let mut file = options.open(path)?;
-                file.write_all(self.to_text().as_bytes()).and_then(|()| file.sync_all())
-            }
-            linked => linked,
-        });
-        let removed = std::fs::remove_file(&beside);
-        linked.and(removed).map_err(io)?;
-        // Without this a crash may lose the name of the file.
-        #[cfg(unix)]
-        {
-            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)?;
-        }
-        Ok(())
+        new_file::write_new(path, 0o600, self.to_text().as_bytes()).map_err(io)
     }
 
     /// Loads the key at `path`. If there is no file, it makes a new key and saves it there. The flag is true if the key is new.
@@ -229,27 +198,6 @@ impl KeyPair {
                 }
             }
             loaded => loaded.map(|key| (key, false)),
-        }
-    }
-}
-
-/// Refuses a file of a user who is neither this one nor root.
-#[cfg(unix)]
-fn check_owner(path: &Path, owner: u32, user: u32) -> Result<(), KeyFileError> {
-    if owner == user || owner == 0 { Ok(()) } else { Err(KeyFileError::Foreign { path: path.to_owned(), owner, user }) }
-}
-
-#[cfg(all(test, unix))]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_key_file_of_another_user_is_refused() {
-        let path = Path::new("host.key");
-        assert!(check_owner(path, 1000, 1000).is_ok() && check_owner(path, 0, 1000).is_ok());
-        for user in [0, 1001] {
-            let refused = check_owner(path, 1000, user).unwrap_err();
-            assert!(refused.to_string().contains("belongs to user 1000"), "{refused}");
         }
     }
 }

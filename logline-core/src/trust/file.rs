@@ -1,9 +1,10 @@
-//! Reads a trust root from a file.
+//! Trust roots in files.
 
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::path::Path;
 
 use crate::trust::{TrustError, TrustRoot};
+use crate::value::new_file;
 
 /// The largest size of the file.
 const MAX_BYTES: u64 = 1 << 20;
@@ -23,11 +24,8 @@ impl TrustRoot {
         }
         #[cfg(unix)]
         {
-            use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-            // The owner of this folder is the user of this process. Systems without it cannot be asked, short of unsafe code.
-            let is_foreign =
-                std::fs::metadata("/proc/self").is_ok_and(|process| found.uid() != process.uid() && found.uid() != 0);
-            if is_foreign || found.permissions().mode() & 0o022 != 0 {
+            use std::os::unix::fs::PermissionsExt as _;
+            if new_file::foreign_owner(&found).is_some() || found.permissions().mode() & 0o022 != 0 {
                 let reason =
                     "others may write it, and so decide whom this host trusts: run chmod go-w, and chown to this user or root";
                 return Err(failed(reason.to_owned()));
@@ -45,6 +43,16 @@ impl TrustRoot {
         root.check()?;
         Ok(root)
     }
+
+    /// Writes a new file that everybody may read and only its owner may write, and syncs it to disk.
+    ///
+    /// # Errors
+    /// If the file cannot be written, or exists already ([`io::ErrorKind::AlreadyExists`]). A file that exists is never overwritten.
+    pub fn save_new(&self, path: impl AsRef<Path>) -> io::Result<()> {
+        let mut text = serde_json::to_vec_pretty(self)?;
+        text.push(b'\n');
+        new_file::write_new(path.as_ref(), 0o644, &text)
+    }
 }
 
 #[cfg(test)]
@@ -58,7 +66,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("trust.json");
         let root = TrustRoot::new([KeyPair::from_seed(&[1; 32]).public_key()], 1);
-        std::fs::write(&file, serde_json::to_vec(&root).unwrap()).unwrap();
+        root.save_new(&file).unwrap();
+        assert_eq!(root.save_new(&file).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(TrustRoot::load(&file).unwrap(), root);
         for (text, told) in [("", "EOF"), ("{}", "manifest_id"), ("[1]", "a trust root is"), ("\u{feff}{}", "expected value")] {
             std::fs::write(&file, text).unwrap();
