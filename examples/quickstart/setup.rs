@@ -1,6 +1,5 @@
 //! Prepares what must exist before the first request: keys, trust root, manifest, kernels, and the tenant's function.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use logline_core::ledger::{Ledger as _, LedgerExt as _, Query};
@@ -48,10 +47,9 @@ impl Setup {
         let (root, system_publisher) = (key("root")?, key("system-publisher")?);
         let (tenant_publisher, host) = (key("tenant-publisher")?, key("host")?);
         if is_new {
-            let trust = TrustRoot::new([root.public_key()], 1);
-            fs::write(&trust_file, serde_json::to_vec_pretty(&trust)?)?;
+            TrustRoot::new([root.public_key()], 1).save_new(&trust_file)?;
         }
-        let trust: TrustRoot = serde_json::from_slice(&fs::read(&trust_file)?)?;
+        let trust = TrustRoot::load(&trust_file)?;
 
         match trust.resolve(ledger).await {
             Ok(_) => {}

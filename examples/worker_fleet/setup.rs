@@ -127,7 +127,7 @@ async fn open(url: &str) -> Result<Arc<dyn WorkQueue>> {
 
 /// A host on the ledger at `url` with the key `name` from the folder `keys`.
 pub(crate) async fn host(url: &str, keys: &Path, name: &str) -> Result<Host> {
-    let trust: TrustRoot = serde_json::from_slice(&std::fs::read(keys.join("trust.json"))?)?;
+    let trust = TrustRoot::load(keys.join("trust.json"))?;
     let host = Host::builder()
         .ledger(open(url).await?)
         .trust(trust)
