@@ -27,7 +27,9 @@ fn claim(request: &VerifiedSpan, charges: &Charges) -> VerifiedSpan {
 
 /// Two open requests, a claimed one, and one unit used.
 async fn filled(ledger: &PgLedger) -> Vec<Work> {
-    let open = [request("acme"), request("acme")];
+    // Requests that are due at the same time are offered in the order of their ids, which is not the order in which they were made.
+    let mut open = [request("acme"), request("acme")];
+    open.sort_by_key(|request| request.id);
     let claimed = request("acme");
     let charges = Charges::new(ledger.now().await.unwrap().day(), ["runs"]);
     let batch = open.iter().cloned().chain([claimed.clone(), claim(&claimed, &charges)]).collect();
