@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use logline_core::contract::{
-    AskedBy, Call, Context, Effects, Kernel, KernelError, Meters, OutsideError, Remote, RemoteCall, RequestKind, Sandbox,
+    AskedBy, Call, Context, Effects, Kernel, KernelError, Meters, OutsideError, Remote, RemoteCall, Reply, RequestKind,
+    Reservation, Sandbox,
 };
 use logline_core::ledger::{Due, LedgerExt as _, WorkQueue as _};
 use logline_core::request::{OnUnknown, Request};
@@ -48,6 +49,8 @@ struct Service {
     died: Notify,
     /// Answers so.
     answer: Option<Result<Value, Failure>>,
+    /// What it says that a call used.
+    used: Option<u64>,
 }
 
 #[async_trait]
@@ -56,7 +59,7 @@ impl Remote for Service {
         "counter"
     }
 
-    async fn call(&self, call: &RemoteCall<'_>) -> Result<Value, Failure> {
+    async fn call(&self, call: &RemoteCall<'_>) -> Reply {
         let n = self.calls.lock().unwrap().len();
         if self.dies_before.is_now(n) {
             self.died.notify_one();
@@ -67,7 +70,11 @@ impl Remote for Service {
             self.died.notify_one();
             std::future::pending::<()>().await;
         }
-        self.answer.clone().unwrap_or_else(|| Ok(json!({"n": n, "of": call.body})))
+        let reply = Reply::from(self.answer.clone().unwrap_or_else(|| Ok(json!({"n": n, "of": call.body}))));
+        match self.used {
+            Some(units) => reply.used([("tokens".to_owned(), units)].into()),
+            None => reply,
+        }
     }
 }
 
@@ -102,6 +109,8 @@ impl Signer for Mortal {
 enum Does {
     /// Calls with these keys, one after the other.
     Calls(Vec<&'static str>),
+    /// Calls with these keys, of which each reserves 600 of the 1,000 tokens of a day.
+    Spends(Vec<&'static str>),
     /// Begins a call, and drops it.
     Drops,
     /// Waits to be told to call.
@@ -137,9 +146,11 @@ impl Kernel for Counter {
 
     async fn run(&self, request: &VerifiedSpan, context: &Context<'_>) -> Result<Effects, KernelError> {
         let body = request.input.clone().unwrap_or_default();
-        let call = |key: &str| Call::new(key, "add", body.clone());
+        let tokens = || Reservation { quota: "tokens".to_owned(), units: 600, per_day: 1000 };
+        let reserve = if matches!(self.does, Does::Spends(_)) { vec![tokens()] } else { vec![] };
+        let call = |key: &str| Call::new(key, "add", body.clone()).reserve(reserve.clone());
         let keys = match &self.does {
-            Does::Calls(keys) => keys.clone(),
+            Does::Calls(keys) | Does::Spends(keys) => keys.clone(),
             Does::Drops => {
                 let call = call("dropped");
                 let dropped = context.outside.call(self.service.as_ref(), &call);
@@ -443,6 +454,75 @@ fn a_service_that_does_not_know_ends_the_request_unless_it_asks_to_repeat() {
             let execution = host.execute(request().max_attempts(3).on_unknown(on_unknown)).await.unwrap();
             assert_eq!((code(&execution), execution.request.status.as_deref()), (expected, Some(status)));
             assert_eq!(site.check(&service).await, (1, vec!["unknown".to_owned()]));
+        }
+    });
+}
+
+/// The budget of a tenant is charged before a call, whoever makes it, and settled after it.
+#[test]
+fn no_call_is_made_for_which_the_budget_does_not_suffice() {
+    block_on(async {
+        let keys = ["a", "b", "c"];
+        // (what the service says that a call used, calls of three that are made, units used in the end)
+        for (used, calls, left) in
+            [(Some(10), 3, 30), (Some(600), 1, 600), (None, 1, 600), (Some(900), 1, 900), (Some(200), 3, 600)]
+        {
+            let (site, service) = (Site::new().await, Arc::new(Service { used, ..Service::default() }));
+            let host = site.living(&service, Does::Spends(keys.to_vec())).await;
+            let execution = host.execute(request()).await.unwrap();
+            assert_eq!(site.ledger.used(TENANT, "tokens").await.unwrap(), left, "{used:?}");
+            assert_eq!(site.check(&service).await.0, calls, "{used:?}");
+            let denied = setup::spans(&site.ledger, "policy_violation").await;
+            if calls == 3 {
+                assert!(execution.result.is_ok() && denied.is_empty(), "{used:?}");
+                continue;
+            }
+            assert_eq!(code(&execution), "budget");
+            let message = execution.result.unwrap_err().message;
+            assert!(message.contains("600 of quota `tokens`") && message.contains("1000 of 2026-05-01"), "{message}");
+            assert_eq!(denied[0].this, "quota.tokens");
+            // Another request of the day is refused too, and the tenant is told once.
+            let again = host.execute(request().idempotency_key("two")).await.unwrap();
+            assert_eq!(code(&again), "budget");
+            assert_eq!(setup::spans(&site.ledger, "policy_violation").await.len(), 1);
+            site.clock.advance(Duration::from_secs(24 * 3600));
+            host.execute(request().idempotency_key("three")).await.unwrap();
+            assert_eq!(site.check(&service).await.0, calls + 1, "the next day has a budget of its own");
+            site.ledger.rebuild().await.unwrap();
+        }
+        // A failed call gives back what it did not use; a call that nobody knows of, nothing.
+        for (code, left) in [("refused", 0), (OutsideError::UNKNOWN, 600)] {
+            let service = Service { answer: Some(Err(Failure::new(code, "no"))), used: Some(0), ..Service::default() };
+            let (site, service) = (Site::new().await, Arc::new(service));
+            site.living(&service, Does::Spends(vec!["a"])).await.execute(request()).await.unwrap();
+            assert_eq!(site.ledger.used(TENANT, "tokens").await.unwrap(), left, "{code}");
+        }
+    });
+}
+
+/// Whenever the host dies, the budget has what is reserved or what was used, and never less.
+#[test]
+fn a_host_that_dies_gives_no_budget_back_that_may_be_spent() {
+    block_on(async {
+        for step in 0..4 {
+            let (site, service) = (Site::new().await, Arc::new(Service { used: Some(100), ..Service::default() }));
+            let died = Arc::new(Notify::new());
+            // The signatures of boot and submission and claim come first.
+            let mortal = Mortal { key: key(HOST), left: AtomicUsize::new(3 + step), died: Arc::clone(&died) };
+            let dying = site.host(&service, Does::Spends(vec!["a"]), mortal).await;
+            tokio::select! {
+                _ = dying.execute(request()) => {}
+                () = died.notified() => {}
+            }
+            let (intents, called) = (site.spans("outside_request").await.len(), service.calls.lock().unwrap().len());
+            let settled = site.spans("outside_outcome").await.len();
+            let expected = if settled == 1 { 100 } else { 600 * intents as u64 };
+            assert_eq!(
+                site.ledger.used(TENANT, "tokens").await.unwrap(),
+                expected,
+                "step {step}: {intents} intents, {called} calls"
+            );
+            assert!(called <= intents, "step {step}");
         }
     });
 }

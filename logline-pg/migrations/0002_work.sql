@@ -103,15 +103,25 @@ RETURN CASE WHEN claimed
 CREATE FUNCTION ledger.ends_attempt(prev_hash text, did text, is_deleted boolean) RETURNS boolean LANGUAGE sql IMMUTABLE
 RETURN prev_hash IS NOT NULL AND coalesce(did IN ('completed', 'failed', 'gave_up', 'cancelled'), false) AND NOT is_deleted;
 
--- As `logline_core::request::Charges::of`, for one day: the quotas of which a claim uses one unit, or the units that an attempt
--- has used. (plpgsql keeps the plan. A set from an SQL function is planned at every call.)
-CREATE FUNCTION ledger.charges(claimed boolean, metadata json, day date) RETURNS TABLE (key text, units bigint) LANGUAGE plpgsql STABLE
+-- How a span is charged, as in `logline_core::request::Charges::of`: `keys` for a claim, `units` for the end of an attempt and for the
+-- intent of a call, `settled` for the outcome of a call; null if it is not charged.
+CREATE FUNCTION ledger.charged_as(entity_type text, prev_hash text, status text, did text, is_deleted boolean) RETURNS text LANGUAGE sql IMMUTABLE
+RETURN CASE
+  WHEN entity_type = 'request' AND ledger.is_claim(prev_hash, status, is_deleted) THEN 'keys'
+  WHEN entity_type = 'request' AND ledger.ends_attempt(prev_hash, did, is_deleted) THEN 'units'
+  WHEN prev_hash IS NOT NULL OR is_deleted THEN NULL
+  WHEN entity_type IN ('outside_request', 'provider_request') THEN 'units'
+  WHEN entity_type IN ('outside_outcome', 'provider_execution') THEN 'settled' END;
+
+-- As `logline_core::request::Charges::of`, for one day: the quotas of which a claim uses one unit, or the units that an attempt or
+-- a call uses; negative units are given back. (plpgsql keeps the plan. A set from an SQL function is planned at every call.)
+CREATE FUNCTION ledger.charges(charged text, metadata json, day date) RETURNS TABLE (key text, units bigint) LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   IF json_typeof(metadata #> '{quota,day}') IS DISTINCT FROM 'string' OR metadata #>> '{quota,day}' <> to_char(day, 'YYYY-MM-DD') THEN
     RETURN;
   END IF;
-  IF claimed THEN
+  IF charged = 'keys' THEN
     RETURN QUERY SELECT name, 1::bigint FROM (
       SELECT array_agg(DISTINCT e #>> '{}') AS keys
       FROM json_array_elements(
@@ -120,14 +130,14 @@ BEGIN
         AND count(DISTINCT e #>> '{}') BETWEEN 1 AND 16) named,
     unnest(named.keys) AS name
     ORDER BY name COLLATE "C";
-  ELSE
+  ELSIF charged IS NOT NULL THEN
     RETURN QUERY SELECT name, number::bigint FROM (
       SELECT array_agg(e.key) AS keys, array_agg(CASE WHEN json_typeof(e.value) = 'number' THEN (e.value #>> '{}')::numeric END) AS used
       FROM json_each(
         CASE WHEN json_typeof(metadata #> '{quota,units}') = 'object' THEN metadata #> '{quota,units}' ELSE '{}' END) AS e
       HAVING bool_and(json_typeof(e.value) = 'number' AND octet_length(e.key) BETWEEN 1 AND 128) AND count(*) BETWEEN 1 AND 16) named,
     unnest(named.keys, named.used) AS u(name, number)
-    WHERE (SELECT bool_and(n BETWEEN 0 AND 9007199254740991 AND n = trunc(n)) FROM unnest(named.used) AS n)
+    WHERE (SELECT bool_and(n BETWEEN CASE charged WHEN 'units' THEN 0 ELSE -9007199254740991 END AND 9007199254740991 AND n = trunc(n)) FROM unnest(named.used) AS n)
     ORDER BY name COLLATE "C";
   END IF;
 END $$;
@@ -136,7 +146,6 @@ CREATE FUNCTION ledger.keep_work() RETURNS trigger LANGUAGE plpgsql SECURITY DEF
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   claimed boolean := ledger.is_claim(NEW.prev_hash, NEW.status, NEW.is_deleted);
-  charge record;
 BEGIN
   -- The last seq has no successor: no worker could ever claim or close such a request.
   IF (claimed OR (NEW.status = 'scheduled' AND NOT NEW.is_deleted)) AND NEW.seq < 2147483647 THEN
@@ -150,8 +159,20 @@ BEGIN
   ELSE
     DELETE FROM ledger.work w WHERE w.tenant_id = NEW.tenant_id AND w.id = NEW.id AND w.seq < NEW.seq;
   END IF;
-  IF (NEW.metadata -> 'quota') IS NOT NULL AND (claimed OR ledger.ends_attempt(NEW.prev_hash, NEW.did, NEW.is_deleted)) THEN
-    FOR charge IN SELECT c.key, c.units FROM ledger.charges(claimed, NEW.metadata, ledger.today()) AS c LOOP
+  RETURN NULL;
+END $$;
+CREATE TRIGGER ur_work AFTER INSERT ON ledger.universal_registry
+FOR EACH ROW WHEN (NEW.entity_type = 'request') EXECUTE FUNCTION ledger.keep_work();
+
+-- Counts what a new row uses.
+CREATE FUNCTION ledger.keep_counters() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  charged text := ledger.charged_as(NEW.entity_type, NEW.prev_hash, NEW.status, NEW.did, NEW.is_deleted);
+  charge record;
+BEGIN
+  IF charged IS NOT NULL THEN
+    FOR charge IN SELECT c.key, c.units FROM ledger.charges(charged, NEW.metadata, ledger.today()) AS c LOOP
       INSERT INTO ledger.quota AS q (tenant_id, key, day, used) VALUES (NEW.tenant_id, charge.key, ledger.today(), charge.units)
       ON CONFLICT (tenant_id, key) DO UPDATE
       SET day = EXCLUDED.day, used = CASE WHEN q.day = EXCLUDED.day THEN q.used + EXCLUDED.used ELSE EXCLUDED.used END
@@ -160,8 +181,9 @@ BEGIN
   END IF;
   RETURN NULL;
 END $$;
-CREATE TRIGGER ur_work AFTER INSERT ON ledger.universal_registry
-FOR EACH ROW WHEN (NEW.entity_type = 'request') EXECUTE FUNCTION ledger.keep_work();
+CREATE TRIGGER ur_counters AFTER INSERT ON ledger.universal_registry
+FOR EACH ROW WHEN (NEW.entity_type IN ('request', 'outside_request', 'outside_outcome', 'provider_request', 'provider_execution')
+  AND (NEW.metadata -> 'quota') IS NOT NULL) EXECUTE FUNCTION ledger.keep_counters();
 
 -- The kind as which a last version is active; null if it is not active.
 CREATE FUNCTION ledger.active_as(entity_type text, status text, is_deleted boolean) RETURNS text LANGUAGE sql IMMUTABLE
@@ -462,7 +484,7 @@ $$;
 -- How many units of a quota a tenant has used today.
 CREATE FUNCTION ledger.used(tenant text, quota_key text) RETURNS bigint LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
-  SELECT coalesce((SELECT q.used FROM ledger.quota q
+  SELECT coalesce((SELECT greatest(q.used, 0) FROM ledger.quota q
     WHERE q.tenant_id = tenant AND q.key = quota_key AND q.day = ledger.today() AND ledger.is_within(tenant)), 0)
 $$;
 
@@ -509,10 +531,10 @@ BEGIN
   ORDER BY l.epoch, l.xid, l.pos;
   INSERT INTO ledger.quota (tenant_id, key, day, used)
   SELECT u.tenant_id, c.key, ledger.today(), sum(c.units)::bigint
-  FROM (SELECT r.*, ledger.is_claim(r.prev_hash, r.status, r.is_deleted) AS claimed FROM ledger.universal_registry r
-    WHERE r.entity_type = 'request') u
-  CROSS JOIN LATERAL ledger.charges(u.claimed, u.metadata, ledger.today()) AS c
-  WHERE u.claimed OR ledger.ends_attempt(u.prev_hash, u.did, u.is_deleted)
+  FROM (SELECT r.*, ledger.charged_as(r.entity_type, r.prev_hash, r.status, r.did, r.is_deleted) AS charged
+    FROM ledger.universal_registry r
+    WHERE r.entity_type IN ('request', 'outside_request', 'outside_outcome', 'provider_request', 'provider_execution')) u
+  CROSS JOIN LATERAL ledger.charges(u.charged, u.metadata, ledger.today()) AS c
   GROUP BY u.tenant_id, c.key;
   RETURN QUERY SELECT (SELECT count(*) FROM ledger.work), (SELECT count(*) FROM ledger.active), (SELECT count(*) FROM ledger.quota);
 END $$;
@@ -545,7 +567,7 @@ SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 REVOKE EXECUTE ON FUNCTION ledger.today(), ledger.number_in(json, text, numeric), ledger.time_in(json, text),
-  ledger.is_claim(text, text, boolean), ledger.ready_at(boolean, json), ledger.charges(boolean, json, date), ledger.ends_attempt(text, text, boolean), ledger.keep_work(), ledger.claimable(text, integer, text[], integer, json),
+  ledger.is_claim(text, text, boolean), ledger.ready_at(boolean, json), ledger.charges(text, json, date), ledger.charged_as(text, text, text, text, boolean), ledger.ends_attempt(text, text, boolean), ledger.keep_work(), ledger.keep_counters(), ledger.claimable(text, integer, text[], integer, json),
   ledger.active_as(text, text, boolean), ledger.keep_active(), ledger.list_active(text, text, uuid, integer, text[]),
   ledger.take(text, integer, bigint, text[], integer, json), ledger.hold_due(text, integer, bigint, text[], integer, json), ledger.is_due(text, uuid, integer, text),
   ledger.heartbeat(text, uuid, integer, text, bigint), ledger.next_tenant(text, text[]),

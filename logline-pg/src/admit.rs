@@ -50,7 +50,7 @@ pub(crate) struct Admission {
 /// What tenants have used today of the quotas that the group charges.
 struct Counters {
     today: NaiveDate,
-    used: HashMap<(String, String), u64>,
+    used: HashMap<(String, String), i64>,
 }
 
 impl Admission {
@@ -127,7 +127,7 @@ impl Admission {
                 day.parse().map_err(|e| LedgerError::Refused { reason: format!("invalid server date `{day}`: {e}") })?;
             let counters = self.counters.get_or_insert_with(|| Counters { today, used: HashMap::new() });
             if let Some(name) = usize::try_from(number - 1).ok().and_then(|index| named.get(index)) {
-                counters.used.insert(name.clone(), used.try_into().unwrap_or(0));
+                counters.used.insert(name.clone(), used);
             }
         }
         Ok(())
@@ -172,7 +172,8 @@ impl Admission {
         }
         if let (Some(counters), Some(uses)) = (&mut self.counters, uses) {
             for (name, units) in uses.units() {
-                *counters.used.entry(name.clone()).or_default() += units;
+                let used = counters.used.entry(name.clone()).or_default();
+                *used = used.saturating_add(*units);
             }
         }
         Ok(receipts)
@@ -191,7 +192,7 @@ impl Admission {
         if chain::decide(span, view)? == Decision::Insert {
             if let (Some(counters), Some(uses)) = (&self.counters, uses) {
                 let used = |key: &str| counters.used.get(&(span.tenant_id.clone(), key.to_owned())).copied();
-                uses.add(span, &options.limits, |key| Ok(used(key).unwrap_or(0)))?;
+                uses.add(span, &options.limits, |key| Ok(used(key).and_then(|used| used.try_into().ok()).unwrap_or(0)))?;
             }
             return Ok(AppendReceipt::new(span.key(), span.seal.curr_hash, Outcome::Appended));
         }

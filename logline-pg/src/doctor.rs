@@ -87,7 +87,7 @@ const CHECKS: &[Check] = &[
         name: "triggers",
         severity: Severity::Failure,
         sql: "SELECT wanted.name || CASE WHEN t.oid IS NULL THEN ' is missing' ELSE ' is disabled' END
-              FROM (VALUES ('ur_no_change', 'A'), ('ur_link', 'O'), ('ur_work', 'O'), ('ur_active', 'O')) AS wanted(name, enabled)
+              FROM (VALUES ('ur_no_change', 'A'), ('ur_link', 'O'), ('ur_work', 'O'), ('ur_counters', 'O'), ('ur_active', 'O')) AS wanted(name, enabled)
               LEFT JOIN pg_trigger t ON t.tgname = wanted.name AND t.tgrelid = 'ledger.universal_registry'::regclass
               WHERE t.oid IS NULL OR t.tgenabled::text NOT IN (wanted.enabled, 'A')",
         good: "enabled",

@@ -52,9 +52,9 @@ fn a_database_of_version_1_is_migrated_and_its_open_work_found() {
         let work = filled(&ledger).await;
         superuser(
             &database,
-            "DROP TABLE ledger.work, ledger.active, ledger.quota; DROP TRIGGER ur_work ON ledger.universal_registry;
+            "DROP TABLE ledger.work, ledger.active, ledger.quota; DROP TRIGGER ur_work ON ledger.universal_registry; DROP TRIGGER ur_counters ON ledger.universal_registry;
              DROP FUNCTION IF EXISTS ledger.today, ledger.number_in, ledger.time_in, ledger.is_claim, ledger.ends_attempt, ledger.ready_at, ledger.charges,
-               ledger.keep_work, ledger.claimable, ledger.hold_due, ledger.take, ledger.is_due, ledger.heartbeat, ledger.used, ledger.hold_counters, ledger.rebuild_work,
+               ledger.keep_work, ledger.keep_counters, ledger.charged_as, ledger.claimable, ledger.hold_due, ledger.take, ledger.is_due, ledger.heartbeat, ledger.used, ledger.hold_counters, ledger.rebuild_work,
                ledger.stray_work, ledger.next_tenant, ledger.park, ledger.waiting, ledger.list_open, ledger.active_as, ledger.keep_active, ledger.list_active, ledger.refuse_active, ledger.offer_active, ledger.touched CASCADE;
              DELETE FROM ledger.migrations WHERE version = 2",
         )

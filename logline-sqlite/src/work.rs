@@ -9,7 +9,7 @@ use logline_core::ledger::work::{MAX_CLAIMABLE, MAX_HOLD, MAX_TOUCHED, PollBudge
 use logline_core::ledger::{
     ActiveKind, Activity, Due, LedgerError, Limit, Order, Parking, Poll, Polled, Position, Tenants, Touched, Waiting, Work,
 };
-use logline_core::request::{MAX_PRIORITY, QueueEntry};
+use logline_core::request::{CallKind, MAX_PRIORITY, QueueEntry};
 use logline_core::{Clock as _, SignedSpan, SystemClock, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, TransactionBehavior, params};
 
@@ -202,7 +202,6 @@ pub(crate) fn charge(connection: &Connection, uses: &Uses) -> Result<(), LedgerE
     let sql = "INSERT INTO quota (tenant_id, key, day, used) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO UPDATE SET
         used = excluded.used + CASE WHEN day = excluded.day THEN used ELSE 0 END, day = excluded.day";
     for ((tenant, key), units) in uses.units() {
-        let units = i64::try_from(*units).unwrap_or(i64::MAX);
         let mut insert = connection.prepare_cached(sql).map_err(from_sqlite)?;
         insert.execute(params![tenant, key, uses.today().to_string(), units]).map_err(from_sqlite)?;
     }
@@ -380,8 +379,9 @@ pub(crate) fn rebuild(connection: &Connection) -> Result<Rebuilt, LedgerError> {
     connection.execute_batch("DELETE FROM work; DELETE FROM active; DELETE FROM quota").map_err(from_sqlite)?;
     let now = now();
     let mut uses = Uses::on(now.day());
+    let calls = CallKind::ALL.map(|kind| format!("'{}', '{}'", kind.intent(), kind.outcome())).join(", ");
     let sql = format!(
-        "SELECT pos, {COLUMNS} FROM universal_registry WHERE entity_type IN ('request', 'function', 'policy') ORDER BY pos"
+        "SELECT pos, {COLUMNS} FROM universal_registry WHERE entity_type IN ('request', 'function', 'policy', {calls}) ORDER BY pos"
     );
     let mut select = connection.prepare(&sql).map_err(from_sqlite)?;
     let mut rows = select.query([]).map_err(from_sqlite)?;

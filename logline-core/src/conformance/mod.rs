@@ -13,7 +13,9 @@
 //! temporary directory. `block_on` runs a future to its end. Every trial becomes a test with the name of the trial. A trial
 //! that fails panics with a message. Trials are not covered by this crate's semantic versioning: later versions may check more.
 
+pub mod active;
 pub mod chains;
+pub mod counters;
 pub mod isolation;
 pub mod model;
 pub mod reading;
@@ -112,8 +114,8 @@ macro_rules! work_queue_suite {
             working::a_request_that_is_dated_back_waits_behind_the_others,
             working::a_poll_sees_only_its_tenants,
             working::a_poll_takes_no_more_of_a_tenant_than_it_may,
-            working::a_refused_span_is_not_listed,
-            working::touched_tenants_are_told,
+            active::a_refused_span_is_not_listed,
+            active::touched_tenants_are_told,
             working::a_parked_request_is_not_offered,
             working::open_requests_are_listed_in_pages,
             working::a_poll_reads_a_few_large_requests_and_every_small_one,
@@ -125,11 +127,13 @@ macro_rules! work_queue_suite {
             working::tenants_take_turns,
             working::of_many_workers_one_claims,
             working::a_heartbeat_keeps_the_lease_of_the_last_claim_only,
-            working::a_quota_holds_under_any_number_of_workers,
-            working::only_what_is_stored_uses_quota,
-            working::a_claim_uses_the_ledgers_day,
-            working::what_an_attempt_has_used_counts_when_it_ends,
-            working::schedules_and_policies_are_active_until_their_last_version_says_otherwise,
+            counters::a_quota_holds_under_any_number_of_workers,
+            counters::only_what_is_stored_uses_quota,
+            counters::a_claim_uses_the_ledgers_day,
+            counters::what_an_attempt_has_used_counts_when_it_ends,
+            counters::what_a_call_reserves_counts_until_its_outcome,
+            counters::a_budget_holds_under_any_number_of_calls,
+            active::schedules_and_policies_are_active_until_their_last_version_says_otherwise,
             working::a_rebuild_finds_what_was_there,
         }
     };

@@ -1,4 +1,4 @@
-//! Trials of the work queue: open requests, active spans, leases and quotas.
+//! Trials of the work queue: open requests and their leases.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -6,23 +6,20 @@ use std::time::Duration;
 use futures_util::future::{join, join_all};
 use serde_json::json;
 
-use super::{Expect as _, OTHER, TENANT, USER, append, append_all, at, fail, hold, id, next, note, same, seal};
+use super::counters::today;
+use super::{Expect as _, OTHER, TENANT, USER, append, append_all, at, hold, id, next, note, same, seal};
 use crate::keys::Verifier;
-use crate::ledger::scope::Scope;
-use crate::ledger::work::{MAX_CLAIMABLE, MAX_TOUCHED};
-use crate::ledger::{
-    ActiveKind, AppendOptions, Cursor, LedgerError, Limit, Outcome, Parking, Poll, Retry, Tenants, Touched, Waiting, Work,
-    WorkQueue,
-};
+use crate::ledger::work::MAX_CLAIMABLE;
+use crate::ledger::{LedgerError, Parking, Poll, Tenants, Waiting, Work, WorkQueue};
 use crate::request::Charges;
 use crate::span::draft::Draft;
 use crate::span::rules::MAX_INTEGER;
 use crate::span::seal::VerifiedSpan;
 use crate::value::timestamp::Timestamp;
 
-const HOUR: Duration = Duration::from_secs(3600);
+pub(super) const HOUR: Duration = Duration::from_secs(3600);
 
-fn request(tenant: &str, n: u128) -> Draft {
+pub(super) fn request(tenant: &str, n: u128) -> Draft {
     Draft::new("request")
         .id(id(n))
         .tenant(tenant)
@@ -33,17 +30,17 @@ fn request(tenant: &str, n: u128) -> Draft {
         .status("scheduled")
 }
 
-fn claim(before: &VerifiedSpan, lease: Duration) -> Draft {
+pub(super) fn claim(before: &VerifiedSpan, lease: Duration) -> Draft {
     next(before).status("running").meta("lease_ms", u32::try_from(lease.as_millis()).unwrap_or(u32::MAX))
 }
 
-async fn open<Q: WorkQueue>(queue: &Q, draft: Draft) -> VerifiedSpan {
+pub(super) async fn open<Q: WorkQueue>(queue: &Q, draft: Draft) -> VerifiedSpan {
     let span = seal(draft);
     append(queue, span.clone()).await;
     span
 }
 
-async fn claimable<Q: WorkQueue>(queue: &Q, limit: usize, after: Option<&str>) -> Vec<Work> {
+pub(super) async fn claimable<Q: WorkQueue>(queue: &Q, limit: usize, after: Option<&str>) -> Vec<Work> {
     let poll = Poll::new(limit).after(after.map(str::to_owned));
     let found = queue.claimable(&poll).await.or_fail("claimable");
     let polled = queue.take(&poll).await.or_fail("take");
@@ -57,7 +54,7 @@ async fn claimable<Q: WorkQueue>(queue: &Q, limit: usize, after: Option<&str>) -
     found
 }
 
-async fn is_claimable<Q: WorkQueue>(queue: &Q, span: &VerifiedSpan) -> bool {
+pub(super) async fn is_claimable<Q: WorkQueue>(queue: &Q, span: &VerifiedSpan) -> bool {
     let found = claimable(queue, MAX_CLAIMABLE, None).await;
     hold(found.iter().filter(|work| work.id == span.id).count() <= 1, "a request must be listed only once");
     found.contains(&Work::of(span))
@@ -527,291 +524,6 @@ pub async fn a_heartbeat_keeps_the_lease_of_the_last_claim_only<Q: WorkQueue>(qu
     hold(claimable(queue, 10, None).await.is_empty(), "a heartbeat for a lost claim must not end the lease of another");
     open(queue, next(&taken).status("complete")).await;
     hold(!queue.heartbeat(&Work::of(&taken), HOUR).await.or_fail("heartbeat"), "a heartbeat after the end must be false");
-}
-
-fn charged(before: &VerifiedSpan, charges: &Charges) -> VerifiedSpan {
-    seal(claim(before, HOUR).meta("quota", charges.to_value()))
-}
-
-fn limit(key: &str, per_day: u64) -> Limit {
-    Limit { tenant: TENANT.to_owned(), key: key.to_owned(), per_day }
-}
-
-async fn limited<Q: WorkQueue>(queue: &Q, claim: VerifiedSpan, limits: &[Limit]) -> Result<Outcome, LedgerError> {
-    let options = AppendOptions::default().limits(limits.to_vec());
-    let receipts = queue.append(&Scope::runtime(TENANT), vec![claim], &options).await?;
-    Ok(receipts.first().or_fail("a receipt").outcome)
-}
-
-/// The ledger's UTC day. A trial can fail if midnight passes while it runs.
-async fn today<Q: WorkQueue>(queue: &Q) -> chrono::NaiveDate {
-    queue.now().await.or_fail("now").day()
-}
-
-/// Many workers claim at once, and there are more claims than units. Exactly as many claims win as there are units.
-pub async fn a_quota_holds_under_any_number_of_workers<Q: WorkQueue>(queue: &Q) {
-    let mut waiting = Vec::new();
-    for n in 0..24 {
-        waiting.push(open(queue, request(TENANT, n)).await);
-    }
-    let day = today(queue).await;
-    // The limits name two quotas in different order, so that a backend that locks in that order would deadlock.
-    let limits = [limit("runs", 10), limit("cpu", 1000)];
-    let reversed = [limit("cpu", 1000), limit("runs", 10)];
-    let results = join_all((0..).zip(&waiting).map(|(n, span)| {
-        let limits = if n % 2 == 0 { &limits } else { &reversed };
-        limited(queue, charged(span, &Charges::new(day, ["runs", "cpu"])), limits)
-    }))
-    .await;
-    let (won, lost): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
-    same(&won.len(), &10, "claims within the limit");
-    for error in lost.into_iter().filter_map(Result::err) {
-        hold(
-            matches!(&error, LedgerError::QuotaExceeded { key, per_day: 10, .. } if key == "runs"),
-            "the other claims must be refused with the name of the quota",
-        );
-        same(&error.retry(), &Retry::No, "whether a retry can help today");
-    }
-    for key in ["runs", "cpu"] {
-        same(&queue.used(TENANT, key).await.or_fail("used"), &10, key);
-    }
-    same(&queue.used(OTHER, "runs").await.or_fail("used"), &0, "units of another tenant");
-    same(&claimable(queue, 100, None).await.len(), &14, "requests that are still due");
-}
-
-/// Every stored claim uses one unit. Claims that are refused, repeated or lost to another use none.
-pub async fn only_what_is_stored_uses_quota<Q: WorkQueue>(queue: &Q) {
-    let charges = Charges::new(today(queue).await, ["runs"]);
-    let used = async || queue.used(TENANT, "runs").await.or_fail("used");
-    let waiting = open(queue, request(TENANT, 1).meta("quota", charges.to_value())).await;
-    same(&used().await, &0, "units after a request that is not a claim");
-    let limits = [limit("runs", 1)];
-    let claimed = charged(&waiting, &charges);
-    same(&limited(queue, claimed.clone(), &limits).await.or_fail("a claim"), &Outcome::Appended, "the first claim");
-    same(&limited(queue, claimed.clone(), &limits).await.or_fail("again"), &Outcome::Existing, "the same claim again");
-    same(&used().await, &1, "units after a repeated claim");
-    let rival = charged(&waiting, &Charges::new(charges.day, ["runs", "more"]));
-    hold(matches!(limited(queue, rival, &limits).await, Err(LedgerError::Conflict(_))), "a lost race must be a conflict");
-    same(&used().await, &1, "units after a lost race");
-    open(queue, next(&claimed).status("complete")).await;
-    same(&used().await, &1, "units after the end of a request");
-
-    // A batch that is refused uses no units, although its first claim was within the limit.
-    let (a, b) = (open(queue, request(TENANT, 2)).await, open(queue, request(TENANT, 3)).await);
-    let options = AppendOptions::default().limits(vec![limit("runs", 2)]);
-    let batch = vec![charged(&a, &charges), charged(&b, &charges)];
-    let refused = queue.append(&Scope::runtime(TENANT), batch, &options).await;
-    hold(matches!(refused, Err(LedgerError::QuotaExceeded { .. })), "the second claim of the batch must exceed the limit");
-    same(&used().await, &1, "units after a refused batch");
-    hold(is_claimable(queue, &a).await, "the first request of a refused batch must still be due");
-    limited(queue, charged(&a, &charges), &[limit("runs", 2)]).await.or_fail("append the first claim alone");
-    // A claim without a limit is counted too.
-    append(queue, charged(&b, &charges)).await;
-    same(&used().await, &3, "units of all stored claims");
-}
-
-/// A limited claim must name the ledger's day. Claims for the day before or after are refused, and so are invalid charges.
-pub async fn a_claim_uses_the_ledgers_day<Q: WorkQueue>(queue: &Q) {
-    let waiting = open(queue, request(TENANT, 1)).await;
-    let day = today(queue).await;
-    for other in [day.pred_opt(), day.succ_opt()].into_iter().flatten() {
-        let error = limited(queue, charged(&waiting, &Charges::new(other, ["runs"])), &[limit("runs", 5)]).await;
-        let error = error.err().or_fail("a claim for another day must be refused");
-        hold(matches!(error, LedgerError::WrongDay { claimed, .. } if claimed == other), "the error must name that day");
-        same(&error.retry(), &Retry::Rebase, "whether a new claim can help");
-    }
-    // If the claim has no valid charge for the limit, the limit would have no effect. That is an error of the host.
-    let many: Vec<_> = (0..17).map(|n| format!("k{n}")).collect();
-    let none = [
-        json!(null),
-        json!({"day": day.to_string()}),
-        json!({"day": "today", "keys": ["runs"]}),
-        json!({"day": format!("+{day}"), "keys": ["runs"]}),
-        json!({"day": day.to_string(), "keys": ["runs", 5]}),
-        json!({"day": day.to_string(), "keys": ["runs".repeat(40)]}),
-        json!({"day": day.to_string(), "keys": many}),
-        Charges::new(day, ["other"]).to_value(),
-    ];
-    for value in none {
-        let odd = seal(claim(&waiting, HOUR).meta("quota", value));
-        hold(matches!(limited(queue, odd, &[limit("runs", 5)]).await, Err(LedgerError::Refused { .. })), "must be refused");
-    }
-    // Claims of other days come with imports. Without a limit they are stored, but they are not counted.
-    let mut last = waiting;
-    for other in [day.pred_opt(), day.succ_opt()].into_iter().flatten() {
-        last = charged(&last, &Charges::new(other, ["runs"]));
-        append(queue, last.clone()).await;
-    }
-    same(&queue.used(TENANT, "runs").await.or_fail("used"), &0, "units of today after claims of other days");
-}
-
-/// Some units are known only when an attempt ends. They are counted once for each version that ends an attempt.
-pub async fn what_an_attempt_has_used_counts_when_it_ends<Q: WorkQueue>(queue: &Q) {
-    let day = today(queue).await;
-    let used = async || queue.used(TENANT, "fuel").await.or_fail("used");
-    let ended = |before: &VerifiedSpan, did: &str, status: &str, quota: serde_json::Value| {
-        seal(next(before).did(did).status(status).meta("quota", quota))
-    };
-    let mut total = 0;
-    for (n, (did, status, units)) in (0..).zip([
-        ("completed", "complete", 5),
-        ("failed", "error", 7),
-        ("gave_up", "dead", 1 << 40),
-        ("failed", "scheduled", 0),
-        ("cancelled", "cancelled", 11),
-    ]) {
-        let claimed = charged(&open(queue, request(TENANT, n)).await, &Charges::new(day, ["runs"]));
-        append(queue, claimed.clone()).await;
-        let end = ended(&claimed, did, status, Charges::of_attempt(day, "fuel", units).to_used());
-        append(queue, end.clone()).await;
-        total += units;
-        same(&used().await, &total, did);
-        append(queue, end.clone()).await;
-        same(&used().await, &total, "units after the same version again");
-        // The next version keeps the metadata, but it does not end an attempt.
-        open(queue, next(&end).did("revived").status("scheduled")).await;
-        same(&used().await, &total, "units after a version that does not end an attempt");
-    }
-    let claimed = charged(&open(queue, request(TENANT, 20)).await, &Charges::new(day, ["runs"]));
-    append(queue, claimed.clone()).await;
-    let text = day.to_string();
-    let many: serde_json::Map<_, _> = (0..17).map(|n| (format!("k{n}"), json!(1))).collect();
-    let mut last = claimed;
-    for none in [
-        json!({"day": text, "units": {"fuel": -1}}),
-        json!({"day": text, "units": {"fuel": 1.5}}),
-        json!({"day": text, "units": {"fuel": "1"}}),
-        json!({"day": text, "units": {"fuel": 1, "cpu": null}}),
-        json!({"day": text, "units": {"": 1}}),
-        json!({"day": text, "units": many}),
-        json!({"day": text, "units": ["fuel"]}),
-        json!({"day": text, "keys": ["fuel"]}),
-        Charges::of_attempt(day.pred_opt().or_fail("a day before"), "fuel", 9).to_used(),
-    ] {
-        last = ended(&last, "failed", "error", none);
-        append(queue, last.clone()).await;
-    }
-    same(&used().await, &total, "units after invalid charges and those of another day");
-    queue.rebuild().await.or_fail("rebuild");
-    same(&used().await, &total, "units after a rebuild");
-    same(&queue.used(TENANT, "runs").await.or_fail("used"), &6, "units of claims after a rebuild");
-}
-
-/// A refused span is off the list until it is offered again, has another version, or the queue is rebuilt.
-pub async fn a_refused_span_is_not_listed<Q: WorkQueue>(queue: &Q) {
-    let policy = |tenant: &str, n| {
-        let mut draft = note(n).tenant(tenant).owner("publisher").status("active");
-        draft.columns_mut().entity_type = "policy".to_owned();
-        seal(draft)
-    };
-    let (mine, theirs) = ([policy(TENANT, 1), policy(TENANT, 2), policy(TENANT, 3)], policy(OTHER, 4));
-    append_all(queue, mine.to_vec()).await.or_fail("policies");
-    append(queue, theirs.clone()).await;
-    let kind = ActiveKind::Policy;
-    let listed = async |tenants: &[&str]| {
-        let tenants = Tenants::Only(tenants.iter().map(|tenant| (*tenant).to_owned()).collect());
-        let works = queue.active(kind, &tenants, None, 10).await.or_fail("active");
-        works.into_iter().map(|work| work.id).collect::<BTreeSet<_>>()
-    };
-    let ids = |spans: &[&VerifiedSpan]| spans.iter().map(|span| span.id).collect::<BTreeSet<_>>();
-    let [one, two, three] = &mine;
-    same(&listed(&[TENANT]).await, &ids(&[one, two, three]), "the policies of one tenant");
-    same(&listed(&[]).await, &ids(&[]), "the policies of no tenant");
-    let all = queue.active(kind, &Tenants::All, None, 10).await.or_fail("active");
-    let page = Tenants::Only([OTHER, TENANT].map(str::to_owned).into());
-    let second = all.first().map(|work| (work.tenant_id.as_str(), work.id));
-    let rest = queue.active(kind, &page, second, 2).await.or_fail("active");
-    same(&Some(rest.as_slice()), &all.get(1..3), "the second page of two tenants");
-    queue.refuse_active(kind, &[Work::of(one), Work::of(two), Work::of(&theirs)]).await.or_fail("refuse");
-    same(&listed(&[TENANT, OTHER]).await, &ids(&[three]), "policies that were not refused");
-    queue.refuse_active(ActiveKind::Schedule, &[Work::of(three)]).await.or_fail("refuse");
-    let upgraded = open(queue, next(two)).await;
-    queue.refuse_active(kind, &[Work::of(two)]).await.or_fail("refuse an older version");
-    same(&listed(&[TENANT, OTHER]).await, &ids(&[&upgraded, three]), "another version is listed again");
-    queue.offer_active(kind, &Tenants::Only([OTHER.to_owned()].into())).await.or_fail("offer");
-    same(&listed(&[TENANT, OTHER]).await, &ids(&[&upgraded, three, &theirs]), "what was offered again for one tenant");
-    queue.offer_active(kind, &Tenants::All).await.or_fail("offer");
-    same(&listed(&[TENANT]).await, &ids(&[one, &upgraded, three]), "what was offered again");
-    queue.refuse_active(kind, &[Work::of(one)]).await.or_fail("refuse");
-    same(&queue.rebuild().await.or_fail("rebuild").active, &4, "refused spans are active too");
-    same(&listed(&[TENANT]).await, &ids(&[one, &upgraded, three]), "after a rebuild");
-}
-
-/// The queue tells which tenants have new rows, so that loops look only there.
-pub async fn touched_tenants_are_told<Q: WorkQueue>(queue: &Q) {
-    append(queue, seal(note(1))).await;
-    let first = settled(queue, None).await;
-    same(&first.tenants, &Tenants::All, "without a cursor");
-    same(&settled(queue, Some(&first.cursor)).await.tenants, &Tenants::Only(BTreeSet::new()), "nothing is new");
-    append(queue, seal(note(2).tenant(OTHER))).await;
-    let second = settled(queue, Some(&first.cursor)).await;
-    same(&second.tenants, &Tenants::Only([OTHER.to_owned()].into()), "one tenant has a new row");
-    append(queue, seal(note(3))).await;
-    let third = settled(queue, Some(&second.cursor)).await;
-    same(&third.tenants, &Tenants::Only([TENANT.to_owned()].into()), "the other has one");
-    let both = settled(queue, Some(&first.cursor)).await;
-    same(&both.tenants, &Tenants::Only([TENANT, OTHER].map(str::to_owned).into()), "both since the first call");
-    let many: Vec<_> = (10..10 + MAX_TOUCHED as u128 + 1).map(|n| seal(note(n))).collect();
-    append_all(queue, many).await.or_fail("many notes");
-    same(&settled(queue, Some(&third.cursor)).await.tenants, &Tenants::All, "too many rows to tell");
-    hold(queue.touched(Some(&Cursor::from_text("not a cursor"))).await.is_err(), "a forged cursor is refused");
-}
-
-/// What was touched when append order is final: the call is repeated until it tells the same twice.
-async fn settled<Q: WorkQueue>(queue: &Q, after: Option<&Cursor>) -> Touched {
-    let mut last = queue.touched(after).await.or_fail("touched");
-    // A transaction of another test may hold append order up for a moment.
-    for _ in 0..20 {
-        let now = queue.now().await.or_fail("now");
-        while queue.now().await.or_fail("now").since(now) < Duration::from_millis(2) {}
-        let next = queue.touched(after).await.or_fail("touched");
-        if next.cursor == last.cursor {
-            return next;
-        }
-        last = next;
-    }
-    last
-}
-
-/// The queue lists the functions with status `scheduled` and the policies with status `active` of all tenants, page by page.
-/// The last version of each decides.
-pub async fn schedules_and_policies_are_active_until_their_last_version_says_otherwise<Q: WorkQueue>(queue: &Q) {
-    let of = |tenant: &str, n: u128, entity_type: &str, status: &str| {
-        Draft::new(entity_type).id(id(n)).tenant(tenant).owner(USER).who("user:alice").this("trial").at(at(n)).status(status)
-    };
-    let active = async |kind: ActiveKind, after: Option<&Work>, limit: usize| {
-        let after = after.map(|work| (work.tenant_id.as_str(), work.id));
-        queue.active(kind, &Tenants::All, after, limit).await.or_fail("active")
-    };
-    append(queue, seal(of(TENANT, 1, "function", "active"))).await;
-    append(queue, seal(of(TENANT, 2, "policy", "scheduled"))).await;
-    append(queue, seal(of(TENANT, 3, "note", "scheduled"))).await;
-    for kind in [ActiveKind::Schedule, ActiveKind::Policy] {
-        hold(active(kind, None, 10).await.is_empty(), "spans that are neither scheduled nor active must not be listed");
-    }
-    let mut scheduled = Vec::new();
-    for (n, tenant) in [(6, TENANT), (5, OTHER), (4, TENANT)] {
-        scheduled.push(open(queue, of(tenant, n, "function", "scheduled")).await);
-    }
-    let policy = open(queue, of(OTHER, 5 + 100, "policy", "active")).await;
-    let works = |spans: &[&VerifiedSpan]| spans.iter().map(|span| Work::of(span)).collect::<Vec<_>>();
-    let [six, five, four] = scheduled.as_slice() else { fail("there must be three schedules") };
-    same(&active(ActiveKind::Schedule, None, 10).await, &works(&[four, six, five]), "schedules, by tenant and then by id");
-    same(&active(ActiveKind::Policy, None, 10).await, &works(&[&policy]), "active policies");
-    let page = active(ActiveKind::Schedule, None, 1).await;
-    same(&page, &works(&[four]), "the first page of schedules");
-    same(&active(ActiveKind::Schedule, page.last(), 1).await, &works(&[six]), "the next page of schedules");
-    same(&active(ActiveKind::Schedule, Some(&Work::of(five)), 10).await, &Vec::new(), "schedules after the last one");
-    let upgraded = open(queue, next(six).name("upgraded")).await;
-    open(queue, next(four).deleted()).await;
-    open(queue, next(five).status("active")).await;
-    same(&active(ActiveKind::Schedule, None, 10).await, &works(&[&upgraded]), "schedules after new versions");
-    let refused = append_all(queue, vec![seal(next(&upgraded).deleted()), seal(next(four).name("a fork"))]).await;
-    hold(refused.is_err(), "a batch with a conflict must be refused");
-    same(&active(ActiveKind::Schedule, None, 10).await, &works(&[&upgraded]), "schedules after a refused batch");
-    let rebuilt = queue.rebuild().await.or_fail("rebuild");
-    same(&(rebuilt.open, rebuilt.active), &(0, 2), "open requests and active spans that a rebuild found");
-    same(&active(ActiveKind::Schedule, None, 10).await, &works(&[&upgraded]), "schedules after a rebuild");
 }
 
 /// A rebuild makes the same open requests and counters from the rows as the appends made.

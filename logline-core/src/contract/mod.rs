@@ -11,6 +11,6 @@ mod validator;
 
 pub use kernel::{AskedBy, Attempt, Context, Effects, Kernel, Meters, NATIVE_RUNTIME, Publishing, Reader, RequestKind, Usage};
 pub use kernel_error::KernelError;
-pub use outside::{Answer, Call, Outside, OutsideError, Remote, RemoteCall};
+pub use outside::{Answer, Call, Outside, OutsideError, Remote, RemoteCall, Reply, Reservation};
 pub use sandbox::{HostCalls, Job, RECEIPT_VERSION, Report, RunReceipt, Sandbox};
 pub use validator::Validator;

@@ -4,12 +4,17 @@
 //! an *intent* (`outside_request`) is appended before the call, an *outcome* (`outside_outcome`) after it. If an attempt is
 //! lost, the next one uses the recorded answer and does not call again. `docs/execution.md` is the specification.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
-use serde_json::Value;
+use chrono::NaiveDate;
+use serde_json::{Map, Value};
 use thiserror::Error;
+use uuid::Uuid;
 
 use crate::contract::kernel_error::KernelError;
 use crate::ledger::LedgerError;
+use crate::request::{CallKind, call};
 use crate::span::SpanKey;
 use crate::value::failure::Failure;
 
@@ -21,11 +26,44 @@ pub trait Remote: Send + Sync {
     fn name(&self) -> &str;
 
     /// Makes the call once. It must not retry: a retry would not be recorded.
-    ///
-    /// # Errors
-    /// A failure means that the service answered with it, or was not reached. If it is not known whether the service carried
-    /// out the call, the failure must have the code [`OutsideError::UNKNOWN`].
-    async fn call(&self, call: &RemoteCall<'_>) -> Result<Value, Failure>;
+    async fn call(&self, call: &RemoteCall<'_>) -> Reply;
+}
+
+/// What a client says of a call that it made.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Reply {
+    /// The answer of the service. A failure means that the service answered with it, or was not reached. If it is not known whether
+    /// the service carried out the call, the failure must have the code [`OutsideError::UNKNOWN`].
+    pub result: Result<Value, Failure>,
+    /// What else is worth recording, such as durations and the service's own id of the call. It becomes `metadata.details` of the
+    /// outcome.
+    pub details: Map<String, Value>,
+    /// What the call used of the quotas in [`Call::reserve`]. A quota that is left out counts as not used. `None`: the client does not
+    /// know, and everything that was reserved stays used.
+    pub used: Option<BTreeMap<String, u64>>,
+}
+
+impl Reply {
+    /// Sets [`Reply::details`].
+    #[must_use]
+    pub fn details(mut self, details: Map<String, Value>) -> Self {
+        self.details = details;
+        self
+    }
+
+    /// Sets [`Reply::used`].
+    #[must_use]
+    pub fn used(mut self, used: BTreeMap<String, u64>) -> Self {
+        self.used = Some(used);
+        self
+    }
+}
+
+impl From<Result<Value, Failure>> for Reply {
+    fn from(result: Result<Value, Failure>) -> Self {
+        Self { result, details: Map::new(), used: None }
+    }
 }
 
 /// A call as [`Remote::call`] gets it.
@@ -51,12 +89,69 @@ pub struct Call {
     pub operation: String,
     /// The argument of the operation.
     pub body: Value,
+    /// The entity types as which the call is recorded.
+    pub kind: CallKind,
+    /// The span that describes the service, such as a provider. It becomes the parent of the outcome.
+    pub subject: Option<Uuid>,
+    /// What else is worth recording before the call. It becomes `metadata.details` of the intent.
+    pub details: Map<String, Value>,
+    /// What the call may use of the tenant's quotas at most. It is charged before the call, and what was not used is given back after
+    /// it.
+    pub reserve: Vec<Reservation>,
+}
+
+/// Units of a daily quota of the tenant, reserved for one call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reservation {
+    /// The name of the quota, 1 to 128 bytes.
+    pub quota: String,
+    /// The most that the call may use.
+    pub units: u64,
+    /// How many units the tenant may use in a UTC day. If fewer are left than `units`, the call is not made.
+    pub per_day: u64,
 }
 
 impl Call {
     /// A call named `key` that asks for `operation` with `body`.
     pub fn new(key: impl Into<String>, operation: impl Into<String>, body: Value) -> Self {
-        Self { key: key.into(), operation: operation.into(), body }
+        let kind = CallKind::default();
+        Self {
+            key: key.into(),
+            operation: operation.into(),
+            body,
+            kind,
+            subject: None,
+            details: Map::new(),
+            reserve: Vec::new(),
+        }
+    }
+
+    /// Sets [`Call::kind`].
+    #[must_use]
+    pub fn kind(mut self, kind: CallKind) -> Self {
+        self.kind = kind;
+        self
+    }
+
+    /// Sets [`Call::subject`].
+    #[must_use]
+    pub fn subject(mut self, span: Uuid) -> Self {
+        self.subject = Some(span);
+        self
+    }
+
+    /// Sets [`Call::details`].
+    #[must_use]
+    pub fn details(mut self, details: Map<String, Value>) -> Self {
+        self.details = details;
+        self
+    }
+
+    /// Sets [`Call::reserve`].
+    #[must_use]
+    pub fn reserve(mut self, reserve: Vec<Reservation>) -> Self {
+        self.reserve = reserve;
+        self
     }
 }
 
@@ -66,7 +161,9 @@ impl Call {
 pub struct Answer {
     /// What the service answered.
     pub value: Value,
-    /// The `outside_outcome` that records the answer.
+    /// What else the client said of the call.
+    pub details: Map<String, Value>,
+    /// The span that records the answer.
     pub outcome: SpanKey,
     /// Whether an earlier attempt made the call, so that no call was made now.
     pub was_recorded: bool,
@@ -101,6 +198,25 @@ pub enum OutsideError {
         key: String,
         /// Why the call failed.
         failure: Failure,
+        /// What else the client said of the call.
+        details: Map<String, Value>,
+    },
+    /// Less is left of a daily quota than the call may use. It was not made.
+    #[error(
+        "call `{key}` may use {units} of quota `{quota}`, and less is left of the {per_day} of {day}: try again tomorrow (UTC), ask for \
+         less, or raise the limit"
+    )]
+    Quota {
+        /// The key of the call.
+        key: String,
+        /// The name of the quota.
+        quota: String,
+        /// What the call may use.
+        units: u64,
+        /// The units per day.
+        per_day: u64,
+        /// The day.
+        day: NaiveDate,
     },
     /// It is not known whether the call was carried out, and the request does not allow repeating it.
     #[error(
@@ -137,7 +253,10 @@ pub enum OutsideError {
 
 impl OutsideError {
     /// The code of the failure if it is not known whether the call was carried out.
-    pub const UNKNOWN: &'static str = "outcome_unknown";
+    pub const UNKNOWN: &'static str = call::UNKNOWN;
+
+    /// The code of the failure if too little is left of a quota.
+    pub const BUDGET: &'static str = "budget";
 
     /// For a kernel that cannot go on without the answer: the failure with which the attempt ends, or an error of the host,
     /// after which the attempt is not closed.
@@ -148,6 +267,7 @@ impl OutsideError {
         Ok(match self {
             Self::Failed { failure, .. } => failure,
             error @ Self::Unknown { .. } => Failure::new(Self::UNKNOWN, error.to_string()),
+            error @ Self::Quota { .. } => Failure::new(Self::BUDGET, error.to_string()),
             error @ Self::Malformed { .. } => Failure::new("invalid_call", error.to_string()),
             error @ Self::NotRecorded { .. } => Failure::new("not_recorded", error.to_string()),
             Self::LostClaim => return Err(KernelError::LostClaim),

@@ -335,6 +335,13 @@ impl Host {
         }
     }
 
+    /// Records, once a day, that too little is left of a tenant's quota for a call.
+    pub(super) async fn record_used_up(&self, tenant: &str, quota: (&str, u64), day: NaiveDate) -> Result<(), HostError> {
+        let (trusted, scope) = (self.trusted(), Scope::runtime(tenant));
+        let now = self.inner.ledger.now().await?;
+        self.record_denial(&self.driver(&trusted), &scope, tenant, quota, day, now).await
+    }
+
     /// Records that a tenant has used up a quota, and parks the request until the next day.
     async fn deny(
         &self,

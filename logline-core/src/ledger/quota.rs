@@ -43,7 +43,7 @@ pub fn check_limits<'a>(limits: &[Limit], batch: impl Iterator<Item = &'a Span> 
 #[derive(Debug, Clone)]
 pub struct Uses {
     today: NaiveDate,
-    units: BTreeMap<(String, String), u64>,
+    units: BTreeMap<(String, String), i64>,
 }
 
 impl Uses {
@@ -57,7 +57,7 @@ impl Uses {
     /// today, without this append.
     ///
     /// # Errors
-    /// [`LedgerError::QuotaExceeded`] if a limit of the row's tenant is used up. [`LedgerError::WrongDay`] if a limit applies
+    /// [`LedgerError::QuotaExceeded`] if the row needs more than is left of a limit of its tenant. [`LedgerError::WrongDay`] if a limit applies
     /// and the row is charged to another day. Errors of `stored`.
     pub fn add(
         &mut self,
@@ -72,7 +72,9 @@ impl Uses {
                 return Err(LedgerError::WrongDay { key: span.key(), claimed: charges.day, today: self.today });
             }
             let here = self.units.get(&of(&limit.key)).copied().unwrap_or(0);
-            if stored(&limit.key)?.saturating_add(here) >= limit.per_day {
+            let wanted = charges.units.get(&limit.key).copied().unwrap_or(0);
+            let after = i128::from(stored(&limit.key)?).saturating_add(here.into()).saturating_add(wanted.into());
+            if after > limit.per_day.into() {
                 let Limit { tenant, key, per_day } = limit.clone();
                 return Err(LedgerError::QuotaExceeded { tenant, key, per_day, day: self.today });
             }
@@ -93,9 +95,9 @@ impl Uses {
         self.today
     }
 
-    /// Units by (tenant, quota), sorted. Writers must lock counters in this order, so that they cannot deadlock.
+    /// Units by (tenant, quota), sorted; negative if more is given back than used. Writers must lock counters in this order, so that they cannot deadlock.
     #[must_use]
-    pub fn units(&self) -> &BTreeMap<(String, String), u64> {
+    pub fn units(&self) -> &BTreeMap<(String, String), i64> {
         &self.units
     }
 }

@@ -12,6 +12,7 @@
 //! the clocks of hosts need not agree. `docs/execution.md` is the specification.
 
 mod builder;
+pub(crate) mod call;
 mod execution;
 pub(crate) mod lifecycle;
 mod not_runnable;
@@ -19,6 +20,7 @@ pub(crate) mod quota;
 pub(crate) mod state;
 
 pub use builder::{FUNCTION_RUN, Request};
+pub use call::CallKind;
 pub use execution::{Details, Frame, Recorded, record, reference};
 pub use not_runnable::NotRunnable;
 pub use quota::{Charges, MAX_KEY_BYTES, MAX_KEYS, MAX_UNITS};

@@ -20,14 +20,15 @@ pub const MAX_KEY_BYTES: usize = 128;
 pub const MAX_UNITS: u64 = (1 << 53) - 1;
 
 /// The quota units that one version uses. A claim uses one unit of each quota that it names. The version that ends an attempt
-/// uses the units that were spent in the attempt.
+/// uses the units that were spent in the attempt. The intent of a call to the outside reserves units, and the outcome of the call
+/// gives back what was not used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Charges {
     /// The UTC day on which the units count. If a limit applies, it must be the current day of the ledger.
     pub day: NaiveDate,
     /// Units by the name of the quota: 1 to [`MAX_KEYS`] names, each of 1 to [`MAX_KEY_BYTES`] bytes and with at most
-    /// [`MAX_UNITS`].
-    pub units: BTreeMap<String, u64>,
+    /// [`MAX_UNITS`]. Only an outcome has negative numbers: units that it gives back.
+    pub units: BTreeMap<String, i64>,
 }
 
 impl Charges {
@@ -38,7 +39,26 @@ impl Charges {
 
     /// The charges of an attempt that ends: `units` of the quota `key`, at most [`MAX_UNITS`].
     pub fn of_attempt(day: NaiveDate, key: impl Into<String>, units: u64) -> Self {
-        Self { day, units: BTreeMap::from([(key.into(), units.min(MAX_UNITS))]) }
+        Self::of_call(day, [(key, units)])
+    }
+
+    /// What a call to the outside reserves, each at most [`MAX_UNITS`]. Reservations of the same quota are added up.
+    pub fn of_call(day: NaiveDate, units: impl IntoIterator<Item = (impl Into<String>, u64)>) -> Self {
+        let mut charges = Self { day, units: BTreeMap::new() };
+        for (key, units) in units {
+            let sum = charges.units.entry(key.into()).or_default();
+            *sum = bounded(i128::from(*sum).saturating_add(units.into()));
+        }
+        charges
+    }
+
+    /// What the outcome of a call adds to the counters, if these charges were reserved and `used` was used.
+    pub(crate) fn settle(&self, used: &BTreeMap<String, u64>) -> Self {
+        let rest = |(key, reserved): (&String, &i64)| {
+            let used = used.get(key).copied().unwrap_or(0);
+            (key.clone(), bounded(i128::from(used).saturating_sub((*reserved).into())))
+        };
+        Self { day: self.day, units: self.units.iter().map(rest).collect() }
     }
 
     fn day_text(&self) -> String {
@@ -51,25 +71,49 @@ impl Charges {
         json!({"day": self.day_text(), "keys": self.units.keys().collect::<Vec<_>>()})
     }
 
-    /// The value of `metadata.quota` in the version that ends an attempt: `day` and `units`.
+    /// The value of `metadata.quota` in the version that ends an attempt, in an intent or an outcome: `day` and `units`.
     #[must_use]
     pub fn to_used(&self) -> Value {
         json!({"day": self.day_text(), "units": self.units})
     }
 
-    /// Reads `metadata.quota` of a claim, or of the end of an attempt. `None` if it cannot be read.
-    pub(crate) fn read(quota: &Value, is_claim: bool) -> Option<Self> {
+    /// Reads `metadata.quota` of a span. `None` if it cannot be read.
+    pub(crate) fn read(quota: &Value, charged: Charged) -> Option<Self> {
         let day = quota.get("day")?.as_str()?;
         // Only the exact form counts, so that every backend reads the same day.
         let day = NaiveDate::parse_from_str(day, "%Y-%m-%d").ok().filter(|d| d.format("%Y-%m-%d").to_string() == day)?;
-        let units: Option<BTreeMap<_, _>> = if is_claim {
-            quota.get("keys")?.as_array()?.iter().map(|key| Some((key.as_str()?.to_owned(), 1))).collect()
-        } else {
-            let units = |units: &Value| units.as_u64().filter(|units| *units <= MAX_UNITS);
-            quota.get("units")?.as_object()?.iter().map(|(key, used)| Some((key.clone(), units(used)?))).collect()
+        let most = MAX_UNITS.cast_signed();
+        let range = match charged {
+            Charged::Keys => None,
+            Charged::Units => Some(0..=most),
+            Charged::Settled => Some(-most..=most),
+        };
+        let units: Option<BTreeMap<_, _>> = match range {
+            None => quota.get("keys")?.as_array()?.iter().map(|key| Some((key.as_str()?.to_owned(), 1))).collect(),
+            Some(range) => {
+                let units = |units: &Value| units.as_i64().filter(|units| range.contains(units));
+                quota.get("units")?.as_object()?.iter().map(|(key, used)| Some((key.clone(), units(used)?))).collect()
+            }
         };
         let units = units?;
         let fits = (1..=MAX_KEYS).contains(&units.len()) && units.keys().all(|key| (1..=MAX_KEY_BYTES).contains(&key.len()));
         fits.then_some(Self { day, units })
     }
+}
+
+/// The form that the charges of a span have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Charged {
+    /// Names of quotas: one unit each.
+    Keys,
+    /// Units by quota.
+    Units,
+    /// Units by quota, negative if they are given back.
+    Settled,
+}
+
+/// The number as units of a quota.
+fn bounded(units: i128) -> i64 {
+    let most = i128::from(MAX_UNITS);
+    i64::try_from(units.clamp(-most, most)).unwrap_or(0)
 }

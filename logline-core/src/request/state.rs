@@ -10,7 +10,8 @@ use serde_json::Value;
 use thiserror::Error;
 use uuid::Uuid;
 
-use crate::request::quota::Charges;
+use crate::request::call;
+use crate::request::quota::{Charged, Charges};
 use crate::span::draft::Draft;
 use crate::span::rules::MAX_INTEGER;
 use crate::span::{SignedSpan, Span};
@@ -57,7 +58,7 @@ const ON_UNKNOWN: &str = "on_unknown";
 const WORKER: &str = "worker";
 const LEASE_MS: &str = "lease_ms";
 const LEASE_UNTIL: &str = "lease_until";
-const QUOTA: &str = "quota";
+pub(crate) const QUOTA: &str = "quota";
 const FUEL_ALLOWED: &str = "fuel_allowed";
 const EXECUTION: &str = "execution";
 
@@ -461,15 +462,17 @@ pub(crate) fn ends_attempt(span: &Span) -> bool {
 }
 
 impl Charges {
-    /// The charges in `span`. `None` if it is neither a claim nor the end of an attempt, or if its charges cannot be read. If a
+    /// The charges in `span`. `None` if it is no claim, end of an attempt, intent or outcome, or if its charges cannot be read. If a
     /// limit applies to a claim without charges, [`check_limits`](crate::ledger::quota::check_limits) refuses it.
     #[must_use]
     pub fn of(span: &Span) -> Option<Self> {
-        let is_claim = is_claim(span);
-        if !is_claim && !ends_attempt(span) {
-            return None;
-        }
-        Self::read(span.meta(QUOTA)?, is_claim)
+        let charged = match span {
+            span if is_claim(span) => Charged::Keys,
+            span if ends_attempt(span) || call::is_intent(span) => Charged::Units,
+            span if call::is_outcome(span) => Charged::Settled,
+            _ => return None,
+        };
+        Self::read(span.meta(QUOTA)?, charged)
     }
 }
 

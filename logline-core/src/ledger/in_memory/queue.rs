@@ -20,7 +20,7 @@ pub(super) struct Queue {
     refused: BTreeMap<(ActiveKind, String, Uuid), Work>,
     day: NaiveDate,
     /// INVARIANT: has units of `day` only.
-    used: BTreeMap<(String, String), u64>,
+    used: BTreeMap<(String, String), i64>,
 }
 
 #[derive(Debug)]
@@ -150,7 +150,7 @@ impl Queue {
 
     pub(super) fn used(&self, day: NaiveDate, tenant: &str, key: &str) -> u64 {
         let used = || self.used.get(&(tenant.to_owned(), key.to_owned())).copied();
-        if self.day == day { used().unwrap_or(0) } else { 0 }
+        if self.day == day { used().and_then(|used| used.try_into().ok()).unwrap_or(0) } else { 0 }
     }
 
     pub(super) fn charge(&mut self, uses: &Uses) {
