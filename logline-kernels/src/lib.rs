@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod harness;
+pub mod provider;
 mod replay;
 mod run_code;
 pub mod schedule;

@@ -3,7 +3,7 @@
 
 mod setup;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,11 +15,11 @@ use logline_core::contract::{
 use logline_core::ledger::{Due, LedgerExt as _, WorkQueue as _};
 use logline_core::request::{OnUnknown, Request};
 use logline_core::{
-    Draft, Execution, Failure, Host, HostError, KernelSet, KeyPair, ManualClock, MemoryLedger, PublicKey, SYSTEM_TENANT, Scope,
-    SignError, Signature, SignedSpan, Signer, SystemClock, VerifiedSpan, Visibility,
+    Draft, Execution, Failure, Host, HostError, KernelSet, ManualClock, MemoryLedger, SYSTEM_TENANT, Scope, SignedSpan, Signer,
+    SystemClock, VerifiedSpan, Visibility,
 };
 use serde_json::{Value, json};
-use setup::{HOST, ROOT, SYSTEM_PUBLISHER, TENANT, USER, block_on, key, trust};
+use setup::{HOST, Mortal, ROOT, SYSTEM_PUBLISHER, TENANT, USER, block_on, key, trust};
 use tokio::sync::Notify;
 use uuid::{Uuid, uuid};
 
@@ -75,32 +75,6 @@ impl Remote for Service {
             Some(units) => reply.used([("tokens".to_owned(), units)].into()),
             None => reply,
         }
-    }
-}
-
-/// Signs until it has signed so often; then its host is dead.
-struct Mortal {
-    key: KeyPair,
-    left: AtomicUsize,
-    died: Arc<Notify>,
-}
-
-#[async_trait]
-impl Signer for Mortal {
-    fn public_key(&self) -> PublicKey {
-        self.key.public_key()
-    }
-
-    async fn sign(&self, message: &[u8]) -> Result<Signature, SignError> {
-        if self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_err() {
-            self.died.notify_one();
-            std::future::pending::<()>().await;
-        }
-        self.key.sign(message).await
-    }
-
-    fn local(&self) -> Option<&KeyPair> {
-        None
     }
 }
 

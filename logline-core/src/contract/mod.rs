@@ -6,6 +6,7 @@
 mod kernel;
 mod kernel_error;
 pub(crate) mod outside;
+pub mod provider;
 mod sandbox;
 mod validator;
 

@@ -89,6 +89,8 @@ pub struct Call {
     pub operation: String,
     /// The argument of the operation.
     pub body: Value,
+    /// The number of the try, from 1, if the same call is tried again within an attempt. Each try has an intent and an outcome.
+    pub ordinal: u32,
     /// The entity types as which the call is recorded.
     pub kind: CallKind,
     /// The span that describes the service, such as a provider. It becomes the parent of the outcome.
@@ -114,16 +116,15 @@ pub struct Reservation {
 impl Call {
     /// A call named `key` that asks for `operation` with `body`.
     pub fn new(key: impl Into<String>, operation: impl Into<String>, body: Value) -> Self {
-        let kind = CallKind::default();
-        Self {
-            key: key.into(),
-            operation: operation.into(),
-            body,
-            kind,
-            subject: None,
-            details: Map::new(),
-            reserve: Vec::new(),
-        }
+        let (key, operation, kind) = (key.into(), operation.into(), CallKind::default());
+        Self { key, operation, body, ordinal: 1, kind, subject: None, details: Map::new(), reserve: Vec::new() }
+    }
+
+    /// Sets [`Call::ordinal`].
+    #[must_use]
+    pub fn ordinal(mut self, ordinal: u32) -> Self {
+        self.ordinal = ordinal;
+        self
     }
 
     /// Sets [`Call::kind`].
@@ -185,6 +186,13 @@ pub trait Outside: Send + Sync {
     /// # Errors
     /// See [`OutsideError`].
     async fn call(&self, remote: &dyn Remote, call: &Call) -> Result<Answer, OutsideError>;
+
+    /// Extends the attempt's lease, for a kernel that waits for something else than its code. [`Outside::call`] extends it once, before
+    /// the call is made. `false`: the attempt has lost its claim.
+    ///
+    /// # Errors
+    /// If the ledger fails.
+    async fn extend(&self) -> Result<bool, LedgerError>;
 }
 
 /// Why a call has no answer.

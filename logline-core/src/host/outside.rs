@@ -48,7 +48,7 @@ pub(super) struct RecordedCalls<'a> {
 
 #[derive(Default)]
 struct Made {
-    calls: BTreeSet<CallId>,
+    calls: BTreeSet<(CallId, u32)>,
     /// Intents of this attempt whose outcome is not recorded yet.
     open: BTreeMap<Uuid, Intent>,
 }
@@ -148,11 +148,12 @@ impl<'a> RecordedCalls<'a> {
                 }
             };
             let intent = Intent {
-                id: call_id.intent_id(running, self.attempt.number, call.kind),
+                id: call_id.intent_id(running, self.attempt.number, call.ordinal, call.kind),
                 call: call_id.clone(),
                 kind: call.kind,
                 subject: call.subject,
                 attempt: self.attempt.number,
+                ordinal: call.ordinal,
                 reserved,
             };
             let said = Said { service: remote.name(), operation: &call.operation, idempotency_key, details: &call.details };
@@ -214,7 +215,7 @@ impl Outside for RecordedCalls<'_> {
             if made.calls.len() == MAX_CALLS {
                 return Err(malformed(format!("an attempt makes at most {MAX_CALLS} calls")));
             }
-            if !made.calls.insert(id.clone()) {
+            if !made.calls.insert((id.clone(), call.ordinal)) {
                 return Err(malformed(
                     "this attempt has made the same call already: give each call a key of its own".to_owned(),
                 ));
@@ -224,7 +225,7 @@ impl Outside for RecordedCalls<'_> {
         let intent = self.begin(remote, call, id, &idempotency_key).await?;
         self.made().open.insert(intent.id, intent.clone());
         let began = host.inner.clock.now();
-        if !host.ledger().heartbeat(&Work::of(running), self.lease).await? {
+        if !self.extend().await? {
             // No call was made. If the next attempt has recorded `unknown` for this intent already, that outcome stays.
             let not_called = Ended::new(Recorded::NotCalled);
             self.record(&intent, &not_called, Duration::ZERO).await.map(drop).or_else(|error| match error {
@@ -256,6 +257,10 @@ impl Outside for RecordedCalls<'_> {
             }
             Ended { .. } => Err(OutsideError::Unknown { key, intent: self.key_of(&intent) }),
         }
+    }
+
+    async fn extend(&self) -> Result<bool, LedgerError> {
+        self.host.ledger().heartbeat(&Work::of(self.running), self.lease).await
     }
 }
 
@@ -318,7 +323,7 @@ impl Host {
                 }
             }
         }
-        intents.sort_by_key(|intent| intent.attempt);
+        intents.sort_by_key(|intent| (intent.attempt, intent.ordinal));
         Ok(intents)
     }
 

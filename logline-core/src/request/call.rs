@@ -105,9 +105,11 @@ impl CallId {
         Some(Self { key: text("call_key")?.to_owned(), hash: text("call_hash")?.parse().ok()? })
     }
 
-    pub(crate) fn intent_id(&self, request: &SignedSpan, attempt: u32, kind: CallKind) -> Uuid {
-        let parts = [&request.tenant_id, &request.id.to_string(), &self.key, &self.hash.to_string(), &attempt.to_string()];
-        ids::derive(kind.intent(), &parts.map(String::as_str))
+    /// `ordinal` numbers the tries of the call within the attempt.
+    pub(crate) fn intent_id(&self, request: &SignedSpan, attempt: u32, ordinal: u32, kind: CallKind) -> Uuid {
+        let (id, hash, attempt, ordinal) =
+            (request.id.to_string(), self.hash.to_string(), attempt.to_string(), ordinal.to_string());
+        ids::derive(kind.intent(), &[&request.tenant_id, &id, &self.key, &hash, &attempt, &ordinal])
     }
 
     /// It does not depend on the attempt, so that the service recognises a repeated call.
@@ -127,6 +129,8 @@ pub(crate) struct Intent {
     pub(crate) subject: Option<Uuid>,
     /// The number of the attempt that makes the call.
     pub(crate) attempt: u32,
+    /// The number of the try within the attempt.
+    pub(crate) ordinal: u32,
     /// What was reserved of the tenant's quotas.
     pub(crate) reserved: Option<Charges>,
 }
@@ -134,10 +138,19 @@ pub(crate) struct Intent {
 impl Intent {
     /// Reads a recorded intent. `None` if it is none.
     pub(crate) fn read(span: &SignedSpan) -> Option<Self> {
-        let attempt = span.meta("attempt").and_then(Value::as_u64).and_then(|n| u32::try_from(n).ok())?;
+        let number = |name: &str| span.meta(name).and_then(Value::as_u64).and_then(|n| u32::try_from(n).ok());
+        let (attempt, ordinal) = (number("attempt")?, number("ordinal")?);
         let kind = CallKind::of_intent(span)?;
         let subject = span.meta("subject").and_then(Value::as_str).and_then(|id| id.parse().ok());
-        Some(Self { id: span.id, call: CallId::from_intent(span)?, kind, subject, attempt, reserved: Charges::of(span) })
+        Some(Self {
+            id: span.id,
+            call: CallId::from_intent(span)?,
+            kind,
+            subject,
+            attempt,
+            ordinal,
+            reserved: Charges::of(span),
+        })
     }
 
     /// The id of the outcome, so that an intent has at most one.
@@ -153,7 +166,8 @@ impl Intent {
             .visibility(request.visibility)
             .this(self.kind.this())
             .meta("call_key", self.call.key.as_str())
-            .meta("attempt", self.attempt);
+            .meta("attempt", self.attempt)
+            .meta("ordinal", self.ordinal);
         draft.columns_mut().trace_id.clone_from(&request.trace_id);
         if let Some(subject) = self.subject {
             draft = draft.meta("subject", subject.to_string());

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::request::MAX_UNITS;
+
 /// What the runs of one tenant may use of one host at the same time. A run that would exceed it waits, at most for its time
 /// limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +18,62 @@ pub struct Share {
 impl Default for Share {
     fn default() -> Self {
         Self { calls: 32, memory_bytes: 2 << 30 }
+    }
+}
+
+/// What a tenant's calls to providers of models may cost in a UTC day. A call reserves the most that it may cost before it is made.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Budget {
+    /// Tokens of input and output together. `None`: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens_per_day: Option<u64>,
+    /// Money. `None`: no limit. With a limit, models without prices in this currency cannot be called.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub money_per_day: Option<Money>,
+}
+
+/// An amount of money.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Money {
+    /// Thousand-millionths of the currency's unit: 1,000,000,000 nanos of USD are one dollar.
+    pub nanos: u64,
+    /// The currency's code of three capital letters (ISO 4217).
+    pub currency: String,
+}
+
+impl Budget {
+    /// Checks that the numbers can be counted and that the currency has a code.
+    ///
+    /// # Errors
+    /// A text that says what is wrong.
+    pub fn check(&self) -> Result<(), String> {
+        let figures =
+            [("tokens_per_day", self.tokens_per_day), ("money_per_day", self.money_per_day.as_ref().map(|m| m.nanos))];
+        for (name, figure) in figures {
+            if figure.is_some_and(|figure| figure > MAX_UNITS) {
+                return Err(format!("{name} is over {MAX_UNITS}"));
+            }
+        }
+        match &self.money_per_day {
+            Some(money) => Money::check_currency(&money.currency),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Money {
+    /// Checks that `currency` is written as a code: three capital letters.
+    ///
+    /// # Errors
+    /// A text that says so.
+    pub fn check_currency(currency: &str) -> Result<(), String> {
+        if currency.len() == 3 && currency.bytes().all(|byte| byte.is_ascii_uppercase()) {
+            Ok(())
+        } else {
+            Err(format!("the currency `{currency}` is not a code of three capital letters, such as USD"))
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use crate::keys::{self, SignatureError};
 use crate::roles::Role;
 use crate::span::draft::Draft;
 use crate::span::{SYSTEM_TENANT, SignedSpan, Span, Visibility};
-use crate::trust::limits::{Limits, Share};
+use crate::trust::limits::{Budget, Limits, Share};
 use crate::value::hex::PublicKey;
 
 /// The content of a manifest span's `metadata`.
@@ -40,6 +40,9 @@ pub struct Manifest {
     /// Limits of single tenants: by tenant, a JSON object with those members of `limits` that differ.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tenant_limits: BTreeMap<String, Value>,
+    /// What calls to providers of models may cost in a day: by tenant, or `*` for each tenant that is not named.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub budgets: BTreeMap<String, Budget>,
     /// The key that may override the daily quotas. They do not apply to a function with `metadata.force` true that this key has
     /// signed. The key must be a publisher of the function's tenant as well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -234,6 +237,7 @@ const ENFORCED: &[&str] = &[
     "policy",
     "limits",
     "tenant_limits",
+    "budgets",
     "critical",
 ];
 
@@ -254,6 +258,7 @@ impl Manifest {
             times: Times::default(),
             limits: Limits::default(),
             tenant_limits: BTreeMap::new(),
+            budgets: BTreeMap::new(),
             override_pubkey_hex: None,
             governance: None,
             retention: None,
@@ -326,6 +331,9 @@ impl Manifest {
         }
         let limits = |reason| ManifestError::Limits { reason };
         self.limits.check().map_err(limits)?;
+        for (tenant, budget) in &self.budgets {
+            budget.check().map_err(|reason| limits(format!("budget of `{tenant}`: {reason}")))?;
+        }
         for (tenant, some) in &self.tenant_limits {
             let of_tenant = self.limits.with(some).and_then(|all| all.check());
             of_tenant.map_err(|reason| limits(format!("tenant_limits of `{tenant}`: {reason}")))?;
@@ -361,6 +369,12 @@ impl Manifest {
             Some(own) => Ok(allowed.with(own).map_err(|reason| format!("metadata.{reason}"))?.min(&allowed)),
             None => Ok(allowed),
         }
+    }
+
+    /// What the calls of `tenant` to providers of models may cost in a day.
+    #[must_use]
+    pub fn budget_of(&self, tenant: &str) -> Budget {
+        self.budgets.get(tenant).or_else(|| self.budgets.get("*")).cloned().unwrap_or_default()
     }
 
     /// What all runs of one tenant may use of one host at the same time.

@@ -13,6 +13,6 @@ mod root;
 pub(crate) use authority::Candidate;
 pub use authority::{Authorities, NotAuthorised};
 pub use delegation::{Delegation, DelegationError, MAX_DELEGATION};
-pub use limits::{Limits, MAX_EMITTED, Share};
+pub use limits::{Budget, Limits, MAX_EMITTED, Money, Share};
 pub use manifest::{Authority, Manifest, ManifestError, RootSet, Throttle, Times};
 pub use root::{SkipReason, Skipped, TrustError, TrustRoot, Trusted, approval};

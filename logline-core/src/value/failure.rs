@@ -36,8 +36,8 @@ impl Failure {
         }
     }
 
-    /// Whether the failure must not be retried: the function itself returned an error, the request can never be carried out, or
-    /// nobody knows whether a call to the outside has happened.
+    /// Whether the failure must not be retried: the function itself returned an error, the request can never be carried out, a
+    /// provider will never accept it, or nobody knows whether a call to the outside has happened.
     #[must_use]
     pub fn is_final(&self) -> bool {
         const FINAL: &[&str] = &[
@@ -49,6 +49,9 @@ impl Failure {
             "not_a_function",
             "function_not_verified",
             "outcome_unknown",
+            "provider:content_filtered",
+            "provider:denied",
+            "provider:invalid",
             "request_malformed",
         ];
         self.code.starts_with("guest:") || FINAL.contains(&self.code.as_str())

@@ -7,6 +7,7 @@ use logline_core::{
 use thiserror::Error;
 
 const KERNELS: &str = include_str!("../../seeds/kernels.ndjson");
+const PROVIDERS: &str = include_str!("../../seeds/providers.ndjson");
 
 /// The result of installing one seed.
 #[derive(Debug, Clone, PartialEq)]
@@ -97,6 +98,11 @@ pub fn parse_seeds(lines: &str) -> Result<Vec<Draft>, InstallError> {
 /// The seeds of this crate. Its tests prove that they can be read.
 pub(crate) fn kernels() -> Vec<Draft> {
     parse_seeds(KERNELS).unwrap_or_default()
+}
+
+/// The seed of the kernel `provider_exec`.
+pub(crate) fn providers() -> Vec<Draft> {
+    parse_seeds(PROVIDERS).unwrap_or_default()
 }
 
 fn seed(line: &str) -> Result<Draft, InvalidSpan> {

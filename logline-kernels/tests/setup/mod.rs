@@ -2,8 +2,11 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use futures_util::StreamExt as _;
 use logline_core::ledger::{Ledger as _, LedgerExt as _, WatchFrom};
 use logline_core::request::Request;
@@ -11,13 +14,13 @@ use logline_core::roles::Role;
 use logline_core::trust::Limits;
 use logline_core::trust::{Manifest, RootSet, TrustRoot};
 use logline_core::{
-    Draft, Execution, Host, HostBuilder, KernelSet, KeyPair, MemoryLedger, SYSTEM_TENANT, Scope, SignedSpan, Signer as _,
-    SystemClock, SystemIds, VerifiedSpan, Visibility, ids,
+    Draft, Execution, Host, HostBuilder, KernelSet, KeyPair, MemoryLedger, PublicKey, SYSTEM_TENANT, Scope, SignError,
+    Signature, SignedSpan, Signer, SystemClock, SystemIds, VerifiedSpan, Visibility, ids,
 };
 use logline_kernels::{Loops, Run as _};
 use logline_wasm::WasmSandbox;
 use serde_json::Value;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use uuid::Uuid;
 
 #[path = "../../../logline-wasm/tests/setup/text.rs"]
@@ -183,4 +186,30 @@ pub(crate) fn failure(execution: &Execution) -> (&str, &str) {
 /// What it returned.
 pub(crate) fn output(execution: &Execution) -> &Value {
     execution.result.as_ref().unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// Signs until it has signed so often; then its host is dead.
+pub(crate) struct Mortal {
+    pub(crate) key: KeyPair,
+    pub(crate) left: AtomicUsize,
+    pub(crate) died: Arc<Notify>,
+}
+
+#[async_trait]
+impl Signer for Mortal {
+    fn public_key(&self) -> PublicKey {
+        self.key.public_key()
+    }
+
+    async fn sign(&self, message: &[u8]) -> Result<Signature, SignError> {
+        if self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_err() {
+            self.died.notify_one();
+            std::future::pending::<()>().await;
+        }
+        self.key.sign(message).await
+    }
+
+    fn local(&self) -> Option<&KeyPair> {
+        None
+    }
 }

@@ -1,0 +1,173 @@
+//! Why a provider gave no answer.
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::contract::provider::Usage;
+use crate::value::failure::Failure;
+
+/// What kind of error it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The provider was not reached: no request was sent.
+    Unreachable,
+    /// The provider limits how often it may be called.
+    Throttled,
+    /// The answer did not come in time.
+    TimedOut,
+    /// The model is being loaded, or the provider is overloaded.
+    NotReady,
+    /// The account's quota or credit is used up.
+    Quota,
+    /// The provider refuses the request as it is.
+    Invalid,
+    /// The credentials are missing, wrong, or do not allow the call.
+    Denied,
+    /// The provider refuses the content of the request or of the answer.
+    ContentFiltered,
+    /// The model or the provider failed.
+    ModelError,
+    /// The answer broke off.
+    StreamBroken,
+    /// The answer cannot be understood, or lacks what every answer has.
+    BadAnswer,
+}
+
+/// What to do after an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Advice {
+    /// Try the same again, after a pause.
+    Retry,
+    /// Trying the same again will not help soon. Another provider may help.
+    Elsewhere,
+    /// Nothing helps but another request.
+    GiveUp,
+}
+
+impl ErrorKind {
+    /// Every kind.
+    pub const ALL: [Self; 11] = [
+        Self::Unreachable,
+        Self::Throttled,
+        Self::TimedOut,
+        Self::NotReady,
+        Self::Quota,
+        Self::Invalid,
+        Self::Denied,
+        Self::ContentFiltered,
+        Self::ModelError,
+        Self::StreamBroken,
+        Self::BadAnswer,
+    ];
+
+    /// The code of the recorded failure.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Unreachable => "provider:unreachable",
+            Self::Throttled => "provider:throttled",
+            Self::TimedOut => "provider:timed_out",
+            Self::NotReady => "provider:not_ready",
+            Self::Quota => "provider:quota",
+            Self::Invalid => "provider:invalid",
+            Self::Denied => "provider:denied",
+            Self::ContentFiltered => "provider:content_filtered",
+            Self::ModelError => "provider:model_error",
+            Self::StreamBroken => "provider:stream_broken",
+            Self::BadAnswer => "provider:bad_answer",
+        }
+    }
+
+    /// The kind with this code.
+    #[must_use]
+    pub fn from_code(code: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.code() == code)
+    }
+
+    /// What to do after it.
+    #[must_use]
+    pub fn advice(self) -> Advice {
+        match self {
+            Self::Unreachable | Self::Throttled | Self::TimedOut | Self::NotReady | Self::ModelError | Self::StreamBroken => {
+                Advice::Retry
+            }
+            Self::Quota | Self::Denied | Self::BadAnswer => Advice::Elsewhere,
+            Self::Invalid | Self::ContentFiltered => Advice::GiveUp,
+        }
+    }
+
+    /// Whether it says something about the state of the provider, and not about the request.
+    #[must_use]
+    pub fn is_providers(self) -> bool {
+        !matches!(self, Self::Invalid | Self::ContentFiltered)
+    }
+
+    /// Whether the provider did no work that it charges for.
+    #[must_use]
+    pub fn is_free(self) -> bool {
+        matches!(self, Self::Unreachable | Self::Throttled | Self::NotReady | Self::Quota | Self::Invalid | Self::Denied)
+    }
+}
+
+/// Why a provider gave no answer. The message is for people, and contains no secret.
+#[derive(Debug, Clone, PartialEq, Error)]
+#[error("{}: {message}", kind.code())]
+#[non_exhaustive]
+pub struct ProviderError {
+    /// What kind of error it was.
+    pub kind: ErrorKind,
+    /// What happened, and what to do.
+    pub message: String,
+    /// The provider asks not to be called again before this time has passed.
+    pub retry_after: Option<Duration>,
+    /// The provider's own id of the call.
+    pub request_id: Option<String>,
+    /// How many pieces of the answer were delivered before the error. After the first one a call must not be repeated unasked.
+    pub chunks: u32,
+    /// What the provider says it charges for the failed call.
+    pub usage: Option<Box<Usage>>,
+}
+
+impl ProviderError {
+    /// An error of this kind.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), retry_after: None, request_id: None, chunks: 0, usage: None }
+    }
+
+    /// Sets [`ProviderError::retry_after`].
+    #[must_use]
+    pub fn retry_after(mut self, pause: Option<Duration>) -> Self {
+        self.retry_after = pause;
+        self
+    }
+
+    /// Sets [`ProviderError::request_id`].
+    #[must_use]
+    pub fn request_id(mut self, id: Option<String>) -> Self {
+        self.request_id = id;
+        self
+    }
+
+    /// Sets [`ProviderError::chunks`].
+    #[must_use]
+    pub fn chunks(mut self, delivered: u32) -> Self {
+        self.chunks = delivered;
+        self
+    }
+
+    /// Sets [`ProviderError::usage`].
+    #[must_use]
+    pub fn usage(mut self, usage: Option<Usage>) -> Self {
+        self.usage = usage.map(Box::new);
+        self
+    }
+
+    /// The failure that is recorded.
+    #[must_use]
+    pub fn to_failure(&self) -> Failure {
+        Failure::new(self.kind.code(), self.message.clone())
+    }
+}

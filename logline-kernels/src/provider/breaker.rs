@@ -1,0 +1,83 @@
+//! The circuit breaker: whether a provider is left alone because it fails.
+//!
+//! Its state follows from the recorded outcomes of the provider's last calls. So all hosts of a fleet come to the same decision without
+//! talking to each other, a restart forgets nothing, and anybody can compute it again.
+
+use std::time::Duration;
+
+use logline_core::contract::Reader;
+use logline_core::contract::provider::ErrorKind;
+use logline_core::ledger::{LedgerError, Order, Query};
+use logline_core::request::CallKind;
+use logline_core::{SignedSpan, Timestamp};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// How many outcomes are read at most.
+const MAX_FAILURES: usize = 50;
+
+/// The longest time, milliseconds: a day.
+const MAX_MS: u64 = 86_400_000;
+
+/// When a provider is left alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Breaker {
+    /// After so many failed calls one after the other. 0: never. Default 5, at most 50.
+    pub failures: usize,
+    /// For so long after the last of them, milliseconds. Then one call of each host may try again. Default 30,000.
+    pub open_ms: u64,
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self { failures: 5, open_ms: 30_000 }
+    }
+}
+
+impl Breaker {
+    pub(crate) fn check(&self) -> Result<(), String> {
+        if self.failures > MAX_FAILURES {
+            return Err(format!("failures is {}: {MAX_FAILURES} is the most", self.failures));
+        }
+        if !(1..=MAX_MS).contains(&self.open_ms) {
+            return Err(format!("open_ms is {}: it must be from 1 to {MAX_MS}", self.open_ms));
+        }
+        Ok(())
+    }
+
+    /// Until when the provider is left alone, given its last outcomes, newest first. `None`: it may be called.
+    #[must_use]
+    pub fn open_until(&self, newest_first: &[SignedSpan], now: Timestamp) -> Option<Timestamp> {
+        let last = newest_first.get(..self.failures).filter(|last| !last.is_empty())?;
+        if !last.iter().all(is_failure) {
+            return None;
+        }
+        let until = last.first()?.at.saturating_add(Duration::from_millis(self.open_ms));
+        (now < until).then_some(until)
+    }
+
+    /// Reads the provider's last outcomes, and says until when it is left alone.
+    pub(crate) async fn read(
+        &self,
+        reader: &Reader<'_>,
+        tenant: &str,
+        provider: Uuid,
+        now: Timestamp,
+    ) -> Result<Option<Timestamp>, LedgerError> {
+        if self.failures == 0 {
+            return Ok(None);
+        }
+        let outcomes = Query::timeline().tenant(tenant).entity_type(CallKind::Provider.outcome()).parent_id(provider);
+        let page = reader.scan(&outcomes.order(Order::Newest).limit(self.failures), None).await?;
+        let spans: Vec<_> = page.rows.into_iter().filter_map(|row| row.span.ok()).collect();
+        Ok(self.open_until(&spans, now))
+    }
+}
+
+/// Whether an outcome says that the provider failed. What was wrong with the request, and what nobody knows, does not count.
+fn is_failure(outcome: &SignedSpan) -> bool {
+    let code = outcome.error.as_ref().and_then(|error| error.get("code")).and_then(|code| code.as_str());
+    code.and_then(ErrorKind::from_code).is_some_and(ErrorKind::is_providers)
+}

@@ -1,0 +1,504 @@
+//! A call to a provider, with everything around it: budget, limits, retries, fallback, and the circuit breaker.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use logline_core::contract::provider::{
+    Advice, Block, Chunks, EmbedRequest, ErrorKind, ModelRequest, Provider, Secret, SecretSource,
+};
+use logline_core::contract::{Call, Context, KernelError, OutsideError, Reservation};
+use logline_core::request::{CallKind, reference};
+use logline_core::{Failure, SignedSpan, SpanKey, VerifiedSpan, Verifier, canonical};
+use serde_json::{Map, Value, json};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::gates::Gates;
+use super::remote::{CHUNKS, Listening, OneTry, Quotas, RETRY_AFTER_MS};
+use super::secrets::HostSecrets;
+use super::spec::{ModelSpec, ProviderSpec, Target};
+
+/// What a call asks for.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Ask {
+    /// An answer of a model.
+    Invoke(ModelRequest),
+    /// Vectors.
+    Embed(EmbedRequest),
+}
+
+impl Ask {
+    /// The operation, as calls are recorded.
+    #[must_use]
+    pub fn operation(&self) -> &'static str {
+        match self {
+            Self::Invoke(_) => "invoke",
+            Self::Embed(_) => "embed",
+        }
+    }
+
+    /// Reads the body of an operation, and checks it.
+    ///
+    /// # Errors
+    /// A failure with the place of the fault.
+    pub fn read(operation: &str, body: Value) -> Result<Self, Failure> {
+        let invalid = |reason: String| Failure::new(ErrorKind::Invalid.code(), reason);
+        let malformed = |error: serde_json::Error| invalid(format!("the request is malformed: {error}"));
+        match operation {
+            "invoke" => {
+                let request: ModelRequest = serde_json::from_value(body).map_err(malformed)?;
+                let request = request.without_blanks();
+                request.check().map_err(|fault| invalid(fault.to_string()))?;
+                Ok(Self::Invoke(request))
+            }
+            "embed" => {
+                let request: EmbedRequest = serde_json::from_value(body).map_err(malformed)?;
+                request.check().map_err(|fault| invalid(fault.to_string()))?;
+                Ok(Self::Embed(request))
+            }
+            other => Err(invalid(format!("there is no operation `{}`: it is `invoke` or `embed`", other.escape_debug()))),
+        }
+    }
+
+    fn to_value(&self) -> Value {
+        match self {
+            Self::Invoke(request) => serde_json::to_value(request),
+            Self::Embed(request) => serde_json::to_value(request),
+        }
+        .unwrap_or_default()
+    }
+
+    /// The most tokens of the answer, for a model with this limit.
+    fn output(&self, model: &ModelSpec) -> Result<u64, Failure> {
+        match self {
+            Self::Embed(_) => Ok(0),
+            Self::Invoke(request) => match request.max_tokens {
+                Some(wanted) if wanted > model.max_tokens => Err(Failure::new(
+                    ErrorKind::Invalid.code(),
+                    format!("max_tokens is {wanted}: this model answers with {} at most", model.max_tokens),
+                )),
+                wanted => Ok(wanted.unwrap_or(model.max_tokens).into()),
+            },
+        }
+    }
+
+    /// A request with `max_tokens`, so that no answer is longer than what was reserved for it.
+    fn bounded(&self, model: &ModelSpec) -> Self {
+        match self {
+            Self::Invoke(request) if request.max_tokens.is_none() => Self::Invoke(request.clone().max_tokens(model.max_tokens)),
+            same => same.clone(),
+        }
+    }
+}
+
+/// How often the lease of an attempt is extended while it waits.
+const EXTEND_EVERY: Duration = Duration::from_secs(10);
+
+/// Tokens for a picture, whatever its size: the most that the large providers count.
+const PICTURE_TOKENS: u64 = 4_000;
+
+/// An estimate of the tokens of a request, on the high side: a token has about 4 bytes, and 3 are assumed.
+fn input_tokens(ask: &Ask, bytes: usize) -> u64 {
+    let mut pictures = 0_u64;
+    let mut picture_bytes = 0_usize;
+    if let Ask::Invoke(request) = ask {
+        let mut blocks: Vec<&Block> = request.messages.iter().flat_map(|message| &message.content).collect();
+        while let Some(block) = blocks.pop() {
+            match block {
+                Block::Image { data, .. } => {
+                    pictures = pictures.saturating_add(1);
+                    picture_bytes = picture_bytes.saturating_add(data.len());
+                }
+                Block::ToolResult { content, .. } => blocks.extend(content),
+                _ => {}
+            }
+        }
+    }
+    let text = u64::try_from(bytes.saturating_sub(picture_bytes)).unwrap_or(u64::MAX);
+    text.div_ceil(3).saturating_add(pictures.saturating_mul(PICTURE_TOKENS))
+}
+
+/// A call to a provider.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Asked<'a> {
+    /// The provider span.
+    pub provider: Uuid,
+    /// The model; `None`: the provider's default model.
+    pub model: Option<&'a str>,
+    /// What is asked.
+    pub ask: &'a Ask,
+    /// The caller's name for the call, the same in every attempt. 1 to 128 bytes.
+    pub key: &'a str,
+}
+
+impl<'a> Asked<'a> {
+    /// Asks the default model of `provider`.
+    #[must_use]
+    pub fn new(provider: Uuid, ask: &'a Ask, key: &'a str) -> Self {
+        Self { provider, model: None, ask, key }
+    }
+
+    /// Sets [`Asked::model`].
+    #[must_use]
+    pub fn model(mut self, model: Option<&'a str>) -> Self {
+        self.model = model;
+        self
+    }
+}
+
+/// A recorded answer of a provider.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Told {
+    /// The answer: a `ModelAnswer`, or vectors.
+    pub answer: Value,
+    /// The `provider_execution` that records it.
+    pub outcome: SpanKey,
+    /// What else is recorded of the call: usage, cost, durations.
+    pub details: Map<String, Value>,
+    /// Whether an earlier attempt got it, so that no call was made now.
+    pub was_recorded: bool,
+}
+
+/// The adapters and secrets of a host, and what it needs to keep the limits of providers. It is cheap to clone.
+#[derive(Clone)]
+pub struct Providers {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    adapters: Vec<Arc<dyn Provider>>,
+    secrets: Arc<dyn SecretSource>,
+    gates: Gates,
+}
+
+impl Default for Providers {
+    fn default() -> Self {
+        Self::new([], HostSecrets::new())
+    }
+}
+
+/// A provider that is to be asked.
+struct Resolved {
+    span: VerifiedSpan,
+    spec: ProviderSpec,
+    model: String,
+}
+
+impl Resolved {
+    fn model(&self) -> Result<&ModelSpec, Failure> {
+        self.spec.models.get(&self.model).ok_or_else(|| Failure::new("provider_invalid", "its model is gone"))
+    }
+}
+
+/// How the tries with one provider ended.
+enum Ended {
+    Answered(Told),
+    /// Another provider may help.
+    Elsewhere(Failure),
+    /// Nothing else helps.
+    Failed(Failure),
+}
+
+impl Providers {
+    /// Providers that are called through `adapters`, with the secrets of `secrets`.
+    pub fn new(adapters: impl IntoIterator<Item = Arc<dyn Provider>>, secrets: impl SecretSource + 'static) -> Self {
+        let inner = Inner { adapters: adapters.into_iter().collect(), secrets: Arc::new(secrets), gates: Gates::default() };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The adapter with this name.
+    #[must_use]
+    pub fn adapter(&self, name: &str) -> Option<&dyn Provider> {
+        self.inner.adapters.iter().find(|adapter| adapter.adapter() == name).map(|adapter| &**adapter)
+    }
+
+    /// The names of the adapters, for messages.
+    pub(super) fn names(&self) -> String {
+        let names: Vec<_> = self.inner.adapters.iter().map(|adapter| format!("`{}`", adapter.adapter())).collect();
+        if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+    }
+
+    /// Checks a provider span against this host, without calling the provider: the adapter exists, and takes URL and models.
+    ///
+    /// # Errors
+    /// What is wrong, and what to do.
+    pub fn check(&self, spec: &ProviderSpec) -> Result<(), String> {
+        let Some(adapter) = self.adapter(&spec.adapter) else {
+            return Err(format!("metadata.adapter: this host has no adapter `{}`, it has {}", spec.adapter, self.names()));
+        };
+        for (name, model) in &spec.models {
+            let id = model.id.as_deref().unwrap_or(name);
+            adapter.check(spec.url.as_deref(), id).map_err(|reason| format!("metadata: {reason} (model `{name}`)"))?;
+        }
+        Ok(())
+    }
+
+    /// Makes a call, or returns its recorded answer. It is tried again, and then with the provider's fallbacks, as far as the provider
+    /// span says and the error allows. Once a piece of the answer was delivered to `chunks`, it is neither tried again nor elsewhere.
+    ///
+    /// # Errors
+    /// [`KernelError`] if the host cannot go on. A failure of the call is the inner error.
+    pub async fn call(
+        &self,
+        context: &Context<'_>,
+        request: &SignedSpan,
+        asked: &Asked<'_>,
+        chunks: Option<&mut dyn Chunks>,
+    ) -> Result<Result<Told, Failure>, KernelError> {
+        let tenant = request.tenant_id.as_str();
+        let first = match self.resolve(context, tenant, asked.provider, asked.model).await? {
+            Ok(first) => first,
+            Err(failure) => return Ok(Err(failure)),
+        };
+        let value = asked.ask.to_value();
+        let bytes = canonical::to_vec(&value).len();
+        let most = first.spec.limits.request_bytes;
+        if bytes > most {
+            let message = format!("the request has {bytes} bytes: the provider span allows {most} (limits.request_bytes)");
+            return Ok(Err(Failure::new(ErrorKind::Invalid.code(), message)));
+        }
+        let attempt = CallOf {
+            providers: self,
+            context,
+            tenant,
+            asked,
+            // The same for every provider that may answer, so that a later attempt finds the answer of whichever did.
+            body: json!({"provider": asked.provider, "model": first.model, "request": value}),
+            bytes,
+            listening: Listening::new(chunks.map(|chunks| chunks as &mut (dyn Chunks + '_))),
+        };
+        self.holding(context, self.ask_all(context, tenant, &first, &attempt)).await
+    }
+
+    /// Extends the lease of the attempt while it waits for a provider, which may take longer than a lease.
+    async fn holding(
+        &self,
+        context: &Context<'_>,
+        call: impl Future<Output = Result<Result<Told, Failure>, KernelError>>,
+    ) -> Result<Result<Told, Failure>, KernelError> {
+        let mut call = std::pin::pin!(call);
+        loop {
+            match tokio::time::timeout(EXTEND_EVERY, &mut call).await {
+                Ok(done) => return done,
+                Err(_) if context.outside.extend().await? => {}
+                Err(_) => return Err(KernelError::LostClaim),
+            }
+        }
+    }
+
+    async fn ask_all(
+        &self,
+        context: &Context<'_>,
+        tenant: &str,
+        first: &Resolved,
+        attempt: &CallOf<'_>,
+    ) -> Result<Result<Told, Failure>, KernelError> {
+        let mut ordinal = 0;
+        let mut last = match attempt.with(first, &mut ordinal).await? {
+            Ended::Answered(told) => return Ok(Ok(told)),
+            Ended::Failed(failure) => return Ok(Err(failure)),
+            Ended::Elsewhere(failure) => failure,
+        };
+        for Target { provider, model } in &first.spec.fallback {
+            let next = match self.resolve(context, tenant, *provider, model.as_deref()).await? {
+                Ok(next) => next,
+                Err(failure) => {
+                    tracing::warn!(%provider, %failure, "a fallback cannot be asked");
+                    continue;
+                }
+            };
+            tracing::info!(failed = %last, next = %provider, "asking the next provider");
+            match attempt.with(&next, &mut ordinal).await? {
+                Ended::Answered(told) => return Ok(Ok(told)),
+                Ended::Failed(failure) => return Ok(Err(failure)),
+                Ended::Elsewhere(failure) => last = failure,
+            }
+        }
+        Ok(Err(last))
+    }
+
+    /// The provider span that the request's owner may see and a publisher of the tenant has signed.
+    async fn resolve(
+        &self,
+        context: &Context<'_>,
+        tenant: &str,
+        id: Uuid,
+        model: Option<&str>,
+    ) -> Result<Result<Resolved, Failure>, KernelError> {
+        let refused = |code: &str, reason: String| Ok(Err(Failure::new(code, format!("provider {id}: {reason}"))));
+        let Some(span) = context.owner.find(tenant, id).await? else {
+            let advice = "no such span that the request's owner can see: check the id and the span's visibility";
+            return refused("provider_not_found", advice.to_owned());
+        };
+        if span.entity_type != "provider" {
+            return refused("provider_not_found", format!("it is of type `{}`, not a provider", span.entity_type));
+        }
+        let span = match span.verify(&mut Verifier::new()) {
+            Ok(span) => span,
+            Err(error) => return refused("provider_not_verified", format!("it is not what was signed: {error}")),
+        };
+        if let Err(error) = context.trusted.authorities.check(&span) {
+            return refused("provider_not_authorised", error.to_string());
+        }
+        if span.status.as_deref() != Some("active") {
+            return refused("provider_not_active", "its status is not `active`".to_owned());
+        }
+        let spec = match ProviderSpec::read(&span) {
+            Ok(spec) => spec,
+            Err(reason) => return refused("provider_invalid", reason),
+        };
+        let model = match spec.model(model) {
+            Ok((name, _)) => name.to_owned(),
+            Err(reason) => return refused(ErrorKind::Invalid.code(), reason),
+        };
+        Ok(Ok(Resolved { span, spec, model }))
+    }
+}
+
+/// One call, with whichever provider.
+struct CallOf<'a> {
+    providers: &'a Providers,
+    context: &'a Context<'a>,
+    tenant: &'a str,
+    asked: &'a Asked<'a>,
+    body: Value,
+    bytes: usize,
+    listening: Listening<'a>,
+}
+
+impl CallOf<'_> {
+    /// Tries one provider. `ordinal` is the number of the last try.
+    async fn with(&self, resolved: &Resolved, ordinal: &mut u32) -> Result<Ended, KernelError> {
+        let Resolved { span, spec, model: name } = resolved;
+        let model = match resolved.model() {
+            Ok(model) => model,
+            Err(failure) => return Ok(Ended::Failed(failure)),
+        };
+        let Some(adapter) = self.providers.adapter(&spec.adapter) else {
+            let message = format!("this host has no adapter `{}`, it has {}", spec.adapter, self.providers.names());
+            return Ok(Ended::Elsewhere(Failure::new("adapter_not_available", message)));
+        };
+        let output = match self.asked.ask.output(model) {
+            Ok(output) => output,
+            Err(failure) => return Ok(Ended::Failed(failure)),
+        };
+        let ask = self.asked.ask.bounded(model);
+        let (quotas, reserve) = match self.reserve(resolved, model, output) {
+            Ok(reserve) => reserve,
+            Err(failure) => return Ok(Ended::Failed(failure)),
+        };
+        let now = self.context.clock.now();
+        if let Some(until) = spec.breaker.read(&self.context.runtime, self.tenant, span.id, now).await? {
+            let message = format!("its last {} calls failed, so it is left alone until {until}", spec.breaker.failures);
+            return Ok(Ended::Elsewhere(Failure::new(ErrorKind::NotReady.code(), message)));
+        }
+        let secret = match self.secret(spec).await {
+            Ok(secret) => secret,
+            Err(failure) => return Ok(Ended::Elsewhere(failure)),
+        };
+        let secret = secret.as_ref();
+        let remote =
+            OneTry { adapter, spec, model_name: name, model, secret, ask: &ask, listening: &self.listening, quotas: &quotas };
+        let longest = Duration::from_millis(spec.retry.max_pause_ms);
+        let mut pauses = ExponentialBuilder::default()
+            .with_min_delay(Duration::from_millis(spec.retry.pause_ms))
+            .with_max_delay(longest)
+            .with_factor(2.0)
+            .with_jitter()
+            .with_max_times(usize::try_from(spec.retry.tries).unwrap_or(1).saturating_sub(1))
+            .build();
+        loop {
+            let deadline = Instant::now() + spec.deadlines.deadlines().total;
+            let Some(_permit) = self.providers.inner.gates.pass(span.seal.curr_hash, &spec.limits, deadline).await else {
+                let message = "this host makes as many calls of it as the provider span allows (limits)";
+                return Ok(Ended::Elsewhere(Failure::new(ErrorKind::Throttled.code(), message)));
+            };
+            *ordinal = ordinal.saturating_add(1);
+            let call = Call::new(self.asked.key, ask.operation(), self.body.clone())
+                .ordinal(*ordinal)
+                .kind(CallKind::Provider)
+                .subject(span.id)
+                .details(about(span, spec, name))
+                .reserve(reserve.clone());
+            let (failure, details) = match self.context.outside.call(&remote, &call).await {
+                Ok(answer) => {
+                    let (answer, details, outcome, was_recorded) =
+                        (answer.value, answer.details, answer.outcome, answer.was_recorded);
+                    return Ok(Ended::Answered(Told { answer, outcome, details, was_recorded }));
+                }
+                Err(OutsideError::Failed { failure, details, .. }) => (failure, details),
+                Err(error) => return Ok(Ended::Failed(error.into_failure()?)),
+            };
+            let number = |name: &str| details.get(name).and_then(Value::as_u64);
+            if number(CHUNKS).is_some_and(|delivered| delivered > 0) {
+                return Ok(Ended::Failed(failure));
+            }
+            match ErrorKind::from_code(&failure.code).map(ErrorKind::advice) {
+                Some(Advice::Retry) => {}
+                Some(Advice::Elsewhere) => return Ok(Ended::Elsewhere(failure)),
+                _ => return Ok(Ended::Failed(failure)),
+            }
+            let floor = Duration::from_millis(number(RETRY_AFTER_MS).unwrap_or(0));
+            match pauses.next() {
+                // The provider's own wish is a floor.
+                Some(pause) if floor <= longest => tokio::time::sleep(pause.max(floor)).await,
+                _ => return Ok(Ended::Elsewhere(failure)),
+            }
+        }
+    }
+
+    /// What the call may use at most of each budget that applies.
+    fn reserve(&self, resolved: &Resolved, model: &ModelSpec, output: u64) -> Result<(Quotas, Vec<Reservation>), Failure> {
+        let budget = self.context.trusted.manifest.budget_of(self.tenant);
+        let input = input_tokens(self.asked.ask, self.bytes);
+        let tokens = input.saturating_add(output);
+        let (mut quotas, mut reserve) = (Quotas { tokens: Vec::new(), money: None }, Vec::new());
+        let of_provider = || format!("provider.tokens.{}", resolved.span.id);
+        let limits = [(TOKENS.to_owned(), budget.tokens_per_day), (of_provider(), resolved.spec.limits.tokens_per_day)];
+        for (quota, per_day) in limits.into_iter().filter_map(|(quota, per_day)| Some((quota, per_day?))) {
+            quotas.tokens.push(quota.clone());
+            reserve.push(Reservation { quota, units: tokens, per_day });
+        }
+        if let Some(money) = &budget.money_per_day {
+            let quota = money_quota(&money.currency);
+            let (Some(prices), Some(currency)) = (&model.prices, &resolved.spec.currency) else {
+                let message = "the tenant has a budget of money, and the provider span has no prices for this model: add them";
+                return Err(Failure::new("not_priced", message));
+            };
+            if currency != &money.currency {
+                let message =
+                    format!("the tenant's budget is in {}, and the provider's prices are in {currency}", money.currency);
+                return Err(Failure::new("not_priced", message));
+            }
+            reserve.push(Reservation { quota: quota.clone(), units: prices.most(input, output), per_day: money.nanos });
+            quotas.money = Some(quota);
+        }
+        Ok((quotas, reserve))
+    }
+
+    async fn secret(&self, spec: &ProviderSpec) -> Result<Option<Secret>, Failure> {
+        let Some(reference) = &spec.secret else { return Ok(None) };
+        let found = self.providers.inner.secrets.secret(reference, spec.url.as_deref()).await;
+        found.map(Some).map_err(|error| Failure::new("secret_not_available", error.to_string()))
+    }
+}
+
+/// The quota of the tokens that a tenant may use in a day.
+const TOKENS: &str = "provider.tokens.per_tenant.daily";
+
+/// The quota of the money that a tenant may use in a day.
+fn money_quota(currency: &str) -> String {
+    format!("provider.nano_{}.per_tenant.daily", currency.to_ascii_lowercase())
+}
+
+/// Which provider and model a call goes to, for its intent.
+fn about(span: &SignedSpan, spec: &ProviderSpec, model: &str) -> Map<String, Value> {
+    let mut about = Map::new();
+    about.insert("provider".to_owned(), reference(span));
+    about.insert("adapter".to_owned(), spec.adapter.as_str().into());
+    about.insert("model".to_owned(), model.into());
+    about
+}

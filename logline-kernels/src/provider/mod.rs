@@ -1,0 +1,24 @@
+//! Calls to providers of models: which provider, at what price, within which limits, and what to do if it fails.
+//!
+//! A provider is a span of type `provider`, signed by a publisher of the tenant. [`ProviderSpec`] is what its metadata say. An adapter
+//! ([`logline_core::contract::provider::Provider`]) makes one call; everything else is here. `docs/providers.md` is the specification.
+
+mod breaker;
+mod call;
+mod gates;
+mod kernel;
+mod price;
+mod remote;
+mod scripted;
+mod secrets;
+mod spec;
+mod streams;
+
+pub use breaker::Breaker;
+pub use call::{Ask, Asked, Providers, Told};
+pub use kernel::{PROVIDER_EMBED, PROVIDER_INVOKE, ProviderExec};
+pub use price::{Prices, cost};
+pub use scripted::{Script, ScriptedProvider};
+pub use secrets::HostSecrets;
+pub use spec::{DeadlineSpec, ModelSpec, ProviderLimits, ProviderSpec, Retries, Target};
+pub use streams::Streams;

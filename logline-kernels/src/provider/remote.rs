@@ -1,0 +1,219 @@
+//! One try of a call: asks the adapter, and says what it used and what it cost.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use logline_core::contract::provider::{
+    Chunk, Chunks, Embeddings, Endpoint, ErrorKind, ModelAnswer, Provider, ProviderError, Secret, StopReason, Usage,
+};
+use logline_core::contract::{Remote, RemoteCall, Reply};
+use serde_json::{Map, Value, json};
+use tokio::sync::Mutex;
+
+use super::call::Ask;
+use super::price;
+use super::spec::{ModelSpec, ProviderSpec};
+
+/// The names of the quotas that a call reserves of.
+pub(super) struct Quotas {
+    /// Quotas in tokens.
+    pub(super) tokens: Vec<String>,
+    /// The quota in money.
+    pub(super) money: Option<String>,
+}
+
+/// Whoever listens to the pieces of the answer.
+pub(super) type Listening<'a> = Mutex<Option<&'a mut (dyn Chunks + 'a)>>;
+
+pub(super) struct OneTry<'a, 'l> {
+    pub(super) adapter: &'a dyn Provider,
+    pub(super) spec: &'a ProviderSpec,
+    pub(super) model_name: &'a str,
+    pub(super) model: &'a ModelSpec,
+    pub(super) secret: Option<&'a Secret>,
+    pub(super) ask: &'a Ask,
+    pub(super) listening: &'a Listening<'l>,
+    pub(super) quotas: &'a Quotas,
+}
+
+/// Counts the pieces that it passes on.
+struct Counted<'a, 'b> {
+    listener: &'a mut (dyn Chunks + 'b),
+    began: Instant,
+    delivered: u32,
+    first_ms: Option<u64>,
+}
+
+#[async_trait]
+impl Chunks for Counted<'_, '_> {
+    async fn deliver(&mut self, chunk: Chunk) {
+        self.first_ms.get_or_insert(millis(self.began));
+        self.delivered = self.delivered.saturating_add(1);
+        self.listener.deliver(chunk).await;
+    }
+}
+
+#[async_trait]
+impl Remote for OneTry<'_, '_> {
+    fn name(&self) -> &str {
+        SERVICE
+    }
+
+    async fn call(&self, call: &RemoteCall<'_>) -> Reply {
+        let deadlines = self.spec.deadlines.deadlines();
+        let endpoint = Endpoint::new(self.model.id.as_deref().unwrap_or(self.model_name), call.idempotency_key)
+            .url(self.spec.url.as_deref())
+            .secret(self.secret)
+            .deadlines(deadlines);
+        let began = Instant::now();
+        let (mut delivered, mut first_ms) = (0, None);
+        let asked = async {
+            match self.ask {
+                Ask::Embed(request) => {
+                    self.adapter.embed(&endpoint, request).await.and_then(|found| embedded(&found, request.texts.len()))
+                }
+                Ask::Invoke(request) => {
+                    let mut listening = self.listening.lock().await;
+                    let answer = match listening.as_mut() {
+                        None => self.adapter.invoke(&endpoint, request).await,
+                        Some(listener) => {
+                            let mut counted = Counted { listener: &mut **listener, began, delivered: 0, first_ms: None };
+                            let answer = self.adapter.stream(&endpoint, request, &mut counted).await;
+                            (delivered, first_ms) = (counted.delivered, counted.first_ms);
+                            answer
+                        }
+                    };
+                    answer.map(answered)
+                }
+            }
+        };
+        // An adapter that breaks its contract must not hold the attempt for ever.
+        let result = tokio::time::timeout(deadlines.total, asked).await.unwrap_or_else(|_| {
+            let message = format!("no whole answer within {} ms (deadlines.total_ms)", deadlines.total.as_millis());
+            Err(ProviderError::new(ErrorKind::TimedOut, message))
+        });
+        let mut details = Map::new();
+        details.insert("latency_ms".to_owned(), millis(began).into());
+        if let Some(first_ms) = first_ms {
+            details.insert("time_to_first_chunk_ms".to_owned(), first_ms.into());
+        }
+        match result {
+            Ok(Answered { value, usage, request_id }) => {
+                self.tell(&mut details, Some(&usage), request_id);
+                let reply = Reply::from(Ok(value)).details(details);
+                match self.used(&usage) {
+                    Some(used) => reply.used(used),
+                    None => reply,
+                }
+            }
+            Err(error) => {
+                self.tell(&mut details, error.usage.as_deref(), error.request_id.clone());
+                let delivered = delivered.max(error.chunks);
+                if delivered > 0 {
+                    details.insert(CHUNKS.to_owned(), delivered.into());
+                }
+                if let Some(pause) = error.retry_after {
+                    let ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX).min(MAX_PAUSE_MS);
+                    details.insert(RETRY_AFTER_MS.to_owned(), ms.into());
+                }
+                let used = error.usage.as_deref().map(|usage| self.used(usage)).unwrap_or_else(|| {
+                    // What is free gives the reservation back. Otherwise nobody knows what the provider charges.
+                    error.kind.is_free().then(|| self.used(&Usage::of(0, 0))).flatten()
+                });
+                let reply = Reply::from(Err(error.to_failure())).details(details);
+                match used.filter(|_| delivered == 0 || error.usage.is_some()) {
+                    Some(used) => reply.used(used),
+                    None => reply,
+                }
+            }
+        }
+    }
+}
+
+/// The service under which all calls to providers are recorded: whichever provider answers a call, the answer is the call's.
+pub(super) const SERVICE: &str = "provider";
+
+/// The member of an outcome's details that says how many pieces were delivered before the error.
+pub(super) const CHUNKS: &str = "chunks";
+
+/// The member of an outcome's details that says how long the provider wants to be left alone.
+pub(super) const RETRY_AFTER_MS: &str = "retry_after_ms";
+
+/// A longer pause that a provider asks for is recorded as this: a day.
+const MAX_PAUSE_MS: u64 = 86_400_000;
+
+struct Answered {
+    value: Value,
+    usage: Usage,
+    request_id: Option<String>,
+}
+
+fn answered(mut answer: ModelAnswer) -> Answered {
+    // Some providers say that the model has ended its turn although it waits for tools.
+    if answer.tool_uses().next().is_some() && matches!(answer.stop, StopReason::EndTurn | StopReason::StopSequence) {
+        answer.stop = StopReason::ToolUse;
+    }
+    let (usage, request_id) = (answer.usage.clone(), answer.request_id.clone());
+    let mut value = serde_json::to_value(&answer).unwrap_or_default();
+    without_nul(&mut value);
+    Answered { value, usage, request_id }
+}
+
+/// Vectors as they are recorded: numbers of 4 bytes, little-endian, in base64.
+fn embedded(found: &Embeddings, texts: usize) -> Result<Answered, ProviderError> {
+    let dimensions = found.vectors.first().map_or(0, Vec::len);
+    if found.vectors.len() != texts || dimensions == 0 || found.vectors.iter().any(|vector| vector.len() != dimensions) {
+        let message = format!("{} vectors for {texts} texts, or vectors of different length", found.vectors.len());
+        return Err(ProviderError::new(ErrorKind::BadAnswer, message));
+    }
+    let encode = |vector: &Vec<f32>| STANDARD.encode(vector.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<_>>());
+    let vectors: Vec<_> = found.vectors.iter().map(encode).collect();
+    let mut value = json!({"vectors": vectors, "dimensions": dimensions, "encoding": "f32-le-base64", "usage": found.usage});
+    without_nul(&mut value);
+    Ok(Answered { value, usage: found.usage.clone(), request_id: found.request_id.clone() })
+}
+
+/// A span cannot hold U+0000, and an answer that was paid for should not be lost for it.
+fn without_nul(value: &mut Value) {
+    match value {
+        Value::String(text) if text.contains('\0') => *text = text.replace('\0', "\u{fffd}"),
+        Value::Array(items) => items.iter_mut().for_each(without_nul),
+        Value::Object(members) => members.values_mut().for_each(without_nul),
+        _ => {}
+    }
+}
+
+impl OneTry<'_, '_> {
+    /// What the call used of each quota. `None` if it is not known.
+    fn used(&self, usage: &Usage) -> Option<BTreeMap<String, u64>> {
+        let mut used = BTreeMap::new();
+        if !self.quotas.tokens.is_empty() {
+            let total = usage.total()?;
+            used.extend(self.quotas.tokens.iter().map(|quota| (quota.clone(), total)));
+        }
+        if let Some(quota) = &self.quotas.money {
+            used.insert(quota.clone(), price::cost(usage, self.model.prices.as_ref()?)?);
+        }
+        Some(used)
+    }
+
+    fn tell(&self, details: &mut Map<String, Value>, usage: Option<&Usage>, request_id: Option<String>) {
+        if let Some(id) = request_id {
+            details.insert("request_id".to_owned(), id.replace('\0', "\u{fffd}").into());
+        }
+        let Some(usage) = usage else { return };
+        details.insert("usage".to_owned(), json!(usage));
+        if let (Some(prices), Some(currency)) = (&self.model.prices, &self.spec.currency)
+            && let Some(nanos) = price::cost(usage, prices)
+        {
+            details.insert("cost".to_owned(), json!({"nanos": nanos, "currency": currency}));
+        }
+    }
+}
+
+fn millis(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
