@@ -14,6 +14,8 @@ pub mod trust {}
 pub mod execution {}
 #[doc = include_str!("policies.md")]
 pub mod policies {}
+#[doc = include_str!("providers.md")]
+pub mod providers {}
 #[doc = include_str!("wasm-abi.md")]
 pub mod wasm_abi {}
 #[doc = include_str!("writing-functions.md")]

@@ -83,6 +83,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "writer",
         ],
     ),
+    ("logline-openai", &["error", "http", "body", "answer", "stream"]),
     ("logline-guest", &["abi", "host"]),
     ("logline", &["failed", "home", "dev"]),
     ("logline-cli", &["open", "output", "when", "site", "commands"]),

@@ -92,7 +92,7 @@ fn test() -> Result<(), Failed> {
     // Whatever one user does, the others are answered.
     attack(["--size", "50", "--rounds", "3"].map(str::to_owned))?;
     // Each of these examples fails if what it shows is not true.
-    for example in ["policies", "sandbox"] {
+    for example in ["policies", "sandbox", "ask_a_model"] {
         command("cargo").args(["run", "--quiet", "--example", example]).run()?;
     }
     first_steps()?;
@@ -159,7 +159,7 @@ fn ci() -> Result<(), Failed> {
 }
 
 /// The crates that are published.
-const PUBLISHED: [&str; 9] = [
+const PUBLISHED: [&str; 10] = [
     "logline-core",
     "logline-sqlite",
     "logline-pg",
@@ -167,6 +167,7 @@ const PUBLISHED: [&str; 9] = [
     "logline-guest",
     "logline-kernels",
     "logline-policy",
+    "logline-openai",
     "logline",
     "logline-cli",
 ];

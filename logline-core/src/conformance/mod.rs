@@ -18,6 +18,7 @@ pub mod chains;
 pub mod counters;
 pub mod isolation;
 pub mod model;
+pub mod providing;
 pub mod reading;
 pub mod strategies;
 pub mod watching;

@@ -124,7 +124,7 @@ impl Kernel for ProviderExec {
             Ok(asked) => asked,
             Err(failure) => return failed(failure),
         };
-        let asked = Asked::new(provider, &ask, "call").model(model.as_deref());
+        let asked = Asked::new(provider, &ask, "ask").model(model.as_deref());
         let mut listener = self.streams.take(&request.tenant_id, request.id);
         let chunks = listener.as_mut().map(|listener| listener as &mut dyn Chunks);
         Ok(match self.providers.call(context, request, &asked, chunks).await? {

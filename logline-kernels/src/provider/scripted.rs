@@ -26,6 +26,8 @@ pub enum Script {
     Breaks(u32, ProviderError),
     /// Waits for so long, then does the next.
     Wait(Duration),
+    /// Delivers so many pieces of a text, then says nothing more.
+    Stalls(u32),
     /// Never answers.
     Hang,
 }
@@ -74,6 +76,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
+async fn deliver(chunks: &mut dyn Chunks, pieces: u32) {
+    for n in 0..pieces {
+        chunks.deliver(Chunk::Text(format!("piece {n} "))).await;
+    }
+}
+
 /// An answer that is this text. A token has 4 bytes.
 fn said(request: &ModelRequest, text: String) -> ModelAnswer {
     let tokens = |bytes: usize| u64::try_from(bytes.div_ceil(4)).unwrap_or(u64::MAX);
@@ -118,25 +126,35 @@ impl Provider for ScriptedProvider {
                 Some(Script::Answer(answer)) => answer,
                 Some(Script::Fail(error)) => return Err(error),
                 Some(Script::Breaks(pieces, error)) => {
-                    for n in 0..pieces {
-                        chunks.deliver(Chunk::Text(format!("piece {n} "))).await;
-                    }
+                    deliver(chunks, pieces).await;
                     return Err(error.chunks(pieces));
+                }
+                Some(Script::Stalls(pieces)) => {
+                    deliver(chunks, pieces).await;
+                    tokio::time::sleep(endpoint.deadlines.idle).await;
+                    return Err(ProviderError::new(ErrorKind::TimedOut, "no further piece in time").chunks(pieces));
                 }
                 Some(Script::Wait(time)) => {
                     tokio::time::sleep(time).await;
                     continue;
                 }
                 Some(Script::Hang) => {
-                    tokio::time::sleep(endpoint.deadlines.total).await;
+                    tokio::time::sleep(endpoint.deadlines.first_byte).await;
                     return Err(ProviderError::new(ErrorKind::TimedOut, "no answer in time"));
                 }
             };
             for block in &answer.content {
-                if let Block::Text { text } = block {
-                    for word in text.split_inclusive(' ') {
-                        chunks.deliver(Chunk::Text(word.to_owned())).await;
+                match block {
+                    Block::Text { text } => {
+                        for word in text.split_inclusive(' ') {
+                            chunks.deliver(Chunk::Text(word.to_owned())).await;
+                        }
                     }
+                    Block::ToolUse { id, name, input } => {
+                        chunks.deliver(Chunk::ToolUse { id: id.clone(), name: name.clone() }).await;
+                        chunks.deliver(Chunk::ToolInput(input.to_string())).await;
+                    }
+                    _ => {}
                 }
             }
             return Ok(answer);
