@@ -232,7 +232,20 @@ fn mutants(options: impl IntoIterator<Item = String>) -> Result<(), Failed> {
         .args(["mutants", "--package", "logline-core", "--baseline", "skip", "--timeout", "60", "--output", "target"])
         .args(files)
         .args(options)
-        .args(["--", "--lib", "--test", "trust", "--test", "restore", "--test", "requests", "--test", "memory_conformance"])
+        .args([
+            "--",
+            "--lib",
+            "--test",
+            "trust",
+            "--test",
+            "restore",
+            "--test",
+            "requests",
+            "--test",
+            "manifest",
+            "--test",
+            "memory_conformance",
+        ])
         .run()
 }
 
