@@ -196,6 +196,9 @@ impl<'a> Select<'a> {
             _ => None,
         };
         let Bound { count, last, horizon } = self.bound(connection, position, most).await?;
+        // The horizon may go back between two statements: a transaction of another database that ends meanwhile counts as one of this
+        // database. What was final before is still final, and a page that left it out would go on behind it.
+        self.known = self.known.max(horizon);
         let (page, _) = self.rows(connection, after, size).await?;
         // The rows were read later, but only those before this horizon.
         let reached = match position {

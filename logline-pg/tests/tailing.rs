@@ -4,11 +4,13 @@
 mod server;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use logline_core::fsck::{Audit, fsck};
-use logline_core::ledger::{AppendOptions, Ledger as _, LedgerExt as _, Order, Query, Versions, Watch, WatchFrom};
+use logline_core::ledger::{AppendOptions, Cursor, Ledger as _, LedgerExt as _, Order, Query, Versions, Watch, WatchFrom};
 use logline_core::{Draft, KeyPair, Scope, SystemClock, SystemIds, VerifiedSpan};
 use logline_pg::{PgLedger, create_roles, migrate_to_new_epoch};
 use server::{block_on, connection, empty_database, ledger, options, server};
@@ -349,4 +351,73 @@ fn a_new_epoch_comes_after_cursors_of_a_lost_history() {
         let rest = ledger.scan(&scope(), &Query::timeline(), Some(&after)).await.unwrap().into_spans().unwrap();
         assert_eq!(rest.iter().map(|span| span.id).collect::<Vec<_>>(), [id]);
     });
+}
+
+/// A transaction of another database that ends while the horizon is computed counts as one of this database. So the horizon may go back
+/// between two statements, and a page that counts its rows by one and reads them by the other must not go on behind rows that it left
+/// out.
+#[test]
+fn a_page_that_counts_its_rows_skips_none_while_another_database_is_busy() {
+    block_on(async {
+        let (database, ledger) = ledger().await;
+        let elsewhere = empty_database().await;
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut busy = Vec::new();
+        for _ in 0..8 {
+            let (mut connection, stop) = (connection("postgres", &elsewhere).await, Arc::clone(&stop));
+            busy.push(tokio::spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    connection.execute("SELECT pg_current_xact_id(), pg_sleep(0.002)").await.unwrap();
+                }
+            }));
+        }
+        let reader = PgLedger::connect(options("host", &database).settle(Duration::ZERO)).await.unwrap();
+        let writing = async {
+            let mut written = BTreeSet::new();
+            for _ in 0..300 {
+                written.insert(append(&ledger).await);
+            }
+            written
+        };
+        let mut cursor = None;
+        let mut found = BTreeSet::new();
+        let query = Query::new().tenant("acme").limit(100).max_visited(1000);
+        let mut writing = std::pin::pin!(writing);
+        let mut written = None;
+        loop {
+            if written.is_none() {
+                // A little of both, in turns.
+                written = timeout(Duration::from_micros(200), &mut writing).await.ok();
+            }
+            let page = reader.scan(&scope(), &query, cursor.as_ref()).await.unwrap();
+            let is_last = page.rows.is_empty() && written.is_some();
+            found.extend(page.rows.iter().map(|row| row.span.as_ref().unwrap().id));
+            cursor = page.next.or(page.reached).or(cursor);
+            if is_last && found.len() >= written.as_ref().unwrap().len() {
+                break;
+            }
+            assert!(
+                !is_last || settled(&reader, &query, cursor.as_ref()).await,
+                "rows were skipped: {} of {}",
+                found.len(),
+                300
+            );
+        }
+        stop.store(true, Ordering::Relaxed);
+        for connection in busy {
+            connection.await.unwrap();
+        }
+        assert_eq!(Some(found), written);
+    });
+}
+
+/// Whether rows still come after `cursor`. They may be held back for a moment, until transactions that began before them have ended.
+async fn settled(reader: &PgLedger, query: &Query, cursor: Option<&Cursor>) -> bool {
+    let deadline = tokio::time::Instant::now() + LONG;
+    while tokio::time::Instant::now() < deadline {
+        if !reader.scan(&scope(), query, cursor).await.unwrap().rows.is_empty() {
+            return true;
+        }
+    }
+    false
 }
