@@ -16,6 +16,8 @@ pub mod execution {}
 pub mod policies {}
 #[doc = include_str!("providers.md")]
 pub mod providers {}
+#[doc = include_str!("prompts.md")]
+pub mod prompts {}
 #[doc = include_str!("wasm-abi.md")]
 pub mod wasm_abi {}
 #[doc = include_str!("writing-functions.md")]

@@ -84,6 +84,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         ],
     ),
     ("logline-openai", &["error", "http", "body", "answer", "stream"]),
+    ("logline-prompts", &["ids", "variable", "block", "language", "render", "variant", "build", "load", "kernel", "verify"]),
     ("logline-guest", &["abi", "host"]),
     ("logline", &["failed", "home", "dev"]),
     ("logline-cli", &["open", "output", "when", "site", "commands"]),

@@ -68,7 +68,7 @@ fn a_function_can_lower_its_limits_and_not_raise_them() {
     let all = manifest.limits_of("acme");
     assert_eq!(manifest.limits_for(&function(json!({}), 2)), Ok(all.clone()));
     let lower = json!({
-        "fuel": 10, "timeout_ms": 11, "memory_bytes": 12, "input_bytes": 13, "output_bytes": 14, "host_calls": 15, "host_call_bytes": 16,
+        "fuel": 10, "timeout_ms": 11, "call_timeout_ms": 17, "memory_bytes": 12, "input_bytes": 13, "output_bytes": 14, "host_calls": 15, "host_call_bytes": 16,
         "emitted": 1, "log_bytes": 18, "journal_bytes": 19, "module_bytes": 20,
     });
     assert_eq!(serde_json::to_value(of(lower.clone()).unwrap()).unwrap(), lower);
@@ -91,7 +91,7 @@ fn a_function_can_lower_its_limits_and_not_raise_them() {
 #[test]
 fn limits_above_the_ceiling_are_refused_by_name() {
     let ceilings = json!({
-        "fuel": 100_000_000_000_u64, "timeout_ms": 3_600_000, "memory_bytes": 64 << 20, "input_bytes": 256 << 10, "output_bytes": 256 << 10,
+        "fuel": 100_000_000_000_u64, "timeout_ms": 3_600_000, "call_timeout_ms": 3_600_000, "memory_bytes": 64 << 20, "input_bytes": 256 << 10, "output_bytes": 256 << 10,
         "host_calls": 100_000, "host_call_bytes": 4 << 20, "emitted": 1_000, "log_bytes": 64 << 10, "journal_bytes": 256 << 10,
         "module_bytes": 16 << 20,
     });

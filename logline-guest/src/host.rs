@@ -20,6 +20,8 @@ pub enum Op {
     Query = 4,
     /// Hands in the draft of a span.
     Emit = 5,
+    /// Asks a provider of models.
+    Call = 6,
 }
 
 /// Answers a function's calls: the sandbox, or a closure in a test.
@@ -100,9 +102,30 @@ pub trait HostExt: Host {
     fn emit(&mut self, draft: &Value) -> Result<String, Failure> {
         text(&self.call(Op::Emit, draft)?, "id")
     }
+
+    /// Asks a model, and waits for its answer. `key` names the call within the request, and must be the same in every attempt: an attempt
+    /// after a lost one gets the recorded answer. `body` is a request as in `docs/providers.md`. The function needs the capability
+    /// `provider.invoke:PROVIDER/MODEL`.
+    ///
+    /// # Errors
+    /// The host's refusal: `not_permitted`, `invalid_call`, `budget`, `outcome_unknown`, `provider_not_found`, or the provider's, such as
+    /// `provider:content_filtered`. `host_reply` if the answer cannot be read.
+    fn invoke(&mut self, provider: &str, key: &str, body: Value) -> Result<Told, Failure> {
+        let call = json!({"provider": provider, "operation": "invoke", "key": key, "body": body});
+        Told::deserialize(self.call(Op::Call, &call)?).map_err(|e| reply(&e.to_string()))
+    }
 }
 
 impl<H: Host + ?Sized> HostExt for H {}
+
+/// The answer of a provider.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Told {
+    /// The id of the span that records the answer.
+    pub span: String,
+    /// What was answered, see `docs/providers.md`.
+    pub answer: Value,
+}
 
 fn reply(what: &str) -> Failure {
     Failure::new("host_reply", format!("the host's answer does not follow the interface: {what}"))

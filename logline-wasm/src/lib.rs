@@ -45,7 +45,7 @@ use modules::Modules;
 pub use options::WasmOptions;
 use scan::Scan;
 use share::Shares;
-use threads::Threads;
+use threads::{Threads, Time};
 
 /// The value of a function's `runtime` column that this sandbox runs.
 pub const RUNTIME: &str = "wasm@1";
@@ -182,6 +182,7 @@ impl Inner {
         let tenant = self.shares.tenant(&job);
         let module = self.modules.get(kind, &job, code, &tenant.compiling).await?;
         let limit = job.limits.timeout_ms;
+        let calls = Duration::from_millis(job.limits.call_timeout_ms);
         let deadline = Instant::now() + Duration::from_millis(limit);
         let permit = tokio::time::timeout_at(deadline, self.shares.permit(&tenant, job.limits.memory_bytes)).await;
         let permit = permit.map_err(|_| {
@@ -193,8 +194,11 @@ impl Inner {
         let permit = permit.map_err(|_| Failure::new("closed", "the sandbox is closed"))?;
         let argument = canonical::to_vec(job.call);
         let guest = call::call(self.engine.clone(), module, argument, job.limits.clone(), Arc::clone(channel), permit);
-        self.threads.run(guest, channel, host, deadline).await.unwrap_or_else(|| {
-            let message = format!("the function did not end within {limit} ms: it waits or computes too long");
+        self.threads.run(guest, channel, host, Time { deadline, calls }).await.unwrap_or_else(|| {
+            let message = format!(
+                "the function did not end within {limit} ms, or its calls to providers within {} ms: it waits or computes too long",
+                calls.as_millis()
+            );
             Err(Failure::new("timeout", message))
         })
     }

@@ -5,6 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use logline_core::Failure;
@@ -20,6 +21,14 @@ use crate::state::SLICE;
 
 type Outcome = Result<Value, Failure>;
 
+/// What is left of a run's time.
+pub(crate) struct Time {
+    /// When the guest is stopped. What its calls to providers take is added.
+    pub(crate) deadline: Instant,
+    /// What is left for calls to providers.
+    pub(crate) calls: Duration,
+}
+
 /// Threads for guests that compute for long. The guests take turns: each lets the others run after a slice of fuel.
 pub(crate) struct Threads {
     /// INVARIANT: `Some` until `Threads` is dropped.
@@ -32,14 +41,14 @@ impl Threads {
         Ok(Self { runtime: Some(runtime) })
     }
 
-    /// Runs a guest to its end and answers its questions. `None` if the deadline passed first. The guest has stopped when this
+    /// Runs a guest to its end and answers its questions. `None` if the time was over first. The guest has stopped when this
     /// returns. If this future is dropped, the guest stops at the end of its slice.
     pub(crate) async fn run(
         &self,
         guest: impl Future<Output = Outcome> + Send + 'static,
         channel: &HostChannel,
         host: &mut dyn HostCalls,
-        deadline: Instant,
+        mut time: Time,
     ) -> Option<Outcome> {
         // A run ends with a report even if wasmtime panics.
         let guest = AssertUnwindSafe(guest).catch_unwind();
@@ -52,7 +61,7 @@ impl Threads {
             }
             // A guest that is pending without a question has used up its slice.
             let Some(question) = channel.take() else { break };
-            if !answer(question, host, deadline).await {
+            if !answer(question, host, &mut time).await {
                 return None;
             }
             if channel.fuel.load(Ordering::Relaxed) > SLICE {
@@ -67,12 +76,12 @@ impl Threads {
                 outcome = &mut guest.0 => return Some(outcome.unwrap_or_else(|_| Err(failed()))),
                 () = channel.asked() => {
                     if let Some(question) = channel.take()
-                        && !answer(question, host, deadline).await
+                        && !answer(question, host, &mut time).await
                     {
                         break;
                     }
                 }
-                () = tokio::time::sleep_until(deadline) => break,
+                () = tokio::time::sleep_until(time.deadline) => break,
             }
         }
         // The guest stops at the end of its slice. Only then its permit is given back and its fuel is known.
@@ -104,10 +113,21 @@ fn failed() -> Failure {
     Failure::new("internal", "the engine failed: see the host's log, and report it")
 }
 
-/// Answers one question. Returns false if the deadline passed first.
-async fn answer(question: Question, host: &mut dyn HostCalls, deadline: Instant) -> bool {
+/// Answers one question. Returns false if the time was over first.
+async fn answer(question: Question, host: &mut dyn HostCalls, time: &mut Time) -> bool {
     let Question { op, argument, reply } = question;
-    let Ok(answer) = timeout_at(deadline, abi::answer(host, op, argument)).await else { return false };
+    let answer = if op == abi::CALL {
+        // Somebody outside takes this time, not the guest.
+        let began = Instant::now();
+        let answer = timeout_at(began + time.calls, abi::answer(host, op, argument)).await;
+        let took = began.elapsed();
+        time.calls = time.calls.saturating_sub(took);
+        time.deadline += took;
+        answer
+    } else {
+        timeout_at(time.deadline, abi::answer(host, op, argument)).await
+    };
+    let Ok(answer) = answer else { return false };
     // A guest that was stopped does not receive the answer.
     let _ = reply.send(answer);
     true

@@ -16,6 +16,8 @@ pub use logline_openai as openai;
 pub use logline_pg as postgres;
 #[cfg(feature = "policies")]
 pub use logline_policy as policy;
+#[cfg(feature = "prompts")]
+pub use logline_prompts as prompts;
 #[cfg(feature = "sqlite")]
 pub use logline_sqlite as sqlite;
 #[cfg(feature = "wasm")]

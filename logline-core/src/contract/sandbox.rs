@@ -152,4 +152,10 @@ pub trait HostCalls: Send {
 
     /// Adds a draft that is committed together with the execution, or not at all. Returns its id.
     fn emit(&mut self, draft: Value) -> Result<Value, Failure>;
+
+    /// Asks a provider, and waits for the answer, within [`Limits::call_timeout_ms`]. The default refuses.
+    async fn call(&mut self, call: Value) -> Result<Value, Failure> {
+        let _ = call;
+        Err(Failure::new("not_permitted", "operation 6 (call) is not permitted: this host has no providers"))
+    }
 }

@@ -90,6 +90,8 @@ pub struct Limits {
     /// Wall-clock time of the run without compiling, milliseconds. The manifest's `policy.timeout_ms` (its `slow_ms` if that is
     /// absent) applies instead if it is lower. Default 5,000.
     pub timeout_ms: u64,
+    /// Time that all calls to providers take together, milliseconds. It does not count in `timeout_ms`. Default 300,000.
+    pub call_timeout_ms: u64,
     /// Linear memory, bytes. Default and maximum 64 MiB.
     pub memory_bytes: u64,
     /// Canonical bytes of the request's input. Default 128 KiB.
@@ -116,6 +118,7 @@ impl Default for Limits {
         Self {
             fuel: 100_000_000,
             timeout_ms: 5_000,
+            call_timeout_ms: 300_000,
             memory_bytes: 64 << 20,
             input_bytes: 128 << 10,
             output_bytes: 128 << 10,
@@ -135,6 +138,7 @@ impl Limits {
     const CEILINGS: Self = Self {
         fuel: 100_000_000_000,
         timeout_ms: 3_600_000,
+        call_timeout_ms: 3_600_000,
         memory_bytes: 64 << 20,
         input_bytes: 256 << 10,
         output_bytes: 256 << 10,
@@ -147,10 +151,11 @@ impl Limits {
     };
 
     /// Each limit with its name.
-    fn figures(&self) -> [(&'static str, u64); 11] {
+    fn figures(&self) -> [(&'static str, u64); 12] {
         [
             ("fuel", self.fuel),
             ("timeout_ms", self.timeout_ms),
+            ("call_timeout_ms", self.call_timeout_ms),
             ("memory_bytes", self.memory_bytes),
             ("input_bytes", self.input_bytes as u64),
             ("output_bytes", self.output_bytes as u64),
@@ -203,6 +208,7 @@ impl Limits {
         Self {
             fuel: self.fuel.min(other.fuel),
             timeout_ms: self.timeout_ms.min(other.timeout_ms),
+            call_timeout_ms: self.call_timeout_ms.min(other.call_timeout_ms),
             memory_bytes: self.memory_bytes.min(other.memory_bytes),
             input_bytes: self.input_bytes.min(other.input_bytes),
             output_bytes: self.output_bytes.min(other.output_bytes),

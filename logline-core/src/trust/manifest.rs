@@ -11,6 +11,7 @@ use crate::keys::{self, SignatureError};
 use crate::roles::Role;
 use crate::span::draft::Draft;
 use crate::span::{SYSTEM_TENANT, SignedSpan, Span, Visibility};
+use crate::trust::capability;
 use crate::trust::limits::{Budget, Limits, Share};
 use crate::value::hex::PublicKey;
 
@@ -43,6 +44,10 @@ pub struct Manifest {
     /// What calls to providers of models may cost in a day: by tenant, or `*` for each tenant that is not named.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub budgets: BTreeMap<String, Budget>,
+    /// What functions may do besides reading and emitting, such as `provider.invoke:main/*`: by tenant, or `*` for each tenant that is
+    /// not named. A function needs each capability in its own metadata as well.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub capabilities: BTreeMap<String, Vec<String>>,
     /// The key that may override the daily quotas. They do not apply to a function with `metadata.force` true that this key has
     /// signed. The key must be a publisher of the function's tenant as well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -238,6 +243,7 @@ const ENFORCED: &[&str] = &[
     "limits",
     "tenant_limits",
     "budgets",
+    "capabilities",
     "critical",
 ];
 
@@ -259,6 +265,7 @@ impl Manifest {
             limits: Limits::default(),
             tenant_limits: BTreeMap::new(),
             budgets: BTreeMap::new(),
+            capabilities: BTreeMap::new(),
             override_pubkey_hex: None,
             governance: None,
             retention: None,
@@ -334,6 +341,10 @@ impl Manifest {
         for (tenant, budget) in &self.budgets {
             budget.check().map_err(|reason| limits(format!("budget of `{tenant}`: {reason}")))?;
         }
+        for (tenant, some) in &self.capabilities {
+            let wrong = some.iter().find_map(|one| capability::check(one).err());
+            wrong.map_or(Ok(()), |reason| Err(limits(format!("capabilities of `{tenant}`: {reason}"))))?;
+        }
         for (tenant, some) in &self.tenant_limits {
             let of_tenant = self.limits.with(some).and_then(|all| all.check());
             of_tenant.map_err(|reason| limits(format!("tenant_limits of `{tenant}`: {reason}")))?;
@@ -375,6 +386,12 @@ impl Manifest {
     #[must_use]
     pub fn budget_of(&self, tenant: &str) -> Budget {
         self.budgets.get(tenant).or_else(|| self.budgets.get("*")).cloned().unwrap_or_default()
+    }
+
+    /// What functions of `tenant` may do besides reading and emitting.
+    #[must_use]
+    pub fn capabilities_of(&self, tenant: &str) -> &[String] {
+        self.capabilities.get(tenant).or_else(|| self.capabilities.get("*")).map(Vec::as_slice).unwrap_or_default()
     }
 
     /// What all runs of one tenant may use of one host at the same time.

@@ -3,6 +3,7 @@
 //! `docs/trust.md` describes the rules.
 
 mod authority;
+pub mod capability;
 mod delegation;
 mod file;
 mod limits;

@@ -8,6 +8,7 @@ use logline_core::contract::provider::{
     Advice, Block, Chunks, EmbedRequest, ErrorKind, ModelRequest, Provider, Secret, SecretSource,
 };
 use logline_core::contract::{Call, Context, KernelError, OutsideError, Reservation};
+use logline_core::ledger::Query;
 use logline_core::request::{CallKind, reference};
 use logline_core::{Failure, SignedSpan, SpanKey, VerifiedSpan, Verifier, canonical};
 use serde_json::{Map, Value, json};
@@ -92,6 +93,9 @@ impl Ask {
     }
 }
 
+/// The most active providers of a tenant that functions may name.
+const MAX_NAMED: usize = 100;
+
 /// How often the lease of an attempt is extended while it waits.
 const EXTEND_EVERY: Duration = Duration::from_secs(10);
 
@@ -172,6 +176,12 @@ struct Inner {
     adapters: Vec<Arc<dyn Provider>>,
     secrets: Arc<dyn SecretSource>,
     gates: Gates,
+}
+
+impl std::fmt::Debug for Providers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Providers").field("adapters", &self.names()).finish_non_exhaustive()
+    }
 }
 
 impl Default for Providers {
@@ -318,6 +328,33 @@ impl Providers {
             }
         }
         Ok(Err(last))
+    }
+
+    /// The active provider with this name that the request's owner may see, and the name of its model.
+    pub(crate) async fn named(
+        &self,
+        context: &Context<'_>,
+        tenant: &str,
+        name: &str,
+        model: Option<&str>,
+    ) -> Result<Result<(Uuid, String), Failure>, KernelError> {
+        let query = Query::new().tenant(tenant).entity_type("provider").status("active").limit(MAX_NAMED);
+        let page = context.owner.scan(&query, None).await?;
+        let shown = name.escape_debug().to_string();
+        if page.next.is_some() {
+            let message = format!("the tenant has more than {MAX_NAMED} active providers: archive some");
+            return Ok(Err(Failure::new("provider_not_found", message)));
+        }
+        let mut found = page.rows.into_iter().filter_map(|row| row.span.ok()).filter(|span| span.name.as_deref() == Some(name));
+        let Some(span) = found.next() else {
+            let message = format!("no active provider `{shown}` that the request's owner can see");
+            return Ok(Err(Failure::new("provider_not_found", message)));
+        };
+        if found.next().is_some() {
+            let message = format!("there are two active providers `{shown}`: archive one");
+            return Ok(Err(Failure::new("provider_not_found", message)));
+        }
+        Ok(self.resolve(context, tenant, span.id, model).await?.map(|resolved| (resolved.span.id, resolved.model)))
     }
 
     /// The provider span that the request's owner may see and a publisher of the tenant has signed.

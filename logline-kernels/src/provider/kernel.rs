@@ -21,7 +21,7 @@ pub const PROVIDER_INVOKE: &str = "provider.invoke";
 pub const PROVIDER_EMBED: &str = "provider.embed";
 
 /// The kernel `provider_exec`, version 1.
-#[derive(Clone, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct ProviderExec {
     providers: Providers,
     streams: Streams,

@@ -5,13 +5,14 @@ use std::collections::HashMap;
 use async_trait::async_trait;
 use logline_core::Failure;
 use logline_core::ledger::{Cursor, Query};
-use logline_core::{Draft, Scope, SignedSpan, SpanKey};
+use logline_core::request::CallKind;
+use logline_core::{Draft, Scope, SignedSpan, SpanKey, VerifiedSpan};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::evidence::{Evidence, Rows};
 use super::{Difference, ReplayError};
-use crate::run_code::{Answer, Journal, Source, foreign_cursor, full, page};
+use crate::run_code::{Answer, CALL_ROOM, Journal, Named, Source, Wanted, call_answer, foreign_cursor, full, page};
 
 /// The most bytes that a row takes in a journal, and that a cursor with the rest of its answer takes.
 const MAX_ROW: usize = 6 * 256 + 256;
@@ -20,6 +21,8 @@ const MAX_CURSOR: usize = 4096;
 pub(crate) struct Playback<'a> {
     pub(crate) rows: Rows<'a>,
     execution: SpanKey,
+    /// Tenant and id of the request.
+    request: (String, Uuid),
     /// The scope of the request's owner, with whose rights the function reads.
     owner: Scope,
     /// The most bytes of an answer.
@@ -42,7 +45,19 @@ impl<'a> Playback<'a> {
         let (max_answer, max_journal) = (receipt.limits.host_call_bytes, receipt.limits.journal_bytes);
         let owner = Scope::user(&request.tenant_id, &request.owner_id);
         let journal = Journal::new(recorded.now);
-        Self { rows, execution, owner, max_answer, max_journal, recorded, journal, problem: None, refusals: Vec::new() }
+        let request = (request.tenant_id.clone(), request.id);
+        Self {
+            rows,
+            execution,
+            request,
+            owner,
+            max_answer,
+            max_journal,
+            recorded,
+            journal,
+            problem: None,
+            refusals: Vec::new(),
+        }
     }
 
     /// The bytes of the journal so far.
@@ -52,6 +67,27 @@ impl<'a> Playback<'a> {
 
     fn recorded(&self, call: u32) -> Option<Answer> {
         self.recorded.answers.iter().find(|answer| answer.call == call).cloned()
+    }
+
+    /// Reads the outcome that a call to a provider was answered with, and checks that it can be its answer: it is an answered call of
+    /// this request, with this key.
+    async fn outcome(&mut self, call: u32, wanted: &Wanted, named: Option<&Named>) -> Result<VerifiedSpan, ReplayError> {
+        let deny = |reason: String| Err(ReplayError::DoesNotHold { key: self.execution.clone(), reason });
+        let Some(Named(tenant, id, seq, hash)) = named else {
+            return deny(format!("call {call} to a provider was answered without an outcome"));
+        };
+        let key = SpanKey { tenant_id: tenant.clone(), id: *id, seq: *seq };
+        let outcome = self.rows.get(&(key, *hash)).await?;
+        let is_answer = outcome.entity_type == CallKind::Provider.outcome()
+            && outcome.prev_hash.is_none()
+            && outcome.status.as_deref() == Some("complete")
+            && outcome.tenant_id == self.request.0
+            && outcome.related_to.contains(&self.request.1)
+            && outcome.meta("call_key").and_then(Value::as_str) == Some(wanted.recorded_key().as_str());
+        if is_answer {
+            return Ok(outcome);
+        }
+        deny(format!("call {call} was answered with {}, which is not the answer to it", outcome.key()))
     }
 
     /// Reads the rows that a query was answered with, and checks that they can be its answer.
@@ -124,6 +160,30 @@ impl Source for Playback<'_> {
             Err(problem) => {
                 self.problem.get_or_insert(problem);
                 Err(Failure::new("unavailable", "a row no longer exists"))
+            }
+        }
+    }
+
+    async fn call(&mut self, call: u32, wanted: Wanted) -> Result<Value, Failure> {
+        if self.recorded.full_at.is_some_and(|full_at| call >= full_at) {
+            self.journal.full_at.get_or_insert(call);
+            if self.bytes() + CALL_ROOM <= self.max_journal {
+                let reason = format!("call {call} was refused because the journal was full, but it had room");
+                self.problem.get_or_insert(ReplayError::DoesNotHold { key: self.execution.clone(), reason });
+            }
+            return Err(full());
+        }
+        let unknown = || Failure::new("unavailable", "the recorded run did not make this call");
+        let answer = self.recorded(call).ok_or_else(unknown)?;
+        self.journal.answers.push(answer.clone());
+        if let Some(error) = answer.error {
+            return Err(Failure::new(error.code, error.message));
+        }
+        match self.outcome(call, &wanted, answer.outcome.as_ref()).await {
+            Ok(outcome) => Ok(call_answer(&outcome.key(), outcome.output.clone().unwrap_or_default())),
+            Err(problem) => {
+                self.problem.get_or_insert(problem);
+                Err(Failure::new("unavailable", "the outcome of the call no longer exists"))
             }
         }
     }

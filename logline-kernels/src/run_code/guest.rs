@@ -1,4 +1,4 @@
-//! The host calls of a running function: log, now, random, query, emit.
+//! The host calls of a running function: log, now, random, query, emit, call.
 
 use async_trait::async_trait;
 use logline_core::contract::HostCalls;
@@ -7,6 +7,7 @@ use logline_core::{Draft, Failure, Rules, SignedSpan, Timestamp, canonical, json
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
+use super::call::Wanted;
 use super::journal::Source;
 use super::query::read_query;
 
@@ -120,6 +121,12 @@ impl<S: Source> HostCalls for Guest<'_, S> {
         self.emitted_containers += containers;
         self.drafts.push(draft);
         Ok(json!({"id": id.to_string()}))
+    }
+
+    async fn call(&mut self, argument: Value) -> Result<Value, Failure> {
+        let call = self.count();
+        let wanted = Wanted::read(&argument)?;
+        self.source.call(call, wanted).await
     }
 }
 

@@ -5,13 +5,18 @@
 
 use async_trait::async_trait;
 use logline_core::Failure;
-use logline_core::contract::Reader;
+use logline_core::contract::{KernelError, Reader};
 use logline_core::ledger::{Cursor, LedgerError, Page, Query, Row};
 use logline_core::trust::Limits;
 use logline_core::{Draft, Hash, SignedSpan, Timestamp, canonical, json as strict};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
+
+use super::call::{Answered, Calls, Wanted, answer as call_answer};
+
+/// The most bytes that the answer of a provider, or the refusal of a call, takes in a journal.
+pub(crate) const CALL_ROOM: usize = 16 << 10;
 
 /// The bytes of an answer besides its rows: a cursor and two names.
 const ENVELOPE: usize = 256;
@@ -52,12 +57,20 @@ pub(crate) struct Answer {
     /// How many rows the query looked at. `None` if the call was refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) visited: Option<usize>,
+    /// The outcome that holds the answer of a provider. `None` if it was no call to one, or failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) outcome: Option<Named>,
     /// Why the call was refused. `None` if it was answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) error: Option<Refusal>,
 }
 
 impl Answer {
+    fn refusal(call: u32, failure: &Failure) -> Self {
+        let error = Refusal { code: failure.code.clone(), message: failure.message.clone() };
+        Self { call, rows: None, cursor: None, visited: None, outcome: None, error: Some(error) }
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         // Names, numbers and texts always serialise.
         serde_json::to_value(self).map_or(usize::MAX, |value| canonical::to_vec(&value).len())
@@ -100,6 +113,9 @@ pub(crate) trait Source: Send {
     /// Answers a query.
     async fn query(&mut self, call: u32, query: Query, cursor: Option<Cursor>) -> Result<Value, Failure>;
 
+    /// Answers a call to a provider.
+    async fn call(&mut self, call: u32, wanted: Wanted) -> Result<Value, Failure>;
+
     /// Returns the seed of the run's random numbers.
     fn seed(&mut self) -> Result<[u8; 32], Failure>;
 
@@ -115,14 +131,16 @@ pub(crate) struct Recorder<'a> {
     max_bytes: usize,
     /// The most bytes of an answer. A page ends before this limit.
     max_answer: usize,
-    /// The error of a query that the ledger could not answer. It is a failure of the host, not of the function.
-    pub(crate) ledger_error: Option<LedgerError>,
+    /// The error because of which a query or a call has no answer. It is a failure of the host, not of the function.
+    pub(crate) host_error: Option<KernelError>,
+    /// Makes calls to providers; `None` if this host has none.
+    calls: Option<Calls<'a>>,
 }
 
 impl<'a> Recorder<'a> {
-    pub(crate) fn new(owner: &'a Reader<'a>, now: Timestamp, limits: &Limits) -> Self {
+    pub(crate) fn new(owner: &'a Reader<'a>, calls: Option<Calls<'a>>, now: Timestamp, limits: &Limits) -> Self {
         let (max_bytes, max_answer) = (limits.journal_bytes, limits.host_call_bytes);
-        Self { owner, journal: Journal::new(now), bytes: 0, max_bytes, max_answer, ledger_error: None }
+        Self { owner, journal: Journal::new(now), bytes: 0, max_bytes, max_answer, host_error: None, calls }
     }
 
     /// Records an answer. Returns false if the journal has no room for it.
@@ -156,8 +174,7 @@ impl<'a> Recorder<'a> {
     }
 
     fn refuse(&mut self, call: u32, failure: &Failure) -> bool {
-        let error = Refusal { code: failure.code.clone(), message: failure.message.clone() };
-        self.write(Answer { call, rows: None, cursor: None, visited: None, error: Some(error) })
+        self.write(Answer::refusal(call, failure))
     }
 }
 
@@ -205,13 +222,14 @@ impl Source for Recorder<'_> {
             Ok(Fitting { spans, next, visited }) => {
                 let row = |span: &SignedSpan| Named(span.tenant_id.clone(), span.id, span.seq, span.seal.curr_hash);
                 let rows = spans.iter().map(row).collect();
-                let answer = Answer { call, rows: Some(rows), cursor: next.clone(), visited: Some(visited), error: None };
+                let answer =
+                    Answer { call, rows: Some(rows), cursor: next.clone(), visited: Some(visited), outcome: None, error: None };
                 let written = self.write(answer);
                 (page(&spans, next.as_deref(), visited), written)
             }
             Err(error) => {
                 let Some(cursor) = cursor.filter(|_| matches!(error, LedgerError::InvalidCursor { .. })) else {
-                    self.ledger_error.get_or_insert(error);
+                    self.host_error.get_or_insert(error.into());
                     return Err(Failure::new("unavailable", "the ledger could not be read"));
                 };
                 let failure = foreign_cursor(&cursor);
@@ -224,6 +242,33 @@ impl Source for Recorder<'_> {
             return Err(full());
         }
         answer
+    }
+
+    async fn call(&mut self, call: u32, wanted: Wanted) -> Result<Value, Failure> {
+        // Before the call, because it could not be undone if its answer did not fit.
+        if self.journal.full_at.is_some() || self.bytes.saturating_add(CALL_ROOM) > self.max_bytes {
+            self.journal.full_at.get_or_insert(call);
+            return Err(full());
+        }
+        let answered = match &self.calls {
+            Some(calls) => calls.call(&wanted).await,
+            None => Ok(Err(Failure::new("not_permitted", "this host has no providers"))),
+        };
+        let failure = match answered {
+            Ok(Ok(Answered { outcome, hash, answer })) => {
+                let named = Named(outcome.tenant_id.clone(), outcome.id, outcome.seq, hash);
+                let entry = Answer { call, rows: None, cursor: None, visited: None, outcome: Some(named), error: None };
+                self.write(entry);
+                return Ok(call_answer(&outcome, answer));
+            }
+            Ok(Err(failure)) => failure,
+            Err(error) => {
+                self.host_error.get_or_insert(error);
+                return Err(Failure::new("unavailable", "the host could not make or record the call"));
+            }
+        };
+        self.refuse(call, &failure);
+        Err(failure)
     }
 
     fn seed(&mut self) -> Result<[u8; 32], Failure> {

@@ -8,19 +8,32 @@ use logline_core::contract::{
 };
 use logline_core::ledger::LedgerError;
 use logline_core::request::{FUNCTION_RUN, reference};
+use logline_core::trust::capability;
 use logline_core::{Failure, Scope, SignedSpan, Span, VerifiedSpan, Verifier, canonical, ids};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::blob::{Blobs, Code};
+use super::call::Calls;
 use super::guest::{Facts, Guest};
 use super::journal::Recorder;
 use super::outcome::Outcome;
+use crate::provider::Providers;
 
 /// The kernel `run_code`, version 2.
 #[derive(Debug, Default)]
 pub struct RunCode {
     blobs: Blobs,
+    providers: Option<Providers>,
+}
+
+impl RunCode {
+    /// Lets functions call these providers, as far as their capabilities and the manifest allow it.
+    #[must_use]
+    pub fn providers(mut self, providers: &Providers) -> Self {
+        self.providers = Some(providers.clone());
+        self
+    }
 }
 
 pub(crate) const NAME: &str = "run_code";
@@ -77,6 +90,16 @@ impl Kernel for RunCode {
             let advice = "the manifest allows no more: lower it, or publish a manifest with a higher limit for the tenant";
             within.map_err(|reason| refused("invalid_limits", format!("metadata.{reason}; {advice}")))?;
         }
+        if let Some(wanted) = span.meta("capabilities") {
+            let named = wanted.as_array().map(|list| list.iter().map(Value::as_str).collect::<Option<Vec<_>>>());
+            let Some(Some(named)) = named else {
+                return Err(refused("invalid_capabilities", "metadata.capabilities must be a list of texts".to_owned()));
+            };
+            for one in named {
+                capability::check(one)
+                    .map_err(|reason| refused("invalid_capabilities", format!("metadata.capabilities: {reason}")))?;
+            }
+        }
         match self.blobs.code(span, reader, limits.module_bytes).await? {
             Code::Text(code) if code.is_empty() => Err(refused("invalid_module", "the column `code` is empty".to_owned())),
             Code::Text(code) => sandbox.check(&span.tenant_id, &code, &limits).await.map_err(KernelError::Refused),
@@ -86,7 +109,9 @@ impl Kernel for RunCode {
 
     async fn run(&self, request: &VerifiedSpan, context: &Context<'_>) -> Result<Effects, KernelError> {
         let outcome = match find_function(request, context).await? {
-            Found::Function(function) => run_function(request, *function, context, &self.blobs).await?,
+            Found::Function(function) => {
+                run_function(request, *function, context, (&self.blobs, self.providers.as_ref())).await?
+            }
             Found::Refused(failure) => Outcome::refused(failure),
         };
         let details = outcome.details(request);
@@ -165,7 +190,7 @@ async fn run_function(
     request: &SignedSpan,
     function: VerifiedSpan,
     context: &Context<'_>,
-    blobs: &Blobs,
+    (blobs, providers): (&Blobs, Option<&Providers>),
 ) -> Result<Outcome, KernelError> {
     let manifest = &context.trusted.manifest;
     let refuse = |code: &str, message: String| {
@@ -187,7 +212,7 @@ async fn run_function(
         Code::Text(code) => code,
         Code::Refused(failure) => return Ok(Outcome { function: Some(function), ..Outcome::refused(failure) }),
     };
-    let call = call(&function, request, context.attempt.number);
+    let argument = call(&function, request, context.attempt.number);
     let facts = Facts {
         request,
         function: function.id,
@@ -196,14 +221,16 @@ async fn run_function(
         limits: &limits,
         rules: context.rules,
     };
-    let recorder = Recorder::new(&context.owner, facts.started, &limits);
+    let calls = providers.map(|providers| Calls { providers, context, request, function: &function });
+    let recorder = Recorder::new(&context.owner, calls, facts.started, &limits);
     let mut guest = Guest::new(facts, recorder);
-    let job = Job::new(&request.tenant_id, &code, &call, &limits).share(manifest.share()).version(function.seal.curr_hash);
+    let job = Job::new(&request.tenant_id, &code, &argument, &limits).share(manifest.share()).version(function.seal.curr_hash);
     let report = Sandbox::run(sandbox, job, &mut guest).await;
     let Guest { drafts: emitted, logs, logs_dropped, source, .. } = guest;
-    if let Some(error) = source.ledger_error {
-        // The function may have continued although a query was not answered.
-        return Err(error.into());
+    let Recorder { host_error, journal, .. } = source;
+    if let Some(error) = host_error {
+        // The function may have continued although a query or a call was not answered.
+        return Err(error);
     }
     Ok(Outcome {
         result: report.result,
@@ -212,7 +239,7 @@ async fn run_function(
         emitted,
         logs,
         logs_dropped,
-        journal: Some(source.journal),
+        journal: Some(journal),
     })
 }
 

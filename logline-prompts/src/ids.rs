@@ -1,0 +1,13 @@
+//! Ids that are fixed for every ledger.
+
+use logline_core::ids;
+use uuid::Uuid;
+
+/// The id of the kernel `build_prompt`, as the specification writes it. It is no UUID, so [`build_prompt`] maps it.
+pub const BUILD_PROMPT: &str = "c0c0c0c0-0000-4000-8000-bldp00000001";
+
+/// The id of the kernel's function span: the UUIDv5 of [`BUILD_PROMPT`].
+#[must_use]
+pub fn build_prompt() -> Uuid {
+    ids::from_text(BUILD_PROMPT)
+}

@@ -1,0 +1,156 @@
+//! The kernel `build_prompt`: a request that builds a prompt and records it.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use logline_core::contract::{AskedBy, Context, Effects, Kernel, KernelError, Meters, Publishing, RequestKind, Sandbox};
+use logline_core::request::{self, CAUSE, reference};
+use logline_core::{Draft, Failure, KernelSet, SignedSpan, Span, VerifiedSpan, ids};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::block::Block;
+use crate::build::{Built, build};
+use crate::ids::build_prompt;
+use crate::load::{LoadError, Loaded, load};
+use crate::render;
+use crate::variant::Variant;
+
+/// The `this` of a request that builds a prompt. Its parent is the variant, its input `{"vars"?: {…}}`.
+pub const PROMPT_BUILD: &str = "prompt.build";
+
+/// The kernel `build_prompt`, version 1.
+#[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
+pub struct BuildPrompt;
+
+const SEEDS: &str = include_str!("../seeds/prompts.ndjson");
+
+/// Everything in this crate: the kernel and its seed.
+#[must_use]
+pub fn all() -> KernelSet {
+    KernelSet::new().kernel(BuildPrompt).seeds(logline_kernels::parse_seeds(SEEDS).unwrap_or_default())
+}
+
+#[async_trait]
+impl Kernel for BuildPrompt {
+    fn id(&self) -> Uuid {
+        build_prompt()
+    }
+
+    fn name(&self) -> &'static str {
+        "build_prompt"
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn requests(&self) -> &'static [RequestKind] {
+        const METERS: Meters = Meters { executions: true, fuel: false };
+        &[RequestKind { this: PROMPT_BUILD, asked_by: AskedBy::Anybody, meters: METERS }]
+    }
+
+    fn lacks(&self, _: Option<&SignedSpan>, _: &[Arc<dyn Sandbox>]) -> Option<String> {
+        None
+    }
+
+    /// Blocks and variants that could never be built are not published.
+    async fn check(&self, span: &Span, publishing: &Publishing<'_>) -> Result<(), KernelError> {
+        let refused = |reason: String| KernelError::Refused(Failure::new("prompt_invalid", reason));
+        if span.is_deleted {
+            return Ok(());
+        }
+        match span.entity_type.as_str() {
+            "prompt_block" => {
+                let block = Block::read(span).map_err(refused)?;
+                let used =
+                    render::names(&block.template).map_err(|f| refused(format!("content, line {}: {}", f.line, f.reason)))?;
+                let known: std::collections::BTreeSet<_> = block.variables.keys().cloned().collect();
+                if let Some(name) = used.symmetric_difference(&known).next() {
+                    let what = if used.contains(name) { "is used and not among" } else { "is not used, and is among" };
+                    return Err(refused(format!("`{name}` {what} metadata.vars")));
+                }
+                Ok(())
+            }
+            "prompt_variant" => {
+                let variant = Variant::read(span).map_err(refused)?;
+                for id in &variant.blocks {
+                    let found = publishing.reader.find(&span.tenant_id, *id).await?;
+                    if found.is_none_or(|found| found.entity_type != "prompt_block") {
+                        return Err(refused(format!("metadata.block_ids: there is no prompt_block {id}: publish it first")));
+                    }
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn run(&self, request: &VerifiedSpan, context: &Context<'_>) -> Result<Effects, KernelError> {
+        let failed = |code: &str, reason: String| Ok(Effects::new(Err(Failure::new(code, reason))));
+        let Some(variant) = request.parent_id else {
+            return failed("prompt_invalid", "the request names no variant: set its parent_id".to_owned());
+        };
+        let vars = match vars(request.input.as_ref()) {
+            Ok(vars) => vars,
+            Err(reason) => return failed("prompt_invalid", reason),
+        };
+        let loaded = match load(&context.owner, &context.trusted.authorities, &request.tenant_id, variant).await {
+            Ok(loaded) => loaded,
+            Err(LoadError::Ledger(error)) => return Err(error.into()),
+            Err(error) => return failed("prompt_invalid", error.to_string()),
+        };
+        let built = match build(&loaded.variant, &loaded.blocks, &vars) {
+            Ok(built) => built,
+            Err(error) => return failed("prompt_invalid", error.to_string()),
+        };
+        let draft = record(request, context.attempt.execution_id, &loaded, &built, &vars);
+        let output = json!({
+            "build": draft.columns().id,
+            "compiled_hash": built.compiled_hash.to_string(),
+            "bytes": built.text.len(),
+        });
+        Ok(Effects::new(Ok(output)).emitted(vec![draft.at(context.attempt.started)]))
+    }
+}
+
+/// Reads the input of a request.
+fn vars(input: Option<&Value>) -> Result<Value, String> {
+    match input {
+        None | Some(Value::Null) => Ok(Value::Null),
+        Some(Value::Object(members)) => match members.keys().find(|name| *name != "vars") {
+            Some(name) => Err(format!("the input has no member `{}`: it has `vars`", name.escape_debug())),
+            None => Ok(members.get("vars").cloned().unwrap_or_default()),
+        },
+        Some(_) => Err("the input must be an object with `vars`".to_owned()),
+    }
+}
+
+/// Drafts the `prompt_build`: everything that is needed to build the prompt again.
+fn record(request: &SignedSpan, execution: Uuid, loaded: &Loaded, built: &Built, vars: &Value) -> Draft {
+    let blocks: Vec<_> = loaded.block_spans.iter().map(|span| reference(span)).collect();
+    let mut draft = Draft::new("prompt_build")
+        .id(ids::derive("prompt_build", &[&execution.to_string()]))
+        .tenant(&request.tenant_id)
+        .owner(&request.owner_id)
+        .visibility(request.visibility)
+        .who("kernel:build_prompt")
+        .did("built")
+        .this(format!("prompt.{}", loaded.variant.family))
+        .name(loaded.variant.name.as_str())
+        .parent(loaded.variant_span.id)
+        .related([request.id, execution])
+        .status("complete")
+        .content(json!(built.text))
+        .input(vars.clone())
+        .meta("compiled_hash", built.compiled_hash.to_string())
+        .meta("hashed", "text")
+        .meta("variant", reference(&loaded.variant_span))
+        .meta("blocks", blocks);
+    draft.columns_mut().trace_id.clone_from(&request.trace_id);
+    match request::cause(request) {
+        Some(cause) => draft.meta(CAUSE, cause.clone()),
+        None => draft,
+    }
+}

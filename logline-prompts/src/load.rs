@@ -1,0 +1,132 @@
+//! Reads a variant and its blocks from the ledger.
+
+use logline_core::contract::Reader;
+use logline_core::ledger::LedgerError;
+use logline_core::trust::Authorities;
+use logline_core::{SignedSpan, VerifiedSpan, Verifier};
+use thiserror::Error;
+use uuid::Uuid;
+
+use crate::block::Block;
+use crate::variant::Variant;
+
+/// A variant and its blocks, with the verified spans that they stand in.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Loaded {
+    /// The variant.
+    pub variant: Variant,
+    /// Its blocks, in the order in which the variant names them.
+    pub blocks: Vec<Block>,
+    /// The span of the variant.
+    pub variant_span: VerifiedSpan,
+    /// The spans of the blocks, in the same order.
+    pub block_spans: Vec<VerifiedSpan>,
+}
+
+/// Why a variant cannot be used.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// There is no such span that the asker may see.
+    #[error("no {what} {id} that the request's owner can see: check the id and the span's visibility")]
+    NotFound {
+        /// `prompt_variant` or `prompt_block`.
+        what: &'static str,
+        /// The id.
+        id: Uuid,
+    },
+    /// The span is of another type.
+    #[error("span {id} is of type `{found}`, not {what}")]
+    OtherType {
+        /// `prompt_variant` or `prompt_block`.
+        what: &'static str,
+        /// The id.
+        id: Uuid,
+        /// The type that it has.
+        found: String,
+    },
+    /// The span is not what was signed, or its signer may not sign it.
+    #[error("{what} {id} cannot be trusted: {reason}")]
+    NotTrusted {
+        /// `prompt_variant` or `prompt_block`.
+        what: &'static str,
+        /// The id.
+        id: Uuid,
+        /// Why.
+        reason: String,
+    },
+    /// The span is not active.
+    #[error("{what} {id} has the status `{status}`, not `active`: publish a version that is, or use another")]
+    NotActive {
+        /// `prompt_variant` or `prompt_block`.
+        what: &'static str,
+        /// The id.
+        id: Uuid,
+        /// The status that it has.
+        status: String,
+    },
+    /// The span cannot be read as what it is.
+    #[error("{what} {id}: {reason}")]
+    Malformed {
+        /// `prompt_variant` or `prompt_block`.
+        what: &'static str,
+        /// The id.
+        id: Uuid,
+        /// What is wrong, and where.
+        reason: String,
+    },
+    /// The ledger failed.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+const VARIANT: &str = "prompt_variant";
+const BLOCK: &str = "prompt_block";
+
+/// Reads the last version of a variant and of each of its blocks. A publisher of the tenant must have signed them, and they must be
+/// active.
+///
+/// # Errors
+/// See [`LoadError`].
+pub async fn load(reader: &Reader<'_>, authorities: &Authorities, tenant: &str, variant: Uuid) -> Result<Loaded, LoadError> {
+    let variant_span = find(reader, authorities, tenant, (VARIANT, variant)).await?;
+    let variant = Variant::read(&variant_span).map_err(malformed(VARIANT, variant))?;
+    let (mut blocks, mut block_spans) = (Vec::new(), Vec::new());
+    for id in &variant.blocks {
+        let span = find(reader, authorities, tenant, (BLOCK, *id)).await?;
+        blocks.push(Block::read(&span).map_err(malformed(BLOCK, *id))?);
+        block_spans.push(span);
+    }
+    Ok(Loaded { variant, blocks, variant_span, block_spans })
+}
+
+pub(crate) fn malformed(what: &'static str, id: Uuid) -> impl FnOnce(String) -> LoadError {
+    move |reason| LoadError::Malformed { what, id, reason }
+}
+
+async fn find(
+    reader: &Reader<'_>,
+    authorities: &Authorities,
+    tenant: &str,
+    (what, id): (&'static str, Uuid),
+) -> Result<VerifiedSpan, LoadError> {
+    let span = reader.find(tenant, id).await?.ok_or(LoadError::NotFound { what, id })?;
+    let span = trusted(span, authorities, what)?;
+    match span.status.as_deref() {
+        Some("active") => Ok(span),
+        status => Err(LoadError::NotActive { what, id, status: status.unwrap_or_default().to_owned() }),
+    }
+}
+
+/// Checks type, hash, signature and signer of a span.
+pub(crate) fn trusted(span: SignedSpan, authorities: &Authorities, what: &'static str) -> Result<VerifiedSpan, LoadError> {
+    let id = span.id;
+    if span.entity_type != what {
+        return Err(LoadError::OtherType { what, id, found: span.entity_type.clone() });
+    }
+    let not_trusted = |reason: String| LoadError::NotTrusted { what, id, reason };
+    let span = span.verify(&mut Verifier::new()).map_err(|error| not_trusted(error.to_string()))?;
+    authorities.check(&span).map_err(|error| not_trusted(error.to_string()))?;
+    Ok(span)
+}

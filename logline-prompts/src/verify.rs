@@ -1,0 +1,138 @@
+//! Builds a recorded prompt again, from the versions that its record names.
+
+use logline_core::contract::Reader;
+use logline_core::ledger::LedgerError;
+use logline_core::trust::Authorities;
+use logline_core::{Hash, SpanKey, VerifiedSpan, Verifier};
+use serde_json::Value;
+use thiserror::Error;
+use uuid::Uuid;
+
+use crate::block::Block;
+use crate::build::{BuildError, Built, build};
+use crate::load::{LoadError, malformed, trusted};
+use crate::variant::Variant;
+
+/// Why a record of a prompt does not hold, or cannot be checked.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum VerifyBuildError {
+    /// There is no such record, or it is not what was signed, or no host of the tenant has signed it.
+    #[error("prompt_build {id}: {reason}")]
+    NoRecord {
+        /// The id.
+        id: Uuid,
+        /// Why.
+        reason: String,
+    },
+    /// The record lacks a member, or has one that cannot be read.
+    #[error("prompt_build {id}: metadata.{member} is missing or malformed")]
+    Malformed {
+        /// The id.
+        id: Uuid,
+        /// The member.
+        member: &'static str,
+    },
+    /// A version that the record names is not there, or is another one.
+    #[error("prompt_build {id} names {key} with hash {named}, and the ledger {found}")]
+    OtherVersion {
+        /// The id.
+        id: Uuid,
+        /// The version.
+        key: SpanKey,
+        /// The hash in the record.
+        named: Hash,
+        /// What the ledger has.
+        found: String,
+    },
+    /// A version that the record names cannot be trusted.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The named versions do not build.
+    #[error("prompt_build {id} cannot be built again: {source}")]
+    Build {
+        /// The id.
+        id: Uuid,
+        /// Why.
+        source: BuildError,
+    },
+    /// The repetition has another text.
+    #[error("prompt_build {id} says that its text has the hash {recorded}, and it has {again}")]
+    OtherText {
+        /// The id.
+        id: Uuid,
+        /// The hash in the record.
+        recorded: String,
+        /// The hash of the text that was built again.
+        again: Hash,
+    },
+    /// The ledger failed.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+/// Checks a `prompt_build`: its signature and signer, each version that it names, and that these versions with its variables give the
+/// recorded text and hash.
+///
+/// # Errors
+/// See [`VerifyBuildError`].
+pub async fn verify_build(
+    reader: &Reader<'_>,
+    authorities: &Authorities,
+    tenant: &str,
+    id: Uuid,
+) -> Result<Built, VerifyBuildError> {
+    let no_record = |reason: String| VerifyBuildError::NoRecord { id, reason };
+    let record = reader.version(tenant, id, 0).await?.ok_or_else(|| no_record("there is none".to_owned()))?;
+    if record.entity_type != "prompt_build" {
+        return Err(no_record(format!("it is of type `{}`", record.entity_type)));
+    }
+    let record = record.verify(&mut Verifier::new()).map_err(|error| no_record(error.to_string()))?;
+    authorities.check(&record).map_err(|error| no_record(error.to_string()))?;
+    let member = |member: &'static str| record.meta(member).ok_or(VerifyBuildError::Malformed { id, member });
+    let span = version(reader, authorities, &record, member("variant")?, "prompt_variant").await?;
+    let variant = Variant::read(&span).map_err(malformed("prompt_variant", span.id))?;
+    let mut blocks = Vec::new();
+    let named = member("blocks")?.as_array().ok_or(VerifyBuildError::Malformed { id, member: "blocks" })?;
+    for named in named {
+        let span = version(reader, authorities, &record, named, "prompt_block").await?;
+        blocks.push(Block::read(&span).map_err(malformed("prompt_block", span.id))?);
+    }
+    if blocks.iter().map(|block| block.id).ne(variant.blocks.iter().copied()) {
+        return Err(no_record("its blocks are not those of its variant".to_owned()));
+    }
+    let vars = record.input.clone().unwrap_or_default();
+    let built = build(&variant, &blocks, &vars).map_err(|source| VerifyBuildError::Build { id, source })?;
+    let recorded = member("compiled_hash")?.as_str().unwrap_or_default();
+    let is_same = recorded == built.compiled_hash.to_string()
+        && record.content.as_ref().and_then(Value::as_str) == Some(built.text.as_str());
+    if is_same {
+        Ok(built)
+    } else {
+        Err(VerifyBuildError::OtherText { id, recorded: recorded.to_owned(), again: built.compiled_hash })
+    }
+}
+
+/// The version that a reference names, if it is still what it was.
+async fn version(
+    reader: &Reader<'_>,
+    authorities: &Authorities,
+    record: &VerifiedSpan,
+    named: &Value,
+    what: &'static str,
+) -> Result<VerifiedSpan, VerifyBuildError> {
+    let id = record.id;
+    let member = if what == "prompt_variant" { "variant" } else { "blocks" };
+    let malformed = || VerifyBuildError::Malformed { id, member };
+    let text = |name: &str| named.get(name).and_then(Value::as_str);
+    let of: Uuid = text("id").and_then(|id| id.parse().ok()).ok_or_else(malformed)?;
+    let seq = named.get("seq").and_then(Value::as_u64).and_then(|seq| u32::try_from(seq).ok()).ok_or_else(malformed)?;
+    let hash: Hash = text("curr_hash").and_then(|hash| hash.parse().ok()).ok_or_else(malformed)?;
+    let key = SpanKey { tenant_id: record.tenant_id.clone(), id: of, seq };
+    let other = |found: String| VerifyBuildError::OtherVersion { id, key: key.clone(), named: hash, found };
+    let found = reader.version(&record.tenant_id, of, seq).await?.ok_or_else(|| other("does not have it".to_owned()))?;
+    if found.seal.curr_hash != hash {
+        return Err(other(format!("has it with {}", found.seal.curr_hash)));
+    }
+    Ok(trusted(found, authorities, what)?)
+}
