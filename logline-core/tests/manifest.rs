@@ -5,7 +5,7 @@ use std::fs;
 use std::future::Future;
 use std::time::Duration;
 
-use logline_core::ledger::{LedgerExt as _, Tenants};
+use logline_core::ledger::{AppendOptions, Ledger as _, LedgerExt as _, Tenants};
 use logline_core::roles::Role;
 use logline_core::trust::{
     Authority, Budget, Delegation, DelegationError, Limits, Manifest, ManifestError, Money, RootSet, TrustError, TrustRoot,
@@ -363,4 +363,70 @@ fn a_trust_root_is_read_from_a_file_of_a_bounded_size_that_others_cannot_write()
     }
     assert!(TrustRoot::load(folder.path()).unwrap_err().to_string().contains("not a regular file"));
     assert!(TrustRoot::load(folder.path().join("none")).is_err());
+}
+
+/// A root key's span counts as a manifest if it is one: of the type, in `system`, and not deleted.
+#[test]
+fn what_only_looks_like_a_manifest_is_skipped() {
+    block_on(async {
+        let root = TrustRoot::new([public(1)], 1);
+        let draft = || manifest().to_draft(logline_core::ids::MANIFEST);
+        let seal = |draft: Draft| draft.stamp(&SystemClock, &SystemIds).seal_local(&key(1)).unwrap();
+        let of_type = |entity_type: &str| {
+            let mut draft = draft();
+            draft.columns_mut().entity_type = entity_type.to_owned();
+            draft
+        };
+        for odd in [of_type("note"), of_type("function"), draft().deleted()] {
+            let ledger = MemoryLedger::new();
+            ledger.append_one(&Scope::Operator, seal(odd)).await.unwrap();
+            let Err(TrustError::NoManifest { skipped, .. }) = root.resolve(&ledger).await else { panic!("it counts") };
+            assert!(matches!(skipped[0].reason, SkipReason::NotAManifest), "{skipped:?}");
+        }
+        // A tombstone does not end a manifest.
+        let ledger = MemoryLedger::new();
+        let first = root.publish(&ledger, &manifest(), &key(1), &SystemClock).await.unwrap();
+        let second = Manifest { version: 2, ..manifest() }.to_draft(logline_core::ids::MANIFEST);
+        let deleted = Draft::next_version(&first).metadata(second.columns().metadata.clone().unwrap()).deleted();
+        ledger.append_one(&Scope::Operator, seal(deleted)).await.unwrap();
+        assert_eq!(root.resolve(&ledger).await.unwrap().manifest.version, 1);
+    });
+}
+
+/// As many manifests that do not count, and as many approvals, as a host reads. With one more it goes no further.
+#[test]
+fn a_flood_of_manifests_or_approvals_stops_a_host_and_not_one_less() {
+    const MOST: usize = 10_000;
+    block_on(async {
+        let root = TrustRoot::new([public(1)], 1);
+        let ledger = MemoryLedger::new();
+        let mut last = root.publish(&ledger, &manifest(), &key(1), &SystemClock).await.unwrap();
+        let mut batch = Vec::new();
+        for _ in 0..MOST {
+            last = Draft::next_version(&last).stamp(&SystemClock, &SystemIds).seal_local(&key(1)).unwrap();
+            batch.push(last.clone());
+        }
+        for some in batch.chunks(1000) {
+            ledger.append(&Scope::Operator, some.to_vec(), &AppendOptions::default()).await.unwrap();
+        }
+        assert_eq!(root.resolve(&ledger).await.unwrap().manifest.version, 1, "they repeat version 1, so they do not count");
+        let more = Draft::next_version(&last).stamp(&SystemClock, &SystemIds).seal_local(&key(1)).unwrap();
+        ledger.append_one(&Scope::Operator, more).await.unwrap();
+        assert!(matches!(root.resolve(&ledger).await, Err(TrustError::Flooded)));
+
+        let ledger = MemoryLedger::new();
+        let span = root.publish(&ledger, &manifest(), &key(1), &SystemClock).await.unwrap();
+        let approval_of = |n: usize| {
+            let mut draft = approval(&span, "approve").tenant(SYSTEM_TENANT).owner(SYSTEM_TENANT).who("root");
+            draft.columns_mut().metadata.as_mut().unwrap()["subject"]["curr_hash"] = json!(format!("{n:064x}"));
+            draft.stamp(&SystemClock, &SystemIds).seal_local(&key(1)).unwrap()
+        };
+        let batch: Vec<_> = (0..MOST).map(approval_of).collect();
+        for some in batch.chunks(1000) {
+            ledger.append(&Scope::Operator, some.to_vec(), &AppendOptions::default()).await.unwrap();
+        }
+        assert_eq!(root.resolve(&ledger).await.unwrap().manifest.version, 1);
+        ledger.append_one(&Scope::Operator, approval_of(MOST)).await.unwrap();
+        assert!(matches!(root.resolve(&ledger).await, Err(TrustError::Flooded)));
+    });
 }

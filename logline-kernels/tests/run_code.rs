@@ -405,7 +405,7 @@ fn an_unknown_operation_is_an_answer_not_the_end() {
             (7, "unknown_operation"),
             (-1, "unknown_operation"),
             (3, "invalid_random"),
-            (6, "not_permitted"),
+            (6, "invalid_call"),
         ] {
             let done = run(&host, &ask(op, "null"), json!(1)).await;
             assert_eq!(output(&done)["code"], code, "operation {op}");

@@ -128,6 +128,7 @@ mod tests {
             (usage.cache_read, usage.cache_write, usage.cache_write_1h) = (Some(read), Some(write), Some(hour));
             assert!(cost(&usage, &prices) <= Some(prices.most(90, 7)), "{usage:?}");
         }
-        assert_eq!(prices.most(u64::MAX, u64::MAX), u64::MAX);
+        let dearest = Prices::new(MAX_PRICE, MAX_PRICE);
+        assert_eq!(dearest.most(u64::MAX, u64::MAX), u64::MAX, "a number that is too large is the largest");
     }
 }
