@@ -84,7 +84,13 @@ const ROOMS: &[(&str, &[&str])] = &[
         ],
     ),
     ("logline-openai", &["error", "http", "body", "answer", "stream"]),
-    ("logline-prompts", &["ids", "variable", "block", "language", "render", "variant", "build", "load", "kernel", "verify"]),
+    (
+        "logline-prompts",
+        &[
+            "ids", "variable", "block", "language", "render", "contract", "variant", "build", "load", "record", "kernel",
+            "run", "verify", "explain", "seeds",
+        ],
+    ),
     ("logline-guest", &["abi", "host"]),
     ("logline", &["failed", "home", "dev"]),
     ("logline-cli", &["open", "output", "when", "site", "commands"]),

@@ -8,8 +8,8 @@ use std::time::Duration;
 use logline_core::ledger::{AppendOptions, Ledger as _, LedgerExt as _, Tenants};
 use logline_core::roles::Role;
 use logline_core::trust::{
-    Authority, Budget, Delegation, DelegationError, Limits, Manifest, ManifestError, Money, RootSet, TrustError, TrustRoot,
-    approval,
+    Authority, Budget, Delegation, DelegationError, Limits, Manifest, ManifestError, Money, RootSet, SkipReason, TrustError,
+    TrustRoot, approval,
 };
 use logline_core::{
     Draft, Host, KeyPair, MemoryLedger, PublicKey, SYSTEM_TENANT, Scope, SignedSpan, Signer as _, Span, SystemClock, SystemIds,

@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use logline_core::contract::{AskedBy, Context, Effects, Kernel, KernelError, Meters, Publishing, RequestKind, Sandbox};
-use logline_core::request::{self, CAUSE, reference};
-use logline_core::{Draft, Failure, KernelSet, SignedSpan, Span, VerifiedSpan, ids};
+use logline_core::{Failure, SignedSpan, Span, VerifiedSpan};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::block::Block;
-use crate::build::{Built, build};
+use crate::build::build;
 use crate::ids::build_prompt;
-use crate::load::{LoadError, Loaded, load};
+use crate::load::{LoadError, load};
+use crate::record::record;
 use crate::render;
 use crate::variant::Variant;
 
@@ -23,14 +23,6 @@ pub const PROMPT_BUILD: &str = "prompt.build";
 #[derive(Debug, Clone, Copy, Default)]
 #[non_exhaustive]
 pub struct BuildPrompt;
-
-const SEEDS: &str = include_str!("../seeds/prompts.ndjson");
-
-/// Everything in this crate: the kernel and its seed.
-#[must_use]
-pub fn all() -> KernelSet {
-    KernelSet::new().kernel(BuildPrompt).seeds(logline_kernels::parse_seeds(SEEDS).unwrap_or_default())
-}
 
 #[async_trait]
 impl Kernel for BuildPrompt {
@@ -124,33 +116,5 @@ fn vars(input: Option<&Value>) -> Result<Value, String> {
             None => Ok(members.get("vars").cloned().unwrap_or_default()),
         },
         Some(_) => Err("the input must be an object with `vars`".to_owned()),
-    }
-}
-
-/// Drafts the `prompt_build`: everything that is needed to build the prompt again.
-fn record(request: &SignedSpan, execution: Uuid, loaded: &Loaded, built: &Built, vars: &Value) -> Draft {
-    let blocks: Vec<_> = loaded.block_spans.iter().map(|span| reference(span)).collect();
-    let mut draft = Draft::new("prompt_build")
-        .id(ids::derive("prompt_build", &[&execution.to_string()]))
-        .tenant(&request.tenant_id)
-        .owner(&request.owner_id)
-        .visibility(request.visibility)
-        .who("kernel:build_prompt")
-        .did("built")
-        .this(format!("prompt.{}", loaded.variant.family))
-        .name(loaded.variant.name.as_str())
-        .parent(loaded.variant_span.id)
-        .related([request.id, execution])
-        .status("complete")
-        .content(json!(built.text))
-        .input(vars.clone())
-        .meta("compiled_hash", built.compiled_hash.to_string())
-        .meta("hashed", "text")
-        .meta("variant", reference(&loaded.variant_span))
-        .meta("blocks", blocks);
-    draft.columns_mut().trace_id.clone_from(&request.trace_id);
-    match request::cause(request) {
-        Some(cause) => draft.meta(CAUSE, cause.clone()),
-        None => draft,
     }
 }

@@ -8,6 +8,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::block::MAX_BLOCKS;
+use crate::contract::answer_contract;
 
 /// A way to build the prompts of a family.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,6 +26,50 @@ pub struct Variant {
     pub vars: BTreeMap<String, Value>,
     /// Examples of questions and answers.
     pub shots: Vec<Shot>,
+    /// How it is run; `None`: it can only be built.
+    pub run: Option<Ran>,
+}
+
+/// How a variant is run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Ran {
+    /// The provider span that is asked.
+    pub provider: Uuid,
+    /// The model; `None`: the provider's default model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// The most tokens of an answer; `None`: the provider span's limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_tokens: Option<u32>,
+    /// The temperature; `None`: the model's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
+    /// The schema of answers, or `"answer"` for [`answer_contract`]; `None`: any text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contract: Option<Value>,
+    /// Whether the provider is asked to hold the model to the schema.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub native: bool,
+    /// The most tokens of context, about. Default 8,000.
+    #[serde(default = "usual_context")]
+    pub context_tokens: usize,
+}
+
+fn usual_context() -> usize {
+    8_000
+}
+
+impl Ran {
+    /// The schema of answers.
+    #[must_use]
+    pub fn schema(&self) -> Option<Value> {
+        match &self.contract {
+            Some(Value::String(name)) if name == "answer" => Some(answer_contract()),
+            other => other.clone(),
+        }
+    }
 }
 
 /// An example of a question and its answer.
@@ -50,6 +95,8 @@ struct Metadata {
     #[serde(default)]
     few_shots: Vec<Shot>,
     #[serde(default)]
+    run: Option<Ran>,
+    #[serde(default)]
     #[expect(dead_code, reason = "what the operator wants to remember")]
     labels: Value,
 }
@@ -62,7 +109,15 @@ impl Variant {
     #[must_use]
     pub fn new(name: &str) -> Self {
         let family = name.split('@').next().unwrap_or_default().to_owned();
-        Self { name: name.to_owned(), family, prior: None, blocks: Vec::new(), vars: BTreeMap::new(), shots: Vec::new() }
+        Self {
+            name: name.to_owned(),
+            family,
+            prior: None,
+            blocks: Vec::new(),
+            vars: BTreeMap::new(),
+            shots: Vec::new(),
+            run: None,
+        }
     }
 
     /// Sets the sentence before all blocks.
@@ -85,7 +140,7 @@ impl Variant {
     /// What is wrong, and where.
     pub fn read(span: &Span) -> Result<Self, String> {
         let metadata = span.metadata.clone().unwrap_or_default();
-        let Metadata { family, prior, block_ids, vars, few_shots, .. } =
+        let Metadata { family, prior, block_ids, vars, few_shots, run, .. } =
             serde_json::from_value(metadata).map_err(|error| format!("metadata: {error}"))?;
         let name = span.name.clone().ok_or("the name is missing: it is FAMILY@VERSION")?;
         if name.split_once('@').is_none_or(|(of, version)| of != family || version.is_empty()) {
@@ -101,6 +156,6 @@ impl Variant {
         if few_shots.len() > MAX_SHOTS {
             return Err(format!("metadata.few_shots: {MAX_SHOTS} is the most"));
         }
-        Ok(Self { name, family, prior, blocks: block_ids, vars, shots: few_shots })
+        Ok(Self { name, family, prior, blocks: block_ids, vars, shots: few_shots, run })
     }
 }

@@ -9,10 +9,11 @@ use logline_core::request::Request;
 use logline_core::roles::Role;
 use logline_core::trust::{Manifest, RootSet, TrustRoot};
 use logline_core::{
-    Draft, Execution, Host, KeyPair, MemoryLedger, SYSTEM_TENANT, Scope, Signer as _, Span, SystemClock, SystemIds,
+    Draft, Execution, Host, KernelSet, KeyPair, MemoryLedger, SYSTEM_TENANT, Scope, Signer as _, Span, SystemClock, SystemIds,
     VerifiedSpan, Verifier, Visibility,
 };
-use logline_prompts::{PROMPT_BUILD, VerifyBuildError, verify_build};
+use logline_kernels::provider::Providers;
+use logline_prompts::{PROMPT_BUILD, RunPrompt, VerifyBuildError, verify_build};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -32,6 +33,10 @@ const PUBLISHER: u8 = 2;
 const HOST: u8 = 3;
 const STRANGER: u8 = 9;
 
+fn prompts() -> KernelSet {
+    logline_prompts::all(&RunPrompt::new(&Providers::default()))
+}
+
 struct Site {
     ledger: MemoryLedger,
     host: Host,
@@ -42,14 +47,14 @@ impl Site {
     async fn new() -> Self {
         let trust = TrustRoot::new([key(ROOT).public_key()], 1);
         let manifest = Manifest::first(RootSet::new([key(ROOT).public_key()], 1))
-            .allow_all(&logline_prompts::all())
+            .allow_all(&prompts())
             .grant(key(PUBLISHER).public_key(), Role::Publisher, [SYSTEM_TENANT, TENANT])
             .grant(key(HOST).public_key(), Role::Runtime, [SYSTEM_TENANT, "*"]);
         let ledger = MemoryLedger::new();
         trust.publish(&ledger, &manifest, &key(ROOT), &SystemClock).await.unwrap();
-        logline_kernels::install(&ledger, &logline_prompts::all(), &key(PUBLISHER), &SystemClock).await.unwrap();
+        logline_kernels::install(&ledger, &prompts(), &key(PUBLISHER), &SystemClock).await.unwrap();
         let builder = Host::builder().ledger(ledger.clone()).trust(trust.clone()).key(key(HOST));
-        let host = builder.install(logline_prompts::all()).build().await.unwrap();
+        let host = builder.install(prompts()).build().await.unwrap();
         Self { ledger, host, trust }
     }
 

@@ -54,6 +54,12 @@ impl CallKind {
         }
     }
 
+    /// The id of the outcome of an intent, so that an intent has at most one.
+    #[must_use]
+    pub fn outcome_id(self, tenant: &str, intent: Uuid) -> Uuid {
+        ids::derive(self.outcome(), &[tenant, &intent.to_string()])
+    }
+
     fn this(self) -> &'static str {
         match self {
             Self::Outside => "outside.call",
@@ -153,9 +159,8 @@ impl Intent {
         })
     }
 
-    /// The id of the outcome, so that an intent has at most one.
     pub(crate) fn outcome_id(&self, tenant: &str) -> Uuid {
-        ids::derive(self.kind.outcome(), &[tenant, &self.id.to_string()])
+        self.kind.outcome_id(tenant, self.id)
     }
 
     fn draft(&self, request: &SignedSpan, entity_type: &str, id: Uuid) -> Draft {

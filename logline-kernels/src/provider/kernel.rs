@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use logline_core::contract::provider::{Chunks, ErrorKind, Provider, SecretSource};
+use logline_core::contract::provider::{ErrorKind, Provider, SecretSource};
 use logline_core::contract::{AskedBy, Context, Effects, Kernel, KernelError, Meters, Publishing, RequestKind, Sandbox};
 use logline_core::request::Details;
 use logline_core::{Failure, KernelSet, SignedSpan, Span, VerifiedSpan, ids};
@@ -126,7 +126,7 @@ impl Kernel for ProviderExec {
         };
         let asked = Asked::new(provider, &ask, "ask").model(model.as_deref());
         let mut listener = self.streams.take(&request.tenant_id, request.id);
-        let chunks = listener.as_mut().map(|listener| listener as &mut dyn Chunks);
+        let chunks = listener.as_mut().map(|listener| listener.chunks());
         Ok(match self.providers.call(context, request, &asked, chunks).await? {
             Err(failure) => Effects::new(Err(failure)),
             Ok(told) => {

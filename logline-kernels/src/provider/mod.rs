@@ -21,4 +21,4 @@ pub use price::{Prices, cost};
 pub use scripted::{Script, ScriptedProvider};
 pub use secrets::HostSecrets;
 pub use spec::{DeadlineSpec, ModelSpec, ProviderLimits, ProviderSpec, Retries, Target};
-pub use streams::Streams;
+pub use streams::{Listener, Streams};

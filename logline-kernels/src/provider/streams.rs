@@ -34,7 +34,9 @@ impl Streams {
         receiver
     }
 
-    pub(crate) fn take(&self, tenant: &str, request: Uuid) -> Option<Listener> {
+    /// Whoever listens to a request, for the kernel that carries it out.
+    #[must_use]
+    pub fn take(&self, tenant: &str, request: Uuid) -> Option<Listener> {
         self.listeners().remove(&(tenant.to_owned(), request)).map(Listener)
     }
 
@@ -43,7 +45,16 @@ impl Streams {
     }
 }
 
-pub(crate) struct Listener(mpsc::Sender<Chunk>);
+/// Takes the pieces of one answer.
+#[derive(Debug)]
+pub struct Listener(mpsc::Sender<Chunk>);
+
+impl Listener {
+    /// As what [`Providers::call`](super::Providers::call) takes it.
+    pub fn chunks(&mut self) -> &mut dyn Chunks {
+        self
+    }
+}
 
 #[async_trait]
 impl Chunks for Listener {

@@ -45,6 +45,14 @@ impl ModelAnswer {
         self
     }
 
+    /// Reads a recorded answer.
+    ///
+    /// # Errors
+    /// A text that says what is wrong.
+    pub fn deserialize_from(recorded: &Value) -> Result<Self, String> {
+        Self::deserialize(recorded).map_err(|error| error.to_string())
+    }
+
     /// All texts of the answer, joined.
     #[must_use]
     pub fn text(&self) -> String {

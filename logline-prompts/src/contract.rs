@@ -1,0 +1,135 @@
+//! What an answer must look like: a JSON schema.
+
+use jsonschema::{PatternOptions, Validator};
+use serde_json::{Value, json};
+
+/// The most bytes of a schema.
+const MAX_BYTES: usize = 32 << 10;
+
+/// The most faults that the model is told.
+const MAX_FAULTS: usize = 5;
+
+/// The schema that answers have if a variant asks for `"contract": "answer"`: a text with a confidence from 0 to 1, or an error.
+#[must_use]
+pub fn answer_contract() -> Value {
+    let action = json!({
+        "type": "object",
+        "required": ["type"],
+        "properties": {"type": {"enum": ["create_span", "execute_function", "query", "none"]}, "args": {"type": "object"}},
+    });
+    json!({
+        "type": "object",
+        "oneOf": [
+            {"required": ["text", "confidence"], "not": {"required": ["error"]}},
+            {"required": ["error"], "not": {"required": ["text"]}},
+        ],
+        "properties": {
+            "text": {"type": "string"},
+            "confidence": {"type": "number", "minimum": 0, "maximum": 1},
+            "follow_up_question": {"type": "string"},
+            "actions": {"type": "array", "items": action},
+            "citations": {"type": "array", "items": {"type": "string"}},
+            "telemetry": {"type": "object"},
+            "error": {"type": "string"},
+        },
+        "additionalProperties": false,
+    })
+}
+
+/// The answer that stands for none, when no answer holds to the contract.
+#[must_use]
+pub fn insufficient() -> Value {
+    json!({"error": "Insufficient evidence."})
+}
+
+/// A schema that is ready to check answers.
+pub(crate) struct Contract {
+    validator: Validator,
+}
+
+impl Contract {
+    /// Reads a schema. It can refer to nothing outside itself, and its patterns take time in proportion to what they check.
+    pub(crate) fn read(schema: &Value) -> Result<Self, String> {
+        if logline_core::canonical::to_vec(schema).len() > MAX_BYTES {
+            return Err(format!("the schema has more than {MAX_BYTES} bytes"));
+        }
+        if !schema.is_object() {
+            return Err("a schema must be an object".to_owned());
+        }
+        let options = jsonschema::options().with_pattern_options(PatternOptions::regex());
+        let validator = options.build(schema).map_err(|error| format!("it is no JSON schema: {error}"))?;
+        Ok(Self { validator })
+    }
+
+    /// The answer in a text of a model, or what is wrong with it. The faults name places and rules.
+    pub(crate) fn answer(&self, text: &str) -> Result<Value, Vec<String>> {
+        let value = parse(text).ok_or_else(|| vec!["the answer is not JSON".to_owned()])?;
+        let faults: Vec<_> = self
+            .validator
+            .iter_errors(&value)
+            .take(MAX_FAULTS)
+            .map(|error| format!("at `{}`: the rule `{}` does not hold", error.instance_path(), error.schema_path()))
+            .collect();
+        if faults.is_empty() { Ok(value) } else { Err(faults) }
+    }
+}
+
+/// The JSON in a text. Models like to put it between fences.
+fn parse(text: &str) -> Option<Value> {
+    let text = text.trim();
+    let inner = text.strip_prefix("```").and_then(|rest| rest.strip_suffix("```"));
+    let text = inner.map_or(text, |inner| inner.strip_prefix("json").unwrap_or(inner).trim());
+    logline_core::json::parse(text.as_bytes()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_hold_to_the_contract_or_name_the_place() {
+        let contract = Contract::read(&answer_contract()).unwrap();
+        for good in [
+            r#"{"text": "Paris.", "confidence": 0.9}"#,
+            "```json\n{\"text\": \"Paris.\", \"confidence\": 1, \"citations\": [\"a\"]}\n```",
+            "```\n{\"error\": \"Insufficient evidence.\"}```",
+        ] {
+            contract.answer(good).unwrap();
+        }
+        for (bad, place) in [
+            ("Paris.", "not JSON"),
+            ("", "not JSON"),
+            (r#"{"text": "Paris."}"#, "oneOf"),
+            (r#"{"text": "Paris.", "confidence": 2}"#, "`/confidence`"),
+            (r#"{"text": "Paris.", "confidence": 1, "error": "no"}"#, "oneOf"),
+            (r#"{"text": "Paris.", "confidence": 1, "mood": "good"}"#, "additionalProperties"),
+            (r#"{"text": "Paris.", "confidence": 1, "actions": [{"type": "launch"}]}"#, "`/actions/0/type`"),
+            (r#"{"text": "a", "text": "b", "confidence": 1}"#, "not JSON"),
+        ] {
+            let faults = contract.answer(bad).unwrap_err().join("; ");
+            assert!(faults.contains(place), "{bad}: {faults}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_schema_or_reaches_outside_is_refused() {
+        for bad in [
+            json!("text"),
+            json!({"type": "blob"}),
+            json!({"type": 5}),
+            json!({"pattern": "("}),
+            json!({"pattern": "(a)\\1"}),
+            json!({"$ref": "https://attacker.example/schema.json"}),
+            json!({"$ref": "file:///etc/passwd"}),
+            json!({"description": "x".repeat(40_000)}),
+        ] {
+            assert!(Contract::read(&bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_that_could_run_for_ever_does_not() {
+        let contract = Contract::read(&json!({"type": "string", "pattern": "^(a+)+$"})).unwrap();
+        assert!(contract.answer(&format!("\"{}!\"", "a".repeat(50_000))).is_err());
+    }
+}

@@ -1,0 +1,185 @@
+//! How an answer came about: from the ledger alone.
+
+use logline_core::contract::Reader;
+use logline_core::ledger::{LedgerError, Query};
+use logline_core::request::CallKind;
+use logline_core::trust::Authorities;
+use logline_core::{SignedSpan, Verifier};
+use serde::Serialize;
+use serde_json::Value;
+use thiserror::Error;
+use uuid::Uuid;
+
+use crate::verify::{VerifyBuildError, verify_build};
+
+/// How an answer came about.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Explained {
+    /// The `prompt_run`.
+    pub run: Uuid,
+    /// The answer.
+    pub answer: Value,
+    /// Whether the answer held to the contract: `held`, `broken` or `none`.
+    pub contract: Value,
+    /// The variant, with the hash of the version that was used.
+    pub variant: Value,
+    /// The `prompt_build`.
+    pub build: Uuid,
+    /// The hash of the prompt's text, which was built again and compared.
+    pub compiled_hash: String,
+    /// The text of the prompt.
+    pub text: String,
+    /// The blocks, with the hashes of the versions that were used.
+    pub blocks: Value,
+    /// The spans that were offered as context, and whether they were used.
+    pub context: Value,
+    /// Every try of every call to a provider, in order.
+    pub tries: Vec<Try>,
+}
+
+/// One try of a call to a provider.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Try {
+    /// The caller's name for the call.
+    pub call: Value,
+    /// The number of the request's attempt.
+    pub attempt: Value,
+    /// The number of the try within the attempt.
+    pub ordinal: Value,
+    /// The provider, with the hash of the version that was used.
+    pub provider: Value,
+    /// The model.
+    pub model: Value,
+    /// `complete`, `error`, `unknown` or `not_called`; `open` if the try has no outcome yet.
+    pub status: String,
+    /// The code of the failure.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    pub error: Value,
+    /// What it used.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    pub usage: Value,
+    /// What it cost.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    pub cost: Value,
+    /// Whether the answer is the one that the run used.
+    pub is_used: bool,
+}
+
+/// Why an answer cannot be explained.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ExplainError {
+    /// There is no such record, or it is not what was signed, or no host of the tenant has signed it.
+    #[error("prompt_run {id}: {reason}")]
+    NoRecord {
+        /// The id.
+        id: Uuid,
+        /// Why.
+        reason: String,
+    },
+    /// The prompt does not verify.
+    #[error(transparent)]
+    Build(#[from] VerifyBuildError),
+    /// The ledger failed.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+/// Explains a `prompt_run`: answer, prompt, blocks, context, and every try with its cost. Record and prompt are verified.
+///
+/// # Errors
+/// See [`ExplainError`].
+pub async fn explain(
+    reader: &Reader<'_>,
+    authorities: &Authorities,
+    tenant: &str,
+    id: Uuid,
+) -> Result<Explained, ExplainError> {
+    let no_record = |reason: String| ExplainError::NoRecord { id, reason };
+    let run = trusted(reader, authorities, tenant, id, "prompt_run").await?;
+    let of = |name: &str| run.meta(name).cloned().unwrap_or_default();
+    let id_of = |name: &str| of(name).as_str().and_then(|id| id.parse::<Uuid>().ok());
+    let build = id_of("build").ok_or_else(|| no_record("metadata.build is missing".to_owned()))?;
+    let request = id_of("request").ok_or_else(|| no_record("metadata.request is missing".to_owned()))?;
+    let built = verify_build(reader, authorities, tenant, build).await?;
+    if of("compiled_hash").as_str() != Some(built.compiled_hash.to_string().as_str()) {
+        return Err(no_record("its hash is not that of its build".to_owned()));
+    }
+    let record = trusted(reader, authorities, tenant, build, "prompt_build").await?;
+    let used: Vec<Value> = of("answers").as_array().cloned().unwrap_or_default();
+    let tries = tries(reader, tenant, request, &used).await?;
+    if used.is_empty() || tries.iter().filter(|one| one.is_used).count() != used.len() {
+        return Err(no_record("an answer that it names is none of its request".to_owned()));
+    }
+    Ok(Explained {
+        run: id,
+        answer: run.output.clone().unwrap_or_default(),
+        contract: of("contract"),
+        variant: of("variant"),
+        build,
+        compiled_hash: built.compiled_hash.to_string(),
+        text: built.text,
+        blocks: record.meta("blocks").cloned().unwrap_or_default(),
+        context: of("context"),
+        tries,
+    })
+}
+
+async fn trusted(
+    reader: &Reader<'_>,
+    authorities: &Authorities,
+    tenant: &str,
+    id: Uuid,
+    entity_type: &str,
+) -> Result<SignedSpan, ExplainError> {
+    let no_record = |reason: String| ExplainError::NoRecord { id, reason };
+    let found = reader.version(tenant, id, 0).await?.ok_or_else(|| no_record("there is none".to_owned()))?;
+    if found.entity_type != entity_type {
+        return Err(no_record(format!("it is of type `{}`", found.entity_type)));
+    }
+    let found = found.verify(&mut Verifier::new()).map_err(|error| no_record(error.to_string()))?;
+    authorities.check(&found).map_err(|error| no_record(error.to_string()))?;
+    Ok(found.into_signed())
+}
+
+/// The tries of a request, with their outcomes.
+async fn tries(reader: &Reader<'_>, tenant: &str, request: Uuid, used: &[Value]) -> Result<Vec<Try>, ExplainError> {
+    let query = Query::new().tenant(tenant).entity_type(CallKind::Provider.intent()).parent_id(request);
+    let (mut cursor, mut tries) = (None, Vec::new());
+    loop {
+        let page = reader.scan(&query, cursor.as_ref()).await?;
+        for intent in page.rows.into_iter().filter_map(|row| row.span.ok()) {
+            let outcome = reader.version(tenant, CallKind::Provider.outcome_id(tenant, intent.id), 0).await?;
+            tries.push(one(&intent, outcome.as_ref(), used));
+        }
+        cursor = page.next;
+        if cursor.is_none() {
+            let number = |value: &Value| value.as_u64().unwrap_or_default();
+            tries.sort_by_key(|one| (number(&one.attempt), number(&one.ordinal), one.call.to_string()));
+            return Ok(tries);
+        }
+    }
+}
+
+fn one(intent: &SignedSpan, outcome: Option<&SignedSpan>, used: &[Value]) -> Try {
+    let of = |span: &SignedSpan, path: &str| {
+        span.meta("details").and_then(|details| details.pointer(path)).cloned().unwrap_or_default()
+    };
+    let said = |path: &str| outcome.map(|outcome| of(outcome, path)).unwrap_or_default();
+    let named = |name: &str| intent.meta(name).cloned().unwrap_or_default();
+    let error = outcome.and_then(|outcome| outcome.error.as_ref()).and_then(|error| error.get("code")).cloned();
+    Try {
+        call: named("call_key"),
+        attempt: named("attempt"),
+        ordinal: named("ordinal"),
+        provider: of(intent, "/provider"),
+        model: of(intent, "/model"),
+        status: outcome.and_then(|outcome| outcome.status.clone()).unwrap_or("open".to_owned()),
+        error: error.unwrap_or_default(),
+        usage: said("/usage"),
+        cost: said("/cost"),
+        is_used: outcome.is_some_and(|outcome| used.contains(&Value::from(outcome.id.to_string()))),
+    }
+}

@@ -1,0 +1,315 @@
+//! Prompts that are run: answers that hold to their contract or do not, context, and explanations from the ledger alone.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
+
+use std::future::Future;
+use std::sync::Arc;
+
+use logline_core::contract::Reader;
+use logline_core::contract::provider::{ErrorKind, Provider, ProviderError, Role as Speaker};
+use logline_core::ledger::{Ledger as _, LedgerExt as _, Query};
+use logline_core::request::Request;
+use logline_core::roles::Role;
+use logline_core::trust::{Manifest, RootSet, TrustRoot};
+use logline_core::{
+    Draft, Execution, Host, KernelSet, KeyPair, MemoryLedger, SYSTEM_TENANT, Scope, SignedSpan, Signer as _, Span, SystemClock,
+    SystemIds, Verifier, Visibility,
+};
+use logline_kernels::provider::{HostSecrets, ProviderExec, Script, ScriptedProvider};
+use logline_prompts::{ExplainError, Explained, PROMPT_RUN, RunPrompt, explain};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+const TENANT: &str = "acme";
+const USER: &str = "alice";
+
+fn block_on<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
+}
+
+fn key(n: u8) -> KeyPair {
+    KeyPair::from_seed(&[n; 32])
+}
+
+const ROOT: u8 = 1;
+const PUBLISHER: u8 = 2;
+const HOST: u8 = 3;
+
+struct Site {
+    ledger: MemoryLedger,
+    host: Host,
+    trust: TrustRoot,
+    provider: ScriptedProvider,
+    run: RunPrompt,
+    spans: [Uuid; 2],
+}
+
+impl Site {
+    async fn new() -> Self {
+        let provider = ScriptedProvider::new("scripted");
+        let adapters: [Arc<dyn Provider>; 1] = [Arc::new(provider.clone())];
+        let exec = ProviderExec::new(adapters, HostSecrets::new());
+        let run = RunPrompt::new(exec.providers());
+        let set: KernelSet = logline_kernels::with_providers(&exec).and(logline_prompts::all(&run));
+        let trust = TrustRoot::new([key(ROOT).public_key()], 1);
+        let manifest = Manifest::first(RootSet::new([key(ROOT).public_key()], 1))
+            .allow_all(&set)
+            .grant(key(PUBLISHER).public_key(), Role::Publisher, [SYSTEM_TENANT, TENANT])
+            .grant(key(HOST).public_key(), Role::Runtime, [SYSTEM_TENANT, "*"]);
+        let ledger = MemoryLedger::new();
+        trust.publish(&ledger, &manifest, &key(ROOT), &SystemClock).await.unwrap();
+        logline_kernels::install(&ledger, &set, &key(PUBLISHER), &SystemClock).await.unwrap();
+        let host =
+            Host::builder().ledger(ledger.clone()).trust(trust.clone()).key(key(HOST)).install(set).build().await.unwrap();
+        let publish = async |draft: Draft| host.publish(draft, &key(PUBLISHER)).await.unwrap().id;
+        let spec = json!({
+            "adapter": "scripted", "currency": "USD", "retry": {"tries": 2, "pause_ms": 0, "max_pause_ms": 1},
+            "models": {"large": {"max_tokens": 100, "prices": {"input": 3_000_000_000_u64, "output": 15_000_000_000_u64}}},
+        });
+        let asked = publish(draft("provider", "main").metadata(spec)).await;
+        let block = draft("prompt_block", "task").content(json!("Help {{ customer }}."));
+        let block = publish(block.metadata(json!({"rank": "task", "vars": {"customer": {"type": "text"}}}))).await;
+        Self { ledger, host, trust, provider, run, spans: [asked, block] }
+    }
+
+    /// A variant that is run so.
+    async fn variant(&self, run: Value) -> Uuid {
+        let mut run = run;
+        run["provider"] = json!(self.spans[0]);
+        self.host.publish(self.draft(run), &key(PUBLISHER)).await.unwrap().id
+    }
+
+    fn draft(&self, run: Value) -> Draft {
+        let shots = json!([{"user": "Hi?", "assistant": "Hello."}]);
+        let metadata = json!({"family": "support", "block_ids": [self.spans[1]], "few_shots": shots, "run": run});
+        draft("prompt_variant", "support@v1").metadata(metadata)
+    }
+
+    async fn ask(&self, variant: Uuid, input: Value) -> Execution {
+        self.host.execute(Request::new(TENANT, USER, variant, input).this(PROMPT_RUN)).await.unwrap()
+    }
+
+    async fn note(&self, text: &str, owner: &str) -> Uuid {
+        let note = Draft::new("note").tenant(TENANT).owner(owner).who("user").this("note").content(json!(text));
+        let span = note.stamp(&SystemClock, &SystemIds).seal_local(&key(HOST)).unwrap();
+        self.ledger.append_one(&Scope::Operator, span.clone()).await.unwrap();
+        span.id
+    }
+
+    async fn explain(&self, ledger: &MemoryLedger, run: Uuid) -> Result<Explained, ExplainError> {
+        let trusted = self.trust.resolve(&self.ledger).await.unwrap();
+        explain(&Reader::new(ledger, Scope::runtime(TENANT)), &trusted.authorities, TENANT, run).await
+    }
+
+    async fn all(&self, entity_type: &str) -> Vec<SignedSpan> {
+        self.ledger.collect(&Scope::Operator, &Query::timeline().entity_type(entity_type), usize::MAX).await.unwrap()
+    }
+}
+
+fn draft(entity_type: &str, name: &str) -> Draft {
+    let draft = Draft::new(entity_type).tenant(TENANT).owner("copy").who("publisher").this(format!("{entity_type}.{name}"));
+    draft.name(name).visibility(Visibility::Tenant).status("active")
+}
+
+fn vars() -> Value {
+    json!({"customer": "Ada"})
+}
+
+fn question(text: &str) -> Value {
+    json!({"question": text, "vars": vars()})
+}
+
+fn run_of(execution: &Execution) -> Uuid {
+    execution.result.as_ref().unwrap()["run"].as_str().unwrap().parse().unwrap()
+}
+
+const GOOD: &str = r#"{"text": "Done.", "confidence": 0.8}"#;
+
+#[test]
+fn an_answer_is_traced_to_prompt_model_and_cost() {
+    block_on(async {
+        let site = Site::new().await;
+        let variant = site.variant(json!({"contract": "answer"})).await;
+        site.provider.then([Script::Fail(ProviderError::new(ErrorKind::Throttled, "busy")), Script::Text(GOOD.to_owned())]);
+        let execution = site.ask(variant, question("Help me?")).await;
+        let out = execution.result.as_ref().unwrap();
+        assert_eq!(out["answer"], json!({"text": "Done.", "confidence": 0.8}));
+        let asked = &site.provider.calls()[1];
+        let said: Vec<_> = asked.messages.iter().map(|message| (message.role, message.content.len())).collect();
+        assert_eq!(
+            said,
+            [(Speaker::User, 1), (Speaker::Assistant, 1), (Speaker::User, 1)],
+            "the examples stand before the question"
+        );
+
+        let explained = site.explain(&site.ledger, run_of(&execution)).await.unwrap();
+        assert_eq!(explained.text, "Help Ada.");
+        assert_eq!(json!(explained.compiled_hash), out["compiled_hash"]);
+        assert_eq!(explained.blocks[0]["id"], json!(site.spans[1].to_string()));
+        let statuses: Vec<_> = explained.tries.iter().map(|one| (one.status.as_str(), one.is_used)).collect();
+        assert_eq!(statuses, [("error", false), ("complete", true)]);
+        assert_eq!(explained.tries[0].error, "provider:throttled");
+        assert!(explained.tries[1].cost["nanos"].as_u64().unwrap() > 0);
+        assert_eq!(explained.tries[1].provider["id"], json!(site.spans[0].to_string()));
+        assert!(serde_json::to_value(&explained).unwrap()["tries"][1].get("error").is_none());
+    });
+}
+
+#[test]
+fn an_answer_that_breaks_its_contract_is_repaired_once() {
+    block_on(async {
+        let site = Site::new().await;
+        let variant = site.variant(json!({"contract": "answer"})).await;
+        site.provider.then([Script::Text("Sure: done!".to_owned()), Script::Text(format!("```json\n{GOOD}\n```"))]);
+        let execution = site.ask(variant, question("Help me?")).await;
+        assert_eq!(execution.result.as_ref().unwrap()["answer"]["text"], "Done.");
+        let repair = site.provider.calls()[1].messages.last().unwrap().clone();
+        assert!(format!("{repair:?}").contains("the answer is not JSON"), "{repair:?}");
+        let explained = site.explain(&site.ledger, run_of(&execution)).await.unwrap();
+        assert_eq!((explained.contract, explained.tries.len()), (json!("held"), 2));
+
+        let bad = || Script::Text(r#"{"text": "Done.", "confidence": 7}"#.to_owned());
+        site.provider.then([bad(), bad(), bad()]);
+        let execution = site.ask(variant, question("Help me?")).await;
+        assert_eq!(execution.result.as_ref().unwrap()["answer"], json!({"error": "Insufficient evidence."}));
+        assert_eq!(site.provider.calls().len(), 4, "one repair, not more");
+        let explained = site.explain(&site.ledger, run_of(&execution)).await.unwrap();
+        assert_eq!(explained.contract, json!("broken"));
+    });
+}
+
+#[test]
+fn without_a_contract_any_text_is_an_answer_and_a_schema_can_be_given_to_the_provider() {
+    block_on(async {
+        let site = Site::new().await;
+        let variant = site.variant(json!({})).await;
+        site.provider.then([Script::Text("Done.".to_owned())]);
+        let execution = site.ask(variant, question("Help me?")).await;
+        assert_eq!(execution.result.unwrap()["answer"], json!({"text": "Done."}));
+        let schema = json!({"type": "object", "required": ["n"], "properties": {"n": {"type": "integer"}}});
+        let native = site.variant(json!({"contract": schema, "native": true, "max_tokens": 7, "temperature": 0.5})).await;
+        site.provider.then([Script::Text(r#"{"n": 3}"#.to_owned())]);
+        assert_eq!(site.ask(native, question("n?")).await.result.unwrap()["answer"], json!({"n": 3}));
+        let asked = site.provider.calls().pop().unwrap();
+        assert_eq!((asked.output_schema.unwrap().schema, asked.max_tokens, asked.temperature), (schema, Some(7), Some(0.5)));
+    });
+}
+
+#[test]
+fn context_is_what_the_asker_may_see_within_a_budget() {
+    block_on(async {
+        let site = Site::new().await;
+        let variant = site.variant(json!({"context_tokens": 10})).await;
+        let (short, long, theirs) = (
+            site.note("It is Monday.", USER).await,
+            site.note(&"x".repeat(41), USER).await,
+            site.note("secret", "mallory").await,
+        );
+        let input = |context: Value| json!({"question": "What day?", "vars": vars(), "context": context});
+        let execution = site.ask(variant, input(json!([short, long]))).await;
+        let asked = format!("{:?}", site.provider.calls()[0].messages.last().unwrap());
+        assert!(asked.contains("It is Monday.") && !asked.contains("xxxx"), "{asked}");
+        let explained = site.explain(&site.ledger, run_of(&execution)).await.unwrap();
+        assert_eq!((explained.context[0]["used"].clone(), explained.context[1]["used"].clone()), (json!(true), json!(false)));
+        for (context, said) in [
+            (json!([theirs]), "no span"),
+            (json!(["x"]), "must be a list of ids"),
+            (json!(vec![short; 65]), "at most 64"),
+            (json!("x"), "must be a list"),
+        ] {
+            let failure = site.ask(variant, input(context)).await.result.unwrap_err();
+            assert!(failure.code == "prompt_invalid" && failure.message.contains(said), "{failure}");
+        }
+        assert_eq!(site.provider.calls().len(), 1);
+    });
+}
+
+#[test]
+fn a_question_that_makes_no_sense_costs_no_call() {
+    block_on(async {
+        let site = Site::new().await;
+        let variant = site.variant(json!({"contract": "answer"})).await;
+        for (input, said) in [
+            (json!({}), "`question` must be a text"),
+            (json!("hello"), "must be an object"),
+            (json!({"question": "  "}), "white space only"),
+            (json!({"question": "x".repeat(70_000)}), "65536 bytes"),
+            (json!({"question": "q", "var": {}}), "no member `var`"),
+            (json!({"question": "q"}), "needs a value for `customer`"),
+        ] {
+            let failure = site.ask(variant, input).await.result.unwrap_err();
+            assert!(failure.code == "prompt_invalid" && failure.message.contains(said), "{said}: {failure}");
+        }
+        let only_built = site.draft(json!(null));
+        let only_built = site.host.publish(only_built, &key(PUBLISHER)).await.unwrap().id;
+        assert!(site.ask(only_built, question("q")).await.result.unwrap_err().message.contains("no `run`"));
+        assert!(site.provider.calls().is_empty() && site.all("prompt_run").await.is_empty());
+        let refused =
+            async |run: Value| site.host.publish(site.draft(run), &key(PUBLISHER)).await.map(drop).unwrap_err().to_string();
+        assert!(refused(json!({"provider": Uuid::from_u128(5)})).await.contains("no provider"));
+        assert!(refused(json!({"provider": site.spans[0], "contract": {"type": "blob"}})).await.contains("no JSON schema"));
+        assert!(refused(json!({"provider": site.spans[0], "contract": "other"})).await.contains("must be an object"));
+        assert!(refused(json!({"provider": site.spans[0], "tools": []})).await.contains("tools"));
+    });
+}
+
+#[test]
+fn a_provider_that_fails_fails_the_request_with_its_reason() {
+    block_on(async {
+        let site = Site::new().await;
+        let variant = site.variant(json!({"contract": "answer"})).await;
+        site.provider.then([Script::Fail(ProviderError::new(ErrorKind::ContentFiltered, "no"))]);
+        let execution = site.ask(variant, question("q")).await;
+        assert_eq!(execution.result.unwrap_err().code, "provider:content_filtered");
+        assert!(site.all("prompt_run").await.is_empty());
+        assert_eq!(site.all("provider_execution").await.len(), 1, "what was paid is recorded all the same");
+    });
+}
+
+#[test]
+fn listeners_hear_the_answer() {
+    block_on(async {
+        let site = Site::new().await;
+        let variant = site.variant(json!({})).await;
+        site.provider.then([Script::Text("one two".to_owned())]);
+        let request = site.host.submit(Request::new(TENANT, USER, variant, question("q")).this(PROMPT_RUN)).await.unwrap();
+        let mut pieces = site.run.streams().listen(TENANT, request.id);
+        let hearing = async {
+            let mut heard = 0;
+            while pieces.recv().await.is_some() {
+                heard += 1;
+            }
+            heard
+        };
+        let (ran, heard) = tokio::join!(site.host.run_request(TENANT, request.id), hearing);
+        assert!(ran.unwrap().result.is_ok() && heard == 2);
+    });
+}
+
+/// A record by somebody with the host's key that names another build, or an answer of another request, explains nothing.
+#[test]
+fn a_record_that_was_changed_is_not_explained() {
+    block_on(async {
+        let site = Site::new().await;
+        let variant = site.variant(json!({})).await;
+        let first = run_of(&site.ask(variant, question("one")).await);
+        let second = run_of(&site.ask(variant, json!({"question": "two", "vars": {"customer": "Bo"}})).await);
+        let record = async |id: Uuid| site.ledger.get(&Scope::runtime(TENANT), TENANT, id).await.unwrap();
+        let (honest, other) = (record(first).await, record(second).await);
+        for member in ["build", "compiled_hash", "answers", "request"] {
+            let mut columns = Span::clone(&honest);
+            columns.metadata.as_mut().unwrap()[member] = other.meta(member).cloned().unwrap();
+            let forged = Draft::from_columns(columns).seal_local(&key(HOST)).unwrap();
+            let copy = MemoryLedger::new();
+            for entity_type in
+                ["provider", "prompt_block", "prompt_variant", "prompt_build", "provider_request", "provider_execution"]
+            {
+                for span in site.all(entity_type).await {
+                    copy.append_one(&Scope::Operator, span.verify(&mut Verifier::new()).unwrap()).await.unwrap();
+                }
+            }
+            copy.append_one(&Scope::Operator, forged).await.unwrap();
+            assert!(matches!(site.explain(&copy, first).await, Err(ExplainError::NoRecord { .. })), "{member}");
+        }
+        assert!(matches!(site.explain(&site.ledger, variant).await, Err(ExplainError::NoRecord { .. })));
+    });
+}
