@@ -275,6 +275,45 @@ fn a_journal_that_names_another_answer_is_found_out() {
     });
 }
 
+/// An answer that was made up, by whoever has the host's key for the execution, and a refusal in place of an answer, do not hold.
+#[test]
+fn a_made_up_answer_and_a_made_up_refusal_are_found_out() {
+    block_on(async {
+        let site = Site::new().await;
+        let honest = site.run(&question("a"), may()).await;
+        let outcome = setup::spans(&site.ledger, "provider_execution").await.remove(0);
+        let mut invented =
+            Draft::from_columns(Span::clone(&outcome)).id(Uuid::from_u128(77)).output(json!({"content": "Lisbon"}));
+        invented.columns_mut().prev_hash = None;
+        let invented = invented.seal_local(&key(setup::STRANGER)).unwrap();
+        let named = json!([TENANT, invented.id, 0, invented.seal.curr_hash.to_string()]);
+        let told = json!({"span": invented.id.to_string(), "answer": {"content": "Lisbon"}});
+        let refusal = json!({"code": "provider:denied", "message": "anything"});
+        for (entry, output, said) in [
+            (json!({"call": 1, "outcome": named}), told, "which is not the answer to it"),
+            (json!({"call": 1, "error": refusal}), refusal.clone(), "answers it"),
+        ] {
+            let mut forged = Span::clone(&honest.span);
+            forged.output = Some(output);
+            forged.metadata.as_mut().unwrap()["journal"]["answers"][0] = entry;
+            let ledger = MemoryLedger::new();
+            for entity_type in ["function", "request", "provider", "provider_request", "provider_execution"] {
+                for span in setup::spans(&site.ledger, entity_type).await {
+                    ledger.append_one(&Scope::Operator, span.verify(&mut Verifier::new()).unwrap()).await.unwrap();
+                }
+            }
+            ledger.append_one(&Scope::Operator, invented.clone()).await.unwrap();
+            let sealed = Draft::from_columns(forged).seal_local(&key(HOST)).unwrap();
+            ledger.append_one(&Scope::Operator, sealed.clone()).await.unwrap();
+            let sandboxes: [Arc<dyn Sandbox>; 1] = [Arc::new(WasmSandbox::new().unwrap())];
+            let again = replay(&ledger, &Scope::runtime(TENANT), (TENANT, sealed.id), &sandboxes, Rules::default()).await;
+            let message =
+                again.map(|again| format!("holds: {:?}", again.differences)).unwrap_or_else(|error| error.to_string());
+            assert!(message.contains(said), "{message}");
+        }
+    });
+}
+
 /// `RunCode` alone takes providers as well.
 #[test]
 fn run_code_is_given_its_providers() {

@@ -8,7 +8,8 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use logline_core::contract::provider::{
-    Block, Chunk, ErrorKind, ModelAnswer, ModelRequest, Provider, ProviderError, Secret, StopReason, Usage,
+    Block, Chunk, Chunks, Endpoint, ErrorKind, ModelAnswer, ModelRequest, Provider, ProviderError, Secret, SecretSource as _,
+    StopReason, Usage,
 };
 use logline_core::ledger::{Ledger as _, WorkQueue as _};
 use logline_core::request::{OnUnknown, Request};
@@ -653,6 +654,121 @@ fn texts_become_vectors() {
         for texts in [json!([]), json!(["one", " "]), json!(vec!["x"; 97])] {
             assert_eq!(code(&host.execute(embed(texts)).await.unwrap()), "provider:invalid");
         }
+    });
+}
+
+/// A listener that does not listen neither fails a call nor makes the provider look as if it failed.
+#[test]
+fn a_listener_that_does_not_take_its_pieces_is_left_behind() {
+    block_on(async {
+        let site = Site::new().await;
+        let host = site.host().await;
+        let main = publish(&host, spec()).await;
+        let request = host.submit(asking(main, &"word ".repeat(300))).await.unwrap();
+        let stopped = site.exec.streams().listen(TENANT, request.id);
+        let execution = host.run_request(TENANT, request.id).await.unwrap();
+        assert!(execution.result.is_ok());
+        drop(stopped);
+        assert!(host.execute(asking(main, "hello")).await.unwrap().result.is_ok());
+    });
+}
+
+/// An adapter that falls silent after three pieces, and keeps no deadline itself.
+struct Silent(AtomicUsize);
+
+#[async_trait::async_trait]
+impl Provider for Silent {
+    fn adapter(&self) -> &str {
+        "scripted"
+    }
+
+    async fn invoke(&self, _: &Endpoint<'_>, _: &ModelRequest) -> Result<ModelAnswer, ProviderError> {
+        std::future::pending().await
+    }
+
+    async fn stream(&self, _: &Endpoint<'_>, _: &ModelRequest, chunks: &mut dyn Chunks) -> Result<ModelAnswer, ProviderError> {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        for n in 0..3 {
+            chunks.deliver(Chunk::Text(n.to_string())).await;
+        }
+        std::future::pending().await
+    }
+}
+
+#[test]
+fn a_call_that_is_stopped_after_a_piece_is_not_made_again() {
+    block_on(async {
+        let site = Site::new().await;
+        let silent = Arc::new(Silent(AtomicUsize::new(0)));
+        let exec = ProviderExec::new([Arc::clone(&silent) as Arc<dyn Provider>], HostSecrets::new());
+        let builder = Host::builder().ledger(site.ledger.clone()).trust(trust()).key(key(HOST)).clock(site.clock.clone());
+        let host = builder.install(exec.behaviours()).build().await.unwrap();
+        let main = publish(&host, with(spec(), json!({"deadlines": {"total_ms": 30}}))).await;
+        let request = host.submit(asking(main, "hello")).await.unwrap();
+        let mut pieces = exec.streams().listen(TENANT, request.id);
+        let execution = host.run_request(TENANT, request.id).await.unwrap();
+        assert_eq!(code(&execution), "provider:timed_out");
+        assert_eq!(silent.0.load(std::sync::atomic::Ordering::SeqCst), 1);
+        let mut heard = 0;
+        while pieces.try_recv().is_ok() {
+            heard += 1;
+        }
+        let outcomes = site.spans("provider_execution").await;
+        assert_eq!((heard, outcomes.len(), &outcomes[0].meta("details").unwrap()["chunks"]), (3, 1, &json!(3)));
+    });
+}
+
+#[test]
+fn a_secret_does_not_leave_its_path() {
+    block_on(async {
+        let secret = || Secret::new("hunter2".to_owned());
+        let secrets = HostSecrets::new().text("main", secret(), ["https://gw.example/team-a"]);
+        for good in ["https://gw.example/team-a", "https://gw.example/team-a/v1", "https://gw.example/team-a/v1/"] {
+            secrets.secret("main", Some(good)).await.unwrap();
+        }
+        for bad in [
+            "https://gw.example/team-a/../team-b",
+            "https://gw.example/team-a/./../team-b",
+            "https://gw.example/team-a/%2e%2e/team-b",
+            "https://gw.example/team-a/..\\team-b",
+            "https://gw.example/team-a/.\t./team-b",
+            "https://gw.example/team-ab",
+            "https://gw.example/team-a@evil",
+            "https://gw.example/team-a?x=1",
+        ] {
+            assert!(secrets.secret("main", Some(bad)).await.is_err(), "{bad}");
+        }
+        assert!(secrets.secret("main", None).await.is_err());
+    });
+}
+
+#[test]
+fn a_paid_answer_is_kept_and_an_absurd_statement_does_not_use_up_the_day() {
+    block_on(async {
+        let site = Site::with(budget(Some(1_000_000), None)).await;
+        let host = site.host().await;
+        let main = publish(&host, spec()).await;
+        let answer = |content, usage| Script::Answer(ModelAnswer::new(vec![content], StopReason::EndTurn, usage));
+        let tool =
+            Block::ToolUse { id: "t".to_owned(), name: "find".to_owned(), input: json!({"id": 1_234_567_890_123_456_789_u64}) };
+        site.provider.then([answer(tool, Usage::of(10, 5))]);
+        let execution = host.execute(asking(main, "q")).await.unwrap();
+        assert_eq!(
+            output(&execution)["answer"]["content"][0]["input"]["id"],
+            "1234567890123456789",
+            "a number that no span can hold is a text"
+        );
+        let mut absurd = Usage::of(u64::MAX, 5);
+        absurd.raw = (0..100).fold(json!(u64::MAX), |raw, _| json!([raw]));
+        site.provider.then([answer(Block::text("yes"), absurd)]);
+        assert!(host.execute(asking(main, "q")).await.unwrap().result.is_ok());
+        assert!(site.used(TOKENS).await < 10_000, "{}", site.used(TOKENS).await);
+        assert!(host.execute(asking(main, "q")).await.unwrap().result.is_ok(), "the rest of the day is left");
+        // What cannot be stored leaves what was used and what it cost.
+        site.provider.then([answer(Block::text("x".repeat(2 << 20)), Usage::of(10, 5))]);
+        assert_eq!(code(&host.execute(asking(main, "q")).await.unwrap()), "answer_limit");
+        let last = site.spans("provider_execution").await.pop().unwrap();
+        assert_eq!(last.meta("details").unwrap()["cost"]["currency"], "USD");
     });
 }
 

@@ -53,9 +53,19 @@ fn bad(reason: impl std::fmt::Display) -> ProviderError {
     error(ErrorKind::BadAnswer, format!("the answer cannot be understood: {reason}"))
 }
 
+/// What is wrong with JSON, and where, without what stands there.
+pub(crate) fn place(error: &serde_json::Error) -> String {
+    let what = match error.classify() {
+        serde_json::error::Category::Data => "it has another form",
+        serde_json::error::Category::Eof => "it ends too early",
+        _ => "it is not JSON",
+    };
+    format!("{what} (line {}, column {})", error.line(), error.column())
+}
+
 /// Reads a whole answer.
 pub(crate) fn chat(text: &str, request_id: Option<String>) -> Result<ModelAnswer, ProviderError> {
-    let chat: Chat = serde_json::from_str(text).map_err(|reason| bad(reason).request_id(request_id.clone()))?;
+    let chat: Chat = serde_json::from_str(text).map_err(|reason| bad(place(&reason)).request_id(request_id.clone()))?;
     let usage = usage(&chat.usage);
     let failed = |error: ProviderError| error.request_id(request_id.clone()).usage(Some(usage.clone()));
     let Some(Choice { message, finish_reason }) = chat.choices.into_iter().next() else {
@@ -98,13 +108,14 @@ impl Parts {
         }
         let uses_tools = !self.calls.is_empty();
         for (id, name, arguments) in self.calls {
-            let arguments = if arguments.trim().is_empty() { "{}" } else { arguments.as_str() };
-            let input = serde_json::from_str(arguments).map_err(|reason| {
-                let message =
-                    format!("the model gave the tool `{}` arguments that are not JSON: {reason}", name.escape_debug());
-                error(ErrorKind::ModelError, message)
-            })?;
-            content.push(Block::ToolUse { id, name, input });
+            let arguments = if arguments.trim().is_empty() { "{}".to_owned() } else { arguments };
+            match serde_json::from_str(&arguments) {
+                Ok(input) => content.push(Block::ToolUse { id, name, input }),
+                // The answer is cut in the middle of a tool use, which is then none.
+                Err(_) if reason == "length" => {}
+                // It is what the model said, and it was paid for: whoever runs the tool tells the model.
+                Err(_) => content.push(Block::ToolUse { id, name, input: Value::String(arguments) }),
+            }
         }
         let stop = match reason.as_str() {
             "content_filter" => StopReason::ContentFiltered,
@@ -146,7 +157,7 @@ struct Vector {
 /// Reads vectors, and puts them in the order of the texts.
 pub(crate) fn embeddings(text: &str, texts: usize, request_id: Option<String>) -> Result<Embeddings, ProviderError> {
     let Vectors { mut data, usage: raw } =
-        serde_json::from_str(text).map_err(|reason| bad(reason).request_id(request_id.clone()))?;
+        serde_json::from_str(text).map_err(|reason| bad(place(&reason)).request_id(request_id.clone()))?;
     data.sort_by_key(|vector| vector.index);
     let is_complete = data.len() == texts && data.iter().enumerate().all(|(n, vector)| vector.index == n);
     if !is_complete {

@@ -49,13 +49,22 @@ pub(crate) fn in_body(error: &Value) -> ProviderError {
     of(kind, format!("the provider failed while it answered: {}", without_secret(said, None)))
 }
 
+/// The error without the secret, wherever the provider repeats it.
+pub(crate) fn hide(mut error: ProviderError, secret: Option<&Secret>) -> ProviderError {
+    error.message = without_secret(&error.message, secret);
+    error.request_id = error.request_id.map(|id| without_secret(&id, secret));
+    error
+}
+
 /// The message without the secret, which some providers repeat, and not longer than need be.
 fn without_secret(said: &str, secret: Option<&Secret>) -> String {
+    // In this order: without its control characters, a text may have the secret that it did not have before.
+    let plain: String = said.chars().filter(|c| !c.is_control()).collect();
     let hidden = match secret.map(Secret::reveal).filter(|secret| !secret.is_empty()) {
-        Some(secret) => said.replace(secret, "…"),
-        None => said.to_owned(),
+        Some(secret) => plain.replace(secret, "…"),
+        None => plain,
     };
-    let mut cut: String = hidden.chars().filter(|c| !c.is_control()).take(MAX_MESSAGE).collect();
+    let mut cut: String = hidden.chars().take(MAX_MESSAGE).collect();
     if hidden.chars().count() > MAX_MESSAGE {
         cut.push('…');
     }

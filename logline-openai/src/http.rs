@@ -21,6 +21,9 @@ const MAX_ANSWER: usize = 8 << 20;
 /// The most bytes of an error.
 const MAX_ERROR: usize = 64 << 10;
 
+/// What some servers put in front of a text in UTF-8.
+const BYTE_ORDER_MARK: &[u8] = &[0xef, 0xbb, 0xbf];
+
 /// How many deadlines of connecting have a client of their own.
 const MAX_CLIENTS: usize = 8;
 
@@ -132,10 +135,20 @@ impl Answered {
     pub(crate) fn events(self, idle: Duration) -> impl Stream<Item = Result<String, ProviderError>> {
         let id = self.request_id;
         let mut left = MAX_ANSWER;
+        let mut mark = BYTE_ORDER_MARK;
         let bytes = self.response.bytes_stream().map(move |piece| {
             let piece = piece.map_err(|reason| of_transport(&reason))?;
             left = left.checked_sub(piece.len()).ok_or_else(too_large)?;
-            Ok::<_, ProviderError>(piece)
+            // The parser of events does not expect a mark in front of them.
+            let mut piece = &*piece;
+            while let (Some((expected, rest)), Some((found, after))) = (mark.split_first(), piece.split_first()) {
+                if expected != found {
+                    mark = &[];
+                    break;
+                }
+                (mark, piece) = (rest, after);
+            }
+            Ok::<_, ProviderError>(piece.to_vec())
         });
         let events = bytes.eventsource().map(|event| match event {
             Ok(event) => Ok(event.data),

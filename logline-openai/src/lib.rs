@@ -58,6 +58,7 @@ impl Provider for OpenAi {
             answer::chat(&text, request_id)
         })
         .await
+        .map_err(|error| error::hide(error, endpoint.secret))
     }
 
     async fn stream(
@@ -86,7 +87,7 @@ impl Provider for OpenAi {
             reading.finish()
         })
         .await;
-        streamed.map_err(|error| error.chunks(delivered))
+        streamed.map_err(|error| error::hide(error.chunks(delivered), endpoint.secret))
     }
 
     async fn embed(&self, endpoint: &Endpoint<'_>, request: &EmbedRequest) -> Result<Embeddings, ProviderError> {
@@ -99,6 +100,7 @@ impl Provider for OpenAi {
             answer::embeddings(&text, request.texts.len(), request_id)
         })
         .await
+        .map_err(|error| error::hide(error, endpoint.secret))
     }
 
     fn check(&self, url: Option<&str>, _: &str) -> Result<(), String> {

@@ -88,7 +88,7 @@ impl Reading {
             return Ok(Vec::new());
         }
         let event: Event = serde_json::from_str(data).map_err(|reason| {
-            let message = format!("an event of the stream cannot be understood: {reason}");
+            let message = format!("an event of the stream cannot be understood: {}", answer::place(&reason));
             error(ErrorKind::BadAnswer, message).request_id(self.request_id.clone())
         })?;
         if !event.error.is_null() {

@@ -169,10 +169,6 @@ fn odd_answers_are_understood_or_refused() {
             ("<html>".to_owned(), ErrorKind::BadAnswer),
             (String::new(), ErrorKind::BadAnswer),
             ("[".repeat(100_000), ErrorKind::BadAnswer),
-            (
-                choice(json!({"message": {"tool_calls": call("{not json")}, "finish_reason": "tool_calls"})),
-                ErrorKind::ModelError,
-            ),
         ] {
             let error = raw(&server, "200 OK", body.clone()).await.map(drop).unwrap_err();
             assert_eq!(error.kind, kind, "{body:.80}");
@@ -180,6 +176,13 @@ fn odd_answers_are_understood_or_refused() {
         let good = async |body: Value| raw(&server, "200 OK", choice(body)).await.unwrap();
         let no_arguments = good(json!({"message": {"tool_calls": call("")}, "finish_reason": "stop"})).await;
         assert_eq!((no_arguments.tool_uses().next().unwrap().2, &no_arguments.stop), (&json!({}), &StopReason::ToolUse));
+        // What the model said is the caller's to answer, and no reason to pay again or to think that the provider failed.
+        let odd = good(json!({"message": {"tool_calls": call("{not json")}, "finish_reason": "tool_calls"})).await;
+        assert_eq!(odd.tool_uses().next().unwrap().2, &json!("{not json"));
+        let cut =
+            good(json!({"message": {"content": "I will", "tool_calls": call("{\"city\": \"Lis")}, "finish_reason": "length"}))
+                .await;
+        assert_eq!((cut.text().as_str(), cut.tool_uses().count(), &cut.stop), ("I will", 0, &StopReason::MaxTokens));
         let refused = good(json!({"message": {"content": null, "refusal": "I will not."}, "finish_reason": "stop"})).await;
         assert_eq!((refused.text().as_str(), refused.stop), ("I will not.", StopReason::Refusal));
         let filtered = good(json!({"message": {"content": ""}, "finish_reason": "content_filter"})).await;
@@ -242,6 +245,52 @@ fn a_stream_may_fail_in_the_middle_and_end_in_many_ways() {
         assert_eq!(play(&[&text, "{half"], "\n").await.unwrap_err().kind, ErrorKind::BadAnswer);
         let out_of_order = stage::delta(&json!({"tool_calls": [{"index": 4_000_000_000_u32, "id": "x"}]}), None);
         assert_eq!(play(&[&out_of_order], "\n").await.unwrap_err().kind, ErrorKind::BadAnswer);
+    });
+}
+
+#[test]
+fn a_mark_before_the_events_is_skipped() {
+    block_on(async {
+        let (_serving, server) = open().await;
+        let stop = stage::delta(&json!({"content": "Paris"}), Some("stop"));
+        for mark in ["\u{feff}", ""] {
+            server.act(Act::Raw("200 OK".to_owned(), format!("{mark}data: {stop}\n\n").into_bytes()));
+            assert_eq!(streamed(&server).await.unwrap().text(), "Paris");
+        }
+        // A part of a mark, and a mark in the middle.
+        server.act(Act::Raw("200 OK".to_owned(), [&b"\xef\xbb"[..], format!("data: {stop}\n\n").as_bytes()].concat()));
+        let _ = streamed(&server).await;
+        server.act(Act::Raw("200 OK".to_owned(), format!("data: {stop}\n\n\u{feff}data: x\n\n").into_bytes()));
+        let _ = streamed(&server).await;
+    });
+}
+
+/// Wherever a provider repeats the secret, the error does not.
+#[test]
+fn the_secret_is_in_no_error_whatever_the_provider_does_with_it() {
+    block_on(async {
+        let (_serving, server) = open().await;
+        let secret = Secret::new("sk-hunter2".to_owned());
+        let fails = json!({"error": {"message": "Incorrect API key provided: sk-hunter2"}}).to_string();
+        for (head, body) in [
+            ("200 OK", format!("data: {fails}\n\n")),
+            ("200 OK", r#"{"choices":"Bearer sk-hunter2"}"#.to_owned()),
+            ("200 OK", "data: {\"choices\":\"Bearer sk-hunter2\"}\n\n".to_owned()),
+            ("401 No", r#"{"error":{"message":"sk-\u0001hunter2"}}"#.to_owned()),
+            ("500 No\r\nx-request-id: Bearer sk-hunter2", "{}".to_owned()),
+            ("200 OK\r\nx-request-id: Bearer sk-hunter2", "{}".to_owned()),
+        ] {
+            for streams in [false, true] {
+                server.act(Act::Raw(head.to_owned(), body.clone().into_bytes()));
+                let (at, request) = (endpoint(server.base()).secret(Some(&secret)), ModelRequest::ask("hi"));
+                let result = match streams {
+                    true => server.provider().stream(&at, &request, &mut Ignored).await,
+                    false => server.provider().invoke(&at, &request).await,
+                };
+                let error = result.map(drop).unwrap_err();
+                assert!(!format!("{error} {error:?}").contains("hunter2"), "{head} {body}: {error:?}");
+            }
+        }
     });
 }
 

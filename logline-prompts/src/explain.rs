@@ -157,7 +157,7 @@ async fn tries(reader: &Reader<'_>, tenant: &str, request: Uuid, used: &[Value])
         cursor = page.next;
         if cursor.is_none() {
             let number = |value: &Value| value.as_u64().unwrap_or_default();
-            tries.sort_by_key(|one| (number(&one.attempt), number(&one.ordinal), one.call.to_string()));
+            tries.sort_by_key(|one| (number(&one.attempt), one.call.to_string(), number(&one.ordinal)));
             return Ok(tries);
         }
     }

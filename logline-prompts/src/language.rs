@@ -10,6 +10,11 @@ const TAGS: &[&str] = &["if", "elif", "else", "endif", "for", "endfor", "raw", "
 /// The operators that make long texts out of short ones.
 const OPERATORS: &[char] = &['*', '~', '+'];
 
+/// The most bytes of one tag, and the most tags of a template. The engine works on both recursively, and a long chain of them would
+/// overflow its stack, which ends the process.
+const MAX_TAG: usize = 300;
+const MAX_TAGS: usize = 300;
+
 /// What is wrong with a template, and in which line, counted from 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Fault {
@@ -21,6 +26,7 @@ pub(crate) struct Fault {
 pub(crate) fn check(template: &str) -> Result<(), Fault> {
     let mut rest = template;
     let mut line = 1;
+    let mut tags = 0;
     while let Some(at) = rest.find("{{").into_iter().chain(rest.find("{%")).chain(rest.find("{#")).min() {
         let (before, tag) = rest.split_at(at);
         line += before.matches('\n').count();
@@ -28,6 +34,10 @@ pub(crate) fn check(template: &str) -> Result<(), Fault> {
             return Err(Fault { line, reason: "a tag is not closed".to_owned() });
         };
         if !tag.starts_with("{#") {
+            tags += 1;
+            if tags > MAX_TAGS {
+                return Err(Fault { line, reason: format!("a block has at most {MAX_TAGS} tags: divide it") });
+            }
             check_tag(tag.starts_with("{%"), inner).map_err(|reason| Fault { line, reason })?;
         }
         line += inner.matches('\n').count();
@@ -84,6 +94,9 @@ fn end_of_raw(text: &str) -> Option<usize> {
 }
 
 fn check_tag(is_statement: bool, inner: &str) -> Result<(), String> {
+    if inner.len() > MAX_TAG {
+        return Err(format!("a tag has at most {MAX_TAG} bytes"));
+    }
     // Signs at the ends of a tag are about white space.
     let inner = inner.trim_start_matches(['-', '+']).trim_end_matches(['-', '+']);
     if is_statement && !TAGS.contains(&first_word(inner)) {
@@ -98,6 +111,8 @@ fn check_tag(is_statement: bool, inner: &str) -> Result<(), String> {
             Some(open) if c == open => quote = None,
             Some(_) => {}
             None if c == '"' || c == '\'' => quote = Some(c),
+            // The engine looks for the end of a tag outside brackets. Without these brackets both find the same end.
+            None if c == '{' || c == '}' => return Err("`{` and `}` are not available within a tag".to_owned()),
             None if OPERATORS.contains(&c) => {
                 return Err(format!("the operator `{c}` is not available: write the texts one after the other"));
             }

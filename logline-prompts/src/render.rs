@@ -10,7 +10,7 @@ use serde_json::Value as Json;
 use crate::language::{self, Fault};
 
 /// The most instructions of one template.
-const FUEL: u64 = 1_000_000;
+const FUEL: u64 = 200_000;
 
 /// The most bytes that a filter may return.
 const MAX_JOINED: usize = 256 << 10;
@@ -37,7 +37,11 @@ fn invalid(reason: &str) -> Error {
 /// The value as canonical JSON.
 fn json(value: &Value) -> Result<String, Error> {
     let value = serde_json::to_value(value).map_err(|_| invalid("it cannot be written as JSON"))?;
-    String::from_utf8(logline_core::canonical::to_vec(&value)).map_err(|_| invalid("it cannot be written as JSON"))
+    let text = logline_core::canonical::to_vec(&value);
+    if text.len() > MAX_JOINED {
+        return Err(invalid("the JSON text is too long"));
+    }
+    String::from_utf8(text).map_err(|_| invalid("it cannot be written as JSON"))
 }
 
 fn join(list: &Value, between: Rest<String>) -> Result<String, Error> {

@@ -170,6 +170,49 @@ fn templates_that_make_much_out_of_little_are_stopped() {
     assert!(error.to_string().contains("too long") || error.to_string().contains(&MAX_TEXT_BYTES.to_string()), "{error}");
 }
 
+/// The engine works recursively on chains. A stack overflow would end the process, and every process that builds the block.
+#[test]
+fn a_template_cannot_overflow_the_stack_of_a_host() {
+    let long = [
+        format!("{{{{ x{} }}}}", ".a".repeat(32_000)),
+        format!("{{{{ x{} }}}}", "|trim".repeat(10_000)),
+        format!("{{{{ x{} }}}}", "-1".repeat(32_000)),
+        format!("{{{{ x{} }}}}", " and x".repeat(10_000)),
+        format!("{{{{ {}x }}}}", "not ".repeat(16_000)),
+        format!("{{% if x %}}a{}{{% endif %}}", "{%elif x%}".repeat(6_000)),
+        "{% if x %}".repeat(6_000),
+    ];
+    for template in long {
+        let error = one(Kind::Text, &template, json!("a")).unwrap_err().to_string();
+        assert!(error.contains("at most 300"), "{template:.40}: {error}");
+    }
+    // The most that is allowed, on a thread with the stack of a worker.
+    let most = [
+        format!("{{{{ x{} }}}}", "|trim".repeat(58)),
+        format!("{{{{ x{} }}}}", " and x".repeat(49)),
+        format!("{{% if x %}}a{}{{% endif %}}", "{%elif x%}".repeat(297)),
+        format!("{}a{}", "{% if x %}".repeat(149), "{% endif %}".repeat(149)),
+        format!("{{{{ {}x{} }}}}", "(".repeat(140), ")".repeat(140)),
+    ];
+    for template in most {
+        let _ = one(Kind::Text, &template, json!("a"));
+    }
+}
+
+#[test]
+fn an_operator_cannot_hide_behind_brackets() {
+    for template in [
+        "{{ {'a': {'b': 1}} ~ x }}",
+        "{{ ({'a': {'b': 1}} and x) * 3 }}",
+        "{{ [{'a': {'b': 1}}, x * 3][1] }}",
+        "{% if {'a': 1} %}{{ x }}{% endif %}",
+    ] {
+        let error = one(Kind::Text, template, json!("abc")).unwrap_err();
+        assert!(matches!(error, BuildError::Template { .. }), "{template}: {error}");
+    }
+    assert!(one(Kind::Text, &format!("{{{{ x{}|length }}}}", "|json".repeat(40)), json!("'")).is_err());
+}
+
 proptest! {
     /// No template and no value panics, and what is built is built again to the same bytes.
     #[test]

@@ -4,6 +4,7 @@
 //! `related_to` holds a JSON array, and `at` holds the canonical text.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use logline_core::ledger::LedgerError;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
@@ -96,7 +97,7 @@ fn writer(options: &SqliteOptions) -> Result<Connection, LedgerError> {
     }
     create(&mut connection, options)?;
     // The journal mode is stored in the file. The settings below belong to the connection.
-    connection.pragma_update(None, "journal_mode", "wal").map_err(from_sqlite)?;
+    write_ahead(&connection, options.busy_timeout).map_err(from_sqlite)?;
     let synchronous = match options.synchronous {
         Synchronous::Full => "full",
         Synchronous::Normal => "normal",
@@ -109,6 +110,22 @@ fn writer(options: &SqliteOptions) -> Result<Connection, LedgerError> {
         connection.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(())).map_err(from_sqlite)?;
     }
     Ok(connection)
+}
+
+/// Switches the file to the write-ahead log, if it is not. SQLite does not wait for other connections here, whatever the busy timeout
+/// is, so several processes that open a new file at once would fail.
+fn write_ahead(connection: &Connection, patience: Duration) -> rusqlite::Result<()> {
+    let began = Instant::now();
+    loop {
+        match connection.pragma_update(None, "journal_mode", "wal") {
+            Err(error)
+                if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) && began.elapsed() < patience =>
+            {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            switched => return switched,
+        }
+    }
 }
 
 /// Opens a read-only connection.

@@ -239,12 +239,16 @@ impl Host {
         if u64::from(frame.duration_ms) > slow_ms {
             drafts.push(slow_mark(&running, &frame, attempt.execution_id, slow_ms));
         }
-        drafts.extend(outside.unfinished());
+        let (unfinished, may_come) = outside.unfinished().await?;
+        drafts.extend(unfinished);
         // Counted only if a limit is set: each counter is one row that all attempts of the tenant update.
         let is_counted = kind.meters.fuel && trusted.manifest.throttle.per_tenant_daily_fuel.is_some();
         let used = usage.fuel.filter(|_| is_counted).map(|fuel| Charges::of_attempt(now.day(), FUEL_QUOTA, fuel));
         drafts.push(lifecycle::close(&open, &result, attempt.execution_id, used.as_ref(), now));
         let mut written = commit(&driver, &scope, drafts, inner.signer.as_ref()).await?.into_iter();
+        if may_come {
+            self.close_late_calls(&running).await;
+        }
         let incomplete = HostError::Internal { what: "an attempt without a record or an end" };
         // INVARIANT: the record of the attempt is the first draft, the closing version the last.
         let (Some(span), Some(request)) = (written.next(), written.next_back()) else { return Err(incomplete) };

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde_json::Map;
 use uuid::Uuid;
 
 use crate::contract::{Answer, Attempt, Call, Outside, OutsideError, Remote, RemoteCall, Reply, Reservation};
@@ -71,12 +72,22 @@ impl<'a> RecordedCalls<'a> {
         self.made.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// The outcomes of calls whose futures the kernel has dropped. They are appended with the end of the attempt.
-    pub(super) fn unfinished(&self) -> Vec<Draft> {
+    /// The outcomes of calls whose futures the kernel has dropped. They are appended with the end of the attempt. Also whether an
+    /// append was dropped that may still be stored, so that its intent has no outcome yet.
+    pub(super) async fn unfinished(&self) -> Result<(Vec<Draft>, bool), LedgerError> {
         let open = std::mem::take(&mut self.made().open);
-        open.into_values()
-            .map(|intent| intent.end(self.running, &Ended::new(Recorded::Unknown)).who(self.host_name()))
-            .collect()
+        let (tenant, scope) = (&self.running.tenant_id, Scope::runtime(&self.running.tenant_id));
+        let is_stored =
+            async |id: Uuid| self.host.ledger().history(&scope, tenant, id, 0, 1).await.map(|found| !found.is_empty());
+        let (mut drafts, mut may_come) = (Vec::new(), false);
+        for intent in open.into_values() {
+            if !is_stored(intent.id).await? {
+                may_come = true;
+            } else if !is_stored(intent.outcome_id(tenant)).await? {
+                drafts.push(intent.end(self.running, &Ended::new(Recorded::Unknown)).who(self.host_name()));
+            }
+        }
+        Ok((drafts, may_come))
     }
 
     fn host_name(&self) -> String {
@@ -158,7 +169,13 @@ impl<'a> RecordedCalls<'a> {
             };
             let said = Said { service: remote.name(), operation: &call.operation, idempotency_key, details: &call.details };
             let draft = intent.begin(running, self.attempt.execution_id, &said).who(self.host_name());
-            match host.record(&running.tenant_id, vec![draft], &options).await {
+            // Before the append: if this future is dropped meanwhile, the intent may be stored all the same.
+            self.made().open.insert(intent.id, intent.clone());
+            let recorded = host.record(&running.tenant_id, vec![draft], &options).await;
+            if recorded.is_err() {
+                self.made().open.remove(&intent.id);
+            }
+            match recorded {
                 Ok(_) => return Ok(intent),
                 // Only the holder of the claim writes under this id, so this host is no longer the holder.
                 Err(error) if error.is_conflict() => return Err(OutsideError::LostClaim),
@@ -223,7 +240,6 @@ impl Outside for RecordedCalls<'_> {
         }
         let idempotency_key = id.idempotency_key(running);
         let intent = self.begin(remote, call, id, &idempotency_key).await?;
-        self.made().open.insert(intent.id, intent.clone());
         let began = host.inner.clock.now();
         if !self.extend().await? {
             // No call was made. If the next attempt has recorded `unknown` for this intent already, that outcome stays.
@@ -286,7 +302,11 @@ fn storable(running: &SignedSpan, intent: &Intent, ended: Ended, host: &Host) ->
         Ok(()) => ended,
         Err(error) => {
             let failure = Failure::new("answer_limit", format!("the answer cannot be stored: {error}"));
-            Ended { used: ended.used, ..Ended::new(Recorded::Failed(failure)) }
+            let failed = |details| Ended { details, used: ended.used.clone(), ..Ended::new(Recorded::Failed(failure.clone())) };
+            // Usage and cost are kept, if they are not what cannot be stored.
+            let with_details = failed(ended.details.clone());
+            let fits = intent.end(running, &with_details).who("host").at(running.at).validate(host.rules()).is_ok();
+            if fits { with_details } else { failed(Map::new()) }
         }
     }
 }

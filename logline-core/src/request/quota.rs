@@ -19,6 +19,9 @@ pub const MAX_KEY_BYTES: usize = 128;
 /// The most units of a quota that one version may use: 2^53 − 1, the largest integer on which all JSON readers agree.
 pub const MAX_UNITS: u64 = (1 << 53) - 1;
 
+/// A call is charged at most this many times what it reserved, whatever the service says that it used.
+const MAX_OVERRUN: u64 = 8;
+
 /// The quota units that one version uses. A claim uses one unit of each quota that it names. The version that ends an attempt
 /// uses the units that were spent in the attempt. The intent of a call to the outside reserves units, and the outcome of the call
 /// gives back what was not used.
@@ -55,7 +58,9 @@ impl Charges {
     /// What the outcome of a call adds to the counters, if these charges were reserved and `used` was used.
     pub(crate) fn settle(&self, used: &BTreeMap<String, u64>) -> Self {
         let rest = |(key, reserved): (&String, &i64)| {
-            let used = used.get(key).copied().unwrap_or(0);
+            // A service that states something absurd must not use up the whole day.
+            let most = reserved.unsigned_abs().saturating_mul(MAX_OVERRUN);
+            let used = used.get(key).copied().unwrap_or(0).min(most);
             (key.clone(), bounded(i128::from(used).saturating_sub((*reserved).into())))
         };
         Self { day: self.day, units: self.units.iter().map(rest).collect() }

@@ -26,7 +26,7 @@ const MAX_MS: u64 = 86_400_000;
 pub struct Breaker {
     /// After so many failed calls one after the other. 0: never. Default 5, at most 50.
     pub failures: usize,
-    /// For so long after the last of them, milliseconds. Then one call of each host may try again. Default 30,000.
+    /// For so long after the last of them, milliseconds. Then calls may try again. Default 30,000.
     pub open_ms: u64,
 }
 

@@ -8,15 +8,15 @@ use logline_core::contract::provider::{
     Advice, Block, Chunks, EmbedRequest, ErrorKind, ModelRequest, Provider, Secret, SecretSource,
 };
 use logline_core::contract::{Call, Context, KernelError, OutsideError, Reservation};
-use logline_core::ledger::Query;
+use logline_core::ledger::{Query, Retry};
 use logline_core::request::{CallKind, reference};
-use logline_core::{Failure, SignedSpan, SpanKey, VerifiedSpan, Verifier, canonical};
+use logline_core::{Failure, Hash, SignedSpan, SpanKey, VerifiedSpan, Verifier, canonical};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::gates::Gates;
-use super::remote::{CHUNKS, Listening, OneTry, Quotas, RETRY_AFTER_MS};
+use super::remote::{CHUNKS, Listening, OneTry, Quotas, RETRY_AFTER_MS, SERVICE};
 use super::secrets::HostSecrets;
 use super::spec::{ModelSpec, ProviderSpec, Target};
 
@@ -102,8 +102,9 @@ const EXTEND_EVERY: Duration = Duration::from_secs(10);
 /// Tokens for a picture, whatever its size: the most that the large providers count.
 const PICTURE_TOKENS: u64 = 4_000;
 
-/// An estimate of the tokens of a request, on the high side: a token has about 4 bytes, and 3 are assumed.
-fn input_tokens(ask: &Ask, bytes: usize) -> u64 {
+/// An estimate of the tokens of a request, on the high side: a token has about 4 bytes of ASCII, and 3 are assumed; of other characters,
+/// each byte may be a token.
+fn input_tokens(ask: &Ask, bytes: (usize, usize)) -> u64 {
     let mut pictures = 0_u64;
     let mut picture_bytes = 0_usize;
     if let Ask::Invoke(request) = ask {
@@ -119,8 +120,10 @@ fn input_tokens(ask: &Ask, bytes: usize) -> u64 {
             }
         }
     }
-    let text = u64::try_from(bytes.saturating_sub(picture_bytes)).unwrap_or(u64::MAX);
-    text.div_ceil(3).saturating_add(pictures.saturating_mul(PICTURE_TOKENS))
+    let (ascii, other) = bytes;
+    let number = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
+    let text = number(ascii.saturating_sub(picture_bytes)).div_ceil(3).saturating_add(number(other));
+    text.saturating_add(pictures.saturating_mul(PICTURE_TOKENS))
 }
 
 /// A call to a provider.
@@ -264,7 +267,8 @@ impl Providers {
             Err(failure) => return Ok(Err(failure)),
         };
         let value = asked.ask.to_value();
-        let bytes = canonical::to_vec(&value).len();
+        let text = canonical::to_vec(&value);
+        let (bytes, ascii) = (text.len(), text.iter().filter(|byte| byte.is_ascii()).count());
         let most = first.spec.limits.request_bytes;
         if bytes > most {
             let message = format!("the request has {bytes} bytes: the provider span allows {most} (limits.request_bytes)");
@@ -276,8 +280,9 @@ impl Providers {
             tenant,
             asked,
             // The same for every provider that may answer, so that a later attempt finds the answer of whichever did.
-            body: json!({"provider": asked.provider, "model": first.model, "request": value}),
-            bytes,
+            body: body(&json!(asked.provider), &json!(first.model), value),
+            asked_model: first.model.clone(),
+            bytes: (ascii, bytes - ascii),
             listening: Listening::new(chunks.map(|chunks| chunks as &mut (dyn Chunks + '_))),
         };
         self.holding(context, self.ask_all(context, tenant, &first, &attempt)).await
@@ -293,8 +298,13 @@ impl Providers {
         loop {
             match tokio::time::timeout(EXTEND_EVERY, &mut call).await {
                 Ok(done) => return done,
-                Err(_) if context.outside.extend().await? => {}
-                Err(_) => return Err(KernelError::LostClaim),
+                Err(_) => match context.outside.extend().await {
+                    Ok(true) => {}
+                    Ok(false) => return Err(KernelError::LostClaim),
+                    // The call goes on: it is paid for, and the lease lasts for a while yet.
+                    Err(error) if error.retry() == Retry::Later => tracing::warn!(%error, "the lease could not be extended"),
+                    Err(error) => return Err(error.into()),
+                },
             }
         }
     }
@@ -402,7 +412,10 @@ struct CallOf<'a> {
     tenant: &'a str,
     asked: &'a Asked<'a>,
     body: Value,
-    bytes: usize,
+    /// The model that was asked first.
+    asked_model: String,
+    /// Bytes of the request that are ASCII, and others.
+    bytes: (usize, usize),
     listening: Listening<'a>,
 }
 
@@ -449,7 +462,7 @@ impl CallOf<'_> {
             .build();
         loop {
             let deadline = Instant::now() + spec.deadlines.deadlines().total;
-            let Some(_permit) = self.providers.inner.gates.pass(span.seal.curr_hash, &spec.limits, deadline).await else {
+            let Some(permit) = self.providers.inner.gates.pass(span.seal.curr_hash, &spec.limits, deadline).await else {
                 let message = "this host makes as many calls of it as the provider span allows (limits)";
                 return Ok(Ended::Elsewhere(Failure::new(ErrorKind::Throttled.code(), message)));
             };
@@ -458,7 +471,7 @@ impl CallOf<'_> {
                 .ordinal(*ordinal)
                 .kind(CallKind::Provider)
                 .subject(span.id)
-                .details(about(span, spec, name))
+                .details(self.about(span, spec, name))
                 .reserve(reserve.clone());
             let (failure, details) = match self.context.outside.call(&remote, &call).await {
                 Ok(answer) => {
@@ -469,6 +482,7 @@ impl CallOf<'_> {
                 Err(OutsideError::Failed { failure, details, .. }) => (failure, details),
                 Err(error) => return Ok(Ended::Failed(error.into_failure()?)),
             };
+            drop(permit);
             let number = |name: &str| details.get(name).and_then(Value::as_u64);
             if number(CHUNKS).is_some_and(|delivered| delivered > 0) {
                 return Ok(Ended::Failed(failure));
@@ -485,6 +499,17 @@ impl CallOf<'_> {
                 _ => return Ok(Ended::Elsewhere(failure)),
             }
         }
+    }
+
+    /// Which provider and model a try goes to, and which were asked first, for its intent.
+    fn about(&self, span: &SignedSpan, spec: &ProviderSpec, model: &str) -> Map<String, Value> {
+        let mut about = Map::new();
+        about.insert("provider".to_owned(), reference(span));
+        about.insert("adapter".to_owned(), spec.adapter.as_str().into());
+        about.insert("model".to_owned(), model.into());
+        about.insert("asked_provider".to_owned(), json!(self.asked.provider));
+        about.insert("asked_model".to_owned(), self.asked_model.as_str().into());
+        about
     }
 
     /// What the call may use at most of each budget that applies.
@@ -531,11 +556,13 @@ fn money_quota(currency: &str) -> String {
     format!("provider.nano_{}.per_tenant.daily", currency.to_ascii_lowercase())
 }
 
-/// Which provider and model a call goes to, for its intent.
-fn about(span: &SignedSpan, spec: &ProviderSpec, model: &str) -> Map<String, Value> {
-    let mut about = Map::new();
-    about.insert("provider".to_owned(), reference(span));
-    about.insert("adapter".to_owned(), spec.adapter.as_str().into());
-    about.insert("model".to_owned(), model.into());
-    about
+/// The body of a call, of which its intent has the hash.
+fn body(provider: &Value, model: &Value, request: Value) -> Value {
+    json!({"provider": provider, "model": model, "request": request})
+}
+
+/// The hash that the intent of a call has, as [`Call`] says: of the service, the operation and the body.
+pub(crate) fn call_hash(ask: &Ask, provider: &Value, model: &Value) -> Hash {
+    let body = body(provider, model, ask.to_value());
+    Hash::of(&canonical::to_vec(&json!({"service": SERVICE, "operation": ask.operation(), "body": body})))
 }

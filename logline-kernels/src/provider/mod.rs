@@ -15,6 +15,7 @@ mod spec;
 mod streams;
 
 pub use breaker::Breaker;
+pub(crate) use call::call_hash;
 pub use call::{Ask, Asked, Providers, Told};
 pub use kernel::{PROVIDER_EMBED, PROVIDER_INVOKE, ProviderExec};
 pub use price::{Prices, cost};

@@ -1,11 +1,14 @@
 //! One try of a call: asks the adapter, and says what it used and what it cost.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use logline_core::Failure;
 use logline_core::contract::provider::{
     Chunk, Chunks, Embeddings, Endpoint, ErrorKind, ModelAnswer, Provider, ProviderError, Secret, StopReason, Usage,
 };
@@ -43,15 +46,21 @@ pub(super) struct OneTry<'a, 'l> {
 struct Counted<'a, 'b> {
     listener: &'a mut (dyn Chunks + 'b),
     began: Instant,
-    delivered: u32,
-    first_ms: Option<u64>,
+    /// Outside the call, so that it is known also if the call is stopped.
+    count: &'a Count,
+}
+
+#[derive(Default)]
+struct Count {
+    delivered: AtomicU32,
+    first_ms: OnceLock<u64>,
 }
 
 #[async_trait]
 impl Chunks for Counted<'_, '_> {
     async fn deliver(&mut self, chunk: Chunk) {
-        self.first_ms.get_or_insert(millis(self.began));
-        self.delivered = self.delivered.saturating_add(1);
+        self.count.first_ms.get_or_init(|| millis(self.began));
+        self.count.delivered.fetch_add(1, Ordering::Relaxed);
         self.listener.deliver(chunk).await;
     }
 }
@@ -69,7 +78,7 @@ impl Remote for OneTry<'_, '_> {
             .secret(self.secret)
             .deadlines(deadlines);
         let began = Instant::now();
-        let (mut delivered, mut first_ms) = (0, None);
+        let count = Count::default();
         let asked = async {
             match self.ask {
                 Ask::Embed(request) => {
@@ -80,10 +89,8 @@ impl Remote for OneTry<'_, '_> {
                     let answer = match listening.as_mut() {
                         None => self.adapter.invoke(&endpoint, request).await,
                         Some(listener) => {
-                            let mut counted = Counted { listener: &mut **listener, began, delivered: 0, first_ms: None };
-                            let answer = self.adapter.stream(&endpoint, request, &mut counted).await;
-                            (delivered, first_ms) = (counted.delivered, counted.first_ms);
-                            answer
+                            let mut counted = Counted { listener: &mut **listener, began, count: &count };
+                            self.adapter.stream(&endpoint, request, &mut counted).await
                         }
                     };
                     answer.map(answered)
@@ -97,8 +104,8 @@ impl Remote for OneTry<'_, '_> {
         });
         let mut details = Map::new();
         details.insert("latency_ms".to_owned(), millis(began).into());
-        if let Some(first_ms) = first_ms {
-            details.insert("time_to_first_chunk_ms".to_owned(), first_ms.into());
+        if let Some(first_ms) = count.first_ms.get() {
+            details.insert("time_to_first_chunk_ms".to_owned(), (*first_ms).into());
         }
         match result {
             Ok(Answered { value, usage, request_id }) => {
@@ -111,7 +118,7 @@ impl Remote for OneTry<'_, '_> {
             }
             Err(error) => {
                 self.tell(&mut details, error.usage.as_deref(), error.request_id.clone());
-                let delivered = delivered.max(error.chunks);
+                let delivered = count.delivered.load(Ordering::Relaxed).max(error.chunks);
                 if delivered > 0 {
                     details.insert(CHUNKS.to_owned(), delivered.into());
                 }
@@ -123,7 +130,8 @@ impl Remote for OneTry<'_, '_> {
                     // What is free gives the reservation back. Otherwise nobody knows what the provider charges.
                     error.kind.is_free().then(|| self.used(&Usage::of(0, 0))).flatten()
                 });
-                let reply = Reply::from(Err(error.to_failure())).details(details);
+                let Failure { code, message } = error.to_failure();
+                let reply = Reply::from(Err(Failure::new(code, self.hidden(&message)))).details(details);
                 match used.filter(|_| delivered == 0 || error.usage.is_some()) {
                     Some(used) => reply.used(used),
                     None => reply,
@@ -157,8 +165,12 @@ fn answered(mut answer: ModelAnswer) -> Answered {
         answer.stop = StopReason::ToolUse;
     }
     let (usage, request_id) = (answer.usage.clone(), answer.request_id.clone());
+    let stated = stated(&usage);
     let mut value = serde_json::to_value(&answer).unwrap_or_default();
-    without_nul(&mut value);
+    if let Some(member) = value.get_mut("usage") {
+        *member = stated;
+    }
+    storable(&mut value);
     Answered { value, usage, request_id }
 }
 
@@ -172,16 +184,45 @@ fn embedded(found: &Embeddings, texts: usize) -> Result<Answered, ProviderError>
     let encode = |vector: &Vec<f32>| STANDARD.encode(vector.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<_>>());
     let vectors: Vec<_> = found.vectors.iter().map(encode).collect();
     let mut value = json!({"vectors": vectors, "dimensions": dimensions, "encoding": "f32-le-base64", "usage": found.usage});
-    without_nul(&mut value);
+    storable(&mut value);
     Ok(Answered { value, usage: found.usage.clone(), request_id: found.request_id.clone() })
 }
 
-/// A span cannot hold U+0000, and an answer that was paid for should not be lost for it.
-fn without_nul(value: &mut Value) {
+/// The usage as it can be stored, whatever the provider put into it.
+fn stated(usage: &Usage) -> Value {
+    let is_small = |raw: &Value| depth(raw) <= 8 && raw.to_string().len() <= 4096;
+    let mut usage = usage.clone();
+    if !is_small(&usage.raw) {
+        usage.raw = Value::Null;
+    }
+    let mut value = json!(usage);
+    storable(&mut value);
+    value
+}
+
+fn depth(value: &Value) -> usize {
     match value {
+        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+        Value::Object(members) => 1 + members.values().map(depth).max().unwrap_or(0),
+        _ => 0,
+    }
+}
+
+/// The largest integer that a span can hold.
+const MAX_INTEGER: u64 = (1 << 53) - 1;
+
+/// A span cannot hold U+0000 and integers over 2^53, and an answer that was paid for should not be lost for them.
+fn storable(value: &mut Value) {
+    match value {
+        Value::Number(number) => {
+            let size = number.as_u64().or_else(|| number.as_i64().map(i64::unsigned_abs));
+            if size.is_some_and(|size| size > MAX_INTEGER) {
+                *value = Value::String(number.to_string());
+            }
+        }
         Value::String(text) if text.contains('\0') => *text = text.replace('\0', "\u{fffd}"),
-        Value::Array(items) => items.iter_mut().for_each(without_nul),
-        Value::Object(members) => members.values_mut().for_each(without_nul),
+        Value::Array(items) => items.iter_mut().for_each(storable),
+        Value::Object(members) => members.values_mut().for_each(storable),
         _ => {}
     }
 }
@@ -200,14 +241,23 @@ impl OneTry<'_, '_> {
         Some(used)
     }
 
+    /// A text of the provider without control characters and without the secret.
+    fn hidden(&self, text: &str) -> String {
+        let plain: String = text.chars().filter(|c| !c.is_control()).collect();
+        match self.secret.map(Secret::reveal).filter(|secret| !secret.is_empty()) {
+            Some(secret) => plain.replace(secret, "…"),
+            None => plain,
+        }
+    }
+
     fn tell(&self, details: &mut Map<String, Value>, usage: Option<&Usage>, request_id: Option<String>) {
         if let Some(id) = request_id {
-            details.insert("request_id".to_owned(), id.replace('\0', "\u{fffd}").into());
+            details.insert("request_id".to_owned(), self.hidden(&id).chars().take(256).collect::<String>().into());
         }
         let Some(usage) = usage else { return };
-        details.insert("usage".to_owned(), json!(usage));
+        details.insert("usage".to_owned(), stated(usage));
         if let (Some(prices), Some(currency)) = (&self.model.prices, &self.spec.currency)
-            && let Some(nanos) = price::cost(usage, prices)
+            && let Some(nanos) = price::cost(usage, prices).filter(|nanos| *nanos <= MAX_INTEGER)
         {
             details.insert("cost".to_owned(), json!({"nanos": nanos, "currency": currency}));
         }

@@ -80,6 +80,12 @@ impl HostSecrets {
     }
 }
 
+/// Whether a path stays below where it begins, however it is read: it has no `..`, and no characters that stand for others.
+fn is_plain_path(path: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/-_.:~".contains(c);
+    path.chars().all(is_plain) && !path.split('/').any(|part| part == ".." || part == ".")
+}
+
 #[async_trait]
 impl SecretSource for HostSecrets {
     async fn secret(&self, reference: &str, url: Option<&str>) -> Result<Secret, SecretError> {
@@ -89,7 +95,8 @@ impl SecretSource for HostSecrets {
         };
         // `https://api.example` must not match `https://api.example.attacker`.
         let is_below = |allowed: &String| {
-            url.and_then(|url| url.strip_prefix(allowed.as_str())).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            let rest = url.and_then(|url| url.strip_prefix(allowed.as_str()));
+            rest.is_some_and(|rest| rest.is_empty() || (rest.starts_with('/') && is_plain_path(rest)))
         };
         if !entry.urls.iter().any(is_below) {
             let url = url.unwrap_or("the default URL").to_owned();

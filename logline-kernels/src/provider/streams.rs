@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use logline_core::contract::provider::{Chunk, Chunks};
@@ -37,7 +38,7 @@ impl Streams {
     /// Whoever listens to a request, for the kernel that carries it out.
     #[must_use]
     pub fn take(&self, tenant: &str, request: Uuid) -> Option<Listener> {
-        self.listeners().remove(&(tenant.to_owned(), request)).map(Listener)
+        self.listeners().remove(&(tenant.to_owned(), request)).map(|sender| Listener(Some(sender)))
     }
 
     fn listeners(&self) -> MutexGuard<'_, Listeners> {
@@ -45,9 +46,12 @@ impl Streams {
     }
 }
 
+/// How long a call waits for a listener that does not take its pieces. Then the listener hears no more.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// Takes the pieces of one answer.
 #[derive(Debug)]
-pub struct Listener(mpsc::Sender<Chunk>);
+pub struct Listener(Option<mpsc::Sender<Chunk>>);
 
 impl Listener {
     /// As what [`Providers::call`](super::Providers::call) takes it.
@@ -59,7 +63,10 @@ impl Listener {
 #[async_trait]
 impl Chunks for Listener {
     async fn deliver(&mut self, chunk: Chunk) {
-        // A listener that went away misses the rest.
-        let _ = self.0.send(chunk).await;
+        // A listener that went away, or does not listen, misses the rest. It must not hold up the call, and much less fail it.
+        let Some(sender) = &self.0 else { return };
+        if !matches!(tokio::time::timeout(PATIENCE, sender.send(chunk)).await, Ok(Ok(()))) {
+            self.0 = None;
+        }
     }
 }

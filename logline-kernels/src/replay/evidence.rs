@@ -2,7 +2,7 @@
 
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use logline_core::contract::{RECEIPT_VERSION, RunReceipt};
-use logline_core::ledger::Ledger;
+use logline_core::ledger::{Ledger, LedgerExt as _, Query};
 use logline_core::request::{FUNCTION_RUN, Frame, asks_the_same};
 use logline_core::trust::MAX_EMITTED;
 use logline_core::{
@@ -217,7 +217,12 @@ impl<'a> Rows<'a> {
         found.verify(&mut self.verifier).map_err(|source| ReplayError::NotVerified { key, source })
     }
 
-    async fn first(&mut self, tenant: &str, id: Uuid) -> Result<Option<VerifiedSpan>, ReplayError> {
+    /// Every row that a query finds.
+    pub(crate) async fn scan(&mut self, query: &Query) -> Result<Vec<SignedSpan>, ReplayError> {
+        Ok(self.ledger.collect(self.scope, query, usize::MAX).await?)
+    }
+
+    pub(crate) async fn first(&mut self, tenant: &str, id: Uuid) -> Result<Option<VerifiedSpan>, ReplayError> {
         self.at(tenant, id, 0).await
     }
 

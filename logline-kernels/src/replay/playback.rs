@@ -23,6 +23,8 @@ pub(crate) struct Playback<'a> {
     execution: SpanKey,
     /// Tenant and id of the request.
     request: (String, Uuid),
+    /// The number of the attempt.
+    attempt: u32,
     /// The scope of the request's owner, with whose rights the function reads.
     owner: Scope,
     /// The most bytes of an answer.
@@ -50,6 +52,7 @@ impl<'a> Playback<'a> {
             rows,
             execution,
             request,
+            attempt: evidence.frame.attempt,
             owner,
             max_answer,
             max_journal,
@@ -78,16 +81,49 @@ impl<'a> Playback<'a> {
         };
         let key = SpanKey { tenant_id: tenant.clone(), id: *id, seq: *seq };
         let outcome = self.rows.get(&(key, *hash)).await?;
-        let is_answer = outcome.entity_type == CallKind::Provider.outcome()
-            && outcome.prev_hash.is_none()
+        // The id of an outcome follows from its intent, so an outcome that was made up has none.
+        let mut intents = Vec::new();
+        for id in outcome.related_to.clone() {
+            intents.extend(self.rows.first(tenant, id).await?);
+        }
+        let is_answer = outcome.prev_hash.is_none()
             && outcome.status.as_deref() == Some("complete")
-            && outcome.tenant_id == self.request.0
-            && outcome.related_to.contains(&self.request.1)
-            && outcome.meta("call_key").and_then(Value::as_str) == Some(wanted.recorded_key().as_str());
+            && intents
+                .iter()
+                .any(|intent| CallKind::Provider.outcome_id(tenant, intent.id) == outcome.id && self.is_intent(intent, wanted));
         if is_answer {
             return Ok(outcome);
         }
         deny(format!("call {call} was answered with {}, which is not the answer to it", outcome.key()))
+    }
+
+    /// The answer to a call that this attempt, or one before it, got and recorded.
+    async fn answered(&mut self, wanted: &Wanted) -> Result<Option<SpanKey>, ReplayError> {
+        let (tenant, request) = self.request.clone();
+        let query = Query::timeline().tenant(&tenant).entity_type(CallKind::Provider.intent()).parent_id(request);
+        for intent in self.rows.scan(&query).await? {
+            let attempt = intent.meta("attempt").and_then(Value::as_u64).unwrap_or(u64::MAX);
+            if attempt > self.attempt.into() || !self.is_intent(&intent, wanted) {
+                continue;
+            }
+            let outcome = self.rows.first(&tenant, CallKind::Provider.outcome_id(&tenant, intent.id)).await?;
+            if let Some(outcome) = outcome.filter(|outcome| outcome.status.as_deref() == Some("complete")) {
+                return Ok(Some(outcome.key()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether a span is the intent of this call of this request: its key, its operation, and the body that the function gives.
+    fn is_intent(&self, intent: &SignedSpan, wanted: &Wanted) -> bool {
+        let text = |name: &str| intent.meta(name).and_then(Value::as_str);
+        let asked = |name: &str| intent.meta("details").and_then(|details| details.get(name)).cloned().unwrap_or_default();
+        let hash = wanted.hash(&asked("asked_provider"), &asked("asked_model"));
+        intent.entity_type == CallKind::Provider.intent()
+            && intent.tenant_id == self.request.0
+            && intent.parent_id == Some(self.request.1)
+            && text("call_key") == Some(wanted.recorded_key().as_str())
+            && text("call_hash") == Some(hash.to_string().as_str())
     }
 
     /// Reads the rows that a query was answered with, and checks that they can be its answer.
@@ -177,6 +213,14 @@ impl Source for Playback<'_> {
         let answer = self.recorded(call).ok_or_else(unknown)?;
         self.journal.answers.push(answer.clone());
         if let Some(error) = answer.error {
+            match self.answered(&wanted).await {
+                Ok(None) => {}
+                Ok(Some(outcome)) => {
+                    let reason = format!("call {call} was refused with `{}`, but {outcome} answers it", error.code);
+                    self.problem.get_or_insert(ReplayError::DoesNotHold { key: self.execution.clone(), reason });
+                }
+                Err(problem) => drop(self.problem.get_or_insert(problem)),
+            }
             return Err(Failure::new(error.code, error.message));
         }
         match self.outcome(call, &wanted, answer.outcome.as_ref()).await {

@@ -5,7 +5,7 @@ use logline_core::trust::capability;
 use logline_core::{Failure, Hash, SignedSpan, SpanKey, VerifiedSpan};
 use serde_json::{Value, json};
 
-use crate::provider::{Ask, Asked, Providers};
+use crate::provider::{self, Ask, Asked, Providers};
 
 /// The most bytes of a key that a function gives a call.
 const MAX_KEY: usize = 100;
@@ -48,6 +48,11 @@ impl Wanted {
     /// The key under which the call is recorded. Functions cannot take the keys of kernels.
     pub(crate) fn recorded_key(&self) -> String {
         format!("guest/{}", self.key)
+    }
+
+    /// The hash of the call, as its intent has it, if this provider and model were asked first.
+    pub(crate) fn hash(&self, provider: &Value, model: &Value) -> Hash {
+        provider::call_hash(&self.ask, provider, model)
     }
 
     pub(crate) fn operation(&self) -> &'static str {

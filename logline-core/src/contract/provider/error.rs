@@ -99,10 +99,11 @@ impl ErrorKind {
         }
     }
 
-    /// Whether it says something about the state of the provider, and not about the request.
+    /// Whether it says something about the state of the provider. The others may be due to what was asked, and whoever asks must not be
+    /// able to make the provider look as if it failed.
     #[must_use]
     pub fn is_providers(self) -> bool {
-        !matches!(self, Self::Invalid | Self::ContentFiltered)
+        !matches!(self, Self::Invalid | Self::ContentFiltered | Self::BadAnswer)
     }
 
     /// Whether the provider did no work that it charges for.
