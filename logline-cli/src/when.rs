@@ -66,7 +66,8 @@ mod tests {
         assert_eq!(parse("2026-05-01").unwrap().to_string(), "2026-05-01T00:00:00.000000Z");
         assert_eq!(parse("2026-05-01T12:00:00+01:00").unwrap().to_string(), "2026-05-01T11:00:00.000000Z");
         assert!(parse("today").unwrap() <= SystemClock.now());
-        let hour = SystemClock.now().since(parse("1h").unwrap());
+        let an_hour_ago = parse("1h").unwrap();
+        let hour = SystemClock.now().since(an_hour_ago);
         assert!(hour >= Duration::from_secs(3600) && hour < Duration::from_secs(3660));
         for wrong in ["", "yesterday", "5", "5w", "h", "-1h", "2026-13-01", "\u{661}h"] {
             assert!(parse(wrong).is_err(), "{wrong}");
