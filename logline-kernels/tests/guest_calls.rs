@@ -13,7 +13,7 @@ use logline_core::request::Request;
 use logline_core::trust::{Budget, Manifest};
 use logline_core::{Draft, Execution, Host, MemoryLedger, Rules, Scope, Span, SystemClock, Verifier, Visibility};
 use logline_kernels::provider::{HostSecrets, ProviderExec, Script, ScriptedProvider};
-use logline_kernels::{RunCode, replay};
+use logline_kernels::replay;
 use logline_wasm::WasmSandbox;
 use serde_json::{Value, json};
 use setup::{HOST, PUBLISHER, ROOT, SYSTEM_PUBLISHER, TENANT, USER, ask, block_on, function, key, output, trust};
@@ -312,11 +312,4 @@ fn a_made_up_answer_and_a_made_up_refusal_are_found_out() {
             assert!(message.contains(said), "{message}");
         }
     });
-}
-
-/// `RunCode` alone takes providers as well.
-#[test]
-fn run_code_is_given_its_providers() {
-    let exec = ProviderExec::default();
-    let _ = RunCode::default().providers(exec.providers());
 }

@@ -15,7 +15,7 @@ use logline_core::ledger::{Ledger as _, WorkQueue as _};
 use logline_core::request::{OnUnknown, Request};
 use logline_core::trust::{Budget, Manifest, Money};
 use logline_core::{
-    Draft, Execution, Host, HostError, ManualClock, MemoryLedger, Scope, SignedSpan, Signer as _, SystemClock, Visibility, ids,
+    Draft, Execution, Host, HostError, ManualClock, MemoryLedger, Scope, SignedSpan, Signer as _, SystemClock, Visibility,
 };
 use logline_kernels::provider::{HostSecrets, PROVIDER_EMBED, PROVIDER_INVOKE, ProviderExec, Script, ScriptedProvider};
 use serde_json::{Value, json};
@@ -471,7 +471,13 @@ fn a_secret_goes_to_its_own_url_and_into_no_span() {
         let missing = publish(&host, of("https://models.example", "nobody")).await;
         let execution = host.execute(asking(missing, "hello")).await.unwrap();
         assert!(execution.result.unwrap_err().message.contains("no secret `nobody`"));
-        assert_eq!(site.provider.calls().len(), 1);
+        // A provider may send the secret back as the id of the call.
+        let id = Some("Bearer hunter2".to_owned());
+        let usage = Usage::of(1, 1);
+        site.provider
+            .then([Script::Answer(ModelAnswer::new(vec![Block::text("hi")], StopReason::EndTurn, usage).request_id(id))]);
+        assert!(host.execute(asking(good, "hello")).await.unwrap().result.is_ok());
+        assert_eq!(site.provider.calls().len(), 2);
         let everything = site.ledger.scan(&Scope::Operator, &logline_core::ledger::Query::timeline(), None).await.unwrap();
         for row in everything.rows {
             assert!(!format!("{:?}", row.span.unwrap()).contains("hunter2"));
@@ -784,6 +790,5 @@ fn a_host_without_the_adapter_does_not_claim() {
         let error = bare.execute(asking(main, "hello")).await.unwrap_err().to_string();
         assert!(error.contains("adapter `scripted`"), "{error}");
         assert_eq!(site.spans("request").await.len(), 1, "it is still open, and has no other version");
-        assert!(ids::PROVIDER_EXEC.to_string().ends_with("05"));
     });
 }

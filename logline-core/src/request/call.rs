@@ -87,6 +87,12 @@ fn is_first(span: &Span) -> bool {
     span.prev_hash.is_none() && !span.is_deleted
 }
 
+/// The hash of a call, as its intent has it in `metadata.call_hash`.
+#[must_use]
+pub fn call_hash(service: &str, operation: &str, body: &Value) -> Hash {
+    Hash::of(&canonical::to_vec(&json!({"service": service, "operation": operation, "body": body})))
+}
+
 /// Identifies a call within a request: its key, and a hash of service, operation and body.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct CallId {
@@ -102,8 +108,7 @@ impl CallId {
                 return Err(format!("its {what} must have 1 to {MAX_NAME} bytes, and no control characters"));
             }
         }
-        let asked = json!({"service": service, "operation": operation, "body": body});
-        Ok(Self { key: key.to_owned(), hash: Hash::of(&canonical::to_vec(&asked)) })
+        Ok(Self { key: key.to_owned(), hash: call_hash(service, operation, body) })
     }
 
     fn from_intent(intent: &SignedSpan) -> Option<Self> {

@@ -20,7 +20,7 @@ pub(crate) mod quota;
 pub(crate) mod state;
 
 pub use builder::{FUNCTION_RUN, Request};
-pub use call::CallKind;
+pub use call::{CallKind, call_hash};
 pub use execution::{Details, Frame, Recorded, record, reference};
 pub use not_runnable::NotRunnable;
 pub use quota::{Charges, MAX_KEY_BYTES, MAX_KEYS, MAX_UNITS};

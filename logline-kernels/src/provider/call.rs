@@ -9,7 +9,7 @@ use logline_core::contract::provider::{
 };
 use logline_core::contract::{Call, Context, KernelError, OutsideError, Reservation};
 use logline_core::ledger::{Query, Retry};
-use logline_core::request::{CallKind, reference};
+use logline_core::request::{self, CallKind, reference};
 use logline_core::{Failure, Hash, SignedSpan, SpanKey, VerifiedSpan, Verifier, canonical};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
@@ -561,8 +561,7 @@ fn body(provider: &Value, model: &Value, request: Value) -> Value {
     json!({"provider": provider, "model": model, "request": request})
 }
 
-/// The hash that the intent of a call has, as [`Call`] says: of the service, the operation and the body.
+/// The hash that the intent of a call has, if this provider and model were asked first.
 pub(crate) fn call_hash(ask: &Ask, provider: &Value, model: &Value) -> Hash {
-    let body = body(provider, model, ask.to_value());
-    Hash::of(&canonical::to_vec(&json!({"service": SERVICE, "operation": ask.operation(), "body": body})))
+    request::call_hash(SERVICE, ask.operation(), &body(provider, model, ask.to_value()))
 }

@@ -93,7 +93,7 @@ impl Remote for OneTry<'_, '_> {
                             self.adapter.stream(&endpoint, request, &mut counted).await
                         }
                     };
-                    answer.map(answered)
+                    answer.map(|answer| self.answered(answer))
                 }
             }
         };
@@ -159,21 +159,6 @@ struct Answered {
     request_id: Option<String>,
 }
 
-fn answered(mut answer: ModelAnswer) -> Answered {
-    // Some providers say that the model has ended its turn although it waits for tools.
-    if answer.tool_uses().next().is_some() && matches!(answer.stop, StopReason::EndTurn | StopReason::StopSequence) {
-        answer.stop = StopReason::ToolUse;
-    }
-    let (usage, request_id) = (answer.usage.clone(), answer.request_id.clone());
-    let stated = stated(&usage);
-    let mut value = serde_json::to_value(&answer).unwrap_or_default();
-    if let Some(member) = value.get_mut("usage") {
-        *member = stated;
-    }
-    storable(&mut value);
-    Answered { value, usage, request_id }
-}
-
 /// Vectors as they are recorded: numbers of 4 bytes, little-endian, in base64.
 fn embedded(found: &Embeddings, texts: usize) -> Result<Answered, ProviderError> {
     let dimensions = found.vectors.first().map_or(0, Vec::len);
@@ -183,8 +168,8 @@ fn embedded(found: &Embeddings, texts: usize) -> Result<Answered, ProviderError>
     }
     let encode = |vector: &Vec<f32>| STANDARD.encode(vector.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<_>>());
     let vectors: Vec<_> = found.vectors.iter().map(encode).collect();
-    let mut value = json!({"vectors": vectors, "dimensions": dimensions, "encoding": "f32-le-base64", "usage": found.usage});
-    storable(&mut value);
+    let usage = stated(&found.usage);
+    let value = json!({"vectors": vectors, "dimensions": dimensions, "encoding": "f32-le-base64", "usage": usage});
     Ok(Answered { value, usage: found.usage.clone(), request_id: found.request_id.clone() })
 }
 
@@ -228,6 +213,21 @@ fn storable(value: &mut Value) {
 }
 
 impl OneTry<'_, '_> {
+    fn answered(&self, mut answer: ModelAnswer) -> Answered {
+        // Some providers say that the model has ended its turn although it waits for tools.
+        if answer.tool_uses().next().is_some() && matches!(answer.stop, StopReason::EndTurn | StopReason::StopSequence) {
+            answer.stop = StopReason::ToolUse;
+        }
+        answer.request_id = answer.request_id.map(|id| self.id(&id));
+        let (usage, request_id) = (answer.usage.clone(), answer.request_id.clone());
+        let mut value = serde_json::to_value(&answer).unwrap_or_default();
+        if let Some(member) = value.get_mut("usage") {
+            *member = stated(&usage);
+        }
+        storable(&mut value);
+        Answered { value, usage, request_id }
+    }
+
     /// What the call used of each quota. `None` if it is not known.
     fn used(&self, usage: &Usage) -> Option<BTreeMap<String, u64>> {
         let mut used = BTreeMap::new();
@@ -250,9 +250,14 @@ impl OneTry<'_, '_> {
         }
     }
 
+    /// The provider's own id of the call, as it is recorded.
+    fn id(&self, id: &str) -> String {
+        self.hidden(id).chars().take(256).collect()
+    }
+
     fn tell(&self, details: &mut Map<String, Value>, usage: Option<&Usage>, request_id: Option<String>) {
         if let Some(id) = request_id {
-            details.insert("request_id".to_owned(), self.hidden(&id).chars().take(256).collect::<String>().into());
+            details.insert("request_id".to_owned(), self.id(&id).into());
         }
         let Some(usage) = usage else { return };
         details.insert("usage".to_owned(), stated(usage));

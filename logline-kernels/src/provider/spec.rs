@@ -73,7 +73,7 @@ pub struct ModelSpec {
     pub id: Option<String>,
     /// The most tokens of one answer. A request that asks for more is refused, one that says nothing asks for this.
     pub max_tokens: u32,
-    /// Tokens of input and output together that the model can take. `None`: not checked.
+    /// Tokens of input and output together that the model can take, for those who make requests. Calls are not checked against it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context_tokens: Option<u64>,
     /// What it costs. `None`: not known, and then no budget of money can be kept.

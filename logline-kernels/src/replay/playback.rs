@@ -68,6 +68,19 @@ impl<'a> Playback<'a> {
         self.journal.answers.iter().map(Answer::bytes).sum()
     }
 
+    /// Refuses what the recorded run refused because its journal was full, which is not true if `needed` bytes were left.
+    fn room(&mut self, call: u32, needed: usize) -> Result<(), Failure> {
+        if self.recorded.full_at.is_none_or(|full_at| call < full_at) {
+            return Ok(());
+        }
+        self.journal.full_at.get_or_insert(call);
+        if self.bytes() + needed <= self.max_journal {
+            let reason = format!("call {call} was refused because the journal was full, but it had room");
+            self.problem.get_or_insert(ReplayError::DoesNotHold { key: self.execution.clone(), reason });
+        }
+        Err(full())
+    }
+
     fn recorded(&self, call: u32) -> Option<Answer> {
         self.recorded.answers.iter().find(|answer| answer.call == call).cloned()
     }
@@ -169,14 +182,7 @@ impl<'a> Playback<'a> {
 #[async_trait]
 impl Source for Playback<'_> {
     async fn query(&mut self, call: u32, query: Query, cursor: Option<Cursor>) -> Result<Value, Failure> {
-        if self.recorded.full_at.is_some_and(|full_at| call >= full_at) {
-            self.journal.full_at.get_or_insert(call);
-            if self.bytes() + MAX_ROW * query.limit + MAX_CURSOR <= self.max_journal {
-                let reason = format!("call {call} was refused because the journal was full, but it had room");
-                self.problem.get_or_insert(ReplayError::DoesNotHold { key: self.execution.clone(), reason });
-            }
-            return Err(full());
-        }
+        self.room(call, MAX_ROW * query.limit + MAX_CURSOR)?;
         // The recorded run did not make this call. The consequence shows as a difference.
         let unknown = || Failure::new("unavailable", "the recorded run did not make this call");
         let answer = self.recorded(call).ok_or_else(unknown)?;
@@ -201,14 +207,7 @@ impl Source for Playback<'_> {
     }
 
     async fn call(&mut self, call: u32, wanted: Wanted) -> Result<Value, Failure> {
-        if self.recorded.full_at.is_some_and(|full_at| call >= full_at) {
-            self.journal.full_at.get_or_insert(call);
-            if self.bytes() + CALL_ROOM <= self.max_journal {
-                let reason = format!("call {call} was refused because the journal was full, but it had room");
-                self.problem.get_or_insert(ReplayError::DoesNotHold { key: self.execution.clone(), reason });
-            }
-            return Err(full());
-        }
+        self.room(call, CALL_ROOM)?;
         let unknown = || Failure::new("unavailable", "the recorded run did not make this call");
         let answer = self.recorded(call).ok_or_else(unknown)?;
         self.journal.answers.push(answer.clone());

@@ -2,7 +2,7 @@
 //!
 //! An adapter makes one call when it is asked to. It does not retry, does not fall back to another model and keeps no state of its
 //! own between calls, because every attempt is recorded: the kernel `provider_exec` does these things, and knows budgets, prices and
-//! limits. [`crate::conformance::provider`](../../conformance/provider/index.html) has the trials that every adapter must pass.
+//! limits. `conformance::providing` (feature `conformance`) has the trials that every adapter must pass.
 
 mod answer;
 mod error;
