@@ -34,6 +34,9 @@ pub struct Explained {
     pub blocks: Value,
     /// The spans that were offered as context, and whether they were used.
     pub context: Value,
+    /// The `prompt_selection` that chose the variant; `null` if the request named it.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    pub selection: Value,
     /// Every try of every call to a provider, in order.
     pub tries: Vec<Try>,
 }
@@ -123,6 +126,7 @@ pub async fn explain(
         text: built.text,
         blocks: record.meta("blocks").cloned().unwrap_or_default(),
         context: of("context"),
+        selection: of("selection"),
         tries,
     })
 }

@@ -20,3 +20,21 @@ pub fn prompt_runner() -> Uuid {
 pub fn build_prompt() -> Uuid {
     ids::from_text(BUILD_PROMPT)
 }
+
+/// The id of the kernel `prompt_bandit`, as the specification writes it. It is no UUID, so [`prompt_bandit`] maps it.
+pub const PROMPT_BANDIT: &str = "c0c0c0c0-0000-4000-8000-band00000001";
+
+/// The id of the kernel's function span: the UUIDv5 of [`PROMPT_BANDIT`].
+#[must_use]
+pub fn prompt_bandit() -> Uuid {
+    ids::from_text(PROMPT_BANDIT)
+}
+
+/// The id of the kernel `prompt_eval`, as the specification writes it. It is no UUID, so [`prompt_eval`] maps it.
+pub const PROMPT_EVAL: &str = "c0c0c0c0-0000-4000-8000-eval00000001";
+
+/// The id of the kernel's function span: the UUIDv5 of [`PROMPT_EVAL`].
+#[must_use]
+pub fn prompt_eval() -> Uuid {
+    ids::from_text(PROMPT_EVAL)
+}

@@ -1,26 +1,39 @@
 #![doc = include_str!("../README.md")]
 
+pub mod bandit;
 mod block;
 mod build;
+mod chooser;
 mod contract;
 mod explain;
+mod family;
 mod ids;
 mod kernel;
 mod language;
+mod learn;
 mod load;
+pub mod rates;
 mod record;
 mod render;
+mod results;
 mod run;
 mod seeds;
+mod select;
+mod talk;
 mod variable;
 mod variant;
 mod verify;
+mod verify_selection;
 
 pub use block::{Block, MAX_BLOCKS, Rank};
 pub use build::{BuildError, Built, MAX_TEXT_BYTES, build};
+pub use chooser::{PROMPT_LEARN, PROMPT_SELECT, PromptBandit};
 pub use contract::{answer_contract, insufficient};
 pub use explain::{ExplainError, Explained, Try, explain};
-pub use ids::{BUILD_PROMPT, PROMPT_RUNNER, build_prompt, prompt_runner};
+pub use family::{Family, Guard, MAX_VARIANTS, Metric};
+pub use ids::{
+    BUILD_PROMPT, PROMPT_BANDIT, PROMPT_EVAL, PROMPT_RUNNER, build_prompt, prompt_bandit, prompt_eval, prompt_runner,
+};
 pub use kernel::{BuildPrompt, PROMPT_BUILD};
 pub use load::{LoadError, Loaded, load};
 pub use run::{PROMPT_RUN, RunPrompt};
@@ -28,3 +41,4 @@ pub use seeds::all;
 pub use variable::{Kind, Variable};
 pub use variant::{Ran, Shot, Variant};
 pub use verify::{VerifyBuildError, verify_build};
+pub use verify_selection::{VerifySelectionError, verify_selection};

@@ -3,7 +3,8 @@
 use logline_core::contract::Reader;
 use logline_core::ledger::LedgerError;
 use logline_core::trust::Authorities;
-use logline_core::{SignedSpan, VerifiedSpan, Verifier};
+use logline_core::{Hash, SignedSpan, SpanKey, VerifiedSpan, Verifier};
+use serde_json::Value;
 use thiserror::Error;
 use uuid::Uuid;
 
@@ -81,7 +82,7 @@ pub enum LoadError {
     Ledger(#[from] LedgerError),
 }
 
-const VARIANT: &str = "prompt_variant";
+pub(crate) const VARIANT: &str = "prompt_variant";
 const BLOCK: &str = "prompt_block";
 
 /// Reads the last version of a variant and of each of its blocks. A publisher of the tenant must have signed them, and they must be
@@ -105,18 +106,59 @@ pub(crate) fn malformed(what: &'static str, id: Uuid) -> impl FnOnce(String) -> 
     move |reason| LoadError::Malformed { what, id, reason }
 }
 
-async fn find(
+pub(crate) async fn find(
     reader: &Reader<'_>,
     authorities: &Authorities,
     tenant: &str,
     (what, id): (&'static str, Uuid),
 ) -> Result<VerifiedSpan, LoadError> {
-    let span = reader.find(tenant, id).await?.ok_or(LoadError::NotFound { what, id })?;
+    active(reader.find(tenant, id).await?.ok_or(LoadError::NotFound { what, id })?, authorities, what)
+}
+
+/// Checks a span, and that it is in use.
+pub(crate) fn active(span: SignedSpan, authorities: &Authorities, what: &'static str) -> Result<VerifiedSpan, LoadError> {
+    let id = span.id;
     let span = trusted(span, authorities, what)?;
     match span.status.as_deref() {
         Some("active") => Ok(span),
         status => Err(LoadError::NotActive { what, id, status: status.unwrap_or_default().to_owned() }),
     }
+}
+
+/// Why a version that a record names is not to be had.
+#[derive(Debug, Error)]
+pub(crate) enum VersionError {
+    #[error("the reference is malformed")]
+    Malformed,
+    #[error("{key} is named with hash {named}, and the ledger {found}")]
+    Other { key: SpanKey, named: Hash, found: String },
+    #[error(transparent)]
+    Load(#[from] LoadError),
+}
+
+/// The version of a span of `tenant` that a reference names, if it is still what it was.
+pub(crate) async fn version(
+    reader: &Reader<'_>,
+    authorities: &Authorities,
+    tenant: &str,
+    named: &Value,
+    what: &'static str,
+) -> Result<VerifiedSpan, VersionError> {
+    let text = |name: &str| named.get(name).and_then(Value::as_str);
+    let number = |name: &str| named.get(name).and_then(Value::as_u64).and_then(|seq| u32::try_from(seq).ok());
+    let id: Option<Uuid> = text("id").and_then(|id| id.parse().ok());
+    let hash: Option<Hash> = text("curr_hash").and_then(|hash| hash.parse().ok());
+    let (Some(id), Some(seq), Some(named)) = (id, number("seq"), hash) else { return Err(VersionError::Malformed) };
+    let other = |found: String| {
+        let key = SpanKey { tenant_id: tenant.to_owned(), id, seq };
+        VersionError::Other { key, named, found }
+    };
+    let found = reader.version(tenant, id, seq).await.map_err(LoadError::from)?;
+    let found = found.ok_or_else(|| other("does not have it".to_owned()))?;
+    if found.seal.curr_hash != named {
+        return Err(other(format!("has it with {}", found.seal.curr_hash)));
+    }
+    Ok(trusted(found, authorities, what)?)
 }
 
 /// Checks type, hash, signature and signer of a span.

@@ -3,22 +3,26 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use logline_core::contract::provider::{Message, ModelAnswer, ModelRequest, OutputSchema};
 use logline_core::contract::{AskedBy, Context, Effects, Kernel, KernelError, Meters, Publishing, RequestKind, Sandbox};
 use logline_core::request::{Details, reference};
 use logline_core::{Draft, Failure, SignedSpan, Span, VerifiedSpan, ids};
-use logline_kernels::provider::{Ask, Asked, Providers, Streams, Told};
+use logline_kernels::provider::{Providers, Streams};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use crate::build::build;
-use crate::contract::{Contract, insufficient};
+use crate::build::{Built, build};
+use crate::chooser::FAMILY;
+use crate::contract::Contract;
 use crate::ids::prompt_runner;
-use crate::load::{LoadError, Loaded, load};
+use crate::load::{LoadError, Loaded, active, load};
 use crate::record::{about, record};
+use crate::results::VARIANT_OF;
+use crate::select::{Selected, select};
+use crate::talk::{Spoken, Talk, messages};
 use crate::variant::{Ran, Variant};
 
-/// The `this` of a request that runs a prompt. Its parent is the variant, its input `{"question", "vars"?, "context"?}`.
+/// The `this` of a request that runs a prompt. Its parent is a variant, or a family of which one is chosen. Its input is
+/// `{"question", "vars"?, "context"?, "session"?}`.
 pub const PROMPT_RUN: &str = "prompt.run";
 
 /// The most spans of context that a request may name.
@@ -53,6 +57,7 @@ struct Question {
     text: String,
     vars: Value,
     context: Vec<Uuid>,
+    session: Option<String>,
 }
 
 #[async_trait]
@@ -96,28 +101,89 @@ impl Kernel for RunPrompt {
     }
 
     async fn run(&self, request: &VerifiedSpan, context: &Context<'_>) -> Result<Effects, KernelError> {
-        match self.answer(request, context).await? {
-            Ok(effects) => Ok(effects),
-            Err(failure) => Ok(Effects::new(Err(failure))),
-        }
+        self.answer(request, context).await
     }
 }
 
+/// The variant that a run is made with, and how it came to be that one.
+struct Variety {
+    id: Uuid,
+    selected: Option<Selected>,
+}
+
 impl RunPrompt {
-    async fn answer(&self, request: &VerifiedSpan, context: &Context<'_>) -> Result<Result<Effects, Failure>, KernelError> {
-        let invalid = |reason: String| Ok(Err(Failure::new("prompt_invalid", reason)));
-        let Some(variant) = request.parent_id else {
-            return invalid("the request names no variant: set its parent_id".to_owned());
-        };
+    async fn answer(&self, request: &VerifiedSpan, context: &Context<'_>) -> Result<Effects, KernelError> {
+        let invalid = |reason: String| Ok(Effects::new(Err(Failure::new("prompt_invalid", reason))));
         let question = match question(request.input.as_ref()) {
             Ok(question) => question,
             Err(reason) => return invalid(reason),
         };
-        let loaded = match load(&context.owner, &context.trusted.authorities, &request.tenant_id, variant).await {
+        let variety = match self.variety(request, context, &question).await? {
+            Ok(variety) => variety,
+            Err(failure) => return Ok(Effects::new(Err(failure))),
+        };
+        let loaded = match load(&context.owner, &context.trusted.authorities, &request.tenant_id, variety.id).await {
             Ok(loaded) => loaded,
             Err(LoadError::Ledger(error)) => return Err(error.into()),
             Err(error) => return invalid(error.to_string()),
         };
+        let done = match self.prepared(request, context, &loaded, &question).await? {
+            Ok(prepared) => self.run_with(request, context, &loaded, prepared).await?,
+            Err(failure) => Err(failure),
+        };
+        let mut details = Details::default();
+        Ok(match done {
+            Ok(ran) => {
+                let (mut drafts, told, run) = ran.recorded(request, context, &loaded, &question, variety.selected);
+                details.metadata.insert("prompt_run".to_owned(), json!(run));
+                let at = context.attempt.started;
+                drafts = drafts.into_iter().map(|draft| draft.at(at)).collect();
+                Effects::new(Ok(told)).execution(details).emitted(drafts)
+            }
+            Err(failure) => {
+                // What a failed attempt emits is not stored. So its record says which variant failed, or nobody would learn of it.
+                details.metadata.insert(VARIANT_OF.to_owned(), reference(&loaded.variant_span));
+                Effects::new(Err(failure)).execution(details)
+            }
+        })
+    }
+
+    /// The variant that the request names, or one of the family that it names.
+    async fn variety(
+        &self,
+        request: &VerifiedSpan,
+        context: &Context<'_>,
+        question: &Question,
+    ) -> Result<Result<Variety, Failure>, KernelError> {
+        let invalid = |reason: &str| Ok(Err(Failure::new("prompt_invalid", reason)));
+        let Some(id) = request.parent_id else {
+            return invalid("the request names no variant and no family: set its parent_id");
+        };
+        let found = context.owner.find(&request.tenant_id, id).await?;
+        let Some(span) = found.filter(|found| found.entity_type == FAMILY) else {
+            if question.session.is_some() {
+                return invalid("`session` is for requests that name a family, and this one names a variant");
+            }
+            return Ok(Ok(Variety { id, selected: None }));
+        };
+        match active(span, &context.trusted.authorities, FAMILY) {
+            Ok(span) => {
+                let selected = select(request, context, &span, question.session.as_deref()).await?;
+                Ok(selected.map(|selected| Variety { id: selected.variant, selected: Some(selected) }))
+            }
+            Err(error) => invalid(&error.to_string()),
+        }
+    }
+
+    /// Everything that can be known before the model is asked.
+    async fn prepared(
+        &self,
+        request: &VerifiedSpan,
+        context: &Context<'_>,
+        loaded: &Loaded,
+        question: &Question,
+    ) -> Result<Result<Prepared, Failure>, KernelError> {
+        let invalid = |reason: String| Ok(Err(Failure::new("prompt_invalid", reason)));
         let Some(ran) = loaded.variant.run.clone() else {
             return invalid("the variant has no `run`: it says which provider is asked".to_owned());
         };
@@ -125,95 +191,29 @@ impl RunPrompt {
             Ok(built) => built,
             Err(error) => return invalid(error.to_string()),
         };
-        let schema = ran.schema();
-        let contract = match schema.as_ref().map(Contract::read).transpose() {
+        let contract = match ran.schema().as_ref().map(Contract::read).transpose() {
             Ok(contract) => contract,
             Err(reason) => return invalid(format!("metadata.run.contract: {reason}")),
         };
-        let (text, cited) = match self.cite(request, context, &ran, &question).await? {
-            Ok(cited) => cited,
+        Ok(match self.cite(request, context, &ran, question).await? {
+            Ok((text, cited)) => Ok(Prepared { ran, built, contract, text, cited }),
             Err(reason) => return invalid(reason),
-        };
-        let mut asking = asking(&loaded, &ran, &built.text, text);
-        if let Some(schema) = schema.filter(|_| ran.native) {
-            asking.output_schema = Some(OutputSchema { name: "answer".to_owned(), schema });
-        }
-        let (mut outcomes, mut result) = (Vec::new(), None);
-        for n in 1..=TRIES {
-            let told = match self.ask(request, context, &ran, (&asking, n)).await? {
-                Ok(told) => told,
-                Err(failure) => return Ok(Err(failure)),
-            };
-            let Ok(answer) = ModelAnswer::deserialize_from(&told.answer) else {
-                return Ok(Err(Failure::new("provider:bad_answer", "the recorded answer cannot be read")));
-            };
-            outcomes.push(told);
-            let said = answer.text();
-            match contract.as_ref().map(|contract| contract.answer(&said)) {
-                None => {
-                    result = Some(json!({"text": said}));
-                    break;
-                }
-                Some(Ok(value)) => {
-                    result = Some(value);
-                    break;
-                }
-                Some(Err(faults)) => repair(&mut asking, answer, &faults),
-            }
-        }
-        let holds = result.is_some();
-        let output = result.unwrap_or_else(insufficient);
-        let made = record(request, context.attempt.execution_id, &loaded, &built, &question.vars);
-        let build_id = made.columns().id;
-        let last = outcomes.last().map(|told| told.outcome.id);
-        let mut draft = Draft::new("prompt_run")
-            .id(ids::derive("prompt_run", &[&context.attempt.execution_id.to_string()]))
-            .did("ran")
-            .this(format!("prompt.{}", loaded.variant.family))
-            .name(loaded.variant.name.as_str())
-            .parent(loaded.variant_span.id)
-            .related([request.id, context.attempt.execution_id, build_id].into_iter().chain(last))
-            .status("complete")
-            .output(output.clone())
-            .meta("build", build_id.to_string())
-            .meta("compiled_hash", built.compiled_hash.to_string())
-            .meta("request", request.id.to_string())
-            .meta("variant", reference(&loaded.variant_span))
-            .meta("answers", outcomes.iter().map(|told| Value::from(told.outcome.id.to_string())).collect::<Vec<_>>())
-            .meta(
-                "contract",
-                if contract.is_none() {
-                    "none"
-                } else if holds {
-                    "held"
-                } else {
-                    "broken"
-                },
-            )
-            .meta("context", cited);
-        if let Some(usage) = usage(&outcomes) {
-            draft = draft.meta("usage", usage);
-        }
-        let draft = about(draft, request, "kernel:prompt_runner");
-        let told = json!({"answer": output, "run": draft.columns().id, "compiled_hash": built.compiled_hash.to_string()});
-        let at = context.attempt.started;
-        let mut details = Details::default();
-        details.metadata.insert("prompt_run".to_owned(), json!(draft.columns().id));
-        Ok(Ok(Effects::new(Ok(told)).execution(details).emitted(vec![made.at(at), draft.at(at)])))
+        })
     }
 
-    async fn ask(
+    async fn run_with(
         &self,
         request: &VerifiedSpan,
         context: &Context<'_>,
-        ran: &Ran,
-        (asking, n): (&ModelRequest, u32),
-    ) -> Result<Result<Told, Failure>, KernelError> {
-        let ask = Ask::Invoke(asking.clone());
-        let key = format!("answer/{n}");
-        let asked = Asked::new(ran.provider, &ask, &key).model(ran.model.as_deref());
-        let mut listener = if n == 1 { self.streams.take(&request.tenant_id, request.id) } else { None };
-        self.providers.call(context, request, &asked, listener.as_mut().map(|listener| listener.chunks())).await
+        loaded: &Loaded,
+        prepared: Prepared,
+    ) -> Result<Result<Run, Failure>, KernelError> {
+        let Prepared { ran, built, contract, text, cited } = prepared;
+        let asking = messages(loaded, &ran, &built.text, text);
+        let listener = self.streams.take(&request.tenant_id, request.id);
+        let talk = Talk { providers: &self.providers, ran: &ran, contract: contract.as_ref(), prefix: "" };
+        let spoken = talk.ask(context, request, asking, listener).await?;
+        Ok(spoken.map(|spoken| Run { built, cited, spoken }))
     }
 
     /// The question with its context, and what became of each span of the context.
@@ -251,51 +251,86 @@ impl RunPrompt {
     }
 }
 
-/// How often the model is asked: once, and once more if its answer does not hold to the contract.
-const TRIES: u32 = 2;
+/// A run before the model is asked.
+struct Prepared {
+    ran: Ran,
+    built: Built,
+    contract: Option<Contract>,
+    text: String,
+    cited: Vec<Value>,
+}
+
+/// A run with its answer.
+struct Run {
+    built: Built,
+    cited: Vec<Value>,
+    spoken: Spoken,
+}
+
+impl Run {
+    /// The records of the run, what its caller is told, and the id of the `prompt_run`.
+    fn recorded(
+        self,
+        request: &VerifiedSpan,
+        context: &Context<'_>,
+        loaded: &Loaded,
+        question: &Question,
+        selected: Option<Selected>,
+    ) -> (Vec<Draft>, Value, Uuid) {
+        let Self { built, cited, spoken } = self;
+        let execution = context.attempt.execution_id;
+        let made = record(request, execution, loaded, &built, &question.vars);
+        let build_id = made.columns().id;
+        let last = spoken.outcomes.last().map(|told| told.outcome.id);
+        let answers: Vec<Value> = spoken.outcomes.iter().map(|told| told.outcome.id.to_string().into()).collect();
+        let mut draft = Draft::new("prompt_run")
+            .id(ids::derive("prompt_run", &[&execution.to_string()]))
+            .did("ran")
+            .this(format!("prompt.{}", loaded.variant.family))
+            .name(loaded.variant.name.as_str())
+            .parent(loaded.variant_span.id)
+            .related([request.id, execution, build_id].into_iter().chain(last))
+            .status("complete")
+            .output(spoken.output.clone())
+            .meta("build", build_id.to_string())
+            .meta("compiled_hash", built.compiled_hash.to_string())
+            .meta("request", request.id.to_string())
+            .meta("variant", reference(&loaded.variant_span))
+            .meta("answers", answers)
+            .meta("contract", spoken.held.as_str())
+            .meta("context", cited);
+        for (name, value) in spoken.measures() {
+            draft = draft.meta(&name, value);
+        }
+        let mut told = Map::new();
+        told.insert("answer".to_owned(), spoken.output);
+        told.insert("compiled_hash".to_owned(), built.compiled_hash.to_string().into());
+        let mut drafts = vec![made];
+        if let Some(selected) = selected {
+            draft = draft.meta("selection", selected.selection.to_string());
+            told.insert("variant".to_owned(), loaded.variant.name.as_str().into());
+            told.insert("selection".to_owned(), selected.selection.to_string().into());
+            drafts.extend(selected.record);
+        }
+        let draft = about(draft, request, "kernel:prompt_runner");
+        let run = draft.columns().id;
+        told.insert("run".to_owned(), run.to_string().into());
+        drafts.push(draft);
+        (drafts, told.into(), run)
+    }
+}
 
 /// About how many bytes a token has.
 const BYTES_PER_TOKEN: usize = 4;
-
-fn asking(loaded: &Loaded, ran: &Ran, system: &str, question: String) -> ModelRequest {
-    let mut asking = ModelRequest::default().system(system);
-    for shot in &loaded.variant.shots {
-        asking.messages.push(Message::user(shot.user.as_str()));
-        asking.messages.push(Message::assistant(shot.assistant.as_str()));
-    }
-    asking.messages.push(Message::user(question));
-    asking.max_tokens = ran.max_tokens;
-    asking.temperature = ran.temperature;
-    asking
-}
-
-/// Tells the model what was wrong with its answer.
-fn repair(asking: &mut ModelRequest, answer: ModelAnswer, faults: &[String]) {
-    let said = if answer.text().trim().is_empty() { "(nothing)".to_owned() } else { answer.text() };
-    asking.messages.push(Message::assistant(said));
-    let faults = faults.join("; ");
-    asking
-        .messages
-        .push(Message::user(format!("Your answer does not hold to the schema: {faults}. Answer again, with JSON alone.")));
-}
-
-/// The tokens of all answers together, if every one says what it used.
-fn usage(outcomes: &[Told]) -> Option<Value> {
-    let number = |told: &Told, class: &str| told.details.get("usage")?.get(class)?.as_u64();
-    let sum = |class: &str| outcomes.iter().map(|told| number(told, class)).sum::<Option<u64>>();
-    let mut usage = Map::new();
-    usage.insert("input".to_owned(), sum("input")?.into());
-    usage.insert("output".to_owned(), sum("output")?.into());
-    Some(usage.into())
-}
 
 /// Reads the input of a request.
 fn question(input: Option<&Value>) -> Result<Question, String> {
     let Some(Value::Object(members)) = input else {
         return Err("the input must be an object with `question`".to_owned());
     };
-    if let Some(name) = members.keys().find(|name| !["question", "vars", "context"].contains(&name.as_str())) {
-        return Err(format!("the input has no member `{}`: it has `question`, `vars` and `context`", name.escape_debug()));
+    if let Some(name) = members.keys().find(|name| !["question", "vars", "context", "session"].contains(&name.as_str())) {
+        let name = name.escape_debug();
+        return Err(format!("the input has no member `{name}`: it has `question`, `vars`, `context` and `session`"));
     }
     let text = match members.get("question") {
         Some(Value::String(text)) if !text.trim().is_empty() && text.len() <= MAX_QUESTION => text.clone(),
@@ -312,5 +347,10 @@ fn question(input: Option<&Value>) -> Result<Question, String> {
             .collect::<Result<_, _>>()?,
         Some(_) => return Err(format!("`context` must be a list of at most {MAX_CONTEXT} ids")),
     };
-    Ok(Question { text, vars: members.get("vars").cloned().unwrap_or_default(), context })
+    let session = match members.get("session") {
+        None | Some(Value::Null) => None,
+        Some(Value::String(session)) => Some(session.clone()),
+        Some(_) => return Err("`session` must be a text".to_owned()),
+    };
+    Ok(Question { text, vars: members.get("vars").cloned().unwrap_or_default(), context, session })
 }

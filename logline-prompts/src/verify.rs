@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::block::Block;
 use crate::build::{BuildError, Built, build};
-use crate::load::{LoadError, malformed, trusted};
+use crate::load::{LoadError, VersionError, malformed, version};
 use crate::variant::Variant;
 
 /// Why a record of a prompt does not hold, or cannot be checked.
@@ -90,12 +90,12 @@ pub async fn verify_build(
     let record = record.verify(&mut Verifier::new()).map_err(|error| no_record(error.to_string()))?;
     authorities.check(&record).map_err(|error| no_record(error.to_string()))?;
     let member = |member: &'static str| record.meta(member).ok_or(VerifyBuildError::Malformed { id, member });
-    let span = version(reader, authorities, &record, member("variant")?, "prompt_variant").await?;
+    let span = named(reader, authorities, &record, member("variant")?, "prompt_variant").await?;
     let variant = Variant::read(&span).map_err(malformed("prompt_variant", span.id))?;
     let mut blocks = Vec::new();
-    let named = member("blocks")?.as_array().ok_or(VerifyBuildError::Malformed { id, member: "blocks" })?;
-    for named in named {
-        let span = version(reader, authorities, &record, named, "prompt_block").await?;
+    let listed = member("blocks")?.as_array().ok_or(VerifyBuildError::Malformed { id, member: "blocks" })?;
+    for block in listed {
+        let span = named(reader, authorities, &record, block, "prompt_block").await?;
         blocks.push(Block::read(&span).map_err(malformed("prompt_block", span.id))?);
     }
     if blocks.iter().map(|block| block.id).ne(variant.blocks.iter().copied()) {
@@ -113,8 +113,8 @@ pub async fn verify_build(
     }
 }
 
-/// The version that a reference names, if it is still what it was.
-async fn version(
+/// The version that a reference of a record names.
+async fn named(
     reader: &Reader<'_>,
     authorities: &Authorities,
     record: &VerifiedSpan,
@@ -123,16 +123,9 @@ async fn version(
 ) -> Result<VerifiedSpan, VerifyBuildError> {
     let id = record.id;
     let member = if what == "prompt_variant" { "variant" } else { "blocks" };
-    let malformed = || VerifyBuildError::Malformed { id, member };
-    let text = |name: &str| named.get(name).and_then(Value::as_str);
-    let of: Uuid = text("id").and_then(|id| id.parse().ok()).ok_or_else(malformed)?;
-    let seq = named.get("seq").and_then(Value::as_u64).and_then(|seq| u32::try_from(seq).ok()).ok_or_else(malformed)?;
-    let hash: Hash = text("curr_hash").and_then(|hash| hash.parse().ok()).ok_or_else(malformed)?;
-    let key = SpanKey { tenant_id: record.tenant_id.clone(), id: of, seq };
-    let other = |found: String| VerifyBuildError::OtherVersion { id, key: key.clone(), named: hash, found };
-    let found = reader.version(&record.tenant_id, of, seq).await?.ok_or_else(|| other("does not have it".to_owned()))?;
-    if found.seal.curr_hash != hash {
-        return Err(other(format!("has it with {}", found.seal.curr_hash)));
-    }
-    Ok(trusted(found, authorities, what)?)
+    version(reader, authorities, &record.tenant_id, named, what).await.map_err(|error| match error {
+        VersionError::Malformed => VerifyBuildError::Malformed { id, member },
+        VersionError::Other { key, named, found } => VerifyBuildError::OtherVersion { id, key, named, found },
+        VersionError::Load(error) => error.into(),
+    })
 }

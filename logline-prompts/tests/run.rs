@@ -1,128 +1,17 @@
 //! Prompts that are run: answers that hold to their contract or do not, context, and explanations from the ledger alone.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
 
-use std::future::Future;
-use std::sync::Arc;
+mod common;
 
-use logline_core::contract::Reader;
-use logline_core::contract::provider::{ErrorKind, Provider, ProviderError, Role as Speaker};
-use logline_core::ledger::{Ledger as _, LedgerExt as _, Query};
+use common::*;
+use logline_core::contract::provider::{ErrorKind, ProviderError, Role as Speaker};
+use logline_core::ledger::{Ledger as _, LedgerExt as _};
 use logline_core::request::Request;
-use logline_core::roles::Role;
-use logline_core::trust::{Manifest, RootSet, TrustRoot};
-use logline_core::{
-    Draft, Execution, Host, KernelSet, KeyPair, MemoryLedger, SYSTEM_TENANT, Scope, SignedSpan, Signer as _, Span, SystemClock,
-    SystemIds, Verifier, Visibility,
-};
-use logline_kernels::provider::{HostSecrets, ProviderExec, Script, ScriptedProvider};
-use logline_prompts::{ExplainError, Explained, PROMPT_RUN, RunPrompt, explain};
+use logline_core::{Draft, MemoryLedger, Scope, Span, Verifier};
+use logline_kernels::provider::Script;
+use logline_prompts::{ExplainError, PROMPT_RUN};
 use serde_json::{Value, json};
 use uuid::Uuid;
-
-const TENANT: &str = "acme";
-const USER: &str = "alice";
-
-fn block_on<F: Future>(future: F) -> F::Output {
-    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
-}
-
-fn key(n: u8) -> KeyPair {
-    KeyPair::from_seed(&[n; 32])
-}
-
-const ROOT: u8 = 1;
-const PUBLISHER: u8 = 2;
-const HOST: u8 = 3;
-
-struct Site {
-    ledger: MemoryLedger,
-    host: Host,
-    trust: TrustRoot,
-    provider: ScriptedProvider,
-    run: RunPrompt,
-    spans: [Uuid; 2],
-}
-
-impl Site {
-    async fn new() -> Self {
-        let provider = ScriptedProvider::new("scripted");
-        let adapters: [Arc<dyn Provider>; 1] = [Arc::new(provider.clone())];
-        let exec = ProviderExec::new(adapters, HostSecrets::new());
-        let run = RunPrompt::new(exec.providers());
-        let set: KernelSet = logline_kernels::with_providers(&exec).and(logline_prompts::all(&run));
-        let trust = TrustRoot::new([key(ROOT).public_key()], 1);
-        let manifest = Manifest::first(RootSet::new([key(ROOT).public_key()], 1))
-            .allow_all(&set)
-            .grant(key(PUBLISHER).public_key(), Role::Publisher, [SYSTEM_TENANT, TENANT])
-            .grant(key(HOST).public_key(), Role::Runtime, [SYSTEM_TENANT, "*"]);
-        let ledger = MemoryLedger::new();
-        trust.publish(&ledger, &manifest, &key(ROOT), &SystemClock).await.unwrap();
-        logline_kernels::install(&ledger, &set, &key(PUBLISHER), &SystemClock).await.unwrap();
-        let host =
-            Host::builder().ledger(ledger.clone()).trust(trust.clone()).key(key(HOST)).install(set).build().await.unwrap();
-        let publish = async |draft: Draft| host.publish(draft, &key(PUBLISHER)).await.unwrap().id;
-        let spec = json!({
-            "adapter": "scripted", "currency": "USD", "retry": {"tries": 2, "pause_ms": 0, "max_pause_ms": 1},
-            "models": {"large": {"max_tokens": 100, "prices": {"input": 3_000_000_000_u64, "output": 15_000_000_000_u64}}},
-        });
-        let asked = publish(draft("provider", "main").metadata(spec)).await;
-        let block = draft("prompt_block", "task").content(json!("Help {{ customer }}."));
-        let block = publish(block.metadata(json!({"rank": "task", "vars": {"customer": {"type": "text"}}}))).await;
-        Self { ledger, host, trust, provider, run, spans: [asked, block] }
-    }
-
-    /// A variant that is run so.
-    async fn variant(&self, run: Value) -> Uuid {
-        let mut run = run;
-        run["provider"] = json!(self.spans[0]);
-        self.host.publish(self.draft(run), &key(PUBLISHER)).await.unwrap().id
-    }
-
-    fn draft(&self, run: Value) -> Draft {
-        let shots = json!([{"user": "Hi?", "assistant": "Hello."}]);
-        let metadata = json!({"family": "support", "block_ids": [self.spans[1]], "few_shots": shots, "run": run});
-        draft("prompt_variant", "support@v1").metadata(metadata)
-    }
-
-    async fn ask(&self, variant: Uuid, input: Value) -> Execution {
-        self.host.execute(Request::new(TENANT, USER, variant, input).this(PROMPT_RUN)).await.unwrap()
-    }
-
-    async fn note(&self, text: &str, owner: &str) -> Uuid {
-        let note = Draft::new("note").tenant(TENANT).owner(owner).who("user").this("note").content(json!(text));
-        let span = note.stamp(&SystemClock, &SystemIds).seal_local(&key(HOST)).unwrap();
-        self.ledger.append_one(&Scope::Operator, span.clone()).await.unwrap();
-        span.id
-    }
-
-    async fn explain(&self, ledger: &MemoryLedger, run: Uuid) -> Result<Explained, ExplainError> {
-        let trusted = self.trust.resolve(&self.ledger).await.unwrap();
-        explain(&Reader::new(ledger, Scope::runtime(TENANT)), &trusted.authorities, TENANT, run).await
-    }
-
-    async fn all(&self, entity_type: &str) -> Vec<SignedSpan> {
-        self.ledger.collect(&Scope::Operator, &Query::timeline().entity_type(entity_type), usize::MAX).await.unwrap()
-    }
-}
-
-fn draft(entity_type: &str, name: &str) -> Draft {
-    let draft = Draft::new(entity_type).tenant(TENANT).owner("copy").who("publisher").this(format!("{entity_type}.{name}"));
-    draft.name(name).visibility(Visibility::Tenant).status("active")
-}
-
-fn vars() -> Value {
-    json!({"customer": "Ada"})
-}
-
-fn question(text: &str) -> Value {
-    json!({"question": text, "vars": vars()})
-}
-
-fn run_of(execution: &Execution) -> Uuid {
-    execution.result.as_ref().unwrap()["run"].as_str().unwrap().parse().unwrap()
-}
-
-const GOOD: &str = r#"{"text": "Done.", "confidence": 0.8}"#;
 
 #[test]
 fn an_answer_is_traced_to_prompt_model_and_cost() {

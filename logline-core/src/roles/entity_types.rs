@@ -108,6 +108,8 @@ pub const ENTITY_TYPES: &[EntityType] = &[
     row("prompt_directive", Signed::Runtime).emitted(),
     row("prompt_eval", Signed::Publisher),
     row("prompt_eval_run", Signed::Runtime),
+    row("prompt_family", Signed::Publisher),
+    row("prompt_posterior", Signed::Runtime),
     row("prompt_run", Signed::Runtime),
     row("prompt_selection", Signed::Runtime),
     row("prompt_variant", Signed::Publisher),

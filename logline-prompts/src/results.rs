@@ -1,0 +1,226 @@
+//! What the ledger says about how well a variant does.
+
+use logline_core::contract::Reader;
+use logline_core::ledger::{LedgerError, Order, Query};
+use logline_core::trust::Authorities;
+use logline_core::{SignedSpan, Timestamp, VerifiedSpan, Verifier};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::bandit::Counts;
+use crate::family::{Family, Guard, Metric};
+use crate::rates::lower;
+
+/// The most results of a variant that are read, the newest.
+pub(crate) const MAX_RESULTS: usize = 2_000;
+
+/// The member of an execution's metadata that names the variant of a run that failed.
+pub(crate) const VARIANT_OF: &str = "prompt_variant";
+
+/// Failures that a prompt can be the cause of. A provider that is away says nothing about the prompt.
+const BY_THE_PROMPT: [&str; 4] = ["prompt_invalid", "provider:invalid", "provider:content_filtered", "provider:model_error"];
+
+/// One run of a variant.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Run {
+    at: Timestamp,
+    pub(crate) is_good: bool,
+    is_error: bool,
+    is_broken: bool,
+    latency_ms: Option<u64>,
+    cost_nanos: Option<u64>,
+}
+
+/// Reads rows of a tenant, the newest first, as far as a host of the tenant has signed them.
+pub(crate) struct Newest<'a> {
+    pub(crate) reader: &'a Reader<'a>,
+    pub(crate) authorities: &'a Authorities,
+    pub(crate) tenant: &'a str,
+}
+
+impl Newest<'_> {
+    /// Rows of a type with this parent, until `take` returns `false` or `most` rows were read.
+    pub(crate) async fn rows(
+        &self,
+        entity_type: &str,
+        parent: Uuid,
+        most: usize,
+        mut take: impl FnMut(VerifiedSpan) -> bool,
+    ) -> Result<(), LedgerError> {
+        let mut verifier = Verifier::new();
+        let query = Query::new().tenant(self.tenant).entity_type(entity_type).parent_id(parent).order(Order::Newest);
+        let (mut cursor, mut left) = (None, most);
+        while left > 0 {
+            let page = self.reader.scan(&query.clone().limit(left), cursor.as_ref()).await?;
+            left -= page.rows.len().min(left);
+            for span in page.rows.into_iter().filter_map(|row| row.span.ok()) {
+                let Some(span) = self.trusted(span, &mut verifier) else { continue };
+                if !take(span) {
+                    return Ok(());
+                }
+            }
+            cursor = page.next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The newest row of a type with this parent that is `wanted`.
+    pub(crate) async fn one(
+        &self,
+        entity_type: &str,
+        parent: Uuid,
+        wanted: impl Fn(&SignedSpan) -> bool,
+    ) -> Result<Option<VerifiedSpan>, LedgerError> {
+        /// Rows that are not wanted come between only if two hosts work at once.
+        const FEW: usize = 50;
+        let mut found = None;
+        let take = |span: VerifiedSpan| {
+            let is_wanted = wanted(&span);
+            if is_wanted {
+                found = Some(span);
+            }
+            !is_wanted
+        };
+        self.rows(entity_type, parent, FEW, take).await?;
+        Ok(found)
+    }
+
+    fn trusted(&self, span: SignedSpan, verifier: &mut Verifier) -> Option<VerifiedSpan> {
+        let key = span.key();
+        let span = span.verify(verifier).ok().filter(|span| self.authorities.check(span).is_ok());
+        if span.is_none() {
+            tracing::warn!(%key, "a record that no host of the tenant has signed is not counted");
+        }
+        span
+    }
+
+    /// The runs of a version of a variant since `from`, oldest first.
+    pub(crate) async fn runs(
+        &self,
+        family: &Family,
+        family_id: Uuid,
+        variant: &SignedSpan,
+        from: Timestamp,
+    ) -> Result<Vec<Run>, LedgerError> {
+        let hash = json!(variant.seal.curr_hash);
+        let mut runs = Vec::new();
+        let take = |span: VerifiedSpan| {
+            if span.meta("variant").and_then(|named| named.get("curr_hash")) == Some(&hash) && span.at >= from {
+                runs.push(ended(&span, family));
+            }
+            span.at >= from
+        };
+        self.rows("prompt_run", variant.id, MAX_RESULTS, take).await?;
+        let mut failed = Vec::new();
+        let take = |span: VerifiedSpan| {
+            let is_of = span.meta(VARIANT_OF).and_then(|named| named.get("curr_hash")) == Some(&hash);
+            if is_of && span.at >= from && is_by_the_prompt(&span) {
+                let at = span.at;
+                failed.push(Run { at, is_good: false, is_error: true, is_broken: false, latency_ms: None, cost_nanos: None });
+            }
+            span.at >= from
+        };
+        self.rows("execution", family_id, MAX_RESULTS, take).await?;
+        runs.append(&mut failed);
+        runs.sort_by_key(|run| run.at);
+        Ok(runs.split_off(runs.len().saturating_sub(MAX_RESULTS)))
+    }
+
+    /// What the last evaluation of a version of a variant says, as `most` results at most.
+    pub(crate) async fn evaluated(&self, variant: &SignedSpan, most: u64) -> Result<Counts, LedgerError> {
+        let hash = json!(variant.seal.curr_hash);
+        let is_of = |span: &SignedSpan| span.meta("variant").and_then(|named| named.get("curr_hash")) == Some(&hash);
+        let Some(last) = self.one("prompt_eval_run", variant.id, is_of).await? else { return Ok(Counts::default()) };
+        let count = |name: &str| last.meta("counts").and_then(|counts| counts.get(name)).and_then(Value::as_u64).unwrap_or(0);
+        let (good, bad) = (count("passed"), count("failed"));
+        let total = good.saturating_add(bad);
+        if total <= most {
+            return Ok(Counts { good, bad });
+        }
+        let good = u64::try_from(u128::from(good) * u128::from(most) / u128::from(total)).unwrap_or(most);
+        Ok(Counts { good, bad: most - good })
+    }
+}
+
+fn is_by_the_prompt(execution: &SignedSpan) -> bool {
+    let code = execution.error.as_ref().and_then(|error| error.get("code")).and_then(Value::as_str);
+    code.is_some_and(|code| BY_THE_PROMPT.contains(&code))
+}
+
+/// A run that ended with an answer.
+fn ended(span: &SignedSpan, family: &Family) -> Run {
+    let output = span.output.as_ref();
+    let is_broken = span.meta("contract").and_then(Value::as_str) == Some("broken");
+    let has_none = output.is_some_and(|output| output.get("error").is_some());
+    let confidence = output.and_then(|output| output.get("confidence")).and_then(Value::as_f64);
+    let is_sure = confidence.is_none_or(|confidence| confidence >= family.min_confidence);
+    Run {
+        at: span.at,
+        is_good: !is_broken && !has_none && is_sure,
+        is_error: false,
+        is_broken,
+        latency_ms: span.meta("latency_ms").and_then(Value::as_u64),
+        cost_nanos: span.meta("cost").and_then(|cost| cost.get("nanos")).and_then(Value::as_u64),
+    }
+}
+
+/// The first guard that the runs exceed, as a text for people.
+pub(crate) fn exceeded(guards: &[Guard], runs: &[Run]) -> Option<String> {
+    guards.iter().find_map(|guard| {
+        let value = measure(guard.metric, runs)?;
+        let name = json!(guard.metric);
+        (value > guard.max).then(|| format!("{}: {value} is over {}", name.as_str().unwrap_or_default(), guard.max))
+    })
+}
+
+fn measure(metric: Metric, runs: &[Run]) -> Option<f64> {
+    let count = |is: fn(&Run) -> bool| u64::try_from(runs.iter().filter(|run| is(run)).count()).unwrap_or(u64::MAX);
+    let all = count(|_| true);
+    match metric {
+        Metric::Errors => Some(lower(count(|run| run.is_error), all)),
+        Metric::Broken => Some(lower(count(|run| run.is_broken), all)),
+        Metric::LatencyP95Ms => {
+            let mut times: Vec<u64> = runs.iter().filter_map(|run| run.latency_ms).collect();
+            times.sort_unstable();
+            // The smallest time that at least 95 of 100 do not exceed.
+            times.get((times.len() * 95).div_ceil(100).checked_sub(1)?).map(|ms| float(*ms))
+        }
+        Metric::CostMeanNanos => {
+            let costs: Vec<u64> = runs.iter().filter_map(|run| run.cost_nanos).collect();
+            let n = u64::try_from(costs.len()).ok().filter(|n| *n > 0)?;
+            Some(float(costs.iter().fold(0_u64, |sum, cost| sum.saturating_add(*cost))) / float(n))
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "measures are far below 2^53")]
+fn float(number: u64) -> f64 {
+    number as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(is_error: bool, is_broken: bool, latency_ms: u64) -> Run {
+        let at = Timestamp::from_unix_micros(0).unwrap();
+        Run { at, is_good: !is_error, is_error, is_broken, latency_ms: Some(latency_ms), cost_nanos: Some(latency_ms * 10) }
+    }
+
+    #[test]
+    fn measures_are_what_their_names_say() {
+        let runs: Vec<_> = (1..=100).map(|ms| run(ms <= 20, ms > 90, ms)).collect();
+        assert_eq!(measure(Metric::LatencyP95Ms, &runs), Some(95.0));
+        assert_eq!(measure(Metric::CostMeanNanos, &runs), Some(505.0));
+        assert!((measure(Metric::Errors, &runs).unwrap() - 0.1334).abs() < 1e-3, "the lower end of 20 of 100");
+        assert_eq!((measure(Metric::LatencyP95Ms, &[]), measure(Metric::CostMeanNanos, &[])), (None, None));
+        assert_eq!(measure(Metric::LatencyP95Ms, &runs[..1]), Some(1.0));
+        let guard = |metric, max| [Guard { metric, max }];
+        assert_eq!(exceeded(&guard(Metric::Errors, 0.15), &runs), None, "20 of 100 may well be 15");
+        assert!(exceeded(&guard(Metric::Broken, 0.01), &runs).unwrap().starts_with("broken: "));
+        assert_eq!(exceeded(&guard(Metric::Errors, 0.0), &[]), None);
+    }
+}
