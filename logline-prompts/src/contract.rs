@@ -64,13 +64,19 @@ impl Contract {
     /// The answer in a text of a model, or what is wrong with it. The faults name places and rules.
     pub(crate) fn answer(&self, text: &str) -> Result<Value, Vec<String>> {
         let value = parse(text).ok_or_else(|| vec!["the answer is not JSON".to_owned()])?;
+        self.value(&value)?;
+        Ok(value)
+    }
+
+    /// Checks a value. The faults name places and rules.
+    pub(crate) fn value(&self, value: &Value) -> Result<(), Vec<String>> {
         let faults: Vec<_> = self
             .validator
-            .iter_errors(&value)
+            .iter_errors(value)
             .take(MAX_FAULTS)
             .map(|error| format!("at `{}`: the rule `{}` does not hold", error.instance_path(), error.schema_path()))
             .collect();
-        if faults.is_empty() { Ok(value) } else { Err(faults) }
+        if faults.is_empty() { Ok(()) } else { Err(faults) }
     }
 }
 

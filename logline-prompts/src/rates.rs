@@ -1,6 +1,6 @@
 //! Rates, and how sure they are.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The two-sided 95 % quantile of the normal distribution.
 const Z: f64 = 1.959_963_984_540_054;
@@ -9,7 +9,7 @@ const Z: f64 = 1.959_963_984_540_054;
 const POWER: f64 = 2.801_585_218_112_968;
 
 /// A number with the ends of its 95 % interval.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Interval {
     /// The lower end.
@@ -80,7 +80,7 @@ pub fn lower(good: u64, of: u64) -> f64 {
 }
 
 /// What comparing two variants on the same fixtures says.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Difference {
     /// The rate of the second minus that of the first.

@@ -45,6 +45,10 @@ impl RunPrompt {
         Self { providers: providers.clone(), streams: Streams::default() }
     }
 
+    pub(crate) fn providers(&self) -> &Providers {
+        &self.providers
+    }
+
     /// Where callers in this process listen to answers as they come. The pieces are the model's, before the answer is checked.
     #[must_use]
     pub fn streams(&self) -> &Streams {

@@ -88,7 +88,7 @@ fn what_does_better_is_chosen_more_often_and_every_choice_verifies() {
             *often.entry(chosen["variant"].as_str().unwrap().to_owned()).or_insert(0) += 1;
             let is_second = chosen["variant"] == json!(two.variants[1].to_string());
             let propensity = chosen["propensity"].as_f64().unwrap();
-            assert!(if is_second { propensity > 0.85 } else { propensity < 0.15 && propensity >= 0.1 }, "{chosen}");
+            assert!(if is_second { propensity > 0.85 } else { (0.1..0.15).contains(&propensity) }, "{chosen}");
         }
         assert!(often[&two.variants[1].to_string()] > 28, "{often:?}");
     });
@@ -289,7 +289,8 @@ fn a_choice_that_was_steered_does_not_verify() {
         fn meta<'a>(span: &'a mut Span, member: &str) -> &'a mut Value {
             &mut span.metadata.as_mut().unwrap()[member]
         }
-        let steered: [(&str, &dyn Fn(&mut Span)); 8] = [
+        type Forged<'a> = &'a dyn Fn(&mut Span);
+        let steered: [(&str, Forged<'_>); 8] = [
             ("another variant", &|span| *meta(span, "variant") = named(other)),
             ("a seed that was picked", &|span| *meta(span, "seed") = json!("00".repeat(32))),
             ("another request", &|span| *meta(span, "request") = json!(Uuid::from_u128(7))),

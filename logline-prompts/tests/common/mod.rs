@@ -6,7 +6,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use logline_core::contract::Reader;
-use logline_core::contract::provider::Provider;
+use logline_core::contract::provider::{ModelAnswer, ModelRequest, Provider, ProviderError};
 use logline_core::ledger::{LedgerExt as _, Query};
 use logline_core::request::Request;
 use logline_core::roles::Role;
@@ -46,7 +46,17 @@ pub struct Site {
 
 impl Site {
     pub async fn new() -> Self {
-        let provider = ScriptedProvider::new("scripted");
+        Self::with(ScriptedProvider::new("scripted")).await
+    }
+
+    /// A provider that answers by this function.
+    pub async fn answering(
+        answer: impl Fn(&ModelRequest) -> Result<ModelAnswer, ProviderError> + Send + Sync + 'static,
+    ) -> Self {
+        Self::with(ScriptedProvider::new("scripted").answering(answer)).await
+    }
+
+    async fn with(provider: ScriptedProvider) -> Self {
         let adapters: [Arc<dyn Provider>; 1] = [Arc::new(provider.clone())];
         let exec = ProviderExec::new(adapters, HostSecrets::new());
         let run = RunPrompt::new(exec.providers());
