@@ -14,8 +14,8 @@ use clap::{Parser, Subcommand};
 
 use commands::run as worker;
 use commands::{
-    completions, delegate, doctor, export, fsck, function, import, init, keygen, list, migrate, policy, read, rebuild, replay,
-    request, stats, tail,
+    completions, delegate, doctor, export, fsck, function, import, init, keygen, list, migrate, policy, prompt, provider,
+    publish, read, rebuild, replay, request, stats, tail,
 };
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -50,8 +50,14 @@ enum Command {
     List(list::Options),
     /// Counts rows by type and status, and open requests.
     Stats(stats::Options),
+    /// Publishes policies, schedules, providers and prompts from a file of drafts.
+    Publish(publish::Options),
     /// Tries policies.
     Policy(policy::Options),
+    /// Builds, evaluates, verifies and explains prompts.
+    Prompt(prompt::Options),
+    /// Checks providers.
+    Provider(provider::Options),
     /// Prints a script that completes this command's arguments in your shell.
     Completions(completions::Options),
     /// Creates a new key file that only its owner can read.
@@ -109,6 +115,9 @@ async fn run(options: &Options) -> Result<bool, Error> {
         Command::Run(command) => worker::run(command, ledger, options.json).await,
         Command::List(command) => list::run(command, ledger, options.json).await,
         Command::Stats(command) => stats::run(command, ledger, options.json).await,
+        Command::Publish(command) => publish::run(command, ledger, options.json).await,
+        Command::Prompt(command) => prompt::run(command, ledger, options.json).await,
+        Command::Provider(command) => provider::run(command, ledger, options.json).await,
         Command::Policy(command) => policy::run(command, ledger, options.json).await,
         Command::Completions(command) => completions::run::<Options>(command),
         Command::Keygen(command) => keygen::run(command, options.json),

@@ -47,6 +47,21 @@ pub(crate) fn raw(text: &str) {
     }
 }
 
+/// Reads a file, or standard input if it is named `-`. A file with more than `most` bytes is refused.
+pub(crate) fn text_of(path: &Path, most: u64) -> Result<String, crate::Error> {
+    let named = |reason: &dyn std::fmt::Display| format!("{}: {reason}", path.display());
+    let source: Box<dyn io::Read> = match path.to_str() {
+        Some("-") => Box::new(io::stdin()),
+        _ => Box::new(File::open(path).map_err(|error| named(&error))?),
+    };
+    let mut text = String::new();
+    source.take(most + 1).read_to_string(&mut text).map_err(|error| named(&error))?;
+    if text.len() as u64 > most {
+        return Err(named(&format!("it has more than {most} bytes")).into());
+    }
+    Ok(text)
+}
+
 /// Prints one line on standard error. A full disk, or a reader that has gone, must not stop the command.
 pub(crate) fn note(text: &str) {
     let text = plain(text);

@@ -5,10 +5,13 @@ use std::sync::Arc;
 
 use clap::Args;
 use logline::home::{Home, HomeError, KeyOf};
+use logline_core::contract::provider::Provider;
 use logline_core::ledger::WorkQueue;
 use logline_core::roles::Role;
 use logline_core::trust::TrustRoot;
-use logline_core::{Clock as _, Host, KeyPair, PublicKey, SystemClock, ids};
+use logline_core::{Clock as _, Host, KernelSet, KeyPair, PublicKey, SystemClock, ids};
+use logline_kernels::provider::{HostSecrets, ProviderExec};
+use logline_openai::OpenAi;
 use logline_wasm::{WasmSandbox, function_id};
 use uuid::Uuid;
 
@@ -110,10 +113,40 @@ impl Site {
             .ledger(Arc::clone(&self.ledger))
             .trust(self.trust()?)
             .key(key)
-            .install(logline::behaviours())
+            .install(logline::behaviours_with(&self.providers()?))
             .sandbox(WasmSandbox::new()?);
         Ok(host.build().await?)
     }
+
+    /// The adapters of this tool, with the secrets that the home names.
+    pub(crate) fn providers(&self) -> Result<ProviderExec, Error> {
+        providers(self.secrets()?)
+    }
+
+    /// The secrets that the home names.
+    pub(crate) fn secrets(&self) -> Result<HostSecrets, Error> {
+        self.home.as_ref().map_or_else(|| Ok(HostSecrets::new()), |home| secrets(&home.secrets_file()))
+    }
+}
+
+/// The secrets that a file names; none if there is no file.
+fn secrets(file: &Path) -> Result<HostSecrets, Error> {
+    let named = |reason: &dyn std::fmt::Display| format!("{}: {reason}", file.display());
+    match std::fs::read_to_string(file) {
+        Ok(text) => Ok(HostSecrets::read(&text).map_err(|reason| named(&reason))?),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(HostSecrets::new()),
+        Err(error) => Err(named(&error).into()),
+    }
+}
+
+fn providers(secrets: HostSecrets) -> Result<ProviderExec, Error> {
+    let adapters: [Arc<dyn Provider>; 1] = [Arc::new(OpenAi::new()?)];
+    Ok(ProviderExec::new(adapters, secrets))
+}
+
+/// Every kernel, loop and validator that this tool has.
+pub(crate) fn behaviours() -> Result<KernelSet, Error> {
+    Ok(logline::behaviours_with(&providers(HostSecrets::new())?))
 }
 
 /// Refuses a tenant for which `key` does not have this role, and says how it gets it.

@@ -18,6 +18,7 @@ mod record;
 mod render;
 mod results;
 mod run;
+mod samples;
 mod seeds;
 mod select;
 mod talk;
@@ -38,6 +39,7 @@ pub use ids::{
 pub use kernel::{BuildPrompt, PROMPT_BUILD};
 pub use load::{LoadError, Loaded, load};
 pub use run::{PROMPT_RUN, RunPrompt};
+pub use samples::{sample_id, samples};
 pub use seeds::all;
 pub use variable::{Kind, Variable};
 pub use variant::{Ran, Shot, Variant};

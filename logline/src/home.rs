@@ -2,7 +2,7 @@
 //!
 //! | ledger | trust root | keys |
 //! |---|---|---|
-//! | a file `X` | `X.trust.json` | `X.keys/root.key`, `X.keys/publisher.key`, `X.keys/host.key` |
+//! | a file `X` | `X.trust.json` | `X.keys/root.key`, `X.keys/publisher.key`, `X.keys/host.key`; `X.keys/secrets.json` says which secrets of providers there are |
 //! | a database, with the folder `DIR` | `DIR/trust.json` | `DIR/keys/…` |
 //!
 //! In production these files are on different machines: the root keys and the publisher's key with the people who use them, the
@@ -216,6 +216,12 @@ impl Home {
     #[must_use]
     pub fn key_file(&self, of: KeyOf) -> PathBuf {
         self.keys.join(of.file())
+    }
+
+    /// The file that says which secrets of providers there are (`HostSecrets::read`). It need not exist.
+    #[must_use]
+    pub fn secrets_file(&self) -> PathBuf {
+        self.keys.join("secrets.json")
     }
 
     /// Reads the trust root.

@@ -31,3 +31,14 @@ pub fn behaviours() -> core::KernelSet {
     let set = set.and(policy::all());
     set
 }
+
+/// As [`behaviours`], with a host's providers: functions and prompts may ask them. Prompts need the feature `prompts`.
+#[must_use]
+pub fn behaviours_with(providers: &kernels::provider::ProviderExec) -> core::KernelSet {
+    let set = kernels::with_providers(providers);
+    #[cfg(feature = "policies")]
+    let set = set.and(policy::all());
+    #[cfg(feature = "prompts")]
+    let set = set.and(prompts::all(&prompts::RunPrompt::new(providers.providers())));
+    set
+}

@@ -95,6 +95,8 @@ fn test() -> Result<(), Failed> {
     for example in ["policies", "sandbox", "ask_a_model", "explain_an_answer"] {
         command("cargo").args(["run", "--quiet", "--example", example]).run()?;
     }
+    // By itself it simulates 2,000 sessions.
+    command("cargo").args(["run", "--quiet", "--example", "prompt_lab", "--", "--sessions", "400"]).run()?;
     first_steps()?;
     // The quickstart exports its ledger, and a program that shares no code with the library verifies it.
     let export = root().join("target/quickstart.ndjson");

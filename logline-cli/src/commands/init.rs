@@ -8,7 +8,7 @@ use logline_core::{PublicKey, SystemClock};
 use serde_json::json;
 
 use crate::open::Location;
-use crate::site::home_of;
+use crate::site::{behaviours, home_of};
 use crate::{Error, output};
 
 #[derive(Args)]
@@ -44,7 +44,7 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
     }
     setup.adds_kernels = options.add_kernels;
     let setup = setup.roots(options.root_keys.iter().copied(), options.threshold);
-    let ready = home.set_up(&ledger, &setup, &logline::behaviours(), &SystemClock).await?;
+    let ready = home.set_up(&ledger, &setup, &behaviours()?, &SystemClock).await?;
     let files = [
         ("root key", home.key_file(KeyOf::Root), "decides who may sign what: keep it offline, and keep a copy"),
         ("publisher key", home.key_file(KeyOf::Publisher), "signs functions and policies: with those who publish them"),

@@ -13,12 +13,14 @@ use logline_core::request::{self, CallKind, reference};
 use logline_core::{Failure, Hash, SignedSpan, SpanKey, VerifiedSpan, Verifier, canonical};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::gates::Gates;
 use super::remote::{CHUNKS, Listening, OneTry, Quotas, RETRY_AFTER_MS, SERVICE};
 use super::secrets::HostSecrets;
 use super::spec::{ModelSpec, ProviderSpec, Target};
+use super::telemetry::Observed;
 
 /// What a call asks for.
 #[derive(Debug, Clone, PartialEq)]
@@ -285,7 +287,11 @@ impl Providers {
             bytes: (ascii, bytes - ascii),
             listening: Listening::new(chunks.map(|chunks| chunks as &mut (dyn Chunks + '_))),
         };
-        self.holding(context, self.ask_all(context, tenant, &first, &attempt)).await
+        let observed = Observed::new(&first.spec.adapter, &first.model, asked.ask);
+        let asking = self.ask_all(context, tenant, &first, &attempt).instrument(observed.span());
+        let result = self.holding(context, asking).await?;
+        observed.ended(&result);
+        Ok(result)
     }
 
     /// Extends the lease of the attempt while it waits for a provider, which may take longer than a lease.
@@ -473,7 +479,8 @@ impl CallOf<'_> {
                 .subject(span.id)
                 .details(self.about(span, spec, name))
                 .reserve(reserve.clone());
-            let (failure, details) = match self.context.outside.call(&remote, &call).await {
+            let tried = tracing::debug_span!("model_try", ordinal, adapter = spec.adapter, model = name);
+            let (failure, details) = match self.context.outside.call(&remote, &call).instrument(tried).await {
                 Ok(answer) => {
                     let (answer, details, outcome, was_recorded) =
                         (answer.value, answer.details, answer.outcome, answer.was_recorded);

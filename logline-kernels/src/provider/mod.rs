@@ -13,6 +13,7 @@ mod scripted;
 mod secrets;
 mod spec;
 mod streams;
+pub mod telemetry;
 
 pub use breaker::Breaker;
 pub(crate) use call::call_hash;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 use logline_core::contract::provider::{Secret, SecretError, SecretSource};
+use serde::Deserialize;
 
 /// Where one secret is.
 #[derive(Debug, Clone)]
@@ -73,11 +74,36 @@ impl HostSecrets {
         self.with(reference.into(), Place::Text(secret), urls)
     }
 
+    /// Reads which secrets there are: `{REFERENCE: {"env": VARIABLE, "urls": […]}, …}`, or `"file": PATH` in place of `env`. The text of
+    /// a secret cannot stand there.
+    ///
+    /// # Errors
+    /// What is wrong, and where.
+    pub fn read(text: &str) -> Result<Self, String> {
+        let listed: BTreeMap<String, Listed> = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        listed.into_iter().try_fold(Self::default(), |secrets, (reference, Listed { env, file, urls })| match (env, file) {
+            (Some(variable), None) => Ok(secrets.env(reference, variable, urls)),
+            (None, Some(path)) => Ok(secrets.file(reference, path, urls)),
+            _ => Err(format!("`{}` must have either `env` or `file`", reference.escape_debug())),
+        })
+    }
+
     fn with<U: Into<String>>(mut self, reference: String, place: Place, urls: impl IntoIterator<Item = U>) -> Self {
         let urls = urls.into_iter().map(|url| url.into().trim_end_matches('/').to_owned()).collect();
         self.entries.insert(reference, Entry { place, urls });
         self
     }
+}
+
+/// Where a secret is, as [`HostSecrets::read`] reads it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Listed {
+    #[serde(default)]
+    env: Option<String>,
+    #[serde(default)]
+    file: Option<PathBuf>,
+    urls: Vec<String>,
 }
 
 /// Whether a path stays below where it begins, however it is read: it has no `..`, and no characters that stand for others.

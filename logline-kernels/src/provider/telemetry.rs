@@ -1,0 +1,114 @@
+//! How calls to providers appear in traces and metrics: by the OpenTelemetry conventions for generative AI, version 0.1.0, which are still
+//! in development. The names stand here and nowhere else.
+//!
+//! A span covers a call with all its tries; each try is a child. What was asked and answered is not in them: it is in the ledger.
+
+use logline_core::Failure;
+use logline_core::contract::provider::ErrorKind;
+use serde_json::Value;
+use tracing::{Span, field};
+
+use super::call::{Ask, Told};
+
+/// What was asked: `chat` or `embeddings`.
+pub const OPERATION: &str = "gen_ai.operation.name";
+/// Whose model it is.
+pub const PROVIDER: &str = "gen_ai.provider.name";
+/// The model that was asked, by the provider span's name of it.
+pub const REQUEST_MODEL: &str = "gen_ai.request.model";
+/// The most tokens of the answer.
+pub const MAX_TOKENS: &str = "gen_ai.request.max_tokens";
+/// The model that answered.
+pub const RESPONSE_MODEL: &str = "gen_ai.response.model";
+/// Tokens of input, those that were read from a cache or written to one included.
+pub const INPUT_TOKENS: &str = "gen_ai.usage.input_tokens";
+/// Tokens of output.
+pub const OUTPUT_TOKENS: &str = "gen_ai.usage.output_tokens";
+/// Why the call failed: the code of the failure.
+pub const ERROR: &str = "error.type";
+/// Seconds that a call took with all its tries (histogram).
+pub const DURATION: &str = "gen_ai.client.inference.duration";
+/// Tokens of calls that were answered (counter).
+pub const TOKENS: &str = "gen_ai.client.inference.usage.tokens";
+
+/// The conventions' name of an adapter's provider.
+fn provider(adapter: &str) -> &str {
+    match adapter {
+        "bedrock" => "aws.bedrock",
+        other => other,
+    }
+}
+
+/// A call that is observed.
+pub(super) struct Observed {
+    span: Span,
+    labels: [(&'static str, String); 3],
+    began: tokio::time::Instant,
+}
+
+impl Observed {
+    pub(super) fn new(adapter: &str, model: &str, ask: &Ask) -> Self {
+        let operation = match ask {
+            Ask::Invoke(_) => "chat",
+            Ask::Embed(_) => "embeddings",
+        };
+        let most = match ask {
+            Ask::Invoke(request) => request.max_tokens,
+            Ask::Embed(_) => None,
+        };
+        let provider = provider(adapter);
+        let span = tracing::info_span!(
+            "model_call",
+            "otel.name" = format!("{operation} {model}"),
+            "otel.kind" = "client",
+            { OPERATION } = operation,
+            { PROVIDER } = provider,
+            { REQUEST_MODEL } = model,
+            { MAX_TOKENS } = most,
+            { RESPONSE_MODEL } = field::Empty,
+            { INPUT_TOKENS } = field::Empty,
+            { OUTPUT_TOKENS } = field::Empty,
+            { ERROR } = field::Empty,
+        );
+        let labels = [(OPERATION, operation.to_owned()), (PROVIDER, provider.to_owned()), (REQUEST_MODEL, model.to_owned())];
+        Self { span, labels, began: tokio::time::Instant::now() }
+    }
+
+    pub(super) fn span(&self) -> Span {
+        self.span.clone()
+    }
+
+    pub(super) fn ended(self, result: &Result<Told, Failure>) {
+        let seconds = self.began.elapsed().as_secs_f64();
+        match result {
+            Ok(told) => {
+                let model = told.answer.get("model").and_then(Value::as_str);
+                self.span.record(RESPONSE_MODEL, model);
+                let class = |name: &str| told.details.get("usage").and_then(|usage| usage.get(name)).and_then(Value::as_u64);
+                let input = ["input", "cache_read", "cache_write"].into_iter().filter_map(class).fold(0, u64::saturating_add);
+                // Usage that is not known is not zero.
+                if class("input").is_some() {
+                    self.span.record(INPUT_TOKENS, input);
+                    self.count("input", input);
+                }
+                if let Some(output) = class("output") {
+                    self.span.record(OUTPUT_TOKENS, output);
+                    self.count("output", output);
+                }
+                metrics::histogram!(DURATION, &self.labels).record(seconds);
+            }
+            Err(failure) => {
+                // Codes of guests and hosts are no closed list, so only those of providers become a label.
+                let code = ErrorKind::from_code(&failure.code).map_or("other", ErrorKind::code);
+                self.span.record(ERROR, failure.code.as_str());
+                let labels: Vec<_> = self.labels.iter().cloned().chain([(ERROR, code.to_owned())]).collect();
+                metrics::histogram!(DURATION, &labels).record(seconds);
+            }
+        }
+    }
+
+    fn count(&self, class: &'static str, tokens: u64) {
+        let labels: Vec<_> = self.labels.iter().cloned().chain([("gen_ai.token.type", class.to_owned())]).collect();
+        metrics::counter!(TOKENS, &labels).increment(tokens);
+    }
+}
