@@ -91,6 +91,12 @@ const ROOMS: &[(&str, &[&str])] = &[
             "run", "verify", "explain", "seeds",
         ],
     ),
+    (
+        "logline-log",
+        &[
+            "hash", "tree", "leaf", "note", "checkpoint", "tile", "policy", "proof", "witness",
+        ],
+    ),
     ("logline-guest", &["abi", "host"]),
     ("logline", &["failed", "home", "dev"]),
     ("logline-cli", &["open", "output", "when", "site", "commands"]),
