@@ -94,7 +94,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "logline-log",
         &[
-            "hash", "tree", "leaf", "note", "checkpoint", "tile", "policy", "proof", "witness",
+            "hash", "tree", "leaf", "note", "checkpoint", "tile", "policy", "proof", "witness", "store", "integrator",
         ],
     ),
     ("logline-guest", &["abi", "host"]),

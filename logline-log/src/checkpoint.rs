@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use thiserror::Error;
 
 use crate::hash::TreeHash;
@@ -52,15 +50,15 @@ pub enum CheckpointError {
     },
 }
 
-/// A new origin: 144 random bits, so that nobody can guess it, or tell from it whose log it is.
+/// A new origin: 256 random bits, so that nobody can guess it, or tell from it whose log it is.
 ///
 /// # Errors
 /// If the system has no random bytes.
 pub fn random_origin() -> Result<KeyName, getrandom::Error> {
-    let mut bytes = [0; 18];
+    let mut bytes = [0; 32];
     getrandom::fill(&mut bytes)?;
-    // The alphabet of the text has nothing that a name may not have.
-    format!("log.invalid/{}", URL_SAFE_NO_PAD.encode(bytes)).parse().map_err(|_| getrandom::Error::UNSUPPORTED)
+    // Hex digits are valid in a name. The domain `invalid` can never belong to anybody.
+    format!("log.invalid/{}", TreeHash(bytes).to_hex()).parse().map_err(|_| getrandom::Error::UNSUPPORTED)
 }
 
 impl Checkpoint {

@@ -6,10 +6,12 @@
 mod content;
 mod growth;
 mod path;
+mod set;
 
 pub use content::{Bundle, TileContent, TileError};
 pub use growth::{Growth, GrowthError, Written};
 pub use path::{TileKind, TilePath};
+pub use set::{ProveError, TileSet};
 
 /// The number of hashes in a full tile, and of entries in a full bundle.
 pub const WIDTH: u64 = 256;
