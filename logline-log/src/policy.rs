@@ -59,7 +59,9 @@ pub enum PolicyError {
         known: usize,
     },
     /// Too few witnesses have cosigned.
-    #[error("the quorum of witnesses is not reached: {cosigned} of those that the policy names have cosigned; get more cosignatures, or a newer checkpoint")]
+    #[error(
+        "the quorum of witnesses is not reached: {cosigned} of those that the policy names have cosigned; get more cosignatures, or a newer checkpoint"
+    )]
     Quorum {
         /// How many have.
         cosigned: usize,

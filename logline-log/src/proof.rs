@@ -77,7 +77,8 @@ impl LogProof {
             return Err(malformed("it is longer than 512 KiB"));
         }
         let text = std::str::from_utf8(bytes).map_err(|_| malformed("it is not utf-8"))?;
-        let (head, checkpoint) = text.split_once("\n\n").ok_or_else(|| malformed("it has no empty line before its checkpoint"))?;
+        let (head, checkpoint) =
+            text.split_once("\n\n").ok_or_else(|| malformed("it has no empty line before its checkpoint"))?;
         let mut lines = head.split('\n').peekable();
         if lines.next() != Some(FIRST) {
             return Err(malformed("the first line is not `c2sp.org/tlog-proof@v1`"));

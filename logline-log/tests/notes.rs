@@ -4,11 +4,11 @@
 use futures_util::FutureExt as _;
 use logline_core::{Draft, KeyPair, SignedSpan, Signer as _, SystemClock, SystemIds, Verifier};
 use logline_log::note::{KeyKind, KeyName, Note, NoteError, NoteKey, NoteKeyError};
+use logline_log::tree::ProofError;
 use logline_log::{
     Checkpoint, CheckpointError, Entry, EntryError, LEAF_BYTES, Leaf, LogProof, LogProofError, Policy, PolicyError, TreeHash,
     random_origin,
 };
-use logline_log::tree::ProofError;
 use proptest::prelude::*;
 
 fn key(n: u8) -> KeyPair {
@@ -181,11 +181,10 @@ fn the_record_of_a_span_is_read_back_and_every_byte_counts() {
         let leaf = Leaf::of(&row);
         let bytes = leaf.to_bytes();
         assert_eq!(bytes.len(), LEAF_BYTES);
-        assert_eq!((&bytes[1..17], &bytes[21..53], &bytes[117..]), (
-            row.id.as_bytes().as_slice(),
-            row.seal.curr_hash.0.as_slice(),
-            row.seal.signature.0.as_slice()
-        ));
+        assert_eq!(
+            (&bytes[1..17], &bytes[21..53], &bytes[117..]),
+            (row.id.as_bytes().as_slice(), row.seal.curr_hash.0.as_slice(), row.seal.signature.0.as_slice())
+        );
         assert_eq!(Entry::parse(&bytes), Ok(Entry::Span(leaf)));
         leaf.verify(&mut Verifier::new()).unwrap();
         for at in 0..bytes.len() {
@@ -261,7 +260,9 @@ fn malformed_proof_files_are_refused() {
 fn a_quorum_counts_keys_and_not_names() {
     let row = row();
     let policy = Policy::new(vec![log_key(1)], vec![witness_key(2), witness_key(3), witness_key(4)], 2).unwrap();
-    for (witnesses, expected) in [(&[][..], false), (&[2], false), (&[2, 2], false), (&[2, 9], false), (&[2, 3], true), (&[4, 3, 2], true)] {
+    for (witnesses, expected) in
+        [(&[][..], false), (&[2], false), (&[2, 2], false), (&[2, 9], false), (&[2, 3], true), (&[4, 3, 2], true)]
+    {
         let verdict = proof(&row, witnesses).verify(&row, &policy);
         assert_eq!(verdict.is_ok(), expected, "{witnesses:?}");
         assert!(expected || matches!(verdict, Err(LogProofError::Policy(PolicyError::Quorum { .. }))));

@@ -9,8 +9,8 @@ use logline_core::{KeyPair, ManualClock, Signer as _, Timestamp};
 use logline_log::note::{KeyKind, KeyName, Note, NoteKey};
 use logline_log::tree::{NodeId, ProofPlan};
 use logline_log::witness::{
-    AddCheckpoint, Answer, CosignError, MAX_PROOF_LINES, MemoryWitness, SIZE_CONTENT_TYPE, Witness, WitnessCallError,
-    WitnessClient, cosign,
+    AddCheckpoint, Answer, ConsistencyProver, CosignError, MAX_PROOF_LINES, MemoryWitness, SIZE_CONTENT_TYPE, Witness,
+    WitnessCallError, WitnessClient, cosign,
 };
 use logline_log::{Checkpoint, TreeHash};
 
@@ -56,6 +56,13 @@ impl Log {
 
     fn call(&self, old: u64, new: u64) -> AddCheckpoint {
         AddCheckpoint { old_size: old, proof: self.prove(old, new), checkpoint: self.checkpoint(new) }
+    }
+}
+
+#[async_trait]
+impl ConsistencyProver for Log {
+    async fn prove(&self, old: u64, new: u64) -> Result<Vec<TreeHash>, String> {
+        Ok(Log::prove(self, old, new))
     }
 }
 
@@ -122,10 +129,18 @@ fn each_rule_has_its_status() {
     assert_eq!(with(&|call| call.proof.clear()), 422);
     assert_eq!(with(&|call| call.proof.push(TreeHash::EMPTY)), 422);
     assert_eq!(with(&|call| call.checkpoint = signed(Checkpoint { origin: origin.clone(), size: 9, root }, 1)), 422);
-    let same = AddCheckpoint { old_size: 5, proof: vec![], checkpoint: signed(Checkpoint { origin: origin.clone(), size: 5, root }, 1) };
+    let same = AddCheckpoint {
+        old_size: 5,
+        proof: vec![],
+        checkpoint: signed(Checkpoint { origin: origin.clone(), size: 5, root }, 1),
+    };
     assert_eq!(ask(&witness, &same).status(), 422, "the same size with another root");
     let empty = signed(Checkpoint { origin: origin.clone(), size: 0, root }, 1);
-    assert_eq!(ask(&witness, &AddCheckpoint { old_size: 0, proof: vec![], checkpoint: empty }).status(), 422, "no leaves and a root");
+    assert_eq!(
+        ask(&witness, &AddCheckpoint { old_size: 0, proof: vec![], checkpoint: empty }).status(),
+        422,
+        "no leaves and a root"
+    );
     let proof = AddCheckpoint { old_size: 0, proof: vec![root], checkpoint: LOG.checkpoint(5) };
     assert_eq!(ask(&self::witness(MemoryWitness::default()), &proof).status(), 422, "a proof from the empty tree");
     for body in ["", "old 5\n", "old 05\n\n", "new 5\n\nx\n"] {
@@ -168,13 +183,13 @@ fn a_witness_that_is_behind_or_ahead_of_what_is_believed_is_asked_again() {
         for believed in [0, 1, 5, 9, 100] {
             let mut note = LOG.checkpoint(9);
             let key = client.witness.key().unwrap();
-            let size = now(cosign(&client, &key, believed, &mut note, async |old, new| Ok(LOG.prove(old, new))));
+            let size = now(cosign(&client, &key, believed, &mut note, &LOG));
             assert_eq!(size.unwrap(), 9, "it has seen {seen}, believed are {believed}");
             assert_eq!(note.signatures().len(), 2);
         }
         let mut note = LOG.checkpoint(8);
         let key = client.witness.key().unwrap();
-        let ahead = now(cosign(&client, &key, 8, &mut note, async |old, new| Ok(LOG.prove(old, new))));
+        let ahead = now(cosign(&client, &key, 8, &mut note, &LOG));
         assert!(matches!(ahead, Err(CosignError::Ahead { size: 9, own: 8 })), "the log was set back");
     }
 }
@@ -192,7 +207,7 @@ fn an_answer_without_a_valid_signature_of_the_witness_is_refused() {
     }
     let key = NoteKey::new(name("witness"), KeyKind::Witness, key(2).public_key()).unwrap();
     let mut note = LOG.checkpoint(9);
-    let refused = now(cosign(&Liar, &key, 0, &mut note, async |_, _| Ok(vec![])));
+    let refused = now(cosign(&Liar, &key, 0, &mut note, &LOG));
     assert!(matches!(refused, Err(CosignError::Signature(_))));
     assert_eq!(note.signatures().len(), 1, "nothing was added");
 }

@@ -1,6 +1,6 @@
 //! One batch: rows of the ledger, and the files of the tree that they grow.
 
-use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use futures_util::future::try_join_all;
 use logline_core::ledger::{Cursor, Ledger, LedgerError, Query};
 use logline_core::{Scope, VerifiedSpan, Verifier};
 
@@ -80,7 +80,11 @@ impl Batch {
     pub(super) fn push(&mut self, entry: &Entry) -> Result<(), IntegrateError> {
         let bytes = entry.to_bytes();
         let full = &mut self.full;
-        if self.growth.push(&bytes, |file| full.push(file)) { Ok(()) } else { Err(IntegrateError::TooLong { bytes: bytes.len() }) }
+        if self.growth.push(&bytes, |file| full.push(file)) {
+            Ok(())
+        } else {
+            Err(IntegrateError::TooLong { bytes: bytes.len() })
+        }
     }
 
     pub(super) fn checkpoint(&self, origin: &KeyName) -> Checkpoint {
@@ -156,14 +160,10 @@ impl Batch {
     }
 }
 
-async fn write_all(
-    site: &LogSite,
-    files: Vec<Written>,
-    name: impl Fn(&TilePath) -> String,
-) -> Result<(), IntegrateError> {
-    let files = files.into_iter().map(|file| (name(&file.path), file.bytes));
-    stream::iter(files).map(Ok).try_for_each_concurrent(WRITES, |(name, bytes)| async move {
-        site.tiles.create(&name, &bytes).await.map_err(IntegrateError::from)
-    })
-    .await
+async fn write_all(site: &LogSite, files: Vec<Written>, name: impl Fn(&TilePath) -> String) -> Result<(), IntegrateError> {
+    let files: Vec<_> = files.into_iter().map(|file| (name(&file.path), file.bytes)).collect();
+    for part in files.chunks(WRITES) {
+        try_join_all(part.iter().map(|(name, bytes)| site.tiles.create(name, bytes))).await?;
+    }
+    Ok(())
 }

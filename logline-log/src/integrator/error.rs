@@ -23,7 +23,9 @@ pub enum IntegrateError {
     #[error(transparent)]
     Sign(#[from] SignError),
     /// The ledger lacks the last row that the log has: it was restored from a copy.
-    #[error("the ledger of tenant `{tenant}` lacks the last row of its log ({checkpoint}): it was restored from a copy. Nothing more is signed under this origin. Import the lost rows or accept their loss, then begin a new log that names the old checkpoint (`logline log run --begin-again`)")]
+    #[error(
+        "the ledger of tenant `{tenant}` lacks the last row of its log ({checkpoint}): it was restored from a copy. Nothing more is signed under this origin. Import the lost rows or accept their loss, then begin a new log that names the old checkpoint (`logline log run --begin-again`)"
+    )]
     Restored {
         /// The tenant.
         tenant: String,
@@ -31,7 +33,9 @@ pub enum IntegrateError {
         checkpoint: Checkpoint,
     },
     /// What was published is not older than what was signed last: the lock store was restored from a copy.
-    #[error("published are {published}, and signed last were {signed}: the lock store was restored from a copy, or two logs write to one place. Nothing more is signed under this origin. Begin a new log (`logline log run --begin-again`)")]
+    #[error(
+        "published are {published}, and signed last were {signed}: the lock store was restored from a copy, or two logs write to one place. Nothing more is signed under this origin. Begin a new log (`logline log run --begin-again`)"
+    )]
     SetBack {
         /// The published checkpoint.
         published: Checkpoint,
@@ -39,7 +43,9 @@ pub enum IntegrateError {
         signed: Checkpoint,
     },
     /// The last checkpoint is not by this key.
-    #[error("the last checkpoint of log `{origin}` is not by this key: {source}; use the log's key, or begin a new log with the new one")]
+    #[error(
+        "the last checkpoint of log `{origin}` is not by this key: {source}; use the log's key, or begin a new log with the new one"
+    )]
     NotOurs {
         /// The log.
         origin: KeyName,
@@ -50,7 +56,9 @@ pub enum IntegrateError {
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     /// The record in the lock store cannot be read.
-    #[error("the record in the lock store is damaged: {reason}; do not delete it: find the last signed checkpoint, and begin a new log")]
+    #[error(
+        "the record in the lock store is damaged: {reason}; do not delete it: find the last signed checkpoint, and begin a new log"
+    )]
     Record {
         /// What is wrong.
         reason: String,

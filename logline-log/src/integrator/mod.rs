@@ -68,8 +68,26 @@ impl LogSite {
 
 impl fmt::Debug for LogSite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LogSite").field("key", &self.signer.public_key()).field("witnesses", &self.witnesses.len()).finish_non_exhaustive()
+        f.debug_struct("LogSite")
+            .field("key", &self.signer.public_key())
+            .field("witnesses", &self.witnesses.len())
+            .finish_non_exhaustive()
     }
+}
+
+/// The checkpoint of a tenant's log that was signed last, as the lock store has it; `None` if the tenant has no log. It may not be
+/// published yet.
+///
+/// # Errors
+/// If the store fails, or the record is damaged.
+pub async fn last_signed(locks: &dyn LockStore, tenant: &str) -> Result<Option<Note>, IntegrateError> {
+    let bytes = locks.load(&lock_name(tenant)).await?;
+    bytes.map(|bytes| LockRecord::parse(&bytes).map(|record| record.checkpoint)).transpose()
+}
+
+/// A tenant's name may have characters that the name of a file may not have.
+fn lock_name(tenant: &str) -> String {
+    Hash::of(tenant.as_bytes()).to_string()
 }
 
 /// What one step did.
@@ -115,8 +133,7 @@ impl Integrator {
     /// An integrator of this tenant's spans. It reads and writes nothing yet.
     pub fn new(ledger: Arc<dyn Ledger>, site: LogSite, tenant: impl Into<String>) -> Self {
         let tenant = tenant.into();
-        // A tenant's name may have characters that the name of a file may not have.
-        let lock = Hash::of(tenant.as_bytes()).to_string();
+        let lock = lock_name(&tenant);
         let cosigned = vec![0; site.witnesses.len()];
         Self { ledger, site, tenant, lock, held: None, cosigned }
     }

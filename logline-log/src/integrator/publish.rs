@@ -1,13 +1,18 @@
 //! From what was signed to what is public: tiles first, then the checkpoint, and never back.
 
+use async_trait::async_trait;
+use thiserror::Error;
+
 use crate::checkpoint::Checkpoint;
+use crate::hash::TreeHash;
 use crate::integrator::error::IntegrateError;
 use crate::integrator::record::LockRecord;
 use crate::integrator::{Integrator, LogSite};
 use crate::note::{KeyName, Note};
-use crate::tile::{GrowthError, TilePath, TileSet};
+use crate::store::StoreError;
+use crate::tile::{GrowthError, ProveError, TilePath, TileSet};
 use crate::tree::ProofPlan;
-use crate::witness::cosign;
+use crate::witness::{ConsistencyProver, cosign};
 
 /// The public name of a tile.
 pub(super) fn name(origin: &KeyName, path: &TilePath) -> String {
@@ -109,10 +114,9 @@ impl Integrator {
     /// The checkpoint with the cosignatures of the witnesses that answer.
     async fn cosigned(&mut self, note: &Note, checkpoint: &Checkpoint) -> Note {
         let mut note = note.clone();
+        let prover = FromTiles { site: &self.site, checkpoint };
         for ((key, client), known) in self.site.witnesses.iter().zip(&mut self.cosigned) {
-            let site = &self.site;
-            let prove = async |old: u64, _: u64| prove(site, old, checkpoint).await.map_err(|error| error.to_string());
-            match cosign(client.as_ref(), key, *known, &mut note, prove).await {
+            match cosign(client.as_ref(), key, *known, &mut note, &prover).await {
                 Ok(size) => *known = size,
                 Err(error) => tracing::warn!(witness = %key.name(), %checkpoint, %error, "a witness has not cosigned"),
             }
@@ -121,17 +125,39 @@ impl Integrator {
     }
 }
 
-async fn prove(site: &LogSite, old: u64, checkpoint: &Checkpoint) -> Result<Vec<crate::hash::TreeHash>, IntegrateError> {
-    let proof = |error: crate::tile::ProveError| IntegrateError::Record { reason: error.to_string() };
-    let plan = ProofPlan::consistency(old, checkpoint.size).map_err(|error| proof(error.into()))?;
-    let mut tiles = TileSet::new(checkpoint.size);
-    for path in tiles.needed(&plan) {
-        let narrow = site.tiles.read(&name(&checkpoint.origin, &path)).await?;
-        let bytes = match narrow {
-            Some(bytes) => bytes,
-            None => site.tiles.read(&name(&checkpoint.origin, &path.full())).await?.ok_or(GrowthError::Missing { path })?,
-        };
-        tiles.insert(path, &bytes).map_err(GrowthError::from)?;
+/// Makes consistency proofs from the public tiles of a checkpoint.
+struct FromTiles<'a> {
+    site: &'a LogSite,
+    checkpoint: &'a Checkpoint,
+}
+
+#[async_trait]
+impl ConsistencyProver for FromTiles<'_> {
+    async fn prove(&self, old: u64, _: u64) -> Result<Vec<TreeHash>, String> {
+        self.consistency(old).await.map_err(|error| error.to_string())
     }
-    tiles.from_size(old, checkpoint).map_err(proof)
+}
+
+impl FromTiles<'_> {
+    async fn consistency(&self, old: u64) -> Result<Vec<TreeHash>, CosigningError> {
+        let plan = ProofPlan::consistency(old, self.checkpoint.size).map_err(ProveError::from)?;
+        let mut tiles = TileSet::new(self.checkpoint.size);
+        for path in tiles.needed(&plan) {
+            let mut bytes = self.site.tiles.read(&name(&self.checkpoint.origin, &path)).await?;
+            if bytes.is_none() {
+                bytes = self.site.tiles.read(&name(&self.checkpoint.origin, &path.full())).await?;
+            }
+            tiles.insert(path, &bytes.ok_or(ProveError::Missing { path })?).map_err(ProveError::from)?;
+        }
+        Ok(tiles.from_size(old, self.checkpoint)?)
+    }
+}
+
+/// Why a witness gets no proof.
+#[derive(Debug, Error)]
+enum CosigningError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Prove(#[from] ProveError),
 }

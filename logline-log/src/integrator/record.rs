@@ -38,7 +38,10 @@ impl LockRecord {
         let damaged = |reason: &str| IntegrateError::Record { reason: reason.to_owned() };
         let text = std::str::from_utf8(bytes).map_err(|_| damaged("it is not utf-8"))?;
         let (head, note) = text.split_once("\n\n").ok_or_else(|| damaged("it has no checkpoint"))?;
-        let cursors = head.strip_prefix(FIRST).and_then(|rest| rest.strip_prefix('\n')).ok_or_else(|| damaged("it is of another version"))?;
+        let cursors = head
+            .strip_prefix(FIRST)
+            .and_then(|rest| rest.strip_prefix('\n'))
+            .ok_or_else(|| damaged("it is of another version"))?;
         let cursors = json::parse(cursors.as_bytes()).map_err(|error| damaged(&error.to_string()))?;
         let cursor = |name: &str| match cursors.get(name) {
             Some(Value::Null) => Ok(None),

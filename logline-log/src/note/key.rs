@@ -34,8 +34,8 @@ impl FromStr for KeyName {
     type Err = KeyNameError;
 
     fn from_str(text: &str) -> Result<Self, KeyNameError> {
-        let is_valid = (1..=MAX_NAME).contains(&text.len())
-            && !text.contains(|c: char| c.is_whitespace() || c.is_control() || c == '+');
+        let is_valid =
+            (1..=MAX_NAME).contains(&text.len()) && !text.contains(|c: char| c.is_whitespace() || c.is_control() || c == '+');
         is_valid.then(|| Self(text.into())).ok_or(KeyNameError)
     }
 }

@@ -31,9 +31,12 @@ impl NoteSignature {
             return Ok(Vec::new());
         }
         let lines = text.strip_suffix('\n').ok_or_else(|| malformed("the last signature has no line end"))?;
-        let parsed: Vec<_> = lines.split('\n').take(MAX_SIGNATURES + 1).map(Self::parse).collect::<Option<_>>().ok_or_else(|| {
-            malformed("a line below the text is not `— NAME BASE64`")
-        })?;
+        let parsed: Vec<_> = lines
+            .split('\n')
+            .take(MAX_SIGNATURES + 1)
+            .map(Self::parse)
+            .collect::<Option<_>>()
+            .ok_or_else(|| malformed("a line below the text is not `— NAME BASE64`"))?;
         if parsed.len() > MAX_SIGNATURES {
             return Err(malformed("it has more than 100 signatures"));
         }

@@ -81,7 +81,8 @@ impl Directory {
     /// [`StoreError`].
     pub fn replace_now(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
         let path = self.path(name)?;
-        let replaced = self.write_beside(name, bytes).and_then(|beside| fs::rename(beside, &path)).and_then(|()| sync_folder(&path));
+        let replaced =
+            self.write_beside(name, bytes).and_then(|beside| fs::rename(beside, &path)).and_then(|()| sync_folder(&path));
         replaced.map_err(|error| unavailable(name, &error))
     }
 

@@ -27,7 +27,9 @@ pub enum StoreError {
         reason: String,
     },
     /// An object that never changes exists already with other bytes. A retry cannot help.
-    #[error("log store: {name} exists with other content: two logs write to one place, or somebody changed it; do not delete it before you know")]
+    #[error(
+        "log store: {name} exists with other content: two logs write to one place, or somebody changed it; do not delete it before you know"
+    )]
     Different {
         /// The object.
         name: String,
@@ -84,5 +86,9 @@ fn check_name(name: &str) -> Result<(), StoreError> {
     let is_part = |part: &str| {
         !part.is_empty() && !part.starts_with('.') && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
     };
-    if name.len() <= 512 && name.split('/').all(is_part) { Ok(()) } else { Err(StoreError::Name { name: name.chars().take(120).collect() }) }
+    if name.len() <= 512 && name.split('/').all(is_part) {
+        Ok(())
+    } else {
+        Err(StoreError::Name { name: name.chars().take(120).collect() })
+    }
 }

@@ -39,7 +39,9 @@ pub enum GrowthError {
         index: u64,
     },
     /// The tiles have another root than the checkpoint.
-    #[error("the tiles of {size} leaves have root {found}, and the checkpoint has {expected}: they were changed; restore them from a copy")]
+    #[error(
+        "the tiles of {size} leaves have root {found}, and the checkpoint has {expected}: they were changed; restore them from a copy"
+    )]
     Root {
         /// The number of leaves.
         size: u64,

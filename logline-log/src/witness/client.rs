@@ -22,6 +22,16 @@ pub trait WitnessClient: Send + Sync {
     async fn add_checkpoint(&self, call: &AddCheckpoint) -> Result<Answer, WitnessCallError>;
 }
 
+/// Makes the consistency proofs that a witness asks for, for example from tiles.
+#[async_trait]
+pub trait ConsistencyProver: Send + Sync {
+    /// The proof that the tree of `new` leaves continues that of `old` leaves; `old` is at least 1.
+    ///
+    /// # Errors
+    /// A text that says why there is none.
+    async fn prove(&self, old: u64, new: u64) -> Result<Vec<TreeHash>, String>;
+}
+
 /// A witness did not answer. A retry may help.
 #[derive(Debug, Error)]
 #[error("the witness did not answer: {reason}; try again")]
@@ -49,7 +59,9 @@ pub enum CosignError {
         reason: String,
     },
     /// The witness has cosigned a larger tree of this log than the log has: the log was restored from a copy, or somebody else has its key.
-    #[error("the witness has cosigned {size} leaves, and the log has {own}: do not sign more under this origin; find out who has its key")]
+    #[error(
+        "the witness has cosigned {size} leaves, and the log has {own}: do not sign more under this origin; find out who has its key"
+    )]
     Ahead {
         /// The size that the witness has cosigned.
         size: u64,
@@ -83,12 +95,12 @@ pub async fn cosign(
     key: &NoteKey,
     known_size: u64,
     checkpoint: &mut Note,
-    prove: impl AsyncFn(u64, u64) -> Result<Vec<TreeHash>, String>,
+    prover: &dyn ConsistencyProver,
 ) -> Result<u64, CosignError> {
     let own = Checkpoint::of(checkpoint)?.size;
     let mut old_size = known_size.min(own);
     for _ in 0..CALLS {
-        let proof = if old_size == 0 { Ok(Vec::new()) } else { prove(old_size, own).await };
+        let proof = if old_size == 0 { Ok(Vec::new()) } else { prover.prove(old_size, own).await };
         let proof = proof.map_err(|reason| CosignError::Proof { from: old_size, reason })?;
         let call = AddCheckpoint { old_size, proof, checkpoint: checkpoint.clone() };
         match client.add_checkpoint(&call).await? {

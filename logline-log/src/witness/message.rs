@@ -48,7 +48,8 @@ impl AddCheckpoint {
     pub fn parse(body: &[u8]) -> Result<Self, RequestError> {
         let malformed = |reason| RequestError::Malformed { reason };
         let text = std::str::from_utf8(body).map_err(|_| malformed("it is not utf-8"))?;
-        let (head, checkpoint) = text.split_once("\n\n").ok_or_else(|| malformed("it has no empty line before the checkpoint"))?;
+        let (head, checkpoint) =
+            text.split_once("\n\n").ok_or_else(|| malformed("it has no empty line before the checkpoint"))?;
         let mut lines = head.split('\n');
         let old_size = lines.next().and_then(|line| line.strip_prefix("old ")).and_then(parse_decimal);
         let old_size = old_size.ok_or_else(|| malformed("the first line is not `old` and a size"))?;

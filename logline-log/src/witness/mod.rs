@@ -7,7 +7,9 @@
 mod client;
 mod message;
 mod rules;
+mod stored;
 
-pub use client::{CosignError, WitnessCallError, WitnessClient, cosign};
+pub use client::{ConsistencyProver, CosignError, WitnessCallError, WitnessClient, cosign};
 pub use message::{AddCheckpoint, Answer, MAX_PROOF_LINES, RequestError, SIZE_CONTENT_TYPE};
 pub use rules::{MemoryWitness, Seen, Witness, WitnessError, WitnessState};
+pub use stored::StoredWitness;
