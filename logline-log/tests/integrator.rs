@@ -292,7 +292,7 @@ impl Chance {
 
 #[tokio::test]
 async fn whatever_fails_in_whatever_order_no_two_checkpoints_contradict_each_other() {
-    let seeds = std::env::var("LOGLINE_SIMULATION_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(40);
+    let seeds = std::env::var("LOGLINE_SIMULATION_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(25);
     for seed in 0..seeds {
         let mut chance = Chance(seed);
         let world = World::new(1 + chance.below(300));
@@ -413,4 +413,34 @@ async fn a_log_asks_its_witness_and_a_witness_that_was_restarted_remembers() {
         assert_eq!((checkpoint, signed.len()), (world.signed(), 2), "{count} more");
     }
     world.check().await;
+}
+
+#[tokio::test]
+async fn a_process_that_is_killed_at_any_await_is_followed_by_one_that_goes_on() {
+    use std::pin::pin;
+
+    for polls in 0.. {
+        let world = World::new(20);
+        append(&world.ledger, 30).await;
+        let has_ended = {
+            let mut integrator = world.integrator();
+            let mut running = pin!(async { while integrator.step().await.unwrap() != Step::Idle {} });
+            let mut has_ended = false;
+            for _ in 0..polls {
+                has_ended = has_ended || futures_util::poll!(running.as_mut()).is_ready();
+                if has_ended {
+                    break;
+                }
+            }
+            // Here it is dropped, wherever it is.
+            has_ended
+        };
+        world.settle().await;
+        world.check().await;
+        assert_eq!(world.published().unwrap().0.size, 30, "killed after {polls} polls");
+        if has_ended {
+            assert!(polls > 50, "{polls} awaits were tried");
+            return;
+        }
+    }
 }

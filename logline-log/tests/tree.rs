@@ -293,6 +293,18 @@ fn a_full_tile_may_be_read_in_the_place_of_a_narrow_one_and_no_other() {
     }
 }
 
+#[test]
+fn a_narrow_tile_under_the_name_of_the_full_one_is_refused() {
+    let mut growth = Growth::new();
+    let files = Files::grow(&mut growth, 0..100);
+    for (path, bytes) in &files.0 {
+        match path.kind {
+            TileKind::Entries => assert!(Bundle::parse(path.full(), bytes).is_err()),
+            TileKind::Hashes(_) => assert!(TileContent::parse(path.full(), bytes).is_err()),
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 

@@ -156,12 +156,13 @@ async fn keep(options: &RunOptions, url: Option<&str>, json: bool) -> Result<boo
     }
     let stop = super::run::interrupted();
     tokio::pin!(stop);
+    let mut has_stopped = false;
     loop {
-        let (mut is_idle, mut pause) = (true, PAUSE);
-        for (tenant, log) in &mut logs {
+        let (mut is_idle, mut pause, mut left) = (true, PAUSE, Vec::new());
+        for (tenant, mut log) in logs {
             let step = tokio::select! {
                 biased;
-                () = &mut stop => return Ok(true),
+                () = &mut stop => return Ok(!has_stopped),
                 step = log.step() => step,
             };
             match step {
@@ -173,16 +174,26 @@ async fn keep(options: &RunOptions, url: Option<&str>, json: bool) -> Result<boo
                     output::note(&format!("tenant {tenant}: {error}"));
                     pause = RETRY;
                 }
-                Err(error) => return Err(format!("tenant {}: {error}", plain(tenant)).into()),
+                // A person must look. The logs of the other tenants go on.
+                Err(error) => {
+                    output::note(&format!("logline: tenant {tenant}: {error}"));
+                    has_stopped = true;
+                    continue;
+                }
             }
+            left.push((tenant, log));
+        }
+        logs = left;
+        if logs.is_empty() {
+            return Err("no log can go on: see above".into());
         }
         if is_idle {
             if options.until_idle {
-                return Ok(true);
+                return Ok(!has_stopped);
             }
             tokio::select! {
                 biased;
-                () = &mut stop => return Ok(true),
+                () = &mut stop => return Ok(!has_stopped),
                 () = tokio::time::sleep(pause) => {}
             }
         }

@@ -64,7 +64,9 @@ impl<'a> LogAudit<'a> {
         };
         findings.passed(CheckKind::Checkpoint, 1);
         match accepted.cosigned.len() {
-            0 if self.policy.witnesses().is_empty() => findings.not_checked(CheckKind::Witnesses, "the policy names no witnesses"),
+            0 if self.policy.witnesses().is_empty() => {
+                findings.not_checked(CheckKind::Witnesses, "the policy names no witnesses")
+            }
             0 => findings.not_checked(CheckKind::Witnesses, "no witness has cosigned, and the policy asks for none"),
             cosigned => findings.passed(CheckKind::Witnesses, cosigned as u64),
         }

@@ -27,7 +27,8 @@ impl StoredWitness {
         let state = |reason: String| WitnessError::State { reason };
         let bytes = self.locks.load(&name(origin)).await.map_err(|error| state(error.to_string()))?;
         let Some(bytes) = bytes else { return Ok(None) };
-        let damaged = || state(format!("the record of log `{origin}` is damaged: nothing is cosigned for it until a person has looked"));
+        let damaged =
+            || state(format!("the record of log `{origin}` is damaged: nothing is cosigned for it until a person has looked"));
         let note = Note::parse(&bytes).map_err(|_| damaged())?;
         let checkpoint = Checkpoint::of(&note).ok().filter(|checkpoint| checkpoint.origin == *origin).ok_or_else(damaged)?;
         Ok(Some((bytes, Seen { size: checkpoint.size, root: checkpoint.root, checkpoint: note })))
