@@ -419,6 +419,8 @@ async fn a_log_asks_its_witness_and_a_witness_that_was_restarted_remembers() {
 async fn a_process_that_is_killed_at_any_await_is_followed_by_one_that_goes_on() {
     use std::pin::pin;
 
+    use futures_util::FutureExt as _;
+
     for polls in 0.. {
         let world = World::new(20);
         append(&world.ledger, 30).await;
@@ -427,7 +429,7 @@ async fn a_process_that_is_killed_at_any_await_is_followed_by_one_that_goes_on()
             let mut running = pin!(async { while integrator.step().await.unwrap() != Step::Idle {} });
             let mut has_ended = false;
             for _ in 0..polls {
-                has_ended = has_ended || futures_util::poll!(running.as_mut()).is_ready();
+                has_ended = has_ended || running.as_mut().now_or_never().is_some();
                 if has_ended {
                     break;
                 }

@@ -65,7 +65,7 @@ fn policy(options: &Options) -> Result<Policy, Error> {
     match (&options.policy, &options.log_key) {
         (Some(file), _) => {
             let text = String::from_utf8(read(file, MAX_NOTE)?).map_err(|_| format!("{}: not utf-8", file.display()))?;
-            Ok(text.parse().map_err(|error| format!("{}: {error}", file.display()))?)
+            Ok(text.parse::<Policy>().map_err(|error| format!("{}: {error}", file.display()))?)
         }
         (None, Some(key)) => Ok(Policy::of_log(key.clone())),
         (None, None) => Err("nobody is trusted: pass --policy FILE or --log-key KEY".into()),

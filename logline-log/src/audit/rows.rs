@@ -37,7 +37,7 @@ pub(super) fn compare(
                 Some(Line::TooLong(number)) => {
                     findings.problem(CheckKind::Seals, format!("line {number}: it is too long to be a row"))
                 }
-                Some(Line::Whole(_, line)) if line.is_empty() => {}
+                Some(Line::Whole(_, [])) => {}
                 Some(Line::Whole(number, line)) => {
                     bytes += line.len();
                     page.push((number, line.to_vec()));
