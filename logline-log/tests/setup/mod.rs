@@ -311,9 +311,8 @@ impl World {
     pub(crate) async fn settle(&self) {
         let mut integrator = self.integrator();
         for _ in 0..1000 {
-            match integrator.step().await.unwrap() {
-                Step::Idle => return,
-                _ => {}
+            if integrator.step().await.unwrap() == Step::Idle {
+                return;
             }
         }
         panic!("it does not come to an end");
