@@ -32,6 +32,8 @@ pub mod sqlite {}
 pub mod postgres {}
 #[doc = include_str!("export.md")]
 pub mod export {}
+#[doc = include_str!("log.md")]
+pub mod log {}
 #[doc = include_str!("releases.md")]
 pub mod releases {}
 #[doc = include_str!("cli.md")]

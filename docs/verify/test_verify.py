@@ -1,4 +1,5 @@
 """Tests of verify.py against docs/vectors, and of the vectors against verify.py: `python3 -m unittest` in this folder."""
+import base64
 import io
 import json
 import struct
@@ -258,6 +259,69 @@ class Sidecars(unittest.TestCase):
 
     def test_the_signer_must_be_the_one_expected(self):
         self.assert_bad(self.LINES, sidecar(self.LINES), "--key", "ab" * 32, said="not by " + "ab" * 32)
+
+
+LOG_VECTOR = vectors("log")
+
+
+def run_proof(proof=LOG_VECTOR["proof"], lines=None, *flags, log_key=LOG_VECTOR["log_key"]):
+    """Exit status and output of the program, for one row and its proof."""
+    said, row = [], LOG_VECTOR["leaves"][LOG_VECTOR["index"]]["line"]
+    # The row may follow a version that is not in the export; that is reported and is not the proof's matter.
+    with tempfile.TemporaryDirectory() as folder:
+        export, file = Path(folder, "row.ndjson"), Path(folder, "row.tlog-proof")
+        export.write_bytes("".join(line + "\n" for line in lines or [row]).encode())
+        file.write_bytes(proof.encode())
+        verify.main([str(export), "--proof", str(file), "--log-key", log_key, *flags], said.append)
+    return "\n".join(text for text in said if text.startswith("proof"))
+
+
+class Proofs(unittest.TestCase):
+    def test_records_and_their_hashes(self):
+        for leaf in LOG_VECTOR["leaves"]:
+            record = verify.leaf_record(json.loads(leaf["line"]))
+            self.assertEqual(record.hex(), leaf["record"])
+            self.assertEqual(verify.sha256(b"\0", record), verify.base64_bytes(leaf["hash"]))
+
+    def test_a_row_is_in_the_log(self):
+        self.assertIn("leaf 4 of 7", run_proof())
+        witness = ("--witness", LOG_VECTOR["witness_key"], "--quorum", "1")
+        self.assertIn("cosigned by 1 witnesses", run_proof(LOG_VECTOR["proof"], None, *witness))
+
+    def test_a_proof_of_another_row_proves_nothing(self):
+        other = LOG_VECTOR["leaves"][3]["line"]
+        self.assertIn("leads to another root", run_proof(lines=[other]))
+        both = [leaf["line"] for leaf in LOG_VECTOR["leaves"][3:5]]
+        self.assertIn("exactly one", run_proof(lines=both))
+
+    def test_every_change_of_the_proof_is_noticed(self):
+        good = LOG_VECTOR["proof"]
+        lines = good.split("\n")
+        changes = [
+            (good.replace("@v1", "@v2", 1), "not a c2sp.org"),
+            (good.replace("index 4", "index 5"), "another root"),
+            (good.replace("index 4", "index 04"), "not a number"),
+            (good.replace("index 4", "index 7"), "not in a tree"),
+            (good.replace("index 4", "extra !\nindex 4"), "not base64"),
+            ("\n".join(lines[:2] + [lines[3], lines[2]] + lines[4:]), "another root"),
+            ("\n".join(lines[:2] + lines[3:]), "fewer hashes"),
+            ("\n".join(lines[:2] + [lines[2]] + lines[2:]), "more hashes"),
+            (good.replace("\n7\n", "\n8\n"), "does not match"),
+            (good.replace("log.invalid/vectors\n7", "log.invalid/another\n7"), "does not match"),
+            (good.replace("\u2014 log.invalid/vectors", "\u2014 log.invalid/nobody"), "has not signed"),
+            (good[:-1], "not a signed note"),
+        ]
+        for changed, text in changes:
+            with self.subTest(text):
+                self.assertNotEqual(changed, good)
+                self.assertIn(text, run_proof(changed))
+
+    def test_a_witness_that_did_not_cosign_does_not_count(self):
+        raw = b"\x04" + KEY.public_key().public_bytes_raw()
+        key_id = verify.sha256(b"another.example/w\n", raw)[:4].hex()
+        other = f"another.example/w+{key_id}+{base64.b64encode(raw).decode()}"
+        self.assertIn("0 witnesses have cosigned, 1 are needed",
+                      run_proof(LOG_VECTOR["proof"], None, "--witness", other, "--quorum", "1"))
 
 
 if __name__ == "__main__":

@@ -2,11 +2,15 @@
 """Checks an exported LogLine ledger without LogLine (docs/canonical-form.md, docs/export.md).
 
 It checks integrity: every row's hash, signature and place in its chain, and with a sidecar that the export is the one
-that was signed and lacks no chain's last version. It does not check authority, that is whether a key was allowed to
-sign a row: `logline fsck --trust` does.
+that was signed and lacks no chain's last version. With a `.tlog-proof` it checks that the one row of the export is in
+a transparency log (docs/log.md). It does not check authority, that is whether a key was allowed to sign a row:
+`logline fsck --trust` does.
 """
 import argparse
+import base64
+import binascii
 import datetime
+import hashlib
 import json
 import re
 import sys
@@ -213,13 +217,17 @@ def check_row(row):
 
 
 def check_signature(key, payload_type, body, signature):
-    """Ed25519 over DSSE's pre-authentication encoding; small-order points refused in the key and in the signature."""
-    raw_key, raw = bytes.fromhex(key), bytes.fromhex(signature)
-    y = int.from_bytes(raw_key, "little") % 2**255
+    """Ed25519 over DSSE's pre-authentication encoding."""
+    message = f"DSSEv1 {len(payload_type)} {payload_type} {len(body)} ".encode() + body
+    check_ed25519(bytes.fromhex(key), message, bytes.fromhex(signature))
+
+
+def check_ed25519(raw_key, message, raw):
+    """Ed25519 with small-order points refused in the key and in the signature."""
+    key, y = raw_key.hex(), int.from_bytes(raw_key, "little") % 2**255
     require(y < P, "signature", f"public key {key} is not canonically encoded")
     require(y not in SMALL_ORDER_Y, "signature", f"public key {key} is weak (small order)")
     try:
-        message = f"DSSEv1 {len(payload_type)} {payload_type} {len(body)} ".encode() + body
         Ed25519PublicKey.from_public_bytes(raw_key).verify(raw, message)
     except (InvalidSignature, ValueError):
         raise Bad("signature", f"signature of key {key} does not match the key and the content")
@@ -256,11 +264,121 @@ def link_problems(row, heads, chain):
     return problems
 
 
+# Transparency logs (RFC 6962, C2SP signed-note, tlog-checkpoint, tlog-cosignature, tlog-proof)
+
+MAX_PROOF_FILE, LOG, WITNESS = 512 << 10, 1, 4
+
+
+def sha256(*parts):
+    return hashlib.sha256(b"".join(parts)).digest()
+
+
+def base64_bytes(text, length=None):
+    try:
+        raw = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise Bad("proof", f"{ascii(text[:80])} is not base64")
+    canonical = base64.b64encode(raw).decode() == text and length in (None, len(raw))
+    require(canonical, "proof", f"{ascii(text[:80])} is not the canonical base64 of {length or 'some'} bytes")
+    return raw
+
+
+def decimal(text):
+    require(re.fullmatch("0|[1-9][0-9]{0,19}", text, re.ASCII), "proof", f"{ascii(text[:80])} is not a number")
+    return int(text)
+
+
+def note_key(text):
+    """A key of C2SP, NAME+ID+BASE64: its name, its type, its 32 bytes and its id."""
+    name, key_id, raw = (text.split("+", 2) + ["", ""])[:3]
+    raw = base64_bytes(raw, 33)
+    require(name and raw[0] in (LOG, WITNESS), "proof", "a key is NAME+ID+BASE64, of a log or a witness")
+    found = sha256(name.encode(), b"\n", raw)[:4]
+    require(found.hex() == key_id, "proof", f"the id in the key of {ascii(name)} is not that of its name and bytes")
+    return name, raw[0], raw[1:], found
+
+
+def open_note(note, keys):
+    """The text of a note, and those of the keys that signed it. A bad signature by one of them is an error."""
+    require("\n\n" in note and note.endswith("\n"), "proof", "the checkpoint is not a signed note")
+    text, _, lines = note.rpartition("\n\n")
+    text += "\n"
+    require(not re.search("[\x00-\x09\x0b-\x1f]", note), "proof", "the checkpoint has control characters")
+    signed = set()
+    for line in lines[:-1].split("\n"):
+        parts = line.split(" ")
+        require(len(parts) == 3 and parts[0] == "\u2014", "proof", "a line below the checkpoint is not a signature")
+        raw = base64_bytes(parts[2])
+        for key in keys:
+            name, kind, public, key_id = key
+            if (parts[1], raw[:4]) != (name, key_id):
+                continue
+            message, signature = text.encode(), raw[4:]
+            if kind == WITNESS:
+                time, signature = int.from_bytes(signature[:8], "big"), signature[8:]
+                message = f"cosignature/v1\ntime {time}\n".encode() + message
+            require(len(signature) == 64, "proof", f"the signature of {ascii(name)} has the wrong length")
+            check_ed25519(public, message, signature)
+            signed.add(key)
+    return text, signed
+
+
+def inclusion_root(leaf, index, size, proof):
+    """The root to which a proof leads (RFC 9162, section 2.1.3.2). Every hash is used, and none is missing."""
+    require(index < size, "proof", f"leaf {index} is not in a tree of {size} leaves")
+    node, last = index, size - 1
+    for sibling in proof:
+        require(last, "proof", "the proof has more hashes than the tree has levels")
+        if node & 1 or node == last:
+            leaf = sha256(b"\x01", sibling, leaf)
+            while not node & 1 and node:
+                node, last = node >> 1, last >> 1
+        else:
+            leaf = sha256(b"\x01", leaf, sibling)
+        node, last = node >> 1, last >> 1
+    require(not last, "proof", "the proof has fewer hashes than it needs")
+    return leaf
+
+
+def leaf_record(row):
+    """The 181 bytes under which a row is entered."""
+    return b"".join((b"\x01", bytes.fromhex(row["id"].replace("-", "")), row["seq"].to_bytes(4, "big"),
+                     bytes.fromhex(row["curr_hash"]), bytes.fromhex(row.get("prev_hash", "00" * 32)),
+                     bytes.fromhex(row["public_key"]), bytes.fromhex(row["signature"])))
+
+
+def check_proof(raw, row, log, witnesses, quorum):
+    """That a row is in the log, under a checkpoint that so many of the witnesses have cosigned."""
+    require(len(raw) <= MAX_PROOF_FILE, "proof", "the file is too long")
+    try:
+        head, _, note = raw.decode("utf-8").partition("\n\n")
+    except UnicodeDecodeError:
+        raise Bad("proof", "it is not utf-8")
+    lines = head.split("\n")
+    require(lines.pop(0) == "c2sp.org/tlog-proof@v1", "proof", "it is not a c2sp.org/tlog-proof@v1")
+    if lines and lines[0].startswith("extra "):
+        base64_bytes(lines.pop(0)[6:])  # nothing authenticates it
+    require(lines and lines[0].startswith("index "), "proof", "the line `index` is missing")
+    index = decimal(lines.pop(0)[6:])
+    require(len(lines) <= 64, "proof", "it has more than 64 hashes")
+    proof = [base64_bytes(line, 32) for line in lines]
+    text, signed = open_note(note, [log, *witnesses])
+    require(log[1] == LOG and log in signed, "proof", f"the key of log {ascii(log[0])} has not signed the checkpoint")
+    origin, size, root = (text.split("\n") + ["", "", ""])[:3]
+    require(origin == log[0], "proof", f"the checkpoint is of log {ascii(origin[:80])}, not of {ascii(log[0])}")
+    cosigned = {key[2] for key in signed if key[1] == WITNESS}
+    require(len(cosigned) >= quorum, "proof", f"{len(cosigned)} witnesses have cosigned, {quorum} are needed")
+    found = inclusion_root(sha256(b"\x00", leaf_record(row)), index, decimal(size), proof)
+    require(found == base64_bytes(root, 32), "proof", "the row is not in the log: the proof leads to another root")
+    return f"leaf {index} of {size} of log {origin}, cosigned by {len(cosigned)} witnesses"
+
+
 # Files
 
 class Verifier:
     def __init__(self, say=print):
         self.say, self.rows, self.bad, self.heads, self.keys, self.hash = say, 0, 0, {}, set(), blake3()
+        self.row = None  # the last one whose columns are valid
 
     def problem(self, text):
         self.bad += 1
@@ -290,6 +408,7 @@ class Verifier:
                 self.heads[chain] = None
             return label, [str(e)]
         self.keys.add(row["public_key"])
+        self.row = row
         try:
             check_seal(row)
         except Bad as e:
@@ -343,6 +462,26 @@ class Verifier:
         return self.say(f"sidecar: {number - 1} heads, signed by {key} at {ascii(footer['at'])}")
 
 
+    def proof(self, raw, log, witnesses, quorum):
+        try:
+            require(self.rows == 1 and self.row, "proof", "a proof is about one row: the export must have exactly one")
+            self.say("proof: " + check_proof(raw, self.row, log, witnesses, quorum))
+        except Bad as e:
+            self.problem(f"proof: {e}")
+
+
+def key_of(kind):
+    def read(text):
+        try:
+            key = note_key(text)
+        except Bad as e:
+            raise argparse.ArgumentTypeError(str(e))
+        if key[1] != kind:
+            raise argparse.ArgumentTypeError("it is not the key of a " + ("log" if kind == LOG else "witness"))
+        return key
+    return read
+
+
 def public_key(text):
     if not re.fullmatch("[0-9a-f]{64}", text):
         raise argparse.ArgumentTypeError("a public key is 64 lower-case hex digits")
@@ -354,9 +493,20 @@ def main(argv=None, say=print):
     parser.add_argument("export", metavar="EXPORT.ndjson")
     parser.add_argument("--sidecar", metavar="FILE", help="the signed sidecar of the same export")
     parser.add_argument("--key", metavar="HEX", type=public_key, help="the key that must have signed the sidecar")
+    parser.add_argument("--proof", metavar="FILE", help="a .tlog-proof of the one row in the export")
+    parser.add_argument("--log-key", metavar="NAME+ID+BASE64", type=key_of(LOG), help="the key of the log that you trust")
+    parser.add_argument("--witness", metavar="NAME+ID+BASE64", type=key_of(WITNESS), action="append", default=[],
+                        help="the key of a witness that you trust; may be given several times")
+    parser.add_argument("--quorum", metavar="N", type=int, default=0, help="how many of them must have cosigned")
     options = parser.parse_args(argv)
     if options.key and not options.sidecar:
         parser.error("--key needs --sidecar")
+    if bool(options.proof) != bool(options.log_key):
+        parser.error("--proof and --log-key need each other")
+    if len({key[2] for key in options.witness}) < len(options.witness):
+        parser.error("a witness is given twice: a key counts once, whatever its name")
+    if not 0 <= options.quorum <= len(options.witness):
+        parser.error("--quorum must be a number from 0 to that of the witnesses")
     verifier = Verifier(say)
     try:
         with open(options.export, "rb") as file:
@@ -364,6 +514,9 @@ def main(argv=None, say=print):
         if options.sidecar:
             with open(options.sidecar, "rb") as file:
                 verifier.sidecar(file, options.key)
+        if options.proof:
+            with open(options.proof, "rb") as file:
+                verifier.proof(file.read(MAX_PROOF_FILE + 1), options.log_key, options.witness, options.quorum)
     except OSError as e:
         parser.error(str(e))
     say(f"{verifier.rows} rows in {len(verifier.heads)} chains, signed by {len(verifier.keys)} keys: "

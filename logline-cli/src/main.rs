@@ -14,8 +14,8 @@ use clap::{Parser, Subcommand};
 
 use commands::run as worker;
 use commands::{
-    completions, delegate, doctor, export, fsck, function, import, init, keygen, list, migrate, policy, prompt, provider,
-    publish, read, rebuild, replay, request, stats, tail,
+    completions, delegate, doctor, export, fsck, function, import, init, keygen, list, log, migrate, policy, prompt, provider,
+    publish, read, rebuild, replay, request, stats, tail, verify,
 };
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -70,6 +70,10 @@ enum Command {
     Export(export::Options),
     /// Audits every row: hash, signature, chain, and the signer's role if a trust root is given.
     Fsck(fsck::Options),
+    /// Keeps the transparency logs of tenants, shows their checkpoints, and proves that rows are in them.
+    Log(log::Options),
+    /// Verifies an export against a log, or one row against its proof. It needs no ledger.
+    Verify(verify::Options),
     /// Prints the last version of a span.
     Get(read::Options),
     /// Prints every version of a span.
@@ -125,6 +129,8 @@ async fn run(options: &Options) -> Result<bool, Error> {
         Command::Import(command) => import::run(command, ledger, options.json).await,
         Command::Export(command) => export::run(command, ledger, options.json).await,
         Command::Fsck(command) => fsck::run(command, ledger, options.json).await,
+        Command::Log(command) => log::run(command, ledger, options.json).await,
+        Command::Verify(command) => verify::run(command, options.json),
         Command::Get(command) => read::get(command, ledger, options.json).await,
         Command::History(command) => read::history(command, ledger, options.json).await,
         Command::Replay(command) => replay::run(command, ledger, options.json).await,

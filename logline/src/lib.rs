@@ -10,6 +10,8 @@ pub use dev::{Dev, DevError, dev};
 pub use failed::Failed;
 pub use logline_core as core;
 pub use logline_kernels as kernels;
+#[cfg(feature = "log")]
+pub use logline_log as log;
 #[cfg(feature = "openai")]
 pub use logline_openai as openai;
 #[cfg(feature = "postgres")]

@@ -161,7 +161,7 @@ fn ci() -> Result<(), Failed> {
 }
 
 /// The crates that are published.
-const PUBLISHED: [&str; 11] = [
+const PUBLISHED: [&str; 12] = [
     "logline-core",
     "logline-sqlite",
     "logline-pg",
@@ -171,6 +171,7 @@ const PUBLISHED: [&str; 11] = [
     "logline-policy",
     "logline-openai",
     "logline-prompts",
+    "logline-log",
     "logline",
     "logline-cli",
 ];

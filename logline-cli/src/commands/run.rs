@@ -81,7 +81,7 @@ fn named(tenants: &Tenants) -> String {
 }
 
 /// Waits for Ctrl-C, or for the signal with which service managers stop a process.
-async fn interrupted() {
+pub(crate) async fn interrupted() {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};

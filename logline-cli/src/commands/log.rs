@@ -1,0 +1,276 @@
+//! `logline log`: keeps the transparency logs of tenants, shows their checkpoints, and proves that rows are in them.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use logline_core::ledger::Ledger;
+use logline_core::{KeyPair, Scope, SignedSpan, Signer as _};
+use logline_log::note::{KeyKind, Note, NoteKey};
+use logline_log::store::Directory;
+use logline_log::{Checkpoint, Integrator, Leaf, LogSite, Step, last_signed, prove};
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::output::{Output, plain};
+use crate::{Error, open, output};
+
+#[derive(Args)]
+pub(crate) struct Options {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Enters the spans of tenants into their logs, and publishes checkpoints. A log that does not exist is begun.
+    Run(RunOptions),
+    /// Prints the published checkpoint of a tenant's log, and the key that verifies it.
+    Checkpoint(ShowOptions),
+    /// Writes a `.tlog-proof` for one version of a span, which verifies offline.
+    Prove(ProveOptions),
+}
+
+/// Where the logs are.
+#[derive(Args)]
+struct Place {
+    /// The folder of tiles and checkpoints. Anybody may read it, except `staging/`.
+    #[arg(long, value_name = "DIR")]
+    tiles: PathBuf,
+    /// The folder of the last signed checkpoints. Keep it outside the ledger's database and its copies, and never restore it.
+    #[arg(long, value_name = "DIR")]
+    locks: PathBuf,
+}
+
+impl Place {
+    fn stores(&self) -> Result<(Directory, Directory), Error> {
+        if self.tiles == self.locks {
+            return Err("--tiles and --locks must be two folders: everybody may read the one, and nobody the other".into());
+        }
+        Ok((Directory::new(&self.tiles), Directory::new(&self.locks)))
+    }
+
+    /// The published checkpoint of a tenant's log.
+    async fn published(&self, tenant: &str) -> Result<(Directory, Note, Checkpoint), Error> {
+        let (tiles, locks) = self.stores()?;
+        let missing =
+            || format!("tenant `{}` has no log in {}: `logline log run` begins one", plain(tenant), self.locks.display());
+        let signed = Checkpoint::of(&last_signed(&locks, tenant).await?.ok_or_else(missing)?)?;
+        let bytes = tiles.read_now(&format!("{}/checkpoint", signed.origin))?;
+        let bytes =
+            bytes.ok_or_else(|| format!("log `{}` has no published checkpoint: run `logline log run`", signed.origin))?;
+        let note = Note::parse(&bytes)?;
+        let checkpoint = Checkpoint::of(&note)?;
+        Ok((tiles, note, checkpoint))
+    }
+}
+
+#[derive(Args)]
+#[command(
+    after_help = "Example: logline log run --ledger sqlite:demo.ledger --tenant acme --tiles public/ --locks private/ --log-key log.key --until-idle\n\nInterrupt it (Ctrl-C or SIGTERM) at any time."
+)]
+struct RunOptions {
+    /// The tenant whose spans are entered. May be given several times.
+    #[arg(long, required = true)]
+    tenant: Vec<String>,
+    #[command(flatten)]
+    place: Place,
+    /// The log's key, which must sign nothing else: `logline keygen log.key` makes one.
+    #[arg(long, value_name = "KEYFILE")]
+    log_key: PathBuf,
+    /// The most spans of one checkpoint.
+    #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    batch: u32,
+    /// End when the logs have every span.
+    #[arg(long)]
+    until_idle: bool,
+    /// Begin a new log that names the last checkpoint of the present one: after a restore of the ledger or of the locks, or with a new
+    /// key. Everything is entered again.
+    #[arg(long)]
+    begin_again: bool,
+}
+
+#[derive(Args)]
+#[command(after_help = "Example: logline log checkpoint --tenant acme --tiles public/ --locks private/ --log-key log.key")]
+struct ShowOptions {
+    /// The tenant.
+    #[arg(long)]
+    tenant: String,
+    #[command(flatten)]
+    place: Place,
+    /// The log's key file, to print the key that others verify with.
+    #[arg(long, value_name = "KEYFILE")]
+    log_key: Option<PathBuf>,
+}
+
+#[derive(Args)]
+#[command(
+    after_help = "Example: logline log prove --ledger sqlite:demo.ledger acme 0197a000-0000-7000-8000-000000000001 --tiles public/ --locks private/ --row row.ndjson --out row.tlog-proof"
+)]
+struct ProveOptions {
+    /// The tenant.
+    tenant: String,
+    /// The id of the span.
+    id: Uuid,
+    /// The version; the last one without it.
+    #[arg(long)]
+    seq: Option<u32>,
+    #[command(flatten)]
+    place: Place,
+    /// The file for the proof; `-` is standard output.
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    out: PathBuf,
+    /// Also write the row to this file: the proof is about its exact bytes.
+    #[arg(long, value_name = "FILE")]
+    row: Option<PathBuf>,
+}
+
+/// How long a log that is complete waits for more.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// How long it waits after a failure that may pass.
+const RETRY: Duration = Duration::from_secs(2);
+
+pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Result<bool, Error> {
+    match &options.command {
+        Command::Run(options) => keep(options, url, json).await,
+        Command::Checkpoint(options) => show(options, json).await,
+        Command::Prove(options) => write_proof(options, url, json).await,
+    }
+}
+
+async fn keep(options: &RunOptions, url: Option<&str>, json: bool) -> Result<bool, Error> {
+    let (tiles, locks) = options.place.stores()?;
+    let key = KeyPair::load(&options.log_key)?;
+    let ledger: Arc<dyn Ledger> = open::for_reading(url).await?;
+    let batch = usize::try_from(options.batch)?;
+    let site = LogSite::new(Arc::new(tiles), Arc::new(locks), Arc::new(key)).batch(batch);
+    let mut logs: Vec<_> =
+        options.tenant.iter().map(|tenant| (tenant, Integrator::new(Arc::clone(&ledger), site.clone(), tenant))).collect();
+    if options.begin_again {
+        for (tenant, log) in &mut logs {
+            say(tenant, &log.begin_again().await?, json);
+        }
+    }
+    let stop = super::run::interrupted();
+    tokio::pin!(stop);
+    let mut has_stopped = false;
+    loop {
+        let (mut is_idle, mut pause, mut left) = (true, PAUSE, Vec::new());
+        for (tenant, mut log) in logs {
+            let step = tokio::select! {
+                biased;
+                () = &mut stop => return Ok(!has_stopped),
+                step = log.step() => step,
+            };
+            match step {
+                Ok(step) => {
+                    is_idle &= step == Step::Idle;
+                    say(tenant, &step, json);
+                }
+                Err(error) if error.is_temporary() && !options.until_idle => {
+                    output::note(&format!("tenant {tenant}: {error}"));
+                    pause = RETRY;
+                }
+                // A person must look. The logs of the other tenants go on.
+                Err(error) => {
+                    output::note(&format!("logline: tenant {tenant}: {error}"));
+                    has_stopped = true;
+                    continue;
+                }
+            }
+            left.push((tenant, log));
+        }
+        logs = left;
+        if logs.is_empty() {
+            return Err("no log can go on: see above".into());
+        }
+        if is_idle {
+            if options.until_idle {
+                return Ok(!has_stopped);
+            }
+            tokio::select! {
+                biased;
+                () = &mut stop => return Ok(!has_stopped),
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+}
+
+fn say(tenant: &str, step: &Step, json: bool) {
+    let (spans, checkpoint) = match step {
+        Step::Begun(checkpoint) => (0, checkpoint),
+        Step::Integrated { spans, checkpoint } => (*spans, checkpoint),
+        _ => return,
+    };
+    if json {
+        let (origin, root) = (checkpoint.origin.as_str(), checkpoint.root.to_string());
+        output::line(
+            &json!({"tenant": tenant, "entered": spans, "origin": origin, "size": checkpoint.size, "root": root}).to_string(),
+        );
+    } else {
+        output::line(&format!("{tenant}: {spans} spans entered; {checkpoint}"));
+    }
+}
+
+async fn show(options: &ShowOptions, json: bool) -> Result<bool, Error> {
+    let key = options.log_key.as_ref().map(KeyPair::load).transpose()?;
+    let (_, note, checkpoint) = options.place.published(&options.tenant).await?;
+    let key = key.map(|key| NoteKey::new(checkpoint.origin.clone(), KeyKind::Log, key.public_key())).transpose()?;
+    // A key that does not verify the checkpoint must not be handed to anybody.
+    if let Some(key) = &key {
+        Checkpoint::verify(&note, key, &[])?;
+    }
+    if json {
+        output::line(
+            &json!({
+                "origin": checkpoint.origin.as_str(), "size": checkpoint.size, "root": checkpoint.root.to_string(),
+                "checkpoint": note.to_string(), "key": key.map(|key| key.to_string()),
+            })
+            .to_string(),
+        );
+    } else {
+        output::raw(note.to_string().trim_end());
+        if let Some(key) = key {
+            output::note(&format!("key: {key}"));
+        }
+    }
+    Ok(true)
+}
+
+async fn write_proof(options: &ProveOptions, url: Option<&str>, json: bool) -> Result<bool, Error> {
+    let ledger = open::for_reading(url).await?;
+    let row = find(ledger.as_ref(), options).await?;
+    let (tiles, note, checkpoint) = options.place.published(&options.tenant).await?;
+    let mut read = |name: &str| tiles.read_now(&format!("{}/{name}", checkpoint.origin)).map_err(|error| error.to_string());
+    let proof = prove(&Leaf::of(&row), &note, &checkpoint, None, &mut read)?;
+    let is_stdout = options.out.as_os_str() == "-";
+    let outputs = [
+        (!is_stdout).then(|| (options.out.clone(), proof.to_string().into_bytes())),
+        options.row.clone().map(|path| (path, [row.to_line().as_slice(), b"\n"].concat())),
+    ];
+    for (path, bytes) in outputs.into_iter().flatten() {
+        let output = Output::create(&path)?;
+        output.file().write_all(&bytes).map_err(|error| format!("{}: {error}", path.display()))?;
+        output.finish()?;
+    }
+    if is_stdout {
+        output::raw(proof.to_string().trim_end());
+    } else if json {
+        output::line(&json!({"index": proof.index, "size": checkpoint.size, "origin": checkpoint.origin.as_str()}).to_string());
+    } else {
+        output::line(&format!("{} is leaf {} of {checkpoint}", row.key(), proof.index));
+    }
+    Ok(true)
+}
+
+async fn find(ledger: &dyn Ledger, options: &ProveOptions) -> Result<SignedSpan, Error> {
+    let scope = Scope::runtime(&options.tenant);
+    let missing = || format!("no span {} in tenant `{}` with this version", options.id, plain(&options.tenant));
+    let Some(seq) = options.seq else { return Ok(ledger.get(&scope, &options.tenant, options.id).await?) };
+    let rows = ledger.history(&scope, &options.tenant, options.id, seq, 1).await?;
+    Ok(rows.into_iter().next().filter(|row| row.seq == seq).ok_or_else(missing)?)
+}
