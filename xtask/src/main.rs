@@ -159,7 +159,7 @@ fn ci() -> Result<(), Failed> {
 }
 
 /// The crates that are published.
-const PUBLISHED: [&str; 11] = [
+const PUBLISHED: [&str; 12] = [
     "logline-core",
     "logline-sqlite",
     "logline-pg",
@@ -168,6 +168,7 @@ const PUBLISHED: [&str; 11] = [
     "logline-kernels",
     "logline-policy",
     "logline-openai",
+    "logline-bedrock",
     "logline-prompts",
     "logline",
     "logline-cli",
