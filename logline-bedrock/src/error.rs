@@ -83,7 +83,14 @@ fn kind(code: &str, status: u16, said: &str) -> ErrorKind {
 /// The error in a stream, after `delivered` pieces of the answer.
 pub(crate) fn of_stream(failed: &SdkError<ConverseStreamOutputError, RawMessage>, delivered: u32) -> ProviderError {
     use ConverseStreamOutputError as Of;
-    let SdkError::ServiceError(exception) = failed else { return of_transport(failed) };
+    let exception = match failed {
+        SdkError::ServiceError(exception) => exception,
+        // The frame is whole, so it is what the provider said.
+        SdkError::ResponseError(read) if matches!(read.raw(), RawMessage::Decoded(_)) => {
+            return bad("an event of the stream has another form than the service's description");
+        }
+        _ => return of_transport(failed),
+    };
     let (code, status) = match exception.err() {
         Of::InternalServerException(_) => ("InternalServerException", 500),
         Of::ModelStreamErrorException(_) => ("ModelStreamErrorException", 424),

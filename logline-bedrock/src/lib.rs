@@ -166,9 +166,14 @@ impl Bedrock {
         let mut reading = stream::Reading::new(id.clone());
         let named = |error: ProviderError| error.request_id(id.clone());
         while !reading.is_done() {
-            let next = tokio::time::timeout(idle, output.stream.recv()).await;
-            let next = next.map_err(|_| named(too_late("no further piece of the answer", idle)))?;
-            let Some(event) = next.map_err(|failed| named(of_stream(&failed, *delivered)))? else { break };
+            let event = match tokio::time::timeout(idle, output.stream.recv()).await {
+                Ok(Ok(Some(event))) => event,
+                Ok(Ok(None)) => break,
+                // Only the usage is missing. The answer was paid for, and is not lost for that.
+                _ if reading.is_whole() => break,
+                Ok(Err(failed)) => return Err(named(of_stream(&failed, *delivered))),
+                Err(_) => return Err(named(too_late("no further piece of the answer", idle))),
+            };
             if let Some(chunk) = reading.take(event).map_err(named)? {
                 chunks.deliver(chunk).await;
                 *delivered = delivered.saturating_add(1);

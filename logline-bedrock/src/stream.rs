@@ -53,6 +53,11 @@ impl Reading {
         self.is_done
     }
 
+    /// Whether the model has said everything, so that only the usage may be missing.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.stop.is_some()
+    }
+
     /// Takes an event; the pieces that it brought.
     pub(crate) fn take(&mut self, event: sdk::ConverseStreamOutput) -> Result<Option<Chunk>, ProviderError> {
         use sdk::ConverseStreamOutput as Event;

@@ -316,3 +316,11 @@ pub(crate) fn converse(content: &Value, reason: &str, used: &Value) -> Value {
     let message = json!({"message": {"role": "assistant", "content": content}});
     json!({"output": message, "stopReason": reason, "usage": used, "metrics": {"latencyMs": 7}})
 }
+
+/// Takes pieces, and forgets them.
+pub(crate) struct Ignored;
+
+#[async_trait]
+impl logline_core::contract::provider::Chunks for Ignored {
+    async fn deliver(&mut self, _: logline_core::contract::provider::Chunk) {}
+}
