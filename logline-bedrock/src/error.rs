@@ -128,17 +128,11 @@ where
         // What the SDK refuses to send.
         SdkError::ConstructionFailure(_) => error(ErrorKind::Invalid, reason),
         SdkError::DispatchFailure(failure) if failure.is_user() => error(ErrorKind::Invalid, reason),
-        SdkError::DispatchFailure(failure) if failure.is_other() && is_of_login(&reason) => error(ErrorKind::Denied, reason),
-        SdkError::ResponseError(_) if find::<aws_smithy_runtime_api::client::result::ConnectorError>(failed).is_none() => {
-            error(ErrorKind::StreamBroken, format!("the answer broke off, or its frames are damaged: {reason}"))
+        SdkError::DispatchFailure(failure) if failure.is_other() && reason.contains("auth scheme") => {
+            error(ErrorKind::Denied, format!("there is no way to sign the call: {reason}"))
         }
-        _ => error(ErrorKind::StreamBroken, reason),
+        _ => error(ErrorKind::StreamBroken, format!("the answer broke off, or its frames are damaged: {reason}")),
     }
-}
-
-/// Whether nothing was sent because there is no way to sign in.
-fn is_of_login(reason: &str) -> bool {
-    reason.contains("identity") || reason.contains("auth scheme") || reason.contains("token")
 }
 
 /// Why there are no credentials.

@@ -259,7 +259,10 @@ fn guardrail_and_fields_of_models_go_with_every_conversation() {
         })
         .await;
         let body = sent(&server, &ModelRequest::ask("hi")).await;
-        assert_eq!(body["guardrailConfig"], json!({"guardrailIdentifier": "gr0123456789", "guardrailVersion": "3", "trace": "disabled"}));
+        assert_eq!(
+            body["guardrailConfig"],
+            json!({"guardrailIdentifier": "gr0123456789", "guardrailVersion": "3", "trace": "disabled"})
+        );
         assert_eq!(body["additionalModelRequestFields"], fields);
         server.act(Act::Scene(Scene::Says("ok".to_owned(), None)));
         server.provider().stream(&endpoint(MODEL), &ModelRequest::ask("hi"), &mut stage::Ignored).await.unwrap();

@@ -160,7 +160,7 @@ async fn read_request(socket: &mut TcpStream) -> Option<Seen> {
             return None;
         }
     }
-    record::keep(&head, &bytes[end..]);
+    record::keep("request", &head, &bytes[end..]);
     Some(Seen { head, body: serde_json::from_slice(&bytes[end..]).unwrap() })
 }
 
@@ -295,6 +295,7 @@ async fn begin(socket: &mut TcpStream, media: &str) {
 }
 
 async fn send(socket: &mut TcpStream, bytes: &[u8], drips: bool) {
+    record::keep(if bytes.starts_with(b"{") { "answer" } else { "frame" }, "", bytes);
     for piece in bytes.chunks(if drips { 1 } else { bytes.len() }) {
         let mut chunk = format!("{:x}\r\n", piece.len()).into_bytes();
         chunk.extend_from_slice(piece);
