@@ -26,6 +26,7 @@ from botocore.eventstream import EventStreamBuffer
 KEYS = {
     "AKIDTRIALTRIALTRIAL0": ("trial/secret+key0123456789abcdefghijklmn", "trial-session-token/+=="),
     "AKIDOTHER": ("other-secret", "other-token"),
+    "AKID": ("sk-hunter2", "st-hunter2"),
 }
 REGION = "eu-central-1"
 OPERATIONS = {"converse": "Converse", "converse-stream": "ConverseStream", "invoke": "InvokeModel"}
@@ -265,7 +266,7 @@ def must_be_refused():
     for bad in [
         {"messages": [message], "temperature": 1},
         {"messages": [{**message, "name": "x"}]},
-        {"messages": [{"role": "system", "content": []}]},
+        {"messages": [{"role": "operator", "content": [{"text": "a"}]}]},
         {"messages": [{"role": "user", "content": [{"text": "a", "image": {}}]}]},
         {"messages": [message], "inferenceConfig": {"maxTokens": "9"}},
         {"messages": [message], "inferenceConfig": {"maxTokens": 0}},

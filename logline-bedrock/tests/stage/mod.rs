@@ -161,7 +161,8 @@ async fn read_request(socket: &mut TcpStream) -> Option<Seen> {
         }
     }
     record::keep("request", &head, &bytes[end..]);
-    Some(Seen { head, body: serde_json::from_slice(&bytes[end..]).unwrap() })
+    // What is not JSON is for another service than Bedrock.
+    Some(Seen { head, body: serde_json::from_slice(&bytes[end..]).unwrap_or_default() })
 }
 
 async fn serve(mut socket: TcpStream, shared: Arc<Shared>) {

@@ -9,7 +9,7 @@ use serde_json::json;
 /// Lines of one process must not mix.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// Adds a line to the file that the environment variable names, if there is one. `kind` is `request`, `answer`, `event` or `error`.
+/// Adds a line to the file that the environment variable names, if there is one. `kind` is `request`, `answer` or `event`.
 pub(crate) fn keep(kind: &str, head: &str, body: &str) {
     let Some(file) = std::env::var_os("LOGLINE_RECORD_OPENAI") else { return };
     let line = json!({"kind": kind, "head": head, "body": body}).to_string() + "\n";
