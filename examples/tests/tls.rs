@@ -1,5 +1,12 @@
 //! A service that has its ledger in PostgreSQL and asks models of Bedrock and OpenAI speaks TLS with all of them from one process.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "tests may"
+)]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

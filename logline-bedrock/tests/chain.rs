@@ -1,5 +1,12 @@
 //! Region and credentials of AWS's standard chain. Each test runs again in a process of its own, because the chain reads the environment.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "tests may"
+)]
 
 mod stage;
 
