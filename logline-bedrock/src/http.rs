@@ -17,6 +17,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
+use aws_smithy_types::retry::ErrorKind;
 use http_body_util::Limited;
 use rustls::RootCertStore;
 
@@ -91,14 +92,18 @@ impl HttpConnector for Bounded {
         HttpConnectorFuture::new(async move {
             match answered.await {
                 Ok(response) => Ok(response.map(|body| SdkBody::from_body_1_x(Limited::new(body, MAX_ANSWER)))),
-                Err(error) if is_connecting(&error) => Err(ConnectorError::other(NotSent(chain(&error)).into(), None)),
+                // Transient: whoever fetches credentials may try again. Calls to models are tried by whoever records them.
+                Err(error) if is_connecting(&error) => {
+                    Err(ConnectorError::other(NotSent(chain(&error)).into(), Some(ErrorKind::TransientError)))
+                }
                 Err(error) => Err(error),
             }
         })
     }
 }
 
-/// Whether the error is one of connecting. No call has a limit for reading, so a limit that was reached is the one for connecting.
+/// Whether the error is one of connecting. No call to a model has a limit for reading, so a limit that was reached is
+/// the one for connecting.
 fn is_connecting(error: &ConnectorError) -> bool {
     error.is_timeout() || find::<hyper_util::client::legacy::Error>(error).is_some_and(|error| error.is_connect())
 }
