@@ -204,7 +204,7 @@ async fn main() {
     let number = |n: usize, default| numbers.get(n).copied().unwrap_or(default);
     let (small, large, samples) = (number(0, 10_000), number(1, 1_000_000), number(2, 200));
     let settings = vec![SHARED_BUFFERS.to_owned(), "max_wal_size = '8GB'".to_owned()];
-    let options = ServerOptions { durable: true, settings };
+    let options = ServerOptions { durable: true, settings, ..Default::default() };
     let server = PrivateServer::start(&options).unwrap();
     let small = Grown::new(&server, "small", small).await;
     let large = Grown::new(&server, "large", large).await;

@@ -203,7 +203,7 @@ enum Site {
 impl Site {
     async fn postgres() -> Self {
         let settings = vec!["track_commit_timestamp = on".to_owned()];
-        let server = PrivateServer::start(&ServerOptions { durable: true, settings }).unwrap();
+        let server = PrivateServer::start(&ServerOptions { durable: true, settings, ..Default::default() }).unwrap();
         migrate(&PgOptions::new(&server.url("postgres", "postgres")).unwrap()).await.unwrap();
         let site = Self::Postgres(server);
         site.superuser().await.execute(plain::DDL).await.unwrap();
@@ -305,7 +305,7 @@ impl Graphile {
             let installed = run("npm", &["ci", "--no-audit", "--no-fund"]).unwrap();
             assert!(installed.status.success(), "npm ci: {}", String::from_utf8_lossy(&installed.stderr));
         }
-        let server = PrivateServer::start(&ServerOptions { durable: true, settings: Vec::new() }).unwrap();
+        let server = PrivateServer::start(&ServerOptions { durable: true, ..Default::default() }).unwrap();
         let done = run("node", &["drain.mjs", &server.url("postgres", "postgres"), &jobs.to_string()]).unwrap();
         assert!(done.status.success(), "graphile-worker: {}", String::from_utf8_lossy(&done.stderr));
         let measured: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();

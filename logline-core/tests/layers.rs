@@ -84,6 +84,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         ],
     ),
     ("logline-openai", &["error", "http", "body", "answer", "stream"]),
+    ("logline-bedrock", &["value", "http", "error", "endpoint", "embed", "body", "answer", "stream", "setup"]),
     (
         "logline-prompts",
         &[

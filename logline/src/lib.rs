@@ -8,6 +8,8 @@ pub mod home;
 #[cfg(all(feature = "sqlite", feature = "wasm"))]
 pub use dev::{Dev, DevError, dev};
 pub use failed::Failed;
+#[cfg(feature = "bedrock")]
+pub use logline_bedrock as bedrock;
 pub use logline_core as core;
 pub use logline_kernels as kernels;
 #[cfg(feature = "log")]

@@ -1,7 +1,8 @@
 //! Project tasks.
 //!
 //! - `cargo xtask test`: runs every test, and installs what is missing.
-//! - `cargo xtask ci`: the same, plus format, lints, docs and the dependency policy.
+//! - `cargo xtask interop`: foreign tools judge what the adapters of model providers send: botocore and OpenAI's client.
+//! - `cargo xtask ci`: both, plus format, lints, docs and the dependency policy.
 //! - `cargo xtask simulate [SEEDS]`: the simulation of a fleet with 5,000 seeds, or with this many.
 //! - `cargo xtask attack [OPTIONS]`: programs that attack a shared host, and what the other users feel.
 //! - `cargo xtask package`: packs every crate that is published, and compiles it from its package.
@@ -12,6 +13,7 @@
 //! - `cargo xtask guests`: rebuilds the WebAssembly guests (needs the wasm32-unknown-unknown target).
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a task prints to its user")]
 
+mod interop;
 mod packages;
 mod postgres;
 mod python;
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
     let started = Instant::now();
     let result = match task.as_str() {
         "test" => test(),
+        "interop" => interop::interop(),
         "ci" => ci(),
         "large" => large(),
         "simulate" => simulate(),
@@ -42,7 +45,7 @@ fn main() -> ExitCode {
         "guests" => guests(),
         _ => {
             eprintln!(
-                "usage: cargo xtask test | ci | simulate [SEEDS] | attack [OPTIONS] | package | mutants [OPTIONS] | bombs | large | guests"
+                "usage: cargo xtask test | interop | ci | simulate [SEEDS] | attack [OPTIONS] | package | mutants [OPTIONS] | bombs | large | guests"
             );
             return ExitCode::from(2);
         }
@@ -97,6 +100,7 @@ fn test() -> Result<(), Failed> {
     }
     // By itself it simulates 2,000 sessions.
     command("cargo").args(["run", "--quiet", "--example", "prompt_lab", "--", "--sessions", "400"]).run()?;
+    bedrock_chat()?;
     first_steps()?;
     // The quickstart exports its ledger, and a program that shares no code with the library verifies it.
     let export = root().join("target/quickstart.ndjson");
@@ -105,6 +109,25 @@ fn test() -> Result<(), Failed> {
     command(&python).args(["-c", CHECK_SUMS, "logline-wasm/guests/SHA256SUMS"]).run()?;
     command(&python).args(["-m", "unittest", "discover", "-s", "docs/verify"]).run()?;
     command(&python).arg("docs/verify/verify.py").arg(&export).run()
+}
+
+/// Runs the example that needs AWS without anything of AWS. It says what is missing, and nothing else happens.
+fn bedrock_chat() -> Result<(), Failed> {
+    for (options, missing) in [(&[][..], "AWS_REGION"), (&["--region", "eu-central-1"][..], "AWS_ACCESS_KEY_ID")] {
+        let mut run = command("cargo").args(["run", "--quiet", "--example", "bedrock_chat", "--"]).args(options);
+        let nothing = ["AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_BEARER_TOKEN_BEDROCK"];
+        for variable in nothing {
+            run = run.without(variable);
+        }
+        for file in ["AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"] {
+            run = run.env(file, root().join("target/no_such_file"));
+        }
+        let said = run.env("AWS_EC2_METADATA_DISABLED", "true").refusal()?;
+        if !said.contains(missing) || said.contains("panicked") {
+            return Err(Failed(format!("bedrock_chat must say that {missing} is missing: {said}")));
+        }
+    }
+    Ok(())
 }
 
 /// Runs the example of the README in an empty folder, twice: the second time its ledger is there.
@@ -157,11 +180,12 @@ fn ci() -> Result<(), Failed> {
     command("cargo").args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "--deny warnings").run()?;
     dependency_policy()?;
     package(&["--no-verify"])?;
-    test()
+    test()?;
+    interop::interop()
 }
 
 /// The crates that are published.
-const PUBLISHED: [&str; 12] = [
+const PUBLISHED: [&str; 13] = [
     "logline-core",
     "logline-sqlite",
     "logline-pg",
@@ -170,6 +194,7 @@ const PUBLISHED: [&str; 12] = [
     "logline-kernels",
     "logline-policy",
     "logline-openai",
+    "logline-bedrock",
     "logline-prompts",
     "logline-log",
     "logline",

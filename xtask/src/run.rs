@@ -44,6 +44,12 @@ impl Task {
         self
     }
 
+    /// Runs it without this environment variable.
+    pub(crate) fn without(mut self, name: &str) -> Self {
+        self.0.env_remove(name);
+        self
+    }
+
     /// Runs it in this folder instead of the workspace's.
     pub(crate) fn folder(mut self, folder: impl AsRef<Path>) -> Self {
         self.0.current_dir(folder);
@@ -69,6 +75,18 @@ impl Task {
             return Err(Failed(format!("`{shown}`: {}", String::from_utf8_lossy(&output.stderr))));
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Runs a command that must end with status 1, and returns what it says.
+    pub(crate) fn refusal(mut self) -> Result<String, Failed> {
+        let shown = self.shown();
+        println!("\n$ {shown}");
+        let output = self.0.output().map_err(|e| Failed(format!("`{shown}` could not be started: {e}")))?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        match output.status.code() {
+            Some(1) => Ok(said),
+            _ => Err(Failed(format!("`{shown}` must end with status 1, not {}: {said}", output.status))),
+        }
     }
 
     /// Whether the command runs and succeeds. Its output is not shown.

@@ -1,6 +1,8 @@
 //! A server on this machine that speaks the protocol, byte by byte if it must.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+mod record;
+
 use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::{Arc, Mutex};
@@ -125,6 +127,7 @@ async fn read_request(socket: &mut TcpStream) -> Option<Seen> {
             return None;
         }
     }
+    record::keep("request", &head, std::str::from_utf8(&bytes[end..]).unwrap());
     Some(Seen { head, body: serde_json::from_slice(&bytes[end..]).unwrap() })
 }
 
@@ -228,12 +231,18 @@ fn pieces(text: &str) -> Vec<String> {
 }
 
 pub(crate) fn delta(delta: &Value, reason: Option<&str>) -> String {
-    json!({"id": "c1", "model": "trial-model", "choices": [{"index": 0, "delta": delta, "finish_reason": reason}], "usage": null}).to_string()
+    chunk(&json!([{"index": 0, "delta": delta, "finish_reason": reason}]), &Value::Null)
+}
+
+fn chunk(choices: &Value, used: &Value) -> String {
+    let kind = "chat.completion.chunk";
+    json!({"id": "c1", "object": kind, "created": 1_700_000_000, "model": "trial-model", "choices": choices, "usage": used})
+        .to_string()
 }
 
 async fn finish(socket: &mut TcpStream, reason: &str, used: &Value, drips: bool) {
     event(socket, &delta(&json!({}), Some(reason)), drips).await;
-    event(socket, &json!({"choices": [], "usage": used}).to_string(), drips).await;
+    event(socket, &chunk(&json!([]), used), drips).await;
     event(socket, "[DONE]", drips).await;
     let _ = socket.write_all(b"0\r\n\r\n").await;
 }
@@ -256,12 +265,17 @@ async fn send(socket: &mut TcpStream, bytes: &[u8], drips: bool) {
 }
 
 async fn event(socket: &mut TcpStream, data: &str, drips: bool) {
+    record::keep("event", "", data);
     send(socket, format!(": keep-alive\n\ndata: {data}\n\n").as_bytes(), drips).await;
 }
 
 async fn whole(mut socket: TcpStream, message: Value, reason: &str, used: Value, drips: bool) {
     let choice = json!({"index": 0, "message": message, "finish_reason": reason});
-    let body = json!({"id": "c1", "model": "trial-model", "choices": [choice], "usage": used}).to_string();
+    let (kind, created) = ("chat.completion", 1_700_000_000);
+    let body =
+        json!({"id": "c1", "object": kind, "created": created, "model": "trial-model", "choices": [choice], "usage": used});
+    let body = body.to_string();
+    record::keep("answer", "", &body);
     begin(&mut socket, "application/json").await;
     send(&mut socket, body.as_bytes(), drips).await;
     let _ = socket.write_all(b"0\r\n\r\n").await;

@@ -12,9 +12,10 @@
 mod pooler;
 
 use std::ffi::OsStr;
+use std::fs::Permissions;
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -31,6 +32,17 @@ pub struct ServerOptions {
     pub durable: bool,
     /// Additional settings, each a line such as `work_mem = '64MB'`.
     pub settings: Vec<String>,
+    /// With these, clients may connect over TLS.
+    pub tls: Option<ServerTls>,
+}
+
+/// What a server needs for TLS.
+#[derive(Debug, Clone)]
+pub struct ServerTls {
+    /// The certificate, in PEM.
+    pub certificate: String,
+    /// Its private key, in PEM.
+    pub key: String,
 }
 
 /// Why a private server or pooler could not be started or controlled.
@@ -105,6 +117,12 @@ impl PrivateServer {
                 settings.push("fsync = off".to_owned());
             }
             settings.extend(options.settings.iter().cloned());
+            if let Some(tls) = &options.tls {
+                settings.push("ssl = on".to_owned());
+                for (name, pem) in [("server.crt", &tls.certificate), ("server.key", &tls.key)] {
+                    write_private(&folder.join("data").join(name), pem, user).map_err(failed("certificate"))?;
+                }
+            }
             Ok(settings.join("\n") + "\n")
         })
     }
@@ -237,6 +255,16 @@ fn new_folder(user: Option<(u32, u32)>) -> Result<TempDir, ServerError> {
         chown(folder.path(), Some(uid), Some(gid)).map_err(failed("folder"))?;
     }
     Ok(folder)
+}
+
+/// Writes a file that only the server's user can read.
+fn write_private(path: &Path, text: &str, user: Option<(u32, u32)>) -> std::io::Result<()> {
+    std::fs::write(path, text)?;
+    std::fs::set_permissions(path, Permissions::from_mode(0o600))?;
+    if let Some((uid, gid)) = user {
+        chown(path, Some(uid), Some(gid))?;
+    }
+    Ok(())
 }
 
 fn free_port() -> Result<u16, ServerError> {

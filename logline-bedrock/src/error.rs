@@ -1,0 +1,187 @@
+//! Why there is no answer.
+
+use std::error::Error;
+use std::time::{Duration, SystemTime};
+
+use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_bedrockruntime::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_bedrockruntime::operation::RequestId as _;
+use aws_sdk_bedrockruntime::types::error::ConverseStreamOutputError;
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::http::Headers;
+use aws_smithy_types::event_stream::RawMessage;
+use chrono::DateTime;
+use http_body_util::LengthLimitError;
+use logline_core::contract::provider::{ErrorKind, ProviderError};
+
+use crate::http::{MAX_ANSWER, NotSent, chain, find};
+
+/// The most characters of a message that are kept.
+const MAX_MESSAGE: usize = 500;
+
+/// An error without details of the provider.
+pub(crate) fn error(kind: ErrorKind, message: impl Into<String>) -> ProviderError {
+    ProviderError::new(kind, message)
+}
+
+pub(crate) fn bad(reason: impl std::fmt::Display) -> ProviderError {
+    error(ErrorKind::BadAnswer, format!("the answer cannot be understood: {reason}"))
+}
+
+pub(crate) fn too_late(what: &str, wait: Duration) -> ProviderError {
+    error(ErrorKind::TimedOut, format!("{what} within {} ms", wait.as_millis()))
+}
+
+/// The error of a call that was not answered with success.
+pub(crate) fn of_call<E>(failed: SdkError<E, HttpResponse>) -> ProviderError
+where
+    E: ProvideErrorMetadata + Error + 'static,
+{
+    let id = failed.request_id().map(str::to_owned);
+    let SdkError::ServiceError(refused) = &failed else { return of_transport(&failed).request_id(id) };
+    let (status, headers) = (refused.raw().status().as_u16(), refused.raw().headers());
+    if (200..300).contains(&status) {
+        return bad("it has another form than the service's description").request_id(id);
+    }
+    let (code, said) = (refused.err().code().unwrap_or_default(), refused.err().message().unwrap_or_default());
+    let text = match (code, said) {
+        ("", "") => format!("status {status}"),
+        ("", said) => format!("status {status}: {said}"),
+        (code, "") => format!("status {status}: {code}"),
+        (code, said) => format!("status {status}: {code}: {said}"),
+    };
+    error(kind(code, status, said), text).retry_after(pause(headers)).request_id(id)
+}
+
+/// What kind of error a code of the service is. A code that is not known goes by its status.
+fn kind(code: &str, status: u16, said: &str) -> ErrorKind {
+    let says = |what: &str| said.to_ascii_lowercase().contains(what);
+    match code {
+        // Bedrock has no code of its own for these.
+        "ThrottlingException" if says("per day") || says("daily") => ErrorKind::Quota,
+        "ValidationException" if says("content filter") => ErrorKind::ContentFiltered,
+        "ThrottlingException" | "TooManyRequestsException" => ErrorKind::Throttled,
+        "ServiceQuotaExceededException" => ErrorKind::Quota,
+        "ValidationException" => ErrorKind::Invalid,
+        "ModelNotReadyException" | "ServiceUnavailableException" => ErrorKind::NotReady,
+        "ModelTimeoutException" | "RequestTimeoutException" => ErrorKind::TimedOut,
+        "ModelErrorException" | "ModelStreamErrorException" | "InternalServerException" => ErrorKind::ModelError,
+        "AccessDeniedException" | "ResourceNotFoundException" => ErrorKind::Denied,
+        _ => match status {
+            // Keys that are wrong, unknown or old.
+            401 | 403 | 404 => ErrorKind::Denied,
+            402 => ErrorKind::Quota,
+            408 | 504 => ErrorKind::TimedOut,
+            429 => ErrorKind::Throttled,
+            503 => ErrorKind::NotReady,
+            400..=499 => ErrorKind::Invalid,
+            _ => ErrorKind::ModelError,
+        },
+    }
+}
+
+/// The error in a stream, after `delivered` pieces of the answer.
+pub(crate) fn of_stream(failed: &SdkError<ConverseStreamOutputError, RawMessage>, delivered: u32) -> ProviderError {
+    use ConverseStreamOutputError as Of;
+    let exception = match failed {
+        SdkError::ServiceError(exception) => exception,
+        // The frame is whole, so it is what the provider said.
+        SdkError::ResponseError(read) if matches!(read.raw(), RawMessage::Decoded(_)) => {
+            return bad("an event of the stream has another form than the service's description");
+        }
+        _ => return of_transport(failed),
+    };
+    let (code, status) = match exception.err() {
+        Of::InternalServerException(_) => ("InternalServerException", 500),
+        Of::ModelStreamErrorException(_) => ("ModelStreamErrorException", 424),
+        Of::ValidationException(_) => ("ValidationException", 400),
+        Of::ThrottlingException(_) => ("ThrottlingException", 429),
+        Of::ServiceUnavailableException(_) => ("ServiceUnavailableException", 503),
+        other => (other.code().unwrap_or("an exception without a name"), 500),
+    };
+    let said = exception.err().message().unwrap_or("it says no more");
+    let kind = match kind(code, status, said) {
+        // It is about what was asked, so it must not count against the provider.
+        kind if delivered == 0 || !kind.is_providers() => kind,
+        _ => ErrorKind::StreamBroken,
+    };
+    error(kind, format!("{code} after {delivered} pieces of the answer: {said}"))
+}
+
+/// The error of a call that was not answered at all, or whose answer did not come whole.
+fn of_transport<E, R>(failed: &SdkError<E, R>) -> ProviderError
+where
+    E: Error + 'static,
+    R: std::fmt::Debug + 'static,
+{
+    if find::<LengthLimitError>(failed).is_some() {
+        return error(ErrorKind::BadAnswer, format!("the answer has more than {MAX_ANSWER} bytes"));
+    }
+    if let Some(not_sent) = find::<NotSent>(failed) {
+        return error(ErrorKind::Unreachable, not_sent.to_string());
+    }
+    if let Some(reason) = find::<CredentialsError>(failed) {
+        return of_credentials(reason);
+    }
+    let reason = chain(failed);
+    match failed {
+        // What the SDK refuses to send.
+        SdkError::ConstructionFailure(_) => error(ErrorKind::Invalid, reason),
+        SdkError::DispatchFailure(failure) if failure.is_user() => error(ErrorKind::Invalid, reason),
+        SdkError::DispatchFailure(failure) if failure.is_other() && reason.contains("auth scheme") => {
+            error(ErrorKind::Denied, format!("there is no way to sign the call: {reason}"))
+        }
+        _ => error(ErrorKind::StreamBroken, format!("the answer broke off, or its frames are damaged: {reason}")),
+    }
+}
+
+/// Why there are no credentials.
+pub(crate) fn of_credentials(reason: &CredentialsError) -> ProviderError {
+    let said = chain(reason);
+    match reason {
+        CredentialsError::CredentialsNotLoaded(_) => error(
+            ErrorKind::Denied,
+            format!(
+                "no AWS credentials were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile (AWS_PROFILE), a role, or \
+                 AWS_BEARER_TOKEN_BEDROCK ({said})"
+            ),
+        ),
+        CredentialsError::ProviderTimedOut(_) => {
+            error(ErrorKind::Unreachable, format!("no AWS credentials came in time: {said}"))
+        }
+        _ => error(ErrorKind::Denied, format!("AWS credentials cannot be had: {said}")),
+    }
+}
+
+/// The error without secrets, wherever the provider repeats them, and not longer than need be.
+pub(crate) fn hide(mut error: ProviderError, secrets: &[&str]) -> ProviderError {
+    error.message = without(&error.message, secrets);
+    error.request_id = error.request_id.map(|id| without(&id, secrets));
+    error
+}
+
+fn without(said: &str, secrets: &[&str]) -> String {
+    // In this order: without its control characters, a text may have the secret that it did not have before.
+    let mut plain: String = said.chars().filter(|c| !c.is_control()).collect();
+    for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
+        plain = plain.replace(secret, "…");
+    }
+    let mut cut: String = plain.chars().take(MAX_MESSAGE).collect();
+    if plain.chars().count() > MAX_MESSAGE {
+        cut.push('…');
+    }
+    cut
+}
+
+/// The pause that the provider asks for: milliseconds, seconds, or a date.
+fn pause(headers: &Headers) -> Option<Duration> {
+    if let Some(ms) = headers.get("x-amz-retry-after").and_then(|text| text.trim().parse::<f64>().ok()) {
+        return Duration::try_from_secs_f64(ms / 1000.0).ok();
+    }
+    let after = headers.get("retry-after")?.trim();
+    if let Ok(seconds) = after.parse::<f64>() {
+        return Duration::try_from_secs_f64(seconds).ok();
+    }
+    let until: SystemTime = DateTime::parse_from_rfc2822(after).ok()?.into();
+    Some(until.duration_since(SystemTime::now()).unwrap_or_default())
+}

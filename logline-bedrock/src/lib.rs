@@ -1,0 +1,291 @@
+#![doc = include_str!("../README.md")]
+
+mod answer;
+mod body;
+mod embed;
+mod endpoint;
+mod error;
+mod http;
+mod setup;
+mod stream;
+mod value;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+pub use aws_credential_types::Credentials;
+use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_sdk_bedrockruntime::Client;
+use aws_sdk_bedrockruntime::config::timeout::TimeoutConfig;
+use aws_sdk_bedrockruntime::config::{
+    Builder as Config, ConfigBag, IdentityCache, Intercept, ProvideCredentials as _, Region, RuntimeComponents, Token,
+};
+use aws_sdk_bedrockruntime::operation::RequestId as _;
+use aws_sdk_bedrockruntime::primitives::Blob;
+use aws_smithy_runtime_api::box_error::BoxError;
+use aws_smithy_runtime_api::client::auth::http::HTTP_BEARER_AUTH_SCHEME_ID;
+use aws_smithy_runtime_api::client::interceptors::context::BeforeDeserializationInterceptorContextRef;
+use aws_smithy_types::Document;
+use logline_core::contract::provider::{
+    Chunks, Deadlines, EmbedRequest, Embeddings, Endpoint, ErrorKind, ModelAnswer, ModelRequest, Provider, ProviderError,
+};
+
+pub use embed::Embedder;
+pub use setup::{BedrockBuilder, Guardrail, SetupError};
+
+use body::Body;
+use endpoint::{Login, check_url, region_of};
+use error::{error, hide, of_call, of_credentials, of_stream, too_late};
+
+/// The adapter `bedrock`. It is cheap to clone; clones share their connections and credentials.
+#[derive(Clone)]
+pub struct Bedrock {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    name: String,
+    region: Option<String>,
+    credentials: Option<SharedCredentialsProvider>,
+    /// The configuration of calls with the host's own rights.
+    config: Config,
+    /// Whether the host has a Bedrock API key of its own.
+    has_token: bool,
+    guardrail: Option<Guardrail>,
+    model_fields: Option<Document>,
+    embedders: BTreeMap<String, Embedder>,
+}
+
+impl fmt::Debug for Bedrock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bedrock").field("name", &self.shared.name).field("region", &self.shared.region).finish_non_exhaustive()
+    }
+}
+
+impl Bedrock {
+    /// An adapter with region and credentials of AWS's standard chain.
+    ///
+    /// # Errors
+    /// If the machine's certificates cannot be used.
+    pub async fn load() -> Result<Self, SetupError> {
+        Self::builder().load().await
+    }
+
+    /// Sets an adapter up.
+    pub fn builder() -> BedrockBuilder {
+        BedrockBuilder::default()
+    }
+
+    /// The region of calls whose `url` does not name one.
+    #[must_use]
+    pub fn region(&self) -> Option<&str> {
+        self.shared.region.as_deref()
+    }
+
+    /// Whether the host has a region and credentials of its own, so that calls without a secret can be made. No model is asked.
+    ///
+    /// # Errors
+    /// What is missing, and where to put it.
+    pub async fn ready(&self) -> Result<(), ProviderError> {
+        if self.shared.region.is_none() {
+            return Err(no_region());
+        }
+        if self.shared.has_token {
+            return Ok(());
+        }
+        match &self.shared.credentials {
+            Some(chain) => chain.provide_credentials().await.map(drop).map_err(|reason| hide(of_credentials(&reason), &[])),
+            None => Err(error(ErrorKind::Denied, "the AWS configuration allows no credentials")),
+        }
+    }
+
+    /// A client for one call.
+    fn client(&self, endpoint: &Endpoint<'_>, login: &Login) -> Result<Client, ProviderError> {
+        let invalid = |reason: String| error(ErrorKind::Invalid, reason);
+        let connect = TimeoutConfig::builder().connect_timeout(endpoint.deadlines.connect).build();
+        let mut config = self.shared.config.clone().timeout_config(connect);
+        let url = endpoint.url.map(check_url).transpose().map_err(invalid)?;
+        let in_url = url.as_ref().and_then(region_of);
+        match login {
+            // Whoever publishes a provider span chooses the URL, and must not be able to have the host's rights sent anywhere.
+            Login::Own if url.is_some() && in_url.is_none() => {
+                let message = "the host's own credentials are only sent to Bedrock: name a `secret` for this `url`, or set the URL with \
+                               `Bedrock::builder().endpoint_url(…)`";
+                return Err(error(ErrorKind::Denied, message));
+            }
+            Login::Own => {}
+            Login::Token(token) => {
+                config = config.bearer_token(Token::new(token.as_str(), None)).identity_cache(IdentityCache::no_cache());
+                config.set_auth_scheme_preference(Some([HTTP_BEARER_AUTH_SCHEME_ID].into()));
+            }
+            Login::Keys(keys) => {
+                config = config.credentials_provider(keys.clone()).identity_cache(IdentityCache::no_cache());
+                config.set_auth_scheme_preference(Some([setup::SIGNED].into()));
+            }
+        }
+        match (in_url, &self.shared.region) {
+            (Some(region), _) => config = config.region(Region::new(region.to_owned())),
+            (None, Some(_)) => {}
+            (None, None) => return Err(no_region()),
+        }
+        if let Some(url) = url {
+            config = config.endpoint_url(url.as_str());
+        }
+        Ok(Client::from_conf(config.build()))
+    }
+
+    async fn whole(&self, client: &Client, model: &str, request: &ModelRequest) -> Result<ModelAnswer, ProviderError> {
+        let asked = Body::of(request)?
+            .converse(client.converse().model_id(model))
+            .set_guardrail_config(self.shared.guardrail.as_ref().map(Guardrail::whole))
+            .set_additional_model_request_fields(self.shared.model_fields.clone());
+        answer::whole(&asked.send().await.map_err(of_call)?)
+    }
+
+    async fn streamed(
+        &self,
+        client: &Client,
+        endpoint: &Endpoint<'_>,
+        request: &ModelRequest,
+        (chunks, delivered): (&mut dyn Chunks, &mut u32),
+    ) -> Result<ModelAnswer, ProviderError> {
+        let asked = Body::of(request)?
+            .converse_stream(client.converse_stream().model_id(endpoint.model))
+            .set_guardrail_config(self.shared.guardrail.as_ref().map(Guardrail::streamed))
+            .set_additional_model_request_fields(self.shared.model_fields.clone());
+        let Deadlines { connect, first_byte, idle, total } = endpoint.deadlines;
+        // A schema that Bedrock has not seen is compiled first, which may take minutes.
+        let has_schema = request.output_schema.is_some() || request.tools.iter().any(|tool| tool.strict);
+        let wait = if has_schema { total } else { connect.saturating_add(first_byte) };
+        let sent = tokio::time::timeout(wait, asked.send()).await;
+        let mut output = sent.map_err(|_| too_late("no answer", wait))?.map_err(of_call)?;
+        let id = output.request_id().map(str::to_owned);
+        let mut reading = stream::Reading::new(id.clone());
+        let named = |error: ProviderError| error.request_id(id.clone());
+        while !reading.is_done() {
+            let event = match tokio::time::timeout(idle, output.stream.recv()).await {
+                Ok(Ok(Some(event))) => event,
+                Ok(Ok(None)) => break,
+                // Only the usage is missing. The answer was paid for, and is not lost for that.
+                _ if reading.is_whole() => break,
+                Ok(Err(failed)) => return Err(named(of_stream(&failed, *delivered))),
+                Err(_) => return Err(named(too_late("no further piece of the answer", idle))),
+            };
+            if let Some(chunk) = reading.take(event).map_err(named)? {
+                chunks.deliver(chunk).await;
+                *delivered = delivered.saturating_add(1);
+            }
+        }
+        if reading.is_done() {
+            // Only the end of the body follows. Whoever has read it can use the connection again.
+            let _ = tokio::time::timeout(END_OF_BODY, output.stream.recv()).await;
+        }
+        reading.finish()
+    }
+
+    async fn vectors(&self, client: &Client, model: &str, request: &EmbedRequest) -> Result<Embeddings, ProviderError> {
+        let known = self.shared.embedders.get(model).copied().or_else(|| Embedder::of_model(model));
+        let embedder = known.ok_or_else(|| {
+            let message = format!(
+                "the id `{model}` does not say how the model is asked for vectors: tell the adapter with \
+                 `Bedrock::builder().embedder(…)`"
+            );
+            error(ErrorKind::Invalid, message)
+        })?;
+        let body = embedder.body(request)?.to_string();
+        let counted = Counted::default();
+        let asked = client.invoke_model().model_id(model).body(Blob::new(body));
+        let asked = asked.content_type("application/json").accept("application/json");
+        let output = asked.customize().interceptor(counted.clone()).send().await.map_err(of_call)?;
+        let id = output.request_id().map(str::to_owned);
+        let found = embedder.read(output.body().as_ref(), request.texts.len(), counted.tokens());
+        found.map(|found| found.request_id(id.clone())).map_err(|error| error.request_id(id))
+    }
+}
+
+/// How long the end of a body is waited for after the last event.
+const END_OF_BODY: Duration = Duration::from_millis(100);
+
+fn no_region() -> ProviderError {
+    let message = "the AWS region is not known: set AWS_REGION, name a region in the profile, or set it with \
+                   `Bedrock::builder().region(…)`";
+    error(ErrorKind::Denied, message)
+}
+
+/// Ends a call that takes longer than its whole time.
+async fn within<T>(total: Duration, call: impl Future<Output = Result<T, ProviderError>>) -> Result<T, ProviderError> {
+    tokio::time::timeout(total, call).await.unwrap_or_else(|_| Err(too_late("no whole answer", total)))
+}
+
+#[async_trait]
+impl Provider for Bedrock {
+    fn adapter(&self) -> &str {
+        &self.shared.name
+    }
+
+    async fn invoke(&self, endpoint: &Endpoint<'_>, request: &ModelRequest) -> Result<ModelAnswer, ProviderError> {
+        let login = Login::of(endpoint.secret)?;
+        let client = self.client(endpoint, &login)?;
+        let answered = within(endpoint.deadlines.total, self.whole(&client, endpoint.model, request)).await;
+        answered.map_err(|error| hide(error, &login.secrets()))
+    }
+
+    async fn stream(
+        &self,
+        endpoint: &Endpoint<'_>,
+        request: &ModelRequest,
+        chunks: &mut dyn Chunks,
+    ) -> Result<ModelAnswer, ProviderError> {
+        let login = Login::of(endpoint.secret)?;
+        let client = self.client(endpoint, &login)?;
+        let mut delivered = 0;
+        let call = self.streamed(&client, endpoint, request, (chunks, &mut delivered));
+        let answered = within(endpoint.deadlines.total, call).await;
+        answered.map_err(|error| hide(error.chunks(delivered), &login.secrets()))
+    }
+
+    async fn embed(&self, endpoint: &Endpoint<'_>, request: &EmbedRequest) -> Result<Embeddings, ProviderError> {
+        let login = Login::of(endpoint.secret)?;
+        let client = self.client(endpoint, &login)?;
+        let found = within(endpoint.deadlines.total, self.vectors(&client, endpoint.model, request)).await;
+        found.map_err(|error| hide(error, &login.secrets()))
+    }
+
+    fn check(&self, url: Option<&str>, model: &str) -> Result<(), String> {
+        if model.trim().is_empty() {
+            return Err("a model needs the id of a model or of an inference profile, or its ARN".to_owned());
+        }
+        url.map_or(Ok(()), |url| check_url(url).map(drop))
+    }
+}
+
+/// Reads how many tokens the head of an answer counts.
+#[derive(Debug, Clone, Default)]
+struct Counted(Arc<Mutex<Option<u64>>>);
+
+impl Counted {
+    fn tokens(&self) -> Option<u64> {
+        *self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl Intercept for Counted {
+    fn name(&self) -> &'static str {
+        "CountedTokens"
+    }
+
+    fn read_before_deserialization(
+        &self,
+        context: &BeforeDeserializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let counted = context.response().headers().get("x-amzn-bedrock-input-token-count");
+        let tokens = counted.and_then(|text| text.trim().parse().ok());
+        *self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = tokens;
+        Ok(())
+    }
+}
