@@ -18,6 +18,8 @@ pub mod policies {}
 pub mod providers {}
 #[doc = include_str!("prompts.md")]
 pub mod prompts {}
+#[doc = include_str!("http.md")]
+pub mod http {}
 #[doc = include_str!("wasm-abi.md")]
 pub mod wasm_abi {}
 #[doc = include_str!("writing-functions.md")]

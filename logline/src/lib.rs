@@ -9,6 +9,8 @@ pub mod home;
 pub use dev::{Dev, DevError, dev};
 pub use failed::Failed;
 pub use logline_core as core;
+#[cfg(feature = "http")]
+pub use logline_http as http;
 pub use logline_kernels as kernels;
 #[cfg(feature = "openai")]
 pub use logline_openai as openai;

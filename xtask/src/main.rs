@@ -159,7 +159,7 @@ fn ci() -> Result<(), Failed> {
 }
 
 /// The crates that are published.
-const PUBLISHED: [&str; 11] = [
+const PUBLISHED: [&str; 12] = [
     "logline-core",
     "logline-sqlite",
     "logline-pg",
@@ -169,6 +169,7 @@ const PUBLISHED: [&str; 11] = [
     "logline-policy",
     "logline-openai",
     "logline-prompts",
+    "logline-http",
     "logline",
     "logline-cli",
 ];
