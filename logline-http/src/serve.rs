@@ -71,6 +71,8 @@ pub async fn serve(
         .max_buf_size(options.max_header_bytes.max(8 << 10))
         // A client that has sent its request and closes its side still gets the answer.
         .half_close(true);
+    // Apart from `drain`: an instance that drains still answers, until it shuts down.
+    let closing = Drain::new();
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
         let place = tokio::select! {
@@ -97,13 +99,13 @@ pub async fn serve(
         let service = TowerToHyperService::new(
             router.clone().map_request(|request: Request<Incoming>| request.map(axum::body::Body::new)),
         );
-        let (http, drain) = (http.clone(), drain.clone());
+        let (http, closing) = (http.clone(), closing.clone());
         connections.spawn(async move {
             let _place = place;
             let mut connection = std::pin::pin!(http.serve_connection(io, service));
             let ended = tokio::select! {
                 ended = &mut connection => ended,
-                () = drain.wait() => {
+                () = closing.wait() => {
                     connection.as_mut().graceful_shutdown();
                     connection.await
                 }
@@ -115,6 +117,7 @@ pub async fn serve(
     }
     drop(listener);
     drain.begin();
+    closing.begin();
     let ended = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(options.drain_timeout, ended).await.is_err() {
         tracing::warn!("connections did not end in time and are cut");

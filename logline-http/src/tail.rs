@@ -277,3 +277,61 @@ impl Follower {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use logline_core::ledger::LedgerExt as _;
+    use logline_core::{Draft, KeyPair, MemoryLedger, SystemClock, SystemIds};
+
+    use super::*;
+
+    async fn append(ledger: &MemoryLedger, key: &KeyPair, tenant: &str, number: usize) {
+        let note = Draft::new("note").tenant(tenant).owner("alice").who("user:alice").this("note");
+        let note = note.content(number.into()).stamp(&SystemClock, &SystemIds).seal_local(key).unwrap();
+        ledger.append_one(&Scope::Operator, note).await.unwrap();
+    }
+
+    async fn numbers(follower: &mut Follower, count: usize) -> Vec<u64> {
+        let mut found = Vec::new();
+        for _ in 0..count {
+            let next = tokio::time::timeout(Duration::from_secs(30), follower.next()).await;
+            found.push(next.unwrap().unwrap().span.content.as_ref().unwrap().as_u64().unwrap());
+        }
+        found
+    }
+
+    #[tokio::test]
+    async fn a_follower_that_falls_behind_the_ring_misses_nothing_and_joins_again() {
+        let (ledger, key) = (MemoryLedger::new(), KeyPair::generate().unwrap());
+        let tails = Tails::new(Arc::new(ledger.clone()));
+        let (mut quick, mut slow) = (tails.follow_now("acme").await.unwrap(), tails.follow_now("acme").await.unwrap());
+        assert_eq!(tails.count(), 1);
+        let count = RING_ROWS + 300;
+        append(&ledger, &key, "acme", 0).await;
+        assert_eq!(numbers(&mut slow, 1).await, [0]);
+        for number in 1..count {
+            append(&ledger, &key, "acme", number).await;
+        }
+        let all: Vec<_> = (0..count as u64).collect();
+        assert_eq!(numbers(&mut quick, count).await, all);
+        assert_eq!(numbers(&mut slow, count - 1).await, all[1..]);
+        append(&ledger, &key, "acme", count).await;
+        assert_eq!((numbers(&mut quick, 1).await, numbers(&mut slow, 1).await), (vec![count as u64], vec![count as u64]));
+        assert!(quick.joined.is_some() && slow.joined.is_some(), "both take rows from the ring");
+        let ring = quick.tail.ring.lock().unwrap();
+        assert!(ring.entries.len() <= RING_ROWS && ring.numbers.len() == ring.entries.len());
+        drop(ring);
+        drop((quick, slow));
+        assert_eq!(tails.count(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_follower_of_one_tenant_gets_no_rows_of_another() {
+        let (ledger, key) = (MemoryLedger::new(), KeyPair::generate().unwrap());
+        let tails = Tails::new(Arc::new(ledger.clone()));
+        let mut beta = tails.follow("beta", None);
+        append(&ledger, &key, "acme", 1).await;
+        append(&ledger, &key, "beta", 2).await;
+        assert_eq!(numbers(&mut beta, 1).await, [2]);
+    }
+}

@@ -36,7 +36,7 @@ impl Host {
     }
 
     /// Seals first versions with this host's key for a user and appends them as one batch. The host vouches for who asked, not for
-    /// the content.
+    /// the content. A receipt names the row that is stored, which is an earlier one if `options` keep it.
     ///
     /// INVARIANT: the host's key signs only what the user could have written with a member's key.
     ///
@@ -48,7 +48,7 @@ impl Host {
         scope: &Scope,
         drafts: Vec<Draft>,
         options: &AppendOptions,
-    ) -> Result<Vec<VerifiedSpan>, HostError> {
+    ) -> Result<Vec<AppendReceipt>, HostError> {
         let mut checked = Vec::with_capacity(drafts.len());
         for draft in drafts {
             let span = draft.columns();
@@ -71,6 +71,11 @@ impl Host {
             checked.push(draft.without_meta(CAUSE));
         }
         let trusted = self.trusted();
-        Ok(self.driver(&trusted).write(scope, checked, self.inner.signer.as_ref(), options).await?)
+        let driver = self.driver(&trusted);
+        let mut batch = Vec::with_capacity(checked.len());
+        for draft in checked {
+            batch.push(driver.seal(draft, self.inner.signer.as_ref()).await?);
+        }
+        Ok(driver.append(scope, batch, options).await?)
     }
 }

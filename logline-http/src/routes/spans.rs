@@ -6,9 +6,9 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use http::StatusCode;
-use logline_core::ledger::{AppendOptions, Ledger as _, Outcome, Query};
+use logline_core::ledger::{AppendOptions, AppendReceipt, Ledger as _, Outcome, Query};
 use logline_core::{
-    Draft, ParsedSpan, SpanKey, VerifiedSpan, Verifier, canonical, ids, json as strict, parse_draft, parse_line,
+    Draft, ParsedSpan, VerifiedSpan, Verifier, canonical, ids, json as strict, parse_draft, parse_line,
 };
 use serde_json::{Value, json};
 
@@ -210,8 +210,16 @@ fn invalid(index: usize, error: &dyn std::fmt::Display) -> Problem {
     Problem::new(Code::InvalidSpan, format!("span {index}: {error}"))
 }
 
-fn receipt(key: &SpanKey, curr_hash: &logline_core::Hash, outcome: &str) -> Value {
-    json!({"id": key.id.to_string(), "seq": key.seq, "curr_hash": curr_hash.to_string(), "outcome": outcome})
+/// What became of each span.
+fn outcomes(receipts: &[AppendReceipt]) -> Vec<Value> {
+    let outcome = |receipt: &AppendReceipt| match receipt.outcome {
+        Outcome::Appended => "appended",
+        _ => "existing",
+    };
+    let row = |of: &AppendReceipt| {
+        json!({"id": of.key.id.to_string(), "seq": of.key.seq, "curr_hash": of.curr_hash.to_string(), "outcome": outcome(of)})
+    };
+    receipts.iter().map(row).collect()
 }
 
 async fn admit(service: &Service, caller: &Caller, items: &[Value]) -> Result<Vec<Value>, Problem> {
@@ -223,11 +231,7 @@ async fn admit(service: &Service, caller: &Caller, items: &[Value]) -> Result<Ve
             _ => return Err(invalid(index, &"it has a signature, but no seal")),
         }
     }
-    let receipts = service.host.admit(&caller.scope(), spans).await?;
-    Ok(receipts
-        .iter()
-        .map(|of| receipt(&of.key, &of.curr_hash, if of.outcome == Outcome::Appended { "appended" } else { "existing" }))
-        .collect())
+    Ok(outcomes(&service.host.admit(&caller.scope(), spans).await?))
 }
 
 /// Columns of a draft that the host sets.
@@ -248,8 +252,8 @@ async fn seal(
         let draft = parse_draft(item).map_err(|error| invalid(index, &error))?;
         drafts.push(draft_for(caller, draft, index, key, trace));
     }
-    let written = service.host.seal_for(&caller.scope(), drafts, &AppendOptions::keep()).await?;
-    Ok(written.iter().map(|span| receipt(&span.key(), &span.seal.curr_hash, "appended")).collect())
+    let options = if key.is_some() { AppendOptions::keep() } else { AppendOptions::default() };
+    Ok(outcomes(&service.host.seal_for(&caller.scope(), drafts, &options).await?))
 }
 
 /// A draft in the name of the caller. With an idempotency key its id follows from the key, so that even a host that repeats the call
@@ -264,13 +268,17 @@ fn draft_for(caller: &Caller, draft: Draft, index: usize, key: Option<&str>, tra
         .without_meta(logline_core::request::CAUSE)
         .meta("sealed_by", by);
     let columns = draft.columns_mut();
-    if columns.trace_id.is_none() {
+    // A repeated call may have another trace, and must make the same draft.
+    if columns.trace_id.is_none() && key.is_none() {
         columns.trace_id = trace.map(str::to_owned);
     }
     if columns.this.is_empty() {
         columns.this = columns.entity_type.clone();
     }
-    let Some(key) = key.filter(|_| !draft.has_id()) else { return draft };
+    let Some(key) = key else { return draft };
+    if draft.has_id() {
+        return draft.deterministic();
+    }
     let key = if index == 0 { key.to_owned() } else { format!("{key}#{index}") };
     let id = ids::idempotent(&identity.tenant, &identity.user, &draft.columns().entity_type, &key);
     draft.meta("idempotency_key", key).id(id).deterministic()

@@ -60,7 +60,7 @@ async fn oversized_and_endless_bodies_are_refused() {
             "POST /api/spans HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\ncontent-type: application/json\r\n{length}\r\n\r\n"
         )
     };
-    for length in ["content-length: 10001", "content-length: 18446744073709551615"] {
+    for length in ["content-length: 10001", "content-length: 99999999999"] {
         stage.raw(head(length).as_bytes()).await.is(413, "too_large");
     }
     let mut endless = TcpStream::connect(stage.address).await.unwrap();

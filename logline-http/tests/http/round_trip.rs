@@ -52,7 +52,7 @@ async fn round_trip(stage: Stage) {
     let accepted = accepted.ok(202);
     assert_eq!((&accepted["status"], &accepted["waiting"]["is_leased"]), (&json!("scheduled"), &json!(false)));
     assert_eq!(stage.get(&token, &format!("{location}/wait?seconds=0")).await.status, 202);
-    let waiting = stage.get(&token, &format!("{location}/wait"));
+    let waiting = async { stage.get(&token, &format!("{location}/wait")).await };
     let cancelled = async { stage.post(&token, &format!("{location}/cancel"), &[], &Value::Null).await };
     let (waited, cancelled) = tokio::join!(waiting, cancelled);
     assert_eq!(cancelled.ok(200)["status"], "cancelled");
@@ -60,6 +60,7 @@ async fn round_trip(stage: Stage) {
     stage.post(&token, &format!("{location}/cancel"), &[], &Value::Null).await.is(409, "wrong_state");
     let revived = stage.post(&token, &format!("{location}/revive"), &[], &Value::Null).await;
     assert!([200, 202].contains(&revived.status), "{revived:?}");
+    assert_eq!(stage.get(&token, &format!("{location}/wait")).await.ok(200)["status"], "complete");
     let listed = stage.get(&token, "/api/requests?order=oldest").await.ok(200);
     assert_eq!(listed["spans"].as_array().unwrap().len(), 2);
     pages(&stage, &token).await;

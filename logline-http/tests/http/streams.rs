@@ -229,7 +229,13 @@ async fn a_stream_ends_when_its_key_is_revoked() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn open_streams_and_waits_do_not_hold_up_a_shutdown() {
-    let stage = Stage::start().await;
+    let serve_options = {
+        let mut options = ServeOptions::default();
+        // The test would not wait for it.
+        options.drain_timeout = Duration::from_secs(3600);
+        options
+    };
+    let stage = Stage::with(options(), serve_options).await;
     stage.fee("acme").await;
     let token = stage.token("acme", "alice").await;
     let mut streams = Vec::new();
@@ -289,10 +295,12 @@ async fn one_tenant_does_not_take_all_streams() {
 async fn a_client_that_takes_nothing_is_cut_and_others_are_served() {
     let serve_options = {
         let mut options = ServeOptions::default();
-        options.write_timeout = Duration::from_millis(300);
+        options.write_timeout = Duration::from_millis(100);
         options
     };
-    let stage = Stage::with(options(), serve_options).await;
+    let mut options = options();
+    options.max_streams_per_tenant = 2;
+    let stage = Stage::with(options, serve_options).await;
     let token = stage.token("acme", "alice").await;
     let mut slow = stage.open(&token, &format!("{STREAM}?type=note"), &[]).await;
     slow.begun().await;
@@ -315,6 +323,13 @@ async fn a_client_that_takes_nothing_is_cut_and_others_are_served() {
     };
     let ((), found) = tokio::join!(write, read);
     assert_eq!(found.len(), count);
+    // The slow client is cut when its place is free.
+    within(async {
+        while stage.open(&token, STREAM, &[]).await.status != 200 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
     // What was sent before the cut is read; then the connection ends, and the last whole event has the id to resume from.
     let mut seen = 0;
     while let Some(event) = slow.event().await {
