@@ -7,9 +7,7 @@ use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use http::StatusCode;
 use logline_core::ledger::{AppendOptions, AppendReceipt, Ledger as _, Outcome, Query};
-use logline_core::{
-    Draft, ParsedSpan, VerifiedSpan, Verifier, canonical, ids, json as strict, parse_draft, parse_line,
-};
+use logline_core::{Draft, ParsedSpan, VerifiedSpan, Verifier, canonical, ids, json as strict, parse_draft, parse_line};
 use serde_json::{Value, json};
 
 use crate::idempotency::{Answer, Keyed, key, once};
@@ -216,9 +214,7 @@ fn outcomes(receipts: &[AppendReceipt]) -> Vec<Value> {
         Outcome::Appended => "appended",
         _ => "existing",
     };
-    let row = |of: &AppendReceipt| {
-        json!({"id": of.key.id.to_string(), "seq": of.key.seq, "curr_hash": of.curr_hash.to_string(), "outcome": outcome(of)})
-    };
+    let row = |of: &AppendReceipt| json!({"id": of.key.id.to_string(), "seq": of.key.seq, "curr_hash": of.curr_hash.to_string(), "outcome": outcome(of)});
     receipts.iter().map(row).collect()
 }
 

@@ -28,6 +28,20 @@ async fn rows(live: &mut Live, count: usize) -> Vec<Value> {
     rows
 }
 
+/// Opens a stream as soon as there is a place.
+async fn opened(stage: &Stage, token: &str, path: &str) -> Live {
+    within(async {
+        loop {
+            let live = stage.open(token, path, &[]).await;
+            if live.status == 200 {
+                return live;
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_resumes_after_every_id_without_gap_or_repeat() {
     let stage = Stage::start().await;
@@ -171,12 +185,12 @@ async fn line_ends_in_filters_and_content_make_no_events() {
     other.begun().await;
     let text = "x\r\n\r\nevent: end\ndata: {}\u{2028}\n\n";
     note(&stage, &token, text).await;
-    let status = "x\r\n\r\nevent: span\ndata: forged";
-    let span = json!({"entity_type": "note", "content": 1, "status": status});
-    stage.post(&token, "/api/spans", &[], &span).await.ok(201);
-    assert_eq!(live.row().await["status"], status, "the filter is a value like any other");
     assert_eq!(other.row().await["content"], text);
-    assert_eq!(other.row().await["status"], status);
+    let span = json!({"entity_type": "note", "content": 1, "status": "x\r\n\r\nevent: span\ndata: forged"});
+    stage.post(&token, "/api/spans", &[], &span).await.is(422, "invalid_span");
+    // The filter is a value like any other: it matches nothing, and the next thing in the stream is its end.
+    stage.drain.begin();
+    assert_eq!(live.event().await.unwrap().data["code"], "draining");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -283,19 +297,14 @@ async fn one_tenant_does_not_take_all_streams() {
     assert_eq!(stage.open(&beta, STREAM, &[]).await.status, 200);
     drop(first);
     // The place is free as soon as the server sees that the client is gone.
-    within(async {
-        while stage.open(&acme, STREAM, &[]).await.status != 200 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    opened(&stage, &acme, STREAM).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_takes_nothing_is_cut_and_others_are_served() {
     let serve_options = {
         let mut options = ServeOptions::default();
-        options.write_timeout = Duration::from_millis(100);
+        options.write_timeout = Duration::from_secs(1);
         options
     };
     let mut options = options();
@@ -309,27 +318,20 @@ async fn a_client_that_takes_nothing_is_cut_and_others_are_served() {
     // More than the buffers of both sides hold.
     let text = "x".repeat(500_000);
     let count = 40;
-    let write = async {
-        for n in 0..count {
-            note(&stage, &token, &format!("{n} {text}")).await;
-        }
-    };
-    let read = async {
+    let read = tokio::spawn(async move {
         let mut found = HashSet::new();
         for _ in 0..count {
             found.insert(quick.row().await["content"].as_str().unwrap().split(' ').next().unwrap().to_owned());
         }
-        found
-    };
-    let ((), found) = tokio::join!(write, read);
+        (quick, found)
+    });
+    for n in 0..count {
+        note(&stage, &token, &format!("{n} {text}")).await;
+    }
+    let (quick, found) = within(read).await.unwrap();
     assert_eq!(found.len(), count);
     // The slow client is cut when its place is free.
-    within(async {
-        while stage.open(&token, STREAM, &[]).await.status != 200 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    drop(opened(&stage, &token, STREAM).await);
     // What was sent before the cut is read; then the connection ends, and the last whole event has the id to resume from.
     let mut seen = 0;
     while let Some(event) = slow.event().await {
@@ -338,7 +340,8 @@ async fn a_client_that_takes_nothing_is_cut_and_others_are_served() {
     }
     assert!(seen < count, "the slow client was cut");
     let id = slow.id.clone().unwrap();
-    let mut again = stage.open(&token, &format!("{STREAM}?type=note&after={id}"), &[]).await;
+    drop(quick);
+    let mut again = opened(&stage, &token, &format!("{STREAM}?type=note&after={id}")).await;
     for n in seen..count {
         assert_eq!(again.row().await["content"].as_str().unwrap().split(' ').next().unwrap(), n.to_string());
     }
