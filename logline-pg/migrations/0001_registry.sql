@@ -129,8 +129,8 @@ RETURN CASE
   WHEN entity_type = 'request' THEN NOT is_first
   WHEN entity_type IN (
     'api_key', 'boot_event', 'bundle_instantiation', 'checkpoint', 'consent', 'delegation', 'error_report',
-    'escalation_request', 'execution', 'export_artifact', 'export_request', 'memory', 'memory_audit', 'memory_receipt',
-    'memory_search_result', 'metric', 'outside_outcome', 'outside_request', 'policy_cursor', 'policy_violation',
+    'escalation_request', 'execution', 'export_artifact', 'export_request', 'idempotency_record', 'memory', 'memory_audit',
+    'memory_receipt', 'memory_search_result', 'metric', 'outside_outcome', 'outside_request', 'policy_cursor', 'policy_violation',
     'promotion', 'prompt_build', 'prompt_directive', 'prompt_eval_run', 'prompt_posterior', 'prompt_run', 'prompt_selection',
     'provider_execution', 'provider_request', 'redaction', 'registration', 'rollback', 'status_patch', 'test_result'
   ) THEN true

@@ -11,6 +11,8 @@ pub use failed::Failed;
 #[cfg(feature = "bedrock")]
 pub use logline_bedrock as bedrock;
 pub use logline_core as core;
+#[cfg(feature = "http")]
+pub use logline_http as http;
 pub use logline_kernels as kernels;
 #[cfg(feature = "log")]
 pub use logline_log as log;

@@ -185,7 +185,7 @@ fn ci() -> Result<(), Failed> {
 }
 
 /// The crates that are published.
-const PUBLISHED: [&str; 13] = [
+const PUBLISHED: [&str; 14] = [
     "logline-core",
     "logline-sqlite",
     "logline-pg",
@@ -197,6 +197,7 @@ const PUBLISHED: [&str; 13] = [
     "logline-bedrock",
     "logline-prompts",
     "logline-log",
+    "logline-http",
     "logline",
     "logline-cli",
 ];

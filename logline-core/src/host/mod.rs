@@ -1,5 +1,6 @@
 //! The host: an application builds it and calls it.
 
+mod admit;
 mod builder;
 mod claim;
 pub(crate) mod driver;

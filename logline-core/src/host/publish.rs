@@ -62,7 +62,7 @@ impl Host {
     }
 
     /// Asks the validators and the kernels about a draft.
-    async fn check_draft(&self, draft: &Draft) -> Result<(), HostError> {
+    pub(super) async fn check_draft(&self, draft: &Draft) -> Result<(), HostError> {
         let span = draft.columns();
         let inner = &self.inner;
         let invalid = |reason| HostError::NotValid { entity_type: span.entity_type.clone(), reason };

@@ -87,6 +87,7 @@ pub const ENTITY_TYPES: &[EntityType] = &[
     row("export_artifact", Signed::Runtime).emitted(),
     row("export_request", Signed::Runtime).emitted(),
     row("function", Signed::Publisher),
+    row("idempotency_record", Signed::Runtime),
     row("manifest", Signed::Root),
     row("memory", Signed::Runtime),
     row("memory_audit", Signed::Runtime),

@@ -1,0 +1,349 @@
+//! API keys: secrets of which the ledger has the hash, in spans of type `api_key`.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use logline_core::ledger::{AppendOptions, LedgerError, LedgerExt as _};
+use logline_core::{
+    Clock, Draft, Host, HostError, MAX_NAME_BYTES, SYSTEM_TENANT, Scope, SystemClock, Timestamp, VerifiedSpan, Verifier,
+};
+use serde_json::Value;
+use thiserror::Error;
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use crate::auth::{AuthError, Authenticator};
+use crate::identity::{Identity, Permission};
+
+const PREFIX: &str = "ll_";
+const ENTITY_TYPE: &str = "api_key";
+const HASH: &str = "secret_hash";
+const PREVIOUS_HASH: &str = "previous_secret_hash";
+const PREVIOUS_UNTIL: &str = "previous_until";
+const PERMISSIONS: &str = "permissions";
+const EXPIRES: &str = "expires_at";
+
+/// Issues, rotates, revokes and accepts API keys. A key reads `ll_TENANT_ID_SECRET`: the tenant stands in it, so that no look-up
+/// crosses tenants. Its hash, permissions and end stand in a span that this host signs, so the ledger tells who had which access
+/// when.
+#[derive(Clone)]
+pub struct ApiKeys {
+    host: Host,
+    clock: std::sync::Arc<dyn Clock>,
+}
+
+/// What a new key is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NewKey {
+    /// The tenant.
+    pub tenant: String,
+    /// The user whose rights the key has.
+    pub user: String,
+    /// A name for people, such as the service that holds it.
+    pub name: String,
+    /// What it permits.
+    pub permissions: BTreeSet<Permission>,
+    /// How long it lasts.
+    pub lifetime: Duration,
+}
+
+impl NewKey {
+    /// A key for `user` of `tenant` with these permissions, which lasts 90 days.
+    pub fn new(
+        tenant: impl Into<String>,
+        user: impl Into<String>,
+        name: impl Into<String>,
+        permissions: impl IntoIterator<Item = Permission>,
+    ) -> Self {
+        let lifetime = Duration::from_secs(90 * 24 * 60 * 60);
+        Self {
+            tenant: tenant.into(),
+            user: user.into(),
+            name: name.into(),
+            permissions: permissions.into_iter().collect(),
+            lifetime,
+        }
+    }
+
+    /// Sets how long it lasts.
+    #[must_use]
+    pub fn lifetime(mut self, lifetime: Duration) -> Self {
+        self.lifetime = lifetime;
+        self
+    }
+}
+
+/// A key that was issued or rotated. The secret is here and nowhere else.
+#[non_exhaustive]
+pub struct IssuedKey {
+    /// The id of the key, which is also that of its span.
+    pub id: Uuid,
+    /// The text that the client sends as its token.
+    pub token: Zeroizing<String>,
+    /// The version of the span that records it.
+    pub span: VerifiedSpan,
+}
+
+impl fmt::Debug for IssuedKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IssuedKey").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// Why a key was not issued, rotated or revoked.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum KeyError {
+    /// The tenant or the user cannot have keys.
+    #[error("`{name}` cannot have API keys: name a tenant and a user of your own, at most {MAX_NAME_BYTES} bytes each")]
+    Name {
+        /// The name.
+        name: String,
+    },
+    /// There is no such key, or it is revoked.
+    #[error("no active API key {id}: list the spans of type `api_key`, or issue a new key")]
+    NoKey {
+        /// The id.
+        id: Uuid,
+    },
+    /// The machine has no random bytes.
+    #[error("the machine gives no random bytes: {0}")]
+    Random(#[from] getrandom::Error),
+    /// The span could not be written.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// The ledger failed.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+impl ApiKeys {
+    /// The keys in the ledger of `host`, which must be a runtime key of the tenants that have keys.
+    #[must_use]
+    pub fn new(host: Host) -> Self {
+        Self { host, clock: std::sync::Arc::new(SystemClock) }
+    }
+
+    /// Sets the clock that decides when keys end. Default: the machine's.
+    #[must_use]
+    pub fn clock(mut self, clock: impl Clock + 'static) -> Self {
+        self.clock = std::sync::Arc::new(clock);
+        self
+    }
+
+    /// Has tokens that are no API keys checked by `other`, such as a [`Jwt`](crate::Jwt).
+    #[must_use]
+    pub fn or(self, other: impl Authenticator) -> impl Authenticator {
+        KeysOr { keys: self, other }
+    }
+
+    /// Issues a key. `by` is recorded as the one who asked for it.
+    ///
+    /// # Errors
+    /// [`KeyError::Name`]; if the span cannot be written.
+    pub async fn issue(&self, new: NewKey, by: &str) -> Result<IssuedKey, KeyError> {
+        let refused = |name: &str| name.is_empty() || name == SYSTEM_TENANT || name.len() > MAX_NAME_BYTES;
+        if let Some(name) = [&new.tenant, &new.user].into_iter().find(|name| refused(name)) {
+            return Err(KeyError::Name { name: name.clone() });
+        }
+        let now = self.clock.now();
+        let id = self.host.ids().next_id(now);
+        let secret = secret()?;
+        let permissions: Vec<_> = new.permissions.iter().map(|permission| Value::from(permission.as_str())).collect();
+        let draft = Draft::new(ENTITY_TYPE)
+            .id(id)
+            .tenant(&new.tenant)
+            .owner(&new.user)
+            .who(by)
+            .did("issued")
+            .this(ENTITY_TYPE)
+            .name(new.name)
+            .status("active")
+            .meta(HASH, hash(id, &secret))
+            .meta(PERMISSIONS, permissions)
+            .meta(EXPIRES, now.saturating_add(new.lifetime).to_string());
+        self.write(&new.tenant, id, draft, &secret).await
+    }
+
+    /// Gives a key a new secret. The old one is accepted for `overlap` longer, so that its holder can change over.
+    ///
+    /// # Errors
+    /// [`KeyError::NoKey`]; if the span cannot be written, for example because somebody else changed the key.
+    pub async fn rotate(&self, tenant: &str, id: Uuid, overlap: Duration, by: &str) -> Result<IssuedKey, KeyError> {
+        let key = self.active(tenant, id).await?;
+        let secret = secret()?;
+        let old = key.meta(HASH).cloned().unwrap_or_default();
+        let draft = Draft::next_version(&key)
+            .who(by)
+            .did("rotated")
+            .meta(HASH, hash(id, &secret))
+            .meta(PREVIOUS_HASH, old)
+            .meta(PREVIOUS_UNTIL, self.clock.now().saturating_add(overlap).to_string());
+        self.write(tenant, id, draft, &secret).await
+    }
+
+    /// Ends a key at once.
+    ///
+    /// # Errors
+    /// [`KeyError::NoKey`]; if the span cannot be written.
+    pub async fn revoke(&self, tenant: &str, id: Uuid, by: &str) -> Result<(), KeyError> {
+        let key = self.active(tenant, id).await?;
+        let draft = Draft::next_version(&key).who(by).did("revoked").status("revoked");
+        self.host.record(tenant, vec![draft], &AppendOptions::default()).await?;
+        Ok(())
+    }
+
+    async fn write(&self, tenant: &str, id: Uuid, draft: Draft, secret: &str) -> Result<IssuedKey, KeyError> {
+        let written = self.host.record(tenant, vec![draft], &AppendOptions::default()).await?;
+        let span = written.into_iter().next().ok_or(KeyError::NoKey { id })?;
+        let token = Zeroizing::new(format!("{PREFIX}{}_{}_{secret}", escape(tenant), id.simple()));
+        Ok(IssuedKey { id, token, span })
+    }
+
+    async fn active(&self, tenant: &str, id: Uuid) -> Result<VerifiedSpan, KeyError> {
+        let key = self.find(tenant, id).await?;
+        key.filter(|key| key.status.as_deref() == Some("active")).ok_or(KeyError::NoKey { id })
+    }
+
+    /// The last version of a key, if a host has signed it.
+    async fn find(&self, tenant: &str, id: Uuid) -> Result<Option<VerifiedSpan>, LedgerError> {
+        let found = self.host.ledger().find(&Scope::runtime(tenant), tenant, id).await?;
+        let key = found.filter(|span| span.entity_type == ENTITY_TYPE && span.tenant_id == tenant);
+        let key = key.and_then(|span| span.verify(&mut Verifier::new()).ok());
+        Ok(key.filter(|key| self.host.trusted().authorities.check(key).is_ok()))
+    }
+}
+
+impl fmt::Debug for ApiKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApiKeys").finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Authenticator for ApiKeys {
+    async fn authenticate(&self, token: &str) -> Result<Identity, AuthError> {
+        let refused = AuthError::refused;
+        let (tenant, id, secret) = parse(token).ok_or_else(|| refused("it is not an API key"))?;
+        let key = self.find(&tenant, id).await?.ok_or_else(|| refused("no such API key"))?;
+        let now = self.clock.now();
+        let time = |name: &str| key.meta(name).and_then(Value::as_str).and_then(|text| text.parse::<Timestamp>().ok());
+        let stored = |name: &str| key.meta(name).and_then(Value::as_str).and_then(|text| blake3::Hash::from_hex(text).ok());
+        // `blake3::Hash` compares in constant time.
+        let given = digest(id, secret);
+        let is_current = stored(HASH) == Some(given);
+        let is_previous = stored(PREVIOUS_HASH) == Some(given) && time(PREVIOUS_UNTIL).is_some_and(|until| now < until);
+        if !is_current && !is_previous {
+            return Err(refused("the secret is not that of the API key"));
+        }
+        if key.status.as_deref() != Some("active") {
+            return Err(refused("the API key is revoked"));
+        }
+        let end = time(EXPIRES).ok_or_else(|| refused("the API key has no end"))?;
+        let end = if is_current { end } else { time(PREVIOUS_UNTIL).map_or(end, |until| until.min(end)) };
+        if end <= now {
+            return Err(refused("the API key has expired"));
+        }
+        let names = key.meta(PERMISSIONS).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+        let permissions: Vec<_> = names.filter_map(Permission::of).collect();
+        Ok(Identity::new(tenant, &key.owner_id, id.to_string(), permissions).expires(Some(end)))
+    }
+}
+
+/// API keys, and another authenticator for all other tokens.
+struct KeysOr<A> {
+    keys: ApiKeys,
+    other: A,
+}
+
+#[async_trait]
+impl<A: Authenticator> Authenticator for KeysOr<A> {
+    async fn authenticate(&self, token: &str) -> Result<Identity, AuthError> {
+        if token.starts_with(PREFIX) { self.keys.authenticate(token).await } else { self.other.authenticate(token).await }
+    }
+}
+
+/// 32 random bytes as hex.
+fn secret() -> Result<Zeroizing<String>, getrandom::Error> {
+    let mut bytes = Zeroizing::new([0; 32]);
+    getrandom::fill(bytes.as_mut())?;
+    Ok(Zeroizing::new(bytes.iter().map(|byte| format!("{byte:02x}")).collect()))
+}
+
+/// The secrets have 256 random bits, so a fast hash is enough.
+fn digest(id: Uuid, secret: &str) -> blake3::Hash {
+    let mut hasher = blake3::Hasher::new_derive_key("logline-http 2026 API keys");
+    hasher.update(id.as_bytes()).update(secret.as_bytes());
+    hasher.finalize()
+}
+
+fn hash(id: Uuid, secret: &str) -> String {
+    digest(id, secret).to_hex().to_string()
+}
+
+/// Reads `ll_TENANT_ID_SECRET`. The tenant may have underscores, the others have none.
+fn parse(token: &str) -> Option<(String, Uuid, &str)> {
+    let mut parts = token.strip_prefix(PREFIX)?.rsplitn(3, '_');
+    let (secret, id, tenant) = (parts.next()?, parts.next()?, unescape(parts.next()?)?);
+    let is_simple = id.len() == 32 && secret.len() == 64;
+    (is_simple && !tenant.is_empty() && tenant != SYSTEM_TENANT && tenant.len() <= MAX_NAME_BYTES).then_some((
+        tenant,
+        Uuid::try_parse(id).ok()?,
+        secret,
+    ))
+}
+
+/// Writes a tenant so that it can stand in a header: other bytes than letters, digits, `.`, `-` and `_` become `~` and two digits.
+fn escape(tenant: &str) -> String {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b".-_".contains(byte);
+    tenant.bytes().map(|byte| if plain(&byte) { char::from(byte).to_string() } else { format!("~{byte:02x}") }).collect()
+}
+
+fn unescape(text: &str) -> Option<String> {
+    let mut parts = text.split('~');
+    let mut bytes = parts.next()?.as_bytes().to_vec();
+    for part in parts {
+        let (digits, rest) = part.split_at_checked(2)?;
+        bytes.push(u8::from_str_radix(digits, 16).ok()?);
+        bytes.extend(rest.as_bytes());
+    }
+    // Only what `escape` writes: a tenant has one spelling.
+    String::from_utf8(bytes).ok().filter(|tenant| escape(tenant) == text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_tenant_has_one_spelling_in_keys() {
+        for tenant in ["acme", "acme_ltd", "_", "a.b-c", "ä ö", "~", "a~b"] {
+            assert_eq!(unescape(&escape(tenant)).as_deref(), Some(tenant));
+            let token = format!("ll_{}_{}_{}", escape(tenant), Uuid::nil().simple(), "a".repeat(64));
+            assert_eq!(parse(&token).unwrap().0, tenant);
+        }
+        for text in ["a~", "a~6", "a~zz", "~61", "ä", "~C3~a4", "~+1"] {
+            assert_eq!(unescape(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_key_is_not_parsed() {
+        let (id, secret) = (Uuid::nil().simple().to_string(), "a".repeat(64));
+        for token in [
+            String::new(),
+            "ll_".to_owned(),
+            "ll___".to_owned(),
+            format!("ll_system_{id}_{secret}"),
+            format!("ll__{id}_{secret}"),
+            format!("ll_acme_{id}_"),
+            format!("ll_acme_{}_{secret}", Uuid::nil()),
+            format!("LL_acme_{id}_{secret}"),
+        ] {
+            assert!(parse(&token).is_none(), "{token}");
+        }
+    }
+}

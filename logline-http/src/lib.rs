@@ -1,0 +1,33 @@
+#![doc = include_str!("../README.md")]
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")
+)]
+
+mod auth;
+mod cursor;
+mod idempotency;
+mod identity;
+mod openapi;
+mod options;
+mod params;
+mod problem;
+mod rates;
+mod refusals;
+mod router;
+mod routes;
+mod rows;
+mod serve;
+mod service;
+mod slots;
+mod tail;
+mod wire;
+
+pub use auth::{ApiKeys, AuthError, Authenticator, IssuedKey, Jwt, JwtError, JwtOptions, KeyError, KeySource, NewKey};
+pub use cursor::ServiceKey;
+pub use identity::{Identity, Permission};
+pub use openapi::openapi;
+pub use options::{Drain, Options, Rate, RenderMetrics};
+pub use problem::{Code, PAGE, Problem};
+pub use router::router;
+pub use serve::{ServeOptions, serve};

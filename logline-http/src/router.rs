@@ -1,0 +1,177 @@
+//! The router: routes and the layers around them.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use http::{HeaderMap, HeaderValue, header};
+use logline_core::Host;
+use serde_json::Value;
+use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::{DefaultPredicate, NotForContentType, Predicate as _};
+use tracing::Instrument as _;
+use uuid::Uuid;
+
+use crate::auth::Authenticator;
+use crate::openapi;
+use crate::options::Options;
+use crate::problem::{Code, Problem};
+use crate::routes::{health, metrics as metric_routes, requests, spans, timeline};
+use crate::service::{Caller, Service, token, trace};
+
+const REQUEST_ID: &str = "x-request-id";
+
+/// The routes of `docs/http.md` over a host, to be merged into any axum application. Tokens are checked by `auth`.
+///
+/// The host's key must be a runtime key of the tenants that call. Requests are carried out by whoever runs workers: this router only
+/// submits them.
+pub fn router(host: Host, auth: impl Authenticator, options: Options) -> Router {
+    let has_metrics = options.metrics.is_some();
+    let service = Arc::new(Service::new(host, Arc::new(auth), options));
+    let api = Router::new()
+        .route("/api/spans", get(spans::list).post(spans::append))
+        .route("/api/spans/{id}", get(spans::show))
+        .route("/api/spans/{id}/versions", get(spans::versions))
+        .route("/api/timeline", get(timeline::list))
+        .route("/api/timeline/stream", get(timeline::stream))
+        .route("/api/execute", post(requests::execute))
+        .route("/api/requests", get(requests::list))
+        .route("/api/requests/{id}", get(requests::show))
+        .route("/api/requests/{id}/wait", get(requests::wait))
+        .route("/api/requests/{id}/cancel", post(requests::cancel))
+        .route("/api/requests/{id}/revive", post(requests::revive))
+        .route("/api/metrics", get(metric_routes::list))
+        .route_layer(from_fn_with_state(Arc::clone(&service), authenticate));
+    let mut open = Router::new()
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .route("/openapi.json", get(openapi::document));
+    if has_metrics {
+        open = open.route("/metrics", get(metric_routes::prometheus));
+    }
+    // A stream that is compressed waits in the compressor.
+    let compressed = DefaultPredicate::new()
+        .and(NotForContentType::const_new("text/event-stream"))
+        .and(NotForContentType::const_new("application/x-ndjson"));
+    api.merge(open)
+        .fallback(async || Problem::not_found())
+        .method_not_allowed_fallback(async || {
+            Problem::new(Code::MethodNotAllowed, "the header `Allow` lists the methods of this path")
+        })
+        .layer(from_fn_with_state(Arc::clone(&service), within_time))
+        .layer(CompressionLayer::new().gzip(true).compress_when(compressed))
+        .layer(from_fn(observe))
+        .with_state(service)
+}
+
+/// Finds out who calls, and counts the call.
+async fn authenticate(State(service): State<Arc<Service>>, mut request: Request, next: Next) -> Response {
+    let token = match token(request.headers()) {
+        Ok(token) => token,
+        Err(problem) => return problem.into_response(),
+    };
+    let identity = match service.identify(&token).await {
+        Ok(identity) => identity,
+        Err(problem) => return problem.into_response(),
+    };
+    let left = match service.rates.take(&identity) {
+        Ok(left) => left,
+        Err((problem, left)) => {
+            let mut response = problem.into_response();
+            left.write(response.headers_mut());
+            return response;
+        }
+    };
+    request.extensions_mut().insert(Caller { identity, token: Arc::new(token) });
+    let mut response = next.run(request).await;
+    left.write(response.headers_mut());
+    response
+}
+
+/// Ends calls that take too long. A stream has begun by then, and goes on.
+async fn within_time(State(service): State<Arc<Service>>, request: Request, next: Next) -> Response {
+    let most = service.options.call_timeout + service.options.max_wait;
+    match tokio::time::timeout(most, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => Problem::new(Code::Timeout, "it was given up: a write may have been carried out").into_response(),
+    }
+}
+
+/// Gives each call an id, logs and counts it, and completes its answer.
+async fn observe(request: Request, next: Next) -> Response {
+    let began = Instant::now();
+    let id = request_id(request.headers());
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().map_or("other", |path| route_name(path.as_str()));
+    let trace_id = trace(request.headers()).unwrap_or_default();
+    let span = tracing::info_span!("http", http.request.method = %method, http.route = route, request_id = %id, trace_id);
+    let mut response = next.run(request).instrument(span.clone()).await;
+    let status = response.status();
+    span.in_scope(|| tracing::debug!(status = status.as_u16(), "answered"));
+    // An unknown method would be a label of the client's choice.
+    let method =
+        if matches!(method.as_str(), "GET" | "POST" | "HEAD") { method.as_str().to_owned() } else { "other".to_owned() };
+    metrics::counter!("logline_http_requests_total", "method" => method, "route" => route, "status" => status.as_str().to_owned())
+        .increment(1);
+    metrics::histogram!("logline_http_request_seconds", "route" => route).record(began.elapsed().as_secs_f64());
+    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        let mut body = problem.body();
+        if let Value::Object(members) = &mut body {
+            members.insert("request_id".to_owned(), id.clone().into());
+        }
+        *response.body_mut() = Body::from(body.to_string());
+        response.headers_mut().remove(header::CONTENT_LENGTH);
+    }
+    let headers = response.headers_mut();
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        headers.insert(REQUEST_ID, id);
+    }
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+/// The name of a route in metrics: one of those that exist.
+fn route_name(path: &str) -> &'static str {
+    const ROUTES: [&str; 16] = [
+        "/api/spans",
+        "/api/spans/{id}",
+        "/api/spans/{id}/versions",
+        "/api/timeline",
+        "/api/timeline/stream",
+        "/api/execute",
+        "/api/requests",
+        "/api/requests/{id}",
+        "/api/requests/{id}/wait",
+        "/api/requests/{id}/cancel",
+        "/api/requests/{id}/revive",
+        "/api/metrics",
+        "/healthz",
+        "/readyz",
+        "/openapi.json",
+        "/metrics",
+    ];
+    // An application may have nested the router below a path of its own.
+    ROUTES.iter().rev().find(|route| path.ends_with(**route)).copied().unwrap_or("other")
+}
+
+/// The id that the client or a proxy has given, if it is plain, or a new one.
+fn request_id(headers: &HeaderMap) -> String {
+    let given = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
+    let is_plain = |id: &&str| {
+        (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+    };
+    given.filter(is_plain).map_or_else(new_id, str::to_owned)
+}
+
+fn new_id() -> String {
+    let mut bytes = [0; 16];
+    // An id that repeats confuses a reader of logs, nothing else.
+    getrandom::fill(&mut bytes).ok();
+    Uuid::from_bytes(bytes).simple().to_string()
+}

@@ -1,0 +1,190 @@
+//! A server with the limits that a service on the open net needs. A host may use any other: the router does not depend on it.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, Sleep};
+use tower::ServiceExt as _;
+
+use crate::options::Drain;
+
+/// The limits of connections.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ServeOptions {
+    /// The most connections at once. Others wait until one ends. Default 20,000.
+    pub max_connections: usize,
+    /// How long the head of a request may take to arrive, and how long a connection may rest between two. Default 15 seconds.
+    pub header_timeout: Duration,
+    /// The most headers of a request. Default 64.
+    pub max_headers: usize,
+    /// The most bytes of a request's head, at least 8 KiB. Default 32 KiB.
+    pub max_header_bytes: usize,
+    /// How long a client may take nothing of an answer that it is sent. Then it is cut. Default 30 seconds.
+    pub write_timeout: Duration,
+    /// How long open calls may take to end after the shutdown has begun. Default 20 seconds.
+    pub drain_timeout: Duration,
+}
+
+impl Default for ServeOptions {
+    fn default() -> Self {
+        Self {
+            max_connections: 20_000,
+            header_timeout: Duration::from_secs(15),
+            max_headers: 64,
+            max_header_bytes: 32 << 10,
+            write_timeout: Duration::from_secs(30),
+            drain_timeout: Duration::from_secs(20),
+        }
+    }
+}
+
+/// Serves HTTP/1.1 on `listener` until `shutdown` completes. Then it takes no more connections, begins `drain` (which ends streams and
+/// waits), lets open calls end, and returns. It does not return an error: what fails is one connection.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    options: ServeOptions,
+    drain: Drain,
+    shutdown: impl Future<Output = ()>,
+) {
+    let places = Arc::new(Semaphore::new(options.max_connections));
+    let mut connections = JoinSet::new();
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(options.header_timeout)
+        .max_headers(options.max_headers)
+        .max_buf_size(options.max_header_bytes.max(8 << 10))
+        // A client that has sent its request and closes its side still gets the answer.
+        .half_close(true);
+    // Apart from `drain`: an instance that drains still answers, until it shuts down.
+    let closing = Drain::new();
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        let place = tokio::select! {
+            () = &mut shutdown => break,
+            place = Arc::clone(&places).acquire_owned() => place,
+        };
+        let accepted = tokio::select! {
+            () = &mut shutdown => break,
+            accepted = listener.accept() => accepted,
+        };
+        // Finished connections are forgotten.
+        while connections.try_join_next().is_some() {}
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Such as too many open files: others may close soon.
+                tracing::warn!(%error, "a connection was not accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        stream.set_nodelay(true).ok();
+        let io = TokioIo::new(Connection::new(stream, options.write_timeout));
+        let service = TowerToHyperService::new(
+            router.clone().map_request(|request: Request<Incoming>| request.map(axum::body::Body::new)),
+        );
+        let (http, closing) = (http.clone(), closing.clone());
+        connections.spawn(async move {
+            let _place = place;
+            let mut connection = std::pin::pin!(http.serve_connection(io, service));
+            let ended = tokio::select! {
+                ended = &mut connection => ended,
+                () = closing.wait() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = ended {
+                tracing::debug!(%error, "a connection ended early");
+            }
+        });
+    }
+    drop(listener);
+    drain.begin();
+    closing.begin();
+    let ended = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(options.drain_timeout, ended).await.is_err() {
+        tracing::warn!("connections did not end in time and are cut");
+    }
+    connections.shutdown().await;
+}
+
+/// A connection that fails if its client takes nothing for too long.
+struct Connection {
+    stream: TcpStream,
+    timeout: Duration,
+    /// Runs while a write waits.
+    patience: Pin<Box<Sleep>>,
+    waits: bool,
+}
+
+impl Connection {
+    fn new(stream: TcpStream, timeout: Duration) -> Self {
+        Self { stream, timeout, patience: Box::pin(tokio::time::sleep(timeout)), waits: false }
+    }
+
+    fn check<T>(&mut self, polled: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if polled.is_ready() {
+            self.waits = false;
+            return polled;
+        }
+        if !self.waits {
+            self.waits = true;
+            self.patience.as_mut().reset(Instant::now() + self.timeout);
+        }
+        match self.patience.as_mut().poll(context) {
+            Poll::Ready(()) => Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes nothing"))),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.check(polled, context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.check(polled, context)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}

@@ -1,0 +1,337 @@
+//! One tail of the ledger for all streams of a tenant, and followers that resume at any position without gap or repeat.
+//!
+//! A follower has one position and at most one page: however slow its client is, memory does not grow. As long as it keeps up, it
+//! takes rows from a ring that the tail fills; otherwise it reads pages of its own.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use logline_core::ledger::{Cursor, Ledger, LedgerError, Order, Query, Versions, WatchFrom, WorkQueue};
+use logline_core::{Scope, SignedSpan};
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+
+/// The most rows in a ring.
+const RING_ROWS: usize = 1024;
+/// The most bytes of lines in a ring.
+const RING_BYTES: usize = 16 << 20;
+/// The rows and bytes of a page of a follower that has fallen behind.
+const PAGE_ROWS: usize = 64;
+const PAGE_BYTES: usize = 1 << 20;
+/// How many of the newest rows [`end`] begins before.
+const NEWEST: usize = 256;
+/// The pause before a tail begins again after an error.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// A row of a tail.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) cursor: Cursor,
+    pub(crate) span: SignedSpan,
+    /// The row as canonical JSON, without a line end.
+    pub(crate) line: Bytes,
+}
+
+impl Entry {
+    fn new(cursor: Cursor, span: SignedSpan) -> Self {
+        let line = span.to_line().into();
+        Self { cursor, span, line }
+    }
+}
+
+/// The tails of a host. Each exists as long as somebody follows it.
+pub(crate) struct Tails {
+    ledger: Arc<dyn WorkQueue>,
+    tenants: Mutex<HashMap<String, Weak<Tail>>>,
+}
+
+impl Tails {
+    pub(crate) fn new(ledger: Arc<dyn WorkQueue>) -> Self {
+        Self { ledger, tenants: Mutex::default() }
+    }
+
+    /// Follows the rows of a tenant, and the public rows of `system`, from the present end.
+    pub(crate) async fn follow_now(&self, tenant: &str) -> Result<Follower, LedgerError> {
+        let at = end(&*self.ledger, &Scope::runtime(tenant)).await?;
+        Ok(self.follow(tenant, at))
+    }
+
+    /// Follows them from after `at`, or from the first row.
+    pub(crate) fn follow(&self, tenant: &str, at: Option<Cursor>) -> Follower {
+        let mut tenants = lock(&self.tenants);
+        let tail = tenants.get(tenant).and_then(Weak::upgrade).unwrap_or_else(|| {
+            tenants.retain(|_, tail| tail.strong_count() > 0);
+            let tail = Arc::new(Tail::start(Arc::clone(&self.ledger), Scope::runtime(tenant), at.clone()));
+            tenants.insert(tenant.to_owned(), Arc::downgrade(&tail));
+            tail
+        });
+        let news = tail.news.subscribe();
+        Follower { tail, news, at, joined: None, page: VecDeque::new() }
+    }
+
+    /// How many tails there are.
+    pub(crate) fn count(&self) -> usize {
+        lock(&self.tenants).values().filter(|tail| tail.strong_count() > 0).count()
+    }
+}
+
+/// The end of the ledger for `scope`: a position before which all rows are final. `None` if there are no rows.
+async fn end(ledger: &dyn WorkQueue, scope: &Scope) -> Result<Option<Cursor>, LedgerError> {
+    let newest = Query::new().versions(Versions::All).order(Order::Newest).limit(NEWEST).max_bytes(PAGE_BYTES);
+    let newest = ledger.scan(scope, &newest, None).await?;
+    // The newest rows may not be final yet, so the end is looked for in append order, which ends before such rows.
+    let Some(mut at) = newest.rows.into_iter().next_back().map(|row| row.cursor) else { return Ok(None) };
+    loop {
+        let page = ledger.scan(scope, &Query::timeline().limit(NEWEST).max_bytes(PAGE_BYTES), Some(&at)).await?;
+        match (page.next, page.reached) {
+            (Some(next), _) => at = next,
+            (None, Some(reached)) => return Ok(Some(reached)),
+            (None, None) => return Ok(Some(page.rows.into_iter().next_back().map_or(at, |row| row.cursor))),
+        }
+    }
+}
+
+/// One tail. It ends when the last follower is dropped.
+struct Tail {
+    ledger: Arc<dyn WorkQueue>,
+    scope: Scope,
+    ring: Arc<Mutex<Ring>>,
+    /// Changes when the ring does.
+    news: watch::Sender<()>,
+    task: AbortHandle,
+}
+
+impl Drop for Tail {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Tail {
+    fn start(ledger: Arc<dyn WorkQueue>, scope: Scope, from: Option<Cursor>) -> Self {
+        let (ring, news) = (Arc::new(Mutex::new(Ring { before: from, ..Ring::default() })), watch::Sender::new(()));
+        let task = tokio::spawn(fill(Arc::clone(&ledger), scope.clone(), Arc::clone(&ring), news.clone())).abort_handle();
+        Self { ledger, scope, ring, news, task }
+    }
+}
+
+/// Fills a ring, and begins again after errors where it was.
+async fn fill(ledger: Arc<dyn WorkQueue>, scope: Scope, ring: Arc<Mutex<Ring>>, news: watch::Sender<()>) {
+    loop {
+        let at = lock(&ring).last();
+        match ledger.watch(&scope, at.map_or(WatchFrom::Beginning, WatchFrom::After)).await {
+            Ok(mut watch) => {
+                while let Some(row) = watch.next().await {
+                    match row {
+                        Ok(row) => {
+                            lock(&ring).push(Arc::new(Entry::new(row.cursor, row.span)));
+                            news.send_replace(());
+                        }
+                        // The watch goes on after it.
+                        Err(error @ LedgerError::Damaged { .. }) => tracing::error!(%error, "streams leave out a damaged row"),
+                        Err(error) => {
+                            tracing::warn!(%error, "a tail begins again");
+                            break;
+                        }
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(%error, "a tail cannot begin"),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// The last rows of a tail, without gaps.
+#[derive(Default)]
+struct Ring {
+    entries: VecDeque<Arc<Entry>>,
+    /// The number of the first entry.
+    first: u64,
+    /// The position before the first entry.
+    before: Option<Cursor>,
+    numbers: HashMap<Cursor, u64>,
+    bytes: usize,
+}
+
+/// What a ring has at a number.
+enum Place {
+    Row(Arc<Entry>),
+    /// It comes next.
+    Ahead,
+    /// It has been removed.
+    Gone,
+}
+
+impl Ring {
+    fn push(&mut self, entry: Arc<Entry>) {
+        let number = self.first + self.entries.len() as u64;
+        self.numbers.insert(entry.cursor.clone(), number);
+        self.bytes += entry.line.len();
+        self.entries.push_back(entry);
+        while self.entries.len() > RING_ROWS || (self.bytes > RING_BYTES && self.entries.len() > 1) {
+            let Some(oldest) = self.entries.pop_front() else { break };
+            self.numbers.remove(&oldest.cursor);
+            self.bytes = self.bytes.saturating_sub(oldest.line.len());
+            self.before = Some(oldest.cursor.clone());
+            self.first += 1;
+        }
+    }
+
+    fn last(&self) -> Option<Cursor> {
+        self.entries.back().map(|entry| entry.cursor.clone()).or_else(|| self.before.clone())
+    }
+
+    /// The number of the row after `cursor`, if it is known.
+    fn after(&self, cursor: Option<&Cursor>) -> Option<u64> {
+        if cursor == self.before.as_ref() {
+            return Some(self.first);
+        }
+        cursor.and_then(|cursor| self.numbers.get(cursor)).map(|number| number + 1)
+    }
+
+    fn at(&self, number: u64) -> Place {
+        let Some(index) = number.checked_sub(self.first) else { return Place::Gone };
+        let entry = usize::try_from(index).ok().and_then(|index| self.entries.get(index));
+        entry.map_or(Place::Ahead, |entry| Place::Row(Arc::clone(entry)))
+    }
+}
+
+/// Follows a tail from a position. Its rows are those that the runtime of the tenant sees: the caller filters them by scope.
+pub(crate) struct Follower {
+    tail: Arc<Tail>,
+    news: watch::Receiver<()>,
+    /// The position of the last row that was returned.
+    at: Option<Cursor>,
+    /// The number of the next row in the ring, if it is known.
+    joined: Option<u64>,
+    page: VecDeque<Arc<Entry>>,
+}
+
+impl Follower {
+    /// The position after the last row that was returned.
+    pub(crate) fn position(&self) -> Option<&Cursor> {
+        self.at.as_ref()
+    }
+
+    /// The next row. If the caller drops the future, nothing is lost.
+    pub(crate) async fn next(&mut self) -> Result<Arc<Entry>, LedgerError> {
+        loop {
+            if let Some(entry) = self.page.pop_front() {
+                self.at = Some(entry.cursor.clone());
+                return Ok(entry);
+            }
+            // Before the ring and the ledger are looked at, so that no change is missed.
+            self.news.borrow_and_update();
+            if self.joined.is_none() {
+                self.joined = lock(&self.tail.ring).after(self.at.as_ref());
+            }
+            if let Some(number) = self.joined {
+                let place = lock(&self.tail.ring).at(number);
+                match place {
+                    Place::Row(entry) => {
+                        self.joined = Some(number + 1);
+                        self.at = Some(entry.cursor.clone());
+                        return Ok(entry);
+                    }
+                    Place::Ahead => self.wait().await,
+                    Place::Gone => self.joined = None,
+                }
+                continue;
+            }
+            let query = Query::timeline().limit(PAGE_ROWS).max_bytes(PAGE_BYTES);
+            let page = self.tail.ledger.scan(&self.tail.scope, &query, self.at.as_ref()).await?;
+            let (next, has_rows) = (page.next, !page.rows.is_empty());
+            for row in page.rows {
+                match row.span {
+                    Ok(span) => self.page.push_back(Arc::new(Entry::new(row.cursor, span))),
+                    Err(damaged) => {
+                        let error = LedgerError::from(damaged);
+                        tracing::error!(%error, "streams leave out a damaged row");
+                    }
+                }
+            }
+            if self.page.is_empty() {
+                match next {
+                    Some(next) => self.at = Some(next),
+                    // Rows that come later come through the tail, which then wakes this follower.
+                    None if !has_rows => self.wait().await,
+                    None => {
+                        self.at = page.reached.or(self.at.take());
+                        self.wait().await;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn wait(&mut self) {
+        // The tail, and with it the sender, lives as long as this follower.
+        let _ = self.news.changed().await;
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use logline_core::ledger::LedgerExt as _;
+    use logline_core::{Draft, KeyPair, MemoryLedger, SystemClock, SystemIds};
+
+    use super::*;
+
+    async fn append(ledger: &MemoryLedger, key: &KeyPair, tenant: &str, number: usize) {
+        let note = Draft::new("note").tenant(tenant).owner("alice").who("user:alice").this("note");
+        let note = note.content(number.into()).stamp(&SystemClock, &SystemIds).seal_local(key).unwrap();
+        ledger.append_one(&Scope::Operator, note).await.unwrap();
+    }
+
+    async fn numbers(follower: &mut Follower, count: usize) -> Vec<u64> {
+        let mut found = Vec::new();
+        for _ in 0..count {
+            let next = tokio::time::timeout(Duration::from_secs(30), follower.next()).await;
+            found.push(next.unwrap().unwrap().span.content.as_ref().unwrap().as_u64().unwrap());
+        }
+        found
+    }
+
+    #[tokio::test]
+    async fn a_follower_that_falls_behind_the_ring_misses_nothing_and_joins_again() {
+        let (ledger, key) = (MemoryLedger::new(), KeyPair::generate().unwrap());
+        let tails = Tails::new(Arc::new(ledger.clone()));
+        let (mut quick, mut slow) = (tails.follow_now("acme").await.unwrap(), tails.follow_now("acme").await.unwrap());
+        assert_eq!(tails.count(), 1);
+        let count = RING_ROWS + 300;
+        append(&ledger, &key, "acme", 0).await;
+        assert_eq!(numbers(&mut slow, 1).await, [0]);
+        for number in 1..count {
+            append(&ledger, &key, "acme", number).await;
+        }
+        let all: Vec<_> = (0..count as u64).collect();
+        assert_eq!(numbers(&mut quick, count).await, all);
+        assert_eq!(numbers(&mut slow, count - 1).await, all[1..]);
+        append(&ledger, &key, "acme", count).await;
+        assert_eq!((numbers(&mut quick, 1).await, numbers(&mut slow, 1).await), (vec![count as u64], vec![count as u64]));
+        assert!(quick.joined.is_some() && slow.joined.is_some(), "both take rows from the ring");
+        let ring = quick.tail.ring.lock().unwrap();
+        assert!(ring.entries.len() <= RING_ROWS && ring.numbers.len() == ring.entries.len());
+        drop(ring);
+        drop((quick, slow));
+        assert_eq!(tails.count(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_follower_of_one_tenant_gets_no_rows_of_another() {
+        let (ledger, key) = (MemoryLedger::new(), KeyPair::generate().unwrap());
+        let tails = Tails::new(Arc::new(ledger.clone()));
+        let mut beta = tails.follow("beta", None);
+        append(&ledger, &key, "acme", 1).await;
+        append(&ledger, &key, "beta", 2).await;
+        assert_eq!(numbers(&mut beta, 1).await, [2]);
+    }
+}

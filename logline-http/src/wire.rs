@@ -1,0 +1,174 @@
+//! The shapes of bodies, for reading and for the OpenAPI document.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+/// A problem (RFC 9457).
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(crate) struct ProblemBody {
+    /// The section of the page that explains the code.
+    pub(crate) r#type: String,
+    /// The same for all problems of this code.
+    pub(crate) title: String,
+    /// The HTTP status.
+    pub(crate) status: u16,
+    /// The stable code.
+    pub(crate) code: String,
+    /// What happened and what to do.
+    pub(crate) detail: String,
+    /// The id of the call, as in `X-Request-Id`.
+    pub(crate) request_id: String,
+}
+
+/// One row of the ledger: the columns that are not null, and the seal.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Span {
+    /// The version of the canonical form.
+    pub(crate) v: u32,
+    pub(crate) id: Uuid,
+    pub(crate) seq: u32,
+    pub(crate) entity_type: String,
+    pub(crate) who: String,
+    pub(crate) did: Option<String>,
+    pub(crate) this: String,
+    /// RFC 3339, with six digits of a second.
+    pub(crate) at: String,
+    pub(crate) parent_id: Option<Uuid>,
+    pub(crate) related_to: Option<Vec<Uuid>>,
+    pub(crate) owner_id: String,
+    pub(crate) tenant_id: String,
+    /// `private`, `tenant` or `public`.
+    pub(crate) visibility: String,
+    pub(crate) status: Option<String>,
+    pub(crate) is_deleted: bool,
+    pub(crate) name: Option<String>,
+    pub(crate) description: Option<String>,
+    pub(crate) code: Option<String>,
+    pub(crate) language: Option<String>,
+    pub(crate) runtime: Option<String>,
+    pub(crate) input: Option<Value>,
+    pub(crate) output: Option<Value>,
+    pub(crate) error: Option<Value>,
+    pub(crate) content: Option<Value>,
+    pub(crate) duration_ms: Option<u32>,
+    pub(crate) trace_id: Option<String>,
+    pub(crate) prev_hash: Option<String>,
+    pub(crate) curr_hash: String,
+    pub(crate) signature: String,
+    pub(crate) public_key: String,
+    pub(crate) metadata: Option<Value>,
+}
+
+/// A stored row that cannot be read.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Damaged {
+    pub(crate) id: String,
+    pub(crate) seq: String,
+    pub(crate) reason: String,
+}
+
+/// A page of rows.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct SpanPage {
+    pub(crate) spans: Vec<Span>,
+    pub(crate) damaged: Vec<Damaged>,
+    /// The cursor of the next page; null on the last one.
+    pub(crate) next: Option<String>,
+    /// On the last page, oldest first: where a stream can go on.
+    pub(crate) reached: Option<String>,
+}
+
+/// Versions of one span, oldest first.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct VersionPage {
+    pub(crate) spans: Vec<Span>,
+    /// The `from_seq` of the next page; null on the last one.
+    pub(crate) next_seq: Option<u32>,
+}
+
+/// Spans to append: sealed by the caller, or drafts that the host seals. One kind in one call.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct NewSpans {
+    pub(crate) spans: Vec<Value>,
+}
+
+/// What was appended, in order.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Receipts {
+    pub(crate) spans: Vec<Receipt>,
+    /// `caller` or `host`: whose key signed them.
+    pub(crate) sealed_by: String,
+}
+
+/// What became of one span.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Receipt {
+    pub(crate) id: Uuid,
+    pub(crate) seq: u32,
+    pub(crate) curr_hash: String,
+    /// `appended`, or `existing` if it was there already.
+    pub(crate) outcome: String,
+}
+
+/// A request to submit.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Execute {
+    /// The function: its id, or the name under which it was published.
+    pub(crate) function: String,
+    /// The input of the function, any JSON.
+    #[serde(default)]
+    pub(crate) input: Value,
+    /// The kind of the request. Default: `function.run`.
+    pub(crate) this: Option<String>,
+    /// RFC 3339. Default: at once.
+    pub(crate) due_at: Option<String>,
+    /// RFC 3339. No attempt begins later.
+    pub(crate) deadline: Option<String>,
+    /// 0 to 9, at most what the manifest allows members.
+    pub(crate) priority: Option<u8>,
+    /// 1 to 1000. Default: the first failure ends it.
+    pub(crate) max_attempts: Option<u32>,
+    /// The first pause between attempts, in milliseconds.
+    pub(crate) backoff_ms: Option<u64>,
+    /// `private` (default), `tenant` or `public`.
+    pub(crate) visibility: Option<String>,
+    /// Must be the token's.
+    pub(crate) tenant_id: Option<String>,
+    /// Must be the token's.
+    pub(crate) owner_id: Option<String>,
+}
+
+/// A request and how it goes.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct RequestBody {
+    pub(crate) id: Uuid,
+    /// `scheduled`, `running`, `complete`, `error`, `dead` or `cancelled`.
+    pub(crate) status: String,
+    /// The attempts that have begun.
+    pub(crate) attempts: Option<u32>,
+    /// The output of the last attempt, if it had one.
+    pub(crate) output: Option<Value>,
+    /// The failure of the last attempt, if it had one.
+    pub(crate) error: Option<Value>,
+    /// Why it waits; null if it does not.
+    pub(crate) waiting: Option<Waiting>,
+    /// Its last version.
+    pub(crate) request: Span,
+    /// The record of its last attempt with a result.
+    pub(crate) execution: Option<Span>,
+}
+
+/// Why a request waits.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Waiting {
+    /// When it is due, or its lease ends; null if it is parked without an end.
+    pub(crate) due: Option<String>,
+    /// Whether a worker has claimed it.
+    pub(crate) is_leased: bool,
+    /// Why it is parked.
+    pub(crate) parked: Option<String>,
+}

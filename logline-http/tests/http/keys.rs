@@ -1,0 +1,110 @@
+//! API keys: issued, rotated, revoked, and guessed.
+
+use std::time::Duration;
+
+use logline_core::ledger::Ledger as _;
+use logline_core::{ManualClock, Scope, Timestamp};
+use logline_http::{ApiKeys, Authenticator as _, KeyError, NewKey, Permission};
+use uuid::Uuid;
+
+use crate::stage::Stage;
+
+fn new(user: &str) -> NewKey {
+    NewKey::new("acme", user, "test", [Permission::Read])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_lives_until_it_is_revoked_and_the_ledger_has_its_hash_alone() {
+    let stage = Stage::start().await;
+    let issued = stage.keys.issue(new("alice"), "operator").await.unwrap();
+    assert_eq!(stage.get(&issued.token, "/api/spans").await.status, 200);
+    let secret = issued.token.rsplit('_').next().unwrap().to_owned();
+    let history = stage.host.ledger().history(&Scope::Operator, "acme", issued.id, 0, 10).await.unwrap();
+    let line = String::from_utf8(history[0].to_line()).unwrap();
+    assert!(!line.contains(&secret) && line.contains("secret_hash"));
+    assert!(!format!("{issued:?}").contains(&secret));
+    stage.keys.revoke("acme", issued.id, "operator").await.unwrap();
+    stage.get(&issued.token, "/api/spans").await.is(401, "invalid_token");
+    assert!(matches!(stage.keys.revoke("acme", issued.id, "operator").await, Err(KeyError::NoKey { .. })));
+    assert!(matches!(stage.keys.rotate("acme", issued.id, Duration::ZERO, "operator").await, Err(KeyError::NoKey { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotated_key_overlaps_with_its_old_secret_and_no_longer() {
+    let stage = Stage::start().await;
+    let clock = std::sync::Arc::new(ManualClock::new("2030-01-01T00:00:00Z".parse::<Timestamp>().unwrap()));
+    let keys = ApiKeys::new(stage.host.clone()).clock(std::sync::Arc::clone(&clock));
+    let first = keys.issue(new("alice").lifetime(Duration::from_secs(1000)), "operator").await.unwrap();
+    let second = keys.rotate("acme", first.id, Duration::from_secs(60), "operator").await.unwrap();
+    assert_eq!((first.id, second.span.seq), (second.id, 1));
+    for token in [&first.token, &second.token] {
+        assert_eq!(keys.authenticate(token).await.unwrap().user, "alice");
+    }
+    clock.advance(Duration::from_secs(60));
+    assert!(keys.authenticate(&first.token).await.is_err());
+    assert!(keys.authenticate(&second.token).await.is_ok());
+    clock.advance(Duration::from_secs(940));
+    assert!(keys.authenticate(&second.token).await.is_err(), "it has expired");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_are_guessed_or_put_together_from_others_are_refused() {
+    let stage = Stage::start().await;
+    let (alice, bob) =
+        (stage.keys.issue(new("alice"), "operator").await.unwrap(), stage.keys.issue(new("bob"), "operator").await.unwrap());
+    let secret = |token: &str| token.rsplit('_').next().unwrap().to_owned();
+    let note = stage.token("acme", "alice").await;
+    let written = stage.post(&note, "/api/spans", &[], &serde_json::json!({"entity_type": "note"})).await.ok(201);
+    let id: Uuid = written["spans"][0]["id"].as_str().unwrap().parse().unwrap();
+    for token in [
+        format!("ll_acme_{}_{}", alice.id.simple(), secret(&bob.token)),
+        format!("ll_beta_{}_{}", alice.id.simple(), secret(&alice.token)),
+        format!("ll_system_{}_{}", alice.id.simple(), secret(&alice.token)),
+        format!("ll_acme_{}_{}", id.simple(), secret(&alice.token)),
+        format!("ll_acme_{}_{}", Uuid::from_u128(1).simple(), secret(&alice.token)),
+        format!("{}0", *alice.token),
+        alice.token.to_uppercase(),
+        alice.token[..alice.token.len() - 1].to_owned(),
+    ] {
+        stage.get(&token, "/api/spans").await.is(401, "invalid_token");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_gets_keys_of_the_system() {
+    let stage = Stage::start().await;
+    for (tenant, user) in [("system", "alice"), ("", "alice"), ("acme", ""), ("acme", "system")] {
+        let refused = stage.keys.issue(NewKey::new(tenant, user, "x", []), "operator").await;
+        assert!(matches!(refused, Err(KeyError::Name { .. })), "{tenant}/{user}");
+    }
+}
+
+/// Calls until that is too often. A slow machine needs more calls, because some come back every second.
+async fn until_refused(stage: &Stage, token: &str) -> crate::stage::Answer {
+    for _ in 0..100 {
+        let answer = stage.get(token, "/api/spans").await;
+        if answer.status != 200 {
+            return answer;
+        }
+    }
+    panic!("a hundred calls are let through");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_calls_too_often_is_told_when_to_come_back() {
+    let mut options = crate::stage::options();
+    (options.key_rate, options.tenant_rate) = (logline_http::Rate::new(1, 2), logline_http::Rate::new(1, 3));
+    let stage = Stage::with(options, logline_http::ServeOptions::default()).await;
+    let (alice, bob) = (stage.token("acme", "alice").await, stage.token("acme", "bob").await);
+    let other = stage.token("beta", "alice").await;
+    let first = stage.get(&alice, "/api/spans").await;
+    assert_eq!(first.headers["ratelimit-policy"], "\"key\";q=2;w=2, \"tenant\";q=3;w=3");
+    assert!(first.headers["ratelimit"].starts_with("\"key\";r=1;t=1, \"tenant\";r=2;t=1"), "{:?}", first.headers["ratelimit"]);
+    let refused = until_refused(&stage, &alice).await;
+    refused.is(429, "rate_limited");
+    assert!(refused.headers["retry-after"].parse::<u64>().unwrap() >= 1);
+    assert!(refused.headers["ratelimit"].starts_with("\"key\";r=0;t="));
+    // Another key of the tenant is stopped as well in the end; another tenant has all of its own.
+    until_refused(&stage, &bob).await.is(429, "rate_limited");
+    assert_eq!(stage.get(&other, "/api/spans").await.status, 200);
+}

@@ -1,0 +1,11 @@
+//! The router by real sockets: what callers can do, and what attackers cannot.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
+
+mod hostile;
+mod keys;
+mod openapi;
+mod round_trip;
+mod stage;
+mod streams;
+mod tenants;
+mod tokens;
