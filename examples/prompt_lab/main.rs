@@ -17,10 +17,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use logline_core::Scope;
 use logline_core::fsck::{Audit, Event, fsck};
 use logline_core::ledger::{Ledger as _, LedgerExt as _, Query, WatchFrom};
 use logline_core::request::Request;
-use logline_core::Scope;
 use logline_kernels::provider::Script;
 use logline_prompts::eval::{EvalRun, PROMPT_EVALUATE, report};
 use logline_prompts::{PROMPT_BUILD, PROMPT_LEARN, PROMPT_RUN, explain, verify_build, verify_selection};
@@ -81,7 +81,7 @@ async fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn print_problem(event: Event<'_>) {
+fn print_problem(event: Event) {
     if let Event::Problem(problem) = event {
         eprintln!("{problem}");
     }
@@ -158,7 +158,13 @@ async fn look_back(site: &Site, last: &Value) -> Result<()> {
     println!("\nwhy the last customer was told {}:", explained.answer);
     println!("  the prompt {} of {} blocks", explained.compiled_hash, explained.blocks.as_array().map_or(0, Vec::len));
     for one in &explained.tries {
-        println!("  {} asked {}: {}, {} nanos", one.call, one.model, one.status, one.cost.get("nanos").cloned().unwrap_or_default());
+        println!(
+            "  {} asked {}: {}, {} nanos",
+            one.call,
+            one.model,
+            one.status,
+            one.cost.get("nanos").cloned().unwrap_or_default()
+        );
     }
     verify_build(&site.reader(), &authorities, TENANT, explained.build).await?;
     let choice = verify_selection(&site.reader(), &authorities, TENANT, uuid(last, "selection")?).await?;
@@ -189,7 +195,9 @@ async fn lose_a_call(site: &Site) -> Result<()> {
     let outcomes = async || {
         let query = Query::new().tenant(TENANT).entity_type("provider_execution");
         let all = site.ledger.collect(&Scope::runtime(TENANT), &query, usize::MAX).await?;
-        Ok::<_, Box<dyn Error + Send + Sync>>(all.into_iter().filter(|span| span.related_to.contains(&intent.id)).collect::<Vec<_>>())
+        Ok::<_, Box<dyn Error + Send + Sync>>(
+            all.into_iter().filter(|span| span.related_to.contains(&intent.id)).collect::<Vec<_>>(),
+        )
     };
     holds(outcomes().await?.is_empty(), "the call has no outcome yet")?;
     site.host.cancel(TENANT, request.id, "operator").await?;

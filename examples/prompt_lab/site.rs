@@ -43,7 +43,8 @@ impl Site {
         logline_kernels::install(&ledger, &set, &publisher, &SystemClock).await?;
         let host = Host::builder().ledger(ledger.clone()).trust(trust.clone()).key(runtime).install(set).build().await?;
         let prices = json!({"input": 3_000_000_000_u64, "output": 15_000_000_000_u64});
-        let provider = Draft::new("provider").tenant(TENANT).owner("support-team").who("publisher:support-team").this("provider.main");
+        let provider =
+            Draft::new("provider").tenant(TENANT).owner("support-team").who("publisher:support-team").this("provider.main");
         let provider = provider.name("main").visibility(Visibility::Tenant).status("active").metadata(json!({
             "adapter": "scripted", "currency": "USD", "models": {"large": {"max_tokens": 200, "prices": prices}},
             "retry": {"tries": 2, "pause_ms": 10, "max_pause_ms": 100},

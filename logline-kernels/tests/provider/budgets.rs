@@ -1,22 +1,14 @@
 //! Budgets: reserved before a call, settled after it.
 
-use logline_core::Signer as _;
-use logline_core::contract::provider::{Block, ErrorKind, ModelAnswer, SecretSource as _, StopReason, Usage};
-use logline_core::ledger::{Ledger as _, WorkQueue as _};
-use logline_core::trust::{Budget, Manifest, Money};
+use logline_core::contract::provider::{Block, ErrorKind, ModelAnswer, StopReason, Usage};
+use logline_core::ledger::WorkQueue as _;
+use logline_core::trust::Budget;
 use logline_kernels::provider::Script;
 use serde_json::json;
 use std::time::Duration;
 
 use crate::setup::{TENANT, block_on, output};
 use crate::site::*;
-
-fn budget(tokens: Option<u64>, nanos: Option<u64>) -> impl FnOnce(&mut Manifest) {
-    move |manifest| {
-        let money_per_day = nanos.map(|nanos| Money { nanos, currency: "USD".to_owned() });
-        manifest.budgets.insert(TENANT.to_owned(), Budget { tokens_per_day: tokens, money_per_day });
-    }
-}
 
 #[test]
 fn a_budget_is_reserved_before_a_call_and_settled_after_it() {

@@ -1,7 +1,7 @@
 //! Providers and hosts that fail in the middle.
 
-use logline_core::contract::provider::{ErrorKind, ProviderError, SecretSource as _};
-use logline_core::ledger::{Ledger as _, WorkQueue as _};
+use logline_core::contract::provider::{ErrorKind, ProviderError};
+use logline_core::ledger::WorkQueue as _;
 use logline_core::request::OnUnknown;
 use logline_core::{Host, Signer as _};
 use logline_kernels::provider::Script;

@@ -1,10 +1,7 @@
 //! Callers in the process that hear an answer as it comes.
 
-use logline_core::contract::provider::{
-    Chunk, Chunks, Endpoint, ModelAnswer, ModelRequest, Provider, ProviderError, SecretSource as _,
-};
-use logline_core::ledger::{Ledger as _, WorkQueue as _};
-use logline_core::{Host, Signer as _};
+use logline_core::Host;
+use logline_core::contract::provider::{Chunk, Chunks, Endpoint, ModelAnswer, ModelRequest, Provider, ProviderError};
 use logline_kernels::provider::{HostSecrets, ProviderExec};
 use serde_json::json;
 use std::sync::Arc;

@@ -1,8 +1,6 @@
 //! What is recorded of a call that was answered.
 
-use logline_core::Signer as _;
-use logline_core::contract::provider::{Block, ModelAnswer, SecretSource as _, StopReason, Usage};
-use logline_core::ledger::{Ledger as _, WorkQueue as _};
+use logline_core::contract::provider::{Block, ModelAnswer, StopReason, Usage};
 use logline_core::request::Request;
 use logline_kernels::provider::{PROVIDER_EMBED, Script};
 use serde_json::{Value, json};

@@ -1,13 +1,14 @@
 //! What is refused before a provider is asked.
 
 use logline_core::contract::provider::{Block, ModelAnswer, ModelRequest, Secret, SecretSource as _, StopReason, Usage};
-use logline_core::ledger::{Ledger as _, WorkQueue as _};
+use logline_core::ledger::Ledger as _;
 use logline_core::request::Request;
-use logline_core::{Draft, Host, HostError, Scope, Signer as _, Visibility};
+use logline_core::{Draft, Host, HostError, Scope, Visibility};
 use logline_kernels::provider::{HostSecrets, PROVIDER_INVOKE, ProviderExec, Script};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::setup;
 use crate::setup::{HOST, PUBLISHER, TENANT, USER, block_on, key, trust};
 use crate::site::*;
 

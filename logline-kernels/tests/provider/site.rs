@@ -1,16 +1,17 @@
 //! A ledger with a scripted provider.
 
-use logline_core::contract::provider::{ErrorKind, ModelRequest, Provider, ProviderError, Secret, SecretSource as _};
-use logline_core::ledger::{Ledger as _, WorkQueue as _};
+use logline_core::contract::provider::{ErrorKind, ModelRequest, Provider, ProviderError, Secret};
+use logline_core::ledger::WorkQueue as _;
 use logline_core::request::Request;
-use logline_core::trust::Manifest;
-use logline_core::{Draft, Execution, Host, ManualClock, MemoryLedger, SignedSpan, Signer as _, SystemClock, Visibility};
+use logline_core::trust::{Budget, Manifest, Money};
+use logline_core::{Draft, Execution, Host, ManualClock, MemoryLedger, SignedSpan, SystemClock, Visibility};
 use logline_kernels::provider::{HostSecrets, PROVIDER_INVOKE, ProviderExec, Script, ScriptedProvider};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use uuid::Uuid;
 
-use crate::setup::{HOST, PUBLISHER, ROOT, SYSTEM_PUBLISHER, TENANT, USER, key, output, trust};
+use crate::setup;
+use crate::setup::{HOST, PUBLISHER, ROOT, SYSTEM_PUBLISHER, TENANT, USER, key, trust};
 
 pub(crate) const FAST: &str = "fast";
 
@@ -113,4 +114,11 @@ pub(crate) fn code(execution: &Execution) -> &str {
 
 pub(crate) fn fail(kind: ErrorKind) -> Script {
     Script::Fail(ProviderError::new(kind, "no"))
+}
+
+pub(crate) fn budget(tokens: Option<u64>, nanos: Option<u64>) -> impl FnOnce(&mut Manifest) {
+    move |manifest| {
+        let money_per_day = nanos.map(|nanos| Money { nanos, currency: "USD".to_owned() });
+        manifest.budgets.insert(TENANT.to_owned(), Budget { tokens_per_day: tokens, money_per_day });
+    }
 }
