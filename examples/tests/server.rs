@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
 
 use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -21,6 +22,14 @@ impl Drop for Server {
     }
 }
 
+/// The program, which `cargo test` builds beside its tests.
+fn example() -> PathBuf {
+    let tests = std::env::current_exe().unwrap();
+    let program = tests.parent().and_then(Path::parent).unwrap().join("examples/server");
+    assert!(program.exists(), "build it first: cargo build --example server");
+    program
+}
+
 /// The lines of the README's block that call `$URL`.
 fn lines() -> Vec<&'static str> {
     let block = README.split("```sh\n").find(|block| block.contains("$URL/api/")).unwrap();
@@ -30,8 +39,7 @@ fn lines() -> Vec<&'static str> {
 #[test]
 fn the_lines_of_the_readme_work_as_written() {
     let folder = tempfile::tempdir().unwrap();
-    let mut server = Command::new(env!("CARGO"))
-        .args(["run", "--quiet", "--offline", "--package", "logline-examples", "--example", "server", "--"])
+    let mut server = Command::new(example())
         .args(["--listen", "127.0.0.1:0", "--db"])
         .arg(folder.path().join("demo.ledger"))
         .stdout(Stdio::piped())
@@ -68,8 +76,7 @@ fn the_lines_of_the_readme_work_as_written() {
     let metrics = Command::new("curl").args(["-sS", "--fail", &format!("{url}/metrics")]).output().unwrap();
     let metrics = String::from_utf8(metrics.stdout).unwrap();
     assert!(metrics.contains("logline_http_requests_total{") && !metrics.contains("acme"), "{metrics}");
-    let told =
-        Command::new("sh").args(["-c", &format!("kill -TERM $(pgrep -P {} || echo {0})", server.0.id())]).status().unwrap();
+    let told = Command::new("kill").args(["-TERM", &server.0.id().to_string()]).status().unwrap();
     assert!(told.success());
     let until = std::time::Instant::now() + Duration::from_secs(30);
     loop {

@@ -130,7 +130,7 @@ fn prompts_are_published_built_evaluated_run_and_explained() {
     };
     let input = json!({"question": "How long?", "vars": {"customer": "Ada"}, "session": "s"}).to_string();
     let submit =
-        ["request", "submit", family["id"].as_str().unwrap(), "--this", "prompt.run", "--owner", "bot", "--input", &input];
+        ["request", "submit", family["id"].as_str().unwrap(), "--kind", "prompt.run", "--owner", "bot", "--input", &input];
     folder.expect(0, &[&submit[..], &at].concat());
     folder.expect(0, &["run", "--until-idle"]);
     let of = |kind: &str| -> Value {
@@ -181,8 +181,8 @@ fn a_provider_that_this_host_cannot_ask_is_told_with_what_to_do() {
     let (out, err) = ended(1, &["provider check --call"], &output);
     assert!(out.contains("model small: provider:") && !(out + &err).contains("s3cret"), "nobody listens on port 9");
     folder.write("ledger.keys/secrets.json", r#"{"openai": {"text": "s3cret", "urls": []}}"#);
-    let (_, err) = folder.both(2, &["provider", "check", "main", "--tenant", "acme", "--call"]);
-    assert!(err.contains("secrets.json") && !err.contains("s3cret"), "{err}");
+    let (out, err) = folder.both(1, &["provider", "check", "main", "--tenant", "acme", "--call"]);
+    assert!(out.contains("secrets.json") && !(out.clone() + &err).contains("s3cret"), "{out}{err}");
 }
 
 #[test]

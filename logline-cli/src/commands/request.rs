@@ -6,6 +6,7 @@ use std::io::Read as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
 use logline::home::KeyOf;
 use logline_core::ledger::{Ledger, LedgerExt as _};
@@ -67,6 +68,10 @@ struct Submit {
     /// When it is due: in `30s`, `10m`, `2h` or `7d`, on a day, or at a time as `2026-05-01T12:00:00Z`. Without it: now.
     #[arg(long, value_name = "TIME", value_parser = when::later)]
     due: Option<Timestamp>,
+    /// What kind of request it is, such as `prompt.run` or `provider.invoke`; what it names is then a prompt or a provider, by its id. Without
+    /// it a function runs.
+    #[arg(long, value_name = "THIS", value_parser = NonEmptyStringValueParser::new())]
+    kind: Option<String>,
     /// 0 to 9. The highest runs first within the tenant.
     #[arg(long, value_parser = clap::value_parser!(u8).range(0..=9))]
     priority: Option<u8>,
@@ -178,6 +183,9 @@ async fn submit(options: &Submit, url: Option<&str>, json: bool) -> Result<bool,
     let (tenant, owner) = (options.tenant.as_str(), options.owner.as_str());
     let function = site::function(tenant, &options.function)?;
     let mut request = Request::new(tenant, owner, function, input(&options.input)?);
+    if let Some(kind) = &options.kind {
+        request = request.this(kind);
+    }
     if let Some(key) = &options.idempotency_key {
         request = request.idempotency_key(key);
     }
