@@ -101,7 +101,17 @@ impl PromptBandit {
             };
             return Ok(match learn(request, context, &span, &family).await? {
                 Ok(Learnt::Renewed(draft, all)) => {
-                    let told = json!({"posterior": draft.columns().id, "variants": all});
+                    // The counts are of the tenant; the asker is told of what the asker may see.
+                    let mut seen = Vec::new();
+                    for known in all {
+                        let id = known.variant.get("id").and_then(Value::as_str).and_then(|id| id.parse().ok());
+                        let found = match id {
+                            Some(id) => context.owner.find(&request.tenant_id, id).await?,
+                            None => None,
+                        };
+                        seen.extend(found.map(|_| known));
+                    }
+                    let told = json!({"posterior": draft.columns().id, "variants": seen});
                     Ok(Effects::new(Ok(told)).emitted(vec![*draft]))
                 }
                 Ok(Learnt::TooLittle(new)) => Ok(Effects::new(Ok(json!({"posterior": null, "new": new})))),

@@ -56,6 +56,7 @@ impl Contract {
         if !schema.is_object() {
             return Err("a schema must be an object".to_owned());
         }
+        weigh(schema, schema, &mut Vec::new(), &mut 0)?;
         let options = jsonschema::options().with_pattern_options(PatternOptions::regex());
         let validator = options.build(schema).map_err(|error| format!("it is no JSON schema: {error}"))?;
         Ok(Self { validator })
@@ -77,6 +78,42 @@ impl Contract {
             .map(|error| format!("at `{}`: the rule `{}` does not hold", error.instance_path(), error.schema_path()))
             .collect();
         if faults.is_empty() { Ok(()) } else { Err(faults) }
+    }
+}
+
+/// The most places of a schema, counted as often as they are referred to.
+const MAX_PLACES: usize = 10_000;
+
+/// Counts the places of a schema as a check may visit them. A schema of a few kilobytes can refer to itself, or to what refers to what refers
+/// on, so that one answer would take hours.
+fn weigh<'a>(schema: &'a Value, root: &'a Value, inside: &mut Vec<&'a str>, places: &mut usize) -> Result<(), String> {
+    *places += 1;
+    if *places > MAX_PLACES {
+        return Err(format!("the schema has more than {MAX_PLACES} places, with what it refers to"));
+    }
+    match schema {
+        Value::Array(items) => items.iter().try_for_each(|item| weigh(item, root, inside, places)),
+        Value::Object(members) => members.iter().try_for_each(|(name, value)| match (name.as_str(), value) {
+            ("$dynamicRef" | "$recursiveRef" | "$anchor" | "$dynamicAnchor" | "$id", Value::String(_)) => {
+                Err(format!("`{name}` is not available: refer with `$ref` and a JSON pointer"))
+            }
+            ("$ref", Value::String(reference)) => {
+                let pointer = reference.strip_prefix('#').filter(|pointer| pointer.is_empty() || pointer.starts_with('/'));
+                let pointer =
+                    pointer.ok_or("`$ref` must be `#` and a JSON pointer: nothing outside the schema can be referred to")?;
+                if inside.contains(&pointer) {
+                    return Err("the schema refers to itself".to_owned());
+                }
+                let found =
+                    root.pointer(pointer).ok_or_else(|| format!("`$ref`: there is no `{}`", reference.escape_debug()))?;
+                inside.push(pointer);
+                weigh(found, root, inside, places)?;
+                inside.pop();
+                Ok(())
+            }
+            _ => weigh(value, root, inside, places),
+        }),
+        _ => Ok(()),
     }
 }
 
@@ -128,6 +165,28 @@ mod tests {
             json!({"$ref": "https://attacker.example/schema.json"}),
             json!({"$ref": "file:///etc/passwd"}),
             json!({"description": "x".repeat(40_000)}),
+        ] {
+            assert!(Contract::read(&bad).is_err(), "{bad}");
+        }
+    }
+
+    /// Each level refers to the next one twice: 40 levels would be looked at 2^40 times.
+    #[test]
+    fn references_that_double_and_double_are_refused() {
+        let doubling = |levels: u32| {
+            let level = |n: u32| json!({"allOf": [{"$ref": format!("#/$defs/a{n}")}, {"$ref": format!("#/$defs/a{n}")}]});
+            let mut definitions: serde_json::Map<_, _> = (0..levels).map(|n| (format!("a{n}"), level(n + 1))).collect();
+            definitions.insert(format!("a{levels}"), json!({"type": "object"}));
+            json!({"$defs": definitions, "$ref": "#/$defs/a0"})
+        };
+        assert!(Contract::read(&doubling(5)).is_ok());
+        for bad in [
+            doubling(40),
+            json!({"$ref": "#"}),
+            json!({"properties": {"a": {"allOf": [{"$ref": "#"}, {"$ref": "#"}]}}}),
+            json!({"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}),
+            json!({"$ref": "#/$defs/none"}),
+            json!({"$dynamicRef": "#x"}),
         ] {
             assert!(Contract::read(&bad).is_err(), "{bad}");
         }

@@ -35,7 +35,10 @@ pub struct Family {
     /// An answer that says how confident it is does well from here on. Default 0.6.
     #[serde(default = "usual_confidence")]
     pub min_confidence: f64,
-    /// The last evaluation of a variant counts as so many results at most. Default 20.
+    /// The suite whose evaluations count; `None`: none do. Anybody may evaluate, with any suite.
+    #[serde(default)]
+    pub suite: Option<Uuid>,
+    /// The last evaluation of a variant with that suite counts as so many results at most. Default 20.
     #[serde(default = "usual_evals")]
     pub evals: u64,
     /// What takes a variant out, however well it does.

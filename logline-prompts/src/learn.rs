@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use logline_core::contract::{Context, KernelError};
 use logline_core::request::reference;
-use logline_core::{Draft, Failure, Hash, VerifiedSpan, canonical, ids};
+use logline_core::{Draft, Failure, Hash, Timestamp, VerifiedSpan, canonical, ids};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -13,7 +13,7 @@ use crate::bandit::{Counts, DRAWS, shares, since_change};
 use crate::family::Family;
 use crate::load::{LoadError, VARIANT, find};
 use crate::record::about;
-use crate::results::{Newest, exceeded};
+use crate::results::{Newest, Run, exceeded};
 
 /// What is known of a version of a variant, as a `prompt_posterior` has it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -75,7 +75,9 @@ pub(crate) async fn learn(
     let newest = Newest { reader: &context.runtime, authorities, tenant };
     let now = context.attempt.started;
     let from = now.saturating_sub(Duration::from_secs(u64::from(family.window_days) * 86_400));
-    let mut all = Vec::new();
+    let last = newest.one("prompt_posterior", span.id, |_| true).await?;
+    let counted = last.as_ref().and_then(|last| last.meta("newest")?.as_str()?.parse::<Timestamp>().ok());
+    let (mut all, mut new, mut until) = (Vec::new(), 0_u64, counted);
     for id in &family.variants {
         let variant = match find(&context.runtime, authorities, tenant, (VARIANT, *id)).await {
             Ok(variant) => variant,
@@ -86,12 +88,15 @@ pub(crate) async fn learn(
             }
         };
         let runs = newest.runs(family, span.id, &variant, from).await?;
+        let is_new = |run: &&Run| counted.is_none_or(|counted| run.at > counted);
+        new = new.saturating_add(u64::try_from(runs.iter().filter(is_new).count()).unwrap_or(u64::MAX));
+        until = until.max(runs.last().map(|run| run.at));
         let results: Vec<bool> = runs.iter().map(|run| run.is_good).collect();
         let begin = since_change(&results);
         let mut counts = Counts::default();
         results.iter().skip(begin).for_each(|&is_good| counts.add(is_good));
         // After a change, an evaluation from before it says nothing either.
-        let evals = if begin == 0 { newest.evaluated(&variant, family.evals).await? } else { Counts::default() };
+        let evals = if begin == 0 { newest.evaluated(family, &variant).await? } else { Counts::default() };
         let enough = counts.total() >= family.min_samples;
         let veto = exceeded(&family.guards, runs.get(begin..).unwrap_or_default()).filter(|_| enough);
         all.push(Known {
@@ -107,12 +112,8 @@ pub(crate) async fn learn(
     if all.is_empty() {
         return Ok(Err(Failure::new("prompt_invalid", "no variant of the family is active: publish one that is")));
     }
-    let last = newest.one("prompt_posterior", span.id, |_| true).await?;
-    if let Some(last) = last.as_ref().and_then(known) {
-        let new = unlike(&last, &all);
-        if new < family.batch {
-            return Ok(Ok(Learnt::TooLittle(new)));
-        }
+    if last.as_ref().and_then(known).is_some_and(|last| is_alike(&last, &all)) && new < family.batch {
+        return Ok(Ok(Learnt::TooLittle(new)));
     }
     let execution = context.attempt.execution_id;
     let seed = seed(&span.seal.curr_hash, execution);
@@ -131,19 +132,17 @@ pub(crate) async fn learn(
         .meta("family", reference(span))
         .meta("execution", execution.to_string())
         .meta("from", from.to_string())
+        .meta("newest", until.map_or(Value::Null, |until| until.to_string().into()))
         .meta("seed", seed.to_string())
         .meta("draws", DRAWS)
         .meta("variants", serde_json::to_value(&all).unwrap_or_default());
-    Ok(Ok(Learnt::Renewed(Box::new(about(draft, request, "kernel:prompt_bandit").at(now)), all)))
+    // Whoever may see the family may check its choices.
+    let draft = about(draft, request, "kernel:prompt_bandit").owner(&span.owner_id).visibility(span.visibility);
+    Ok(Ok(Learnt::Renewed(Box::new(draft.at(now)), all)))
 }
 
-/// How many results are new; all of them if other versions are in use.
-fn unlike(last: &[Known], now: &[Known]) -> u64 {
-    let is_same = last.len() == now.len()
-        && last.iter().zip(now).all(|(a, b)| a.variant == b.variant && a.veto == b.veto && a.evals == b.evals);
-    if !is_same {
-        return u64::MAX;
-    }
-    let new = last.iter().zip(now).map(|(a, b)| a.seen.abs_diff(b.seen).max(a.runs.total().abs_diff(b.runs.total())));
-    new.fold(0, u64::saturating_add)
+/// Whether the same versions are in use, with the same evaluations and guards.
+fn is_alike(last: &[Known], now: &[Known]) -> bool {
+    let is_same = |(a, b): (&Known, &Known)| a.variant == b.variant && a.veto == b.veto && a.evals == b.evals;
+    last.len() == now.len() && last.iter().zip(now).all(is_same)
 }

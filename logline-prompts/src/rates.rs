@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// How alike the results of a cluster are cannot be told from fewer clusters.
+const FEW: f64 = 20.0;
+
 /// The two-sided 95 % quantile of the normal distribution.
 const Z: f64 = 1.959_963_984_540_054;
 
@@ -51,8 +54,8 @@ fn inflation(clusters: &[Cluster], rate: f64, n: f64) -> f64 {
         return 1.0;
     }
     let binomial = rate * (1.0 - rate) / n;
-    if count < 2.0 || binomial <= 0.0 {
-        // Nothing is known about how alike they are: each cluster counts once.
+    if count < FEW || binomial <= 0.0 {
+        // Too little is known about how alike they are: each cluster counts once.
         return n / count.max(1.0);
     }
     let deviation = |cluster: &&Cluster| {
@@ -156,6 +159,26 @@ mod tests {
         let flat = rate(&mixed).unwrap();
         assert!(flat.high - flat.low < 0.12, "clusters that differ little count almost in full: {flat:?}");
         assert_eq!(rate(&[]), None);
+    }
+
+    /// With two sources nobody can tell how alike their results are, and one failure more must not make a rate surer.
+    #[test]
+    fn a_failure_more_never_raises_the_lower_end() {
+        let of = |clusters: &[(u32, u32)]| {
+            let clusters: Vec<_> = clusters.iter().map(|&(good, of)| Cluster { good, of }).collect();
+            rate(&clusters).unwrap().low
+        };
+        assert!(of(&[(299, 299), (0, 1)]) < 0.4 && of(&[(99, 100), (99, 100)]) < 0.4);
+        for clusters in [2_usize, 5, 19, 30] {
+            let mut all = vec![(10, 10); clusters];
+            let mut last = of(&all);
+            for at in 0..clusters {
+                all[at].0 = 7;
+                let low = of(&all);
+                assert!(low <= last + 1e-9, "{clusters} clusters, {at} with failures: {low} after {last}");
+                last = low;
+            }
+        }
     }
 
     #[test]

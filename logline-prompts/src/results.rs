@@ -1,5 +1,8 @@
 //! What the ledger says about how well a variant does.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use logline_core::contract::Reader;
 use logline_core::ledger::{LedgerError, Order, Query};
 use logline_core::trust::Authorities;
@@ -14,16 +17,23 @@ use crate::rates::lower;
 /// The most results of a variant that are read, the newest.
 pub(crate) const MAX_RESULTS: usize = 2_000;
 
+/// The member of a `prompt_run`'s metadata that names the choice that led to it.
+pub(crate) const SELECTION: &str = "selection";
+
+/// How far the clocks of hosts may be apart.
+const CLOCKS: Duration = Duration::from_secs(86_400);
+
 /// The member of an execution's metadata that names the variant of a run that failed.
 pub(crate) const VARIANT_OF: &str = "prompt_variant";
 
-/// Failures that a prompt can be the cause of. A provider that is away says nothing about the prompt.
-const BY_THE_PROMPT: [&str; 4] = ["prompt_invalid", "provider:invalid", "provider:content_filtered", "provider:model_error"];
+/// Failures that a prompt can be the cause of. A provider that is away says nothing about the prompt, nor does a request that gives no
+/// value for a variable.
+const BY_THE_PROMPT: [&str; 2] = ["provider:invalid", "provider:content_filtered"];
 
 /// One run of a variant.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Run {
-    at: Timestamp,
+    pub(crate) at: Timestamp,
     pub(crate) is_good: bool,
     is_error: bool,
     is_broken: bool,
@@ -45,10 +55,15 @@ impl Newest<'_> {
         entity_type: &str,
         parent: Uuid,
         most: usize,
-        mut take: impl FnMut(VerifiedSpan) -> bool,
+        take: impl FnMut(VerifiedSpan) -> bool,
     ) -> Result<(), LedgerError> {
+        let query = Query::new().tenant(self.tenant).entity_type(entity_type).parent_id(parent);
+        self.scan(query, most, take).await
+    }
+
+    async fn scan(&self, query: Query, most: usize, mut take: impl FnMut(VerifiedSpan) -> bool) -> Result<(), LedgerError> {
         let mut verifier = Verifier::new();
-        let query = Query::new().tenant(self.tenant).entity_type(entity_type).parent_id(parent).order(Order::Newest);
+        let query = query.order(Order::Newest);
         let (mut cursor, mut left) = (None, most);
         while left > 0 {
             let page = self.reader.scan(&query.clone().limit(left), cursor.as_ref()).await?;
@@ -74,8 +89,6 @@ impl Newest<'_> {
         parent: Uuid,
         wanted: impl Fn(&SignedSpan) -> bool,
     ) -> Result<Option<VerifiedSpan>, LedgerError> {
-        /// Rows that are not wanted come between only if two hosts work at once.
-        const FEW: usize = 50;
         let mut found = None;
         let take = |span: VerifiedSpan| {
             let is_wanted = wanted(&span);
@@ -84,7 +97,7 @@ impl Newest<'_> {
             }
             !is_wanted
         };
-        self.rows(entity_type, parent, FEW, take).await?;
+        self.rows(entity_type, parent, MAX_RESULTS, take).await?;
         Ok(found)
     }
 
@@ -106,33 +119,43 @@ impl Newest<'_> {
         from: Timestamp,
     ) -> Result<Vec<Run>, LedgerError> {
         let hash = json!(variant.seal.curr_hash);
+        // A host whose clock is wrong must not hide what is older.
+        let oldest = from.saturating_sub(CLOCKS);
         let mut runs = Vec::new();
         let take = |span: VerifiedSpan| {
-            if span.meta("variant").and_then(|named| named.get("curr_hash")) == Some(&hash) && span.at >= from {
+            let is_of = span.meta("variant").and_then(|named| named.get("curr_hash")) == Some(&hash);
+            // Whoever asks for a variant by its name would decide how often it is asked, and with what.
+            if is_of && span.at >= from && span.meta(SELECTION).is_some() {
                 runs.push(ended(&span, family));
             }
-            span.at >= from
+            span.at >= oldest
         };
         self.rows("prompt_run", variant.id, MAX_RESULTS, take).await?;
-        let mut failed = Vec::new();
+        let (mut failed, mut requests) = (Vec::new(), BTreeSet::new());
         let take = |span: VerifiedSpan| {
             let is_of = span.meta(VARIANT_OF).and_then(|named| named.get("curr_hash")) == Some(&hash);
-            if is_of && span.at >= from && is_by_the_prompt(&span) {
+            // However often a request is tried again, it is one result.
+            if is_of && span.at >= from && is_by_the_prompt(&span) && requests.insert(span.related_to.first().copied()) {
                 let at = span.at;
                 failed.push(Run { at, is_good: false, is_error: true, is_broken: false, latency_ms: None, cost_nanos: None });
             }
-            span.at >= from
+            span.at >= oldest
         };
-        self.rows("execution", family_id, MAX_RESULTS, take).await?;
+        let errors = Query::new().tenant(self.tenant).entity_type("execution").parent_id(family_id).status("error");
+        self.scan(errors, MAX_RESULTS, take).await?;
         runs.append(&mut failed);
         runs.sort_by_key(|run| run.at);
         Ok(runs.split_off(runs.len().saturating_sub(MAX_RESULTS)))
     }
 
-    /// What the last evaluation of a version of a variant says, as `most` results at most.
-    pub(crate) async fn evaluated(&self, variant: &SignedSpan, most: u64) -> Result<Counts, LedgerError> {
-        let hash = json!(variant.seal.curr_hash);
-        let is_of = |span: &SignedSpan| span.meta("variant").and_then(|named| named.get("curr_hash")) == Some(&hash);
+    /// What the last evaluation of a version of a variant with the family's suite says.
+    pub(crate) async fn evaluated(&self, family: &Family, variant: &SignedSpan) -> Result<Counts, LedgerError> {
+        let (Some(suite), most) = (family.suite, family.evals) else { return Ok(Counts::default()) };
+        let (hash, suite) = (json!(variant.seal.curr_hash), json!(suite));
+        let is_of = |span: &SignedSpan| {
+            let member = |name: &str, of: &str| span.meta(name).and_then(|named| named.get(of)).cloned();
+            member("variant", "curr_hash").as_ref() == Some(&hash) && member("suite", "id").as_ref() == Some(&suite)
+        };
         let Some(last) = self.one("prompt_eval_run", variant.id, is_of).await? else { return Ok(Counts::default()) };
         let count = |name: &str| last.meta("counts").and_then(|counts| counts.get(name)).and_then(Value::as_u64).unwrap_or(0);
         let (good, bad) = (count("passed"), count("failed"));

@@ -16,7 +16,7 @@ use crate::contract::Contract;
 use crate::ids::prompt_runner;
 use crate::load::{LoadError, Loaded, active, load};
 use crate::record::{about, record};
-use crate::results::VARIANT_OF;
+use crate::results::{SELECTION, VARIANT_OF};
 use crate::select::{Selected, select};
 use crate::talk::{Spoken, Talk, messages};
 use crate::variant::{Ran, Variant};
@@ -131,10 +131,12 @@ impl RunPrompt {
             Err(LoadError::Ledger(error)) => return Err(error.into()),
             Err(error) => return invalid(error.to_string()),
         };
-        let done = match self.prepared(request, context, &loaded, &question).await? {
-            Ok(prepared) => self.run_with(request, context, &loaded, prepared).await?,
-            Err(failure) => Err(failure),
+        let prepared = match self.prepared(request, context, &loaded, &question).await? {
+            Ok(prepared) => prepared,
+            // The asker's mistake, or the publisher's: it says nothing about how well the variant does.
+            Err(failure) => return Ok(Effects::new(Err(failure))),
         };
+        let done = self.run_with(request, context, &loaded, prepared).await?;
         let mut details = Details::default();
         Ok(match done {
             Ok(ran) => {
@@ -247,6 +249,8 @@ impl RunPrompt {
             cited.push(entry);
             if fits {
                 left -= content.len();
+                // A content must not end its own frame and begin that of another span.
+                let content = content.replace("</context", "<\\/context").replace("<context", "<\\context");
                 text.push_str(&format!("<context id=\"{id}\">\n{content}\n</context>\n\n"));
             }
         }
@@ -311,7 +315,7 @@ impl Run {
         told.insert("compiled_hash".to_owned(), built.compiled_hash.to_string().into());
         let mut drafts = vec![made];
         if let Some(selected) = selected {
-            draft = draft.meta("selection", selected.selection.to_string());
+            draft = draft.meta(SELECTION, selected.selection.to_string());
             told.insert("variant".to_owned(), loaded.variant.name.as_str().into());
             told.insert("selection".to_owned(), selected.selection.to_string().into());
             drafts.extend(selected.record);

@@ -1,8 +1,9 @@
 //! Chooses a variant of a family for a request.
 
-use logline_core::contract::{Context, KernelError};
+use logline_core::contract::{Context, KernelError, Reader};
+use logline_core::ledger::LedgerError;
 use logline_core::request::{State, reference};
-use logline_core::{Draft, Failure, Hash, VerifiedSpan, canonical, ids};
+use logline_core::{Draft, Failure, Hash, Timestamp, VerifiedSpan, canonical, ids};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -47,9 +48,26 @@ pub(crate) fn session_of(family: Uuid, owner: &str, session: &str) -> Uuid {
     ids::derive("prompt_session", &[&family.to_string(), owner, session])
 }
 
-/// The seed of a choice. A later attempt of a request makes the same choice.
-pub(crate) fn seed(family: &Hash, posterior: Option<&Hash>, request: Uuid) -> Hash {
-    let of = json!({"for": "prompt_selection", "family": family, "posterior": posterior, "request": request});
+/// What a choice needs of its request. It is the same in all attempts, so that a later one does not choose, ask and pay again.
+pub(crate) struct Asked {
+    /// When it was due: no newer results decide.
+    pub(crate) at: Timestamp,
+    /// The hash of its second version. A host has signed it, so the asker cannot pick it.
+    pub(crate) claim: Hash,
+}
+
+impl Asked {
+    pub(crate) async fn of(reader: &Reader<'_>, tenant: &str, request: Uuid) -> Result<Option<Self>, LedgerError> {
+        let (first, second) = (reader.version(tenant, request, 0).await?, reader.version(tenant, request, 1).await?);
+        let (Some(first), Some(second)) = (first, second) else { return Ok(None) };
+        let due = State::of(&first).ok().and_then(|state| state.terms.due_at);
+        Ok(Some(Self { at: due.map_or(first.at, |due| due.max(first.at)), claim: second.seal.curr_hash }))
+    }
+}
+
+/// The seed of a choice.
+pub(crate) fn seed(family: &Hash, posterior: Option<&Hash>, claim: &Hash) -> Hash {
+    let of = json!({"for": "prompt_selection", "family": family, "posterior": posterior, "claim": claim});
     Hash::of(&canonical::to_vec(&of))
 }
 
@@ -104,11 +122,10 @@ pub(crate) async fn select(
             Err(error) => Candidate { variant: Value::Null, id: *id, out: Some(error.to_string()) },
         });
     }
-    let due = State::of(request).ok().and_then(|state| state.terms.due_at);
-    let first = context.runtime.version(tenant, request.id, 0).await?;
-    // A later attempt must not choose by newer results: it would ask, and pay, again.
-    let asked_at = due.or(first.map(|first| first.at)).unwrap_or(context.attempt.started);
-    let posterior = newest.one("prompt_posterior", span.id, |posterior| posterior.at <= asked_at).await?;
+    let Some(asked) = Asked::of(&context.runtime, tenant, request.id).await? else {
+        return invalid("the first versions of the request cannot be read".to_owned());
+    };
+    let posterior = newest.one("prompt_posterior", span.id, |posterior| posterior.at <= asked.at).await?;
     let all_known = posterior.as_ref().and_then(known).unwrap_or_default();
     veto(&mut candidates, &all_known);
     let parent = match session {
@@ -126,7 +143,7 @@ pub(crate) async fn select(
         None => span.id,
     };
     let hash = posterior.as_ref().map(|posterior| posterior.seal.curr_hash);
-    let seed = seed(&span.seal.curr_hash, hash.as_ref(), request.id);
+    let seed = seed(&span.seal.curr_hash, hash.as_ref(), &asked.claim);
     let arms = arms(&candidates, &all_known);
     let of: Vec<Arm> = arms.iter().map(|(_, arm)| *arm).collect();
     let Some(choice) = choose(&of, family.floor, family.min_samples, &seed) else {

@@ -146,6 +146,9 @@ impl Variant {
         if name.split_once('@').is_none_or(|(of, version)| of != family || version.is_empty()) {
             return Err(format!("the name `{}` is not FAMILY@VERSION of the family `{family}`", name.escape_debug()));
         }
+        if name.chars().any(char::is_control) {
+            return Err("the name has control characters".to_owned());
+        }
         if block_ids.is_empty() || block_ids.len() > MAX_BLOCKS {
             return Err(format!("metadata.block_ids: there must be 1 to {MAX_BLOCKS} blocks"));
         }

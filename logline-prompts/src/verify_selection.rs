@@ -1,9 +1,11 @@
 //! Makes a recorded choice again.
 
+use std::time::Duration;
+
 use logline_core::contract::Reader;
 use logline_core::ledger::LedgerError;
 use logline_core::trust::Authorities;
-use logline_core::{Hash, VerifiedSpan};
+use logline_core::{Hash, VerifiedSpan, Visibility, ids};
 use serde_json::{Value, json};
 use thiserror::Error;
 use uuid::Uuid;
@@ -11,8 +13,10 @@ use uuid::Uuid;
 use crate::bandit::{Arm, Choice, Counts, DRAWS, choose, shares};
 use crate::family::Family;
 use crate::learn::{self, Known, known};
-use crate::load::{LoadError, VARIANT, VersionError, trusted, version};
-use crate::select::{self, Candidate, arms, veto};
+use crate::load::{LoadError, VARIANT, VersionError, active, trusted, version};
+use crate::results::Newest;
+use crate::select::{self, Asked, Candidate, arms, veto};
+use crate::variant::Variant;
 
 /// Why a record of a choice does not hold, or cannot be checked.
 #[derive(Debug, Error)]
@@ -83,12 +87,35 @@ pub async fn verify_selection(
     if again != candidates {
         return Err(wrong("a candidate was left out or let in against the guards"));
     }
+    for candidate in &candidates {
+        check_candidate(reader, authorities, &record, &family, candidate).await?.map_err(wrong)?;
+    }
     let request = record.meta("request").and_then(Value::as_str).and_then(|id| id.parse().ok());
     let request: Uuid = request.ok_or_else(|| wrong("metadata.request is missing"))?;
+    let asked = Asked::of(reader, tenant, request).await?.ok_or_else(|| wrong("its request is not there"))?;
+    let of_attempt = |attempt: u32| {
+        let execution = ids::execution(tenant, request, attempt);
+        ids::derive("prompt_selection", &[&execution.to_string()]) == id
+    };
+    if !(1..=MAX_ATTEMPTS).any(of_attempt) {
+        return Err(wrong("it is of no attempt of its request"));
+    }
+    // A posterior that was being written while the choice was made may have been too late for it.
+    let settled = asked.at.saturating_sub(SETTLED);
+    let newest = Newest { reader, authorities, tenant };
+    let due = newest.one("prompt_posterior", family_span.id, |posterior| posterior.at <= settled).await?;
+    if let Some(due) = due
+        && posterior.as_ref().is_none_or(|used| used.at < due.at)
+    {
+        return Err(wrong("a newer posterior was there, and was not used"));
+    }
+    if posterior.as_ref().is_some_and(|used| used.at > asked.at) {
+        return Err(wrong("its posterior is newer than its request"));
+    }
     let posterior_hash = posterior.as_ref().map(|posterior| posterior.seal.curr_hash);
-    let seed = select::seed(&family_span.seal.curr_hash, posterior_hash.as_ref(), request);
+    let seed = select::seed(&family_span.seal.curr_hash, posterior_hash.as_ref(), &asked.claim);
     if record.meta("seed").and_then(Value::as_str) != Some(seed.to_string().as_str()) {
-        return Err(wrong("its seed does not follow from family, posterior and request"));
+        return Err(wrong("its seed does not follow from family, posterior and claim"));
     }
     let arms = arms(&candidates, &all_known);
     let of: Vec<Arm> = arms.iter().map(|(_, arm)| *arm).collect();
@@ -104,6 +131,48 @@ pub async fn verify_selection(
     }
     named("variant", VARIANT).await?;
     Ok(choice)
+}
+
+/// Attempts of a request that are looked at.
+const MAX_ATTEMPTS: u32 = 1_000;
+
+/// After this time a posterior that was begun is there.
+const SETTLED: Duration = Duration::from_secs(300);
+
+/// Versions of a variant that are looked at.
+const MAX_VERSIONS: u32 = 1_000;
+
+/// Checks that a candidate is what it says: this version of this variant of the family, or a variant that was not in use.
+async fn check_candidate(
+    reader: &Reader<'_>,
+    authorities: &Authorities,
+    record: &VerifiedSpan,
+    family: &Family,
+    candidate: &Candidate,
+) -> Result<Result<(), &'static str>, VerifySelectionError> {
+    let tenant = record.tenant_id.as_str();
+    if !candidate.variant.is_null() {
+        let found = match version(reader, authorities, tenant, &candidate.variant, VARIANT).await {
+            Ok(found) => found,
+            Err(VersionError::Load(error)) => return Err(error.into()),
+            Err(_) => return Ok(Err("a candidate is not the version that it names")),
+        };
+        let is_of = Variant::read(&found).is_ok_and(|variant| variant.family == family.name);
+        return Ok(if found.id == candidate.id && is_of { Ok(()) } else { Err("a candidate is no variant of the family") });
+    }
+    // The last version before the choice.
+    let mut before = None;
+    for seq in 0..MAX_VERSIONS {
+        match reader.version(tenant, candidate.id, seq).await? {
+            Some(next) if next.at <= record.at => before = Some(next),
+            _ => break,
+        }
+    }
+    let was_active = before.and_then(|before| active(before, authorities, VARIANT).ok());
+    // Who asked may not have been able to see it.
+    let was_seen =
+        was_active.is_some_and(|variant| variant.visibility != Visibility::Private || variant.owner_id == record.owner_id);
+    Ok(if was_seen { Err("a variant that was in use was left out") } else { Ok(()) })
 }
 
 /// What a posterior says, if its shares follow from its counts.

@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use common::*;
 use logline_core::contract::Reader;
 use logline_core::contract::provider::{ErrorKind, ProviderError};
-use logline_core::ledger::{Ledger as _, LedgerExt as _};
-use logline_core::request::Request;
-use logline_core::{Draft, Execution, MemoryLedger, Scope, Span, Verifier};
+use logline_core::ledger::{AppendOptions, Ledger as _, LedgerExt as _};
+use logline_core::request::{Request, reference};
+use logline_core::{Draft, Execution, MemoryLedger, Scope, Span, Verifier, Visibility};
 use logline_kernels::provider::Script;
 use logline_prompts::{PROMPT_LEARN, PROMPT_RUN, PROMPT_SELECT, VerifySelectionError, verify_selection};
 use serde_json::{Value, json};
@@ -45,11 +45,20 @@ impl Two {
         self.request(PROMPT_LEARN, Value::Null).await.result.unwrap()
     }
 
-    /// A run of this variant, with an answer that is good or not.
+    /// A run of this variant that the family chose, with an answer that is good or not. Recorded by hand, as nobody can ask for the choice.
     async fn run(&self, variant: usize, is_good: bool) {
+        let variant = self.site.ledger.get(&Scope::runtime(TENANT), TENANT, self.variants[variant]).await.unwrap();
         let confidence = if is_good { 0.9 } else { 0.1 };
-        self.site.provider.then([Script::Text(json!({"text": "ok", "confidence": confidence}).to_string())]);
-        assert!(self.site.ask(self.variants[variant], question("q")).await.result.is_ok());
+        let run = Draft::new("prompt_run")
+            .tenant(TENANT)
+            .owner(USER)
+            .who("kernel:prompt_runner")
+            .this("prompt.support")
+            .status("complete");
+        let run = run.parent(variant.id).output(json!({"text": "ok", "confidence": confidence}));
+        let run = run.meta("variant", reference(&variant)).meta("selection", "one").meta("contract", "held");
+        let run = run.meta("cost", json!({"currency": "USD", "nanos": 1000})).meta("latency_ms", 5);
+        self.site.host.record(TENANT, vec![run], &AppendOptions::default()).await.unwrap();
     }
 
     async fn verify(&self, ledger: &MemoryLedger, selection: &Value) -> Result<(), VerifySelectionError> {
@@ -256,6 +265,83 @@ fn a_family_that_makes_no_sense_is_refused() {
     });
 }
 
+/// Mistakes of the asker, and requests that a user sends on purpose, do not take a variant out for everybody.
+#[test]
+fn a_user_who_asks_badly_does_not_make_a_variant_look_bad() {
+    block_on(async {
+        let two = Two::new(json!({"guards": [{"metric": "errors", "max": 0.3}], "min_samples": 2})).await;
+        for _ in 0..20 {
+            two.run(0, true).await;
+            two.run(1, true).await;
+        }
+        two.learn().await;
+        for input in [json!({"question": "q"}), json!({"question": "q", "vars": {"customer": "Ada", "typo": 1}})] {
+            let bad = Request::new(TENANT, "mallory", two.family, input).this(PROMPT_RUN).max_attempts(10);
+            assert_eq!(two.site.host.execute(bad).await.unwrap().result.unwrap_err().code, "prompt_invalid");
+        }
+        // She asks for a variant by its name, as often as she likes.
+        for _ in 0..5 {
+            two.site.provider.then([Script::Text(json!({"text": "x", "confidence": 0}).to_string())]);
+            let direct = Request::new(TENANT, "mallory", two.variants[1], question("q")).this(PROMPT_RUN);
+            assert!(two.site.host.execute(direct).await.unwrap().result.is_ok());
+        }
+        assert_eq!(two.learn().await, json!({"posterior": null, "new": 0}));
+    });
+}
+
+/// As many results leave the window as come: the counts are the same, and everything has turned round.
+#[test]
+fn results_that_replace_as_many_old_ones_are_new() {
+    block_on(async {
+        let two = Two::new(json!({"batch": 5})).await;
+        for _ in 0..5 {
+            two.run(0, true).await;
+        }
+        assert_ne!(two.learn().await["posterior"], Value::Null);
+        for _ in 0..4 {
+            two.run(0, true).await;
+        }
+        assert_eq!(two.learn().await, json!({"posterior": null, "new": 4}));
+        two.run(0, true).await;
+        assert_ne!(two.learn().await["posterior"], Value::Null);
+    });
+}
+
+/// A time in the past would choose by results from before the guards.
+#[test]
+fn a_due_time_in_the_past_does_not_turn_the_guards_off() {
+    block_on(async {
+        let two = Two::new(json!({"guards": [{"metric": "cost_mean_nanos", "max": 1.0}]})).await;
+        for _ in 0..3 {
+            two.run(1, true).await;
+        }
+        two.learn().await;
+        for _ in 0..5 {
+            let request = Request::new(TENANT, USER, two.family, Value::Null).this(PROMPT_SELECT);
+            let request = request.due_at("2001-01-01T00:00:00Z".parse().unwrap());
+            let chosen = two.site.host.execute(request).await.unwrap().result.unwrap();
+            assert_eq!(chosen["variant"], json!(two.variants[0].to_string()));
+            two.verify(&two.site.ledger, &chosen["selection"]).await.unwrap();
+        }
+    });
+}
+
+/// What only its owner may see is not told to whoever asks for the counts; everybody may check a choice.
+#[test]
+fn a_private_variant_is_counted_and_not_told() {
+    block_on(async {
+        let two = Two::new(json!({})).await;
+        let last = two.site.ledger.get(&Scope::runtime(TENANT), TENANT, two.variants[1]).await.unwrap();
+        two.site.publish(Draft::next_version(&last).visibility(Visibility::Private)).await;
+        two.run(0, true).await;
+        let learnt = two.learn().await;
+        assert_eq!(learnt["variants"].as_array().unwrap().len(), 1, "{learnt}");
+        let posterior: Uuid = learnt["posterior"].as_str().unwrap().parse().unwrap();
+        let posterior = two.site.ledger.get(&Scope::runtime(TENANT), TENANT, posterior).await.unwrap();
+        assert_eq!((posterior.visibility, posterior.owner_id.as_str()), (Visibility::Tenant, "copy"));
+    });
+}
+
 /// Somebody with the host's key changes a record, so that its signature holds: the choice does not come out again.
 #[test]
 fn a_choice_that_was_steered_does_not_verify() {
@@ -274,7 +360,7 @@ fn a_choice_that_was_steered_does_not_verify() {
         let other = usize::from(record.meta("variant") == Some(&named(0)));
         let copy = async |forged: &dyn Fn(&mut Span)| {
             let ledger = MemoryLedger::new();
-            for entity_type in ["prompt_variant", "prompt_family", "prompt_posterior"] {
+            for entity_type in ["prompt_variant", "prompt_family", "prompt_posterior", "request"] {
                 for span in two.site.all(entity_type).await {
                     ledger.append_one(&Scope::Operator, span.verify(&mut Verifier::new()).unwrap()).await.unwrap();
                 }
@@ -290,7 +376,12 @@ fn a_choice_that_was_steered_does_not_verify() {
             &mut span.metadata.as_mut().unwrap()[member]
         }
         type Forged<'a> = &'a dyn Fn(&mut Span);
-        let steered: [(&str, Forged<'_>); 8] = [
+        let stranger = two
+            .site
+            .publish(draft("prompt_variant", "other@v1").metadata(json!({"family": "other", "block_ids": [two.site.spans[1]]})))
+            .await;
+        let stranger = reference(&get(stranger).await);
+        let steered: [(&str, Forged<'_>); 10] = [
             ("another variant", &|span| *meta(span, "variant") = named(other)),
             ("a seed that was picked", &|span| *meta(span, "seed") = json!("00".repeat(32))),
             ("another request", &|span| *meta(span, "request") = json!(Uuid::from_u128(7))),
@@ -298,6 +389,14 @@ fn a_choice_that_was_steered_does_not_verify() {
             ("a reason", &|span| *meta(span, "why") = json!("exploring")),
             ("no posterior", &|span| *meta(span, "posterior") = Value::Null),
             ("a candidate left out", &|span| meta(span, "candidates")[other]["out"] = json!("errors: 1 is over 0.9")),
+            ("a candidate that was in use, as if it were not", &|span| {
+                let chosen = span.metadata.as_ref().unwrap()["candidates"][1 - other]["variant"].clone();
+                meta(span, "candidates")[other] = json!({"variant": null, "id": two.variants[other], "out": "not found"});
+                (*meta(span, "variant"), *meta(span, "why"), *meta(span, "propensity")) = (chosen, json!("only"), json!(1));
+            }),
+            ("a variant of another family", &|span| {
+                meta(span, "candidates")[other]["variant"] = stranger.clone();
+            }),
             ("fewer candidates", &|span| drop(meta(span, "candidates").as_array_mut().unwrap().remove(other))),
         ];
         for (what, forged) in steered {

@@ -218,6 +218,38 @@ fn a_suite_that_makes_no_sense_is_refused() {
     });
 }
 
+/// Gates that name no rate, or compare with nothing, do not let everything through.
+#[test]
+fn a_gate_does_not_open_on_nothing() {
+    block_on(async {
+        let lab = Lab::new(&[Value::Null]).await;
+        let bad = || vec![fixture("bad", "say:Rome", json!([{"must_contain": "Paris"}]))];
+        let good = || vec![fixture("good", "say:Paris", json!([{"must_contain": "Paris"}]))];
+        let passed = async |fixtures, metadata| {
+            let suite = lab.suite(fixtures, metadata).await;
+            lab.evaluate(suite).await.result.unwrap()["passed"].clone()
+        };
+        assert_eq!(passed(bad(), json!({})).await, false);
+        assert_eq!(passed(good(), json!({})).await, true);
+        assert_eq!(passed(good(), json!({"gate": {"max_drop": 0.5}})).await, false, "it is compared with nothing");
+        let suite = lab.suite(good(), json!({"gate": {"max_drop": 0.5, "baseline": Uuid::from_u128(5)}})).await;
+        let failure = lab.evaluate(suite).await.result.unwrap_err();
+        assert!(failure.message.contains("name it first"), "{failure}");
+    });
+}
+
+#[test]
+fn an_evaluation_that_an_attempt_cannot_finish_is_refused_before_anything_is_paid() {
+    block_on(async {
+        let lab = Lab::new(&[json!("answer"), json!("answer")]).await;
+        let fixtures = (0..300).map(|n| fixture(&format!("f{n}"), "q", json!([{"must_contain": "x"}]))).collect();
+        let suite = lab.suite(fixtures, json!({})).await;
+        let failure = lab.evaluate(suite).await.result.unwrap_err();
+        assert!(failure.message.contains("1200 calls, 1000 is the most"), "{failure}");
+        assert!(lab.site.provider.calls().is_empty());
+    });
+}
+
 /// The bandit begins with what an evaluation says of the very version.
 #[test]
 fn an_evaluation_counts_for_the_version_that_it_was_made_of() {
@@ -228,9 +260,13 @@ fn an_evaluation_counts_for_the_version_that_it_was_made_of() {
             .collect();
         let suite = lab.suite(fixtures, json!({})).await;
         lab.evaluate(suite).await.result.unwrap();
-        let family = draft("prompt_family", "support").metadata(json!({"variants": lab.variants, "evals": 4}));
+        let family = draft("prompt_family", "support").metadata(json!({"variants": lab.variants, "evals": 4, "suite": suite}));
         let family = lab.site.publish(family).await;
         let request = Request::new(TENANT, USER, family, Value::Null).this(logline_prompts::PROMPT_LEARN);
+        // Anybody may evaluate, with a suite of their own.
+        let other = vec![fixture("hard", "say:x", json!([{"must_contain": "y"}]))];
+        let other = lab.suite(other, json!({})).await;
+        lab.evaluate(other).await.result.unwrap();
         let learnt = lab.site.host.execute(request).await.unwrap().result.unwrap();
         assert_eq!(learnt["variants"][0]["evals"], json!({"good": 3, "bad": 1}), "6 of 8, as 4");
     });

@@ -12,7 +12,7 @@ use logline::home::KeyOf;
 use logline_core::ledger::{Ledger, LedgerExt as _};
 use logline_core::request::Request;
 use logline_core::roles::Role;
-use logline_core::{Execution, Scope, Timestamp};
+use logline_core::{Execution, Scope, SignedSpan, Timestamp};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -202,10 +202,12 @@ async fn submit(options: &Submit, url: Option<&str>, json: bool) -> Result<bool,
     let host = site.host(KeyOf::Host).await?;
     check_tenant(&host, &host.key(), Role::Runtime, tenant)?;
     let found = site.ledger.find(&Scope::user(tenant, owner), tenant, function).await?;
-    if found.is_none_or(|span| span.entity_type != "function") {
+    let is_one = |span: &SignedSpan| options.kind.is_some() || span.entity_type == "function";
+    if !found.as_ref().is_some_and(is_one) {
         return Err(format!(
-            "no function `{}` ({function}) in tenant `{tenant}` that `{owner}` can see: `logline function ls --tenant {tenant}` lists \
-             them; a private one is seen by its owner only",
+            "no {} `{}` ({function}) in tenant `{tenant}` that `{owner}` can see: `logline function ls --tenant {tenant}` lists \
+             functions; a private one is seen by its owner only",
+            if options.kind.is_some() { "span" } else { "function" },
             output::plain(&options.function)
         )
         .into());

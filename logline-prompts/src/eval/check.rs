@@ -10,6 +10,20 @@ pub(super) struct Answered<'a> {
     pub(super) output: &'a Value,
     pub(super) cost_nanos: Option<u64>,
     pub(super) latency_ms: Option<u64>,
+    /// Whether the variant has no contract, so that the answer is what stands in its text.
+    pub(super) is_text: bool,
+    /// Whether the fixture expects that there is no answer.
+    pub(super) may_error: bool,
+}
+
+impl Answered<'_> {
+    /// The answer as a value; `None` if it is no JSON.
+    fn value(&self) -> Option<Value> {
+        if !self.is_text {
+            return Some(self.output.clone());
+        }
+        logline_core::json::parse(text(self.output).trim().as_bytes()).ok()
+    }
 }
 
 /// What a check says.
@@ -40,6 +54,12 @@ pub(super) fn check(expectation: &Expectation, answered: &Answered<'_>) -> Check
         None => Checked::Unknown(format!("{what} is not known")),
     };
     match expectation {
+        // A text that says why there is no answer is none.
+        Expectation::MustContain(_) | Expectation::MustContainAnyCase(_) | Expectation::MustMatch(_)
+            if output.get("error").is_some() && !answered.may_error =>
+        {
+            Checked::Fails("it says that there is no answer".to_owned())
+        }
         Expectation::MustContain(part) => holds(text(output).contains(part), format!("it does not contain `{part}`")),
         Expectation::MustContainAnyCase(part) => {
             let has = text(output).to_lowercase().contains(&part.to_lowercase());
@@ -52,12 +72,13 @@ pub(super) fn check(expectation: &Expectation, answered: &Answered<'_>) -> Check
         },
         Expectation::MustEqual(wanted) => {
             let is_text = wanted.as_str().is_some_and(|wanted| wanted.trim() == text(output).trim());
-            holds(is_text || wanted == output, "it is another value".to_owned())
+            holds(is_text || answered.value().as_ref() == Some(wanted), "it is another value".to_owned())
         }
         Expectation::MustHold(schema) => match Contract::read(schema) {
-            Ok(contract) => match contract.value(output) {
-                Ok(()) => Checked::Holds,
-                Err(faults) => Checked::Fails(faults.join("; ")),
+            Ok(contract) => match answered.value().map(|value| contract.value(&value)) {
+                Some(Ok(())) => Checked::Holds,
+                Some(Err(faults)) => Checked::Fails(faults.join("; ")),
+                None => Checked::Fails("it is not JSON".to_owned()),
             },
             Err(reason) => Checked::Unknown(reason),
         },
@@ -80,7 +101,7 @@ mod tests {
     use super::*;
 
     fn of(expectation: Value, output: &Value) -> Checked {
-        let answered = Answered { output, cost_nanos: Some(10), latency_ms: None };
+        let answered = Answered { output, cost_nanos: Some(10), latency_ms: None, is_text: false, may_error: false };
         check(&serde_json::from_value(expectation).unwrap(), &answered)
     }
 
@@ -102,7 +123,22 @@ mod tests {
             assert!(matches!(of(bad.clone(), &output), Checked::Fails(_)), "{bad}");
         }
         assert_eq!(of(json!({"must_error": true}), &json!({"error": "no"})), Checked::Holds);
+        let none = json!({"error": "I cannot say whether it is Paris"});
+        assert!(matches!(of(json!({"must_contain": "Paris"}), &none), Checked::Fails(_)));
         assert_eq!(of(json!({"judge": "it is polite"}), &output), Checked::ForJudge);
+    }
+
+    #[test]
+    fn without_a_contract_the_text_is_the_answer() {
+        let of = |expectation: Value, text: &str| {
+            let output = json!({"text": text});
+            let answered = Answered { output: &output, cost_nanos: None, latency_ms: None, is_text: true, may_error: false };
+            check(&serde_json::from_value(expectation).unwrap(), &answered)
+        };
+        assert!(matches!(of(json!({"must_hold": {}}), "this is no json"), Checked::Fails(_)));
+        assert_eq!(of(json!({"must_hold": {"required": ["n"]}}), "{\"n\": 1}"), Checked::Holds);
+        assert_eq!(of(json!({"must_equal": {"n": 1}}), " {\"n\": 1}\n"), Checked::Holds);
+        assert!(matches!(of(json!({"must_equal": {"n": 1}}), "{\"n\": 2}"), Checked::Fails(_)));
     }
 
     /// What cannot be measured is no pass.

@@ -108,6 +108,9 @@ impl Fixture {
         if self.id.is_empty() || self.id.len() > 64 || !self.id.chars().all(is_name) {
             return Err("id must be 1 to 64 letters, digits, `-`, `_` and `.`".to_owned());
         }
+        if self.source.as_ref().is_some_and(|source| source.is_empty() || source.len() > 64) {
+            return Err("source must have 1 to 64 bytes".to_owned());
+        }
         if self.question.trim().is_empty() {
             return Err("question must not be empty".to_owned());
         }

@@ -44,6 +44,9 @@ pub fn promptfoo(tests: &[Value], question: &str) -> Imported {
             Some(Value::String(asked)) => asked,
             _ => return Err(format!("`vars` has no text `{question}`: name the variable with the question")),
         };
+        if test.get("threshold").is_some() || test.get("options").is_some() {
+            return Err("`threshold` and `options` of a test are not known: all assertions must hold".to_owned());
+        }
         let mut fixture = fixture(at, "test", test.get("metadata"), asked)?;
         if !vars.is_empty() {
             fixture.vars = Value::Object(vars);
@@ -58,6 +61,10 @@ pub fn promptfoo(tests: &[Value], question: &str) -> Imported {
 
 fn asserted(assert: &Value) -> Result<Expectation, String> {
     let kind = assert.get("type").and_then(Value::as_str).ok_or("an assertion has no `type`")?;
+    let members = assert.as_object().into_iter().flat_map(|members| members.keys());
+    if let Some(other) = members.into_iter().find(|name| !["type", "value", "threshold"].contains(&name.as_str())) {
+        return Err(format!("`{kind}`: `{}` is not known", other.escape_debug()));
+    }
     let value = assert.get("value");
     let text = || value.and_then(Value::as_str).map(str::to_owned).ok_or_else(|| format!("`{kind}` needs a text as `value`"));
     // Of a price in units of a currency and of milliseconds.

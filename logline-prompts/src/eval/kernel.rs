@@ -32,6 +32,9 @@ const MAX_VARIANTS: usize = 8;
 /// The most trials of a variant: so many fit into its record.
 const MAX_TRIALS: usize = 2 * MAX_FIXTURES;
 
+/// The most calls of a request: an attempt can make no more.
+const MAX_CALLS: usize = 1_000;
+
 /// The kernel `prompt_eval`, version 1.
 #[derive(Debug, Clone)]
 pub struct EvalPrompt {
@@ -120,6 +123,23 @@ impl EvalPrompt {
                 Err(reason) => return invalid(reason),
             }
         }
+        let per_trial = |contract: bool| if contract { 2 } else { 1 };
+        let criteria: usize = suite.fixtures.iter().map(|fixture| fixture.criteria().count()).sum();
+        let rulings = criteria.saturating_mul(usize::try_from(suite.repeats).unwrap_or(usize::MAX)).saturating_mul(2);
+        let each =
+            candidates.iter().map(|one| trials.saturating_mul(per_trial(one.contract.is_some())).saturating_add(rulings));
+        let examples = suite.judge.as_ref().map_or(0, |judge| judge.examples.len().saturating_mul(2));
+        let calls = each.fold(examples, usize::saturating_add);
+        if calls > MAX_CALLS {
+            return invalid(format!(
+                "it could take {calls} calls, {MAX_CALLS} is the most: name fewer variants, or repeat less often"
+            ));
+        }
+        if let Some(baseline) = suite.gate.baseline
+            && candidates.first().is_some_and(|first| first.loaded.variant_span.id != baseline)
+        {
+            return invalid(format!("the suite compares with {baseline} (metadata.gate.baseline): name it first"));
+        }
         let bench = match suite.judge.as_ref().map(|judge| Bench::new(&self.providers, judge)).transpose() {
             Ok(bench) => bench,
             Err(reason) => return invalid(format!("the judge: {reason}")),
@@ -139,6 +159,8 @@ impl EvalPrompt {
                 variant: reference(&candidate.loaded.variant_span),
                 blocks: candidate.blocks.clone(),
                 judge,
+                // A single variant is compared with nothing, so a gate that asks for a comparison stays closed.
+                is_baseline: runs.is_empty() && candidates.len() > 1,
             };
             let baseline = runs.first().map(|first| (&first.variant, first.trials.as_slice()));
             let run = tally(about, trials, baseline, &suite.gate);

@@ -73,6 +73,9 @@ pub struct Gate {
     /// Compared with the first variant of the evaluation, the lower end of the interval of the difference may be this much below 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_drop: Option<f64>,
+    /// The variant with which others are compared; it must be the first of an evaluation. `None`: whoever asks decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<Uuid>,
     /// The judge must agree with people in this share of the examples.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_agreement: Option<f64>,
@@ -82,9 +85,9 @@ pub struct Gate {
 }
 
 impl Default for Gate {
-    /// No trial may end in an error.
+    /// No trial may fail or end in an error.
     fn default() -> Self {
-        Self { min_rate: None, max_drop: None, min_agreement: None, max_errors: 0 }
+        Self { min_rate: None, max_drop: None, baseline: None, min_agreement: None, max_errors: 0 }
     }
 }
 

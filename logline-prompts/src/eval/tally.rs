@@ -207,6 +207,8 @@ pub(super) struct About {
     pub(super) variant: Value,
     pub(super) blocks: Value,
     pub(super) judge: Option<JudgeReport>,
+    /// Whether others are compared with it.
+    pub(super) is_baseline: bool,
 }
 
 /// Counts trials, compares them with those of the `baseline`, and holds them to the gate.
@@ -231,7 +233,8 @@ pub(super) fn tally(about: About, trials: Vec<Trial>, baseline: Option<(&Value, 
         compare(&pairs)
     });
     let latencies: Vec<u64> = trials.iter().filter_map(|trial| trial.latency_ms).collect();
-    let held = held(gate, counts, rate, baseline.is_some(), difference.as_ref(), about.judge.as_ref());
+    let is_compared = baseline.is_some() || !about.is_baseline;
+    let held = held(gate, counts, rate, is_compared, difference.as_ref(), about.judge.as_ref());
     EvalRun {
         name: about.name,
         suite: about.suite,
@@ -265,6 +268,9 @@ fn held(
     if counts.errors > gate.max_errors {
         reasons.push(format!("{} trials ended in an error, {} may", counts.errors, gate.max_errors));
     }
+    if gate.min_rate.is_none() && gate.max_drop.is_none() && counts.failed > 0 {
+        reasons.push(format!("{} trials failed, and the gate names no rate that is enough", counts.failed));
+    }
     match (rate, gate.min_rate) {
         (None, _) => reasons.push("no trial passed or failed".to_owned()),
         (Some(rate), Some(least)) if rate.low < least => {
@@ -279,7 +285,7 @@ fn held(
                 -found.difference.low, found.pairs, found.detectable
             ));
         }
-        (None, Some(_)) if is_compared => reasons.push("nothing can be compared with the first variant".to_owned()),
+        (None, Some(_)) if is_compared => reasons.push("it cannot be compared with a first variant".to_owned()),
         _ => {}
     }
     if let Some(least) = gate.min_agreement {
@@ -314,8 +320,14 @@ mod tests {
     }
 
     fn of(trials: Vec<Trial>, gate: &Gate) -> EvalRun {
-        let about =
-            || About { name: "a@v1".into(), suite: Value::Null, variant: Value::Null, blocks: Value::Null, judge: None };
+        let about = || About {
+            name: "a@v1".into(),
+            suite: Value::Null,
+            variant: Value::Null,
+            blocks: Value::Null,
+            judge: None,
+            is_baseline: true,
+        };
         tally(about(), trials, None, gate)
     }
 
@@ -333,6 +345,7 @@ mod tests {
         assert!(!run.gate.passed && run.gate.reasons[0].contains("1 trials ended in an error"));
         assert!(of(many(50, 0, 0), &Gate::default()).gate.passed);
         assert!(!of(many(0, 0, 0), &Gate::default()).gate.passed, "nothing was shown");
+        assert!(!of(many(50, 1, 0), &Gate::default()).gate.passed, "no rate is enough if none is named");
         let lenient = Gate { max_errors: 5, ..Gate::default() };
         assert!(!of(many(0, 0, 3), &lenient).gate.passed, "nothing was shown");
         assert!(of(many(50, 0, 3), &lenient).gate.passed);
@@ -361,14 +374,20 @@ mod tests {
         let gate = Gate { max_drop: Some(0.1), ..Gate::default() };
         let theirs = many(30, 0, 0);
         let compared = |ours: Vec<Trial>| {
-            let about =
-                About { name: String::new(), suite: Value::Null, variant: Value::Null, blocks: Value::Null, judge: None };
+            let about = About {
+                name: String::new(),
+                suite: Value::Null,
+                variant: Value::Null,
+                blocks: Value::Null,
+                judge: None,
+                is_baseline: true,
+            };
             tally(about, ours, Some((&Value::Null, &theirs)), &gate).gate
         };
         assert!(!compared(many(20, 10, 0)).passed);
         assert!(compared(many(30, 0, 0)).reasons.len() <= 1);
         let unlike: Vec<_> = (0..30).map(|n| trial(&format!("g{n}"), 1, Verdict::Passed)).collect();
-        assert!(compared(unlike).reasons[0].contains("nothing can be compared"));
+        assert!(compared(unlike).reasons[0].contains("cannot be compared"));
     }
 
     #[test]

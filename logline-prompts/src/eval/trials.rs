@@ -106,7 +106,13 @@ impl Evaluation<'_> {
         if spoken.held == Held::Broken {
             faults.push("the answer does not hold to the contract of the variant".to_owned());
         }
-        let answered = Answered { output: &spoken.output, cost_nanos: trial.cost_nanos, latency_ms: trial.latency_ms };
+        let answered = Answered {
+            output: &spoken.output,
+            cost_nanos: trial.cost_nanos,
+            latency_ms: trial.latency_ms,
+            is_text: spoken.held == Held::Unchecked,
+            may_error: fixture.expect.contains(&Expectation::MustError(true)),
+        };
         for (at, expectation) in fixture.expect.iter().enumerate() {
             match (check(expectation, &answered), expectation) {
                 (Checked::Holds, _) => {}

@@ -1,6 +1,8 @@
 //! `logline prompt eval`
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use logline::home::KeyOf;
@@ -31,7 +33,7 @@ pub(super) struct Eval {
     /// How the result is printed.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
-    /// Write the result to this file.
+    /// Write the result to this file, which must not exist.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     #[command(flatten)]
@@ -51,6 +53,11 @@ enum Format {
 }
 
 pub(super) async fn run(options: &Eval, url: Option<&str>, json: bool) -> Result<bool, Error> {
+    // Before anything is paid.
+    let mut out = options.out.as_ref().map(File::create_new).transpose().map_err(|e| {
+        let path = options.out.as_deref().unwrap_or(Path::new(""));
+        format!("{}: {e}: name a new file", path.display())
+    })?;
     let site = Site::open(url, &options.home).await?;
     let tenant = options.tenant.as_str();
     let suite = named(&site, tenant, "prompt_eval", &options.suite).await?;
@@ -75,8 +82,8 @@ pub(super) async fn run(options: &Eval, url: Option<&str>, json: bool) -> Result
         Format::Junit => report::junit(&runs),
         Format::Csv => report::csv(&runs),
     };
-    match &options.out {
-        Some(path) => std::fs::write(path, text).map_err(|e| format!("{}: {e}", path.display()))?,
+    match &mut out {
+        Some(file) => file.write_all(text.as_bytes())?,
         None => output::raw(text.trim_end_matches('\n')),
     }
     Ok(runs.iter().all(|run| run.gate.passed))

@@ -34,7 +34,7 @@ enum Command {
         after_help = "Example: logline prompt eval support --ledger sqlite:demo.ledger --tenant acme --variant support@v1 --variant support@v2"
     )]
     Eval(Box<eval::Eval>),
-    /// Says how an answer came about: prompt, blocks, context, choice, and every try with its cost. All of it is verified.
+    /// Says how an answer came about: prompt, blocks, context, choice, and every try with its cost. Record and prompt are verified.
     #[command(after_help = "Example: logline prompt explain ID --ledger sqlite:demo.ledger --tenant acme")]
     Explain(Box<explain::Explain>),
     /// Builds a recorded prompt again, or makes a recorded choice again, and compares.

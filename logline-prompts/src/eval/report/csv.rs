@@ -28,7 +28,9 @@ pub fn csv(runs: &[EvalRun]) -> String {
 }
 
 fn cell(text: &str) -> String {
+    let text: String = text.chars().map(|c| if c.is_control() && c != '\n' { '?' } else { c }).collect();
+    let text = text.as_str();
     let is_formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
     let text = if is_formula { format!("'{text}") } else { text.to_owned() };
-    if text.contains([',', '"', '\n', '\r', '\'']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
+    if text.contains([',', ';', '"', '\n', '\'']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
 }

@@ -51,7 +51,7 @@ fn escaped(text: &str) -> String {
             '"' => out.push_str("&quot;"),
             '\'' => out.push_str("&#39;"),
             '\t' | '\n' | '\r' => out.push(c),
-            c if c < ' ' || matches!(c, '\u{fffe}' | '\u{ffff}') => out.push('?'),
+            c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => out.push('?'),
             c => out.push(c),
         }
     }
@@ -81,7 +81,14 @@ mod tests {
             cost_nanos: Some(11),
         };
         let of = |name: &str, trials: Vec<Trial>, baseline: Option<(&Value, &[Trial])>| {
-            let about = About { name: name.to_owned(), suite: json!({}), variant: json!({}), blocks: json!([]), judge: None };
+            let about = About {
+                name: name.to_owned(),
+                suite: json!({}),
+                variant: json!({}),
+                blocks: json!([]),
+                judge: None,
+                is_baseline: true,
+            };
             tally(about, trials, baseline, &Gate::default())
         };
         let first = of("a@v1", vec![trial("f1", Verdict::Passed, ""), trial("f2", Verdict::Failed, "<b>\u{1} & \"x\"")], None);
