@@ -1,5 +1,7 @@
 //! The OpenAPI 3.1 document, made from the types and the routes.
 
+use std::sync::LazyLock;
+
 use axum::response::Response;
 use http::StatusCode;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
@@ -42,5 +44,7 @@ pub fn openapi() -> String {
 
 /// Answers `GET /openapi.json`.
 pub(crate) async fn document() -> Result<Response, Problem> {
-    Ok(json_bytes(StatusCode::OK, openapi().into_bytes()))
+    // Made once: anybody may ask for it.
+    static TEXT: LazyLock<String> = LazyLock::new(openapi);
+    Ok(json_bytes(StatusCode::OK, TEXT.as_bytes().to_vec()))
 }

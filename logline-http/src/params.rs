@@ -59,6 +59,10 @@ fn decode(text: &str) -> Result<String, Problem> {
             byte => byte,
         });
     }
+    // No column has it, and PostgreSQL does not take it.
+    if bytes.contains(&0) {
+        return Err(Problem::new(Code::InvalidParameter, "the query has a NUL"));
+    }
     String::from_utf8(bytes).map_err(|_| refused())
 }
 
@@ -68,9 +72,17 @@ mod tests {
 
     #[test]
     fn faults_of_encoding_and_unknown_names_are_refused() {
-        for query in
-            ["status=%ff", "status=%c3%28", "status=%", "status=%4", "status=%zz", "st%61tus=a&status=b", "other=1", "=1"]
-        {
+        for query in [
+            "status=%ff",
+            "status=a%00b",
+            "status=%c3%28",
+            "status=%",
+            "status=%4",
+            "status=%zz",
+            "st%61tus=a&status=b",
+            "other=1",
+            "=1",
+        ] {
             let problem = Params::read(Some(query), &["status"]).unwrap_err();
             assert_eq!(problem.code(), Code::InvalidParameter, "{query}");
         }

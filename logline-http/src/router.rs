@@ -64,6 +64,7 @@ pub fn router(host: Host, auth: impl Authenticator, options: Options) -> Router 
             Problem::new(Code::MethodNotAllowed, "the header `Allow` lists the methods of this path")
         })
         .layer(from_fn_with_state(Arc::clone(&service), within_time))
+        .layer(from_fn(name_problem))
         .layer(CompressionLayer::new().gzip(true).compress_when(compressed))
         .layer(from_fn(observe))
         .with_state(service)
@@ -102,10 +103,30 @@ async fn within_time(State(service): State<Arc<Service>>, request: Request, next
     }
 }
 
+/// The id of a call.
+#[derive(Clone)]
+struct CallId(String);
+
+/// Puts the id of the call into the body of a problem, before the body is compressed.
+async fn name_problem(request: Request, next: Next) -> Response {
+    let id = request.extensions().get::<CallId>().cloned();
+    let mut response = next.run(request).await;
+    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        let mut body = problem.body();
+        if let (Value::Object(members), Some(CallId(id))) = (&mut body, id) {
+            members.insert("request_id".to_owned(), id.into());
+        }
+        *response.body_mut() = Body::from(body.to_string());
+        response.headers_mut().remove(header::CONTENT_LENGTH);
+    }
+    response
+}
+
 /// Gives each call an id, logs and counts it, and completes its answer.
-async fn observe(request: Request, next: Next) -> Response {
+async fn observe(mut request: Request, next: Next) -> Response {
     let began = Instant::now();
     let id = request_id(request.headers());
+    request.extensions_mut().insert(CallId(id.clone()));
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().map_or("other", |path| route_name(path.as_str()));
     let trace_id = trace(request.headers()).unwrap_or_default();
@@ -119,14 +140,6 @@ async fn observe(request: Request, next: Next) -> Response {
     metrics::counter!("logline_http_requests_total", "method" => method, "route" => route, "status" => status.as_str().to_owned())
         .increment(1);
     metrics::histogram!("logline_http_request_seconds", "route" => route).record(began.elapsed().as_secs_f64());
-    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
-        let mut body = problem.body();
-        if let Value::Object(members) = &mut body {
-            members.insert("request_id".to_owned(), id.clone().into());
-        }
-        *response.body_mut() = Body::from(body.to_string());
-        response.headers_mut().remove(header::CONTENT_LENGTH);
-    }
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(&id) {
         headers.insert(REQUEST_ID, id);

@@ -69,8 +69,8 @@ pub async fn serve(
         .header_read_timeout(options.header_timeout)
         .max_headers(options.max_headers)
         .max_buf_size(options.max_header_bytes.max(8 << 10))
-        // A client that has sent its request and closes its side still gets the answer.
-        .half_close(true);
+        // A client that closes its side has left: its stream ends, and its place is free.
+        .half_close(false);
     // Apart from `drain`: an instance that drains still answers, until it shuts down.
     let closing = Drain::new();
     let mut shutdown = std::pin::pin!(shutdown);

@@ -7,7 +7,7 @@ use axum::extract::Request;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode, header};
 use http_body_util::BodyExt as _;
-use logline_core::ledger::WorkQueue;
+use logline_core::ledger::{LedgerError, WorkQueue};
 use logline_core::{Host, Scope};
 use serde_json::Value;
 use uuid::Uuid;
@@ -18,7 +18,7 @@ use crate::identity::Identity;
 use crate::options::Options;
 use crate::problem::{Code, Problem};
 use crate::rates::Rates;
-use crate::slots::{Slot, Slots};
+use crate::slots::{Slot, Slots, Turns};
 use crate::tail::Tails;
 
 /// The longest token.
@@ -31,14 +31,29 @@ pub(crate) struct Service {
     pub(crate) tails: Tails,
     pub(crate) rates: Rates,
     slots: Arc<Slots>,
+    /// Bytes of bodies that have not arrived in whole.
+    bodies: Arc<Slots>,
+    /// Reads of lists, which may look at many rows.
+    reads: Turns,
 }
+
+/// The most bytes of bodies that are being read, in all and of a tenant.
+const BODIES: (usize, usize) = (256 << 20, 64 << 20);
+
+/// Bytes are counted in steps of this many.
+const STEP: usize = 64 << 10;
+
+/// The most lists of a tenant that are read at the same time.
+const READS: usize = 4;
 
 impl Service {
     pub(crate) fn new(host: Host, auth: Arc<dyn Authenticator>, options: Options) -> Self {
         Self {
             tails: Tails::new(Arc::clone(host.ledger())),
             rates: Rates::new(options.tenant_rate, options.key_rate),
-            slots: Slots::new(options.max_streams, options.max_streams_per_tenant),
+            slots: Slots::new(options.max_streams, options.max_streams_per_tenant, Some("logline_http_streams")),
+            bodies: Slots::new(BODIES.0, BODIES.1, None),
+            reads: Turns::new(READS),
             host,
             auth,
             options,
@@ -73,8 +88,23 @@ impl Service {
         self.slots.take(tenant).ok_or_else(full)
     }
 
+    /// Carries out a read that may look at many rows. Those of one tenant must not keep the others waiting.
+    pub(crate) async fn reading<T>(
+        &self,
+        tenant: &str,
+        read: impl Future<Output = Result<T, LedgerError>>,
+    ) -> Result<T, Problem> {
+        let late =
+            |_| Problem::new(Code::Timeout, "the list took too long: ask for a narrower one, or for fewer at the same time");
+        let in_turn = async {
+            let _turn = self.reads.take(tenant).await;
+            read.await
+        };
+        Ok(tokio::time::timeout(self.options.call_timeout, in_turn).await.map_err(late)??)
+    }
+
     /// Reads a body, within the limits of bytes and time.
-    pub(crate) async fn body(&self, headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
+    pub(crate) async fn body(&self, tenant: &str, headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
         let most = self.options.max_body;
         let too_large = || Problem::new(Code::TooLarge, format!("it may have {most} bytes: send it in parts"));
         let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
@@ -83,11 +113,17 @@ impl Service {
         }
         let read = async {
             let (mut body, mut bytes) = (body, BytesMut::new());
+            let (mut held, mut reserved) = (Vec::new(), 0);
+            let full = || Problem::new(Code::Unavailable, "too many bodies are arriving: try again");
             while let Some(frame) = body.frame().await {
                 let frame = frame.map_err(|_| Problem::new(Code::InvalidBody, "it broke off"))?;
                 let Ok(data) = frame.into_data() else { continue };
                 if bytes.len() + data.len() > most {
                     return Err(too_large());
+                }
+                while bytes.len() + data.len() > reserved {
+                    held.push(self.bodies.take_many(tenant, STEP).ok_or_else(full)?);
+                    reserved += STEP;
                 }
                 bytes.extend_from_slice(&data);
             }

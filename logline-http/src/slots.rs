@@ -1,12 +1,16 @@
-//! Counts open streams and waits, in all and for each tenant.
+//! Counts what is held, in all and for each tenant: open streams and waits, and bytes of bodies that arrive.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-/// Places for streams.
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Places.
 pub(crate) struct Slots {
     most: usize,
     most_of_tenant: usize,
+    /// Counts those who have places.
+    gauge: Option<&'static str>,
     taken: Mutex<HashMap<String, usize>>,
 }
 
@@ -14,24 +18,32 @@ pub(crate) struct Slots {
 pub(crate) struct Slot {
     slots: Arc<Slots>,
     tenant: String,
+    count: usize,
 }
 
 impl Slots {
-    pub(crate) fn new(most: usize, most_of_tenant: usize) -> Arc<Self> {
-        Arc::new(Self { most, most_of_tenant, taken: Mutex::default() })
+    pub(crate) fn new(most: usize, most_of_tenant: usize, gauge: Option<&'static str>) -> Arc<Self> {
+        Arc::new(Self { most, most_of_tenant, gauge, taken: Mutex::default() })
     }
 
     /// Takes a place; `None` if there is none.
     pub(crate) fn take(self: &Arc<Self>, tenant: &str) -> Option<Slot> {
+        self.take_many(tenant, 1)
+    }
+
+    /// Takes so many places; `None` if there are fewer.
+    pub(crate) fn take_many(self: &Arc<Self>, tenant: &str, count: usize) -> Option<Slot> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let of_tenant = taken.get(tenant).copied().unwrap_or(0);
-        if of_tenant >= self.most_of_tenant || taken.values().sum::<usize>() >= self.most {
+        if of_tenant + count > self.most_of_tenant || taken.values().sum::<usize>() + count > self.most {
             return None;
         }
-        taken.insert(tenant.to_owned(), of_tenant + 1);
+        taken.insert(tenant.to_owned(), of_tenant + count);
         drop(taken);
-        metrics::gauge!("logline_http_streams").increment(1.0);
-        Some(Slot { slots: Arc::clone(self), tenant: tenant.to_owned() })
+        if let Some(gauge) = self.gauge {
+            metrics::gauge!(gauge).increment(1.0);
+        }
+        Some(Slot { slots: Arc::clone(self), tenant: tenant.to_owned(), count })
     }
 }
 
@@ -39,13 +51,48 @@ impl Drop for Slot {
     fn drop(&mut self) {
         let mut taken = self.slots.taken.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = taken.get_mut(&self.tenant) {
-            *count = count.saturating_sub(1);
+            *count = count.saturating_sub(self.count);
             if *count == 0 {
                 taken.remove(&self.tenant);
             }
         }
         drop(taken);
-        metrics::gauge!("logline_http_streams").decrement(1.0);
+        if let Some(gauge) = self.slots.gauge {
+            metrics::gauge!(gauge).decrement(1.0);
+        }
+    }
+}
+
+/// Turns of the tenants: so many at the same time, the others wait.
+pub(crate) struct Turns {
+    most: usize,
+    tenants: Mutex<HashMap<String, Weak<Semaphore>>>,
+}
+
+/// A turn that lasts until this is dropped.
+pub(crate) struct Turn {
+    _permit: OwnedSemaphorePermit,
+    /// Others of the tenant find the same one as long as somebody has it.
+    _turns: Arc<Semaphore>,
+}
+
+impl Turns {
+    pub(crate) fn new(most: usize) -> Self {
+        Self { most, tenants: Mutex::default() }
+    }
+
+    pub(crate) async fn take(&self, tenant: &str) -> Option<Turn> {
+        let turns = {
+            let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
+            tenants.get(tenant).and_then(Weak::upgrade).unwrap_or_else(|| {
+                tenants.retain(|_, turns| turns.strong_count() > 0);
+                let turns = Arc::new(Semaphore::new(self.most));
+                tenants.insert(tenant.to_owned(), Arc::downgrade(&turns));
+                turns
+            })
+        };
+        let permit = Arc::clone(&turns).acquire_owned().await.ok()?;
+        Some(Turn { _permit: permit, _turns: turns })
     }
 }
 
@@ -55,12 +102,25 @@ mod tests {
 
     #[test]
     fn one_tenant_cannot_take_the_places_of_all() {
-        let slots = Slots::new(3, 2);
+        let slots = Slots::new(3, 2, None);
         let held: Vec<_> = (0..2).map(|_| slots.take("acme").unwrap()).collect();
         assert!(slots.take("acme").is_none());
         let other = slots.take("beta").unwrap();
         assert!(slots.take("beta").is_none(), "there are three in all");
         drop((held, other));
         assert!(slots.take("beta").is_some() && slots.taken.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_tenant_that_reads_much_does_not_keep_others_waiting() {
+        use futures_util::FutureExt as _;
+
+        let turns = Turns::new(2);
+        let (first, second) = (turns.take("acme").await, turns.take("acme").await);
+        assert!(turns.take("acme").now_or_never().is_none(), "it waits");
+        assert!(turns.take("beta").now_or_never().is_some_and(|turn| turn.is_some()));
+        drop(first);
+        assert!(turns.take("acme").now_or_never().is_some());
+        drop(second);
     }
 }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use logline_core::ledger::{Cursor, Ledger, LedgerError, Order, Query, Versions, WatchFrom, WorkQueue};
 use logline_core::{Scope, SignedSpan};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::AbortHandle;
 
 /// The most rows in a ring.
@@ -20,7 +20,9 @@ const RING_ROWS: usize = 1024;
 const RING_BYTES: usize = 16 << 20;
 /// The rows and bytes of a page of a follower that has fallen behind.
 const PAGE_ROWS: usize = 64;
-const PAGE_BYTES: usize = 1 << 20;
+const PAGE_BYTES: usize = 128 << 10;
+/// How many followers of a tenant read pages at the same time.
+const CATCHING_UP: usize = 2;
 /// How many of the newest rows [`end`] begins before.
 const NEWEST: usize = 256;
 /// The pause before a tail begins again after an error.
@@ -55,21 +57,37 @@ impl Tails {
 
     /// Follows the rows of a tenant, and the public rows of `system`, from the present end.
     pub(crate) async fn follow_now(&self, tenant: &str) -> Result<Follower, LedgerError> {
+        if let Some(tail) = self.living(tenant) {
+            let at = lock(&tail.ring).last();
+            return Ok(Follower::new(tail, at));
+        }
         let at = end(&*self.ledger, &Scope::runtime(tenant)).await?;
-        Ok(self.follow(tenant, at))
+        Ok(Follower::new(self.begun(tenant, at.clone()), at))
     }
 
-    /// Follows them from after `at`, or from the first row.
-    pub(crate) fn follow(&self, tenant: &str, at: Option<Cursor>) -> Follower {
+    /// Follows them from after `at`, or from the first row. A tail begins at the end all the same: who comes from far behind reads pages
+    /// of their own until they have caught up.
+    pub(crate) async fn follow(&self, tenant: &str, at: Option<Cursor>) -> Result<Follower, LedgerError> {
+        let tail = match self.living(tenant) {
+            Some(tail) => tail,
+            None => self.begun(tenant, end(&*self.ledger, &Scope::runtime(tenant)).await?),
+        };
+        Ok(Follower::new(tail, at))
+    }
+
+    fn living(&self, tenant: &str) -> Option<Arc<Tail>> {
+        lock(&self.tenants).get(tenant).and_then(Weak::upgrade)
+    }
+
+    /// The tail of a tenant; a new one begins after `at`.
+    fn begun(&self, tenant: &str, at: Option<Cursor>) -> Arc<Tail> {
         let mut tenants = lock(&self.tenants);
-        let tail = tenants.get(tenant).and_then(Weak::upgrade).unwrap_or_else(|| {
+        tenants.get(tenant).and_then(Weak::upgrade).unwrap_or_else(|| {
             tenants.retain(|_, tail| tail.strong_count() > 0);
-            let tail = Arc::new(Tail::start(Arc::clone(&self.ledger), Scope::runtime(tenant), at.clone()));
+            let tail = Arc::new(Tail::start(Arc::clone(&self.ledger), Scope::runtime(tenant), at));
             tenants.insert(tenant.to_owned(), Arc::downgrade(&tail));
             tail
-        });
-        let news = tail.news.subscribe();
-        Follower { tail, news, at, joined: None, page: VecDeque::new() }
+        })
     }
 
     /// How many tails there are.
@@ -102,6 +120,8 @@ struct Tail {
     /// Changes when the ring does.
     news: watch::Sender<()>,
     task: AbortHandle,
+    /// Turns of those who read pages of their own.
+    catching_up: Semaphore,
 }
 
 impl Drop for Tail {
@@ -114,7 +134,7 @@ impl Tail {
     fn start(ledger: Arc<dyn WorkQueue>, scope: Scope, from: Option<Cursor>) -> Self {
         let (ring, news) = (Arc::new(Mutex::new(Ring { before: from, ..Ring::default() })), watch::Sender::new(()));
         let task = tokio::spawn(fill(Arc::clone(&ledger), scope.clone(), Arc::clone(&ring), news.clone())).abort_handle();
-        Self { ledger, scope, ring, news, task }
+        Self { ledger, scope, ring, news, task, catching_up: Semaphore::new(CATCHING_UP) }
     }
 }
 
@@ -212,6 +232,11 @@ pub(crate) struct Follower {
 }
 
 impl Follower {
+    fn new(tail: Arc<Tail>, at: Option<Cursor>) -> Self {
+        let news = tail.news.subscribe();
+        Self { tail, news, at, joined: None, page: VecDeque::new() }
+    }
+
     /// The position after the last row that was returned.
     pub(crate) fn position(&self) -> Option<&Cursor> {
         self.at.as_ref()
@@ -243,7 +268,12 @@ impl Follower {
                 continue;
             }
             let query = Query::timeline().limit(PAGE_ROWS).max_bytes(PAGE_BYTES);
-            let page = self.tail.ledger.scan(&self.tail.scope, &query, self.at.as_ref()).await?;
+            let page = {
+                // However many streams of a tenant come from far behind, few of them read at the same time.
+                let tail = Arc::clone(&self.tail);
+                let _turn = tail.catching_up.acquire().await;
+                tail.ledger.scan(&tail.scope, &query, self.at.as_ref()).await?
+            };
             let (next, has_rows) = (page.next, !page.rows.is_empty());
             for row in page.rows {
                 match row.span {
@@ -329,7 +359,7 @@ mod tests {
     async fn a_follower_of_one_tenant_gets_no_rows_of_another() {
         let (ledger, key) = (MemoryLedger::new(), KeyPair::generate().unwrap());
         let tails = Tails::new(Arc::new(ledger.clone()));
-        let mut beta = tails.follow("beta", None);
+        let mut beta = tails.follow("beta", None).await.unwrap();
         append(&ledger, &key, "acme", 1).await;
         append(&ledger, &key, "beta", 2).await;
         assert_eq!(numbers(&mut beta, 1).await, [2]);

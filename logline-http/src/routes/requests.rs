@@ -42,7 +42,7 @@ pub(crate) async fn execute(State(service): State<Arc<Service>>, request: Reques
     if media_type(&parts.headers) != "application/json" {
         return Err(Problem::new(Code::UnsupportedType, "send application/json"));
     }
-    let bytes = service.body(&parts.headers, body).await?;
+    let bytes = service.body(caller.tenant(), &parts.headers, body).await?;
     let invalid = |error: &dyn std::fmt::Display| Problem::new(Code::InvalidBody, error.to_string());
     let value = strict::parse(&bytes).map_err(|error| invalid(&error))?;
     let keyed = key.clone().map(|key| Keyed {
@@ -58,7 +58,14 @@ pub(crate) async fn execute(State(service): State<Arc<Service>>, request: Reques
     let id = done.body.get("request").and_then(Value::as_str).and_then(|id| id.parse::<Uuid>().ok());
     // A refusal that is repeated.
     let Some(id) = id else { return Ok(finished(done)) };
-    let mut response = after(&service, &caller, id, wait_of(&service, &parts.headers)).await?;
+    // It is submitted. Whatever keeps this call from waiting must not look as if it were not, or the client would submit it again.
+    let mut response = match after(&service, &caller, id, wait_of(&service, &parts.headers)).await {
+        Ok(response) => response,
+        Err(problem) => {
+            tracing::debug!(code = problem.code().as_str(), request = %id, "a call does not wait");
+            after(&service, &caller, id, None).await?
+        }
+    };
     if done.is_repeated {
         response.headers_mut().insert("idempotency-replayed", HeaderValue::from_static("true"));
     }
@@ -255,8 +262,8 @@ pub(crate) async fn cancel(
     let (caller, id) = (caller(&request)?, path_id(path)?);
     not_known(&request)?;
     let who = may_change(&service, &caller, id).await?;
-    service.host.cancel(caller.tenant(), id, &who).await?;
-    after(&service, &caller, id, None).await
+    let changed = service.host.cancel(caller.tenant(), id, &who).await?;
+    changed_to(&service, &caller, &changed).await
 }
 
 /// Schedules a request again that is dead, cancelled or ended in error.
@@ -273,8 +280,19 @@ pub(crate) async fn revive(
     let (caller, id) = (caller(&request)?, path_id(path)?);
     not_known(&request)?;
     let who = may_change(&service, &caller, id).await?;
-    service.host.revive(caller.tenant(), id, &who).await?;
-    after(&service, &caller, id, None).await
+    let changed = service.host.revive(caller.tenant(), id, &who).await?;
+    changed_to(&service, &caller, &changed).await
+}
+
+/// What became of a request. Who may change it without seeing it is told its status alone.
+async fn changed_to(service: &Service, caller: &Caller, changed: &SignedSpan) -> Result<Response, Problem> {
+    match after(service, caller, changed.id, None).await {
+        Err(problem) if problem.code() == Code::NotFound => {
+            let status = if has_ended(changed) { StatusCode::OK } else { StatusCode::ACCEPTED };
+            Ok(answer(status, &json!({"id": changed.id.to_string(), "status": changed.status})))
+        }
+        answered => answered,
+    }
 }
 
 /// Refuses a caller who may not change the request. Otherwise who is recorded as the one who asked for it.

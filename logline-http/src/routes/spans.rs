@@ -54,7 +54,7 @@ pub(crate) async fn rows_of(service: &Service, request: Request, query: Query) -
         query.entity_type = Some(fixed);
     }
     let (query, cursor) = rows::paging(query, &params, &scope, &service.options.key, service.options.max_page)?;
-    let page = service.ledger().scan(&scope, &query, cursor.as_ref()).await?;
+    let page = service.reading(caller.tenant(), service.ledger().scan(&scope, &query, cursor.as_ref())).await?;
     Ok(rows::page(&service.options.key, &scope, page))
 }
 
@@ -127,7 +127,7 @@ pub(crate) async fn append(State(service): State<Arc<Service>>, request: Request
     if !lines && media_type(&parts.headers) != "application/json" {
         return Err(Problem::new(Code::UnsupportedType, "send application/json or application/x-ndjson"));
     }
-    let bytes = service.body(&parts.headers, body).await?;
+    let bytes = service.body(caller.tenant(), &parts.headers, body).await?;
     let items = if lines { items_of_lines(&bytes)? } else { items_of_json(&bytes)? };
     let most = service.options.max_batch.min(service.ledger().capability().max_batch);
     if items.is_empty() || items.len() > most {
@@ -227,8 +227,23 @@ async fn admit(service: &Service, caller: &Caller, items: &[Value]) -> Result<Ve
             _ => return Err(invalid(index, &"it has a signature, but no seal")),
         }
     }
+    for (index, span) in spans.iter().enumerate() {
+        // It is a request whoever has sealed it.
+        if span.entity_type == "request" {
+            caller.identity.need(Permission::Execute)?;
+            if !service.options.kinds.contains(span.this.as_str()) {
+                return Err(Problem::new(Code::NotPermitted, "this service takes no requests of this kind"));
+            }
+        }
+        if span.meta(SEALED_BY).is_some() {
+            return Err(invalid(index, &"`metadata.sealed_by` is set by hosts for what they seal: leave it out"));
+        }
+    }
     Ok(outcomes(&service.host.admit(&caller.scope(), spans).await?))
 }
+
+/// The member of metadata that says for whom a host has sealed a span.
+const SEALED_BY: &str = "sealed_by";
 
 /// Columns of a draft that the host sets.
 const SET_BY_HOST: [&str; 4] = ["who", "at", "seq", "curr_hash"];
@@ -262,7 +277,7 @@ fn draft_for(caller: &Caller, draft: Draft, index: usize, key: Option<&str>, tra
         .owner(&identity.user)
         .who(format!("user:{}", identity.user))
         .without_meta(logline_core::request::CAUSE)
-        .meta("sealed_by", by);
+        .meta(SEALED_BY, by);
     let columns = draft.columns_mut();
     // A repeated call may have another trace, and must make the same draft.
     if columns.trace_id.is_none() && key.is_none() {
@@ -275,7 +290,8 @@ fn draft_for(caller: &Caller, draft: Draft, index: usize, key: Option<&str>, tra
     if draft.has_id() {
         return draft.deterministic();
     }
-    let key = if index == 0 { key.to_owned() } else { format!("{key}#{index}") };
+    // No key has a space, so that the second span of one is not the first of another.
+    let key = if index == 0 { key.to_owned() } else { format!("{key} {index}") };
     let id = ids::idempotent(&identity.tenant, &identity.user, &draft.columns().entity_type, &key);
     draft.meta("idempotency_key", key).id(id).deterministic()
 }

@@ -76,7 +76,7 @@ pub(crate) async fn stream(State(service): State<Arc<Service>>, request: Request
             // A position that the ledger does not know is refused now, not in the stream.
             let look = Query::timeline().limit(1);
             service.ledger().scan(&Scope::runtime(caller.tenant()), &look, Some(&cursor)).await?;
-            service.tails.follow(caller.tenant(), Some(cursor))
+            service.tails.follow(caller.tenant(), Some(cursor)).await?
         }
         None => service.tails.follow_now(caller.tenant()).await?,
     };
@@ -280,7 +280,11 @@ pub(crate) async fn wait_until<T, F: Future<Output = Result<T, Problem>>>(
     is_end: impl Fn(&T) -> bool,
 ) -> Result<T, Problem> {
     let until = Instant::now() + wait;
-    // From before the first look, so that no row is missed.
+    let found = look().await?;
+    if is_end(&found) {
+        return Ok(found);
+    }
+    // From before the next look, so that no row is missed.
     let mut follower = service.tails.follow_now(tenant).await?;
     let mut found = look().await?;
     while !is_end(&found) {

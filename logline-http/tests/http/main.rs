@@ -4,6 +4,7 @@
 mod hostile;
 mod keys;
 mod openapi;
+mod reports;
 mod round_trip;
 mod stage;
 mod streams;
