@@ -2,9 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-/// How alike the results of a cluster are cannot be told from fewer clusters.
-const FEW: f64 = 20.0;
-
 /// The two-sided 95 % quantile of the normal distribution.
 const Z: f64 = 1.959_963_984_540_054;
 
@@ -32,8 +29,8 @@ pub struct Cluster {
     pub of: u32,
 }
 
-/// The rate of successes and its Wilson interval. Results of one cluster count as less than so many results of different clusters, as
-/// far as they are alike. `None`: there is no result.
+/// The rate of successes and its Wilson interval. However many results a cluster has, it makes the interval no narrower than one result
+/// would. `None`: there is no result.
 #[must_use]
 pub fn rate(clusters: &[Cluster]) -> Option<Interval> {
     let total = |of: fn(&Cluster) -> u32| clusters.iter().map(|cluster| f64::from(of(cluster))).sum::<f64>();
@@ -41,29 +38,9 @@ pub fn rate(clusters: &[Cluster]) -> Option<Interval> {
     if n <= 0.0 {
         return None;
     }
-    let rate = good / n;
-    Some(wilson(rate, n / inflation(clusters, rate, n)))
-}
-
-/// How much wider the spread is than it would be if all results were of different clusters; at least 1.
-fn inflation(clusters: &[Cluster], rate: f64, n: f64) -> f64 {
-    let used: Vec<_> = clusters.iter().filter(|cluster| cluster.of > 0).collect();
-    let count = number(used.len());
-    let largest = used.iter().map(|cluster| cluster.of).max().unwrap_or(1);
-    if largest <= 1 {
-        return 1.0;
-    }
-    let binomial = rate * (1.0 - rate) / n;
-    if count < FEW || binomial <= 0.0 {
-        // Too little is known about how alike they are: each cluster counts once.
-        return n / count.max(1.0);
-    }
-    let deviation = |cluster: &&Cluster| {
-        let deviation = f64::from(cluster.good) - rate * f64::from(cluster.of);
-        deviation * deviation
-    };
-    let spread = used.iter().map(deviation).sum::<f64>() / (n * n) * count / (count - 1.0);
-    (spread / binomial).max(1.0)
+    // How alike the results of a cluster are is not known, and an estimate from few clusters is wrong by far: each counts once.
+    let clusters = clusters.iter().filter(|cluster| cluster.of > 0).count();
+    Some(wilson(good / n, number(clusters)))
 }
 
 /// The Wilson score interval of a rate seen in `n` results.
@@ -155,9 +132,6 @@ mod tests {
         assert!(repeated.high - repeated.low >= (once.high - once.low) * 0.9, "{repeated:?} {once:?}");
         let all_good: Vec<_> = (0..5).map(|_| Cluster { good: 20, of: 20 }).collect();
         near(rate(&all_good).unwrap().low, rate(&each(&[true; 5])).unwrap().low);
-        let mixed: Vec<_> = (0..40).map(|n| Cluster { good: 5 + n % 2, of: 11 }).collect();
-        let flat = rate(&mixed).unwrap();
-        assert!(flat.high - flat.low < 0.12, "clusters that differ little count almost in full: {flat:?}");
         assert_eq!(rate(&[]), None);
     }
 
