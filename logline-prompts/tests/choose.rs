@@ -1,11 +1,10 @@
 //! Families: which variant is chosen, how that is learnt, and that anybody can make the choice again.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
 
-mod common;
+mod site;
 
 use std::collections::BTreeMap;
 
-use common::*;
 use logline_core::contract::Reader;
 use logline_core::contract::provider::{ErrorKind, ProviderError};
 use logline_core::ledger::{AppendOptions, Ledger as _, LedgerExt as _};
@@ -14,6 +13,7 @@ use logline_core::{Draft, Execution, MemoryLedger, Scope, Span, Verifier, Visibi
 use logline_kernels::provider::Script;
 use logline_prompts::{PROMPT_LEARN, PROMPT_RUN, PROMPT_SELECT, VerifySelectionError, verify_selection};
 use serde_json::{Value, json};
+use site::*;
 use uuid::Uuid;
 
 /// Two variants of a family.

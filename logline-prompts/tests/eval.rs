@@ -1,15 +1,15 @@
 //! Evaluations: passed, failed and error are kept apart, the gate fails closed, and every answer is in the ledger.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
 
-mod common;
+mod site;
 
-use common::*;
 use logline_core::Execution;
 use logline_core::contract::provider::{Block, ErrorKind, ModelAnswer, ModelRequest, ProviderError, StopReason, Usage};
 use logline_core::request::Request;
 use logline_kernels::provider::Script;
 use logline_prompts::eval::{EvalRun, PROMPT_EVALUATE, Verdict};
 use serde_json::{Value, json};
+use site::*;
 use uuid::Uuid;
 
 /// Answers a fixture with what stands in its question after `say:`; a judge finds that what contains `polite` is polite.

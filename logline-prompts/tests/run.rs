@@ -1,9 +1,8 @@
 //! Prompts that are run: answers that hold to their contract or do not, context, and explanations from the ledger alone.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
 
-mod common;
+mod site;
 
-use common::*;
 use logline_core::contract::provider::{ErrorKind, ProviderError, Role as Speaker};
 use logline_core::ledger::{Ledger as _, LedgerExt as _};
 use logline_core::request::Request;
@@ -11,6 +10,7 @@ use logline_core::{Draft, MemoryLedger, Scope, Span, Verifier};
 use logline_kernels::provider::Script;
 use logline_prompts::{ExplainError, PROMPT_RUN};
 use serde_json::{Value, json};
+use site::*;
 use uuid::Uuid;
 
 #[test]
