@@ -10,14 +10,10 @@ use aws_sdk_bedrockruntime::types::error::ConverseStreamOutputError;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::http::Headers;
 use aws_smithy_types::event_stream::RawMessage;
-use chrono::DateTime;
 use http_body_util::LengthLimitError;
-use logline_core::contract::provider::{ErrorKind, ProviderError};
+use logline_core::contract::provider::{ErrorKind, ProviderError, retry_after};
 
 use crate::http::{MAX_ANSWER, NotSent, chain, find};
-
-/// The most characters of a message that are kept.
-const MAX_MESSAGE: usize = 500;
 
 /// An error without details of the provider.
 pub(crate) fn error(kind: ErrorKind, message: impl Into<String>) -> ProviderError {
@@ -153,35 +149,10 @@ pub(crate) fn of_credentials(reason: &CredentialsError) -> ProviderError {
     }
 }
 
-/// The error without secrets, wherever the provider repeats them, and not longer than need be.
-pub(crate) fn hide(mut error: ProviderError, secrets: &[&str]) -> ProviderError {
-    error.message = without(&error.message, secrets);
-    error.request_id = error.request_id.map(|id| without(&id, secrets));
-    error
-}
-
-fn without(said: &str, secrets: &[&str]) -> String {
-    // In this order: without its control characters, a text may have the secret that it did not have before.
-    let mut plain: String = said.chars().filter(|c| !c.is_control()).collect();
-    for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
-        plain = plain.replace(secret, "…");
-    }
-    let mut cut: String = plain.chars().take(MAX_MESSAGE).collect();
-    if plain.chars().count() > MAX_MESSAGE {
-        cut.push('…');
-    }
-    cut
-}
-
 /// The pause that the provider asks for: milliseconds, seconds, or a date.
 fn pause(headers: &Headers) -> Option<Duration> {
     if let Some(ms) = headers.get("x-amz-retry-after").and_then(|text| text.trim().parse::<f64>().ok()) {
         return Duration::try_from_secs_f64(ms / 1000.0).ok();
     }
-    let after = headers.get("retry-after")?.trim();
-    if let Ok(seconds) = after.parse::<f64>() {
-        return Duration::try_from_secs_f64(seconds).ok();
-    }
-    let until: SystemTime = DateTime::parse_from_rfc2822(after).ok()?.into();
-    Some(until.duration_since(SystemTime::now()).unwrap_or_default())
+    retry_after(headers.get("retry-after")?, SystemTime::now())
 }

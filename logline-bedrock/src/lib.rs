@@ -38,7 +38,7 @@ pub use setup::{BedrockBuilder, Guardrail, SetupError};
 
 use body::Body;
 use endpoint::{Login, check_url, region_of};
-use error::{error, hide, of_call, of_credentials, of_stream, too_late};
+use error::{error, of_call, of_credentials, of_stream, too_late};
 
 /// The adapter `bedrock`. It is cheap to clone; clones share their connections and credentials.
 #[derive(Clone)]
@@ -97,7 +97,7 @@ impl Bedrock {
             return Ok(());
         }
         match &self.shared.credentials {
-            Some(chain) => chain.provide_credentials().await.map(drop).map_err(|reason| hide(of_credentials(&reason), &[])),
+            Some(chain) => chain.provide_credentials().await.map(drop).map_err(|reason| of_credentials(&reason).hiding(&[])),
             None => Err(error(ErrorKind::Denied, "the AWS configuration allows no credentials")),
         }
     }
@@ -230,7 +230,7 @@ impl Provider for Bedrock {
         let login = Login::of(endpoint.secret)?;
         let client = self.client(endpoint, &login)?;
         let answered = within(endpoint.deadlines.total, self.whole(&client, endpoint.model, request)).await;
-        answered.map_err(|error| hide(error, &login.secrets()))
+        answered.map_err(|error| error.hiding(&login.secrets()))
     }
 
     async fn stream(
@@ -244,14 +244,14 @@ impl Provider for Bedrock {
         let mut delivered = 0;
         let call = self.streamed(&client, endpoint, request, (chunks, &mut delivered));
         let answered = within(endpoint.deadlines.total, call).await;
-        answered.map_err(|error| hide(error.chunks(delivered), &login.secrets()))
+        answered.map_err(|error| error.chunks(delivered).hiding(&login.secrets()))
     }
 
     async fn embed(&self, endpoint: &Endpoint<'_>, request: &EmbedRequest) -> Result<Embeddings, ProviderError> {
         let login = Login::of(endpoint.secret)?;
         let client = self.client(endpoint, &login)?;
         let found = within(endpoint.deadlines.total, self.vectors(&client, endpoint.model, request)).await;
-        found.map_err(|error| hide(error, &login.secrets()))
+        found.map_err(|error| error.hiding(&login.secrets()))
     }
 
     fn check(&self, url: Option<&str>, model: &str) -> Result<(), String> {

@@ -2,8 +2,49 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
+
+/// The filters of lists and streams. The fields describe the parameters, which [`crate::rows::filter`] reads.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "a part of the OpenAPI document")]
+pub(crate) struct Filters {
+    /// This id only
+    id: Option<Uuid>,
+    /// This `status` only
+    status: Option<String>,
+    /// This owner only. Must be the token's user, unless the token reads the whole tenant
+    owner_id: Option<String>,
+    /// Must be the token's tenant
+    tenant_id: Option<String>,
+    /// This `parent_id` only, such as the function of requests
+    parent_id: Option<Uuid>,
+    /// This `trace_id` only
+    trace_id: Option<String>,
+}
+
+/// What those take besides that are not of one type.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "a part of the OpenAPI document")]
+pub(crate) struct OfType {
+    /// This `entity_type` only
+    r#type: Option<String>,
+}
+
+/// What lists take besides. [`crate::rows::paging`] reads it.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "a part of the OpenAPI document")]
+pub(crate) struct Paging {
+    /// A cursor of an earlier page; of the timeline also an id of a stream
+    after: Option<String>,
+    /// 1 to 500, 50 if absent
+    limit: Option<u32>,
+    /// `newest` (default) or `oldest`
+    order: Option<String>,
+}
 
 /// A problem (RFC 9457).
 #[derive(Debug, Serialize, ToSchema)]

@@ -113,7 +113,7 @@ impl Http {
         }
         let (status, headers) = (response.status(), response.headers().clone());
         let body = read(response, MAX_ERROR, wait).await.unwrap_or_default();
-        Err(of_status(status, &headers, &String::from_utf8_lossy(&body), endpoint.secret).request_id(request_id))
+        Err(of_status(status, &headers, &String::from_utf8_lossy(&body)).request_id(request_id))
     }
 }
 

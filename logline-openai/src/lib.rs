@@ -11,7 +11,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures_util::StreamExt as _;
 use logline_core::contract::provider::{
-    Chunks, EmbedRequest, Embeddings, Endpoint, ErrorKind, ModelAnswer, ModelRequest, Provider, ProviderError,
+    Chunks, EmbedRequest, Embeddings, Endpoint, ErrorKind, ModelAnswer, ModelRequest, Provider, ProviderError, Secret,
 };
 
 pub use body::MaxTokens;
@@ -58,7 +58,7 @@ impl Provider for OpenAi {
             answer::chat(&text, request_id)
         })
         .await
-        .map_err(|error| error::hide(error, endpoint.secret))
+        .map_err(|error| error.hiding(endpoint.secret.map(Secret::reveal).as_slice()))
     }
 
     async fn stream(
@@ -87,7 +87,7 @@ impl Provider for OpenAi {
             reading.finish()
         })
         .await;
-        streamed.map_err(|error| error::hide(error.chunks(delivered), endpoint.secret))
+        streamed.map_err(|error| error.chunks(delivered).hiding(endpoint.secret.map(Secret::reveal).as_slice()))
     }
 
     async fn embed(&self, endpoint: &Endpoint<'_>, request: &EmbedRequest) -> Result<Embeddings, ProviderError> {
@@ -100,7 +100,7 @@ impl Provider for OpenAi {
             answer::embeddings(&text, request.texts.len(), request_id)
         })
         .await
-        .map_err(|error| error::hide(error, endpoint.secret))
+        .map_err(|error| error.hiding(endpoint.secret.map(Secret::reveal).as_slice()))
     }
 
     fn check(&self, url: Option<&str>, _: &str) -> Result<(), String> {

@@ -14,15 +14,8 @@ use crate::service::Service;
 
 /// The spans of type `metric`.
 #[utoipa::path(get, path = "/api/metrics", tag = "metrics", params(
-    ("id" = Option<uuid::Uuid>, Query, description = "This span only"),
-    ("status" = Option<String>, Query, description = "This `status` only"),
-    ("owner_id" = Option<String>, Query, description = "This owner only. Must be the token's user, unless the token reads the whole tenant"),
-    ("tenant_id" = Option<String>, Query, description = "Must be the token's tenant"),
-    ("parent_id" = Option<uuid::Uuid>, Query, description = "This `parent_id` only"),
-    ("trace_id" = Option<String>, Query, description = "This `trace_id` only"),
-    ("after" = Option<String>, Query, description = "A cursor of an earlier page"),
-    ("limit" = Option<u32>, Query, description = "1 to 500, 50 if absent"),
-    ("order" = Option<String>, Query, description = "`newest` (default) or `oldest`"),
+    crate::wire::Filters,
+    crate::wire::Paging,
 ), responses(
     (status = 200, description = "A page of metrics", body = crate::wire::SpanPage),
     crate::refusals::Refused,

@@ -193,15 +193,8 @@ async fn body(service: &Service, caller: &Caller, last: &SignedSpan) -> Result<V
 
 /// The last versions of requests.
 #[utoipa::path(get, path = "/api/requests", tag = "requests", params(
-    ("id" = Option<uuid::Uuid>, Query, description = "This request only"),
-    ("status" = Option<String>, Query, description = "This status only, such as `scheduled`"),
-    ("owner_id" = Option<String>, Query, description = "This owner only. Must be the token's user, unless the token reads the whole tenant"),
-    ("tenant_id" = Option<String>, Query, description = "Must be the token's tenant"),
-    ("parent_id" = Option<uuid::Uuid>, Query, description = "Requests for this function only"),
-    ("trace_id" = Option<String>, Query, description = "This trace only"),
-    ("after" = Option<String>, Query, description = "A cursor of an earlier page"),
-    ("limit" = Option<u32>, Query, description = "1 to 500, 50 if absent"),
-    ("order" = Option<String>, Query, description = "`newest` (default) or `oldest`"),
+    crate::wire::Filters,
+    crate::wire::Paging,
 ), responses(
     (status = 200, description = "A page of requests", body = crate::wire::SpanPage),
     crate::refusals::Refused,
@@ -259,11 +252,9 @@ pub(crate) async fn cancel(
     path: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let (caller, id) = (caller(&request)?, path_id(path)?);
-    not_known(&request)?;
-    let who = may_change(&service, &caller, id).await?;
-    let changed = service.host.cancel(caller.tenant(), id, &who).await?;
-    changed_to(&service, &caller, &changed).await
+    let change = may_change(&service, path, request).await?;
+    let changed = service.host.cancel(change.caller.tenant(), change.id, &change.who).await?;
+    changed_to(&service, &change.caller, &changed).await
 }
 
 /// Schedules a request again that is dead, cancelled or ended in error.
@@ -277,11 +268,9 @@ pub(crate) async fn revive(
     path: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let (caller, id) = (caller(&request)?, path_id(path)?);
-    not_known(&request)?;
-    let who = may_change(&service, &caller, id).await?;
-    let changed = service.host.revive(caller.tenant(), id, &who).await?;
-    changed_to(&service, &caller, &changed).await
+    let change = may_change(&service, path, request).await?;
+    let changed = service.host.revive(change.caller.tenant(), change.id, &change.who).await?;
+    changed_to(&service, &change.caller, &changed).await
 }
 
 /// What became of a request. Who may change it without seeing it is told its status alone.
@@ -295,8 +284,18 @@ async fn changed_to(service: &Service, caller: &Caller, changed: &SignedSpan) ->
     }
 }
 
-/// Refuses a caller who may not change the request. Otherwise who is recorded as the one who asked for it.
-async fn may_change(service: &Service, caller: &Caller, id: Uuid) -> Result<String, Problem> {
+/// Who changes which request.
+struct Change {
+    caller: Caller,
+    id: Uuid,
+    /// Who is recorded as the one who asked for it.
+    who: String,
+}
+
+/// Refuses a caller who may not change the request.
+async fn may_change(service: &Service, path: Result<Path<String>, PathRejection>, request: Request) -> Result<Change, Problem> {
+    let (caller, id) = (caller(&request)?, path_id(path)?);
+    not_known(&request)?;
     caller.identity.need(Permission::Manage)?;
     let found = service.ledger().get(&caller.scope(), caller.tenant(), id).await;
     let of_tenant = caller.identity.permissions.contains(&Permission::ManageTenant);
@@ -312,5 +311,6 @@ async fn may_change(service: &Service, caller: &Caller, id: Uuid) -> Result<Stri
     if found.owner_id != caller.identity.user && !of_tenant {
         return Err(Problem::new(Code::NotPermitted, "only its owner may change it"));
     }
-    Ok(format!("user:{}", caller.identity.user))
+    let who = format!("user:{}", caller.identity.user);
+    Ok(Change { caller, id, who })
 }

@@ -20,16 +20,9 @@ use crate::service::{Caller, Service, answer, caller, json_bytes, media_type, tr
 
 /// The last versions of spans.
 #[utoipa::path(get, path = "/api/spans", tag = "spans", params(
-    ("id" = Option<uuid::Uuid>, Query, description = "This span only"),
-    ("type" = Option<String>, Query, description = "This `entity_type` only"),
-    ("status" = Option<String>, Query, description = "This `status` only"),
-    ("owner_id" = Option<String>, Query, description = "This owner only. Must be the token's user, unless the token reads the whole tenant"),
-    ("tenant_id" = Option<String>, Query, description = "Must be the token's tenant"),
-    ("parent_id" = Option<uuid::Uuid>, Query, description = "This `parent_id` only"),
-    ("trace_id" = Option<String>, Query, description = "This `trace_id` only"),
-    ("after" = Option<String>, Query, description = "A cursor of an earlier page"),
-    ("limit" = Option<u32>, Query, description = "1 to 500, 50 if absent"),
-    ("order" = Option<String>, Query, description = "`newest` (default) or `oldest`"),
+    crate::wire::Filters,
+    crate::wire::OfType,
+    crate::wire::Paging,
 ), responses(
     (status = 200, description = "A page of spans", body = crate::wire::SpanPage),
     crate::refusals::Refused,

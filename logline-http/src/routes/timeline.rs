@@ -25,16 +25,9 @@ use crate::tail::{Entry, Follower};
 
 /// Every version of every span, in append order.
 #[utoipa::path(get, path = "/api/timeline", tag = "timeline", params(
-    ("id" = Option<uuid::Uuid>, Query, description = "This span only"),
-    ("type" = Option<String>, Query, description = "This `entity_type` only"),
-    ("status" = Option<String>, Query, description = "This `status` only"),
-    ("owner_id" = Option<String>, Query, description = "This owner only. Must be the token's user, unless the token reads the whole tenant"),
-    ("tenant_id" = Option<String>, Query, description = "Must be the token's tenant"),
-    ("parent_id" = Option<uuid::Uuid>, Query, description = "This `parent_id` only"),
-    ("trace_id" = Option<String>, Query, description = "This `trace_id` only"),
-    ("after" = Option<String>, Query, description = "A cursor of an earlier page, or an id of a stream"),
-    ("limit" = Option<u32>, Query, description = "1 to 500, 50 if absent"),
-    ("order" = Option<String>, Query, description = "`newest` (default) or `oldest`"),
+    crate::wire::Filters,
+    crate::wire::OfType,
+    crate::wire::Paging,
 ), responses(
     (status = 200, description = "A page of versions", body = crate::wire::SpanPage),
     crate::refusals::Refused,
@@ -45,13 +38,8 @@ pub(crate) async fn list(State(service): State<Arc<Service>>, request: Request) 
 
 /// The timeline as it grows: server-sent events, or lines of JSON if `Accept` asks for `application/x-ndjson`.
 #[utoipa::path(get, path = "/api/timeline/stream", tag = "timeline", params(
-    ("id" = Option<uuid::Uuid>, Query, description = "This span only"),
-    ("type" = Option<String>, Query, description = "This `entity_type` only"),
-    ("status" = Option<String>, Query, description = "This `status` only"),
-    ("owner_id" = Option<String>, Query, description = "This owner only. Must be the token's user, unless the token reads the whole tenant"),
-    ("tenant_id" = Option<String>, Query, description = "Must be the token's tenant"),
-    ("parent_id" = Option<uuid::Uuid>, Query, description = "This `parent_id` only"),
-    ("trace_id" = Option<String>, Query, description = "This `trace_id` only"),
+    crate::wire::Filters,
+    crate::wire::OfType,
     ("after" = Option<String>, Query, description = "Resume after this event, or after this cursor of the timeline. Without it: from now on"),
     ("Last-Event-ID" = Option<String>, Header, description = "Resume after this event; it counts more than `after`"),
 ), responses(

@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use logline_core::Failure;
 use logline_core::contract::provider::{
-    Chunk, Chunks, Embeddings, Endpoint, ErrorKind, ModelAnswer, Provider, ProviderError, Secret, StopReason, Usage,
+    Chunk, Chunks, Embeddings, Endpoint, ErrorKind, ModelAnswer, Provider, ProviderError, Secret, StopReason, Usage, hide,
 };
 use logline_core::contract::{Remote, RemoteCall, Reply};
 use serde_json::{Map, Value, json};
@@ -241,13 +241,9 @@ impl OneTry<'_, '_> {
         Some(used)
     }
 
-    /// A text of the provider without control characters and without the secret.
+    /// A text of the provider without the secret.
     fn hidden(&self, text: &str) -> String {
-        let plain: String = text.chars().filter(|c| !c.is_control()).collect();
-        match self.secret.map(Secret::reveal).filter(|secret| !secret.is_empty()) {
-            Some(secret) => plain.replace(secret, "…"),
-            None => plain,
-        }
+        hide(text, self.secret.map(Secret::reveal).as_slice())
     }
 
     /// The provider's own id of the call, as it is recorded.

@@ -1,7 +1,8 @@
 //! Why a provider gave no answer.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use chrono::DateTime;
 use thiserror::Error;
 
 use crate::contract::provider::Usage;
@@ -166,9 +167,78 @@ impl ProviderError {
         self
     }
 
+    /// The error without `secrets`, wherever the provider repeats them, and not longer than need be. Adapters return no other.
+    #[must_use]
+    pub fn hiding(mut self, secrets: &[&str]) -> Self {
+        self.message = cut(hide(&self.message, secrets));
+        self.request_id = self.request_id.map(|id| cut(hide(&id, secrets)));
+        self
+    }
+
     /// The failure that is recorded.
     #[must_use]
     pub fn to_failure(&self) -> Failure {
         Failure::new(self.kind.code(), self.message.clone())
+    }
+}
+
+/// The most characters of a provider's message that are kept.
+const MAX_MESSAGE: usize = 500;
+
+fn cut(text: String) -> String {
+    match text.char_indices().nth(MAX_MESSAGE) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text,
+    }
+}
+
+/// A text of a provider without control characters, and with `…` in place of each of the secrets.
+#[must_use]
+pub fn hide(text: &str, secrets: &[&str]) -> String {
+    // In this order: without its control characters, a text may have a secret that it did not have before.
+    let plain: String = text.chars().filter(|c| !c.is_control()).collect();
+    secrets.iter().filter(|secret| !secret.is_empty()).fold(plain, |text, secret| text.replace(secret, "…"))
+}
+
+/// The pause that a `Retry-After` asks for (RFC 9110): seconds, also with a fraction, or a date. `None` if it is neither.
+#[must_use]
+pub fn retry_after(text: &str, now: SystemTime) -> Option<Duration> {
+    let text = text.trim();
+    if let Ok(seconds) = text.parse::<f64>() {
+        return Duration::try_from_secs_f64(seconds).ok();
+    }
+    let until: SystemTime = DateTime::parse_from_rfc2822(text).ok()?.into();
+    Some(until.duration_since(now).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_hidden_however_they_are_torn_apart() {
+        let error =
+            ProviderError::new(ErrorKind::Denied, "not with hun\u{0}ter2 or k9").request_id(Some("id-hunter2".to_owned()));
+        let error = error.hiding(&["hunter2", "", "k9"]);
+        assert_eq!((error.message.as_str(), error.request_id.as_deref()), ("not with … or …", Some("id-…")));
+        let long = ProviderError::new(ErrorKind::Denied, "é".repeat(600)).hiding(&[]);
+        assert_eq!(long.message.chars().count(), MAX_MESSAGE + 1);
+    }
+
+    #[test]
+    fn a_pause_is_seconds_or_a_date() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+        for (text, seconds) in [
+            ("7", Some(7.0)),
+            (" 0.5 ", Some(0.5)),
+            ("Sun, 06 Nov 1994 08:49:47 GMT", Some(10.0)),
+            ("Sun, 06 Nov 1994 08:49:00 GMT", Some(0.0)),
+            ("-1", None),
+            ("NaN", None),
+            ("1e300", None),
+            ("soon", None),
+        ] {
+            assert_eq!(retry_after(text, now), seconds.map(Duration::from_secs_f64), "{text}");
+        }
     }
 }
