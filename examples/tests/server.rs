@@ -1,9 +1,10 @@
 //! The example `server`, and the lines of the README that call it, as they are written there.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -45,10 +46,10 @@ fn the_lines_of_the_readme_work_as_written() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let output = server.stdout.take().unwrap();
+    let mut output = BufReader::new(server.stdout.take().unwrap());
     let mut server = Server(server);
     let mut ready = String::new();
-    BufReader::new(output).read_line(&mut ready).unwrap();
+    output.read_line(&mut ready).unwrap();
     let ready: Value = serde_json::from_str(&ready).unwrap();
     assert_eq!(ready["tenant"], "acme");
     let (url, token) = (ready["url"].as_str().unwrap(), ready["token"].as_str().unwrap());
@@ -78,12 +79,10 @@ fn the_lines_of_the_readme_work_as_written() {
     assert!(metrics.contains("logline_http_requests_total{") && !metrics.contains("acme"), "{metrics}");
     let told = Command::new("kill").args(["-TERM", &server.0.id().to_string()]).status().unwrap();
     assert!(told.success());
-    let until = std::time::Instant::now() + Duration::from_secs(30);
-    loop {
-        match server.0.try_wait().unwrap() {
-            Some(status) => break assert!(status.success(), "{status}"),
-            None => assert!(std::time::Instant::now() < until, "it does not end"),
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    // Its output ends with it.
+    let (ended, end) = mpsc::channel();
+    std::thread::spawn(move || ended.send(output.read_to_end(&mut Vec::new())));
+    end.recv_timeout(Duration::from_secs(30)).expect("it does not end").unwrap();
+    let status = server.0.wait().unwrap();
+    assert!(status.success(), "{status}");
 }

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use clap::Args;
 use logline::home::{Home, HomeError, KeyOf};
 use logline_core::contract::provider::Provider;
-use logline_core::ledger::WorkQueue;
+use logline_core::ledger::{LedgerExt as _, Query, WorkQueue};
 use logline_core::roles::Role;
 use logline_core::trust::TrustRoot;
-use logline_core::{Clock as _, Host, KernelSet, KeyPair, PublicKey, SystemClock, ids};
+use logline_core::{Clock as _, Host, KernelSet, KeyPair, PublicKey, Scope, SystemClock, ids};
 use logline_kernels::provider::{HostSecrets, ProviderExec};
 use logline_openai::OpenAi;
+use logline_policy::policy_id;
 use logline_wasm::{WasmSandbox, function_id};
 use uuid::Uuid;
 
@@ -118,6 +119,27 @@ impl Site {
         Ok(host.build().await?)
     }
 
+    /// The id of a span that was named by its id or its name. Of several with the name, the one that `logline publish` makes, or the only
+    /// one.
+    pub(crate) async fn named(&self, tenant: &str, kind: &str, text: &str) -> Result<Uuid, Error> {
+        if let Ok(id) = text.parse() {
+            return Ok(id);
+        }
+        let (published, scope) = (published_id(tenant, kind, text), Scope::runtime(tenant));
+        if self.ledger.find(&scope, tenant, published).await?.is_some() {
+            return Ok(published);
+        }
+        let query = Query::new().tenant(tenant).entity_type(kind);
+        let mut found: Vec<_> = self.ledger.collect(&scope, &query, MAX_NAMED).await?;
+        found.retain(|span| span.name.as_deref() == Some(text));
+        let (tenant, text) = (plain(tenant), plain(text));
+        match found.as_slice() {
+            [one] => Ok(one.id),
+            [] => Err(format!("tenant `{tenant}` has no {kind} `{text}`").into()),
+            _ => Err(format!("tenant `{tenant}` has several {kind} `{text}`: give the id").into()),
+        }
+    }
+
     /// The adapters of this tool, with the secrets that the home names.
     pub(crate) fn providers(&self) -> Result<ProviderExec, Error> {
         providers(self.secrets()?)
@@ -126,6 +148,18 @@ impl Site {
     /// The secrets that the home names.
     pub(crate) fn secrets(&self) -> Result<HostSecrets, Error> {
         self.home.as_ref().map_or_else(|| Ok(HostSecrets::new()), |home| secrets(&home.secrets_file()))
+    }
+}
+
+/// The most spans of a type that are looked at for a name.
+const MAX_NAMED: usize = 10_000;
+
+/// The id of what is published under a name.
+pub(crate) fn published_id(tenant: &str, kind: &str, name: &str) -> Uuid {
+    match kind {
+        "policy" => policy_id(name),
+        "function" => function_id(tenant, name),
+        _ => ids::derive("published", &[tenant, kind, name]),
     }
 }
 

@@ -9,8 +9,7 @@ use logline_core::{Scope, SignedSpan};
 use logline_kernels::provider::{PROVIDER_INVOKE, ProviderSpec};
 use serde_json::json;
 
-use crate::commands::publish::id_of;
-use crate::site::{HomeOptions, Site, id_or};
+use crate::site::{HomeOptions, Site};
 use crate::{Error, output};
 
 #[derive(Args)]
@@ -47,10 +46,9 @@ struct Check {
 pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Result<bool, Error> {
     let Command::Check(options) = &options.command;
     let site = Site::open(url, &options.home).await?;
-    let id = id_or(&options.provider, |name| id_of(&options.tenant, "provider", name))?;
+    let id = site.named(&options.tenant, "provider", &options.provider).await?;
     let span = site.ledger.find(&Scope::runtime(&options.tenant), &options.tenant, id).await?;
-    let span = span.filter(|span| span.entity_type == "provider");
-    let span = span.ok_or_else(|| format!("there is no provider `{}` in tenant `{}`", options.provider, options.tenant))?;
+    let span = span.filter(|span| span.entity_type == "provider").ok_or_else(|| format!("there is no provider {id}"))?;
     let mut findings = vec![found(&site, &span).await];
     if findings.iter().all(|(_, fault)| fault.is_none()) && options.call {
         findings.extend(called(options, &site, &span).await?);

@@ -6,12 +6,10 @@ use clap::Args;
 use logline::home::KeyOf;
 use logline_core::ledger::LedgerExt as _;
 use logline_core::roles::Role;
-use logline_core::{Draft, ParsedSpan, Rules, Scope, Signer as _, Visibility, ids, parse_line};
-use logline_policy::policy_id;
+use logline_core::{Draft, ParsedSpan, Rules, Scope, Signer as _, Visibility, parse_line};
 use serde_json::{Map, Value, json};
-use uuid::Uuid;
 
-use crate::site::{HomeOptions, Site, check_tenant};
+use crate::site::{HomeOptions, Site, check_tenant, published_id};
 use crate::{Error, output};
 
 #[derive(Args)]
@@ -109,7 +107,7 @@ fn draft(options: &Options, visibility: Visibility, mut columns: Map<String, Val
         Some(tenant) if tenant != options.tenant => return Err(format!("it is of tenant `{}`", tenant.escape_debug())),
         _ => columns.insert("tenant_id".to_owned(), options.tenant.as_str().into()),
     };
-    let id = id_of(&options.tenant, &kind, &name);
+    let id = published_id(&options.tenant, &kind, &name);
     for (member, value) in [
         ("id", id.to_string()),
         ("owner_id", options.owner.clone()),
@@ -127,14 +125,5 @@ fn draft(options: &Options, visibility: Visibility, mut columns: Map<String, Val
     match parse_line(line.as_bytes(), &Rules::default()).map_err(|e| e.to_string())? {
         ParsedSpan::Unsigned(draft) => Ok(*draft),
         _ => Err("it is sealed: give a draft, or use `logline import`".to_owned()),
-    }
-}
-
-/// The id of what is published under a name.
-pub(crate) fn id_of(tenant: &str, kind: &str, name: &str) -> Uuid {
-    match kind {
-        "policy" => policy_id(name),
-        "function" => logline_wasm::function_id(tenant, name),
-        _ => ids::derive("published", &[tenant, kind, name]),
     }
 }

@@ -2,8 +2,7 @@
 
 mod show;
 
-use std::io::Read as _;
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use clap::builder::NonEmptyStringValueParser;
@@ -161,20 +160,12 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
 const MAX_INPUT: u64 = 4 << 20;
 
 fn input(text: &str) -> Result<Value, Error> {
-    let read = |name: &str, source: &mut dyn std::io::Read| -> Result<Value, Error> {
-        let mut text = String::new();
-        source.take(MAX_INPUT + 1).read_to_string(&mut text).map_err(|e| format!("--input {name}: {e}"))?;
-        if text.len() as u64 > MAX_INPUT {
-            return Err(format!("--input {name} has more than {MAX_INPUT} bytes: no function takes as many").into());
-        }
-        json_of("--input", &text)
-    };
-    match text.strip_prefix('@') {
+    let path = text.strip_prefix('@').or((text == "-").then_some(text));
+    match path {
         Some(path) => {
-            let file = std::fs::File::open(PathBuf::from(path)).map_err(|e| format!("--input @{path}: {e}"))?;
-            read(text, &mut { file })
+            let text = output::text_of(Path::new(path), MAX_INPUT).map_err(|error| format!("--input {error}"))?;
+            json_of("--input", &text)
         }
-        None if text == "-" => read("-", &mut std::io::stdin().lock()),
         None => json_of("--input", text),
     }
 }

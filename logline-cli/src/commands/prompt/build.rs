@@ -6,7 +6,6 @@ use logline_core::contract::Reader;
 use logline_prompts::{build, load};
 use serde_json::{Value, json};
 
-use super::variant;
 use crate::commands::function::json_of;
 use crate::site::{HomeOptions, Site};
 use crate::{Error, output};
@@ -30,7 +29,7 @@ pub(super) async fn run(options: &Build, url: Option<&str>, json: bool) -> Resul
     let site = Site::open(url, &options.home).await?;
     let trusted = site.trust()?.resolve(&site.ledger).await?;
     let reader = Reader::new(&site.ledger, Scope::runtime(&options.tenant));
-    let id = variant(&site, &options.tenant, &options.variant).await?;
+    let id = site.named(&options.tenant, "prompt_variant", &options.variant).await?;
     let loaded = load(&reader, &trusted.authorities, &options.tenant, id).await?;
     let built = build(&loaded.variant, &loaded.blocks, &vars)?;
     if json {

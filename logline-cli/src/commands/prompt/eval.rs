@@ -13,7 +13,6 @@ use logline_prompts::eval::{EvalRun, PROMPT_EVALUATE, report};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{named, variant};
 use crate::site::{HomeOptions, Site};
 use crate::{Error, output};
 
@@ -60,10 +59,10 @@ pub(super) async fn run(options: &Eval, url: Option<&str>, json: bool) -> Result
     })?;
     let site = Site::open(url, &options.home).await?;
     let tenant = options.tenant.as_str();
-    let suite = named(&site, tenant, "prompt_eval", &options.suite).await?;
+    let suite = site.named(tenant, "prompt_eval", &options.suite).await?;
     let mut variants = Vec::new();
     for text in &options.variants {
-        variants.push(variant(&site, tenant, text).await?);
+        variants.push(site.named(tenant, "prompt_variant", text).await?);
     }
     let host = site.host(KeyOf::Host).await?;
     output::note("asking the fixtures: every call is recorded");

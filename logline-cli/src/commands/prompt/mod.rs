@@ -6,14 +6,10 @@ mod explain;
 mod fixtures;
 
 use clap::{Args, Subcommand};
-use logline_core::Scope;
-use logline_core::ledger::{LedgerExt as _, Query};
 use logline_prompts::samples;
 use serde_json::json;
-use uuid::Uuid;
 
-use crate::commands::publish::id_of;
-use crate::site::{Site, id_or};
+use crate::site::{id_or, published_id};
 use crate::{Error, output};
 
 #[derive(Args)]
@@ -68,7 +64,7 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
         Command::Verify(options) => explain::verify(options, url, json).await,
         Command::Fixtures(options) => fixtures::run(options, json),
         Command::Samples { tenant, provider, owner } => {
-            let provider = id_or(provider, |name| id_of(tenant, "provider", name))?;
+            let provider = id_or(provider, |name| published_id(tenant, "provider", name))?;
             for draft in samples(tenant, owner, provider) {
                 let columns = draft.columns();
                 let mut row = json!({
@@ -84,30 +80,3 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
         }
     }
 }
-
-/// The id of a span that was named by its id or its name. Of several with the name, the one that `logline publish` makes, or the only one.
-async fn named(site: &Site, tenant: &str, kind: &str, text: &str) -> Result<Uuid, Error> {
-    if let Ok(id) = text.parse() {
-        return Ok(id);
-    }
-    let (published, scope) = (id_of(tenant, kind, text), Scope::runtime(tenant));
-    if site.ledger.find(&scope, tenant, published).await?.is_some() {
-        return Ok(published);
-    }
-    let query = Query::new().tenant(tenant).entity_type(kind);
-    let mut found: Vec<_> = site.ledger.collect(&scope, &query, MAX_NAMED).await?;
-    found.retain(|span| span.name.as_deref() == Some(text));
-    let (tenant, text) = (output::plain(tenant), output::plain(text));
-    match found.as_slice() {
-        [one] => Ok(one.id),
-        [] => Err(format!("tenant `{tenant}` has no {kind} `{text}`").into()),
-        _ => Err(format!("tenant `{tenant}` has several {kind} `{text}`: give the id").into()),
-    }
-}
-
-async fn variant(site: &Site, tenant: &str, text: &str) -> Result<Uuid, Error> {
-    named(site, tenant, "prompt_variant", text).await
-}
-
-/// The most spans of a type that are looked at for a name.
-const MAX_NAMED: usize = 10_000;
