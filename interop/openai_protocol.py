@@ -6,6 +6,7 @@ RECORD has what went over the line in the adapter's tests. Each body is held to 
 error; then the client itself is told to make the same request to a recorder on this machine, and both requests are compared.
 """
 
+import base64
 import collections.abc
 import http.server
 import json
@@ -191,7 +192,8 @@ def main():
     seen, known = Counter(), set()
     with open(sys.argv[1], encoding="utf-8") as record:
         for line in map(json.loads, record):
-            body, kind = line["body"], line["kind"]
+            body, kind = base64.b64decode(line["body"]).decode(), line["kind"]
+            line["body"] = body
             seen[kind] += 1
             # The same is checked once.
             if (kind, body) in known or body == "[DONE]":
