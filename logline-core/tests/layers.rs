@@ -265,7 +265,7 @@ const APPENDERS: &[(&str, &str)] = &[
     ("logline-core/src/trust/root.rs", "manifests, sealed by root keys, which no host has"),
     ("logline-core/src/trust/own.rs", "approvals, and keys of hosts, sealed by an authority for a host that cannot write yet"),
     (
-        "logline-core/src/audit/ndjson/import.rs",
+        "logline-core/src/audit/ndjson/importer.rs",
         "rows that others have sealed, and unsigned rows that an operator seals; both held to the same table",
     ),
     (

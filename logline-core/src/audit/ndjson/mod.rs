@@ -2,6 +2,7 @@
 
 mod export;
 mod import;
+mod importer;
 mod lines;
 mod sidecar;
 
