@@ -136,6 +136,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "service",
         ],
     ),
+    ("logline-memory", &["rank"]),
     (
         "logline-http",
         &[

@@ -16,6 +16,8 @@ pub use logline_http as http;
 pub use logline_kernels as kernels;
 #[cfg(feature = "log")]
 pub use logline_log as log;
+#[cfg(feature = "memory")]
+pub use logline_memory as memory;
 #[cfg(feature = "openai")]
 pub use logline_openai as openai;
 #[cfg(feature = "postgres")]

@@ -197,6 +197,7 @@ const PUBLISHED: [&str; 14] = [
     "logline-bedrock",
     "logline-prompts",
     "logline-log",
+    "logline-memory",
     "logline-http",
     "logline",
     "logline-cli",
