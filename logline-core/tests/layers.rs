@@ -62,7 +62,10 @@ const ROOMS: &[(&str, &[&str])] = &[
             "threads",
         ],
     ),
-    ("logline-sqlite", &["error", "options", "row", "work", "schema", "readers", "select", "writer", "watcher", "inspect"]),
+    (
+        "logline-sqlite",
+        &["error", "options", "row", "work", "schema", "readers", "select", "writer", "watcher", "inspect", "keys"],
+    ),
     (
         "logline-pg",
         &[
@@ -81,6 +84,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "work",
             "doctor",
             "writer",
+            "keys",
         ],
     ),
     ("logline-openai", &["error", "http", "body", "answer", "stream"]),
