@@ -92,12 +92,7 @@ impl NoConsent {
 }
 
 /// Whether `latest`, the latest version of the consent that a call cites, covers the call.
-pub(crate) fn covers(
-    asked: &Asked<'_>,
-    cited: &Cited,
-    latest: Option<&SignedSpan>,
-    now: Timestamp,
-) -> Result<(), NoConsent> {
+pub(crate) fn covers(asked: &Asked<'_>, cited: &Cited, latest: Option<&SignedSpan>, now: Timestamp) -> Result<(), NoConsent> {
     // A consent for one session covers that session alone, one for everything covers sessions as well.
     let general = consent_id(asked.tenant, asked.owner, None);
     let permitted = match (asked.mode, asked.session) {

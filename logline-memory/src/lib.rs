@@ -4,11 +4,27 @@
     allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")
 )]
 
+mod consent;
 pub mod envelope;
+mod form;
+mod kernel;
 mod local;
+mod memories;
 pub mod rank;
 mod vault;
 mod wrap;
 
+pub use consent::{CONSENT, Cited, consent_id};
+pub use form::{
+    Body, Content, Kind, Layer, MAX_DATA, MAX_NAME, MAX_TAGS, MAX_TEXT, MEMORY, Memory, Mode, Sensitivity, Status, Stored,
+    Terms,
+};
+pub use kernel::{
+    Classifier, MEMORY_CONSENT, MEMORY_EXPIRE, MEMORY_FORGET, MEMORY_REVIEW, MEMORY_SEAL, MEMORY_UPSERT, MemoryKernel, RECEIPT,
+    memory_kernel,
+};
 pub use local::LocalKeys;
+pub use memories::{
+    Memories, MemoryError, Recalled, Receipt, ReceiptState, Remembered, SESSION_TTL, What, close_epoch, contract, expire,
+};
 pub use vault::{Closed, Forget, Forgotten, Sealed, Text, Vault, VaultError};

@@ -1,19 +1,24 @@
 //! Forgets: the request is the signed intent, then keys are destroyed, then the receipt is written. An attempt that is stopped in between
 //! is made again, and destroys what is left.
 
-use std::collections::BTreeSet;
-
 use logline_core::contract::{Context, Effects};
-use logline_core::ledger::{Order, Query, Versions};
-use logline_core::{Draft, Hash, Request, SignedSpan, VerifiedSpan, ids};
+use logline_core::ledger::{Order, Query};
+use logline_core::request::Request;
+use logline_core::{Draft, Hash, SignedSpan, Timestamp, VerifiedSpan, ids};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{MEMORY_FORGET, MemoryKernel, PAGE, RECEIPT, Refusal, about, audit, input, invalid, refused};
+use super::{MEMORY_FORGET, MemoryKernel, PAGE, RECEIPT, Refusal, about, audit, each, input, invalid, refused};
 use crate::form::{MAX_NAME, MEMORY, Members, Sensitivity, Status, Stored, is_memory_of};
 use crate::vault::Forget;
 
 /// What a request wants to be forgotten.
+struct Asked {
+    what: What,
+    /// Only what was there at this time: later rounds of a request leave alone what came after it.
+    until: Option<Timestamp>,
+}
+
 enum What {
     /// The newest memory.
     Last,
@@ -23,8 +28,8 @@ enum What {
 }
 
 impl What {
-    fn read(value: Option<&Value>) -> Result<(Self, u64), String> {
-        let members = Members::of(value, "the input", &["what", "id", "session_id", "round"])?;
+    fn read(value: Option<&Value>) -> Result<Asked, String> {
+        let members = Members::of(value, "the input", &["what", "id", "session_id", "until"])?;
         let what = match members.needed("what", MAX_NAME)? {
             "last" => Self::Last,
             "one" => Self::One(members.id("id")?.ok_or("`id` is missing: it names the memory")?),
@@ -34,8 +39,7 @@ impl What {
                 return Err(format!("`what` must be last, one, session or subject, not `{}`", other.escape_debug()));
             }
         };
-        let round = members.get("round").map_or(Some(0), Value::as_u64).ok_or("`round` must be a whole number")?;
-        Ok((what, round))
+        Ok(Asked { what, until: members.time("until")? })
     }
 
     fn as_str(&self) -> &'static str {
@@ -48,25 +52,19 @@ impl What {
     }
 }
 
-/// The memories that are to be forgotten, as they stand now.
-#[derive(Default)]
-struct Selected {
-    rows: Vec<SignedSpan>,
-}
-
 impl MemoryKernel {
     pub(super) async fn forget(&self, request: &VerifiedSpan, context: &Context<'_>) -> Result<Effects, Refusal> {
-        let (what, round) = What::read(input(request)).map_err(invalid)?;
-        let selected = select(request, context, &what).await?;
-        let spans: BTreeSet<_> = selected.rows.iter().map(|row| row.id).collect();
-        let forget = match what {
-            What::Subject => Forget::All,
-            _ => Forget::Spans(spans.clone()),
+        let asked = What::read(input(request)).map_err(invalid)?;
+        let rows = select(request, context, &asked).await?;
+        let is_first = asked.until.is_none();
+        let forget = match asked.what {
+            What::Subject if is_first => Forget::All,
+            _ => Forget::Spans(rows.iter().map(|row| row.id).collect()),
         };
-        if spans.is_empty() && !matches!(what, What::Subject) && round == 0 {
+        if rows.is_empty() && is_first && !matches!(asked.what, What::Subject) {
             return Err(refused("there is no such memory of this user: nothing was forgotten"));
         }
-        self.end(request, context, &selected.rows, &forget, (what.as_str(), Status::Forgotten), round).await
+        self.end(request, context, &rows, &forget, (asked.what.as_str(), Status::Forgotten)).await
     }
 
     /// Destroys the keys of memories, and drafts their last versions and the receipt.
@@ -77,7 +75,6 @@ impl MemoryKernel {
         rows: &[SignedSpan],
         forget: &Forget,
         (what, status): (&str, Status),
-        round: u64,
     ) -> Result<Effects, Refusal> {
         let (tenant, owner) = (&request.tenant_id, &request.owner_id);
         let id = ids::derive("memory_receipt", &[tenant, &request.id.to_string()]);
@@ -109,10 +106,11 @@ impl MemoryKernel {
                 "epoch": forgotten.epoch,
             }));
         emitted.push(about(receipt, request, context));
-        let mut output = json!({"receipt": id.to_string(), "memories": rows.len(), "state": "shredded", "more": !later.is_empty()});
+        let mut output =
+            json!({"receipt": id.to_string(), "memories": rows.len(), "state": "shredded", "more": !later.is_empty()});
         if !later.is_empty() {
             // Their keys are destroyed already; this ends their rows.
-            let next = Request::new(tenant, owner, request.parent_id.unwrap_or(id), next_input(request, round))
+            let next = Request::new(tenant, owner, request.parent_id.unwrap_or(id), next_input(request))
                 .this(MEMORY_FORGET)
                 .who("kernel:memory");
             let next_id = ids::derive("memory_forget", &[tenant, &request.id.to_string()]);
@@ -126,10 +124,10 @@ impl MemoryKernel {
     }
 }
 
-fn next_input(request: &SignedSpan, round: u64) -> Value {
+fn next_input(request: &SignedSpan) -> Value {
     let mut input = request.input.clone().unwrap_or_default();
     if let Some(members) = input.as_object_mut() {
-        members.insert("round".to_owned(), (round + 1).into());
+        members.entry("until").or_insert_with(|| request.at.to_string().into());
     }
     input
 }
@@ -149,36 +147,44 @@ fn ended(row: &SignedSpan, status: Status) -> Draft {
 }
 
 /// Reads the memories of the request's owner that are still there.
-async fn select(request: &SignedSpan, context: &Context<'_>, what: &What) -> Result<Selected, Refusal> {
-    let (tenant, owner) = (request.tenant_id.as_str(), request.owner_id.as_str());
-    let stands = |row: &SignedSpan| {
-        is_memory_of(row, tenant, owner)
-            && !Stored::read(row).is_ok_and(|stored| matches!(stored.status, Status::Forgotten | Status::Expired))
+async fn select(request: &SignedSpan, context: &Context<'_>, asked: &Asked) -> Result<Vec<SignedSpan>, Refusal> {
+    let session = match &asked.what {
+        What::One(id) => {
+            let found = context.runtime.find(&request.tenant_id, *id).await?;
+            return Ok(found.into_iter().filter(|row| is_there(row, request)).collect());
+        }
+        What::Session(session) => Some(session.as_str()),
+        What::Last | What::Subject => None,
     };
-    if let What::One(id) = what {
-        let found = context.runtime.find(tenant, *id).await?;
-        return Ok(Selected { rows: found.into_iter().filter(stands).collect() });
-    }
-    let query = Query::new().tenant(tenant).entity_type(MEMORY).owner(owner).versions(Versions::Last).order(Order::Newest);
-    let mut selected = Selected::default();
-    let mut cursor = None;
-    loop {
-        let page = context.runtime.scan(&query, cursor.as_ref()).await?;
-        for row in page.rows.into_iter().filter(stands) {
-            let is_meant = match what {
-                What::Session(session) => row.meta("session_id").and_then(Value::as_str) == Some(session),
-                _ => true,
-            };
-            if is_meant {
-                selected.rows.push(row);
-            }
-            if matches!(what, What::Last) && !selected.rows.is_empty() {
-                return Ok(selected);
-            }
+    let is_last = matches!(asked.what, What::Last);
+    select_where(request, context, if is_last { 1 } else { usize::MAX }, |row| {
+        asked.until.is_none_or(|until| row.at <= until)
+            && session.is_none_or(|session| row.meta("session_id").and_then(Value::as_str) == Some(session))
+    })
+    .await
+}
+
+/// Whether a row is a memory of the request's owner that has not ended.
+fn is_there(row: &SignedSpan, request: &SignedSpan) -> bool {
+    is_memory_of(row, &request.tenant_id, &request.owner_id)
+        && !Stored::read(row).is_ok_and(|stored| matches!(stored.status, Status::Forgotten | Status::Expired))
+}
+
+/// The newest memories of the request's owner that have not ended and are meant, at most `max`.
+pub(super) async fn select_where(
+    request: &SignedSpan,
+    context: &Context<'_>,
+    max: usize,
+    is_meant: impl Fn(&SignedSpan) -> bool,
+) -> Result<Vec<SignedSpan>, Refusal> {
+    let query = Query::new().tenant(&request.tenant_id).entity_type(MEMORY).owner(&request.owner_id).order(Order::Newest);
+    let mut rows = Vec::new();
+    each(&context.runtime, &query, |row| {
+        if is_there(&row, request) && is_meant(&row) {
+            rows.push(row);
         }
-        match page.next {
-            Some(next) => cursor = Some(next),
-            None => return Ok(selected),
-        }
-    }
+        rows.len() < max
+    })
+    .await?;
+    Ok(rows)
 }

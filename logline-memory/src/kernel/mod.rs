@@ -6,14 +6,19 @@ mod remember;
 mod review;
 mod sealing;
 
+pub(crate) use remember::{CONTENT, contract_id};
+
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use logline_core::contract::{AskedBy, Context, Effects, Kernel, KernelError, Meters, Publishing, Reader, RequestKind, Sandbox};
-use logline_core::ledger::{LedgerError, Query, Versions};
+use logline_core::contract::{
+    AskedBy, Context, Effects, Kernel, KernelError, Meters, Publishing, Reader, RequestKind, Sandbox,
+};
+use logline_core::ledger::{LedgerError, Query};
 use logline_core::request::CAUSE;
 use logline_core::{Draft, Failure, KernelSet, SignedSpan, Span, VerifiedSpan, ids, request};
+
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -104,30 +109,30 @@ impl MemoryKernel {
         if known().contains(tenant) {
             return Ok(());
         }
+        let mut receipts = Vec::new();
+        let query = Query::new().tenant(tenant).entity_type(RECEIPT);
+        each(&context.runtime, &query, |row| {
+            receipts.push((row.id, row.owner_id.clone()));
+            true
+        })
+        .await?;
         let mut missing = Vec::new();
-        let query = Query::new().tenant(tenant).entity_type(RECEIPT).versions(Versions::Last).limit(PAGE);
-        let mut cursor = None;
-        loop {
-            let page = context.runtime.scan(&query, cursor.as_ref()).await?;
-            let receipts: Vec<_> = page.rows.iter().map(|row| row.id).collect();
-            let lost = self.vault.not_forgotten(tenant, &receipts).await?;
-            missing.extend(page.rows.into_iter().filter(|row| lost.contains(&row.id)));
-            match page.next {
-                Some(next) => cursor = Some(next),
-                None => break,
-            }
+        for some in receipts.chunks(PAGE) {
+            let ids: Vec<_> = some.iter().map(|(id, _)| *id).collect();
+            let lost = self.vault.not_forgotten(tenant, &ids).await?;
+            missing.extend(some.iter().filter(|(id, _)| lost.contains(id)).cloned());
         }
-        for receipt in missing {
-            tracing::warn!(tenant, receipt = %receipt.id, "the store of keys does not remember a receipt: it forgets again");
+        for (receipt, owner) in missing {
+            tracing::warn!(tenant, %receipt, "the store of keys does not remember a receipt: it forgets again");
             let mut gone = BTreeSet::new();
-            for span in self.vault.spans(tenant, &receipt.owner_id).await? {
+            for span in self.vault.spans(tenant, &owner).await? {
                 let last = context.runtime.find(tenant, span).await?;
                 let stands = last.as_deref().and_then(|last| crate::form::Stored::read(last).ok());
                 if stands.is_none_or(|stored| !stored.status.is_found()) {
                     gone.insert(span);
                 }
             }
-            self.vault.forget(tenant, receipt.id, &receipt.owner_id, &Forget::Spans(gone)).await?;
+            self.vault.forget(tenant, receipt, &owner, &Forget::Spans(gone)).await?;
         }
         known().insert(tenant.to_owned());
         Ok(())
@@ -280,6 +285,23 @@ async fn audit(
         .meta("action", action)
         .meta("seq", memory.1);
     Ok(about(draft, request, context))
+}
+
+/// Looks at the rows of a query until `look` returns false.
+async fn each(reader: &Reader<'_>, query: &Query, mut look: impl FnMut(SignedSpan) -> bool) -> Result<(), LedgerError> {
+    let mut cursor = None;
+    loop {
+        let page = reader.scan(query, cursor.as_ref()).await?;
+        for row in page.rows {
+            if !look(row.span?) {
+                return Ok(());
+            }
+        }
+        match page.next {
+            Some(next) => cursor = Some(next),
+            None => return Ok(()),
+        }
+    }
 }
 
 /// Reads the input of a request.

@@ -1,9 +1,9 @@
 //! Keeps a memory.
 
 use logline_core::contract::{Context, Effects};
-use logline_core::ledger::{Query, Versions};
-use logline_core::{Draft, Failure, Span, VerifiedSpan};
+use logline_core::{Draft, Failure, Span, VerifiedSpan, Verifier, ids};
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::{MemoryKernel, Refusal, about, audit, check_consent, input, invalid, refused};
 use crate::consent::{Asked, Cited};
@@ -17,6 +17,11 @@ pub(super) const CONTRACT: &str = "memory_contract";
 
 /// The member of a memory's span in which its text would stand, as its envelope is bound to it.
 pub(crate) const CONTENT: &str = "content";
+
+/// The id of the contract with this name.
+pub(crate) fn contract_id(tenant: &str, name: &str) -> Uuid {
+    ids::derive(CONTRACT, &[tenant, name])
+}
 
 /// The validator of a contract.
 pub(super) fn contract(span: &Span) -> Result<jsonschema::Validator, String> {
@@ -51,7 +56,11 @@ impl MemoryKernel {
                 let text = text.ok_or_else(|| invalid("`sealed` is missing"))??;
                 (Body::parse(&text).map_err(invalid)?, Some(envelope))
             }
-            _ => return Err(invalid("the text of a memory that is not public must be encrypted: give `sealed`, and no `clear`")),
+            _ => {
+                return Err(invalid(
+                    "the text of a memory that is not public must be encrypted: give `sealed`, and no `clear`",
+                ));
+            }
         };
         let memory = Memory { terms, body };
         if let Some(name) = &memory.terms.schema {
@@ -69,7 +78,9 @@ impl MemoryKernel {
             Some(before) if !is_memory_of(before, tenant, owner) => {
                 return Err(refused("the id belongs to another span: leave the choice of the id to the library"));
             }
-            Some(before) => (Draft::next_version(before), Some(json!({"seq": before.seq, "curr_hash": before.seal.curr_hash.to_string()}))),
+            Some(before) => {
+                (Draft::next_version(before), Some(json!({"seq": before.seq, "curr_hash": before.seal.curr_hash.to_string()})))
+            }
         };
         let seq = draft.columns().seq;
         let name = memory.body.key.as_deref().filter(|_| memory.terms.sensitivity == Sensitivity::Public).unwrap_or(MEMORY);
@@ -115,25 +126,17 @@ fn may_be_kept(terms: &Terms, mode: Mode, session: Option<&str>, now: logline_co
 
 /// Whether a memory keeps its contract. The error names the place, never the value.
 async fn keeps_contract(context: &Context<'_>, tenant: &str, name: &str, body: &Body) -> Result<(), Refusal> {
-    let query = Query::new().tenant(tenant).entity_type(CONTRACT).versions(Versions::Last);
-    let mut cursor = None;
-    let found = loop {
-        let page = context.runtime.scan(&query, cursor.as_ref()).await?;
-        let found = page.rows.into_iter().find(|row| row.name.as_deref() == Some(name) && !row.is_deleted);
-        match (found, page.next) {
-            (Some(found), _) => break Some(found),
-            (None, Some(next)) => cursor = Some(next),
-            (None, None) => break None,
-        }
-    };
+    let found = context.runtime.find(tenant, contract_id(tenant, name)).await?;
+    let found = found.filter(|found| found.entity_type == CONTRACT && found.name.as_deref() == Some(name));
     let failed = |reason: String| Refusal::Failed(Failure::new("memory_contract", reason));
     let Some(span) = found else {
         return Err(failed(format!("there is no memory_contract `{}`: publish it first", name.escape_debug())));
     };
-    if context.trusted.authorities.check(&span).is_err() {
+    let verified = span.verify(&mut Verifier::new()).map_err(|e| failed(format!("the memory_contract is not valid: {e}")))?;
+    if context.trusted.authorities.check(&verified).is_err() {
         return Err(failed("the memory_contract is not signed by a publisher of the tenant".to_owned()));
     }
-    let validator = contract(&span).map_err(failed)?;
+    let validator = contract(&verified).map_err(failed)?;
     let value = json!({"text": body.text, "data": body.data});
     let first = validator.iter_errors(&value).next();
     match first {
