@@ -81,9 +81,10 @@ impl MemoryKernel {
         let forgotten = self.vault.forget(tenant, id, owner, forget).await?;
         let (now, later) = rows.split_at(rows.len().min(PAGE));
         let mut emitted = Vec::with_capacity(now.len() * 2 + 2);
-        let mut in_the_clear = 0_u64;
+        let is_public =
+            |row: &&SignedSpan| row.meta("sensitivity").and_then(Value::as_str) == Some(Sensitivity::Public.as_str());
+        let in_the_clear = rows.iter().filter(is_public).count();
         for row in now {
-            in_the_clear += u64::from(row.meta("sensitivity").and_then(Value::as_str) == Some(Sensitivity::Public.as_str()));
             let draft = ended(row, status).related([request.id]);
             let seq = draft.columns().seq;
             emitted.push(about(draft, request, context));
@@ -105,7 +106,10 @@ impl MemoryKernel {
                 "list_hash": Hash::of(names.concat().as_bytes()).to_string(),
                 "epoch": forgotten.epoch,
             }));
-        emitted.push(about(receipt, request, context));
+        // Later rounds end the rows of what the first one has receipted.
+        if !is_later_round(request) {
+            emitted.push(about(receipt, request, context));
+        }
         let mut output =
             json!({"receipt": id.to_string(), "memories": rows.len(), "state": "shredded", "more": !later.is_empty()});
         if !later.is_empty() {
@@ -122,6 +126,10 @@ impl MemoryKernel {
         }
         Ok(Effects::new(Ok(output)).emitted(emitted))
     }
+}
+
+fn is_later_round(request: &SignedSpan) -> bool {
+    request.this == MEMORY_FORGET && input(request).and_then(|input| input.get("until")).is_some()
 }
 
 fn next_input(request: &SignedSpan) -> Value {
