@@ -62,7 +62,10 @@ const ROOMS: &[(&str, &[&str])] = &[
             "threads",
         ],
     ),
-    ("logline-sqlite", &["error", "options", "row", "work", "schema", "readers", "select", "writer", "watcher", "inspect"]),
+    (
+        "logline-sqlite",
+        &["error", "options", "row", "search", "work", "schema", "readers", "select", "writer", "watcher", "inspect"],
+    ),
     (
         "logline-pg",
         &[
