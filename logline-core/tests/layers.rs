@@ -82,6 +82,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "migrate",
             "select",
             "work",
+            "search",
             "doctor",
             "writer",
         ],

@@ -57,7 +57,7 @@ const CHECKS: &[Check] = &[
         name: "row-level security",
         severity: Severity::Failure,
         sql: "SELECT relname::text FROM pg_class WHERE oid IN ('ledger.universal_registry'::regclass, 'ledger.work'::regclass,
-                'ledger.quota'::regclass, 'ledger.active'::regclass)
+                'ledger.quota'::regclass, 'ledger.active'::regclass, 'ledger.memories'::regclass, to_regclass('ledger.memory_vectors'))
               AND NOT (relrowsecurity AND relforcerowsecurity)",
         good: "enabled and forced",
         advice: "ALTER TABLE ledger.… ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY",
@@ -87,7 +87,7 @@ const CHECKS: &[Check] = &[
         name: "triggers",
         severity: Severity::Failure,
         sql: "SELECT wanted.name || CASE WHEN t.oid IS NULL THEN ' is missing' ELSE ' is disabled' END
-              FROM (VALUES ('ur_no_change', 'A'), ('ur_link', 'O'), ('ur_work', 'O'), ('ur_counters', 'O'), ('ur_active', 'O')) AS wanted(name, enabled)
+              FROM (VALUES ('ur_no_change', 'A'), ('ur_link', 'O'), ('ur_work', 'O'), ('ur_counters', 'O'), ('ur_active', 'O'), ('ur_memories', 'O')) AS wanted(name, enabled)
               LEFT JOIN pg_trigger t ON t.tgname = wanted.name AND t.tgrelid = 'ledger.universal_registry'::regclass
               WHERE t.oid IS NULL OR t.tgenabled::text NOT IN (wanted.enabled, 'A')",
         good: "enabled",
@@ -99,7 +99,7 @@ const CHECKS: &[Check] = &[
         sql: "SELECT wanted.name || ' is missing or invalid'
               FROM (VALUES ('ur_version'), ('ur_first_version'), ('ur_order'), ('ur_by_tenant'), ('ur_by_type'), ('ur_by_parent'),
                 ('ur_by_trace'), ('work_request'), ('work_ready'), ('quota_key'),
-                ('active_span'), ('active_listed')) AS wanted(name)
+                ('active_span'), ('active_listed'), ('memories_span'), ('memories_place'), ('memories_session'), ('memories_words')) AS wanted(name)
               LEFT JOIN pg_index i ON i.indexrelid = to_regclass('ledger.' || wanted.name)
               WHERE i.indexrelid IS NULL OR NOT i.indisvalid",
         good: "all are valid",
@@ -191,6 +191,13 @@ const CHECKS: &[Check] = &[
         sql: "SELECT ledger.stray_work() || ' rows of open work do not agree with the registry' WHERE ledger.stray_work() > 0",
         good: "the tables agree with the registry",
         advice: "run `logline rebuild`, and find out who changed the tables",
+    },
+    Check {
+        name: "index of memories",
+        severity: Severity::Failure,
+        sql: "SELECT ledger.stray_memories() || ' entries are not of a last version' WHERE ledger.stray_memories() > 0",
+        good: "agrees with the registry",
+        advice: "run `logline rebuild`, and find out who changed the table",
     },
     Check {
         name: "durability",

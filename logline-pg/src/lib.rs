@@ -10,6 +10,7 @@ mod migrate;
 mod options;
 mod position;
 mod row;
+mod search;
 mod select;
 mod stopper;
 mod tail;

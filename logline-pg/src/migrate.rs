@@ -9,8 +9,11 @@ use crate::error::from_sqlx;
 use crate::options::PgOptions;
 
 /// The migrations in order: version n is at index n - 1. A released migration never changes.
-const MIGRATIONS: &[(&str, &str)] =
-    &[("registry", include_str!("../migrations/0001_registry.sql")), ("work", include_str!("../migrations/0002_work.sql"))];
+const MIGRATIONS: &[(&str, &str)] = &[
+    ("registry", include_str!("../migrations/0001_registry.sql")),
+    ("work", include_str!("../migrations/0002_work.sql")),
+    ("search", include_str!("../migrations/0003_search.sql")),
+];
 
 /// Creates the cluster's group roles, and lets some of them take others. Every statement also succeeds if nothing is left to
 /// do.
