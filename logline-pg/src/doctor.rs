@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use crate::error::from_sqlx;
 use crate::options::PgOptions;
-use crate::{definitions, migrate};
+use crate::{definitions, migrate, search};
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -264,10 +264,23 @@ pub async fn doctor(options: &PgOptions) -> Result<Vec<Finding>, LedgerError> {
     } else {
         Finding { check: "definitions", severity: Severity::Failure, found: changed.join(", "), advice: CHANGED_DEFINITIONS }
     });
+    findings.push(vectors(&mut connection).await?);
     findings.push(skew(&mut connection).await?);
     // The findings are complete. How the connection ends does not change them.
     let _ = connection.close().await;
     Ok(findings)
+}
+
+/// Whether memories are found by vectors. That they are not is no fault: they are found by their words.
+async fn vectors(connection: &mut PgConnection) -> Result<Finding, LedgerError> {
+    let sql =
+        "SELECT extversion FROM pg_extension WHERE extname = 'vector' AND to_regclass('ledger.memory_vectors') IS NOT NULL";
+    let version: Option<String> = sqlx::query_scalar(sql).fetch_optional(connection).await.map_err(from_sqlx)?;
+    let (found, advice) = match version {
+        Some(version) => (format!("pgvector {version}"), ""),
+        None => ("none: the server has no pgvector".to_owned(), search::NO_VECTORS),
+    };
+    Ok(Finding { check: "vectors", severity: Severity::Ok, found, advice })
 }
 
 /// How far this host's clock is from the server's.
