@@ -140,7 +140,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "service",
         ],
     ),
-    ("logline-memory", &["rank"]),
+    ("logline-memory", &["index", "rank", "embed"]),
     (
         "logline-http",
         &[
