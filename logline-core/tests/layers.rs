@@ -64,7 +64,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
     (
         "logline-sqlite",
-        &["error", "options", "row", "work", "schema", "readers", "select", "writer", "watcher", "inspect", "keys"],
+        &["error", "options", "row", "search", "work", "schema", "readers", "select", "writer", "watcher", "inspect", "keys"],
     ),
     (
         "logline-pg",
@@ -82,6 +82,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "migrate",
             "select",
             "work",
+            "search",
             "doctor",
             "writer",
             "keys",
@@ -140,7 +141,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "service",
         ],
     ),
-    ("logline-memory", &["rank"]),
+    ("logline-memory", &["index", "rank", "embed"]),
     (
         "logline-http",
         &[

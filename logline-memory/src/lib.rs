@@ -5,8 +5,10 @@
 )]
 
 mod consent;
+pub mod embed;
 pub mod envelope;
 mod form;
+pub mod index;
 mod kernel;
 mod local;
 mod memories;

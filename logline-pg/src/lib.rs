@@ -11,6 +11,7 @@ mod migrate;
 mod options;
 mod position;
 mod row;
+mod search;
 mod select;
 mod stopper;
 mod tail;

@@ -7,7 +7,7 @@ use logline_core::ledger::{Inspection, LedgerError};
 use rusqlite::Connection;
 
 use crate::error::from_sqlite;
-use crate::schema;
+use crate::{schema, search};
 
 /// The most problems that SQLite lists.
 const MOST: u32 = 100;
@@ -21,6 +21,12 @@ pub(crate) fn inspect(connection: &Connection) -> Result<Inspection, LedgerError
         let line = line.map_err(from_sqlite)?;
         if line != "ok" {
             problems.push(format!("integrity_check: {line}"));
+        }
+    }
+    match search::stray(connection)? {
+        0 => {}
+        stray => {
+            problems.push(format!("{stray} entries of the index of memories are not of last versions: run `logline rebuild`"))
         }
     }
     let sql = "SELECT count(*) FROM universal_registry NOT INDEXED";

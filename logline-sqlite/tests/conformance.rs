@@ -18,6 +18,8 @@ async fn open() -> (TempDir, SqliteLedger) {
 
 logline_core::conformance_suite!(open, block_on);
 logline_core::work_queue_suite!(open, block_on);
+logline_core::search_suite!(open, block_on);
+logline_core::vector_suite!(open, block_on);
 
 async fn keys() -> (TempDir, SqliteKeys) {
     let folder = tempfile::tempdir().unwrap();
