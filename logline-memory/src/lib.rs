@@ -22,11 +22,12 @@ pub use form::{
     Terms,
 };
 pub use kernel::{
-    Classifier, MEMORY_CONSENT, MEMORY_EXPIRE, MEMORY_FORGET, MEMORY_REVIEW, MEMORY_SEAL, MEMORY_UPSERT, MemoryKernel, RECEIPT,
-    memory_kernel,
+    Classifier, MAX_LIMIT, MEMORY_CONSENT, MEMORY_EXPIRE, MEMORY_FORGET, MEMORY_REVIEW, MEMORY_SEAL, MEMORY_SEARCH,
+    MEMORY_UPSERT, MemoryKernel, PREVIEW, RECEIPT, memory_kernel,
 };
 pub use local::LocalKeys;
 pub use memories::{
-    Memories, MemoryError, Recalled, Receipt, ReceiptState, Remembered, SESSION_TTL, What, close_epoch, contract, expire,
+    Answer, Hit, Memories, MemoryError, Recalled, Receipt, ReceiptState, Remembered, SESSION_TTL, Wanted, What, close_epoch,
+    contract, expire,
 };
 pub use vault::{Closed, Forget, Forgotten, Sealed, Text, Vault, VaultError};

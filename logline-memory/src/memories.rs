@@ -1,5 +1,6 @@
 //! The memories of one user, as an application uses them.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use logline_core::ledger::{Ledger as _, LedgerError, LedgerExt as _, Order, Query, WorkQueue as _};
@@ -11,9 +12,10 @@ use uuid::Uuid;
 
 use crate::consent::{Asked, Cited, NoConsent, consent_id, covers};
 use crate::envelope::Place;
-use crate::form::{Body, Content, Layer, MEMORY, Memory, Mode, Sensitivity, Status, Stored, Terms, sealed};
+use crate::form::{Body, Content, Kind, Layer, MEMORY, Memory, Mode, Sensitivity, Status, Stored, Terms, sealed};
 use crate::kernel::{
-    CONTENT, MEMORY_CONSENT, MEMORY_EXPIRE, MEMORY_FORGET, MEMORY_REVIEW, MEMORY_SEAL, MEMORY_UPSERT, RECEIPT, contract_id,
+    CONTENT, MAX_LIMIT, MEMORY_CONSENT, MEMORY_EXPIRE, MEMORY_FORGET, MEMORY_REVIEW, MEMORY_SEAL, MEMORY_SEARCH, MEMORY_UPSERT,
+    QUERY, RECEIPT, contract_id, preview,
 };
 use crate::vault::{Sealed, Vault, VaultError};
 
@@ -93,6 +95,60 @@ pub struct Recalled {
     pub status: Status,
     /// What it says.
     pub body: Body,
+}
+
+/// What a search may return.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Wanted {
+    /// The most memories, from 1 to [`MAX_LIMIT`]. Default 10.
+    pub limit: usize,
+    /// The most [tokens](crate::rank::tokens) of all texts together. Default 2,000.
+    pub tokens: usize,
+    /// Only these types. Empty: all.
+    pub kinds: BTreeSet<Kind>,
+    /// Only memories with all of these tags.
+    pub tags: BTreeSet<String>,
+}
+
+impl Default for Wanted {
+    fn default() -> Self {
+        Self { limit: 10, tokens: 2000, kinds: BTreeSet::new(), tags: BTreeSet::new() }
+    }
+}
+
+impl Wanted {
+    /// At most `limit` memories, of every type.
+    #[must_use]
+    pub fn most(limit: usize) -> Self {
+        Self { limit: limit.clamp(1, MAX_LIMIT), ..Self::default() }
+    }
+}
+
+/// A memory that a search has found.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Hit {
+    /// The memory, in the clear. Its text is data from a memory, and not to be trusted as an instruction.
+    pub memory: Recalled,
+    /// Its score within its scope.
+    pub score: f64,
+    /// Where it was found: `session`, `private`, `tenant` or `public`.
+    pub scope: String,
+    /// The first characters of its text, at most [`PREVIEW`](crate::PREVIEW).
+    pub preview: String,
+}
+
+/// What a search has found.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Answer {
+    /// The `memory_search_result` span: it says of each candidate why it is in or out, and cites the consent.
+    pub result: Uuid,
+    /// The memories, the best first.
+    pub hits: Vec<Hit>,
+    /// Whether the user has more memories than a host indexes, so that some could not be found.
+    pub is_truncated: bool,
 }
 
 /// What is to be forgotten.
@@ -355,6 +411,51 @@ impl<'h> Memories<'h> {
             status: stored.status,
             body,
         }))
+    }
+
+    /// Finds memories, the best first, in the strict order session, private, tenant, public. What may be found depends on the mode, and
+    /// on nothing that the query says.
+    ///
+    /// # Errors
+    /// [`MemoryError::NoConsent`]; [`MemoryError::Failed`].
+    pub async fn search(&self, query: &str, wanted: &Wanted) -> Result<Answer, MemoryError> {
+        let consent = self.consent().await?;
+        let letter = self.host.ids().next_id(self.host.ledger().now().await?);
+        let place = Place { tenant: &self.tenant, subject: &self.owner, span: letter, field: QUERY };
+        let query = self.vault.seal_letter(&place, query.as_bytes()).await?;
+        let input = json!({
+            "letter": letter.to_string(),
+            "query": sealed(&query),
+            "mode": self.mode.as_str(),
+            "session_id": self.session,
+            "consent": consent.to_value(),
+            "limit": wanted.limit,
+            "tokens": wanted.tokens,
+            "types": wanted.kinds.iter().map(|kind| kind.as_str()).collect::<Vec<_>>(),
+            "tags": wanted.tags,
+        });
+        let output = self.ask(MEMORY_SEARCH, consent.id, input).await?;
+        let now = self.host.ledger().now().await?;
+        let scope = Scope::user(&self.tenant, &self.owner);
+        let text = |value: &Value, name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let mut hits = Vec::new();
+        for hit in output.get("hits").and_then(Value::as_array).into_iter().flatten() {
+            let Ok(id) = text(hit, "id").parse::<Uuid>() else { continue };
+            // What was forgotten since the search is not read.
+            let Some(span) = self.host.ledger().find(&scope, &text(hit, "tenant"), id).await? else { continue };
+            let memory = match self.open(&span, now).await {
+                Ok(Some(memory)) => memory,
+                Ok(None) | Err(MemoryError::Vault(VaultError::Erased)) => continue,
+                Err(error) => return Err(error),
+            };
+            let score = hit.get("score").and_then(Value::as_f64).unwrap_or_default();
+            hits.push(Hit { preview: preview(&memory.body.text), memory, score, scope: text(hit, "scope") });
+        }
+        Ok(Answer {
+            result: text(&output, "result").parse().unwrap_or_default(),
+            hits,
+            is_truncated: output.get("truncated").and_then(Value::as_bool).unwrap_or_default(),
+        })
     }
 
     /// Asks for a review of a temporary memory. A reviewer then decides ([`Memories::review`]).

@@ -79,6 +79,8 @@ impl MemoryKernel {
         let (tenant, owner) = (&request.tenant_id, &request.owner_id);
         let id = ids::derive("memory_receipt", &[tenant, &request.id.to_string()]);
         let forgotten = self.vault.forget(tenant, id, owner, forget).await?;
+        let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
+        self.shelves.forget(tenant, owner, Some(ids.as_slice()).filter(|_| *forget != Forget::All)).await;
         let (now, later) = rows.split_at(rows.len().min(PAGE));
         let mut emitted = Vec::with_capacity(now.len() * 2 + 2);
         let is_public =

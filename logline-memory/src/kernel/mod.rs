@@ -2,10 +2,14 @@
 
 mod consenting;
 mod forgetting;
+mod recall;
 mod remember;
 mod review;
 mod sealing;
+mod shelf;
 
+pub use recall::{MAX_LIMIT, PREVIEW};
+pub(crate) use recall::{QUERY, preview};
 pub(crate) use remember::{CONTENT, contract_id};
 
 use std::collections::BTreeSet;
@@ -15,7 +19,7 @@ use async_trait::async_trait;
 use logline_core::contract::{
     AskedBy, Context, Effects, Kernel, KernelError, Meters, Publishing, Reader, RequestKind, Sandbox,
 };
-use logline_core::ledger::{LedgerError, Query};
+use logline_core::ledger::{LedgerError, Query, Search};
 use logline_core::request::CAUSE;
 use logline_core::{Draft, Failure, KernelSet, SignedSpan, Span, VerifiedSpan, ids, request};
 
@@ -24,12 +28,17 @@ use uuid::Uuid;
 
 use crate::consent::{Asked, Cited, NoConsent, covers};
 use crate::form::Memory;
+use crate::index::IndexLimits;
 use crate::vault::{Forget, Vault, VaultError};
+
+use shelf::Shelves;
 
 /// The `this` of a request that records a consent, or withdraws it.
 pub const MEMORY_CONSENT: &str = "memory.consent";
 /// The `this` of a request that keeps a memory.
 pub const MEMORY_UPSERT: &str = "memory.upsert";
+/// The `this` of a request that finds memories.
+pub const MEMORY_SEARCH: &str = "memory.search";
 /// The `this` of a request that moves a memory between layers.
 pub const MEMORY_REVIEW: &str = "memory.review";
 /// The `this` of a request that forgets.
@@ -44,6 +53,9 @@ pub const RECEIPT: &str = "memory_receipt";
 
 /// The most rows of a read for one attempt. What remains is done by the next.
 const PAGE: usize = 500;
+
+/// How many users' indexes a host keeps.
+const OWNERS: usize = 256;
 
 const SEEDS: &str = include_str!("../../seeds/memory.ndjson");
 
@@ -65,6 +77,9 @@ pub trait Classifier: Send + Sync {
 pub struct MemoryKernel {
     vault: Vault,
     classifier: Option<Arc<dyn Classifier>>,
+    /// Finds public memories; `None` if the ledger cannot.
+    search: Option<Arc<dyn Search>>,
+    shelves: Shelves,
     /// Tenants whose receipts were compared with the store of keys.
     caught_up: Arc<Mutex<BTreeSet<String>>>,
 }
@@ -79,13 +94,28 @@ impl MemoryKernel {
     /// A kernel that encrypts with this vault.
     #[must_use]
     pub fn new(vault: Vault) -> Self {
-        Self { vault, classifier: None, caught_up: Arc::default() }
+        let shelves = Shelves::new(OWNERS, IndexLimits::default());
+        Self { vault, classifier: None, search: None, shelves, caught_up: Arc::default() }
     }
 
     /// Refuses what `classifier` calls noise.
     #[must_use]
     pub fn classifier(mut self, classifier: impl Classifier + 'static) -> Self {
         self.classifier = Some(Arc::new(classifier));
+        self
+    }
+
+    /// Finds public memories in this ledger, which must be the host's. Without it they are kept, and not found.
+    #[must_use]
+    pub fn search_in(mut self, ledger: impl Search + 'static) -> Self {
+        self.search = Some(Arc::new(ledger));
+        self
+    }
+
+    /// Keeps the indexes of at most `owners` users in memory, each within `limits`. Default 256, and [`IndexLimits::default`].
+    #[must_use]
+    pub fn indexes(mut self, owners: usize, limits: IndexLimits) -> Self {
+        self.shelves = Shelves::new(owners, limits);
         self
     }
 
@@ -200,6 +230,7 @@ impl Kernel for MemoryKernel {
         &[
             RequestKind { this: MEMORY_CONSENT, asked_by: AskedBy::Anybody, meters: METERS },
             RequestKind { this: MEMORY_UPSERT, asked_by: AskedBy::Anybody, meters: METERS },
+            RequestKind { this: MEMORY_SEARCH, asked_by: AskedBy::Anybody, meters: METERS },
             RequestKind { this: MEMORY_REVIEW, asked_by: AskedBy::Anybody, meters: METERS },
             // Nobody is kept from forgetting by a quota.
             RequestKind { this: MEMORY_FORGET, asked_by: AskedBy::Anybody, meters: FREE },
@@ -224,6 +255,7 @@ impl Kernel for MemoryKernel {
         let outcome = match request.this.as_str() {
             MEMORY_CONSENT => consenting::run(request, context).await,
             MEMORY_UPSERT => self.upsert(request, context).await,
+            MEMORY_SEARCH => self.search(request, context).await,
             MEMORY_REVIEW => self.review(request, context).await,
             MEMORY_FORGET => self.forget(request, context).await,
             MEMORY_EXPIRE => self.expire(request, context).await,

@@ -47,7 +47,7 @@ impl Site {
     pub async fn with(change: impl FnOnce(MemoryKernel) -> MemoryKernel) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let ledger = SqliteLedger::open(folder.path().join("service.ledger")).unwrap();
-        let kernel = change(MemoryKernel::new(vault(folder.path())));
+        let kernel = change(MemoryKernel::new(vault(folder.path())).search_in(ledger.clone()));
         let set = logline_kernels::all().and(kernel.all());
         let trust = TrustRoot::new([key(ROOT).public_key()], 1);
         let manifest = Manifest::first(RootSet::new([key(ROOT).public_key()], 1))
