@@ -141,7 +141,13 @@ const ROOMS: &[(&str, &[&str])] = &[
             "service",
         ],
     ),
-    ("logline-memory", &["index", "rank", "embed"]),
+    (
+        "logline-memory",
+        &[
+            "index", "rank", "embed", "envelope", "wrap", "local", "vault", "form", "consent", "kernel", "memories", "export",
+            "keeper",
+        ],
+    ),
     (
         "logline-http",
         &[

@@ -45,13 +45,13 @@ impl Cited {
         json!({"id": self.id.to_string(), "seq": self.seq, "curr_hash": self.curr_hash.to_string()})
     }
 
-    pub(crate) fn read(value: Option<&Value>) -> Result<Self, String> {
-        let members = Members::of(value, "consent", &["id", "seq", "curr_hash"])?;
+    pub(crate) fn read(value: Option<&Value>, what: &'static str) -> Result<Self, String> {
+        let members = Members::of(value, what, &["id", "seq", "curr_hash"])?;
         let seq = members.get("seq").and_then(Value::as_u64).and_then(|seq| u32::try_from(seq).ok());
         Ok(Self {
-            id: members.id("id")?.ok_or("consent: `id` is missing")?,
-            seq: seq.ok_or("consent: `seq` must be a whole number")?,
-            curr_hash: members.needed("curr_hash", MAX_NAME)?.parse().map_err(|e| format!("consent: `curr_hash` {e}"))?,
+            id: members.id("id")?.ok_or_else(|| format!("{what}: `id` is missing"))?,
+            seq: seq.ok_or_else(|| format!("{what}: `seq` must be a whole number"))?,
+            curr_hash: members.needed("curr_hash", MAX_NAME)?.parse().map_err(|e| format!("{what}: `curr_hash` {e}"))?,
         })
     }
 }

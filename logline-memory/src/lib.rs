@@ -7,8 +7,10 @@
 mod consent;
 pub mod embed;
 pub mod envelope;
+pub mod export;
 mod form;
 pub mod index;
+mod keeper;
 mod kernel;
 mod local;
 mod memories;
@@ -21,6 +23,7 @@ pub use form::{
     Body, Content, Kind, Layer, MAX_DATA, MAX_NAME, MAX_TAGS, MAX_TEXT, MEMORY, Memory, Mode, Sensitivity, Status, Stored,
     Terms,
 };
+pub use keeper::{KeeperReport, MemoryKeeper, memory_keeper};
 pub use kernel::{
     Classifier, MAX_LIMIT, MEMORY_CONSENT, MEMORY_EXPIRE, MEMORY_FORGET, MEMORY_REVIEW, MEMORY_SEAL, MEMORY_SEARCH,
     MEMORY_UPSERT, MemoryKernel, PREVIEW, RECEIPT, memory_kernel,

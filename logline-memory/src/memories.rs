@@ -316,6 +316,10 @@ impl<'h> Memories<'h> {
     /// [`MemoryError::NoConsent`], [`MemoryError::Invalid`]; [`MemoryError::Failed`] with `memory_noise`, `memory_contract` and others;
     /// [`MemoryError::Vault`] if the tenant's key is missing: nothing is kept then.
     pub async fn remember(&self, memory: &Memory) -> Result<Remembered, MemoryError> {
+        self.remember_from(memory, None).await
+    }
+
+    pub(crate) async fn remember_from(&self, memory: &Memory, origin: Option<Value>) -> Result<Remembered, MemoryError> {
         let mut terms = memory.terms.clone();
         if terms.layer == Layer::Session {
             terms.session = terms.session.or_else(|| self.session.clone());
@@ -327,16 +331,16 @@ impl<'h> Memories<'h> {
         terms.check().map_err(invalid)?;
         memory.body.check().map_err(invalid)?;
         for _ in 1..TRIES {
-            match self.try_remember(&terms, &memory.body).await {
+            match self.try_remember(&terms, &memory.body, origin.as_ref()).await {
                 // The subject forgot something in between, and with it went the key of this text: it is encrypted again.
                 Err(MemoryError::Failed(failure)) if failure.code == "erased" => {}
                 remembered => return remembered,
             }
         }
-        self.try_remember(&terms, &memory.body).await
+        self.try_remember(&terms, &memory.body, origin.as_ref()).await
     }
 
-    async fn try_remember(&self, terms: &Terms, body: &Body) -> Result<Remembered, MemoryError> {
+    async fn try_remember(&self, terms: &Terms, body: &Body, origin: Option<&Value>) -> Result<Remembered, MemoryError> {
         let consent = self.consent().await?;
         let is_public = terms.sensitivity == Sensitivity::Public;
         let id = match &body.key {
@@ -359,6 +363,7 @@ impl<'h> Memories<'h> {
         };
         if let Some(members) = input.as_object_mut() {
             members.insert(name.to_owned(), value);
+            members.extend(origin.map(|origin| ("origin".to_owned(), origin.clone())));
         }
         let output = self.ask(MEMORY_UPSERT, id, input).await?;
         let number = |name: &str| output.get(name).and_then(Value::as_u64);
@@ -387,10 +392,22 @@ impl<'h> Memories<'h> {
     /// Opens a memory that is found now, and that the mode and the session of these calls allow.
     pub(crate) async fn open(&self, span: &SignedSpan, now: Timestamp) -> Result<Option<Recalled>, MemoryError> {
         let stored = Stored::read(span).map_err(|reason| MemoryError::Invalid { reason })?;
-        let is_over = stored.terms.ttl_at.is_some_and(|at| at <= now);
         let is_of_session = stored.terms.layer == Layer::Session && stored.terms.session == self.session;
         let is_allowed = is_of_session || (self.mode == Mode::On && stored.terms.layer != Layer::Session);
-        if is_over || !stored.status.is_found() || !is_allowed {
+        if !is_allowed {
+            return Ok(None);
+        }
+        self.opened(span, stored, now).await
+    }
+
+    /// Opens a memory that is found now.
+    pub(crate) async fn open_any(&self, span: &SignedSpan, now: Timestamp) -> Result<Option<Recalled>, MemoryError> {
+        let stored = Stored::read(span).map_err(|reason| MemoryError::Invalid { reason })?;
+        self.opened(span, stored, now).await
+    }
+
+    async fn opened(&self, span: &SignedSpan, stored: Stored, now: Timestamp) -> Result<Option<Recalled>, MemoryError> {
+        if stored.terms.ttl_at.is_some_and(|at| at <= now) || !stored.status.is_found() {
             return Ok(None);
         }
         let body = match stored.content {

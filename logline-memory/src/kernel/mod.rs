@@ -11,6 +11,7 @@ mod shelf;
 pub use recall::{MAX_LIMIT, PREVIEW};
 pub(crate) use recall::{QUERY, preview};
 pub(crate) use remember::{CONTENT, contract_id};
+pub(crate) use sealing::ttl_at;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -75,7 +75,7 @@ impl MemoryKernel {
         let (tenant, owner, now) = (request.tenant_id.as_str(), request.owner_id.as_str(), context.attempt.started);
         let mode: Mode = members.one("mode").map_err(invalid)?;
         let session = members.text("session_id", MAX_NAME).map_err(invalid)?;
-        let cited = Cited::read(members.get("consent")).map_err(invalid)?;
+        let cited = Cited::read(members.get("consent"), "consent").map_err(invalid)?;
         check_consent(&context.runtime, &Asked { tenant, owner, mode, session }, &cited, now).await?;
         self.catch_up(context, tenant).await?;
         let letter = members.id("letter").map_err(invalid)?.ok_or_else(|| invalid("`letter` is missing"))?;

@@ -34,14 +34,14 @@ pub(super) fn contract(span: &Span) -> Result<jsonschema::Validator, String> {
 
 impl MemoryKernel {
     pub(super) async fn upsert(&self, request: &VerifiedSpan, context: &Context<'_>) -> Result<Effects, Refusal> {
-        let known = &["id", "terms", "mode", "session_id", "consent", "sealed", "clear"];
+        let known = &["id", "terms", "mode", "session_id", "consent", "sealed", "clear", "origin"];
         let members = Members::of(input(request), "the input", known).map_err(invalid)?;
         let (tenant, owner, now) = (request.tenant_id.as_str(), request.owner_id.as_str(), context.attempt.started);
         let id = members.id("id").map_err(invalid)?.ok_or_else(|| invalid("`id` is missing"))?;
         let terms = Terms::read(members.get("terms")).map_err(invalid)?;
         let mode: Mode = members.one("mode").map_err(invalid)?;
         let session = members.text("session_id", MAX_NAME).map_err(invalid)?;
-        let cited = Cited::read(members.get("consent")).map_err(invalid)?;
+        let cited = Cited::read(members.get("consent"), "consent").map_err(invalid)?;
         check_consent(&context.runtime, &Asked { tenant, owner, mode, session }, &cited, now).await?;
         may_be_kept(&terms, mode, session, now)?;
         self.catch_up(context, tenant).await?;
@@ -86,7 +86,11 @@ impl MemoryKernel {
         let name = memory.body.key.as_deref().filter(|_| memory.terms.sensitivity == Sensitivity::Public).unwrap_or(MEMORY);
         let mut metadata = memory.terms.metadata();
         metadata.insert("consent".to_owned(), cited.to_value());
-        metadata.insert("provenance".to_owned(), json!({"request": request.id.to_string(), "supersedes": superseded}));
+        let mut provenance = json!({"request": request.id.to_string(), "supersedes": superseded});
+        if let (Some(origin), Some(members)) = (origin(members.get("origin")).map_err(invalid)?, provenance.as_object_mut()) {
+            members.insert("origin".to_owned(), origin);
+        }
+        metadata.insert("provenance".to_owned(), provenance);
         if let Some(envelope) = &envelope {
             metadata.insert("sealed".to_owned(), sealed(envelope));
         }
@@ -105,6 +109,12 @@ impl MemoryKernel {
         let output = json!({"memory": id.to_string(), "seq": seq, "superseded": superseded.is_some()});
         Ok(Effects::new(Ok(output)).emitted(emitted))
     }
+}
+
+/// Where an imported memory came from: a version of a memory, as the importer says.
+fn origin(value: Option<&Value>) -> Result<Option<Value>, String> {
+    let Some(value) = value else { return Ok(None) };
+    Cited::read(Some(value), "origin").map(|origin| Some(origin.to_value()))
 }
 
 /// What a user may write without a reviewer, in this mode and session.

@@ -72,7 +72,8 @@ fn gone_at(row: &SignedSpan, newest: u64, destroyed: Destruction, now: Timestamp
     }
 }
 
-/// When a memory expires.
+/// When a memory expires that has not ended.
 pub(crate) fn ttl_at(row: &SignedSpan) -> Option<Timestamp> {
-    Stored::read(row).ok().and_then(|stored| stored.terms.ttl_at)
+    let stored = Stored::read(row).ok().filter(|stored| !matches!(stored.status, Status::Forgotten | Status::Expired))?;
+    stored.terms.ttl_at
 }
