@@ -7,6 +7,7 @@
 mod consent;
 pub mod embed;
 pub mod envelope;
+mod erasure;
 pub mod export;
 mod form;
 pub mod index;
@@ -19,6 +20,7 @@ mod vault;
 mod wrap;
 
 pub use consent::{CONSENT, Cited, consent_id};
+pub use erasure::{Erasure, uses, verify_erasure};
 pub use form::{
     Body, Content, Kind, Layer, MAX_DATA, MAX_NAME, MAX_TAGS, MAX_TEXT, MEMORY, Memory, Mode, Sensitivity, Status, Stored,
     Terms,

@@ -25,14 +25,17 @@ pub struct LocalKeys {
 }
 
 impl LocalKeys {
-    /// Keeps keys in this folder. Makes the folder if it does not exist.
+    /// Keeps keys in this folder. It is made with the first key.
     ///
     /// # Errors
     /// [`KeyError::Refused`] if others may read the folder, or another user owns it; [`KeyError::Unavailable`].
     pub fn open(folder: impl AsRef<Path>) -> Result<Self, KeyError> {
         let folder = folder.as_ref().to_owned();
-        make(&folder)?;
-        let found = fs::metadata(&folder).map_err(|e| unavailable(&folder, &e))?;
+        let found = match fs::metadata(&folder) {
+            Ok(found) => found,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Self { folder }),
+            Err(e) => return Err(unavailable(&folder, &e)),
+        };
         let refused = |what: &str| Err(KeyError::Refused { reason: format!("{}: {what}", folder.display()) });
         if !found.is_dir() {
             return refused("it is not a folder");

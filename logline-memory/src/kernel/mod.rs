@@ -241,7 +241,7 @@ impl Kernel for MemoryKernel {
     }
 
     fn lacks(&self, _: Option<&SignedSpan>, _: &[Arc<dyn Sandbox>]) -> Option<String> {
-        None
+        (!self.vault.has_keys()).then(|| "keys for memories: give the kernel `memory` a vault".to_owned())
     }
 
     /// A contract whose schema is none is not published.

@@ -7,6 +7,7 @@
 
 mod epochs;
 mod forget;
+mod no_keys;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,6 +21,8 @@ use zeroize::Zeroizing;
 
 use crate::envelope::{self, EnvelopeError, Place};
 use crate::wrap;
+
+use no_keys::NoKeys;
 
 pub use epochs::Closed;
 pub use forget::{Forget, Forgotten};
@@ -85,6 +88,7 @@ pub type Text = Zeroizing<Vec<u8>>;
 pub struct Vault {
     provider: Arc<dyn KeyProvider>,
     store: Arc<dyn KeyStore>,
+    has_keys: bool,
 }
 
 impl std::fmt::Debug for Vault {
@@ -138,7 +142,19 @@ impl Vault {
     /// A vault over these keys.
     #[must_use]
     pub fn new(provider: impl KeyProvider + 'static, store: impl KeyStore + 'static) -> Self {
-        Self { provider: Arc::new(provider), store: Arc::new(store) }
+        Self { provider: Arc::new(provider), store: Arc::new(store), has_keys: true }
+    }
+
+    /// A vault that has no keys and refuses every call: for a set-up that needs the kernel's name alone. A host with it leaves memories to
+    /// other hosts.
+    #[must_use]
+    pub fn without_keys() -> Self {
+        Self { provider: Arc::new(NoKeys), store: Arc::new(NoKeys), has_keys: false }
+    }
+
+    /// Whether it has keys.
+    pub(crate) fn has_keys(&self) -> bool {
+        self.has_keys
     }
 
     /// Opens the key of a subject. `None` if the subject has none.
