@@ -267,6 +267,9 @@ mod tests {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/vectors/envelope.json");
         let made =
             serde_json::to_string_pretty(&json!({"version": 1, "envelopes": vectors(), "forgery": forgery()})).unwrap() + "\n";
+        // In ASCII, as every file of vectors.
+        let escaped = |c: char| if c.is_ascii() { c.to_string() } else { format!("\\u{:04x}", u32::from(c)) };
+        let made: String = made.chars().map(escaped).collect();
         if std::env::var_os("LOGLINE_WRITE_VECTORS").is_some() {
             std::fs::write(path, &made).unwrap();
         }

@@ -15,7 +15,7 @@ use crate::envelope::Place;
 use crate::form::{Body, Content, Kind, Layer, MEMORY, Memory, Mode, Sensitivity, Status, Stored, Terms, sealed};
 use crate::kernel::{
     CONTENT, MAX_LIMIT, MEMORY_CONSENT, MEMORY_EXPIRE, MEMORY_FORGET, MEMORY_REVIEW, MEMORY_SEAL, MEMORY_SEARCH, MEMORY_UPSERT,
-    QUERY, RECEIPT, contract_id, preview,
+    QUERY, RECEIPT, contract_id, public_id, preview,
 };
 use crate::vault::{Sealed, Vault, VaultError};
 
@@ -344,7 +344,7 @@ impl<'h> Memories<'h> {
         let consent = self.consent().await?;
         let is_public = terms.sensitivity == Sensitivity::Public;
         let id = match &body.key {
-            Some(key) if is_public => ids::derive("memory", &[&self.tenant, &self.owner, key]),
+            Some(key) if is_public => public_id(&self.tenant, &self.owner, key),
             Some(key) => self.vault.memory_id(&self.tenant, &self.owner, key).await?,
             None => self.host.ids().next_id(self.host.ledger().now().await?),
         };

@@ -419,3 +419,31 @@ fn an_envelope_that_was_moved_to_another_memory_does_not_open() {
         assert_eq!(site.host.execute(clear).await.unwrap().result.unwrap_err().code, "memory_invalid");
     });
 }
+
+/// The id of a public memory under a key can be computed by anybody, and so can those of consents and receipts.
+#[test]
+fn a_stranger_cannot_take_the_id_of_somebody_elses_memory() {
+    block_on(async {
+        let site = Site::new().await;
+        let mallory = site.memories("mallory", Mode::On);
+        mallory.grant(None).await.unwrap();
+        let public = fact("x").sensitivity(Sensitivity::Public).key("city");
+        mallory.remember(&public).await.unwrap();
+        let asked = site.rows("request").await.into_iter().find(|row| row.this == MEMORY_UPSERT && row.seq == 0).unwrap();
+        let alices = logline_core::ids::derive("memory", &[TENANT, "alice", "city"]);
+        for (id, clear) in [
+            (alices, json!({"text": "x", "key": "city"})),
+            (alices, json!({"text": "x"})),
+            (logline_memory::consent_id(TENANT, "alice", None), json!({"text": "x"})),
+            (uuid::Uuid::nil(), json!({"text": "x"})),
+        ] {
+            let mut input = asked.span.input.clone().unwrap();
+            input["id"] = json!(id.to_string());
+            input["clear"] = clear;
+            let request = Request::new(TENANT, "mallory", id, input).this(MEMORY_UPSERT);
+            assert_eq!(site.host.execute(request).await.unwrap().result.unwrap_err().code, "memory_refused");
+        }
+        let alice = site.alice().await;
+        assert_eq!(alice.remember(&public).await.unwrap().id, alices);
+    });
+}

@@ -10,7 +10,7 @@ mod shelf;
 
 pub use recall::{MAX_LIMIT, PREVIEW};
 pub(crate) use recall::{QUERY, preview};
-pub(crate) use remember::{CONTENT, contract_id};
+pub(crate) use remember::{CONTENT, contract_id, public_id};
 pub(crate) use sealing::ttl_at;
 
 use std::collections::BTreeSet;
@@ -54,6 +54,9 @@ pub const RECEIPT: &str = "memory_receipt";
 
 /// The most rows of a read for one attempt. What remains is done by the next.
 const PAGE: usize = 500;
+
+/// How many tenants a host keeps in mind that it has looked after.
+const MAX_TENANTS: usize = 10_000;
 
 /// How many users' indexes a host keeps.
 const OWNERS: usize = 256;
@@ -165,7 +168,11 @@ impl MemoryKernel {
             }
             self.vault.forget(tenant, receipt, &owner, &Forget::Spans(gone)).await?;
         }
-        known().insert(tenant.to_owned());
+        let mut known = known();
+        if known.len() >= MAX_TENANTS {
+            known.clear();
+        }
+        known.insert(tenant.to_owned());
         Ok(())
     }
 }

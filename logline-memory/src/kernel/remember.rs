@@ -1,7 +1,7 @@
 //! Keeps a memory.
 
 use logline_core::contract::{Context, Effects};
-use logline_core::{Draft, Failure, Span, VerifiedSpan, Verifier, ids};
+use logline_core::{Draft, Failure, Span, VerifiedSpan, Verifier, canonical, ids};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -15,6 +15,9 @@ use crate::vault::Sealed;
 /// The `entity_type` of contracts: JSON schemas that memories keep.
 pub(super) const CONTRACT: &str = "memory_contract";
 
+/// The most bytes of a contract's schema.
+const MAX_SCHEMA: usize = 32 << 10;
+
 /// The member of a memory's span in which its text would stand, as its envelope is bound to it.
 pub(crate) const CONTENT: &str = "content";
 
@@ -25,8 +28,14 @@ pub(crate) fn contract_id(tenant: &str, name: &str) -> Uuid {
 
 /// The validator of a contract.
 pub(super) fn contract(span: &Span) -> Result<jsonschema::Validator, String> {
-    let schema = span.content.as_ref().ok_or("content: a memory_contract has a JSON schema there")?;
+    let schema = span.content.as_ref().filter(|schema| schema.is_object());
+    let schema = schema.ok_or("content: a memory_contract has a JSON schema there, an object")?;
+    if canonical::to_vec(schema).len() > MAX_SCHEMA {
+        return Err(format!("content: the schema has more than {MAX_SCHEMA} bytes"));
+    }
+    // Patterns take time in proportion to what they check.
     jsonschema::options()
+        .with_pattern_options(jsonschema::PatternOptions::regex())
         .should_validate_formats(true)
         .build(schema)
         .map_err(|e| format!("content: it is not a JSON schema: {e}"))
@@ -63,6 +72,7 @@ impl MemoryKernel {
             }
         };
         let memory = Memory { terms, body };
+        check_id(id, tenant, owner, &memory)?;
         if let Some(name) = &memory.terms.schema {
             keeps_contract(context, tenant, name, &memory.body).await?;
         }
@@ -115,6 +125,21 @@ impl MemoryKernel {
 fn origin(value: Option<&Value>) -> Result<Option<Value>, String> {
     let Some(value) = value else { return Ok(None) };
     Cited::read(Some(value), "origin").map(|origin| Some(origin.to_value()))
+}
+
+/// The id under which a public memory with this key is kept.
+pub(crate) fn public_id(tenant: &str, owner: &str, key: &str) -> Uuid {
+    ids::derive(MEMORY, &[tenant, owner, key])
+}
+
+/// Refuses ids that belong to something else: anybody can compute the derived ids of others.
+fn check_id(id: Uuid, tenant: &str, owner: &str, memory: &Memory) -> Result<(), Refusal> {
+    let derived = memory.body.key.as_deref().filter(|_| memory.terms.sensitivity == Sensitivity::Public);
+    let may_be = match derived.map(|key| public_id(tenant, owner, key)) {
+        Some(derived) => id == derived,
+        None => !id.is_nil() && id.get_version_num() != 5,
+    };
+    if may_be { Ok(()) } else { Err(refused("the id belongs to another span: leave the choice of the id to the library")) }
 }
 
 /// What a user may write without a reviewer, in this mode and session.
