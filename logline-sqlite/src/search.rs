@@ -303,6 +303,12 @@ pub(crate) fn pending(
     Ok(found)
 }
 
+/// Makes FTS5 read its index anew, by a search that finds nothing.
+pub(crate) fn refresh(connection: &Connection) -> Result<(), LedgerError> {
+    let sql = "SELECT count(*) FROM memory_text WHERE memory_text MATCH 'places : \"nowhere\"'";
+    connection.query_row(sql, [], |_| Ok(())).map_err(from_sqlite)
+}
+
 /// What differs between the index and the rows: entries whose memory has another last version.
 pub(crate) fn stray(connection: &Connection) -> Result<i64, LedgerError> {
     let sql = "SELECT count(*) FROM memories m WHERE NOT EXISTS (
