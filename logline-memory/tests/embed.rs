@@ -25,11 +25,14 @@ fn start() -> Timestamp {
     "2026-01-01T00:00:00Z".parse().unwrap()
 }
 
+/// Says with which error a call fails, from its number and its texts.
+type Fails = Box<dyn Fn(usize, &[String]) -> Option<ErrorKind> + Send + Sync>;
+
 /// An embedder that does what the test says.
 struct Scripted {
     hashed: HashedEmbedder,
     calls: AtomicUsize,
-    fails: Box<dyn Fn(usize, &[String]) -> Option<ErrorKind> + Send + Sync>,
+    fails: Fails,
 }
 
 impl Scripted {

@@ -72,7 +72,7 @@ impl Memories {
             let times = |word: &String| entry.words.iter().filter(|found| *found == word).count();
             let words: Vec<_> = wanted.iter().map(times).enumerate().filter(|(_, times)| *times > 0).collect();
             let key = (entry.entry.id, entry.entry.tenant_id.clone());
-            (!words.is_empty()).then(|| Match { key, length: entry.words.len(), words })
+            (!words.is_empty()).then_some(Match { key, length: entry.words.len(), words })
         });
         let entries = self.places.get(&searched.place).map_or(0, BTreeSet::len);
         let found = best(matches.collect(), entries, wanted.len(), query.most());
