@@ -22,6 +22,8 @@ pub mod prompts {}
 pub mod bandit {}
 #[doc = include_str!("memory.md")]
 pub mod memory {}
+#[doc = include_str!("retrieval.md")]
+pub mod retrieval {}
 #[doc = include_str!("http.md")]
 pub mod http {}
 #[doc = include_str!("wasm-abi.md")]

@@ -14,6 +14,10 @@ const MOST: u32 = 100;
 
 pub(crate) fn inspect(connection: &Connection) -> Result<Inspection, LedgerError> {
     let mut problems = schema_differences(connection)?;
+    // One view of the file for all that follows. FTS5 keeps what it has read of its index until the next search, and without one it would
+    // compare that with pages that were written since, and report damage.
+    let snapshot = connection.unchecked_transaction().map_err(from_sqlite)?;
+    search::refresh(&snapshot)?;
     // Compares every index with its table, in both directions, and checks the unique ones.
     let mut check = connection.prepare(&format!("PRAGMA integrity_check({MOST})")).map_err(from_sqlite)?;
     let found = check.query_map([], |row| row.get::<_, String>(0)).map_err(from_sqlite)?;

@@ -110,6 +110,20 @@ impl SqliteLedger {
         self.write(move |connection| writer::copy(connection, &path)).await
     }
 
+    /// Writes the write-ahead log back into the file and empties it. Until then it may have what was removed from the index of memories:
+    /// call this after a memory was forgotten. False if a reader kept it from being emptied; repeat it then.
+    ///
+    /// # Errors
+    /// If the file cannot be written, or if this ledger was opened read-only.
+    pub async fn checkpoint(&self) -> Result<bool, LedgerError> {
+        self.write(|connection| {
+            let busy: i64 =
+                connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0)).map_err(from_sqlite)?;
+            Ok(busy == 0)
+        })
+        .await
+    }
+
     /// Runs `work` on the writing connection, between two groups of appends.
     async fn write<T: Send + 'static>(
         &self,

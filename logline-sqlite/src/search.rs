@@ -3,12 +3,15 @@
 //!
 //! FTS5 only finds which entries of a place have a word. Its own ranking would count the words of the whole file: the texts of one
 //! tenant would move the results of another, and a search would take longer the more others have stored.
+//!
+//! The rows of one place lie side by side: the upper half of a row's number is that of its place. FTS5 keeps the rows of a word in the
+//! order of their numbers, and reads those of one place alone.
 
 use std::collections::HashMap;
 
 use logline_core::ledger::LedgerError;
 use logline_core::ledger::search::{
-    Hit, MAX_PENDING, MAX_SCANNED_VECTORS, Match, Pending, SearchEntry, SearchQuery, SearchScope, Searched, Vector,
+    Hit, MAX_PENDING, MAX_SCANNED_VECTORS, Match, Pending, Place, SearchEntry, SearchQuery, SearchScope, Searched, Vector,
     VectorModel, best, words,
 };
 use logline_core::{Hash, SignedSpan};
@@ -18,9 +21,13 @@ use uuid::Uuid;
 
 use crate::error::from_sqlite;
 
-/// `places` is what FTS5 indexes of `place` and `session_place`. With `secure-delete` FTS5 takes removed words out of its pages at once;
-/// otherwise they would stay until its next merge.
+/// An entry has a row for each place where it is found: by its visibility, and by its session. `place` is the number of that place. With
+/// `secure-delete` FTS5 takes removed words out of its pages at once; otherwise they would stay until its next merge.
 pub(crate) const DDL: &str = "
+CREATE TABLE memory_places (
+  number INTEGER PRIMARY KEY,
+  place TEXT NOT NULL UNIQUE
+) STRICT;
 CREATE TABLE memories (
   doc INTEGER PRIMARY KEY,
   tenant_id TEXT NOT NULL,
@@ -28,19 +35,16 @@ CREATE TABLE memories (
   seq INTEGER NOT NULL,
   owner_id TEXT NOT NULL,
   curr_hash TEXT NOT NULL,
-  place TEXT,
-  session_place TEXT,
+  place INTEGER NOT NULL,
   kind TEXT NOT NULL,
   tags TEXT NOT NULL,
   ttl_at INTEGER,
   length INTEGER NOT NULL,
-  places TEXT NOT NULL,
   text TEXT NOT NULL,
-  UNIQUE (tenant_id, id)
+  UNIQUE (tenant_id, id, place)
 ) STRICT;
-CREATE INDEX memories_place ON memories (place, doc) WHERE place IS NOT NULL;
-CREATE INDEX memories_session ON memories (session_place, doc) WHERE session_place IS NOT NULL;
-CREATE VIRTUAL TABLE memory_text USING fts5(places, text, content='memories', content_rowid='doc',
+CREATE INDEX memories_place ON memories (place, doc);
+CREATE VIRTUAL TABLE memory_text USING fts5(text, content='memories', content_rowid='doc',
   tokenize='porter unicode61 remove_diacritics 2');
 INSERT INTO memory_text (memory_text, rank) VALUES ('secure-delete', 1);
 CREATE TABLE memory_vectors (
@@ -52,6 +56,11 @@ CREATE TABLE memory_vectors (
   PRIMARY KEY (doc, model, version, dimensions)
 ) STRICT;
 ";
+
+/// The rows of a place have these numbers: its own in the upper half, and theirs in the lower.
+fn rows_of(place: i64) -> (i64, i64) {
+    (place << 32, (place << 32) | 0xffff_ffff)
+}
 
 /// Updates the index for a new row.
 pub(crate) fn update(connection: &Connection, span: &SignedSpan) -> Result<(), LedgerError> {
@@ -65,70 +74,94 @@ pub(crate) fn update(connection: &Connection, span: &SignedSpan) -> Result<(), L
     }
 }
 
+fn run(connection: &Connection, sql: &str, values: &[&dyn rusqlite::ToSql]) -> Result<usize, LedgerError> {
+    connection.prepare_cached(sql).and_then(|mut statement| statement.execute(values)).map_err(from_sqlite)
+}
+
 fn remove(connection: &Connection, tenant: &str, id: Uuid) -> Result<(), LedgerError> {
-    let sql = "SELECT doc, places, text FROM memories WHERE tenant_id = ?1 AND id = ?2";
+    let sql = "SELECT doc, place, text FROM memories WHERE tenant_id = ?1 AND id = ?2";
     let mut select = connection.prepare_cached(sql).map_err(from_sqlite)?;
-    let read = |row: &Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?));
-    let found = select.query_row(params![tenant, id.to_string()], read).optional().map_err(from_sqlite)?;
-    let Some((doc, places, text)) = found else { return Ok(()) };
-    let run = |sql: &str, values: &[&dyn rusqlite::ToSql]| {
-        connection.prepare_cached(sql).and_then(|mut statement| statement.execute(values)).map(drop).map_err(from_sqlite)
-    };
-    // FTS5 keeps no texts of its own: it must be told what it had indexed.
-    run("INSERT INTO memory_text (memory_text, rowid, places, text) VALUES ('delete', ?1, ?2, ?3)", &[&doc, &places, &text])?;
-    run("DELETE FROM memory_vectors WHERE doc = ?1", &[&doc])?;
-    run("DELETE FROM memories WHERE doc = ?1", &[&doc])
+    let read = |row: &Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, String>(2)?));
+    let found = select.query_map(params![tenant, id.to_string()], read).map_err(from_sqlite)?;
+    let found = found.collect::<Result<Vec<_>, _>>().map_err(from_sqlite)?;
+    for (doc, place, text) in found {
+        // FTS5 keeps no texts of its own: it must be told what it had indexed.
+        run(connection, "INSERT INTO memory_text (memory_text, rowid, text) VALUES ('delete', ?1, ?2)", &[&doc, &text])?;
+        run(connection, "DELETE FROM memory_vectors WHERE doc = ?1", &[&doc])?;
+        run(connection, "DELETE FROM memories WHERE doc = ?1", &[&doc])?;
+        // Sessions come and go. A place without entries needs no number.
+        let sql = "DELETE FROM memory_places WHERE number = ?1 AND NOT EXISTS (SELECT 1 FROM memories WHERE place = ?1)";
+        run(connection, sql, &[&place])?;
+    }
+    Ok(())
 }
 
 fn insert(connection: &Connection, entry: &SearchEntry) -> Result<(), LedgerError> {
-    let sql = "INSERT INTO memories
-        (tenant_id, id, seq, owner_id, curr_hash, place, session_place, kind, tags, ttl_at, length, places, text)
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
-    let mut insert = connection.prepare_cached(sql).map_err(from_sqlite)?;
-    let (place, session) = (entry.place(), entry.session_place());
-    let (place, session) = (place.as_ref().map(|place| place.as_str()), session.as_ref().map(|place| place.as_str()));
-    let places = place.into_iter().chain(session).collect::<Vec<_>>().join(" ");
     let length = entry.text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).count();
-    let row = params![
-        entry.tenant_id,
-        entry.id.to_string(),
-        entry.seq,
-        entry.owner_id,
-        entry.curr_hash.to_string(),
-        place,
-        session,
-        entry.kind,
-        serde_json::Value::from(entry.tags.clone()).to_string(),
-        entry.ttl_at.map(|end| end.unix_micros()),
-        i64::try_from(length).unwrap_or(i64::MAX),
-        places,
-        entry.text,
-    ];
-    insert.execute(row).map_err(from_sqlite)?;
-    let sql = "INSERT INTO memory_text (rowid, places, text) VALUES (?1, ?2, ?3)";
-    let mut index = connection.prepare_cached(sql).map_err(from_sqlite)?;
-    index.execute(params![connection.last_insert_rowid(), places, entry.text]).map(drop).map_err(from_sqlite)
+    let length = i64::try_from(length).unwrap_or(i64::MAX);
+    let (id, hash) = (entry.id.to_string(), entry.curr_hash.to_string());
+    let tags = serde_json::Value::from(entry.tags.clone()).to_string();
+    let ttl_at = entry.ttl_at.map(|end| end.unix_micros());
+    for place in entry.place().into_iter().chain(entry.session_place()) {
+        let place = number(connection, &place)?;
+        let (first, last) = rows_of(place);
+        let sql = "INSERT INTO memories (doc, tenant_id, id, seq, owner_id, curr_hash, place, kind, tags, ttl_at, length, text)
+            SELECT coalesce(max(doc) + 1, ?1), ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13
+            FROM memories WHERE doc BETWEEN ?1 AND ?2";
+        let values: [&dyn rusqlite::ToSql; 13] = [
+            &first,
+            &last,
+            &entry.tenant_id,
+            &id,
+            &entry.seq,
+            &entry.owner_id,
+            &hash,
+            &place,
+            &entry.kind,
+            &tags,
+            &ttl_at,
+            &length,
+            &entry.text,
+        ];
+        run(connection, sql, &values)?;
+        let doc = connection.last_insert_rowid();
+        run(connection, "INSERT INTO memory_text (rowid, text) VALUES (?1, ?2)", &[&doc, &entry.text])?;
+    }
+    Ok(())
+}
+
+/// The number of a place. It gets one if it has none.
+fn number(connection: &Connection, place: &Place) -> Result<i64, LedgerError> {
+    if let Some(number) = known_number(connection, place)? {
+        return Ok(number);
+    }
+    run(connection, "INSERT INTO memory_places (place) VALUES (?1)", &[&place.as_str()])?;
+    Ok(connection.last_insert_rowid())
+}
+
+fn known_number(connection: &Connection, place: &Place) -> Result<Option<i64>, LedgerError> {
+    let sql = "SELECT number FROM memory_places WHERE place = ?1";
+    let mut select = connection.prepare_cached(sql).map_err(from_sqlite)?;
+    select.query_row([place.as_str()], |row| row.get(0)).optional().map_err(from_sqlite)
 }
 
 /// Removes every entry. The caller makes them again from the rows.
 pub(crate) fn clear(connection: &Connection) -> Result<(), LedgerError> {
     // With `delete-all` FTS5 frees its pages at once, and SQLite overwrites them.
-    let sql = "INSERT INTO memory_text (memory_text) VALUES ('delete-all'); DELETE FROM memory_vectors; DELETE FROM memories";
+    let sql = "INSERT INTO memory_text (memory_text) VALUES ('delete-all');
+        DELETE FROM memory_vectors; DELETE FROM memories; DELETE FROM memory_places";
     connection.execute_batch(sql).map_err(from_sqlite)
 }
 
-/// The conditions of a search, on the table `memories` as `m`, and their values: the place first.
+/// The conditions of a search beside the place, on the table `memories` as `m`, and their values.
 struct Conditions {
-    place_column: &'static str,
     sql: String,
     values: Vec<SqlValue>,
 }
 
 impl Conditions {
     fn new(searched: &Searched, query: &SearchQuery) -> Self {
-        let place_column = if matches!(query.scope, SearchScope::Session { .. }) { "session_place" } else { "place" };
-        let mut conditions = Self { place_column, sql: String::new(), values: Vec::new() };
-        conditions.and(&format!("m.{place_column} = ?"), searched.place.as_str().to_owned());
+        let mut conditions = Self { sql: String::new(), values: Vec::new() };
         // The place says this already. A hash alone should not stand between tenants.
         if query.scope != SearchScope::Public {
             conditions.and("m.tenant_id = ?", searched.tenant.clone());
@@ -168,37 +201,35 @@ pub(crate) fn by_text(connection: &Connection, searched: &Searched, query: &Sear
         return Ok(Vec::new());
     }
     let snapshot = connection.unchecked_transaction().map_err(from_sqlite)?;
-    let conditions = Conditions::new(searched, query);
-    // CROSS JOIN: SQLite keeps the order, so FTS5 is asked first.
-    let sql = format!(
-        "SELECT m.doc, m.length, m.id FROM memory_text CROSS JOIN memories m ON m.doc = memory_text.rowid
-         WHERE memory_text MATCH ?{}",
-        conditions.sql
-    );
-    let mut select = snapshot.prepare_cached(&sql).map_err(from_sqlite)?;
-    let mut matches: HashMap<i64, Match<(Uuid, i64)>> = HashMap::new();
-    for (number, word) in wanted.iter().enumerate() {
-        // A word is letters and digits only, so a quoted word is one token or some in a row, and never an operator.
-        let expression = format!("places : \"{}\" AND text : \"{word}\"", searched.place.as_str());
-        let values = std::iter::once(SqlValue::from(expression)).chain(conditions.values.iter().cloned());
-        let mut rows = select.query(params_from_iter(values)).map_err(from_sqlite)?;
-        while let Some(row) = rows.next().map_err(from_sqlite)? {
-            let doc: i64 = row.get(0).map_err(from_sqlite)?;
-            if let Some(found) = matches.get_mut(&doc) {
-                found.words.push((number, 1));
-                continue;
+    let Some(place) = known_number(&snapshot, &searched.place)? else { return Ok(Vec::new()) };
+    let (first, last) = rows_of(place);
+    let mut docs: HashMap<i64, Vec<(usize, usize)>> = HashMap::new();
+    {
+        let sql = "SELECT rowid FROM memory_text WHERE memory_text MATCH ?1 AND rowid BETWEEN ?2 AND ?3";
+        let mut select = snapshot.prepare_cached(sql).map_err(from_sqlite)?;
+        for (number, word) in wanted.iter().enumerate() {
+            // A word is letters and digits only, so a quoted word is one token or some in a row, and never an operator.
+            let mut rows = select.query(params![format!("\"{word}\""), first, last]).map_err(from_sqlite)?;
+            while let Some(row) = rows.next().map_err(from_sqlite)? {
+                docs.entry(row.get(0).map_err(from_sqlite)?).or_default().push((number, 1));
             }
-            let length: i64 = row.get(1).map_err(from_sqlite)?;
-            let key = (uuid(row, 2)?, doc);
-            let length = usize::try_from(length).unwrap_or_default();
-            matches.insert(doc, Match { key, length, words: vec![(number, 1)] });
         }
     }
-    let sql = format!("SELECT count(*) FROM memories WHERE {} = ?1", conditions.place_column);
-    let mut count = snapshot.prepare_cached(&sql).map_err(from_sqlite)?;
-    let entries: i64 = count.query_row([searched.place.as_str()], |row| row.get(0)).map_err(from_sqlite)?;
-    let entries = usize::try_from(entries).unwrap_or_default();
-    let found = best(matches.into_values().collect(), entries, wanted.len(), query.most());
+    let conditions = Conditions::new(searched, query);
+    let sql = format!("SELECT m.length, m.id FROM memories m WHERE m.doc = ?{}", conditions.sql);
+    let mut select = snapshot.prepare_cached(&sql).map_err(from_sqlite)?;
+    let mut matches: Vec<Match<(Uuid, i64)>> = Vec::with_capacity(docs.len());
+    for (doc, words) in docs {
+        let values = std::iter::once(SqlValue::from(doc)).chain(conditions.values.iter().cloned());
+        let mut rows = select.query(params_from_iter(values)).map_err(from_sqlite)?;
+        if let Some(row) = rows.next().map_err(from_sqlite)? {
+            let length: i64 = row.get(0).map_err(from_sqlite)?;
+            matches.push(Match { key: (uuid(row, 1)?, doc), length: usize::try_from(length).unwrap_or_default(), words });
+        }
+    }
+    let mut count = snapshot.prepare_cached("SELECT count(*) FROM memories WHERE place = ?1").map_err(from_sqlite)?;
+    let entries: i64 = count.query_row([place], |row| row.get(0)).map_err(from_sqlite)?;
+    let found = best(matches, usize::try_from(entries).unwrap_or_default(), wanted.len(), query.most());
     hits(&snapshot, found)
 }
 
@@ -209,11 +240,12 @@ pub(crate) fn by_vector(
     vector: &Vector,
 ) -> Result<Vec<Hit>, LedgerError> {
     let snapshot = connection.unchecked_transaction().map_err(from_sqlite)?;
+    let Some(place) = known_number(&snapshot, &searched.place)? else { return Ok(Vec::new()) };
     let conditions = Conditions::new(searched, query);
     let sql = format!(
         "SELECT m.doc, m.id, v.value FROM memories m CROSS JOIN memory_vectors v
          ON v.doc = m.doc AND v.model = ? AND v.version = ? AND v.dimensions = ?
-         WHERE 1{} ORDER BY m.doc DESC LIMIT {MAX_SCANNED_VECTORS}",
+         WHERE m.doc BETWEEN ? AND ?{} ORDER BY m.doc DESC LIMIT {MAX_SCANNED_VECTORS}",
         conditions.sql
     );
     let mut select = snapshot.prepare_cached(&sql).map_err(from_sqlite)?;
@@ -223,7 +255,10 @@ pub(crate) fn by_vector(
         SqlValue::from(model.version().to_owned()),
         SqlValue::from(dimensions(model)),
     ];
-    let mut rows = select.query(params_from_iter(model.into_iter().chain(conditions.values))).map_err(from_sqlite)?;
+    let (first, last) = rows_of(place);
+    let rows_here = [SqlValue::from(first), SqlValue::from(last)];
+    let mut rows =
+        select.query(params_from_iter(model.into_iter().chain(rows_here).chain(conditions.values))).map_err(from_sqlite)?;
     let mut found: Vec<((Uuid, i64), f64)> = Vec::new();
     while let Some(row) = rows.next().map_err(from_sqlite)? {
         let value = row.get_ref(2).and_then(|value| value.as_blob().map_err(Into::into)).map_err(from_sqlite)?;
@@ -285,7 +320,7 @@ pub(crate) fn pending(
     after: Option<Uuid>,
     limit: usize,
 ) -> Result<Vec<Pending>, LedgerError> {
-    let sql = "SELECT id, seq, curr_hash FROM memories m WHERE tenant_id = ?1 AND id > ?2
+    let sql = "SELECT DISTINCT id, seq, curr_hash FROM memories m WHERE tenant_id = ?1 AND id > ?2
         AND NOT EXISTS (SELECT 1 FROM memory_vectors v
             WHERE v.doc = m.doc AND v.model = ?3 AND v.version = ?4 AND v.dimensions = ?5)
         ORDER BY id LIMIT ?6";
@@ -301,6 +336,12 @@ pub(crate) fn pending(
         found.push(Pending { id, seq: row.get(1).map_err(from_sqlite)?, curr_hash: parse_hash(tenant, id, &hash)? });
     }
     Ok(found)
+}
+
+/// Makes FTS5 read its index anew, by a search that finds nothing.
+pub(crate) fn refresh(connection: &Connection) -> Result<(), LedgerError> {
+    let sql = "SELECT count(*) FROM memory_text WHERE memory_text MATCH '\"nowhere\"' AND rowid = 0";
+    connection.query_row(sql, [], |_| Ok(())).map_err(from_sqlite)
 }
 
 /// What differs between the index and the rows: entries whose memory has another last version.

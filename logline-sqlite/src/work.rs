@@ -395,7 +395,7 @@ pub(crate) fn rebuild(connection: &Connection) -> Result<Rebuilt, LedgerError> {
         }
     }
     charge(connection, &uses)?;
-    let sql = "SELECT (SELECT count(*) FROM work), (SELECT count(*) FROM active), (SELECT count(*) FROM memories)";
+    let sql = "SELECT (SELECT count(*) FROM work), (SELECT count(*) FROM active), (SELECT count(*) FROM (SELECT DISTINCT tenant_id, id FROM memories))";
     let count = |row: &Row<'_>, n: usize| row.get(n).map(|count: i64| u64::try_from(count).unwrap_or(0));
     let counts = connection.query_row(sql, [], |row| Ok((count(row, 0)?, count(row, 1)?, count(row, 2)?)));
     let (open, active, memories) = counts.map_err(from_sqlite)?;

@@ -60,6 +60,10 @@ pub enum Out {
     SameMemory,
     /// An earlier one has the same text, apart from case and spaces.
     SameText,
+    /// It matches much less than the best of its scope.
+    Weak,
+    /// Its scope has given as many memories as one scope may.
+    ScopeLimit,
     /// It does not fit into what is left of the token budget.
     Budget,
     /// The answer has as many memories as were asked for.
@@ -83,6 +87,8 @@ impl Out {
         match self {
             Self::SameMemory => "same_memory",
             Self::SameText => "same_text",
+            Self::Weak => "weak",
+            Self::ScopeLimit => "scope_limit",
             Self::Budget => "budget",
             Self::Limit => "limit",
             Self::Superseded => "superseded",

@@ -10,5 +10,5 @@ mod choose;
 mod fuse;
 
 pub use candidate::{Candidate, Key, Out, Tier, tokens};
-pub use choose::{Budget, Explained, Ranking, Verdict, rank};
+pub use choose::{Budget, Explained, List, ListKind, Ranking, Verdict, rank};
 pub use fuse::{K, fuse};
