@@ -12,6 +12,7 @@ use crate::roles::Role;
 use crate::span::draft::Draft;
 use crate::span::{SYSTEM_TENANT, SignedSpan, Span, Visibility};
 use crate::trust::capability;
+use crate::trust::governance::Governance;
 use crate::trust::limits::{Budget, Limits, Share};
 use crate::value::hex::PublicKey;
 
@@ -52,9 +53,9 @@ pub struct Manifest {
     /// signed. The key must be a publisher of the function's tenant as well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub override_pubkey_hex: Option<PublicKey>,
-    /// Approval thresholds. Recorded, not enforced by this version of the library.
+    /// What a quorum must approve before it is in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub governance: Option<Value>,
+    pub governance: Option<Governance>,
     /// How long rows are kept. Recorded, not enforced by this version of the library.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<Value>,
@@ -203,10 +204,10 @@ pub enum ManifestError {
         /// The role of the authority.
         role: Role,
     },
-    /// A limit is too high or malformed, or a tenant's share of a host is too small for one run.
+    /// A limit is too high or malformed, a tenant's share of a host is too small for one run, or the governance cannot be obeyed.
     #[error("manifest {reason}")]
     Limits {
-        /// Which limit it is, and what is allowed.
+        /// Which member it is, and what is allowed.
         reason: String,
     },
     /// It demands something that this version of the library does not enforce.
@@ -244,11 +245,12 @@ const ENFORCED: &[&str] = &[
     "tenant_limits",
     "budgets",
     "capabilities",
+    "governance",
     "critical",
 ];
 
 /// Members that this version of the library reads but does not enforce.
-const RECORDED: &[&str] = &["governance", "retention"];
+const RECORDED: &[&str] = &["retention"];
 
 impl Manifest {
     /// The first manifest of a ledger, with the root keys `root`. No kernel may boot and no other key has a role yet.
@@ -349,6 +351,9 @@ impl Manifest {
             let of_tenant = self.limits.with(some).and_then(|all| all.check());
             of_tenant.map_err(|reason| limits(format!("tenant_limits of `{tenant}`: {reason}")))?;
         }
+        if let Some(governance) = &self.governance {
+            governance.check(distinct.len()).map_err(limits)?;
+        }
         let share = self.share();
         if share.calls == 0 {
             return Err(limits("throttle.per_tenant_concurrent_calls is 0: no function could run".to_owned()));
@@ -407,16 +412,15 @@ impl Manifest {
     /// Checks that this version of the library can enforce what the manifest demands.
     ///
     /// # Errors
-    /// [`ManifestError::Critical`] with the first member of `critical` that it does not enforce, or with `promotion: required`,
-    /// which it does not support yet.
+    /// [`ManifestError::Critical`] with the first member of `critical` that it does not enforce, or with `promotion: required` beside
+    /// `governance`, where it would have no effect.
     pub fn check_critical(&self) -> Result<(), ManifestError> {
         let refuse = |member: String| ManifestError::Critical { version: self.version, member };
         if let Some(member) = self.critical.iter().find(|m| !ENFORCED.contains(&m.as_str())) {
             return Err(refuse(member.clone()));
         }
-        let promotion = self.governance.as_ref().and_then(|g| g.get("promotion")).or_else(|| self.unknown.get("promotion"));
-        match promotion.and_then(Value::as_str) {
-            Some("required") => Err(refuse("promotion: required".to_owned())),
+        match self.unknown.get("promotion").and_then(Value::as_str) {
+            Some("required") => Err(refuse("promotion".to_owned())),
             _ => Ok(()),
         }
     }
@@ -443,6 +447,13 @@ impl Manifest {
             }
         }
         Ok(())
+    }
+
+    /// Sets what a quorum must approve before it is in force.
+    #[must_use]
+    pub fn governed(mut self, governance: Governance) -> Self {
+        self.governance = Some(governance);
+        self
     }
 
     /// Drafts its span. The span is public, so that every tenant can check which manifest the hosts obey.
