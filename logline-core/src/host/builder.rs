@@ -10,6 +10,7 @@ use crate::keys::Signer;
 use crate::ledger::WorkQueue;
 use crate::span::rules::Rules;
 use crate::trust::TrustRoot;
+use crate::trust::governance::Environment;
 use crate::value::clock::{Clock, IdSource, SystemClock, SystemIds};
 use crate::value::recent::Recent;
 
@@ -26,6 +27,7 @@ pub struct HostBuilder {
     rules: Rules,
     lease: Option<Duration>,
     publishes_unchecked: bool,
+    environment: Environment,
 }
 
 /// How many verified functions a host keeps in memory.
@@ -96,6 +98,14 @@ impl HostBuilder {
         self
     }
 
+    /// Sets where this host works. Where the manifest demands promotion, a host uses what is promoted in its environment. Default:
+    /// production.
+    #[must_use]
+    pub fn environment(mut self, environment: Environment) -> Self {
+        self.environment = environment;
+        self
+    }
+
     /// Lets [`Host::publish`] accept functions without asking the kernels that would run them. It is for hosts that publish
     /// functions and have no sandbox for them: whether the code can run, the first request will tell.
     #[must_use]
@@ -112,7 +122,8 @@ impl HostBuilder {
         let ledger = self.ledger.ok_or(HostError::Missing { part: "ledger" })?;
         let trust = self.trust.ok_or(HostError::Missing { part: "trust root" })?;
         let signer = self.signer.ok_or(HostError::Missing { part: "key" })?;
-        let trusted = trust.resolve(&ledger).await?;
+        let mut trusted = trust.resolve(&ledger).await?;
+        trusted.environment = self.environment;
         Ok(Host {
             inner: Arc::new(Inner {
                 ledger,
@@ -132,6 +143,7 @@ impl HostBuilder {
                 refreshes: Refreshes::default(),
                 declared: Mutex::default(),
                 publishes_unchecked: self.publishes_unchecked,
+                environment: self.environment,
             }),
         })
     }

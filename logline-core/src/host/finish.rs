@@ -199,7 +199,7 @@ impl Host {
     #[tracing::instrument(skip_all, fields(tenant = claim.running.tenant_id, request = %claim.running.id, attempt = claim.attempt.number, trace_id = claim.running.trace_id), err(level = "debug"))]
     pub async fn finish(&self, claim: Claim) -> Result<Execution, HostError> {
         let inner = &self.inner;
-        let Claim { running, kind, attempt, began, kernel, booted, trusted, function } = claim;
+        let Claim { running, kind, attempt, began, kernel, booted, trusted, function, promotion } = claim;
         let (tenant, scope) = (&running.tenant_id, Scope::runtime(running.tenant_id.clone()));
         let driver = self.driver(&trusted);
         let unreadable = |_| HostError::Internal { what: "a claim that cannot be read" };
@@ -215,6 +215,7 @@ impl Host {
             began,
             kernel: &booted.span,
             function: function.as_deref(),
+            promotion,
             rules: inner.rules,
             outside: &outside,
         };

@@ -184,7 +184,9 @@ pub enum Refusal {
     #[error("the manifest has no emergency path: propose it without one")]
     NoEmergency,
     /// The last emergency was not reviewed.
-    #[error("the last emergency promotion was not reviewed: promote its version with the usual approvals, or another one, before the next")]
+    #[error(
+        "the last emergency promotion was not reviewed: promote its version with the usual approvals, or another one, before the next"
+    )]
     NotReviewed,
     /// The proposal itself does not count.
     #[error("the proposal does not count: {0}")]

@@ -131,7 +131,8 @@ impl Trusted {
         last: SignedSpan,
         now: Timestamp,
     ) -> Result<InForce, InForceError> {
-        let class = Class::of_entity_type(&last.entity_type).filter(|_| self.requires_promotion(&last.tenant_id, &last.entity_type));
+        let class =
+            Class::of_entity_type(&last.entity_type).filter(|_| self.requires_promotion(&last.tenant_id, &last.entity_type));
         let Some(class) = class else { return Ok(InForce { span: last, promotion: None }) };
         let (tenant, id, environment) = (last.tenant_id.clone(), last.id, self.environment);
         let pointer = self.pointer(ledger, &tenant, environment, class, id).await?;

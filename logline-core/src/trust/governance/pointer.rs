@@ -255,6 +255,18 @@ pub(crate) fn carry_out(carrying: &Carrying<'_>) -> Carried {
     Carried { promotion: promotion.deterministic(), others: others.into_iter().map(Draft::deterministic).collect() }
 }
 
+/// The promotion that has allowed what `record` records; `None` if it names none.
+#[must_use]
+pub fn promotion_of(record: &SignedSpan) -> Option<Version> {
+    let named = record.meta("promotion")?;
+    let seq = named.get("seq")?.as_u64().and_then(|seq| u32::try_from(seq).ok())?;
+    Some(Version {
+        id: named.get("id")?.as_str()?.parse().ok()?,
+        seq,
+        curr_hash: named.get("curr_hash")?.as_str()?.parse().ok()?,
+    })
+}
+
 /// The reference to a promotion, as it stands in records of what it has allowed.
 #[must_use]
 pub fn promotion_reference(tenant: &str, promotion: &Version) -> Value {

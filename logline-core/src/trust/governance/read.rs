@@ -16,7 +16,7 @@ use crate::span::SignedSpan;
 use crate::span::seal::VerifiedSpan;
 use crate::trust::Trusted;
 use crate::trust::governance::class::{Class, Environment};
-use crate::trust::governance::decide::{Case, Refusal, Tally, Vote, VoidReason, decide};
+use crate::trust::governance::decide::{Case, Refusal, Tally, VoidReason, Vote, decide};
 use crate::trust::governance::pointer::{Carried, Carrying, Held, Pointer, Promoted, carry_out, pointer_id};
 use crate::trust::governance::proposal::{Act, Proposed, Version};
 use crate::trust::governance::rules::{Gate, Rules};
@@ -140,13 +140,7 @@ impl Trusted {
     ///
     /// # Errors
     /// If there is no such proposal, the proposed version is not what it names, or the ledger fails.
-    pub async fn docket(
-        &self,
-        ledger: &dyn Ledger,
-        tenant: &str,
-        proposal: Uuid,
-        now: Timestamp,
-    ) -> Result<Docket, ReadError> {
+    pub async fn docket(&self, ledger: &dyn Ledger, tenant: &str, proposal: Uuid, now: Timestamp) -> Result<Docket, ReadError> {
         let (proposed, proposal_seq) = self.proposal(ledger, tenant, proposal).await?;
         let what = &proposed.proposal;
         let pointer = self.pointer(ledger, tenant, what.environment, what.class, what.subject.id).await?;
@@ -249,11 +243,8 @@ impl Trusted {
         if !is_same {
             skip!("it is not what its proposal says");
         }
-        let named: Vec<_> = said
-            .approvals
-            .iter()
-            .map(|vote| Version { id: vote.id, seq: 0, curr_hash: vote.curr_hash })
-            .collect();
+        let named: Vec<_> =
+            said.approvals.iter().map(|vote| Version { id: vote.id, seq: 0, curr_hash: vote.curr_hash }).collect();
         let rules = past.rules((tenant, environment, class));
         let question = Question { proposed: &proposed, pointer, rules, now: row.at, named: Some((&named, &said.gates)) };
         let answer = match self.answer(ledger, question).await {
@@ -290,9 +281,7 @@ impl Trusted {
         let (subject, signers) = self.versions(ledger, tenant, proposal.class, &proposal.subject, in_force).await?;
         let mut verifier = Verifier::new();
         let (rows, results) = match named {
-            Some((votes, gates)) => {
-                (named_rows(ledger, tenant, votes).await?, named_rows(ledger, tenant, gates).await?)
-            }
+            Some((votes, gates)) => (named_rows(ledger, tenant, votes).await?, named_rows(ledger, tenant, gates).await?),
             None => (
                 rows_below(ledger, tenant, proposed.id, "votes").await?,
                 match rules.as_ref().is_some_and(|rules| !rules.gates.is_empty()) {
@@ -345,9 +334,7 @@ impl Trusted {
         let statement = match row.verify(verifier) {
             Ok(row) => match self.authorities.check(&row) {
                 Ok(()) => SignedStatement::of(&row, verifier).map_err(VoidReason::from),
-                Err(_) if !self.authorities.has(&key, Role::Approver, &row.tenant_id, row.at) => {
-                    Err(VoidReason::NotAnApprover)
-                }
+                Err(_) if !self.authorities.has(&key, Role::Approver, &row.tenant_id, row.at) => Err(VoidReason::NotAnApprover),
                 Err(error) => Err(VoidReason::NotVerified(error.to_string())),
             },
             Err(error) => Err(VoidReason::NotVerified(error.to_string())),
@@ -430,12 +417,7 @@ async fn named_rows(ledger: &dyn Ledger, tenant: &str, named: &[Version]) -> Res
 }
 
 /// All rows that name `parent`, of the types that decisions read. Damaged rows count for nothing.
-async fn rows_below(
-    ledger: &dyn Ledger,
-    tenant: &str,
-    parent: Uuid,
-    what: &'static str,
-) -> Result<Vec<SignedSpan>, ReadError> {
+async fn rows_below(ledger: &dyn Ledger, tenant: &str, parent: Uuid, what: &'static str) -> Result<Vec<SignedSpan>, ReadError> {
     let mut query = Query::new().tenant(tenant).parent_id(parent).versions(Versions::All);
     if what != "votes" {
         query = query.entity_type("test_result");
