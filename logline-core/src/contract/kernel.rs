@@ -125,13 +125,15 @@ pub struct Effects {
     pub emitted: Vec<Draft>,
     /// What the attempt used of the quotas.
     pub usage: Usage,
+    /// Whether spans of `emitted` that are there already, with the same content, stay as they are.
+    pub keeps: bool,
 }
 
 impl Effects {
     /// Effects with this result and nothing else to write.
     #[must_use]
     pub fn new(result: Result<Value, Failure>) -> Self {
-        Self { result, execution: Details::default(), emitted: Vec::new(), usage: Usage::default() }
+        Self { result, execution: Details::default(), emitted: Vec::new(), usage: Usage::default(), keeps: false }
     }
 
     /// Sets what the kernel adds to the execution.
@@ -145,6 +147,14 @@ impl Effects {
     #[must_use]
     pub fn emitted(mut self, drafts: Vec<Draft>) -> Self {
         self.emitted = drafts;
+        self
+    }
+
+    /// Lets spans stay that another attempt has written with the same ids and content. They must be
+    /// [deterministic](Draft::deterministic), so that it does not matter which attempt has written them.
+    #[must_use]
+    pub fn keep_existing(mut self) -> Self {
+        self.keeps = true;
         self
     }
 

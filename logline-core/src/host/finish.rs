@@ -56,10 +56,20 @@ async fn commit(
     scope: &Scope,
     drafts: Vec<Draft>,
     signer: &dyn Signer,
+    keeps: bool,
 ) -> Result<Vec<VerifiedSpan>, AdmitError> {
     let mut tries = 1;
     loop {
         match driver.write(scope, drafts.clone(), signer, &AppendOptions::default()).await {
+            // Perhaps another attempt has written what this one emits. If the claim is lost, this fails as well.
+            Err(conflict @ AdmitError::Ledger(LedgerError::Conflict(_))) if keeps => {
+                let kept = driver.write(scope, drafts, signer, &AppendOptions::keep()).await;
+                return if matches!(kept, Err(AdmitError::Ledger(LedgerError::KeepMismatch { .. }))) {
+                    Err(conflict)
+                } else {
+                    kept
+                };
+            }
             Err(AdmitError::Ledger(error)) if error.retry() == Retry::Later && tries < COMMIT_TRIES => {
                 tracing::warn!(%error, tries, "the end of an attempt could not be committed, retrying");
                 tries += 1;
@@ -219,7 +229,7 @@ impl Host {
             rules: inner.rules,
             outside: &outside,
         };
-        let Effects { mut result, mut execution, emitted, usage } = kernel.run(&running, &context).await?;
+        let Effects { mut result, mut execution, emitted, usage, keeps } = kernel.run(&running, &context).await?;
         let (at, elapsed) = (inner.clock.now(), inner.clock.now().since(began));
         // The ledger's time: its time at the claim, plus the time that has passed on this host since.
         let now = attempt.started.saturating_add(elapsed);
@@ -246,7 +256,7 @@ impl Host {
         let is_counted = kind.meters.fuel && trusted.manifest.throttle.per_tenant_daily_fuel.is_some();
         let used = usage.fuel.filter(|_| is_counted).map(|fuel| Charges::of_attempt(now.day(), FUEL_QUOTA, fuel));
         drafts.push(lifecycle::close(&open, &result, attempt.execution_id, used.as_ref(), now));
-        let mut written = commit(&driver, &scope, drafts, inner.signer.as_ref()).await?.into_iter();
+        let mut written = commit(&driver, &scope, drafts, inner.signer.as_ref(), keeps).await?.into_iter();
         if may_come {
             self.close_late_calls(&running).await;
         }

@@ -6,6 +6,7 @@
 //!
 //! `docs/governance.md` describes the rules.
 
+mod ballot;
 mod class;
 mod decide;
 mod in_force;
@@ -15,6 +16,7 @@ mod read;
 mod rules;
 mod statement;
 
+pub use ballot::Wish;
 pub use class::{Class, Environment};
 pub use decide::{Case, Counted, Refusal, Tally, Void, VoidReason, Vote, decide};
 pub(crate) use in_force::Pointers;
