@@ -9,6 +9,7 @@ use logline_core::contract::provider::Provider;
 use logline_core::ledger::{LedgerExt as _, Query, WorkQueue};
 use logline_core::roles::Role;
 use logline_core::trust::TrustRoot;
+use logline_core::trust::governance::Environment;
 use logline_core::{Clock as _, Host, KernelSet, KeyPair, PublicKey, Scope, SystemClock, ids};
 use logline_kernels::provider::{HostSecrets, ProviderExec};
 use logline_openai::OpenAi;
@@ -33,6 +34,25 @@ pub(crate) struct HomeOptions {
     /// The file of the key to sign with, if it is elsewhere.
     #[arg(long, value_name = "KEYFILE")]
     key: Option<PathBuf>,
+    /// Where the host works: `staging` or `production`. Each has its own promoted versions.
+    #[arg(long, value_name = "NAME", env = "LOGLINE_ENVIRONMENT", default_value_t)]
+    environment: Environment,
+}
+
+impl HomeOptions {
+    /// Where the host works.
+    pub(crate) fn environment(&self) -> Environment {
+        self.environment
+    }
+
+    /// The key of an approver, which no home has.
+    pub(crate) fn approver(&self) -> Result<KeyPair, Error> {
+        let file = self
+            .key
+            .as_ref()
+            .ok_or("name the approver's key with --key KEYFILE: a home has none (`logline keygen` makes one)")?;
+        Ok(KeyPair::load(file)?)
+    }
 }
 
 /// The home of a ledger: the folder that was named, or the files beside a SQLite file.
@@ -53,6 +73,7 @@ pub(crate) struct Site {
     home: Option<Home>,
     trust: Option<PathBuf>,
     key: Option<PathBuf>,
+    environment: Environment,
 }
 
 impl Site {
@@ -66,7 +87,7 @@ impl Site {
             Err(error) => return Err(error),
         };
         let ledger = location.for_writing().await?;
-        Ok(Self { ledger, home, trust: options.trust.clone(), key: options.key.clone() })
+        Ok(Self { ledger, home, trust: options.trust.clone(), key: options.key.clone(), environment: options.environment })
     }
 
     pub(crate) fn trust(&self) -> Result<TrustRoot, Error> {
@@ -114,6 +135,7 @@ impl Site {
             .ledger(Arc::clone(&self.ledger))
             .trust(self.trust()?)
             .key(key)
+            .environment(self.environment)
             .install(logline::behaviours_with(&self.providers()?))
             .sandbox(WasmSandbox::new()?);
         Ok(host.build().await?)
