@@ -131,6 +131,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "store",
             "witness",
             "index",
+            "ended",
             "audit",
             "integrator",
             "service",

@@ -55,6 +55,7 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
     };
     let mut audit = Audit::default();
     audit.authorities = trusted.as_ref().map(|t| &t.authorities);
+    audit.trusted = trusted.as_ref();
     audit.against = sidecar.as_mut().map(|s| s as &mut (dyn BufRead + Send));
     audit.sidecar_key = options.sidecar_key;
     let mut on_event = |event| match event {
@@ -82,7 +83,7 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
             "{}",
             json!({
                 "rows": report.rows, "chains": report.chains, "problems": report.problems + u64::from(no_manifest.is_some()), "authority": authority,
-                "heads": report.heads_checked, "sidecar_key": signer, "sidecar_key_checked": report.sidecar_key_checked, "clean": report.is_clean() && no_manifest.is_none(),
+                "promotions": report.promotions_checked, "heads": report.heads_checked, "sidecar_key": signer, "sidecar_key_checked": report.sidecar_key_checked, "clean": report.is_clean() && no_manifest.is_none(),
             })
         ));
     } else {

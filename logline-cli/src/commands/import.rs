@@ -54,6 +54,7 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
         reseal: options.reseal,
         keep_unknown: options.keep_unknown,
         trust: trust.as_ref(),
+        logs: None,
         rules: Rules::default(),
     };
     let mut on_bad = |bad: logline_core::ndjson::BadLine| {
@@ -66,6 +67,12 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
     let report =
         import(&ledger, source.as_mut(), &settings, &mut on_bad, &mut |lines| output::progress("lines", lines)).await?;
     output::end_progress();
+    if report.void_promotions > 0 {
+        output::note(&format!(
+            "{} promotions in the ledger do not hold, and hosts do not obey them: `logline fsck --trust` names them",
+            report.void_promotions
+        ));
+    }
     let authority = if report.authority_checked { "checked" } else { "not checked" };
     if json {
         output::line(&format!(

@@ -9,8 +9,8 @@ use crate::host::{Host, HostError, Inner, Refreshes};
 use crate::keys::Signer;
 use crate::ledger::WorkQueue;
 use crate::span::rules::Rules;
-use crate::trust::TrustRoot;
 use crate::trust::governance::Environment;
+use crate::trust::{Logs, TrustRoot};
 use crate::value::clock::{Clock, IdSource, SystemClock, SystemIds};
 use crate::value::recent::Recent;
 
@@ -28,6 +28,7 @@ pub struct HostBuilder {
     lease: Option<Duration>,
     publishes_unchecked: bool,
     environment: Environment,
+    logs: Option<Arc<dyn Logs>>,
 }
 
 /// How many verified functions a host keeps in memory.
@@ -106,6 +107,13 @@ impl HostBuilder {
         self
     }
 
+    /// Sets the transparency logs in which a manifest may end keys. Without them, nothing counts that an ended key has signed.
+    #[must_use]
+    pub fn logs(mut self, logs: impl Logs + 'static) -> Self {
+        self.logs = Some(Arc::new(logs));
+        self
+    }
+
     /// Lets [`Host::publish`] accept functions without asking the kernels that would run them. It is for hosts that publish
     /// functions and have no sandbox for them: whether the code can run, the first request will tell.
     #[must_use]
@@ -122,7 +130,7 @@ impl HostBuilder {
         let ledger = self.ledger.ok_or(HostError::Missing { part: "ledger" })?;
         let trust = self.trust.ok_or(HostError::Missing { part: "trust root" })?;
         let signer = self.signer.ok_or(HostError::Missing { part: "key" })?;
-        let mut trusted = trust.resolve(&ledger).await?;
+        let mut trusted = trust.resolve_with(&ledger, self.logs.as_deref()).await?;
         trusted.environment = self.environment;
         Ok(Host {
             inner: Arc::new(Inner {
@@ -144,6 +152,7 @@ impl HostBuilder {
                 declared: Mutex::default(),
                 publishes_unchecked: self.publishes_unchecked,
                 environment: self.environment,
+                logs: self.logs,
             }),
         })
     }

@@ -248,7 +248,7 @@ impl Host {
         let authorities = &trusted.authorities;
         authorities.check(&span)?;
         let state = lifecycle::check_shape(&span, &inner.rules)?;
-        let is = |role, first: &VerifiedSpan| authorities.has(&first.seal.public_key, role, &first.tenant_id, first.at);
+        let is = |role, first: &VerifiedSpan| authorities.had_role(first, role);
         let signed_by = |first: &VerifiedSpan| (is(Role::Runtime, first), is(Role::Publisher, first));
         let ((is_by_host, is_by_publisher), asked) = if span.prev_hash.is_none() {
             (signed_by(&span), state.terms.clone())

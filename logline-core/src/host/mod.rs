@@ -38,7 +38,7 @@ use crate::span::rules::Rules;
 use crate::span::seal::VerifiedSpan;
 use crate::span::{SYSTEM_TENANT, SignedSpan};
 use crate::trust::governance::Environment;
-use crate::trust::{TrustRoot, Trusted};
+use crate::trust::{Logs, TrustRoot, Trusted};
 use crate::value::clock::{Clock, IdSource};
 use crate::value::hex::{Hash, PublicKey};
 use crate::value::recent::Recent;
@@ -81,6 +81,7 @@ struct Inner {
     /// Whether spans are published without asking the kernels.
     publishes_unchecked: bool,
     environment: Environment,
+    logs: Option<Arc<dyn Logs>>,
 }
 
 /// The shortest time between two refreshes that tenants' rows cause.
@@ -192,7 +193,7 @@ impl Host {
         }
         let number = refreshes.begun.fetch_add(1, Ordering::SeqCst) + 1;
         last.at = Some(self.inner.clock.now());
-        let mut trusted = self.inner.trust.resolve(&self.inner.ledger).await?;
+        let mut trusted = self.inner.trust.resolve_with(&self.inner.ledger, self.inner.logs.as_deref()).await?;
         trusted.environment = self.inner.environment;
         let (found, current) = (trusted.manifest.version, self.trusted().manifest.version);
         if found < current {

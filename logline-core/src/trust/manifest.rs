@@ -12,6 +12,7 @@ use crate::roles::Role;
 use crate::span::draft::Draft;
 use crate::span::{SYSTEM_TENANT, SignedSpan, Span, Visibility};
 use crate::trust::capability;
+use crate::trust::ended::Ended;
 use crate::trust::governance::Governance;
 use crate::trust::limits::{Budget, Limits, Share};
 use crate::value::hex::PublicKey;
@@ -56,6 +57,10 @@ pub struct Manifest {
     /// What a quorum must approve before it is in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub governance: Option<Governance>,
+    /// Keys and rights that have ended, and where in which log. Rights that have ended stay among the authorities, as the rows of before
+    /// still count.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ended: Vec<Ended>,
     /// How long rows are kept. Recorded, not enforced by this version of the library.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<Value>,
@@ -218,10 +223,20 @@ pub enum ManifestError {
         /// The member that is not enforced.
         member: String,
     },
+    /// It takes back or moves the end of a key.
+    #[error(
+        "manifest v{version} takes back or moves the end of key {key}: an end stays as it is; grant the right to a new key"
+    )]
+    Revives {
+        /// The manifest's version.
+        version: u64,
+        /// The key.
+        key: PublicKey,
+    },
     /// It leaves out a key or right of the manifest before it.
     #[error(
-        "manifest v{version} leaves out {what}: until the transparency log exists, keys and rights can be added, not ended; \
-         keep it and stop using the key"
+        "manifest v{version} leaves out {what}: what it has signed would not count any more; keep it, and end it with a member of \
+         `ended`, which names a log"
     )]
     Ends {
         /// The manifest's version.
@@ -246,6 +261,7 @@ const ENFORCED: &[&str] = &[
     "budgets",
     "capabilities",
     "governance",
+    "ended",
     "critical",
 ];
 
@@ -270,6 +286,7 @@ impl Manifest {
             capabilities: BTreeMap::new(),
             override_pubkey_hex: None,
             governance: None,
+            ended: Vec::new(),
             retention: None,
             critical: Vec::new(),
             unknown: Map::new(),
@@ -351,8 +368,16 @@ impl Manifest {
             let of_tenant = self.limits.with(some).and_then(|all| all.check());
             of_tenant.map_err(|reason| limits(format!("tenant_limits of `{tenant}`: {reason}")))?;
         }
+        for ended in &self.ended {
+            ended.check().map_err(limits)?;
+        }
+        // Whoever has ended decides nothing any more.
+        let deciding = distinct.iter().filter(|key| !self.has_ended_root(key)).count();
+        if deciding < self.root.threshold as usize {
+            return Err(ManifestError::Threshold { threshold: self.root.threshold, keys: deciding });
+        }
         if let Some(governance) = &self.governance {
-            governance.check(distinct.len()).map_err(limits)?;
+            governance.check(deciding).map_err(limits)?;
         }
         let share = self.share();
         if share.calls == 0 {
@@ -425,11 +450,32 @@ impl Manifest {
         }
     }
 
-    /// Checks that it keeps every root key in `previous_root` and every right in `previous`.
+    /// Whether `key` decides about manifests no longer.
+    #[must_use]
+    pub fn has_ended_root(&self, key: &PublicKey) -> bool {
+        self.ended.iter().any(|end| end.key == *key && end.ends(Role::Root, SYSTEM_TENANT))
+    }
+
+    /// Ends a key or a right.
+    #[must_use]
+    pub fn end(mut self, ended: Ended) -> Self {
+        self.ended.push(ended);
+        self
+    }
+
+    /// Checks that it keeps every root key in `previous_root`, every right in `previous` and every end in `previous_ended`.
     ///
     /// # Errors
-    /// [`ManifestError::Ends`] with the first key or right that it leaves out.
-    pub fn check_keeps(&self, previous_root: &[PublicKey], previous: &[Authority]) -> Result<(), ManifestError> {
+    /// [`ManifestError::Ends`] with the first key or right that it leaves out, [`ManifestError::Revives`] with the first end.
+    pub fn check_keeps(
+        &self,
+        previous_root: &[PublicKey],
+        previous: &[Authority],
+        previous_ended: &[Ended],
+    ) -> Result<(), ManifestError> {
+        if let Some(ended) = previous_ended.iter().find(|ended| !self.ended.contains(ended)) {
+            return Err(ManifestError::Revives { version: self.version, key: ended.key });
+        }
         let ends = |what: String| ManifestError::Ends { version: self.version, what };
         if let Some(key) = previous_root.iter().find(|key| !self.root.keys.contains(key)) {
             return Err(ends(format!("root key {key}")));

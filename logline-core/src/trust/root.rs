@@ -16,7 +16,7 @@ use crate::span::seal::{SealError, VerifiedSpan, VerifyError};
 use crate::span::{SYSTEM_TENANT, SignedSpan};
 use crate::trust::governance::{Class, Environment, Past, Pointers};
 use crate::trust::manifest::ManifestHeader;
-use crate::trust::{Authorities, Candidate, Manifest, ManifestError, RootSet, delegation, own};
+use crate::trust::{Authorities, Candidate, Ends, Logs, Manifest, ManifestError, RootSet, delegation, own};
 use crate::value::clock::Clock;
 use crate::value::hex::{Hash, PublicKey};
 use crate::value::ids;
@@ -55,6 +55,8 @@ pub struct Trusted {
     pub authorities: Authorities,
     /// Versions of the manifest's id that do not count, and why. They are ignored. They are not an error.
     pub skipped: Vec<Skipped>,
+    /// Ends of keys that could not be compared with a log, and why. Nothing of these keys counts.
+    pub unread: Vec<String>,
     /// Where the host works that obeys it. [`TrustRoot::resolve`] sets production; a host sets its own.
     pub environment: Environment,
     /// What the manifests say of governance that count or have counted, oldest first.
@@ -256,6 +258,15 @@ impl TrustRoot {
     /// [`TrustError::NoManifest`] if none counts, [`TrustError::TooOld`] if the newest is older than `min_version`,
     /// [`TrustError::Refused`] if the newest demands what this library cannot enforce.
     pub async fn resolve(&self, ledger: &dyn Ledger) -> Result<Trusted, TrustError> {
+        self.resolve_with(ledger, None).await
+    }
+
+    /// As [`TrustRoot::resolve`], with the logs in which the manifest ends keys. Without them nothing counts that an ended key has
+    /// signed: [`Trusted::unread`] says so.
+    ///
+    /// # Errors
+    /// As [`TrustRoot::resolve`].
+    pub async fn resolve_with(&self, ledger: &dyn Ledger, logs: Option<&dyn Logs>) -> Result<Trusted, TrustError> {
         let Found { current, past, skipped, candidates } = self.walk(ledger).await?;
         let (Some((manifest, span)), Some(first)) = (current, past.first()) else {
             return Err(TrustError::NoManifest { manifest_id: self.manifest_id, skipped });
@@ -264,10 +275,11 @@ impl TrustRoot {
             return Err(TrustError::TooOld { found: manifest.version, min: self.min_version });
         }
         manifest.check_critical()?;
-        let mut authorities = Authorities::new(self.manifest_id, &manifest, &self.keys).candidates(candidates);
+        let (ends, unread) = Ends::read(&manifest.ended, logs).await;
+        let mut authorities = Authorities::new(self.manifest_id, &manifest, &self.keys).ends(ends).candidates(candidates);
         delegation::read(ledger, &mut authorities).await?;
         let (environment, pointers) = (Environment::default(), Pointers::default());
-        Ok(Trusted { manifest, span, ledger: first.hash, authorities, skipped, environment, past, pointers })
+        Ok(Trusted { manifest, span, ledger: first.hash, authorities, skipped, unread, environment, past, pointers })
     }
 
     async fn walk(&self, ledger: &dyn Ledger) -> Result<Found, TrustError> {
@@ -331,8 +343,19 @@ impl TrustRoot {
             return Err(SkipReason::Signer { signer });
         }
         let (header, manifest) = self.candidate(&span, current)?;
-        let mut approvers: BTreeSet<_> =
-            approvals.iter().filter(|(hash, _)| *hash == span.seal.curr_hash).map(|(_, key)| *key).collect();
+        // A key that has ended decides nothing. This includes its own end.
+        let has_ended = |key: &PublicKey| {
+            current.is_some_and(|previous| previous.has_ended_root(key))
+                || manifest.as_ref().is_ok_and(|manifest| manifest.has_ended_root(key))
+        };
+        if has_ended(&signer) {
+            return Err(SkipReason::Signer { signer });
+        }
+        let mut approvers: BTreeSet<_> = approvals
+            .iter()
+            .filter(|(hash, key)| *hash == span.seal.curr_hash && !has_ended(key))
+            .map(|(_, key)| *key)
+            .collect();
         approvers.insert(signer);
         let sets = match current {
             // Only the pinned root approves the first manifest.
@@ -383,8 +406,8 @@ impl TrustRoot {
         let manifest = Manifest::from_span(span);
         if let Ok(manifest) = &manifest {
             match current {
-                None => manifest.check_keeps(&self.keys, &[])?,
-                Some(previous) => manifest.check_keeps(&previous.root.keys, &previous.authorities)?,
+                None => manifest.check_keeps(&self.keys, &[], &[])?,
+                Some(previous) => manifest.check_keeps(&previous.root.keys, &previous.authorities, &previous.ended)?,
             }
         }
         Ok((header, manifest))
@@ -460,8 +483,8 @@ impl TrustRoot {
         let key = signer.public_key();
         let is_root = match current {
             None => self.keys.contains(&key),
-            Some(previous) => previous.root.keys.contains(&key),
-        };
+            Some(previous) => previous.root.keys.contains(&key) && !previous.has_ended_root(&key),
+        } && !manifest.has_ended_root(&key);
         if !is_root {
             return Err(TrustError::WouldNotCount(SkipReason::Signer { signer: key }));
         }

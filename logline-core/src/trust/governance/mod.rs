@@ -21,6 +21,7 @@ pub use class::{Class, Environment};
 pub use decide::{Case, Counted, Refusal, Tally, Void, VoidReason, Vote, decide};
 pub(crate) use in_force::Pointers;
 pub use in_force::{InForce, InForceError};
+pub(crate) use pointer::Promoted;
 pub use pointer::{Carried, Held, Pointer, pointer_id, promotion_of, promotion_reference};
 pub use proposal::{Act, MAX_REASON_BYTES, Proposal, Proposed, Version};
 pub use read::{Docket, MAX_READ, ReadError};

@@ -155,7 +155,7 @@ impl Trusted {
     #[must_use]
     pub fn rules(&self, tenant: &str, environment: Environment, class: Class) -> Option<Rules> {
         let governance = self.manifest.governance.as_ref()?;
-        Rules::of(governance, &self.manifest.authorities, (tenant, environment, class))
+        Rules::of(governance, &self.manifest.authorities, &self.manifest.ended, (tenant, environment, class))
     }
 
     /// What was promoted of a span in one environment. Each promotion is verified with its approvals.
@@ -334,7 +334,7 @@ impl Trusted {
         let statement = match row.verify(verifier) {
             Ok(row) => match self.authorities.check(&row) {
                 Ok(()) => SignedStatement::of(&row, verifier).map_err(VoidReason::from),
-                Err(_) if !self.authorities.has(&key, Role::Approver, &row.tenant_id, row.at) => Err(VoidReason::NotAnApprover),
+                Err(_) if !self.authorities.had_role(&row, Role::Approver) => Err(VoidReason::NotAnApprover),
                 Err(error) => Err(VoidReason::NotVerified(error.to_string())),
             },
             Err(error) => Err(VoidReason::NotVerified(error.to_string())),

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use crate::roles::Role;
 use crate::span::canonical;
+use crate::trust::ended::Ended;
 use crate::trust::governance::class::{Class, Environment};
 use crate::trust::manifest::{Authority, Manifest, covers};
 use crate::value::hex::{Hash, PublicKey};
@@ -235,16 +236,23 @@ pub(crate) struct Past {
     pub(crate) hash: Hash,
     governance: Option<Governance>,
     approvers: Vec<Authority>,
+    ended: Vec<Ended>,
 }
 
 impl Past {
     pub(crate) fn of(manifest: &Manifest, hash: Hash) -> Self {
         let approvers = manifest.authorities.iter().filter(|of| of.role == Role::Approver).cloned().collect();
-        Self { version: manifest.version, hash, governance: manifest.governance.clone(), approvers }
+        Self {
+            version: manifest.version,
+            hash,
+            governance: manifest.governance.clone(),
+            approvers,
+            ended: manifest.ended.clone(),
+        }
     }
 
     pub(crate) fn rules(&self, place: (&str, Environment, Class)) -> Option<Rules> {
-        Rules::of(self.governance.as_ref()?, &self.approvers, place)
+        Rules::of(self.governance.as_ref()?, &self.approvers, &self.ended, place)
     }
 }
 
@@ -266,15 +274,17 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// The rules that follow from `governance`, where `authorities` says who may approve. `None` if nothing is governed there.
+    /// The rules that follow from `governance`, where `authorities` says who may approve, and `ended` who may not any more. `None` if nothing is governed there.
     #[must_use]
     pub fn of(
         governance: &Governance,
         authorities: &[Authority],
+        ended: &[Ended],
         (tenant, environment, class): (&str, Environment, Class),
     ) -> Option<Self> {
         let rule = governance.classes.get(&class).filter(|_| governance.governs(tenant, environment, class))?;
-        let approvers = authorities.iter().filter(|of| of.role == Role::Approver && of.covers(tenant));
+        let has_ended = |key: &PublicKey| ended.iter().any(|end| end.key == *key && end.ends(Role::Approver, tenant));
+        let approvers = authorities.iter().filter(|of| of.role == Role::Approver && of.covers(tenant) && !has_ended(&of.key));
         Some(Self {
             threshold: rule.threshold,
             gates: rule.gates.clone(),
