@@ -14,8 +14,8 @@ use clap::{Parser, Subcommand};
 
 use commands::run as worker;
 use commands::{
-    completions, delegate, doctor, export, fsck, function, governance, import, init, keygen, list, log, manifest, migrate,
-    policy, prompt, provider, publish, read, rebuild, replay, request, stats, tail, verify,
+    completions, delegate, doctor, end_key, export, fsck, function, governance, import, init, keygen, list, log, manifest,
+    migrate, policy, prompt, provider, publish, read, rebuild, replay, request, stats, tail, verify,
 };
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -60,6 +60,8 @@ enum Command {
     Provider(provider::Options),
     /// Shows, publishes and approves manifests.
     Manifest(manifest::Options),
+    /// Ends a key, or one of its rights, at a place in transparency logs: what it has signed later does not count.
+    EndKey(end_key::Options),
     /// Proposes to put a version in force.
     Propose(governance::ProposeOptions),
     /// Proposes to go back to a version that was in force.
@@ -144,6 +146,7 @@ async fn run(options: &Options) -> Result<bool, Error> {
         Command::Provider(command) => provider::run(command, ledger, options.json).await,
         Command::Policy(command) => policy::run(command, ledger, options.json).await,
         Command::Manifest(command) => manifest::run(command, ledger, options.json).await,
+        Command::EndKey(command) => end_key::run(command, ledger, options.json).await,
         Command::Propose(command) => governance::propose(command, ledger, options.json).await,
         Command::Rollback(command) => governance::rollback(command, ledger, options.json).await,
         Command::Withdraw(command) => governance::withdraw(command, ledger, options.json).await,

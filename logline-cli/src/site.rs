@@ -8,10 +8,12 @@ use logline::home::{Home, HomeError, KeyOf};
 use logline_core::contract::provider::Provider;
 use logline_core::ledger::{LedgerExt as _, Query, WorkQueue};
 use logline_core::roles::Role;
-use logline_core::trust::TrustRoot;
 use logline_core::trust::governance::Environment;
+use logline_core::trust::{Logs, TrustRoot, Trusted};
 use logline_core::{Clock as _, Host, KernelSet, KeyPair, PublicKey, Scope, SystemClock, ids};
 use logline_kernels::provider::{HostSecrets, ProviderExec};
+use logline_log::StoredLogs;
+use logline_log::store::Directory;
 use logline_openai::OpenAi;
 use logline_policy::policy_id;
 use logline_wasm::{WasmSandbox, function_id};
@@ -37,6 +39,14 @@ pub(crate) struct HomeOptions {
     /// Where the host works: `staging` or `production`. Each has its own promoted versions.
     #[arg(long, value_name = "NAME", env = "LOGLINE_ENVIRONMENT", default_value_t)]
     environment: Environment,
+    /// The folder of the tiles of transparency logs, if the manifest has ended a key: they say what is older.
+    #[arg(long, value_name = "DIR", env = "LOGLINE_TILES")]
+    tiles: Option<PathBuf>,
+}
+
+/// The transparency logs in a folder.
+pub(crate) fn logs_in(folder: Option<&PathBuf>) -> Option<StoredLogs<Directory>> {
+    folder.map(|folder| StoredLogs::new(Directory::new(folder)))
 }
 
 impl HomeOptions {
@@ -74,6 +84,7 @@ pub(crate) struct Site {
     trust: Option<PathBuf>,
     key: Option<PathBuf>,
     environment: Environment,
+    tiles: Option<PathBuf>,
 }
 
 impl Site {
@@ -87,7 +98,14 @@ impl Site {
             Err(error) => return Err(error),
         };
         let ledger = location.for_writing().await?;
-        Ok(Self { ledger, home, trust: options.trust.clone(), key: options.key.clone(), environment: options.environment })
+        Ok(Self {
+            ledger,
+            home,
+            trust: options.trust.clone(),
+            key: options.key.clone(),
+            environment: options.environment,
+            tiles: options.tiles.clone(),
+        })
     }
 
     pub(crate) fn trust(&self) -> Result<TrustRoot, Error> {
@@ -138,7 +156,19 @@ impl Site {
             .environment(self.environment)
             .install(logline::behaviours_with(&self.providers()?))
             .sandbox(WasmSandbox::new()?);
+        let host = match logs_in(self.tiles.as_ref()) {
+            Some(logs) => host.logs(logs),
+            None => host,
+        };
         Ok(host.build().await?)
+    }
+
+    /// The manifest in force, for commands that need no host.
+    pub(crate) async fn trusted(&self) -> Result<Trusted, Error> {
+        let logs = logs_in(self.tiles.as_ref());
+        let mut trusted = self.trust()?.resolve_with(&self.ledger, logs.as_ref().map(|logs| logs as &dyn Logs)).await?;
+        trusted.environment = self.environment;
+        Ok(trusted)
     }
 
     /// The id of a span that was named by its id or its name. Of several with the name, the one that `logline publish` makes, or the only

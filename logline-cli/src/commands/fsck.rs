@@ -7,10 +7,11 @@ use std::path::PathBuf;
 use clap::Args;
 use logline_core::PublicKey;
 use logline_core::fsck::{Audit, Event, fsck};
-use logline_core::trust::TrustRoot;
+use logline_core::trust::{Logs, TrustRoot};
 use serde_json::json;
 
 use crate::open::Location;
+use crate::site::logs_in;
 use crate::{Error, open, output};
 
 #[derive(Args)]
@@ -18,6 +19,9 @@ pub(crate) struct Options {
     /// The file of the pinned trust root. Without it authority is not checked, and the report says so.
     #[arg(long, value_name = "FILE")]
     trust: Option<PathBuf>,
+    /// The folder of the tiles of transparency logs, if the manifest has ended a key: they say what is older.
+    #[arg(long, value_name = "DIR", env = "LOGLINE_TILES")]
+    tiles: Option<PathBuf>,
     /// A sidecar of an earlier export. Every version that it names must still exist.
     #[arg(long, value_name = "SIDECAR")]
     against: Option<PathBuf>,
@@ -37,8 +41,10 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
         ));
     }
     // If no manifest is valid, no signer has authority. The rows are audited all the same, without that check.
+    let logs = logs_in(options.tiles.as_ref());
+    let logs = logs.as_ref().map(|logs| logs as &dyn Logs);
     let resolved = match &options.trust {
-        Some(file) => Some(TrustRoot::load(file)?.resolve(&ledger).await),
+        Some(file) => Some(TrustRoot::load(file)?.resolve_with(&ledger, logs).await),
         None => None,
     };
     let (trusted, no_manifest) = match resolved {
@@ -48,6 +54,9 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
     };
     if let Some(error) = &no_manifest {
         output::line(&if json { json!({"problem": error.to_string()}).to_string() } else { error.to_string() });
+    }
+    for unread in trusted.iter().flat_map(|trusted| &trusted.unread) {
+        output::note(&format!("{unread}; none of its rows counts: name the folder of the log's tiles with --tiles"));
     }
     let mut sidecar = match &options.against {
         Some(file) => Some(BufReader::new(File::open(file).map_err(|e| format!("{}: {e}", file.display()))?)),

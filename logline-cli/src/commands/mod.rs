@@ -3,6 +3,7 @@
 pub(crate) mod completions;
 pub(crate) mod delegate;
 pub(crate) mod doctor;
+pub(crate) mod end_key;
 pub(crate) mod export;
 pub(crate) mod fsck;
 pub(crate) mod function;

@@ -25,7 +25,7 @@ pub(crate) struct Options {
 
 pub(crate) async fn explain(options: &Options, url: Option<&str>, json: bool) -> Result<bool, Error> {
     let site = Site::open(url, &options.home).await?;
-    let trusted = site.trust()?.resolve(&site.ledger).await?;
+    let trusted = site.trusted().await?;
     let tenant = &options.tenant;
     let span = site.ledger.find(&Scope::runtime(tenant), tenant, options.id).await?;
     let span = span.ok_or_else(|| format!("no span {} in tenant `{}`", options.id, output::plain(tenant)))?;

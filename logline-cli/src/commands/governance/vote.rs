@@ -47,7 +47,7 @@ pub(crate) struct VoteOptions {
 
 pub(crate) async fn diff(options: &DiffOptions, url: Option<&str>, json: bool) -> Result<bool, Error> {
     let site = Site::open(url, &options.home).await?;
-    let trusted = site.trust()?.resolve(&site.ledger).await?;
+    let trusted = site.trusted().await?;
     let now = site.ledger.now().await?;
     let docket = trusted.docket(&site.ledger, &options.of.tenant, options.of.proposal, now).await?;
     let lines = difference(replaced(&site.ledger, &docket).await?.as_ref(), &docket.subject);

@@ -27,8 +27,7 @@ pub(super) struct Build {
 pub(super) async fn run(options: &Build, url: Option<&str>, json: bool) -> Result<bool, Error> {
     let vars = options.vars.as_deref().map(|text| json_of("--vars", text)).transpose()?.unwrap_or(Value::Null);
     let site = Site::open(url, &options.home).await?;
-    let mut trusted = site.trust()?.resolve(&site.ledger).await?;
-    trusted.environment = options.home.environment();
+    let trusted = site.trusted().await?;
     let reader = Reader::new(&site.ledger, Scope::runtime(&options.tenant));
     let id = site.named(&options.tenant, "prompt_variant", &options.variant).await?;
     let loaded = load(&reader, Versions::in_force(&trusted, SystemClock.now()), &options.tenant, id).await?;
