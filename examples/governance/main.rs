@@ -101,7 +101,7 @@ async fn run(options: &Options) -> Result<bool> {
     let thief = site.keys.publisher.public_key();
     let mut manifest = site.host.trusted().manifest.clone();
     manifest.version += 1;
-    let manifest = manifest.end(Ended::of_key(thief, [end_at(&before)])).grant(
+    let manifest = manifest.end(Ended { tenants: vec![TENANT.to_owned()], ..Ended::of_key(thief, [end_at(&before)]) }).grant(
         site.keys.successor.public_key(),
         Role::Publisher,
         [TENANT],

@@ -100,6 +100,9 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
             "{} rows in {} chains: {} problems; authority {authority}",
             report.rows, report.chains, report.problems
         ));
+        if let Some(promotions) = report.promotions_checked.filter(|promotions| *promotions > 0) {
+            output::line(&format!("the approvals of {promotions} promotions were counted again"));
+        }
         if let (Some(heads), Some(signer)) = (report.heads_checked, signer) {
             let whose = if report.sidecar_key_checked {
                 "the key given as --sidecar-key"

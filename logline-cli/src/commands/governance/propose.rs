@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use logline::home::KeyOf;
 use logline_core::Signer as _;
-use logline_core::ledger::{LedgerExt as _, WorkQueue as _};
+use logline_core::ledger::{LedgerError, LedgerExt as _, WorkQueue as _};
 use logline_core::roles::Role;
 use logline_core::trust::governance::{Proposed, Wish};
 use logline_core::{AdmitError, HostError, Scope, SignedSpan};
@@ -103,8 +103,7 @@ async fn make(site: &Site, subject: &SignedSpan, mut wish: Wish, common: &Common
     match host.publish(draft, &publisher).await {
         Ok(span) => drop(Proposed::of(&span)?),
         // The same proposal again is the same.
-        Err(HostError::Admit(AdmitError::Ledger(error))) if matches!(error, logline_core::ledger::LedgerError::Conflict(_)) => {
-        }
+        Err(HostError::Admit(AdmitError::Ledger(LedgerError::Conflict(_)))) => {}
         Err(error) => return Err(error.into()),
     }
     output::line(&if json {
