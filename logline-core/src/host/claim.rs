@@ -24,7 +24,7 @@ use crate::span::draft::Draft;
 use crate::span::seal::VerifiedSpan;
 use crate::span::{SYSTEM_TENANT, SignedSpan, Visibility};
 use crate::trust::Trusted;
-use crate::trust::governance::{InForce, Promotion, Version};
+use crate::trust::governance::{InForce, Version};
 use crate::value::failure::Failure;
 use crate::value::hex::Hash;
 use crate::value::ids;
@@ -123,11 +123,9 @@ impl Host {
         let fuel_per_day = throttle.per_tenant_daily_fuel.filter(|_| kind.meters.fuel);
         let tenant = &request.span.tenant_id;
         let in_force = |id| self.in_force(&trusted, &scope, tenant, id, now);
-        let governs =
-            trusted.manifest.governance.as_ref().is_some_and(|governance| governance.promotion == Promotion::Required);
         let mut promotion = None;
         let function = match (function, request.span.parent_id) {
-            (_, Some(id)) if governs => match in_force(id).await? {
+            (_, Some(id)) if trusted.requires_promotions(tenant) => match in_force(id).await? {
                 Some(in_force) => {
                     promotion = in_force.promotion;
                     in_force.span.verify(&mut Verifier::new()).ok().map(Arc::new)

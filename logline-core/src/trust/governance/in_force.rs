@@ -13,6 +13,7 @@ use crate::trust::governance::class::{Class, Environment};
 use crate::trust::governance::pointer::Pointer;
 use crate::trust::governance::proposal::Version;
 use crate::trust::governance::read::ReadError;
+use crate::trust::governance::rules::Governance;
 use crate::value::hex::Hash;
 use crate::value::recent::Recent;
 use crate::value::timestamp::Timestamp;
@@ -113,6 +114,13 @@ impl Trusted {
         governance
             .zip(Class::of_entity_type(entity_type))
             .is_some_and(|(governance, class)| governance.requires(tenant, self.environment, class))
+    }
+
+    /// Whether hosts of this environment use nothing but promoted versions of anything in `tenant`.
+    pub(crate) fn requires_promotions(&self, tenant: &str) -> bool {
+        let requires =
+            |governance: &Governance| Class::ALL.iter().any(|class| governance.requires(tenant, self.environment, *class));
+        self.manifest.governance.as_ref().is_some_and(requires)
     }
 
     /// The version of a span that this host uses, where `last` is its last version: the promoted one where the manifest demands that,

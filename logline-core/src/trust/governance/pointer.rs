@@ -64,6 +64,12 @@ impl Pointer {
         self.held.iter().rev().find(|held| held.until.is_none_or(|until| now < until))
     }
 
+    /// What was in force at an earlier time.
+    #[must_use]
+    pub fn was_in_force_at(&self, at: Timestamp) -> Option<&Held> {
+        self.held.iter().rev().find(|held| held.at <= at && held.until.is_none_or(|until| at < until))
+    }
+
     /// The last promotion, if it was an emergency: nobody has reviewed it yet.
     #[must_use]
     pub fn awaits_review(&self) -> Option<&Held> {

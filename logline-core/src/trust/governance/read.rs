@@ -416,6 +416,9 @@ async fn named_rows(ledger: &dyn Ledger, tenant: &str, named: &[Version]) -> Res
     Ok(rows)
 }
 
+/// The types that decisions read below a proposal or a subject.
+const READ: &[&str] = &["approval", "rejection", "withdrawal", "test_result"];
+
 /// All rows that name `parent`, of the types that decisions read. Damaged rows count for nothing.
 async fn rows_below(ledger: &dyn Ledger, tenant: &str, parent: Uuid, what: &'static str) -> Result<Vec<SignedSpan>, ReadError> {
     let mut query = Query::new().tenant(tenant).parent_id(parent).versions(Versions::All);
@@ -426,7 +429,9 @@ async fn rows_below(ledger: &dyn Ledger, tenant: &str, parent: Uuid, what: &'sta
     loop {
         let page = ledger.scan(&Scope::runtime(tenant), &query, cursor.as_ref()).await?;
         cursor = page.next;
-        rows.extend(page.rows.into_iter().filter_map(|row| row.span.ok()));
+        // Members may write below a proposal as well. What they write must not count towards the limit.
+        let found = page.rows.into_iter().filter_map(|row| row.span.ok());
+        rows.extend(found.filter(|row| READ.contains(&row.entity_type.as_str())));
         if rows.len() > MAX_READ {
             return Err(ReadError::Flooded { what });
         }
