@@ -40,6 +40,8 @@ pub mod postgres {}
 pub mod export {}
 #[doc = include_str!("log.md")]
 pub mod log {}
+#[doc = include_str!("governance.md")]
+pub mod governance {}
 #[doc = include_str!("releases.md")]
 pub mod releases {}
 #[doc = include_str!("cli.md")]

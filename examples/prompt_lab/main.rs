@@ -153,8 +153,9 @@ async fn sessions(site: &Site, count: u32) -> Result<Value> {
 
 /// Explains the last answer, and verifies how its prompt was built and how its variant was chosen.
 async fn look_back(site: &Site, last: &Value) -> Result<()> {
-    let authorities = site.trusted().await?.authorities;
-    let explained = explain(&site.reader(), &authorities, TENANT, uuid(last, "run")?).await?;
+    let trusted = site.trusted().await?;
+    let authorities = &trusted.authorities;
+    let explained = explain(&site.reader(), authorities, TENANT, uuid(last, "run")?).await?;
     println!("\nwhy the last customer was told {}:", explained.answer);
     println!("  the prompt {} of {} blocks", explained.compiled_hash, explained.blocks.as_array().map_or(0, Vec::len));
     for one in &explained.tries {
@@ -166,8 +167,8 @@ async fn look_back(site: &Site, last: &Value) -> Result<()> {
             one.cost.get("nanos").cloned().unwrap_or_default()
         );
     }
-    verify_build(&site.reader(), &authorities, TENANT, explained.build).await?;
-    let choice = verify_selection(&site.reader(), &authorities, TENANT, uuid(last, "selection")?).await?;
+    verify_build(&site.reader(), authorities, TENANT, explained.build).await?;
+    let choice = verify_selection(&site.reader(), &trusted, TENANT, uuid(last, "selection")?).await?;
     println!("  the variant was as likely as {:.3}, and comes out again from seed and counts", choice.propensity);
     holds(explained.tries.iter().any(|one| one.is_used), "the answer has a call")
 }

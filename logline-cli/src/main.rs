@@ -14,8 +14,8 @@ use clap::{Parser, Subcommand};
 
 use commands::run as worker;
 use commands::{
-    completions, delegate, doctor, export, fsck, function, import, init, keygen, list, log, memory, migrate, policy, prompt,
-    provider, publish, read, rebuild, replay, request, stats, tail, verify,
+    completions, delegate, doctor, end_key, export, fsck, function, governance, import, init, keygen, list, log, manifest,
+    memory, migrate, policy, prompt, provider, publish, read, rebuild, replay, request, stats, tail, verify,
 };
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -60,6 +60,28 @@ enum Command {
     Provider(provider::Options),
     /// Keeps, finds, exports and forgets memories of users.
     Memory(memory::Options),
+    /// Shows, publishes and approves manifests.
+    Manifest(manifest::Options),
+    /// Ends a key, or one of its rights, at a place in transparency logs: what it has signed later does not count.
+    EndKey(end_key::Options),
+    /// Proposes to put a version in force.
+    Propose(governance::ProposeOptions),
+    /// Proposes to go back to a version that was in force.
+    Rollback(governance::RollbackOptions),
+    /// Takes a proposal back.
+    Withdraw(governance::WithdrawOptions),
+    /// Shows what a proposal would change, and how its vote stands.
+    Diff(governance::DiffOptions),
+    /// Approves a proposal, after its content was shown.
+    Approve(governance::VoteOptions),
+    /// Rejects a proposal, after its content was shown.
+    Reject(governance::VoteOptions),
+    /// Carries out a proposal that enough approvers have approved.
+    Promote(governance::PromoteOptions),
+    /// Tests whether a version passes a gate, and records the result.
+    Test(governance::TestOptions),
+    /// Says which approvals have allowed what ran, or how a vote stands.
+    Explain(governance::ExplainOptions),
     /// Prints a script that completes this command's arguments in your shell.
     Completions(completions::Options),
     /// Creates a new key file that only its owner can read.
@@ -126,6 +148,17 @@ async fn run(options: &Options) -> Result<bool, Error> {
         Command::Provider(command) => provider::run(command, ledger, options.json).await,
         Command::Memory(command) => memory::run(command, ledger, options.json).await,
         Command::Policy(command) => policy::run(command, ledger, options.json).await,
+        Command::Manifest(command) => manifest::run(command, ledger, options.json).await,
+        Command::EndKey(command) => end_key::run(command, ledger, options.json).await,
+        Command::Propose(command) => governance::propose(command, ledger, options.json).await,
+        Command::Rollback(command) => governance::rollback(command, ledger, options.json).await,
+        Command::Withdraw(command) => governance::withdraw(command, ledger, options.json).await,
+        Command::Diff(command) => governance::diff(command, ledger, options.json).await,
+        Command::Approve(command) => governance::approve(command, ledger, options.json).await,
+        Command::Reject(command) => governance::reject(command, ledger, options.json).await,
+        Command::Promote(command) => governance::promote(command, ledger, options.json).await,
+        Command::Test(command) => governance::test(command, ledger, options.json).await,
+        Command::Explain(command) => governance::explain(command, ledger, options.json).await,
         Command::Completions(command) => completions::run::<Options>(command),
         Command::Keygen(command) => keygen::run(command, options.json),
         Command::Delegate(command) => delegate::run(command, ledger, options.json).await,

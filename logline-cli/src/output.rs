@@ -1,7 +1,7 @@
 //! Prints the results of the commands.
 
 use std::fs::File;
-use std::io::{self, IsTerminal as _, Read as _, Write as _};
+use std::io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -60,6 +60,15 @@ pub(crate) fn text_of(path: &Path, most: u64) -> Result<String, crate::Error> {
         return Err(named(&format!("it has more than {most} bytes")).into());
     }
     Ok(text)
+}
+
+/// Asks a question on standard error. Whether the answer on standard input is `yes`.
+pub(crate) fn is_yes(question: &str) -> io::Result<bool> {
+    let mut err = io::stderr().lock();
+    write!(err, "{} type `yes`: ", plain(question)).and_then(|()| err.flush())?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    Ok(answer.trim() == "yes")
 }
 
 /// Prints one line on standard error. A full disk, or a reader that has gone, must not stop the command.

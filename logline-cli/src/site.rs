@@ -8,9 +8,12 @@ use logline::home::{Home, HomeError, KeyOf};
 use logline_core::contract::provider::Provider;
 use logline_core::ledger::{LedgerExt as _, Query, WorkQueue};
 use logline_core::roles::Role;
-use logline_core::trust::TrustRoot;
+use logline_core::trust::governance::Environment;
+use logline_core::trust::{Logs, TrustRoot, Trusted};
 use logline_core::{Clock as _, Host, KernelSet, KeyPair, PublicKey, Scope, SystemClock, ids};
 use logline_kernels::provider::{HostSecrets, ProviderExec};
+use logline_log::StoredLogs;
+use logline_log::store::Directory;
 use logline_memory::{LocalKeys, MemoryKeeper, MemoryKernel, Vault};
 use logline_openai::OpenAi;
 use logline_pg::PgLedger;
@@ -36,6 +39,33 @@ pub(crate) struct HomeOptions {
     /// The file of the key to sign with, if it is elsewhere.
     #[arg(long, value_name = "KEYFILE")]
     key: Option<PathBuf>,
+    /// Where the host works: `staging` or `production`. Each has its own promoted versions.
+    #[arg(long, value_name = "NAME", env = "LOGLINE_ENVIRONMENT", default_value_t)]
+    environment: Environment,
+    /// The folder of the tiles of transparency logs, if the manifest has ended a key: they say what is older.
+    #[arg(long, value_name = "DIR", env = "LOGLINE_TILES")]
+    tiles: Option<PathBuf>,
+}
+
+/// The transparency logs in a folder.
+pub(crate) fn logs_in(folder: Option<&PathBuf>) -> Option<StoredLogs<Directory>> {
+    folder.map(|folder| StoredLogs::new(Directory::new(folder)))
+}
+
+impl HomeOptions {
+    /// Where the host works.
+    pub(crate) fn environment(&self) -> Environment {
+        self.environment
+    }
+
+    /// The key of an approver, which no home has.
+    pub(crate) fn approver(&self) -> Result<KeyPair, Error> {
+        let file = self
+            .key
+            .as_ref()
+            .ok_or("name the approver's key with --key KEYFILE: a home has none (`logline keygen` makes one)")?;
+        Ok(KeyPair::load(file)?)
+    }
 }
 
 /// The home of a ledger: the folder that was named, or the files beside a SQLite file.
@@ -63,6 +93,8 @@ pub(crate) struct Site {
     home: Option<Home>,
     trust: Option<PathBuf>,
     key: Option<PathBuf>,
+    environment: Environment,
+    tiles: Option<PathBuf>,
 }
 
 impl Site {
@@ -85,7 +117,15 @@ impl Site {
                 (Arc::new(ledger.clone()), Backend::Postgres(ledger))
             }
         };
-        Ok(Self { ledger, backend, home, trust: options.trust.clone(), key: options.key.clone() })
+        Ok(Self {
+            ledger,
+            backend,
+            home,
+            trust: options.trust.clone(),
+            key: options.key.clone(),
+            environment: options.environment,
+            tiles: options.tiles.clone(),
+        })
     }
 
     pub(crate) fn trust(&self) -> Result<TrustRoot, Error> {
@@ -162,9 +202,22 @@ impl Site {
             .ledger(Arc::clone(&self.ledger))
             .trust(self.trust()?)
             .key(key)
+            .environment(self.environment)
             .install(behaviours)
             .sandbox(WasmSandbox::new()?);
+        let host = match logs_in(self.tiles.as_ref()) {
+            Some(logs) => host.logs(logs),
+            None => host,
+        };
         Ok(host.build().await?)
+    }
+
+    /// The manifest in force, for commands that need no host.
+    pub(crate) async fn trusted(&self) -> Result<Trusted, Error> {
+        let logs = logs_in(self.tiles.as_ref());
+        let mut trusted = self.trust()?.resolve_with(&self.ledger, logs.as_ref().map(|logs| logs as &dyn Logs)).await?;
+        trusted.environment = self.environment;
+        Ok(trusted)
     }
 
     /// The id of a span that was named by its id or its name. Of several with the name, the one that `logline publish` makes, or the only

@@ -14,7 +14,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "logline-core",
         &["value", "keys", "span", "roles", "request", "ledger", "trust", "contract", "host", "audit", "conformance"],
     ),
-    ("logline-kernels", &["harness", "seeds", "provider", "run_code", "replay", "schedule", "worker"]),
+    ("logline-kernels", &["harness", "seeds", "provider", "run_code", "replay", "schedule", "worker", "governance"]),
     (
         "logline-policy",
         &[
@@ -136,6 +136,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "store",
             "witness",
             "index",
+            "ended",
             "audit",
             "integrator",
             "service",

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use logline_core::ledger::{AppendOptions, Ledger as _, LedgerExt as _, Tenants};
 use logline_core::roles::Role;
+use logline_core::trust::governance::{Class, Governance};
 use logline_core::trust::{
     Authority, Budget, Delegation, DelegationError, Limits, Manifest, ManifestError, Money, RootSet, SkipReason, TrustError,
     TrustRoot, approval,
@@ -175,7 +176,7 @@ fn a_budget_is_the_tenants_own_or_that_of_all_others() {
 #[test]
 fn what_a_manifest_does_not_know_is_kept_and_what_it_knows_is_not_kept_twice() {
     let mut manifest = manifest();
-    manifest.governance = Some(json!({"function": 2}));
+    manifest.governance = Some(Governance::required().class(Class::Function, 2));
     manifest.unknown.insert("motto".to_owned(), json!("festina lente"));
     let draft = manifest.to_draft(logline_core::ids::MANIFEST);
     let read = Manifest::from_span(draft.columns()).unwrap();
@@ -194,7 +195,7 @@ fn a_next_manifest_keeps_every_root_key_and_every_right() {
     let next = |authorities: Vec<Authority>| {
         let mut next = Manifest::first(RootSet::new([public(1), public(9)], 1));
         next.authorities = authorities;
-        next.check_keeps(&[public(1)], &old)
+        next.check_keeps(&[public(1)], &old, &[])
     };
     let runtime = |tenants: &[&str]| Authority::new(public(3), Role::Runtime, tenants.iter().copied());
     let publisher = |tenants: &[&str]| Authority::new(public(2), Role::Publisher, tenants.iter().copied());
@@ -215,8 +216,8 @@ fn a_next_manifest_keeps_every_root_key_and_every_right() {
     // `*` is not `system`.
     let system = [Authority::new(public(3), Role::Runtime, [SYSTEM_TENANT])];
     let all = Manifest::first(RootSet::new([public(1)], 1)).grant(public(3), Role::Runtime, ["*"]);
-    assert!(all.check_keeps(&[], &system).is_err());
-    assert!(all.check_keeps(&[public(1), public(2)], &[]).unwrap_err().to_string().contains("root key"));
+    assert!(all.check_keeps(&[], &system, &[]).is_err());
+    assert!(all.check_keeps(&[public(1), public(2)], &[], &[]).unwrap_err().to_string().contains("root key"));
 }
 
 #[test]

@@ -65,6 +65,7 @@ async fn restore(ledger: &MemoryLedger) -> (Imported, Vec<String>, MemoryLedger,
         reseal: false,
         keep_unknown: false,
         trust: Some(&trust),
+        logs: None,
         rules: Rules::default(),
     };
     let mut bad = Vec::new();

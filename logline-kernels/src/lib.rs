@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+pub mod governance;
 pub mod harness;
 pub mod provider;
 mod replay;

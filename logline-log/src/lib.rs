@@ -2,6 +2,7 @@
 
 pub mod audit;
 mod checkpoint;
+mod ended;
 mod hash;
 mod index;
 #[cfg(feature = "integrator")]
@@ -18,6 +19,7 @@ pub mod tree;
 pub mod witness;
 
 pub use checkpoint::{Checkpoint, CheckpointError, random_origin};
+pub use ended::StoredLogs;
 pub use hash::{HashTextError, TreeHash};
 pub use index::{LeafIndex, LogFileError, ReadFile, prove, read_tile};
 #[cfg(feature = "integrator")]

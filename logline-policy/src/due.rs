@@ -63,7 +63,13 @@ async fn decide_again(request: &VerifiedSpan, context: &Context<'_>) -> Result<A
     let found = match (known, request.parent_id) {
         (Some(known), _) => Some(known),
         // The policy may have a new version since the request was claimed.
-        (None, Some(id)) => context.runtime.find(tenant, id).await?.and_then(|span| span.verify(&mut Verifier::new()).ok()),
+        (None, Some(id)) => match context.runtime.find(tenant, id).await? {
+            Some(last) => match context.runtime.in_force(context.trusted, last, context.attempt.started).await {
+                Ok(in_force) => in_force.span.verify(&mut Verifier::new()).ok(),
+                Err(error) => return Ok(Again::Failed(error.refusal()?)),
+            },
+            None => None,
+        },
         (None, None) => None,
     };
     let Some(policy_span) = found.filter(|span| span.entity_type == "policy") else {

@@ -68,7 +68,7 @@ const LONGEST_LEAST_DELAY: Duration = Duration::from_secs(60 * 60);
 
 /// How many policies a span follows from. Anybody can write metadata, so it counts only if a runtime key signed the span.
 pub(super) fn depth(span: &SignedSpan, authorities: &Authorities) -> u64 {
-    if !authorities.has(&span.seal.public_key, Role::Runtime, &span.tenant_id, span.at) {
+    if !authorities.had_role(span, Role::Runtime) {
         return 0;
     }
     request::cause(span).and_then(|cause| cause.get("depth")).and_then(Value::as_u64).unwrap_or(0)

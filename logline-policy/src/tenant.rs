@@ -8,7 +8,7 @@ use logline_core::ledger::{
     ActiveKind, Activity, Cursor, Ledger as _, LedgerError, LedgerExt as _, Page, Query, Versions, Work, WorkQueue as _, weight,
 };
 use logline_core::{EXECUTIONS_QUOTA, Failure, Hash, HostError, Scope, SpanKey, Timestamp, VerifiedSpan, Verifier, Visibility};
-use logline_kernels::harness::active::{MAX_PER_TENANT, Refusal};
+use logline_kernels::harness::active::{MAX_PER_TENANT, Refusal, in_force};
 use logline_kernels::harness::is_general;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -225,9 +225,9 @@ impl Tenant {
     async fn activate(&self, site: &Site, work: &Work, now: Timestamp) -> Result<Activation, HostError> {
         let (ledger, tenant) = (site.host.ledger(), &work.tenant_id);
         let scope = Scope::runtime(tenant);
-        let span = match ledger.find(&scope, tenant, work.id).await {
-            Ok(Some(span)) if span.seal.curr_hash == work.curr_hash => span,
-            Ok(_) => return Ok(Activation::Later),
+        let span = match in_force(&site.host, work, now).await {
+            Ok(Some(span)) => span,
+            Ok(None) => return Ok(Activation::Later),
             Err(error @ LedgerError::Damaged { .. }) => {
                 return Ok(Activation::Unauthorised(Failure::new("policy_damaged", error.to_string())));
             }

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::family::Family;
 use crate::ids::prompt_bandit;
 use crate::learn::{Learnt, learn};
-use crate::load::{LoadError, find};
+use crate::load::{LoadError, Versions, find};
 use crate::select::select;
 
 /// The `this` of a request that chooses a variant. Its parent is the family, its input `{"session"?: TEXT}`.
@@ -88,7 +88,7 @@ impl PromptBandit {
         let Some(id) = request.parent_id else {
             return invalid("the request names no family: set its parent_id".to_owned());
         };
-        let found = find(&context.owner, &context.trusted.authorities, &request.tenant_id, (FAMILY, id)).await;
+        let found = find(&context.owner, Versions::of(context), &request.tenant_id, (FAMILY, id)).await;
         let span = match found {
             Ok(span) => span,
             Err(LoadError::Ledger(error)) => return Err(error.into()),

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::block::Block;
 use crate::build::build;
 use crate::ids::build_prompt;
-use crate::load::{LoadError, load};
+use crate::load::{LoadError, Versions, load};
 use crate::record::record;
 use crate::render;
 use crate::variant::Variant;
@@ -88,7 +88,7 @@ impl Kernel for BuildPrompt {
             Ok(vars) => vars,
             Err(reason) => return failed("prompt_invalid", reason),
         };
-        let loaded = match load(&context.owner, &context.trusted.authorities, &request.tenant_id, variant).await {
+        let loaded = match load(&context.owner, Versions::of(context), &request.tenant_id, variant).await {
             Ok(loaded) => loaded,
             Err(LoadError::Ledger(error)) => return Err(error.into()),
             Err(error) => return failed("prompt_invalid", error.to_string()),

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::bandit::{Counts, DRAWS, shares, since_change};
 use crate::family::Family;
-use crate::load::{LoadError, VARIANT, find};
+use crate::load::{LoadError, VARIANT, Versions, find};
 use crate::record::about;
 use crate::results::{Newest, Run, exceeded};
 
@@ -79,7 +79,7 @@ pub(crate) async fn learn(
     let counted = last.as_ref().and_then(|last| last.meta("newest")?.as_str()?.parse::<Timestamp>().ok());
     let (mut all, mut new, mut until) = (Vec::new(), 0_u64, counted);
     for id in &family.variants {
-        let variant = match find(&context.runtime, authorities, tenant, (VARIANT, *id)).await {
+        let variant = match find(&context.runtime, Versions::of(context), tenant, (VARIANT, *id)).await {
             Ok(variant) => variant,
             Err(LoadError::Ledger(error)) => return Err(error.into()),
             Err(error) => {

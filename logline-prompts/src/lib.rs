@@ -37,7 +37,7 @@ pub use ids::{
     BUILD_PROMPT, PROMPT_BANDIT, PROMPT_EVAL, PROMPT_RUNNER, build_prompt, prompt_bandit, prompt_eval, prompt_runner,
 };
 pub use kernel::{BuildPrompt, PROMPT_BUILD};
-pub use load::{LoadError, Loaded, load};
+pub use load::{LoadError, Loaded, Versions, load};
 pub use run::{PROMPT_RUN, RunPrompt};
 pub use samples::{sample_id, samples};
 pub use seeds::all;

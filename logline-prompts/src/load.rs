@@ -1,9 +1,9 @@
 //! Reads a variant and its blocks from the ledger.
 
-use logline_core::contract::Reader;
+use logline_core::contract::{Context, Reader};
 use logline_core::ledger::LedgerError;
-use logline_core::trust::Authorities;
-use logline_core::{Hash, SignedSpan, SpanKey, VerifiedSpan, Verifier};
+use logline_core::trust::{Authorities, Trusted};
+use logline_core::{Hash, SignedSpan, SpanKey, Timestamp, VerifiedSpan, Verifier};
 use serde_json::Value;
 use thiserror::Error;
 use uuid::Uuid;
@@ -57,6 +57,16 @@ pub enum LoadError {
         /// Why.
         reason: String,
     },
+    /// The manifest uses promoted versions only, and none of this span may be used.
+    #[error("{what} {id} cannot be used: {reason}")]
+    NotInForce {
+        /// `prompt_family`, `prompt_variant` or `prompt_block`.
+        what: &'static str,
+        /// The id.
+        id: Uuid,
+        /// Why.
+        reason: String,
+    },
     /// The span is not active.
     #[error("{what} {id} has the status `{status}`, not `active`: publish a version that is, or use another")]
     NotActive {
@@ -85,17 +95,42 @@ pub enum LoadError {
 pub(crate) const VARIANT: &str = "prompt_variant";
 const BLOCK: &str = "prompt_block";
 
-/// Reads the last version of a variant and of each of its blocks. A publisher of the tenant must have signed them, and they must be
-/// active.
+/// Which versions are read.
+#[derive(Clone, Copy)]
+pub struct Versions<'a> {
+    trusted: &'a Trusted,
+    /// The ledger's time; `None` to read last versions.
+    now: Option<Timestamp>,
+}
+
+impl<'a> Versions<'a> {
+    /// Those that a host uses at `now`: where the manifest demands promotion, the promoted ones.
+    #[must_use]
+    pub fn in_force(trusted: &'a Trusted, now: Timestamp) -> Self {
+        Self { trusted, now: Some(now) }
+    }
+
+    /// The last ones, promoted or not: to evaluate what shall be promoted.
+    #[must_use]
+    pub fn last(trusted: &'a Trusted) -> Self {
+        Self { trusted, now: None }
+    }
+
+    pub(crate) fn of(context: &Context<'a>) -> Self {
+        Self::in_force(context.trusted, context.attempt.started)
+    }
+}
+
+/// Reads a variant and each of its blocks. A publisher of the tenant must have signed them, and they must be active.
 ///
 /// # Errors
 /// See [`LoadError`].
-pub async fn load(reader: &Reader<'_>, authorities: &Authorities, tenant: &str, variant: Uuid) -> Result<Loaded, LoadError> {
-    let variant_span = find(reader, authorities, tenant, (VARIANT, variant)).await?;
+pub async fn load(reader: &Reader<'_>, versions: Versions<'_>, tenant: &str, variant: Uuid) -> Result<Loaded, LoadError> {
+    let variant_span = find(reader, versions, tenant, (VARIANT, variant)).await?;
     let variant = Variant::read(&variant_span).map_err(malformed(VARIANT, variant))?;
     let (mut blocks, mut block_spans) = (Vec::new(), Vec::new());
     for id in &variant.blocks {
-        let span = find(reader, authorities, tenant, (BLOCK, *id)).await?;
+        let span = find(reader, versions, tenant, (BLOCK, *id)).await?;
         blocks.push(Block::read(&span).map_err(malformed(BLOCK, *id))?);
         block_spans.push(span);
     }
@@ -108,11 +143,28 @@ pub(crate) fn malformed(what: &'static str, id: Uuid) -> impl FnOnce(String) -> 
 
 pub(crate) async fn find(
     reader: &Reader<'_>,
-    authorities: &Authorities,
+    versions: Versions<'_>,
     tenant: &str,
     (what, id): (&'static str, Uuid),
 ) -> Result<VerifiedSpan, LoadError> {
-    active(reader.find(tenant, id).await?.ok_or(LoadError::NotFound { what, id })?, authorities, what)
+    let last = reader.find(tenant, id).await?.ok_or(LoadError::NotFound { what, id })?;
+    let span = in_use(reader, versions, last, what).await?;
+    active(span, &versions.trusted.authorities, what)
+}
+
+/// The version of a span to use, where `last` is its last one.
+pub(crate) async fn in_use(
+    reader: &Reader<'_>,
+    versions: Versions<'_>,
+    last: SignedSpan,
+    what: &'static str,
+) -> Result<SignedSpan, LoadError> {
+    let Some(now) = versions.now else { return Ok(last) };
+    let id = last.id;
+    match reader.in_force(versions.trusted, last, now).await {
+        Ok(in_force) => Ok(in_force.span),
+        Err(error) => Err(LoadError::NotInForce { what, id, reason: error.refusal()?.message }),
+    }
 }
 
 /// Checks a span, and that it is in use.

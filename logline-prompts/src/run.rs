@@ -14,7 +14,7 @@ use crate::build::{Built, build};
 use crate::chooser::FAMILY;
 use crate::contract::Contract;
 use crate::ids::prompt_runner;
-use crate::load::{LoadError, Loaded, active, load};
+use crate::load::{LoadError, Loaded, Versions, active, in_use, load};
 use crate::record::{about, record};
 use crate::results::{SELECTION, VARIANT_OF};
 use crate::select::{Selected, select};
@@ -126,7 +126,7 @@ impl RunPrompt {
             Ok(variety) => variety,
             Err(failure) => return Ok(Effects::new(Err(failure))),
         };
-        let loaded = match load(&context.owner, &context.trusted.authorities, &request.tenant_id, variety.id).await {
+        let loaded = match load(&context.owner, Versions::of(context), &request.tenant_id, variety.id).await {
             Ok(loaded) => loaded,
             Err(LoadError::Ledger(error)) => return Err(error.into()),
             Err(error) => return invalid(error.to_string()),
@@ -171,6 +171,11 @@ impl RunPrompt {
                 return invalid("`session` is for requests that name a family, and this one names a variant");
             }
             return Ok(Ok(Variety { id, selected: None }));
+        };
+        let span = match in_use(&context.owner, Versions::of(context), span, FAMILY).await {
+            Ok(span) => span,
+            Err(LoadError::Ledger(error)) => return Err(error.into()),
+            Err(error) => return invalid(&error.to_string()),
         };
         match active(span, &context.trusted.authorities, FAMILY) {
             Ok(span) => {

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::bandit::{Arm, Choice, choose};
 use crate::family::Family;
 use crate::learn::{Known, known};
-use crate::load::{LoadError, VARIANT, find};
+use crate::load::{LoadError, VARIANT, Versions, find};
 use crate::record::about;
 use crate::results::Newest;
 
@@ -116,7 +116,7 @@ pub(crate) async fn select(
     let newest = Newest { reader: &context.runtime, authorities, tenant };
     let mut candidates = Vec::new();
     for id in &family.variants {
-        candidates.push(match find(&context.owner, authorities, tenant, (VARIANT, *id)).await {
+        candidates.push(match find(&context.owner, Versions::of(context), tenant, (VARIANT, *id)).await {
             Ok(variant) => Candidate { variant: reference(&variant), id: *id, out: None },
             Err(LoadError::Ledger(error)) => return Err(error.into()),
             Err(error) => Candidate { variant: Value::Null, id: *id, out: Some(error.to_string()) },

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use logline_core::contract::Reader;
 use logline_core::ledger::LedgerError;
-use logline_core::trust::Authorities;
+use logline_core::trust::Trusted;
+use logline_core::trust::governance::{Class, ReadError};
 use logline_core::{Hash, VerifiedSpan, Visibility, ids};
 use serde_json::{Value, json};
 use thiserror::Error;
@@ -36,6 +37,9 @@ pub enum VerifySelectionError {
     /// A record cannot be trusted.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// What was promoted could not be read.
+    #[error(transparent)]
+    Promotions(#[from] ReadError),
     /// The ledger failed.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -50,10 +54,11 @@ pub enum VerifySelectionError {
 /// See [`VerifySelectionError`].
 pub async fn verify_selection(
     reader: &Reader<'_>,
-    authorities: &Authorities,
+    obeyed: &Trusted,
     tenant: &str,
     id: Uuid,
 ) -> Result<Choice, VerifySelectionError> {
+    let authorities = &obeyed.authorities;
     let wrong = |reason: &str| VerifySelectionError::Wrong { id, reason: reason.to_owned() };
     let found = reader.version(tenant, id, 0).await?.ok_or(VerifySelectionError::NoRecord(id))?;
     let record = trusted(found, authorities, "prompt_selection")?;
@@ -88,7 +93,7 @@ pub async fn verify_selection(
         return Err(wrong("a candidate was left out or let in against the guards"));
     }
     for candidate in &candidates {
-        check_candidate(reader, authorities, &record, &family, candidate).await?.map_err(wrong)?;
+        check_candidate(reader, obeyed, &record, &family, candidate).await?.map_err(wrong)?;
     }
     let request = record.meta("request").and_then(Value::as_str).and_then(|id| id.parse().ok());
     let request: Uuid = request.ok_or_else(|| wrong("metadata.request is missing"))?;
@@ -145,12 +150,12 @@ const MAX_VERSIONS: u32 = 1_000;
 /// Checks that a candidate is what it says: this version of this variant of the family, or a variant that was not in use.
 async fn check_candidate(
     reader: &Reader<'_>,
-    authorities: &Authorities,
+    obeyed: &Trusted,
     record: &VerifiedSpan,
     family: &Family,
     candidate: &Candidate,
 ) -> Result<Result<(), &'static str>, VerifySelectionError> {
-    let tenant = record.tenant_id.as_str();
+    let (tenant, authorities) = (record.tenant_id.as_str(), &obeyed.authorities);
     if !candidate.variant.is_null() {
         let found = match version(reader, authorities, tenant, &candidate.variant, VARIANT).await {
             Ok(found) => found,
@@ -167,6 +172,14 @@ async fn check_candidate(
             Some(next) if next.at <= record.at => before = Some(next),
             _ => break,
         }
+    }
+    // Where only promoted versions are used, the one that was in force then is the one that could be chosen.
+    if obeyed.requires_promotion(tenant, VARIANT) {
+        let pointer = obeyed.pointer(reader.ledger(), tenant, obeyed.environment, Class::Prompt, candidate.id).await?;
+        before = match pointer.was_in_force_at(record.at) {
+            Some(held) => reader.version(tenant, candidate.id, held.subject.seq).await?,
+            None => None,
+        };
     }
     let was_active = before.and_then(|before| active(before, authorities, VARIANT).ok());
     // Who asked may not have been able to see it.

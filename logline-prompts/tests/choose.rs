@@ -64,7 +64,7 @@ impl Two {
     async fn verify(&self, ledger: &MemoryLedger, selection: &Value) -> Result<(), VerifySelectionError> {
         let trusted = self.site.trust.resolve(&self.site.ledger).await.unwrap();
         let reader = Reader::new(ledger, Scope::runtime(TENANT));
-        verify_selection(&reader, &trusted.authorities, TENANT, selection.as_str().unwrap().parse().unwrap()).await.map(drop)
+        verify_selection(&reader, &trusted, TENANT, selection.as_str().unwrap().parse().unwrap()).await.map(drop)
     }
 }
 

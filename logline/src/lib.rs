@@ -37,7 +37,7 @@ pub fn behaviours() -> core::KernelSet {
     let set = kernels::all();
     #[cfg(feature = "policies")]
     let set = set.and(policy::all());
-    set
+    governed(set)
 }
 
 /// As [`behaviours`], with a host's providers: functions and prompts may ask them. Prompts need the feature `prompts`.
@@ -48,5 +48,11 @@ pub fn behaviours_with(providers: &kernels::provider::ProviderExec) -> core::Ker
     let set = set.and(policy::all());
     #[cfg(feature = "prompts")]
     let set = set.and(prompts::all(&prompts::RunPrompt::new(providers.providers())));
-    set
+    governed(set)
+}
+
+/// The set with the kernel that carries out what a quorum has approved.
+fn governed(set: core::KernelSet) -> core::KernelSet {
+    let governance = kernels::governance::governance(&set);
+    set.and(governance)
 }

@@ -7,10 +7,11 @@ use std::path::PathBuf;
 use clap::Args;
 use logline_core::PublicKey;
 use logline_core::fsck::{Audit, Event, fsck};
-use logline_core::trust::TrustRoot;
+use logline_core::trust::{Logs, TrustRoot};
 use serde_json::json;
 
 use crate::open::Location;
+use crate::site::logs_in;
 use crate::{Error, open, output};
 
 #[derive(Args)]
@@ -18,6 +19,9 @@ pub(crate) struct Options {
     /// The file of the pinned trust root. Without it authority is not checked, and the report says so.
     #[arg(long, value_name = "FILE")]
     trust: Option<PathBuf>,
+    /// The folder of the tiles of transparency logs, if the manifest has ended a key: they say what is older.
+    #[arg(long, value_name = "DIR", env = "LOGLINE_TILES")]
+    tiles: Option<PathBuf>,
     /// A sidecar of an earlier export. Every version that it names must still exist.
     #[arg(long, value_name = "SIDECAR")]
     against: Option<PathBuf>,
@@ -37,8 +41,10 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
         ));
     }
     // If no manifest is valid, no signer has authority. The rows are audited all the same, without that check.
+    let logs = logs_in(options.tiles.as_ref());
+    let logs = logs.as_ref().map(|logs| logs as &dyn Logs);
     let resolved = match &options.trust {
-        Some(file) => Some(TrustRoot::load(file)?.resolve(&ledger).await),
+        Some(file) => Some(TrustRoot::load(file)?.resolve_with(&ledger, logs).await),
         None => None,
     };
     let (trusted, no_manifest) = match resolved {
@@ -49,12 +55,16 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
     if let Some(error) = &no_manifest {
         output::line(&if json { json!({"problem": error.to_string()}).to_string() } else { error.to_string() });
     }
+    for unread in trusted.iter().flat_map(|trusted| &trusted.unread) {
+        output::note(&format!("{unread}; none of its rows counts: name the folder of the log's tiles with --tiles"));
+    }
     let mut sidecar = match &options.against {
         Some(file) => Some(BufReader::new(File::open(file).map_err(|e| format!("{}: {e}", file.display()))?)),
         None => None,
     };
     let mut audit = Audit::default();
     audit.authorities = trusted.as_ref().map(|t| &t.authorities);
+    audit.trusted = trusted.as_ref();
     audit.against = sidecar.as_mut().map(|s| s as &mut (dyn BufRead + Send));
     audit.sidecar_key = options.sidecar_key;
     let mut on_event = |event| match event {
@@ -82,7 +92,7 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
             "{}",
             json!({
                 "rows": report.rows, "chains": report.chains, "problems": report.problems + u64::from(no_manifest.is_some()), "authority": authority,
-                "heads": report.heads_checked, "sidecar_key": signer, "sidecar_key_checked": report.sidecar_key_checked, "clean": report.is_clean() && no_manifest.is_none(),
+                "promotions": report.promotions_checked, "heads": report.heads_checked, "sidecar_key": signer, "sidecar_key_checked": report.sidecar_key_checked, "clean": report.is_clean() && no_manifest.is_none(),
             })
         ));
     } else {
@@ -90,6 +100,9 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
             "{} rows in {} chains: {} problems; authority {authority}",
             report.rows, report.chains, report.problems
         ));
+        if let Some(promotions) = report.promotions_checked.filter(|promotions| *promotions > 0) {
+            output::line(&format!("the approvals of {promotions} promotions were counted again"));
+        }
         if let (Some(heads), Some(signer)) = (report.heads_checked, signer) {
             let whose = if report.sidecar_key_checked {
                 "the key given as --sidecar-key"

@@ -9,11 +9,12 @@ use std::sync::OnceLock;
 use async_trait::async_trait;
 use clap::Args;
 use logline_core::ndjson::{Import, import};
-use logline_core::trust::TrustRoot;
+use logline_core::trust::{Logs, TrustRoot};
 use logline_core::{KeyPair, PublicKey, Rules, SignError, Signature, Signer, SystemClock};
 use serde_json::json;
 
 use crate::open::Location;
+use crate::site::logs_in;
 use crate::{Error, output};
 
 #[derive(Args)]
@@ -32,6 +33,9 @@ pub(crate) struct Options {
     /// The file of the pinned trust root. Without it signatures are checked, but authority is not.
     #[arg(long, value_name = "FILE")]
     trust: Option<PathBuf>,
+    /// The folder of the tiles of transparency logs, if the manifest has ended a key: they say what is older.
+    #[arg(long, value_name = "DIR", env = "LOGLINE_TILES")]
+    tiles: Option<PathBuf>,
     /// Seal lines again if their own seal is not valid, and also the versions after them.
     #[arg(long)]
     reseal: bool,
@@ -46,6 +50,7 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
     let trust = options.trust.as_deref().map(TrustRoot::load).transpose()?;
     let ledger = location.for_writing().await?;
     let key = signing_key(options.key.as_deref(), &location)?;
+    let logs = logs_in(options.tiles.as_ref());
     let settings = Import {
         signer: key.as_deref(),
         clock: &SystemClock,
@@ -54,6 +59,7 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
         reseal: options.reseal,
         keep_unknown: options.keep_unknown,
         trust: trust.as_ref(),
+        logs: logs.as_ref().map(|logs| logs as &dyn Logs),
         rules: Rules::default(),
     };
     let mut on_bad = |bad: logline_core::ndjson::BadLine| {
@@ -66,6 +72,12 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
     let report =
         import(&ledger, source.as_mut(), &settings, &mut on_bad, &mut |lines| output::progress("lines", lines)).await?;
     output::end_progress();
+    if report.void_promotions > 0 {
+        output::note(&format!(
+            "{} promotions in the ledger do not hold, and hosts do not obey them: `logline fsck --trust` names them",
+            report.void_promotions
+        ));
+    }
     let authority = if report.authority_checked { "checked" } else { "not checked" };
     if json {
         output::line(&format!(

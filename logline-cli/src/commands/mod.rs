@@ -3,14 +3,17 @@
 pub(crate) mod completions;
 pub(crate) mod delegate;
 pub(crate) mod doctor;
+pub(crate) mod end_key;
 pub(crate) mod export;
 pub(crate) mod fsck;
 pub(crate) mod function;
+pub(crate) mod governance;
 pub(crate) mod import;
 pub(crate) mod init;
 pub(crate) mod keygen;
 pub(crate) mod list;
 pub(crate) mod log;
+pub(crate) mod manifest;
 pub(crate) mod memory;
 pub(crate) mod migrate;
 pub(crate) mod policy;

@@ -9,11 +9,12 @@ use thiserror::Error;
 
 use crate::audit::ndjson::{SidecarError, SidecarHead, SidecarReader};
 use crate::audit::parallel::{Checked, Verifiers};
+use crate::audit::promotions;
 use crate::ledger::scope::Scope;
 use crate::ledger::{DamagedRow, Ledger, LedgerError, Query};
 use crate::span::SignedSpan;
 use crate::span::seal::VerifyError;
-use crate::trust::{Authorities, NotAuthorised};
+use crate::trust::{Authorities, NotAuthorised, Trusted};
 use crate::value::hex::{Hash, PublicKey};
 
 /// What a ledger is checked against.
@@ -22,6 +23,8 @@ use crate::value::hex::{Hash, PublicKey};
 pub struct Audit<'a> {
     /// The authorities. If `None`, signatures are checked, but not whether the signer was allowed to sign.
     pub authorities: Option<&'a Authorities>,
+    /// The manifest in force. If `None`, it is not checked whether a quorum has approved the promotions.
+    pub trusted: Option<&'a Trusted>,
     /// A sidecar of an earlier export. Every head in it must still be in the ledger.
     pub against: Option<&'a mut (dyn BufRead + Send)>,
     /// The key that must have signed the sidecar. If `None`, any key may have signed it.
@@ -87,6 +90,12 @@ pub enum ProblemKind {
     /// Its signer may not sign a span of this type.
     #[error(transparent)]
     NotAuthorised(Box<NotAuthorised>),
+    /// It is a promotion that no quorum has approved, or that does not follow from what was in force. Hosts do not obey it.
+    #[error("the promotion does not hold: {reason}")]
+    Promotion {
+        /// Why not.
+        reason: String,
+    },
     /// A head that the sidecar names is not in the ledger.
     #[error("the sidecar names this version with hash {expected}, and it is not there: a tail or an id was removed")]
     Removed {
@@ -130,6 +139,8 @@ pub struct Report {
     pub problems: u64,
     /// Whether it was checked that each signer was allowed to sign. False is not a pass: it was not checked.
     pub authority_checked: bool,
+    /// Promotions whose approvals were counted; `None` if that was not checked.
+    pub promotions_checked: Option<u64>,
     /// Heads of the sidecar that were checked; `None` if there was no sidecar.
     pub heads_checked: Option<u64>,
     /// The key that signed the sidecar; `None` if there was no sidecar.
@@ -172,6 +183,7 @@ pub async fn fsck(
     on_event: &mut (dyn FnMut(Event) + Send),
 ) -> Result<Report, FsckError> {
     let sidecar_key_checked = audit.sidecar_key.is_some();
+    let trusted = audit.trusted;
     let mut heads = audit.against.map(|source| Heads::new(source, audit.sidecar_key)).transpose()?;
     let mut verifiers = Verifiers::new();
     let mut checker = Checker {
@@ -218,6 +230,15 @@ pub async fn fsck(
     let (shown, rows) = (checker.report.rows, inspection.rows);
     if shown < rows {
         checker.store(format!("{} of {rows} rows are hidden from the audit, and may be shown to others", rows - shown));
+    }
+    if let Some(trusted) = trusted {
+        let mut void = Vec::new();
+        let checked = promotions::check(ledger, trusted, &mut |key, reason| void.push((key, reason))).await?;
+        for (key, reason) in void {
+            let (id, seq) = (key.id.to_string(), key.seq.to_string());
+            checker.problem((&key.tenant_id, &id, &seq), ProblemKind::Promotion { reason });
+        }
+        checker.report.promotions_checked = Some(checked);
     }
     if let Some(mut heads) = heads {
         heads.finish(&mut checker)?;

@@ -3,3 +3,4 @@
 pub mod fsck;
 pub mod ndjson;
 mod parallel;
+mod promotions;

@@ -16,6 +16,7 @@ use crate::span::draft::Draft;
 use crate::span::rules::Rules;
 use crate::span::seal::VerifiedSpan;
 use crate::span::{SignedSpan, Span};
+use crate::trust::governance::{InForce, InForceError, Version};
 use crate::trust::{Manifest, Trusted};
 use crate::value::clock::Clock;
 use crate::value::failure::Failure;
@@ -124,13 +125,15 @@ pub struct Effects {
     pub emitted: Vec<Draft>,
     /// What the attempt used of the quotas.
     pub usage: Usage,
+    /// Whether spans of `emitted` that are there already, with the same content, stay as they are.
+    pub keeps: bool,
 }
 
 impl Effects {
     /// Effects with this result and nothing else to write.
     #[must_use]
     pub fn new(result: Result<Value, Failure>) -> Self {
-        Self { result, execution: Details::default(), emitted: Vec::new(), usage: Usage::default() }
+        Self { result, execution: Details::default(), emitted: Vec::new(), usage: Usage::default(), keeps: false }
     }
 
     /// Sets what the kernel adds to the execution.
@@ -144,6 +147,14 @@ impl Effects {
     #[must_use]
     pub fn emitted(mut self, drafts: Vec<Draft>) -> Self {
         self.emitted = drafts;
+        self
+    }
+
+    /// Lets spans stay that another attempt has written with the same ids and content. They must be
+    /// [deterministic](Draft::deterministic), so that it does not matter which attempt has written them.
+    #[must_use]
+    pub fn keep_existing(mut self) -> Self {
+        self.keeps = true;
         self
     }
 
@@ -190,9 +201,12 @@ pub struct Context<'a> {
     pub began: Timestamp,
     /// The function span from which the kernel was booted.
     pub kernel: &'a SignedSpan,
-    /// The function that the request names, verified; `None` if the host has not read it. The host has not checked whether the
+    /// The version in force of the function that the request names, verified; `None` if the host has not read it, or none may be used
+    /// ([`Reader::in_force`] says why). The host has not checked whether the
     /// request's owner may see it.
     pub function: Option<&'a VerifiedSpan>,
+    /// The promotion that has put `function` in force; `None` if it needs none.
+    pub promotion: Option<Version>,
     /// The limits that every span must keep.
     pub rules: Rules,
     /// Makes calls to services outside the ledger, and records each call before and after it is made.
@@ -241,6 +255,21 @@ impl<'a> Reader<'a> {
     pub async fn version(&self, tenant: &str, id: Uuid, seq: u32) -> Result<Option<SignedSpan>, LedgerError> {
         let found = self.ledger.history(&self.scope, tenant, id, seq, 1).await?;
         Ok(found.into_iter().next().filter(|span| span.seq == seq))
+    }
+
+    /// The version of a span that a host uses, where `last` is its last version, as [`Reader::find`] gives it:
+    /// [`Trusted::in_force`].
+    ///
+    /// # Errors
+    /// If no version may be used, or the ledger fails.
+    pub async fn in_force(&self, trusted: &Trusted, last: SignedSpan, now: Timestamp) -> Result<InForce, InForceError> {
+        trusted.in_force(self.ledger, &self.scope, last, now).await
+    }
+
+    /// The ledger that it reads.
+    #[must_use]
+    pub fn ledger(&self) -> &'a dyn Ledger {
+        self.ledger
     }
 
     /// As [`Ledger::scan`], with this reader's scope.

@@ -9,7 +9,8 @@ use crate::host::{Host, HostError, Inner, Refreshes};
 use crate::keys::Signer;
 use crate::ledger::WorkQueue;
 use crate::span::rules::Rules;
-use crate::trust::TrustRoot;
+use crate::trust::governance::Environment;
+use crate::trust::{Logs, TrustRoot};
 use crate::value::clock::{Clock, IdSource, SystemClock, SystemIds};
 use crate::value::recent::Recent;
 
@@ -26,6 +27,8 @@ pub struct HostBuilder {
     rules: Rules,
     lease: Option<Duration>,
     publishes_unchecked: bool,
+    environment: Environment,
+    logs: Option<Arc<dyn Logs>>,
 }
 
 /// How many verified functions a host keeps in memory.
@@ -96,6 +99,21 @@ impl HostBuilder {
         self
     }
 
+    /// Sets where this host works. Where the manifest demands promotion, a host uses what is promoted in its environment. Default:
+    /// production.
+    #[must_use]
+    pub fn environment(mut self, environment: Environment) -> Self {
+        self.environment = environment;
+        self
+    }
+
+    /// Sets the transparency logs in which a manifest may end keys. Without them, nothing counts that an ended key has signed.
+    #[must_use]
+    pub fn logs(mut self, logs: impl Logs + 'static) -> Self {
+        self.logs = Some(Arc::new(logs));
+        self
+    }
+
     /// Lets [`Host::publish`] accept functions without asking the kernels that would run them. It is for hosts that publish
     /// functions and have no sandbox for them: whether the code can run, the first request will tell.
     #[must_use]
@@ -112,7 +130,8 @@ impl HostBuilder {
         let ledger = self.ledger.ok_or(HostError::Missing { part: "ledger" })?;
         let trust = self.trust.ok_or(HostError::Missing { part: "trust root" })?;
         let signer = self.signer.ok_or(HostError::Missing { part: "key" })?;
-        let trusted = trust.resolve(&ledger).await?;
+        let mut trusted = trust.resolve_with(&ledger, self.logs.as_deref()).await?;
+        trusted.environment = self.environment;
         Ok(Host {
             inner: Arc::new(Inner {
                 ledger,
@@ -132,6 +151,8 @@ impl HostBuilder {
                 refreshes: Refreshes::default(),
                 declared: Mutex::default(),
                 publishes_unchecked: self.publishes_unchecked,
+                environment: self.environment,
+                logs: self.logs,
             }),
         })
     }

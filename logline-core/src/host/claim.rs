@@ -24,6 +24,7 @@ use crate::span::draft::Draft;
 use crate::span::seal::VerifiedSpan;
 use crate::span::{SYSTEM_TENANT, SignedSpan, Visibility};
 use crate::trust::Trusted;
+use crate::trust::governance::{InForce, Version};
 use crate::value::failure::Failure;
 use crate::value::hex::Hash;
 use crate::value::ids;
@@ -46,6 +47,8 @@ pub struct Claim {
     pub(super) booted: Booted,
     pub(super) trusted: Arc<Trusted>,
     pub(super) function: Option<Arc<VerifiedSpan>>,
+    /// The promotion that has put the function in force; `None` if it needs none.
+    pub(super) promotion: Option<Version>,
 }
 
 impl Claim {
@@ -119,7 +122,16 @@ impl Host {
         let executions_per_day = throttle.per_tenant_daily_exec_limit.filter(|_| kind.meters.executions);
         let fuel_per_day = throttle.per_tenant_daily_fuel.filter(|_| kind.meters.fuel);
         let tenant = &request.span.tenant_id;
+        let in_force = |id| self.in_force(&trusted, &scope, tenant, id, now);
+        let mut promotion = None;
         let function = match (function, request.span.parent_id) {
+            (_, Some(id)) if trusted.requires_promotions(tenant) => match in_force(id).await? {
+                Some(in_force) => {
+                    promotion = in_force.promotion;
+                    in_force.span.verify(&mut Verifier::new()).ok().map(Arc::new)
+                }
+                None => None,
+            },
             (Some(hash), Some(id)) => self.function(&scope, tenant, id, hash).await?,
             (None, Some(id)) => {
                 let found = inner.ledger.find(&scope, tenant, id).await?;
@@ -175,7 +187,17 @@ impl Host {
                         self.close_late_calls(&running).await;
                     }
                     let began = inner.clock.now();
-                    return Ok(Claim { running: Arc::new(running), kind, attempt, began, kernel, booted, trusted, function });
+                    return Ok(Claim {
+                        running: Arc::new(running),
+                        kind,
+                        attempt,
+                        began,
+                        kernel,
+                        booted,
+                        trusted,
+                        function,
+                        promotion,
+                    });
                 }
                 // The ledger's UTC day has changed since `now`.
                 Err(AdmitError::Ledger(LedgerError::WrongDay { today, .. })) if terms.now.day() < today => {
@@ -224,7 +246,7 @@ impl Host {
         let authorities = &trusted.authorities;
         authorities.check(&span)?;
         let state = lifecycle::check_shape(&span, &inner.rules)?;
-        let is = |role, first: &VerifiedSpan| authorities.has(&first.seal.public_key, role, &first.tenant_id, first.at);
+        let is = |role, first: &VerifiedSpan| authorities.had_role(first, role);
         let signed_by = |first: &VerifiedSpan| (is(Role::Runtime, first), is(Role::Publisher, first));
         let ((is_by_host, is_by_publisher), asked) = if span.prev_hash.is_none() {
             (signed_by(&span), state.terms.clone())
@@ -279,7 +301,9 @@ impl Host {
         }
         let (scope, mut kinds) = (Scope::runtime(SYSTEM_TENANT), Kinds::new());
         for id in &trusted.manifest.allowed_boot_ids {
-            let Some(span) = self.inner.ledger.find(&scope, SYSTEM_TENANT, *id).await? else { continue };
+            let now = self.inner.clock.now();
+            let Some(in_force) = self.in_force(&trusted, &scope, SYSTEM_TENANT, *id, now).await? else { continue };
+            let span = in_force.span;
             let Ok(span) = span.verify(&mut Verifier::new()) else { continue };
             if trusted.authorities.check(&span).is_err() {
                 continue;
@@ -360,6 +384,22 @@ impl Host {
             .park(&[Parking::of(span, Some(until), format!("the tenant has used its {per_day} of {key} of {day}"))])
             .await?;
         Ok(NotRunnable::Deferred { key: span.key(), until })
+    }
+
+    /// The version in force of what a request names. `None` if there is none that may be used: the kernel reports why.
+    async fn in_force(
+        &self,
+        trusted: &Trusted,
+        scope: &Scope,
+        tenant: &str,
+        id: Uuid,
+        now: Timestamp,
+    ) -> Result<Option<InForce>, LedgerError> {
+        let Some(last) = self.inner.ledger.find(scope, tenant, id).await? else { return Ok(None) };
+        match trusted.in_force(&self.inner.ledger, scope, last, now).await {
+            Ok(in_force) => Ok(Some(in_force)),
+            Err(error) => error.refusal().map(|_| None),
+        }
     }
 
     /// The verified function with this hash. `None` if it does not verify or has another hash by now: the kernel reports why.

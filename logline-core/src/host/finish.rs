@@ -59,10 +59,20 @@ async fn commit(
     scope: &Scope,
     drafts: Vec<Draft>,
     signer: &dyn Signer,
+    keeps: bool,
 ) -> Result<Vec<VerifiedSpan>, AdmitError> {
     let mut tries = 1;
     loop {
         match driver.write(scope, drafts.clone(), signer, &AppendOptions::default()).await {
+            // Perhaps another attempt has written what this one emits. If the claim is lost, this fails as well.
+            Err(conflict @ AdmitError::Ledger(LedgerError::Conflict(_))) if keeps => {
+                let kept = driver.write(scope, drafts, signer, &AppendOptions::keep()).await;
+                return if matches!(kept, Err(AdmitError::Ledger(LedgerError::KeepMismatch { .. }))) {
+                    Err(conflict)
+                } else {
+                    kept
+                };
+            }
             Err(AdmitError::Ledger(error)) if error.retry() == Retry::Later && tries < COMMIT_TRIES => {
                 tracing::warn!(%error, tries, "the end of an attempt could not be committed, retrying");
                 tries += 1;
@@ -202,7 +212,7 @@ impl Host {
     #[tracing::instrument(skip_all, fields(tenant = claim.running.tenant_id, request = %claim.running.id, attempt = claim.attempt.number, trace_id = claim.running.trace_id), err(level = "debug"))]
     pub async fn finish(&self, claim: Claim) -> Result<Execution, HostError> {
         let inner = &self.inner;
-        let Claim { running, kind, attempt, began, kernel, booted, trusted, function } = claim;
+        let Claim { running, kind, attempt, began, kernel, booted, trusted, function, promotion } = claim;
         let (tenant, scope) = (&running.tenant_id, Scope::runtime(running.tenant_id.clone()));
         let driver = self.driver(&trusted);
         let unreadable = |_| HostError::Internal { what: "a claim that cannot be read" };
@@ -218,12 +228,13 @@ impl Host {
             began,
             kernel: &booted.span,
             function: function.as_deref(),
+            promotion,
             rules: inner.rules,
             outside: &outside,
         };
         let mut runs = 1;
         let (mut written, may_come, result) = loop {
-            let Effects { mut result, mut execution, mut emitted, usage } = kernel.run(&running, &context).await?;
+            let Effects { mut result, mut execution, mut emitted, usage, keeps } = kernel.run(&running, &context).await?;
             if result.is_ok() && runs > RUNS {
                 let reason = "other writers were faster each time with a span that this attempt wrote: try again";
                 (result, emitted) = (Err(Failure::new("conflict", reason)), Vec::new());
@@ -254,7 +265,7 @@ impl Host {
             let is_counted = kind.meters.fuel && trusted.manifest.throttle.per_tenant_daily_fuel.is_some();
             let used = usage.fuel.filter(|_| is_counted).map(|fuel| Charges::of_attempt(now.day(), FUEL_QUOTA, fuel));
             drafts.push(lifecycle::close(&open, &result, attempt.execution_id, used.as_ref(), now));
-            match commit(&driver, &scope, drafts, inner.signer.as_ref()).await {
+            match commit(&driver, &scope, drafts, inner.signer.as_ref(), keeps).await {
                 // Somebody else has written the next version of a span that the kernel wrote. It reads again and decides again, unless
                 // it has called the outside: calls are made once.
                 Err(AdmitError::Ledger(LedgerError::Conflict(conflict)))

@@ -64,6 +64,18 @@ impl KernelSet {
         self
     }
 
+    /// The kernels in the set.
+    #[must_use]
+    pub fn kernels(&self) -> &[Arc<dyn Kernel>] {
+        &self.kernels
+    }
+
+    /// The validators in the set.
+    #[must_use]
+    pub fn validators(&self) -> &[Arc<dyn Validator>] {
+        &self.validators
+    }
+
     /// The loops in the set.
     #[must_use]
     pub fn services(&self) -> &[Arc<dyn Service>] {

@@ -37,7 +37,8 @@ use crate::roles::Role;
 use crate::span::rules::Rules;
 use crate::span::seal::VerifiedSpan;
 use crate::span::{SYSTEM_TENANT, SignedSpan};
-use crate::trust::{TrustRoot, Trusted};
+use crate::trust::governance::Environment;
+use crate::trust::{Logs, TrustRoot, Trusted};
 use crate::value::clock::{Clock, IdSource};
 use crate::value::hex::{Hash, PublicKey};
 use crate::value::recent::Recent;
@@ -79,6 +80,8 @@ struct Inner {
     declared: Mutex<Option<(Hash, Arc<Kinds>)>>,
     /// Whether spans are published without asking the kernels.
     publishes_unchecked: bool,
+    environment: Environment,
+    logs: Option<Arc<dyn Logs>>,
 }
 
 /// The shortest time between two refreshes that tenants' rows cause.
@@ -160,6 +163,12 @@ impl Host {
         Arc::clone(&self.inner.trusted.read().unwrap_or_else(|poisoned| poisoned.into_inner()))
     }
 
+    /// Where this host works.
+    #[must_use]
+    pub fn environment(&self) -> Environment {
+        self.inner.environment
+    }
+
     fn booted(&self) -> MutexGuard<'_, HashMap<Uuid, (Hash, Booted)>> {
         self.inner.booted.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
@@ -184,7 +193,8 @@ impl Host {
         }
         let number = refreshes.begun.fetch_add(1, Ordering::SeqCst) + 1;
         last.at = Some(self.inner.clock.now());
-        let trusted = self.inner.trust.resolve(&self.inner.ledger).await?;
+        let mut trusted = self.inner.trust.resolve_with(&self.inner.ledger, self.inner.logs.as_deref()).await?;
+        trusted.environment = self.inner.environment;
         let (found, current) = (trusted.manifest.version, self.trusted().manifest.version);
         if found < current {
             return Err(HostError::ManifestRollback { found, current });
@@ -214,7 +224,9 @@ impl Host {
     pub async fn boot(&self, id: Uuid) -> Result<Booted, HostError> {
         let trusted = self.trusted();
         let manifest = trusted.span.seal.curr_hash;
-        if let Some((_, booted)) = self.booted().get(&id).filter(|(under, _)| *under == manifest) {
+        // What is promoted may change without a new manifest, and end without a new row.
+        let may_change = trusted.requires_promotion(SYSTEM_TENANT, "function");
+        if let Some((_, booted)) = self.booted().get(&id).filter(|(under, _)| *under == manifest && !may_change) {
             return Ok(booted.clone());
         }
         let inner = &self.inner;

@@ -18,6 +18,7 @@ use crate::roles::Role;
 use crate::span::SYSTEM_TENANT;
 use crate::span::draft::Draft;
 use crate::span::seal::{SealError, VerifiedSpan, VerifyError};
+use crate::trust::governance::{InForceError, ReadError};
 use crate::trust::{NotAuthorised, Trusted};
 use crate::value::failure::Failure;
 use crate::value::hex::{Hash, PublicKey};
@@ -85,6 +86,14 @@ pub enum BootError {
         /// Its `runtime` column; empty if it has none.
         runtime: String,
     },
+    /// The manifest uses promoted kernels only, and no version of this one may be used.
+    #[error("kernel {}: {source}", named(.id))]
+    NotInForce {
+        /// The id of the kernel.
+        id: Uuid,
+        /// Why.
+        source: Box<InForceError>,
+    },
     /// This host does not have the code that the span names.
     #[error(
         "kernel {} names `{code}`, which is not registered with this host ({registered}): add it with the builder's `install`, or \
@@ -129,6 +138,7 @@ impl BootError {
             Self::NotAuthorised { .. } => "not_authorised",
             Self::Runtime { .. } => "wrong_runtime",
             Self::NotRegistered { .. } => "not_registered",
+            Self::NotInForce { source, .. } => return source.code(),
             Self::HostNotAuthorised { .. } | Self::NotRecorded(_) | Self::Seal(_) | Self::Ledger(_) => return None,
         })
     }
@@ -203,6 +213,13 @@ impl Stage0<'_> {
         }
         let span = self.driver.ledger.find(&Scope::runtime(SYSTEM_TENANT), SYSTEM_TENANT, id).await?;
         let span = span.ok_or(BootError::NotFound { id })?;
+        let scope = Scope::runtime(SYSTEM_TENANT);
+        let in_force = self.trusted.in_force(self.driver.ledger, &scope, span, self.driver.clock.now()).await;
+        let span = match in_force {
+            Ok(in_force) => in_force.span,
+            Err(InForceError::Read(ReadError::Ledger(error))) => return Err(error.into()),
+            Err(source) => return Err(BootError::NotInForce { id, source: Box::new(source) }),
+        };
         if span.entity_type != "function" {
             return Err(BootError::NotAFunction { id, entity_type: span.span.entity_type });
         }
@@ -243,6 +260,7 @@ impl Stage0<'_> {
                     "seq": manifest.seq,
                     "curr_hash": manifest.seal.curr_hash.to_string(),
                 },
+                "environment": self.trusted.environment.as_str(),
                 "library": concat!("logline-core ", env!("CARGO_PKG_VERSION")),
             }))
     }

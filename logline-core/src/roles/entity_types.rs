@@ -126,7 +126,7 @@ pub const ENTITY_TYPES: &[EntityType] = &[
     row("slo", Signed::Publisher),
     row("status_patch", Signed::Runtime).emitted(),
     row("test_plan", Signed::Publisher),
-    row("test_result", Signed::Runtime).emitted(),
+    row("test_result", Signed::Runtime),
     row("withdrawal", Signed::Publisher),
 ];
 

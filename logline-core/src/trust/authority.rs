@@ -9,8 +9,8 @@ use uuid::Uuid;
 use crate::ledger::Tenants;
 use crate::roles::{self, Role};
 use crate::span::seal::VerifiedSpan;
-use crate::span::{SYSTEM_TENANT, Span, SpanKey};
-use crate::trust::{Authority, Delegation, Manifest};
+use crate::span::{SYSTEM_TENANT, SignedSpan, Span, SpanKey};
+use crate::trust::{Authority, Delegation, Ends, Manifest};
 use crate::value::hex::{Hash, PublicKey};
 use crate::value::timestamp::Timestamp;
 
@@ -22,6 +22,7 @@ pub struct Authorities {
     grants: HashMap<PublicKey, Vec<Authority>>,
     delegations: HashMap<PublicKey, Vec<Delegation>>,
     candidates: Vec<Candidate>,
+    ends: Ends,
 }
 
 /// A version of the manifest that a root key has sealed and that needs more approvals.
@@ -37,7 +38,7 @@ pub(crate) struct Candidate {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error(
     "span {key} of type `{entity_type}` is signed by {signer}, which {}: the signer must be {} of tenant `{}` at {at}",
-    describe(.has, .delegated), names(.needs), .key.tenant_id
+    describe(.has, .delegated, *.has_ended), names(.needs), .key.tenant_id
 )]
 pub struct NotAuthorised {
     /// The span that was checked.
@@ -54,9 +55,14 @@ pub struct NotAuthorised {
     pub has: Vec<Authority>,
     /// The signer's delegation that expires last; `None` if the signer has no delegation.
     pub delegated: Option<Delegation>,
+    /// Whether the signer's right has ended, and no log shows that the span is older.
+    pub has_ended: bool,
 }
 
-fn describe(has: &[Authority], delegated: &Option<Delegation>) -> String {
+fn describe(has: &[Authority], delegated: &Option<Delegation>, has_ended: bool) -> String {
+    if has_ended {
+        return "has ended, and no log shows that the span is older than that".to_owned();
+    }
     let named = has.iter().map(|a| format!("{} of {}", a.role, a.tenants.join(", ")));
     let delegated = delegated.iter().map(|d| {
         format!(
@@ -79,7 +85,7 @@ fn names(roles: &[Role]) -> String {
 }
 
 impl Authorities {
-    /// The authorities of `manifest`, whose span has the id `manifest_id`. The `pinned` keys count as root keys as well.
+    /// The authorities of `manifest`, without the ends of keys. Its span has the id `manifest_id`. The `pinned` keys count as root keys as well.
     #[must_use]
     pub fn new(manifest_id: Uuid, manifest: &Manifest, pinned: &[PublicKey]) -> Self {
         let mut grants: HashMap<PublicKey, Vec<Authority>> = HashMap::new();
@@ -87,7 +93,14 @@ impl Authorities {
             grants.entry(authority.key).or_default().push(authority.clone());
         }
         let roots = manifest.root.keys.iter().chain(pinned).copied().collect();
-        Self { manifest_id, roots, grants, delegations: HashMap::new(), candidates: Vec::new() }
+        let (delegations, candidates, ends) = (HashMap::new(), Vec::new(), Ends::default());
+        Self { manifest_id, roots, grants, delegations, candidates, ends }
+    }
+
+    /// Adds the ends of keys.
+    pub(crate) fn ends(mut self, ends: Ends) -> Self {
+        self.ends = ends;
+        self
     }
 
     /// Adds the versions of the manifest that wait for approvals.
@@ -100,14 +113,15 @@ impl Authorities {
     #[must_use]
     pub fn of_root(manifest_id: Uuid, pinned: &[PublicKey]) -> Self {
         let roots = pinned.iter().copied().collect();
-        Self { manifest_id, roots, grants: HashMap::new(), delegations: HashMap::new(), candidates: Vec::new() }
+        let (grants, delegations) = (HashMap::new(), HashMap::new());
+        Self { manifest_id, roots, grants, delegations, candidates: Vec::new(), ends: Ends::default() }
     }
 
     /// Adds the delegation in `span` if its signer may give it. Returns false if it is not a delegation, the signer may not, or it is
     /// known already.
     pub fn delegate(&mut self, span: &VerifiedSpan) -> bool {
         let Some(delegation) = Delegation::from_span(span) else { return false };
-        if self.not_delegable(&span.seal.public_key, &delegation).is_some() {
+        if self.not_delegable(&span.seal.public_key, &delegation).is_some() || !self.ends.is_before(span, Role::Runtime) {
             return false;
         }
         let of_key = self.delegations.entry(delegation.key).or_default();
@@ -124,6 +138,13 @@ impl Authorities {
         let is_runtime = |tenant: &str| self.granted(signer, Role::Runtime, tenant);
         let tenants = delegation.tenants.iter().map(String::as_str);
         std::iter::once(SYSTEM_TENANT).chain(tenants).find(|tenant| !is_runtime(tenant))
+    }
+
+    /// As [`Authorities::not_delegable`], for a new delegation: the signer's right must not have ended.
+    pub(crate) fn not_delegable_now<'d>(&self, signer: &PublicKey, delegation: &'d Delegation) -> Option<&'d str> {
+        let tenants = std::iter::once(SYSTEM_TENANT).chain(delegation.tenants.iter().map(String::as_str));
+        let mut ended = tenants.filter(|tenant| self.ends.has_ended(signer, Role::Runtime, tenant));
+        self.not_delegable(signer, delegation).or_else(|| ended.next())
     }
 
     /// Checks that the signer of `span` has a role that the span's type needs, in the span's tenant and at the span's `at`.
@@ -154,7 +175,7 @@ impl Authorities {
 
     fn check_at(&self, span: &VerifiedSpan, needs: &'static [Role], at: Timestamp) -> Result<(), Box<NotAuthorised>> {
         let signer = span.seal.public_key;
-        if needs.iter().any(|role| self.has(&signer, *role, &span.tenant_id, at)) || self.approves_candidate(span) {
+        if needs.iter().any(|role| self.had(span, *role, at)) || self.approves_candidate(span) {
             return Ok(());
         }
         Err(Box::new(NotAuthorised {
@@ -165,23 +186,43 @@ impl Authorities {
             at,
             has: self.grants.get(&signer).cloned().unwrap_or_default(),
             delegated: self.delegations.get(&signer).and_then(|d| d.iter().max_by_key(|d| d.expires)).cloned(),
+            has_ended: needs.iter().any(|role| self.held(&signer, *role, &span.tenant_id, at)),
         }))
     }
 
-    /// Whether `key` has `role` in `tenant` for a span dated `at`.
+    /// Whether `key` has `role` in `tenant` for a new span dated `at`. It does not if the right has ended.
     #[must_use]
     pub fn has(&self, key: &PublicKey, role: Role, tenant: &str, at: Timestamp) -> bool {
+        self.held(key, role, tenant, at) && !self.ends.has_ended(key, role, tenant)
+    }
+
+    /// Whether the signer of a stored span had `role` when it was signed: by the span's `at`, and if the right has ended, by the log.
+    #[must_use]
+    pub fn had_role(&self, span: &SignedSpan, role: Role) -> bool {
+        self.had(span, role, span.at)
+    }
+
+    fn had(&self, span: &SignedSpan, role: Role, at: Timestamp) -> bool {
+        self.held(&span.seal.public_key, role, &span.tenant_id, at) && self.ends.is_before(span, role)
+    }
+
+    /// As [`Authorities::has`], if no right had ended.
+    fn held(&self, key: &PublicKey, role: Role, tenant: &str, at: Timestamp) -> bool {
         let delegated = || self.delegations.get(key).is_some_and(|d| d.iter().any(|d| d.covers(tenant, at)));
         self.granted(key, role, tenant) || (role == Role::Runtime && delegated())
     }
 
     /// The tenants, except `system`, in which `key` has the role runtime at the time `at`.
     pub(crate) fn runtime_tenants(&self, key: &PublicKey, at: Timestamp) -> Tenants {
+        if self.ends.has_ended(key, Role::Runtime, "*") {
+            return Tenants::Only(BTreeSet::new());
+        }
         let granted = self.grants.get(key).into_iter().flatten().filter(|authority| authority.role == Role::Runtime);
         let delegated = self.delegations.get(key).into_iter().flatten().filter(|delegation| delegation.is_valid_at(at));
         let names =
             granted.flat_map(|authority| &authority.tenants).chain(delegated.flat_map(|delegation| &delegation.tenants));
-        let names: BTreeSet<String> = names.filter(|name| *name != SYSTEM_TENANT).cloned().collect();
+        let has_ended = |name: &str| self.ends.has_ended(key, Role::Runtime, name);
+        let names: BTreeSet<String> = names.filter(|name| *name != SYSTEM_TENANT && !has_ended(name)).cloned().collect();
         if names.contains("*") { Tenants::All } else { Tenants::Only(names) }
     }
 

@@ -196,7 +196,7 @@ impl TrustRoot {
         }
         let trusted = self.resolve(ledger).await?;
         let signer_key = signer.public_key();
-        if let Some(tenant) = trusted.authorities.not_delegable(&signer_key, delegation) {
+        if let Some(tenant) = trusted.authorities.not_delegable_now(&signer_key, delegation) {
             return Err(DelegationError::Signer { signer: signer_key, tenant: tenant.to_owned() });
         }
         let span = delegation.to_draft().at(now).seal(signer).await?;

@@ -12,6 +12,8 @@ use crate::roles::Role;
 use crate::span::draft::Draft;
 use crate::span::{SYSTEM_TENANT, SignedSpan, Span, Visibility};
 use crate::trust::capability;
+use crate::trust::ended::Ended;
+use crate::trust::governance::Governance;
 use crate::trust::limits::{Budget, Limits, Share};
 use crate::value::hex::PublicKey;
 
@@ -52,9 +54,13 @@ pub struct Manifest {
     /// signed. The key must be a publisher of the function's tenant as well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub override_pubkey_hex: Option<PublicKey>,
-    /// Approval thresholds. Recorded, not enforced by this version of the library.
+    /// What a quorum must approve before it is in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub governance: Option<Value>,
+    pub governance: Option<Governance>,
+    /// Keys and rights that have ended, and where in which log. Rights that have ended stay among the authorities, as the rows of before
+    /// still count.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ended: Vec<Ended>,
     /// How long rows are kept. Recorded, not enforced by this version of the library.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<Value>,
@@ -203,10 +209,10 @@ pub enum ManifestError {
         /// The role of the authority.
         role: Role,
     },
-    /// A limit is too high or malformed, or a tenant's share of a host is too small for one run.
+    /// A limit is too high or malformed, a tenant's share of a host is too small for one run, or the governance cannot be obeyed.
     #[error("manifest {reason}")]
     Limits {
-        /// Which limit it is, and what is allowed.
+        /// Which member it is, and what is allowed.
         reason: String,
     },
     /// It demands something that this version of the library does not enforce.
@@ -217,10 +223,20 @@ pub enum ManifestError {
         /// The member that is not enforced.
         member: String,
     },
+    /// It takes back or moves the end of a key.
+    #[error(
+        "manifest v{version} takes back or moves the end of key {key}: an end stays as it is; grant the right to a new key"
+    )]
+    Revives {
+        /// The manifest's version.
+        version: u64,
+        /// The key.
+        key: PublicKey,
+    },
     /// It leaves out a key or right of the manifest before it.
     #[error(
-        "manifest v{version} leaves out {what}: until the transparency log exists, keys and rights can be added, not ended; \
-         keep it and stop using the key"
+        "manifest v{version} leaves out {what}: what it has signed would not count any more; keep it, and end it with a member of \
+         `ended`, which names a log"
     )]
     Ends {
         /// The manifest's version.
@@ -244,11 +260,13 @@ const ENFORCED: &[&str] = &[
     "tenant_limits",
     "budgets",
     "capabilities",
+    "governance",
+    "ended",
     "critical",
 ];
 
 /// Members that this version of the library reads but does not enforce.
-const RECORDED: &[&str] = &["governance", "retention"];
+const RECORDED: &[&str] = &["retention"];
 
 impl Manifest {
     /// The first manifest of a ledger, with the root keys `root`. No kernel may boot and no other key has a role yet.
@@ -268,6 +286,7 @@ impl Manifest {
             capabilities: BTreeMap::new(),
             override_pubkey_hex: None,
             governance: None,
+            ended: Vec::new(),
             retention: None,
             critical: Vec::new(),
             unknown: Map::new(),
@@ -349,6 +368,17 @@ impl Manifest {
             let of_tenant = self.limits.with(some).and_then(|all| all.check());
             of_tenant.map_err(|reason| limits(format!("tenant_limits of `{tenant}`: {reason}")))?;
         }
+        for ended in &self.ended {
+            ended.check().map_err(limits)?;
+        }
+        // Whoever has ended decides nothing any more.
+        let deciding = distinct.iter().filter(|key| !self.has_ended_root(key)).count();
+        if deciding < self.root.threshold as usize {
+            return Err(ManifestError::Threshold { threshold: self.root.threshold, keys: deciding });
+        }
+        if let Some(governance) = &self.governance {
+            governance.check(deciding).map_err(limits)?;
+        }
         let share = self.share();
         if share.calls == 0 {
             return Err(limits("throttle.per_tenant_concurrent_calls is 0: no function could run".to_owned()));
@@ -407,25 +437,45 @@ impl Manifest {
     /// Checks that this version of the library can enforce what the manifest demands.
     ///
     /// # Errors
-    /// [`ManifestError::Critical`] with the first member of `critical` that it does not enforce, or with `promotion: required`,
-    /// which it does not support yet.
+    /// [`ManifestError::Critical`] with the first member of `critical` that it does not enforce, or with `promotion: required` beside
+    /// `governance`, where it would have no effect.
     pub fn check_critical(&self) -> Result<(), ManifestError> {
         let refuse = |member: String| ManifestError::Critical { version: self.version, member };
         if let Some(member) = self.critical.iter().find(|m| !ENFORCED.contains(&m.as_str())) {
             return Err(refuse(member.clone()));
         }
-        let promotion = self.governance.as_ref().and_then(|g| g.get("promotion")).or_else(|| self.unknown.get("promotion"));
-        match promotion.and_then(Value::as_str) {
-            Some("required") => Err(refuse("promotion: required".to_owned())),
+        match self.unknown.get("promotion").and_then(Value::as_str) {
+            Some("required") => Err(refuse("promotion".to_owned())),
             _ => Ok(()),
         }
     }
 
-    /// Checks that it keeps every root key in `previous_root` and every right in `previous`.
+    /// Whether `key` decides about manifests no longer.
+    #[must_use]
+    pub fn has_ended_root(&self, key: &PublicKey) -> bool {
+        self.ended.iter().any(|end| end.key == *key && end.ends(Role::Root, SYSTEM_TENANT))
+    }
+
+    /// Ends a key or a right.
+    #[must_use]
+    pub fn end(mut self, ended: Ended) -> Self {
+        self.ended.push(ended);
+        self
+    }
+
+    /// Checks that it keeps every root key in `previous_root`, every right in `previous` and every end in `previous_ended`.
     ///
     /// # Errors
-    /// [`ManifestError::Ends`] with the first key or right that it leaves out.
-    pub fn check_keeps(&self, previous_root: &[PublicKey], previous: &[Authority]) -> Result<(), ManifestError> {
+    /// [`ManifestError::Ends`] with the first key or right that it leaves out, [`ManifestError::Revives`] with the first end.
+    pub fn check_keeps(
+        &self,
+        previous_root: &[PublicKey],
+        previous: &[Authority],
+        previous_ended: &[Ended],
+    ) -> Result<(), ManifestError> {
+        if let Some(ended) = previous_ended.iter().find(|ended| !self.ended.contains(ended)) {
+            return Err(ManifestError::Revives { version: self.version, key: ended.key });
+        }
         let ends = |what: String| ManifestError::Ends { version: self.version, what };
         if let Some(key) = previous_root.iter().find(|key| !self.root.keys.contains(key)) {
             return Err(ends(format!("root key {key}")));
@@ -443,6 +493,13 @@ impl Manifest {
             }
         }
         Ok(())
+    }
+
+    /// Sets what a quorum must approve before it is in force.
+    #[must_use]
+    pub fn governed(mut self, governance: Governance) -> Self {
+        self.governance = Some(governance);
+        self
     }
 
     /// Drafts its span. The span is public, so that every tenant can check which manifest the hosts obey.

@@ -5,6 +5,7 @@
 mod authority;
 pub mod capability;
 mod delegation;
+mod ended;
 mod file;
 pub mod governance;
 mod limits;
@@ -15,6 +16,8 @@ mod root;
 pub(crate) use authority::Candidate;
 pub use authority::{Authorities, NotAuthorised};
 pub use delegation::{Delegation, DelegationError, MAX_DELEGATION};
+pub(crate) use ended::Ends;
+pub use ended::{Ended, LogEnd, Logs, MAX_ENDED_LOGS};
 pub use limits::{Budget, Limits, MAX_EMITTED, Money, Share};
 pub use manifest::{Authority, Manifest, ManifestError, RootSet, Throttle, Times};
 pub use root::{SkipReason, Skipped, TrustError, TrustRoot, Trusted, approval};

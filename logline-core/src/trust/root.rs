@@ -14,8 +14,9 @@ use crate::ledger::{Ledger, LedgerError, LedgerExt as _, Query, Versions};
 use crate::span::draft::Draft;
 use crate::span::seal::{SealError, VerifiedSpan, VerifyError};
 use crate::span::{SYSTEM_TENANT, SignedSpan};
+use crate::trust::governance::{Class, Environment, Past, Pointers};
 use crate::trust::manifest::ManifestHeader;
-use crate::trust::{Authorities, Candidate, Manifest, ManifestError, RootSet, delegation, own};
+use crate::trust::{Authorities, Candidate, Ends, Logs, Manifest, ManifestError, RootSet, delegation, own};
 use crate::value::clock::Clock;
 use crate::value::hex::{Hash, PublicKey};
 use crate::value::ids;
@@ -54,6 +55,13 @@ pub struct Trusted {
     pub authorities: Authorities,
     /// Versions of the manifest's id that do not count, and why. They are ignored. They are not an error.
     pub skipped: Vec<Skipped>,
+    /// Ends of keys that could not be compared with a log, and why. Nothing of these keys counts.
+    pub unread: Vec<String>,
+    /// Where the host works that obeys it. [`TrustRoot::resolve`] sets production; a host sets its own.
+    pub environment: Environment,
+    /// What the manifests say of governance that count or have counted, oldest first.
+    pub(crate) past: Vec<Past>,
+    pub(crate) pointers: Pointers,
 }
 
 /// A version of the manifest's id that does not count.
@@ -99,7 +107,8 @@ pub enum SkipReason {
     /// Too few root keys have approved it.
     #[error("{whose} root has {found} of {needed} approvals by distinct keys")]
     Approvals {
-        /// Which root lacks approvals: `pinned`, `previous` (of the manifest before it) or `own`.
+        /// Which root lacks approvals: `pinned`, `previous` (of the manifest before it), `own`, or `governed` (as the governance of the
+        /// manifest before it counts them).
         whose: &'static str,
         /// How many distinct keys of that root have approved.
         found: usize,
@@ -121,8 +130,8 @@ enum Verdict {
 struct Found {
     /// The newest that counts.
     current: Option<(Manifest, VerifiedSpan)>,
-    /// The hash of the first that counted.
-    first: Option<Hash>,
+    /// All that have counted, oldest first.
+    past: Vec<Past>,
     skipped: Vec<Skipped>,
     candidates: Vec<Candidate>,
 }
@@ -249,17 +258,28 @@ impl TrustRoot {
     /// [`TrustError::NoManifest`] if none counts, [`TrustError::TooOld`] if the newest is older than `min_version`,
     /// [`TrustError::Refused`] if the newest demands what this library cannot enforce.
     pub async fn resolve(&self, ledger: &dyn Ledger) -> Result<Trusted, TrustError> {
-        let Found { current, first, skipped, candidates } = self.walk(ledger).await?;
-        let (Some((manifest, span)), Some(ledger_hash)) = (current, first) else {
+        self.resolve_with(ledger, None).await
+    }
+
+    /// As [`TrustRoot::resolve`], with the logs in which the manifest ends keys. Without them nothing counts that an ended key has
+    /// signed: [`Trusted::unread`] says so.
+    ///
+    /// # Errors
+    /// As [`TrustRoot::resolve`].
+    pub async fn resolve_with(&self, ledger: &dyn Ledger, logs: Option<&dyn Logs>) -> Result<Trusted, TrustError> {
+        let Found { current, past, skipped, candidates } = self.walk(ledger).await?;
+        let (Some((manifest, span)), Some(first)) = (current, past.first()) else {
             return Err(TrustError::NoManifest { manifest_id: self.manifest_id, skipped });
         };
         if manifest.version < self.min_version {
             return Err(TrustError::TooOld { found: manifest.version, min: self.min_version });
         }
         manifest.check_critical()?;
-        let mut authorities = Authorities::new(self.manifest_id, &manifest, &self.keys).candidates(candidates);
+        let (ends, unread) = Ends::read(&manifest.ended, logs).await;
+        let mut authorities = Authorities::new(self.manifest_id, &manifest, &self.keys).ends(ends).candidates(candidates);
         delegation::read(ledger, &mut authorities).await?;
-        Ok(Trusted { manifest, span, ledger: ledger_hash, authorities, skipped })
+        let (environment, pointers) = (Environment::default(), Pointers::default());
+        Ok(Trusted { manifest, span, ledger: first.hash, authorities, skipped, unread, environment, past, pointers })
     }
 
     async fn walk(&self, ledger: &dyn Ledger) -> Result<Found, TrustError> {
@@ -287,7 +307,7 @@ impl TrustRoot {
                 let row = span.key().to_string();
                 match self.qualify(span, found.current.as_ref().map(|(m, _)| m), &approvals, &mut verifier) {
                     Ok(Verdict::Obey(next)) => {
-                        found.first.get_or_insert(next.1.seal.curr_hash);
+                        found.past.push(Past::of(&next.0, next.1.seal.curr_hash));
                         found.current = Some(*next);
                     }
                     Ok(Verdict::Wait(reason, candidate)) => {
@@ -323,8 +343,19 @@ impl TrustRoot {
             return Err(SkipReason::Signer { signer });
         }
         let (header, manifest) = self.candidate(&span, current)?;
-        let mut approvers: BTreeSet<_> =
-            approvals.iter().filter(|(hash, _)| *hash == span.seal.curr_hash).map(|(_, key)| *key).collect();
+        // A key that has ended decides nothing. This includes its own end.
+        let has_ended = |key: &PublicKey| {
+            current.is_some_and(|previous| previous.has_ended_root(key))
+                || manifest.as_ref().is_ok_and(|manifest| manifest.has_ended_root(key))
+        };
+        if has_ended(&signer) {
+            return Err(SkipReason::Signer { signer });
+        }
+        let mut approvers: BTreeSet<_> = approvals
+            .iter()
+            .filter(|(hash, key)| *hash == span.seal.curr_hash && !has_ended(key))
+            .map(|(_, key)| *key)
+            .collect();
         approvers.insert(signer);
         let sets = match current {
             // Only the pinned root approves the first manifest.
@@ -334,6 +365,19 @@ impl TrustRoot {
         for (whose, set) in sets {
             if !set.is_met(&approvers) {
                 let reason = SkipReason::Approvals { whose, found: set.count(&approvers), needed: set.threshold };
+                return Ok(Verdict::Wait(reason, Candidate { hash: span.seal.curr_hash, keys: header.root.keys }));
+            }
+        }
+        // The manifest before says how many must approve this one, whatever this one says.
+        let governance = current.and_then(|previous| previous.governance.as_ref());
+        if let Some((previous, governance)) = current.zip(governance)
+            && let Some(rule) = governance.classes.get(&Class::Manifest)
+        {
+            let excluded = |key: &PublicKey| governance.exclude_proposer && *key == signer;
+            let counted = approvers.iter().filter(|key| !excluded(key)).copied().collect();
+            let (found, needed) = (previous.root.count(&counted), rule.threshold);
+            if found < needed as usize {
+                let reason = SkipReason::Approvals { whose: "governed", found, needed };
                 return Ok(Verdict::Wait(reason, Candidate { hash: span.seal.curr_hash, keys: header.root.keys }));
             }
         }
@@ -362,8 +406,8 @@ impl TrustRoot {
         let manifest = Manifest::from_span(span);
         if let Ok(manifest) = &manifest {
             match current {
-                None => manifest.check_keeps(&self.keys, &[])?,
-                Some(previous) => manifest.check_keeps(&previous.root.keys, &previous.authorities)?,
+                None => manifest.check_keeps(&self.keys, &[], &[])?,
+                Some(previous) => manifest.check_keeps(&previous.root.keys, &previous.authorities, &previous.ended)?,
             }
         }
         Ok((header, manifest))
@@ -439,8 +483,8 @@ impl TrustRoot {
         let key = signer.public_key();
         let is_root = match current {
             None => self.keys.contains(&key),
-            Some(previous) => previous.root.keys.contains(&key),
-        };
+            Some(previous) => previous.root.keys.contains(&key) && !previous.has_ended_root(&key),
+        } && !manifest.has_ended_root(&key);
         if !is_root {
             return Err(TrustError::WouldNotCount(SkipReason::Signer { signer: key }));
         }

@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use logline_core::ledger::{ActiveKind, AppendOptions, Cursor, MAX_ACTIVE, Tenants, Work, WorkQueue as _};
-use logline_core::{Draft, Failure, Hash, Host, HostError, Timestamp, Visibility, ids};
+use logline_core::ledger::{
+    ActiveKind, Activity, AppendOptions, Cursor, LedgerError, LedgerExt as _, MAX_ACTIVE, Tenants, Work, WorkQueue as _,
+};
+use logline_core::{Draft, Failure, Hash, Host, HostError, Scope, SignedSpan, Timestamp, Visibility, ids};
 use serde_json::json;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -57,7 +59,8 @@ impl ActiveList {
             }
             _ => mine.clone(),
         };
-        let listed = self.list(host, &told).await?;
+        let mut listed = self.list(host, &told).await?;
+        self.promoted(host, &mut listed).await?;
         match &told {
             Tenants::Only(tenants) if told != mine => {
                 for tenant in tenants {
@@ -104,6 +107,39 @@ impl ActiveList {
         Ok(listed.into_iter().map(|(tenant, works)| (tenant, Arc::new(works))).collect())
     }
 
+    /// Puts the promoted versions in the place of the last ones, where the manifest demands that. What has none that is active is taken
+    /// off the list, and one violation a day tells the tenant.
+    async fn promoted(&self, host: &Host, listed: &mut BTreeMap<String, Arc<BTreeMap<Uuid, Work>>>) -> Result<(), HostError> {
+        let trusted = host.trusted();
+        let entity_type = match self.kind {
+            ActiveKind::Policy => "policy",
+            _ => "function",
+        };
+        for (tenant, works) in listed.iter_mut().filter(|(tenant, _)| trusted.requires_promotion(tenant, entity_type)) {
+            let (now, scope) = (host.ledger().now().await?, Scope::runtime(tenant));
+            let mut promoted = BTreeMap::new();
+            let mut refused: Vec<Failure> = Vec::new();
+            for (id, work) in works.iter() {
+                // What cannot be read is refused where it is read.
+                let Ok(Some(last)) = host.ledger().find(&scope, tenant, *id).await else { continue };
+                match trusted.in_force(host.ledger(), &scope, last, now).await {
+                    Ok(found) if Activity::of(&found.span) == Activity::Active(self.kind) => {
+                        let (seq, curr_hash) = (found.span.seq, found.span.seal.curr_hash);
+                        promoted.insert(*id, Work { seq, curr_hash, ..work.clone() });
+                    }
+                    Ok(_) => {}
+                    Err(error) => refused.push(error.refusal()?),
+                }
+            }
+            *works = Arc::new(promoted);
+            if let Some(failure) = refused.first() {
+                let violation = Refusal { kernel: "governance", kind: self.kind, failure, now };
+                violation.record(host, violation.once_a_day(tenant, refused.len())).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// The tenants that have active spans.
     pub fn tenants(&self) -> impl Iterator<Item = &str> {
         self.works.keys().map(String::as_str)
@@ -135,6 +171,19 @@ impl ActiveList {
         }
         let violation = Refusal { kernel, kind: self.kind, failure, now };
         violation.record(host, violation.once_a_day(&first.tenant_id, refused.len())).await
+    }
+}
+
+/// The version of an active span that `work` names, if it is still the one that this host uses. `None` if it is not.
+///
+/// # Errors
+/// If the ledger fails, or its last version is damaged.
+pub async fn in_force(host: &Host, work: &Work, now: Timestamp) -> Result<Option<SignedSpan>, LedgerError> {
+    let scope = Scope::runtime(&work.tenant_id);
+    let Some(last) = host.ledger().find(&scope, &work.tenant_id, work.id).await? else { return Ok(None) };
+    match host.trusted().in_force(host.ledger(), &scope, last, now).await {
+        Ok(found) => Ok(Some(found.span).filter(|span| span.seal.curr_hash == work.curr_hash)),
+        Err(error) => error.refusal().map(|_| None),
     }
 }
 

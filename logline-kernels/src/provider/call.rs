@@ -389,6 +389,10 @@ impl Providers {
         if span.entity_type != "provider" {
             return refused("provider_not_found", format!("it is of type `{}`, not a provider", span.entity_type));
         }
+        let span = match context.owner.in_force(context.trusted, span, context.attempt.started).await {
+            Ok(in_force) => in_force.span,
+            Err(error) => return Ok(Err(error.refusal()?)),
+        };
         let span = match span.verify(&mut Verifier::new()) {
             Ok(span) => span,
             Err(error) => return refused("provider_not_verified", format!("it is not what was signed: {error}")),

@@ -12,6 +12,7 @@ use logline_core::contract::{Job, Report, RunReceipt, Sandbox};
 use logline_core::ledger::{Ledger, LedgerError};
 use logline_core::request::record;
 use logline_core::trust::Share;
+use logline_core::trust::governance::promotion_of;
 use logline_core::{Hash, Rules, Scope, SpanKey, VerifyError, canonical};
 use serde_json::Value;
 use thiserror::Error;
@@ -203,6 +204,8 @@ pub async fn replay(
         result: repeated.result.clone(),
         receipt: Some(evidence.expected(&repeated.receipt)),
         function: Some(function.clone()),
+        // What a promotion allows is no part of what a function does: it is taken from the record.
+        promotion: promotion_of(span),
         emitted: drafts,
         logs,
         logs_dropped,

@@ -9,6 +9,7 @@ use logline_core::contract::{
 use logline_core::ledger::LedgerError;
 use logline_core::request::{FUNCTION_RUN, reference};
 use logline_core::trust::capability;
+use logline_core::trust::governance::Version;
 use logline_core::{Failure, Scope, SignedSpan, Span, VerifiedSpan, Verifier, canonical, ids};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -109,8 +110,9 @@ impl Kernel for RunCode {
 
     async fn run(&self, request: &VerifiedSpan, context: &Context<'_>) -> Result<Effects, KernelError> {
         let outcome = match find_function(request, context).await? {
-            Found::Function(function) => {
-                run_function(request, *function, context, (&self.blobs, self.providers.as_ref())).await?
+            Found::Function(function, promotion) => {
+                let outcome = run_function(request, *function, context, (&self.blobs, self.providers.as_ref())).await?;
+                Outcome { promotion, ..outcome }
             }
             Found::Refused(failure) => Outcome::refused(failure),
         };
@@ -122,7 +124,7 @@ impl Kernel for RunCode {
 
 /// The function that a request names.
 enum Found {
-    Function(Box<VerifiedSpan>),
+    Function(Box<VerifiedSpan>, Option<Version>),
     /// There is no function that may run.
     Refused(Failure),
 }
@@ -138,7 +140,7 @@ async fn find_function(request: &SignedSpan, context: &Context<'_>) -> Result<Fo
         // The host has read the function already, whoever may see it. So the owner's rights are checked here.
         let owner = Scope::user(tenant, &request.owner_id);
         if function.entity_type == "function" && owner.may_read(function, Some(tenant)) {
-            return Ok(authorised(function.clone(), context));
+            return Ok(authorised(function.clone(), context.promotion, context));
         }
     }
     let Some(function) = context.owner.find(tenant, id).await? else {
@@ -153,6 +155,10 @@ async fn find_function(request: &SignedSpan, context: &Context<'_>) -> Result<Fo
         let message = format!("span {id} is of type `{}`, not a function", function.entity_type);
         return Ok(Found::Refused(Failure::new("not_a_function", message)));
     }
+    let (function, promotion) = match context.owner.in_force(context.trusted, function, context.attempt.started).await {
+        Ok(in_force) => (in_force.span, in_force.promotion),
+        Err(error) => return error.refusal().map(Found::Refused),
+    };
     let function = match function.verify(&mut Verifier::new()) {
         Ok(function) => function,
         Err(e) => {
@@ -162,12 +168,12 @@ async fn find_function(request: &SignedSpan, context: &Context<'_>) -> Result<Fo
             )));
         }
     };
-    Ok(authorised(function, context))
+    Ok(authorised(function, promotion, context))
 }
 
-fn authorised(function: VerifiedSpan, context: &Context<'_>) -> Found {
+fn authorised(function: VerifiedSpan, promotion: Option<Version>, context: &Context<'_>) -> Found {
     match context.trusted.authorities.check(&function) {
-        Ok(()) => Found::Function(Box::new(function)),
+        Ok(()) => Found::Function(Box::new(function), promotion),
         Err(e) => {
             let message = format!("function {} may not run: {e}", function.id);
             Found::Refused(Failure::new("function_not_authorised", message))
@@ -236,6 +242,7 @@ async fn run_function(
         result: report.result,
         receipt: Some(report.receipt),
         function: Some(function),
+        promotion: None,
         emitted,
         logs,
         logs_dropped,

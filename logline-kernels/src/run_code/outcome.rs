@@ -3,6 +3,7 @@
 
 use logline_core::contract::RunReceipt;
 use logline_core::request::{Details, reference};
+use logline_core::trust::governance::{Version, promotion_reference};
 use logline_core::{Draft, Failure, SignedSpan, VerifiedSpan};
 use serde_json::{Map, Value, json};
 
@@ -13,6 +14,8 @@ pub(crate) struct Outcome {
     pub(crate) result: Result<Value, Failure>,
     pub(crate) receipt: Option<RunReceipt>,
     pub(crate) function: Option<VerifiedSpan>,
+    /// The promotion that has put the function in force; `None` if it needs none.
+    pub(crate) promotion: Option<Version>,
     pub(crate) emitted: Vec<Draft>,
     pub(crate) logs: Vec<Value>,
     pub(crate) logs_dropped: u32,
@@ -26,6 +29,7 @@ impl Outcome {
             result: Err(failure),
             receipt: None,
             function: None,
+            promotion: None,
             emitted: Vec::new(),
             logs: Vec::new(),
             logs_dropped: 0,
@@ -39,6 +43,9 @@ impl Outcome {
         let mut add = |name: &str, value: Value| drop(metadata.insert(name.to_owned(), value));
         if let Some(function) = &self.function {
             add("function", reference(function));
+            if let Some(promotion) = &self.promotion {
+                add("promotion", promotion_reference(&function.tenant_id, promotion));
+            }
         }
         if let Some(receipt) = &self.receipt {
             add("receipt", json!(receipt));

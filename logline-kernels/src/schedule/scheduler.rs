@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use logline_core::ledger::work::in_turns;
-use logline_core::ledger::{ActiveKind, Ledger as _, LedgerError, LedgerExt as _, Work, WorkQueue as _};
+use logline_core::ledger::{ActiveKind, Ledger as _, LedgerError, Work, WorkQueue as _};
 use logline_core::request::Request;
 use logline_core::{
     Failure, Hash, Host, HostError, Scope, Service, ServiceReport, Shutdown, SignedSpan, Timestamp, VerifiedSpan, Verifier,
@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::NAME;
 use super::rule::Schedule;
-use crate::harness::active::{ActiveList, MAX_PER_TENANT, Refusal};
+use crate::harness::active::{ActiveList, MAX_PER_TENANT, Refusal, in_force};
 use crate::harness::{Backoff, is_general, jittered, may_pass};
 
 const VERSION: u32 = 2;
@@ -325,8 +325,7 @@ impl Schedules<'_> {
     }
 
     async fn read(&self, work: &Work) -> Result<Reading, HostError> {
-        let scope = Scope::runtime(&work.tenant_id);
-        let function = match self.host.ledger().find(&scope, &work.tenant_id, work.id).await {
+        let function = match in_force(self.host, work, self.host.ledger().now().await?).await {
             Ok(Some(function)) => function,
             Ok(None) => return Ok(Reading::Gone),
             Err(error @ LedgerError::Damaged { .. }) => {
@@ -334,9 +333,6 @@ impl Schedules<'_> {
             }
             Err(error) => return Err(error.into()),
         };
-        if function.seal.curr_hash != work.curr_hash {
-            return Ok(Reading::Gone);
-        }
         let function = match function.verify(&mut Verifier::new()) {
             Ok(function) => function,
             Err(error) => return Ok(Reading::Unauthorised(Failure::new("function_not_verified", error.to_string()))),

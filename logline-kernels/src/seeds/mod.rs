@@ -7,6 +7,7 @@ use logline_core::{
 use thiserror::Error;
 
 const KERNELS: &str = include_str!("../../seeds/kernels.ndjson");
+const GOVERNANCE: &str = include_str!("../../seeds/governance.ndjson");
 const PROVIDERS: &str = include_str!("../../seeds/providers.ndjson");
 
 /// The result of installing one seed.
@@ -103,6 +104,11 @@ pub(crate) fn kernels() -> Vec<Draft> {
 /// The seed of the kernel `provider_exec`.
 pub(crate) fn providers() -> Vec<Draft> {
     parse_seeds(PROVIDERS).unwrap_or_default()
+}
+
+/// The seed of the kernel `governance`.
+pub(crate) fn governance() -> Vec<Draft> {
+    parse_seeds(GOVERNANCE).unwrap_or_default()
 }
 
 fn seed(line: &str) -> Result<Draft, InvalidSpan> {

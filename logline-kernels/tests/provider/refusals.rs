@@ -3,12 +3,14 @@
 use logline_core::contract::provider::{Block, ModelAnswer, ModelRequest, Secret, SecretSource as _, StopReason, Usage};
 use logline_core::ledger::Ledger as _;
 use logline_core::request::Request;
+use logline_core::trust::governance::{Class, Governance};
 use logline_core::{Draft, Host, HostError, Scope, Visibility};
 use logline_kernels::provider::{HostSecrets, PROVIDER_INVOKE, ProviderExec, Script};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::setup;
+use crate::setup::quorum::{approve, governed, promote_directly, propose};
 use crate::setup::{HOST, PUBLISHER, TENANT, USER, block_on, key, trust};
 use crate::site::*;
 
@@ -207,5 +209,27 @@ fn a_host_without_the_adapter_does_not_claim() {
         let error = bare.execute(asking(main, "hello")).await.unwrap_err().to_string();
         assert!(error.contains("adapter `scripted`"), "{error}");
         assert_eq!(site.spans("request").await.len(), 1, "it is still open, and has no other version");
+    });
+}
+
+#[test]
+fn a_provider_is_asked_as_it_was_promoted() {
+    block_on(async {
+        let rules = Governance::required().class(Class::Provider, 1);
+        let site = Site::with(|manifest| *manifest = governed(manifest.clone(), rules, &[TENANT])).await;
+        let host = site.host().await;
+        let id = logline_core::ids::derive("provider", &["main"]);
+        host.publish(provider(spec()).id(id), &key(PUBLISHER)).await.unwrap();
+        assert_eq!(code(&host.execute(asking(id, "hello")).await.unwrap()), "not_promoted");
+        assert!(site.provider.calls().is_empty());
+        let proposed = propose(&host, TENANT, id).await;
+        approve(&host, &proposed, [21]).await;
+        promote_directly(&host, &proposed).await;
+        assert!(host.execute(asking(id, "hello")).await.unwrap().result.is_ok());
+        // Another adapter, which nobody has approved.
+        let changed = with(spec(), json!({"adapter": "other"}));
+        host.publish_if_changed(provider(changed).id(id), &key(PUBLISHER)).await.unwrap();
+        assert!(host.execute(asking(id, "hello")).await.unwrap().result.is_ok());
+        assert_eq!((site.provider.calls().len(), site.other.calls().len()), (2, 0));
     });
 }

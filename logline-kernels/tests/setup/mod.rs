@@ -26,6 +26,8 @@ use uuid::Uuid;
 #[path = "../../../logline-wasm/tests/setup/text.rs"]
 mod text;
 
+pub(crate) mod quorum;
+
 #[allow(unused_imports, reason = "each test file uses its own part")]
 pub(crate) use text::{answer, ask, echo, module};
 

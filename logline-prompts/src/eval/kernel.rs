@@ -16,7 +16,7 @@ use super::tally::{About, EvalRun, tally};
 use super::trials::{Candidate, Evaluation};
 use crate::contract::Contract;
 use crate::ids::prompt_eval;
-use crate::load::{LoadError, find, load};
+use crate::load::{LoadError, Versions, find, load};
 use crate::record::about;
 
 /// The `this` of a request that evaluates variants. Its parent is the suite, its input `{"variants": [ID, …]}`. The others are compared
@@ -101,8 +101,8 @@ impl EvalPrompt {
         let Some(id) = request.parent_id else {
             return invalid("the request names no suite: set its parent_id".to_owned());
         };
-        let (tenant, authorities) = (request.tenant_id.as_str(), &context.trusted.authorities);
-        let span = match find(&context.owner, authorities, tenant, (SUITE, id)).await {
+        let tenant = request.tenant_id.as_str();
+        let span = match find(&context.owner, Versions::of(context), tenant, (SUITE, id)).await {
             Ok(span) => span,
             Err(LoadError::Ledger(error)) => return Err(error.into()),
             Err(error) => return invalid(error.to_string()),
@@ -180,14 +180,14 @@ impl EvalPrompt {
     }
 }
 
-/// A variant of the family that can be run.
+/// A variant of the family that can be run: its last version, because an evaluation comes before a promotion.
 async fn candidate(
     context: &Context<'_>,
     tenant: &str,
     suite: &Suite,
     id: Uuid,
 ) -> Result<Result<Candidate, String>, KernelError> {
-    let loaded = match load(&context.owner, &context.trusted.authorities, tenant, id).await {
+    let loaded = match load(&context.owner, Versions::last(context.trusted), tenant, id).await {
         Ok(loaded) => loaded,
         Err(LoadError::Ledger(error)) => return Err(error.into()),
         Err(error) => return Ok(Err(error.to_string())),

@@ -1,9 +1,9 @@
 //! `logline prompt build`
 
 use clap::Args;
-use logline_core::Scope;
 use logline_core::contract::Reader;
-use logline_prompts::{build, load};
+use logline_core::{Clock as _, Scope, SystemClock};
+use logline_prompts::{Versions, build, load};
 use serde_json::{Value, json};
 
 use crate::commands::function::json_of;
@@ -27,10 +27,10 @@ pub(super) struct Build {
 pub(super) async fn run(options: &Build, url: Option<&str>, json: bool) -> Result<bool, Error> {
     let vars = options.vars.as_deref().map(|text| json_of("--vars", text)).transpose()?.unwrap_or(Value::Null);
     let site = Site::open(url, &options.home).await?;
-    let trusted = site.trust()?.resolve(&site.ledger).await?;
+    let trusted = site.trusted().await?;
     let reader = Reader::new(&site.ledger, Scope::runtime(&options.tenant));
     let id = site.named(&options.tenant, "prompt_variant", &options.variant).await?;
-    let loaded = load(&reader, &trusted.authorities, &options.tenant, id).await?;
+    let loaded = load(&reader, Versions::in_force(&trusted, SystemClock.now()), &options.tenant, id).await?;
     let built = build(&loaded.variant, &loaded.blocks, &vars)?;
     if json {
         output::line(

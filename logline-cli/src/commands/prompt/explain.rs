@@ -35,7 +35,7 @@ pub(super) struct Verify {
 
 pub(super) async fn explain_run(options: &Explain, url: Option<&str>, json: bool) -> Result<bool, Error> {
     let site = Site::open(url, &options.home).await?;
-    let trusted = site.trust()?.resolve(&site.ledger).await?;
+    let trusted = site.trusted().await?;
     let reader = Reader::new(&site.ledger, Scope::runtime(&options.tenant));
     let explained = explain(&reader, &trusted.authorities, &options.tenant, options.run).await?;
     if json {
@@ -79,7 +79,7 @@ pub(super) async fn explain_run(options: &Explain, url: Option<&str>, json: bool
 
 pub(super) async fn verify(options: &Verify, url: Option<&str>, json: bool) -> Result<bool, Error> {
     let site = Site::open(url, &options.home).await?;
-    let trusted = site.trust()?.resolve(&site.ledger).await?;
+    let trusted = site.trusted().await?;
     let (tenant, id) = (options.tenant.as_str(), options.record);
     let reader = Reader::new(&site.ledger, Scope::runtime(tenant));
     let found = site.ledger.find(&Scope::runtime(tenant), tenant, id).await?;
@@ -89,7 +89,7 @@ pub(super) async fn verify(options: &Verify, url: Option<&str>, json: bool) -> R
             .await
             .map(|built| format!("the prompt was built again: {}", built.compiled_hash))
             .map_err(|error| error.to_string()),
-        "prompt_selection" => verify_selection(&reader, &trusted.authorities, tenant, id)
+        "prompt_selection" => verify_selection(&reader, &trusted, tenant, id)
             .await
             .map(|choice| format!("the choice was made again; it was as likely as {}", choice.propensity))
             .map_err(|error| error.to_string()),

@@ -11,7 +11,7 @@ use crate::keys::Signer;
 use crate::ledger::{Ledger, LedgerError};
 use crate::span::rules::{InvalidSpan, Rules};
 use crate::span::seal::{SealError, VerifyError};
-use crate::trust::{NotAuthorised, TrustError, TrustRoot};
+use crate::trust::{Logs, NotAuthorised, TrustError, TrustRoot};
 use crate::value::clock::Clock;
 
 /// The options of an import.
@@ -34,6 +34,8 @@ pub struct Import<'a> {
     /// effect as they are imported, so an export can be imported into an empty ledger. A line whose signer may not sign yet waits
     /// for those that follow, as `fsck` judges the whole ledger by its newest manifest; its place in append order is then later.
     pub trust: Option<&'a TrustRoot>,
+    /// The transparency logs in which a manifest may end keys. Without them, lines that an ended key has signed are refused.
+    pub logs: Option<&'a dyn Logs>,
     /// The limits that every line must keep.
     pub rules: Rules,
 }
@@ -54,6 +56,9 @@ pub struct Imported {
     pub sealed: u64,
     /// Whether it was checked that each signer was allowed to sign.
     pub authority_checked: bool,
+    /// Promotions in the ledger that no quorum has approved, if there was a promotion to import and a trust root to check it by. Hosts
+    /// do not obey them.
+    pub void_promotions: u64,
 }
 
 /// A line that was refused.
@@ -86,6 +91,12 @@ pub enum LineError {
     /// Its signer may not sign a span of this type.
     #[error(transparent)]
     NotAuthorised(#[from] Box<NotAuthorised>),
+    /// It is a promotion that says nothing that a host could obey.
+    #[error("it is a promotion that cannot be read: {reason}")]
+    Promotion {
+        /// What is wrong.
+        reason: String,
+    },
     /// It is unsigned and there is no key to seal it.
     #[error("it is unsigned and no key was given to seal it: pass --key")]
     NoKey,
@@ -225,6 +236,7 @@ pub async fn import(
     importer.flush().await?;
     importer.release(true).await?;
     importer.flush().await?;
+    importer.check_promotions().await?;
     progress(importer.report.lines);
     Ok(importer.report)
 }

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::audit::ndjson::import::{BadLine, Import, ImportError, Imported, LineError};
+use crate::audit::promotions;
 use crate::keys::Verifier;
 use crate::ledger::scope::Scope;
 use crate::ledger::{AppendOptions, AppendReceipt, Ledger, LedgerError, Order, Outcome, Query, Versions};
@@ -14,6 +15,7 @@ use crate::span::draft::Draft;
 use crate::span::parse::{ParsedSpan, Unknown, parse_imported, unsealed};
 use crate::span::rules::InvalidSpan;
 use crate::span::seal::VerifiedSpan;
+use crate::trust::governance::Promoted;
 use crate::trust::{Authorities, NotAuthorised, TrustError, TrustRoot};
 use crate::value::ids;
 use crate::value::json;
@@ -84,6 +86,7 @@ pub(super) struct Importer<'a> {
     /// Which key may sign what, according to the ledger so far. `None` if there is no trust root.
     authorities: Option<Authorities>,
     held: Held,
+    has_promotions: bool,
     pub(super) report: Imported,
     on_bad: &'a mut (dyn FnMut(BadLine) + Send),
 }
@@ -109,6 +112,7 @@ impl<'a> Importer<'a> {
             unattributed: None,
             authorities: None,
             held: Held::default(),
+            has_promotions: false,
             report: Imported { authority_checked: import.trust.is_some(), ..Imported::default() },
             on_bad,
         }
@@ -265,6 +269,12 @@ impl<'a> Importer<'a> {
 
     /// Takes a line that is well-formed and sealed. If its signer may not sign yet, it waits.
     async fn queue(&mut self, pending: Pending) -> Result<(), ImportError> {
+        if pending.span.entity_type == "promotion"
+            && self.authorities.is_some()
+            && let Err(reason) = Promoted::of(&pending.span)
+        {
+            return self.refuse(pending.line, Some(pending.chain()), LineError::Promotion { reason });
+        }
         let refusal = self.refusal(&pending);
         if refusal.is_none() && !self.held.chains.contains(&pending.chain()) {
             if self.accept(pending).await? {
@@ -282,9 +292,25 @@ impl<'a> Importer<'a> {
         Ok(())
     }
 
+    /// Counts the approvals of all promotions, if there is a new one. One that does not hold stays, because hosts do not obey it, and
+    /// a backup must be restored as it was.
+    pub(super) async fn check_promotions(&mut self) -> Result<(), ImportError> {
+        let (true, Some(trust)) = (self.has_promotions, self.import.trust) else { return Ok(()) };
+        let trust = TrustRoot { min_version: 0, ..trust.clone() };
+        let Ok(trusted) = trust.resolve_with(self.ledger, self.import.logs).await else { return Ok(()) };
+        let void = &mut self.report.void_promotions;
+        let mut on_void = |key, reason: String| {
+            tracing::warn!(promotion = %key, reason, "a promotion does not hold");
+            *void += 1;
+        };
+        let checked = promotions::check(self.ledger, &trusted, &mut on_void).await;
+        checked.map(drop).map_err(|source| ImportError::Ledger { line: self.report.lines, source })
+    }
+
     /// Accepts a line whose signer may sign it. Returns whether it may have changed who may sign.
     async fn accept(&mut self, pending: Pending) -> Result<bool, ImportError> {
         let span = &pending.span;
+        self.has_promotions |= span.entity_type == "promotion";
         let decides = span.tenant_id == SYSTEM_TENANT && matches!(span.entity_type.as_str(), "manifest" | "approval");
         let Some(authorities) = &mut self.authorities else { return self.push(pending).await.map(|()| false) };
         // The host that a delegation names may have signed the lines that follow.
@@ -349,7 +375,7 @@ impl<'a> Importer<'a> {
         let Some(trust) = self.import.trust else { return Ok(()) };
         // The newest manifest may be further down.
         let trust = TrustRoot { min_version: 0, ..trust.clone() };
-        self.authorities = Some(match trust.resolve(self.ledger).await {
+        self.authorities = Some(match trust.resolve_with(self.ledger, self.import.logs).await {
             Ok(trusted) => trusted.authorities,
             // Before the first manifest, only the pinned keys may sign: a manifest and its approvals.
             Err(TrustError::NoManifest { .. }) => Authorities::of_root(trust.manifest_id, &trust.keys),

@@ -1,0 +1,211 @@
+//! Governance with the tool: a function from proposal through two approvals to promotion, one of them signed without the ledger.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
+
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+fn command(folder: &TempDir, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_logline"));
+    command.current_dir(folder.path()).env_remove("LOGLINE_HOME").env("LOGLINE_LEDGER", "sqlite:demo.ledger").args(arguments);
+    command.env_remove("LOGLINE_ENVIRONMENT");
+    command
+}
+
+/// Runs with an answer on standard input.
+fn answer(command: &mut Command, answer: &str) -> Output {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let _ = child.stdin.take().unwrap().write_all(answer.as_bytes());
+    child.wait_with_output().unwrap()
+}
+
+#[track_caller]
+fn expect_answering(folder: &TempDir, status: i32, arguments: &[&str], says: &str) -> String {
+    let output = answer(&mut command(folder, arguments), says);
+    let (out, err) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert_eq!(output.status.code(), Some(status), "{arguments:?}\n{out}\n{err}");
+    format!("{out}{err}")
+}
+
+#[track_caller]
+fn expect(folder: &TempDir, status: i32, arguments: &[&str]) -> String {
+    expect_answering(folder, status, arguments, "")
+}
+
+/// The same, for the object that `--json` prints.
+#[track_caller]
+fn object(folder: &TempDir, status: i32, arguments: &[&str], says: &str) -> Value {
+    let arguments = [arguments, &["--json"]].concat();
+    let output = answer(&mut command(folder, &arguments), says);
+    let (out, err) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert_eq!(output.status.code(), Some(status), "{arguments:?}\n{out}\n{err}");
+    serde_json::from_str(out.lines().last().unwrap()).unwrap()
+}
+
+/// A ledger in which functions of `acme` need two of three approvals.
+fn governed() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let guest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../logline-wasm/guests/fee.wasm");
+    fs::copy(guest, folder.path().join("fee.wasm")).unwrap();
+    expect(&folder, 0, &["init", "--tenant", "acme"]);
+    let mut manifest = object(&folder, 0, &["manifest", "show"], "");
+    for name in ["a", "b", "c"] {
+        let made = object(&folder, 0, &["keygen", &format!("{name}.key")], "");
+        let key = made["public_key"].clone();
+        manifest["authorities"].as_array_mut().unwrap().push(json!({"key": key, "role": "approver", "tenants": ["acme"]}));
+    }
+    manifest["governance"] = json!({
+        "promotion": "required", "classes": {"function": {"threshold": 2}}, "exclude_proposer": true, "exclude_signers": true,
+    });
+    fs::write(folder.path().join("m.json"), manifest.to_string()).unwrap();
+    expect(&folder, 0, &["manifest", "publish", "m.json"]);
+    publish(&folder, 25);
+    folder
+}
+
+fn publish(folder: &TempDir, rate: u32) {
+    let config = json!({"rate": rate}).to_string();
+    expect(folder, 0, &["function", "publish", "fee.wasm", "--tenant", "acme", "--name", "fee", "--config", &config]);
+}
+
+fn propose(folder: &TempDir, more: &[&str]) -> String {
+    let arguments = ["propose", "function", "fee", "--tenant", "acme", "--reason", "the new rate"];
+    object(folder, 0, &[&arguments[..], more].concat(), "")["proposal"].as_str().unwrap().to_owned()
+}
+
+/// The fee that the function computes, or the code of its failure.
+fn fee(folder: &TempDir) -> (String, Value) {
+    let arguments = ["request", "submit", "fee", "--tenant", "acme", "--owner", "api"];
+    let input = ["--input", r#"{"payment":"p","amount_minor":10000}"#];
+    let id = expect(folder, 0, &[&arguments[..], &input[..]].concat()).lines().next().unwrap().trim().to_owned();
+    expect(folder, 0, &["run", "--until-idle"]);
+    let rows = command(folder, &["list", "--tenant", "acme", "--type", "execution", "--json"]).output().unwrap();
+    let rows = String::from_utf8(rows.stdout).unwrap();
+    let execution: Vec<Value> = rows.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let execution = execution.into_iter().find(|row| row["related_to"][0] == id.as_str()).unwrap();
+    let said = if execution["error"].is_null() { execution["output"].clone() } else { execution["error"]["code"].clone() };
+    (execution["id"].as_str().unwrap().to_owned(), said)
+}
+
+#[test]
+fn a_function_is_proposed_approved_by_two_promoted_explained_and_rolled_back() {
+    let folder = governed();
+    assert_eq!(fee(&folder).1, "not_promoted");
+    let proposal = propose(&folder, &[]);
+    let vote = |by: &str, proposal: &str, says: &str, status: i32| {
+        expect_answering(&folder, status, &["approve", proposal, "--tenant", "acme", "--key", by], says)
+    };
+    // Whoever does not say `yes` signs nothing.
+    assert!(vote("a.key", &proposal, "no\n", 1).contains("nothing was signed"));
+    let shown = vote("a.key", &proposal, "yes\n", 0);
+    for told in ["the new rate", "+   \"rate\": 25", "hashes to", "1 of 2 approvals"] {
+        assert!(shown.contains(told), "{told} is missing:\n{shown}");
+    }
+    let early = expect(&folder, 1, &["promote", &proposal, "--tenant", "acme"]);
+    assert!(early.contains("1 of 2 approvals count"), "{early}");
+    vote("b.key", &proposal, "yes\n", 0);
+    expect(&folder, 0, &["promote", &proposal, "--tenant", "acme"]);
+    let (execution, said) = fee(&folder);
+    assert_eq!(said, json!({"fee_minor": 25}));
+    // Who has allowed it?
+    let explained = object(&folder, 0, &["explain", &execution, "--tenant", "acme"], "");
+    assert_eq!((&explained["holds"], explained["approvals"].as_array().unwrap().len()), (&json!(true), 2));
+    assert_eq!(explained["proposal"], proposal.as_str());
+    // A new version changes nothing until it is promoted. The difference is shown.
+    publish(&folder, 99);
+    assert_eq!(fee(&folder).1, json!({"fee_minor": 25}));
+    let next = propose(&folder, &[]);
+    let diff = expect(&folder, 0, &["diff", &next, "--tenant", "acme"]);
+    assert!(diff.contains("-   \"rate\": 25") && diff.contains("+   \"rate\": 99"), "{diff}");
+    for by in ["b.key", "c.key"] {
+        vote(by, &next, "yes\n", 0);
+    }
+    expect(&folder, 0, &["promote", &next, "--tenant", "acme"]);
+    assert_eq!(fee(&folder).1, json!({"fee_minor": 99}));
+    // And back, with approvals of its own.
+    let back = object(&folder, 0, &["rollback", "function", "fee", "--tenant", "acme", "--to", "0"], "");
+    let back = back["proposal"].as_str().unwrap();
+    for by in ["a.key", "c.key"] {
+        vote(by, back, "yes\n", 0);
+    }
+    expect(&folder, 0, &["promote", back, "--tenant", "acme"]);
+    assert_eq!(fee(&folder).1, json!({"fee_minor": 25}));
+    let clean = expect(&folder, 0, &["fsck", "--trust", "demo.ledger.trust.json"]);
+    assert!(clean.contains("0 problems; authority checked"), "{clean}");
+}
+
+#[test]
+fn an_approval_is_signed_on_a_machine_without_the_ledger() {
+    let folder = governed();
+    let proposal = propose(&folder, &[]);
+    expect(&folder, 0, &["approve", &proposal, "--tenant", "acme", "--out", "ballot.ndjson"]);
+    // Another machine: it has the ballot and the key, and nothing else.
+    let offline = tempfile::tempdir().unwrap();
+    for file in ["ballot.ndjson", "a.key"] {
+        fs::copy(folder.path().join(file), offline.path().join(file)).unwrap();
+    }
+    let sign = ["approve", "--sign", "ballot.ndjson", "--key", "a.key", "--out", "vote.ndjson"];
+    let shown = expect_answering(&offline, 0, &sign, "yes\n");
+    assert!(shown.contains("+   \"rate\": 25") && shown.contains("hashes to"), "{shown}");
+    fs::copy(offline.path().join("vote.ndjson"), folder.path().join("vote.ndjson")).unwrap();
+    expect(&folder, 0, &["import", "vote.ndjson", "--trust", "demo.ledger.trust.json"]);
+    let stands = object(&folder, 0, &["explain", &proposal, "--tenant", "acme"], "");
+    assert_eq!((&stands["counted"], &stands["needed"]), (&json!(1), &json!(2)));
+}
+
+#[test]
+fn a_ballot_with_other_content_than_its_proposal_is_not_signed() {
+    let folder = governed();
+    let proposal = propose(&folder, &[]);
+    expect(&folder, 0, &["approve", &proposal, "--tenant", "acme", "--out", "ballot.ndjson"]);
+    let ballot = fs::read_to_string(folder.path().join("ballot.ndjson")).unwrap();
+    let lines: Vec<&str> = ballot.lines().collect();
+    // The content is changed, and the hash is not.
+    let changed = lines[2].replace("\"rate\":25", "\"rate\":99");
+    assert_ne!(changed, lines[2]);
+    // Another version in the place of the proposed one.
+    publish(&folder, 99);
+    let other = propose(&folder, &[]);
+    expect(&folder, 0, &["approve", &other, "--tenant", "acme", "--out", "other.ndjson"]);
+    let other = fs::read_to_string(folder.path().join("other.ndjson")).unwrap();
+    let swapped = other.lines().nth(2).unwrap().to_owned();
+    for (name, line) in [("changed", changed), ("swapped", swapped)] {
+        fs::write(folder.path().join(name), [lines[0], lines[1], &line].join("\n")).unwrap();
+        let sign = ["approve", "--sign", name, "--key", "a.key", "--out", "vote.ndjson"];
+        expect_answering(&folder, 2, &sign, "yes\n");
+        assert!(!folder.path().join("vote.ndjson").exists(), "{name}");
+    }
+}
+
+#[test]
+fn an_approval_that_does_not_count_is_told_so() {
+    let folder = governed();
+    let proposal = propose(&folder, &[]);
+    let own = "demo.ledger.keys/publisher.key";
+    let refused = expect_answering(&folder, 2, &["approve", &proposal, "--tenant", "acme", "--key", own], "yes\n");
+    assert!(refused.contains("approver"), "{refused}");
+    let twice = ["approve", &proposal, "--tenant", "acme", "--key", "a.key"];
+    expect_answering(&folder, 0, &twice, "yes\n");
+    let again = expect_answering(&folder, 1, &twice, "yes\n");
+    assert!(again.contains("counted already") || again.contains("does not count"), "{again}");
+    let rejected = ["reject", &proposal, "--tenant", "acme", "--key", "a.key"];
+    expect_answering(&folder, 0, &rejected, "yes\n");
+    let stands = object(&folder, 0, &["explain", &proposal, "--tenant", "acme"], "");
+    assert_eq!(stands["counted"], 0);
+    // A withdrawn proposal is not carried out.
+    expect(&folder, 0, &["withdraw", &proposal, "--tenant", "acme", "--reason", "a mistake"]);
+    assert!(expect(&folder, 1, &["promote", &proposal, "--tenant", "acme"]).contains("withdrawn"));
+}
+
+#[test]
+fn there_is_no_way_to_approve_a_bare_hash() {
+    let folder = governed();
+    let hash = "0".repeat(64);
+    for arguments in [&["approve", &hash, "--tenant", "acme"][..], &["approve", "--hash", &hash, "--tenant", "acme"]] {
+        expect(&folder, 2, arguments);
+    }
+}
