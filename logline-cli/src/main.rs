@@ -14,8 +14,8 @@ use clap::{Parser, Subcommand};
 
 use commands::run as worker;
 use commands::{
-    completions, delegate, doctor, export, fsck, function, import, init, keygen, list, log, migrate, policy, prompt, provider,
-    publish, read, rebuild, replay, request, stats, tail, verify,
+    completions, delegate, doctor, export, fsck, function, import, init, keygen, list, log, memory, migrate, policy, prompt,
+    provider, publish, read, rebuild, replay, request, stats, tail, verify,
 };
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -58,6 +58,8 @@ enum Command {
     Prompt(prompt::Options),
     /// Checks providers.
     Provider(provider::Options),
+    /// Keeps, finds, exports and forgets memories of users.
+    Memory(memory::Options),
     /// Prints a script that completes this command's arguments in your shell.
     Completions(completions::Options),
     /// Creates a new key file that only its owner can read.
@@ -122,6 +124,7 @@ async fn run(options: &Options) -> Result<bool, Error> {
         Command::Publish(command) => publish::run(command, ledger, options.json).await,
         Command::Prompt(command) => prompt::run(command, ledger, options.json).await,
         Command::Provider(command) => provider::run(command, ledger, options.json).await,
+        Command::Memory(command) => memory::run(command, ledger, options.json).await,
         Command::Policy(command) => policy::run(command, ledger, options.json).await,
         Command::Completions(command) => completions::run::<Options>(command),
         Command::Keygen(command) => keygen::run(command, options.json),

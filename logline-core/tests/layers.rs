@@ -64,7 +64,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
     (
         "logline-sqlite",
-        &["error", "options", "row", "search", "work", "schema", "readers", "select", "writer", "watcher", "inspect"],
+        &["error", "options", "row", "search", "work", "schema", "readers", "select", "writer", "watcher", "inspect", "keys"],
     ),
     (
         "logline-pg",
@@ -85,6 +85,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "search",
             "doctor",
             "writer",
+            "keys",
         ],
     ),
     ("logline-openai", &["error", "http", "body", "answer", "stream"]),
@@ -140,7 +141,13 @@ const ROOMS: &[(&str, &[&str])] = &[
             "service",
         ],
     ),
-    ("logline-memory", &["index", "rank", "embed"]),
+    (
+        "logline-memory",
+        &[
+            "index", "rank", "embed", "envelope", "wrap", "local", "vault", "form", "consent", "kernel", "memories", "export",
+            "keeper",
+        ],
+    ),
     (
         "logline-http",
         &[

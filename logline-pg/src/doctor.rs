@@ -180,7 +180,7 @@ const CHECKS: &[Check] = &[
     Check {
         name: "who may create in the schemas",
         severity: Severity::Failure,
-        sql: "SELECT r.rolname || ' may create in ' || s.name FROM pg_roles r, (VALUES ('ledger'), ('app')) AS s(name)
+        sql: "SELECT r.rolname || ' may create in ' || s.name FROM pg_roles r, (VALUES ('ledger'), ('app'), ('memory')) AS s(name)
               WHERE r.rolname IN ('logline_app', 'logline_runtime', 'logline_operator') AND has_schema_privilege(r.oid, s.name, 'CREATE')",
         good: "the owner alone",
         advice: "REVOKE CREATE ON SCHEMA",
@@ -232,7 +232,7 @@ const CHECKS: &[Check] = &[
     },
 ];
 
-const CHANGED_DEFINITIONS: &str = "find out who changed a policy, function, trigger, index, view, owner or grant in the schemas ledger and app. \
+const CHANGED_DEFINITIONS: &str = "find out who changed a policy, function, trigger, index, view, owner or grant in the schemas ledger, app and memory. \
     If it was you, or the server was upgraded, record the new ones with `logline migrate --accept-definitions`";
 
 /// If clocks differ by more than this, leases, schedules and quotas of different hosts disagree.

@@ -6,6 +6,7 @@ mod definitions;
 mod doctor;
 mod error;
 mod identity;
+mod keys;
 mod migrate;
 mod options;
 mod position;

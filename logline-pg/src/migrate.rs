@@ -13,6 +13,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("registry", include_str!("../migrations/0001_registry.sql")),
     ("work", include_str!("../migrations/0002_work.sql")),
     ("search", include_str!("../migrations/0003_search.sql")),
+    ("memory", include_str!("../migrations/0004_memory.sql")),
 ];
 
 /// Creates the cluster's group roles, and lets some of them take others. Every statement also succeeds if nothing is left to

@@ -3,6 +3,7 @@
 
 mod error;
 mod inspect;
+mod keys;
 mod options;
 mod readers;
 mod row;
@@ -33,6 +34,7 @@ use logline_core::{Scope, SignedSpan, Timestamp, VerifiedSpan};
 use rusqlite::{Connection, TransactionBehavior};
 use uuid::Uuid;
 
+pub use keys::SqliteKeys;
 pub use options::{SqliteOptions, Synchronous};
 
 use error::from_sqlite;

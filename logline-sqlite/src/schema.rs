@@ -116,7 +116,7 @@ fn writer(options: &SqliteOptions) -> Result<Connection, LedgerError> {
 
 /// Switches the file to the write-ahead log, if it is not. SQLite does not wait for other connections here, whatever the busy timeout
 /// is, so several processes that open a new file at once would fail.
-fn write_ahead(connection: &Connection, patience: Duration) -> rusqlite::Result<()> {
+pub(crate) fn write_ahead(connection: &Connection, patience: Duration) -> rusqlite::Result<()> {
     let began = Instant::now();
     loop {
         match connection.pragma_update(None, "journal_mode", "wal") {

@@ -11,6 +11,7 @@ pub(crate) mod init;
 pub(crate) mod keygen;
 pub(crate) mod list;
 pub(crate) mod log;
+pub(crate) mod memory;
 pub(crate) mod migrate;
 pub(crate) mod policy;
 pub(crate) mod prompt;

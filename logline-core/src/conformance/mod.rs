@@ -17,6 +17,7 @@ pub mod active;
 pub mod chains;
 pub mod counters;
 pub mod isolation;
+pub mod keeping;
 pub mod model;
 pub mod providing;
 pub mod reading;
@@ -99,6 +100,29 @@ macro_rules! conformance_suite {
                 drop(guard);
             });
         })*
+    };
+}
+
+/// Makes a `#[test]` from every trial of [`KeyStore`](crate::contract::KeyStore). The arguments are those of
+/// [`conformance_suite!`].
+#[macro_export]
+macro_rules! key_store_suite {
+    ($open:path, $block_on:path) => {
+        $crate::conformance_suite! { @tests $open, $block_on,
+            keeping::epochs_begin_one_after_the_other_and_end_in_order,
+            keeping::an_epoch_that_still_wraps_a_key_is_not_dropped,
+            keeping::a_key_under_an_old_epoch_is_not_added,
+            keeping::a_subject_has_one_key,
+            keeping::another_tenant_finds_nothing,
+            keeping::a_record_under_a_key_that_is_gone_is_not_added,
+            keeping::what_is_forgotten_is_gone_and_what_stays_is_there,
+            keeping::a_record_that_comes_in_between_stops_the_forgetting,
+            keeping::of_two_forgettings_one_is_stale,
+            keeping::a_forgetting_that_is_stale_destroys_nothing_of_the_others,
+            keeping::receipts_are_remembered,
+            keeping::records_come_in_pages,
+            keeping::what_is_too_large_is_refused,
+        }
     };
 }
 

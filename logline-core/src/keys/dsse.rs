@@ -9,6 +9,10 @@ pub const SPAN: &str = "application/vnd.logline.span.v1";
 /// signature (`docs/export.md`).
 pub const SIDECAR: &str = "application/vnd.logline.sidecar.v1";
 
+/// The payload type of a statement of an approver. The body is the statement in canonical form
+/// ([`trust::governance::Statement`](crate::trust::governance::Statement)).
+pub const APPROVAL: &str = "application/vnd.logline.approval.v1";
+
 /// `PAE(type, body) = "DSSEv1" SP LEN(type) SP type SP LEN(body) SP body`. Lengths are in bytes, as ASCII decimals.
 ///
 /// This is the encoding of the DSSE protocol, version 1.

@@ -6,6 +6,7 @@ mod authority;
 pub mod capability;
 mod delegation;
 mod file;
+pub mod governance;
 mod limits;
 mod manifest;
 mod own;

@@ -48,6 +48,8 @@ pub struct Trusted {
     pub manifest: Manifest,
     /// The span that holds `manifest`.
     pub span: VerifiedSpan,
+    /// What tells this ledger from every other: the hash of its first manifest.
+    pub ledger: Hash,
     /// Which key may sign what: the root keys, the authorities of the manifest, and the delegations.
     pub authorities: Authorities,
     /// Versions of the manifest's id that do not count, and why. They are ignored. They are not an error.
@@ -119,6 +121,8 @@ enum Verdict {
 struct Found {
     /// The newest that counts.
     current: Option<(Manifest, VerifiedSpan)>,
+    /// The hash of the first that counted.
+    first: Option<Hash>,
     skipped: Vec<Skipped>,
     candidates: Vec<Candidate>,
 }
@@ -245,8 +249,8 @@ impl TrustRoot {
     /// [`TrustError::NoManifest`] if none counts, [`TrustError::TooOld`] if the newest is older than `min_version`,
     /// [`TrustError::Refused`] if the newest demands what this library cannot enforce.
     pub async fn resolve(&self, ledger: &dyn Ledger) -> Result<Trusted, TrustError> {
-        let Found { current, skipped, candidates } = self.walk(ledger).await?;
-        let Some((manifest, span)) = current else {
+        let Found { current, first, skipped, candidates } = self.walk(ledger).await?;
+        let (Some((manifest, span)), Some(ledger_hash)) = (current, first) else {
             return Err(TrustError::NoManifest { manifest_id: self.manifest_id, skipped });
         };
         if manifest.version < self.min_version {
@@ -255,7 +259,7 @@ impl TrustRoot {
         manifest.check_critical()?;
         let mut authorities = Authorities::new(self.manifest_id, &manifest, &self.keys).candidates(candidates);
         delegation::read(ledger, &mut authorities).await?;
-        Ok(Trusted { manifest, span, authorities, skipped })
+        Ok(Trusted { manifest, span, ledger: ledger_hash, authorities, skipped })
     }
 
     async fn walk(&self, ledger: &dyn Ledger) -> Result<Found, TrustError> {
@@ -282,7 +286,10 @@ impl TrustRoot {
                 };
                 let row = span.key().to_string();
                 match self.qualify(span, found.current.as_ref().map(|(m, _)| m), &approvals, &mut verifier) {
-                    Ok(Verdict::Obey(next)) => found.current = Some(*next),
+                    Ok(Verdict::Obey(next)) => {
+                        found.first.get_or_insert(next.1.seal.curr_hash);
+                        found.current = Some(*next);
+                    }
                     Ok(Verdict::Wait(reason, candidate)) => {
                         found.candidates.push(candidate);
                         found.skipped.push(Skipped { row, reason });
