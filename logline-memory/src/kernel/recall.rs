@@ -12,7 +12,7 @@ use super::{CONTENT, MemoryKernel, Refusal, about, check_consent, input, invalid
 use crate::consent::{Asked, Cited};
 use crate::envelope::Place;
 use crate::form::{Body, Content, Kind, Layer, MAX_NAME, Members, Mode, Sensitivity, Stored, envelope};
-use crate::rank::{Budget, Candidate, Key, Out, Tier, Verdict, rank};
+use crate::rank::{Budget, Candidate, Key, List, ListKind, Out, Tier, Verdict, rank};
 use crate::vault::{Sealed, Text, VaultError};
 
 /// The most memories of an answer.
@@ -58,6 +58,7 @@ struct Named {
     scope: &'static str,
     key: Key,
     seq: u32,
+    score: f64,
 }
 
 /// A memory that was named, as it is now.
@@ -99,16 +100,17 @@ impl MemoryKernel {
             mode,
             session,
             query,
-            budget: Budget { limit: number("limit", MAX_LIMIT)?, tokens: number("tokens", 1 << 20)? },
+            budget: Budget { limit: number("limit", MAX_LIMIT)?, tokens: number("tokens", 1 << 20)?, ..Budget::default() },
             kinds: words("types")?.iter().map(|kind| kind.parse()).collect::<Result<_, _>>().map_err(invalid)?,
             tags: words("tags")?.into_iter().collect(),
         };
         let (named, is_full) = self.named(context, tenant, &search, now).await?;
         let (candidates, rows) = self.candidates(context, &named, now).await?;
-        let mut lists: Vec<(&str, Vec<Key>)> = Vec::new();
+        let mut lists = Vec::new();
         for list in &named {
             if let Some(first) = list.first() {
-                lists.push((first.scope, list.iter().map(|named| named.key.clone()).collect()));
+                let hits = list.iter().map(|named| (named.key.clone(), named.score)).collect();
+                lists.push(List { scope: first.scope, kind: ListKind::Text, hits });
             }
         }
         let ranking = rank(&candidates, &lists, search.budget);
@@ -186,7 +188,7 @@ impl MemoryKernel {
                 lists.push(
                     found
                         .into_iter()
-                        .map(|(id, seq, _)| Named { scope: name(&scope), key: Key::new(tenant, id), seq })
+                        .map(|(id, seq, score)| Named { scope: name(&scope), key: Key::new(tenant, id), seq, score })
                         .collect(),
                 );
             }
@@ -199,7 +201,9 @@ impl MemoryKernel {
             query.tags.clone_from(&search.tags);
             let hits = store.search_text(&Scope::runtime(tenant), &query).await?;
             lists.push(
-                hits.into_iter().map(|hit| Named { scope: name, key: Key::new(hit.tenant_id, hit.id), seq: hit.seq }).collect(),
+                hits.into_iter()
+                    .map(|hit| Named { scope: name, key: Key::new(hit.tenant_id, hit.id), seq: hit.seq, score: hit.score })
+                    .collect(),
             );
         }
         Ok((lists, is_full))

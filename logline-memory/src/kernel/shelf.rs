@@ -120,17 +120,17 @@ impl Shelf {
         self.index.remove(id);
     }
 
-    /// The memories that have a word of the query and that `admits` admits, the best first.
+    /// The memories that have a word of the query and that `admits` admits, with their versions and scores, the best first.
     pub(super) fn search(
         &self,
         query: &str,
         now: Timestamp,
         limit: usize,
         admits: impl Fn(&Terms) -> bool,
-    ) -> Vec<(Uuid, u32, Layer)> {
+    ) -> Vec<(Uuid, u32, f64)> {
         let is_live = |live: &&Live| live.terms.ttl_at.is_none_or(|at| now < at) && admits(&live.terms);
         let found = self.index.search(query, limit, |id| self.live.get(&id).as_ref().is_some_and(is_live));
-        found.into_iter().filter_map(|(id, _)| self.live.get(&id).map(|live| (id, live.seq, live.terms.layer))).collect()
+        found.into_iter().filter_map(|(id, score)| self.live.get(&id).map(|live| (id, live.seq, score))).collect()
     }
 }
 
