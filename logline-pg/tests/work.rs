@@ -52,7 +52,7 @@ fn a_database_of_version_1_is_migrated_and_its_open_work_found() {
         let work = filled(&ledger).await;
         superuser(
             &database,
-            "DROP TABLE ledger.memories CASCADE; DROP TRIGGER ur_memories ON ledger.universal_registry; DROP TEXT SEARCH CONFIGURATION ledger.memory;
+            "DROP TABLE memory.epochs, memory.subject_keys, memory.record_keys, memory.receipts CASCADE; DROP TABLE ledger.memories CASCADE; DROP TRIGGER ur_memories ON ledger.universal_registry; DROP TEXT SEARCH CONFIGURATION ledger.memory;
              DROP TEXT SEARCH DICTIONARY ledger.stems;
              DROP FUNCTION IF EXISTS ledger.plain, ledger.place, ledger.memory_entry, ledger.keep_memories, ledger.searched_place, ledger.is_searched,
                ledger.search_text, ledger.rebuild_memories, ledger.stray_memories CASCADE;
@@ -64,9 +64,9 @@ fn a_database_of_version_1_is_migrated_and_its_open_work_found() {
         )
         .await;
         let error = PgLedger::connect(options("worker", &database)).await.map(drop).unwrap_err();
-        assert!(matches!(error, LedgerError::SchemaVersion { found: 1, supported: 3, .. }), "{error}");
+        assert!(matches!(error, LedgerError::SchemaVersion { found: 1, supported: 4, .. }), "{error}");
         let migrated = migrate(&options("postgres", &database)).await.unwrap();
-        assert_eq!((migrated.from, migrated.to), (1, 3));
+        assert_eq!((migrated.from, migrated.to), (1, 4));
         let ledger = PgLedger::connect(options("worker", &database)).await.unwrap();
         assert_eq!(ledger.claimable(&Poll::new(10)).await.unwrap(), work);
         assert_eq!(ledger.used("acme", "runs").await.unwrap(), 1);
