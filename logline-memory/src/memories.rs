@@ -15,7 +15,7 @@ use crate::envelope::Place;
 use crate::form::{Body, Content, Kind, Layer, MEMORY, Memory, Mode, Sensitivity, Status, Stored, Terms, sealed};
 use crate::kernel::{
     CONTENT, MAX_LIMIT, MEMORY_CONSENT, MEMORY_EXPIRE, MEMORY_FORGET, MEMORY_REVIEW, MEMORY_SEAL, MEMORY_SEARCH, MEMORY_UPSERT,
-    QUERY, RECEIPT, contract_id, public_id, preview,
+    QUERY, RECEIPT, contract_id, preview, public_id,
 };
 use crate::vault::{Sealed, Vault, VaultError};
 

@@ -11,7 +11,7 @@ use tokio::sync::Mutex as AsyncMutex;
 use uuid::Uuid;
 
 use super::{CONTENT, Refusal};
-use crate::form::{Body, Content, Layer, MEMORY, Stored, Terms};
+use crate::form::{Body, Content, MEMORY, Stored, Terms};
 use crate::index::{Index, IndexLimits};
 use crate::vault::{Sealed, Vault, VaultError};
 
