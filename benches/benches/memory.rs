@@ -68,8 +68,7 @@ fn envelopes(rounds: usize) {
 async fn host(folder: &std::path::Path) -> (Host, MemoryKernel) {
     let file = folder.join("bench.ledger");
     let ledger = SqliteLedger::open(&file).unwrap();
-    let vault =
-        Vault::new(LocalKeys::open(folder.join("keys")).unwrap(), SqliteKeys::open(SqliteKeys::beside(&file)).unwrap());
+    let vault = Vault::new(LocalKeys::open(folder.join("keys")).unwrap(), SqliteKeys::open(SqliteKeys::beside(&file)).unwrap());
     let kernel = MemoryKernel::new(vault).search_in(ledger.clone());
     let set = logline_kernels::all().and(kernel.all());
     let key = |n: u8| KeyPair::from_seed(&[n; 32]);
@@ -86,7 +85,12 @@ async fn host(folder: &std::path::Path) -> (Host, MemoryKernel) {
 /// A sentence that no other number gives.
 fn text(number: usize) -> String {
     const NOUNS: [&str; 8] = ["garden", "river", "market", "window", "teacher", "bicycle", "harbour", "winter"];
-    format!("the {} near the {} was seen by witness {number} in year {}", NOUNS[number % 8], NOUNS[(number / 8) % 8], 1900 + number % 120)
+    format!(
+        "the {} near the {} was seen by witness {number} in year {}",
+        NOUNS[number % 8],
+        NOUNS[(number / 8) % 8],
+        1900 + number % 120
+    )
 }
 
 async fn memories(count: usize, rounds: usize) {

@@ -9,7 +9,8 @@ use uuid::Uuid;
 
 use crate::form::{Content, MEMORY, Status, Stored};
 use crate::kernel::{CONTENT, RECEIPT};
-use crate::memories::{MemoryError, Receipt, ReceiptState};
+use crate::memories::MemoryError;
+use crate::results::{Receipt, ReceiptState};
 use crate::vault::{Sealed, Vault, VaultError};
 
 /// What [`verify_erasure`] has found.

@@ -16,6 +16,7 @@ mod kernel;
 mod local;
 mod memories;
 pub mod rank;
+mod results;
 mod vault;
 mod wrap;
 
@@ -31,8 +32,6 @@ pub use kernel::{
     MEMORY_UPSERT, MemoryKernel, PREVIEW, RECEIPT, memory_kernel,
 };
 pub use local::LocalKeys;
-pub use memories::{
-    Answer, Hit, Memories, MemoryError, Recalled, Receipt, ReceiptState, Remembered, SESSION_TTL, Wanted, What, close_epoch,
-    contract, expire,
-};
+pub use memories::{Memories, MemoryError, SESSION_TTL, close_epoch, contract, expire};
+pub use results::{Answer, Hit, Recalled, Receipt, ReceiptState, Remembered, Wanted, What};
 pub use vault::{Closed, Forget, Forgotten, Sealed, Text, Vault, VaultError};

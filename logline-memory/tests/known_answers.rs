@@ -34,8 +34,8 @@ fn known_answers_are_found_and_nothing_else_that_must_not_be() {
         let folder = tempfile::tempdir().unwrap();
         let ledger = SqliteLedger::open(folder.path().join("memories.ledger")).unwrap();
         let corpus = generate(1);
-        let subjects = ask::store(&ledger, &corpus).await;
-        let recalls = ask::measure(&ledger, &subjects, &corpus).await;
+        let private = ask::store(&ledger, &corpus).await;
+        let recalls = ask::measure(&ledger, &private, &corpus).await;
         assert_eq!(recalls.keys().copied().collect::<BTreeSet<_>>(), ["private", "public", "session", "tenant"].into());
         for (scope, recall) in recalls {
             assert!(recall.questions > 30, "{scope}");

@@ -112,7 +112,7 @@ fn test() -> Result<(), Failed> {
     // Whatever one user does, the others are answered.
     attack(["--size", "50", "--rounds", "3"].map(str::to_owned))?;
     // Each of these examples fails if what it shows is not true.
-    for example in ["policies", "sandbox", "ask_a_model", "explain_an_answer", "governance"] {
+    for example in ["policies", "sandbox", "ask_a_model", "explain_an_answer", "governance", "memory"] {
         command("cargo").args(["run", "--quiet", "--example", example]).run()?;
     }
     // By itself it simulates 2,000 sessions.

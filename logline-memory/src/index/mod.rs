@@ -4,7 +4,6 @@
 //! rest of its memory. It is bounded in entries and bytes, and forgets at once what it is told to.
 
 mod porter;
-mod subjects;
 mod terms;
 
 use std::collections::HashMap;
@@ -15,7 +14,6 @@ use zeroize::Zeroize as _;
 
 use logline_core::ledger::search::{Match, best, words};
 
-pub use subjects::{Subject, Subjects};
 use terms::Terms;
 
 /// How much an index may hold.

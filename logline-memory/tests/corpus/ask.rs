@@ -5,12 +5,15 @@ use std::collections::{BTreeMap, HashMap};
 use logline_core::ledger::AppendOptions;
 use logline_core::ledger::search::{Search, SearchQuery, SearchScope};
 use logline_core::{Draft, KeyPair, Scope, Timestamp, VerifiedSpan, Visibility};
-use logline_memory::index::{IndexLimits, Subject, Subjects};
+use logline_memory::index::{Index, IndexLimits};
 use logline_memory::rank::{Budget, Candidate, Key, List, ListKind, Out, Tier, Verdict, rank};
 use serde_json::json;
 use uuid::Uuid;
 
 use super::{Corpus, Memory, Question, State};
+
+/// The indexes of private memories, by tenant and owner.
+pub(crate) type Private = HashMap<(String, String), Index>;
 
 /// How often the answer was among the first of its scope, and where.
 #[derive(Debug, Clone, Copy, Default)]
@@ -58,14 +61,14 @@ fn version(memory: &Memory, n: usize) -> Draft {
 }
 
 /// Stores what may stand in the store in `ledger`, and indexes the rest in this process.
-pub(crate) async fn store<S: Search>(ledger: &S, corpus: &Corpus) -> Subjects {
+pub(crate) async fn store<S: Search>(ledger: &S, corpus: &Corpus) -> Private {
     let key = KeyPair::from_seed(&[5; 32]);
-    let subjects = Subjects::new(1000, IndexLimits::default());
+    let mut private = Private::new();
     let mut spans: Vec<VerifiedSpan> = Vec::new();
     for (n, memory) in corpus.memories.iter().enumerate() {
         if !memory.is_public {
-            let index = subjects.index(&Subject::new(memory.tenant, memory.owner.clone())).unwrap();
-            let mut index = index.lock().unwrap();
+            let whose = (memory.tenant.to_owned(), memory.owner.clone());
+            let index = private.entry(whose).or_insert_with(|| Index::new(IndexLimits::default()).unwrap());
             index.add(memory.id, 0, &memory.text).unwrap();
             if memory.state != State::Live {
                 index.remove(memory.id);
@@ -87,18 +90,18 @@ pub(crate) async fn store<S: Search>(ledger: &S, corpus: &Corpus) -> Subjects {
     for batch in spans.chunks(1000) {
         ledger.append(&Scope::Operator, batch.to_vec(), &AppendOptions::default()).await.unwrap();
     }
-    subjects
+    private
 }
 
 /// Asks one question: what each scope found, and the answer of all.
 pub(crate) async fn ask<S: Search>(
     ledger: &S,
-    subjects: &Subjects,
+    private: &Private,
     known: &HashMap<Uuid, &Memory>,
     question: &Question,
 ) -> Asked {
     let scope = Scope::user(question.tenant, question.user.clone());
-    let index = subjects.index(&Subject::new(question.tenant, question.user.clone())).unwrap();
+    let index = private.get(&(question.tenant.to_owned(), question.user.clone()));
     let mut asked = Asked::default();
     let mut candidates = Vec::new();
     for place in
@@ -118,10 +121,9 @@ pub(crate) async fn ask<S: Search>(
         let hits = ledger.search_text(&scope, &query).await.unwrap();
         let stored: Vec<_> = hits.into_iter().map(|hit| (Key::new(hit.tenant_id, hit.id), hit.score)).collect();
         let inside = match name {
-            "session" | "private" => {
-                let index = index.lock().unwrap();
+            "session" | "private" => index.map_or_else(Vec::new, |index| {
                 index.search(&question.text, 20, |id| known.get(&id).is_some_and(|memory| is_here(memory)))
-            }
+            }),
             _ => Vec::new(),
         };
         let inside: Vec<_> = inside.into_iter().map(|(id, score)| (Key::new(question.tenant, id), score)).collect();
@@ -161,11 +163,11 @@ pub(crate) struct Asked {
 }
 
 /// Asks all questions. Panics if anything is found that must not be. Returns the recall of each scope.
-pub(crate) async fn measure<S: Search>(ledger: &S, subjects: &Subjects, corpus: &Corpus) -> BTreeMap<&'static str, Recall> {
+pub(crate) async fn measure<S: Search>(ledger: &S, private: &Private, corpus: &Corpus) -> BTreeMap<&'static str, Recall> {
     let known: HashMap<Uuid, &Memory> = corpus.memories.iter().map(|memory| (memory.id, memory)).collect();
     let mut recalls: BTreeMap<&'static str, Recall> = BTreeMap::new();
     for question in &corpus.questions {
-        let asked = ask(ledger, subjects, &known, question).await;
+        let asked = ask(ledger, private, &known, question).await;
         for id in asked.by_scope.values().flatten() {
             let memory = known[id];
             assert_eq!(memory.state, State::Live, "{memory:?} was found by {question:?}");
