@@ -185,7 +185,7 @@ fn ci() -> Result<(), Failed> {
 }
 
 /// The crates that are published.
-const PUBLISHED: [&str; 14] = [
+const PUBLISHED: [&str; 15] = [
     "logline-core",
     "logline-sqlite",
     "logline-pg",
