@@ -20,6 +20,10 @@ pub mod providers {}
 pub mod prompts {}
 #[doc = include_str!("bandit.md")]
 pub mod bandit {}
+#[doc = include_str!("memory.md")]
+pub mod memory {}
+#[doc = include_str!("retrieval.md")]
+pub mod retrieval {}
 #[doc = include_str!("http.md")]
 pub mod http {}
 #[doc = include_str!("wasm-abi.md")]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
+import envelope  # noqa: E402
 import verify  # noqa: E402
 from blake3 import blake3  # noqa: E402
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: E402
@@ -322,6 +323,32 @@ class Proofs(unittest.TestCase):
         other = f"another.example/w+{key_id}+{base64.b64encode(raw).decode()}"
         self.assertIn("0 witnesses have cosigned, 1 are needed",
                       run_proof(LOG_VECTOR["proof"], None, "--witness", other, "--quorum", "1"))
+
+
+class Envelope(unittest.TestCase):
+    def setUp(self):
+        self.file = vectors("envelope")
+
+    def test_every_envelope_opens_to_its_text(self):
+        for vector in self.file["envelopes"]:
+            self.assertEqual(envelope.opened(vector).decode(), vector["text"])
+
+    def test_an_envelope_that_was_forged_for_two_keys_opens_under_none(self):
+        forged = {**self.file["envelopes"][0], "envelope": self.file["forgery"]["envelope"]}
+        for key in self.file["forgery"]["keys"]:
+            with self.assertRaises(envelope.NotOpened):
+                envelope.opened(forged, key)
+
+    def test_a_flipped_bit_or_another_place_does_not_open(self):
+        vector = self.file["envelopes"][1]
+        raw = bytes.fromhex(vector["envelope"])
+        for at in range(len(raw)):
+            changed = raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1:]
+            with self.assertRaises(envelope.NotOpened):
+                envelope.opened({**vector, "envelope": changed.hex()})
+        for member in ["tenant", "subject", "field"]:
+            with self.assertRaises(envelope.NotOpened):
+                envelope.opened({**vector, member: "other"})
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ use clap::{Parser, Subcommand};
 use commands::run as worker;
 use commands::{
     completions, delegate, doctor, end_key, export, fsck, function, governance, import, init, keygen, list, log, manifest,
-    migrate, policy, prompt, provider, publish, read, rebuild, replay, request, rotate, stats, tail, verify,
+    memory, migrate, policy, prompt, provider, publish, read, rebuild, replay, request, rotate, stats, tail, verify,
 };
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -58,6 +58,8 @@ enum Command {
     Prompt(prompt::Options),
     /// Checks providers.
     Provider(provider::Options),
+    /// Keeps, finds, exports and forgets memories of users.
+    Memory(memory::Options),
     /// Shows, publishes and approves manifests.
     Manifest(manifest::Options),
     /// Ends a key, or one of its rights, at a place in transparency logs: what it has signed later does not count.
@@ -146,6 +148,7 @@ async fn run(options: &Options) -> Result<bool, Error> {
         Command::Publish(command) => publish::run(command, ledger, options.json).await,
         Command::Prompt(command) => prompt::run(command, ledger, options.json).await,
         Command::Provider(command) => provider::run(command, ledger, options.json).await,
+        Command::Memory(command) => memory::run(command, ledger, options.json).await,
         Command::Policy(command) => policy::run(command, ledger, options.json).await,
         Command::Manifest(command) => manifest::run(command, ledger, options.json).await,
         Command::EndKey(command) => end_key::run(command, ledger, options.json).await,

@@ -14,8 +14,11 @@ use logline_core::{Clock as _, Host, KernelSet, KeyPair, PublicKey, Scope, Syste
 use logline_kernels::provider::{HostSecrets, ProviderExec};
 use logline_log::StoredLogs;
 use logline_log::store::Directory;
+use logline_memory::{LocalKeys, MemoryKeeper, MemoryKernel, Vault};
 use logline_openai::OpenAi;
+use logline_pg::PgLedger;
 use logline_policy::policy_id;
+use logline_sqlite::{SqliteKeys, SqliteLedger};
 use logline_wasm::{WasmSandbox, function_id};
 use uuid::Uuid;
 
@@ -77,9 +80,16 @@ pub(crate) fn home_of(location: &Location, folder: Option<&Path>) -> Result<Home
     }
 }
 
+/// The ledger as its own type, for what not every ledger can do.
+enum Backend {
+    Sqlite(SqliteLedger, PathBuf),
+    Postgres(PgLedger),
+}
+
 /// An opened ledger and its home.
 pub(crate) struct Site {
     pub(crate) ledger: Arc<dyn WorkQueue>,
+    backend: Backend,
     home: Option<Home>,
     trust: Option<PathBuf>,
     key: Option<PathBuf>,
@@ -97,9 +107,19 @@ impl Site {
             Err(_) if options.trust.is_some() && options.key.is_some() => None,
             Err(error) => return Err(error),
         };
-        let ledger = location.for_writing().await?;
+        let (ledger, backend): (Arc<dyn WorkQueue>, _) = match location {
+            Location::Sqlite(path) => {
+                let ledger = SqliteLedger::open(&path)?;
+                (Arc::new(ledger.clone()), Backend::Sqlite(ledger, path))
+            }
+            Location::Postgres(options) => {
+                let ledger = PgLedger::connect(*options).await?;
+                (Arc::new(ledger.clone()), Backend::Postgres(ledger))
+            }
+        };
         Ok(Self {
             ledger,
+            backend,
             home,
             trust: options.trust.clone(),
             key: options.key.clone(),
@@ -140,21 +160,50 @@ impl Site {
 
     /// A host that signs with the key of the home that is named here.
     pub(crate) async fn host(&self, of: KeyOf) -> Result<Host, Error> {
-        self.host_with(self.key(of)?).await
+        let memory = if self.has_memories() { Some(self.memory()?) } else { None };
+        self.host_with(self.key(of)?, memory.as_ref()).await
     }
 
     /// A host that reads, and signs nothing that anybody would trust.
     pub(crate) async fn reader(&self) -> Result<Host, Error> {
-        self.host_with(KeyPair::generate()?).await
+        self.host_with(KeyPair::generate()?, None).await
     }
 
-    async fn host_with(&self, key: KeyPair) -> Result<Host, Error> {
+    /// The kernel `memory`, with the tenants' keys of the home and the store of keys beside the ledger.
+    pub(crate) fn memory(&self) -> Result<MemoryKernel, Error> {
+        let home = self.home.as_ref().ok_or("the keys of memories are in the home: pass --home DIR")?;
+        let keys = LocalKeys::open(home.tenant_keys())?;
+        Ok(match &self.backend {
+            Backend::Sqlite(ledger, path) => {
+                let store = SqliteKeys::open(SqliteKeys::beside(path))?;
+                MemoryKernel::new(Vault::new(keys, store)).search_in(ledger.clone())
+            }
+            Backend::Postgres(ledger) => MemoryKernel::new(Vault::new(keys, ledger.clone())).search_in(ledger.clone()),
+        })
+    }
+
+    /// Whether somebody has kept memories here.
+    fn has_memories(&self) -> bool {
+        self.home.as_ref().is_some_and(|home| home.tenant_keys().exists())
+    }
+
+    /// A host with the kernel `memory`, and with whatever else this tool has.
+    pub(crate) async fn host_of(&self, memory: &MemoryKernel) -> Result<Host, Error> {
+        self.host_with(self.key(KeyOf::Host)?, Some(memory)).await
+    }
+
+    async fn host_with(&self, key: KeyPair, memory: Option<&MemoryKernel>) -> Result<Host, Error> {
+        let behaviours = logline::behaviours_with(&self.providers()?);
+        let behaviours = match memory {
+            Some(memory) => behaviours.and(memory.all()),
+            None => behaviours,
+        };
         let host = Host::builder()
             .ledger(Arc::clone(&self.ledger))
             .trust(self.trust()?)
             .key(key)
             .environment(self.environment)
-            .install(logline::behaviours_with(&self.providers()?))
+            .install(behaviours)
             .sandbox(WasmSandbox::new()?);
         let host = match logs_in(self.tiles.as_ref()) {
             Some(logs) => host.logs(logs),
@@ -232,7 +281,9 @@ fn providers(secrets: HostSecrets) -> Result<ProviderExec, Error> {
 
 /// Every kernel, loop and validator that this tool has.
 pub(crate) fn behaviours() -> Result<KernelSet, Error> {
-    Ok(logline::behaviours_with(&providers(HostSecrets::new())?))
+    // Only their names and seeds are used: a host gets the kernel with its keys.
+    let memory = MemoryKernel::new(Vault::without_keys()).all().and(MemoryKeeper::new([""; 0]).all());
+    Ok(logline::behaviours_with(&providers(HostSecrets::new())?).and(memory))
 }
 
 /// Refuses a tenant for which `key` does not have this role, and says how it gets it.

@@ -33,4 +33,4 @@ pub use value::clock::{Clock, IdSource, ManualClock, SeededIds, SystemClock, Sys
 pub use value::failure::Failure;
 pub use value::hex::{Hash, HexError, PublicKey, Signature};
 pub use value::timestamp::{Timestamp, TimestampError};
-pub use value::{ids, json};
+pub use value::{ids, json, new_file};

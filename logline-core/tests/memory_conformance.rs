@@ -16,6 +16,8 @@ mod concrete {
 
     logline_core::conformance_suite!(open, super::block_on);
     logline_core::work_queue_suite!(open, super::block_on);
+    logline_core::search_suite!(open, super::block_on);
+    logline_core::vector_suite!(open, super::block_on);
 }
 
 mod shared_trait_object {

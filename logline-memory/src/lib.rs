@@ -1,3 +1,38 @@
 //! Memories: what an agent may remember of a person, with consent, encrypted, found again in a strict order, and forgotten for good.
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")
+)]
 
+mod consent;
+pub mod embed;
+pub mod envelope;
+mod erasure;
+pub mod export;
+mod form;
+pub mod index;
+mod keeper;
+mod kernel;
+mod local;
+mod memories;
 pub mod rank;
+mod vault;
+mod wrap;
+
+pub use consent::{CONSENT, Cited, consent_id};
+pub use erasure::{Erasure, uses, verify_erasure};
+pub use form::{
+    Body, Content, Kind, Layer, MAX_DATA, MAX_NAME, MAX_TAGS, MAX_TEXT, MEMORY, Memory, Mode, Sensitivity, Status, Stored,
+    Terms,
+};
+pub use keeper::{KeeperReport, MemoryKeeper, memory_keeper};
+pub use kernel::{
+    Classifier, MAX_LIMIT, MEMORY_CONSENT, MEMORY_EXPIRE, MEMORY_FORGET, MEMORY_REVIEW, MEMORY_SEAL, MEMORY_SEARCH,
+    MEMORY_UPSERT, MemoryKernel, PREVIEW, RECEIPT, memory_kernel,
+};
+pub use local::LocalKeys;
+pub use memories::{
+    Answer, Hit, Memories, MemoryError, Recalled, Receipt, ReceiptState, Remembered, SESSION_TTL, Wanted, What, close_epoch,
+    contract, expire,
+};
+pub use vault::{Closed, Forget, Forgotten, Sealed, Text, Vault, VaultError};

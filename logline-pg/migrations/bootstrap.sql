@@ -2,6 +2,7 @@
 CREATE EXTENSION IF NOT EXISTS "uuid-ossp";
 CREATE SCHEMA IF NOT EXISTS ledger AUTHORIZATION logline_owner;
 CREATE SCHEMA IF NOT EXISTS app AUTHORIZATION logline_owner;
+CREATE SCHEMA IF NOT EXISTS memory AUTHORIZATION logline_owner;
 CREATE TABLE IF NOT EXISTS ledger.migrations (
   version    integer     PRIMARY KEY,
   name       text        NOT NULL,

@@ -14,9 +14,9 @@ use crate::options::PgOptions;
 /// One line for each object, with its whole definition. Objects of extensions are left out, and so is the default of the column
 /// `epoch`, which each new epoch changes. The catalogues are read, never a function of the schemas.
 const LINES: &str = r#"
-    WITH schemas AS (SELECT oid, nspname FROM pg_namespace WHERE nspname IN ('ledger', 'app')),
+    WITH schemas AS (SELECT oid, nspname FROM pg_namespace WHERE nspname IN ('ledger', 'app', 'memory')),
     relations AS (SELECT c.*, s.nspname FROM pg_class c JOIN schemas s ON s.oid = c.relnamespace)
-    SELECT 'schema ' || concat_ws(' ', nspname, nspowner::regrole, (SELECT string_agg(x::text, ',' ORDER BY x::text) FROM unnest(coalesce(nspacl, acldefault('n', nspowner))) x)) FROM pg_namespace WHERE nspname IN ('ledger', 'app')
+    SELECT 'schema ' || concat_ws(' ', nspname, nspowner::regrole, (SELECT string_agg(x::text, ',' ORDER BY x::text) FROM unnest(coalesce(nspacl, acldefault('n', nspowner))) x)) FROM pg_namespace WHERE nspname IN ('ledger', 'app', 'memory')
     UNION ALL SELECT 'relation ' || concat_ws(' ', nspname, relname, relkind, relowner::regrole, (SELECT string_agg(x::text, ',' ORDER BY x::text) FROM unnest(coalesce(relacl, acldefault((CASE relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", relowner))) x), reloptions, relrowsecurity,
         relforcerowsecurity, relpersistence, relispartition) FROM relations WHERE relkind <> 'i'
     UNION ALL SELECT 'column ' || concat_ws(' ', r.nspname, r.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
@@ -24,7 +24,7 @@ const LINES: &str = r#"
       FROM pg_attribute a JOIN relations r ON r.oid = a.attrelid LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
       WHERE a.attnum > 0 AND NOT a.attisdropped AND r.relkind IN ('r', 'p', 'v', 'm', 'f')
     UNION ALL SELECT 'policy ' || concat_ws(' ', schemaname, tablename, policyname, permissive, (SELECT string_agg(x, ',' ORDER BY x) FROM unnest(roles) x), cmd, qual, with_check)
-      FROM pg_policies WHERE schemaname IN ('ledger', 'app')
+      FROM pg_policies WHERE schemaname IN ('ledger', 'app', 'memory')
     UNION ALL SELECT 'function ' || concat_ws(' ', p.oid::regprocedure, p.proowner::regrole, (SELECT string_agg(x::text, ',' ORDER BY x::text) FROM unnest(coalesce(p.proacl, acldefault('f', p.proowner))) x), pg_get_functiondef(p.oid))
       FROM pg_proc p JOIN schemas s ON s.oid = p.pronamespace WHERE p.prokind IN ('f', 'p')
         AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')

@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use crate::error::from_sqlx;
 use crate::options::PgOptions;
-use crate::{definitions, migrate};
+use crate::{definitions, migrate, search};
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,7 +57,7 @@ const CHECKS: &[Check] = &[
         name: "row-level security",
         severity: Severity::Failure,
         sql: "SELECT relname::text FROM pg_class WHERE oid IN ('ledger.universal_registry'::regclass, 'ledger.work'::regclass,
-                'ledger.quota'::regclass, 'ledger.active'::regclass)
+                'ledger.quota'::regclass, 'ledger.active'::regclass, 'ledger.memories'::regclass, to_regclass('ledger.memory_vectors'))
               AND NOT (relrowsecurity AND relforcerowsecurity)",
         good: "enabled and forced",
         advice: "ALTER TABLE ledger.… ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY",
@@ -87,7 +87,7 @@ const CHECKS: &[Check] = &[
         name: "triggers",
         severity: Severity::Failure,
         sql: "SELECT wanted.name || CASE WHEN t.oid IS NULL THEN ' is missing' ELSE ' is disabled' END
-              FROM (VALUES ('ur_no_change', 'A'), ('ur_link', 'O'), ('ur_work', 'O'), ('ur_counters', 'O'), ('ur_active', 'O')) AS wanted(name, enabled)
+              FROM (VALUES ('ur_no_change', 'A'), ('ur_link', 'O'), ('ur_work', 'O'), ('ur_counters', 'O'), ('ur_active', 'O'), ('ur_memories', 'O')) AS wanted(name, enabled)
               LEFT JOIN pg_trigger t ON t.tgname = wanted.name AND t.tgrelid = 'ledger.universal_registry'::regclass
               WHERE t.oid IS NULL OR t.tgenabled::text NOT IN (wanted.enabled, 'A')",
         good: "enabled",
@@ -99,7 +99,7 @@ const CHECKS: &[Check] = &[
         sql: "SELECT wanted.name || ' is missing or invalid'
               FROM (VALUES ('ur_version'), ('ur_first_version'), ('ur_order'), ('ur_by_tenant'), ('ur_by_type'), ('ur_by_parent'),
                 ('ur_by_trace'), ('work_request'), ('work_ready'), ('quota_key'),
-                ('active_span'), ('active_listed')) AS wanted(name)
+                ('active_span'), ('active_listed'), ('memories_span'), ('memories_place'), ('memories_session'), ('memories_words')) AS wanted(name)
               LEFT JOIN pg_index i ON i.indexrelid = to_regclass('ledger.' || wanted.name)
               WHERE i.indexrelid IS NULL OR NOT i.indisvalid",
         good: "all are valid",
@@ -180,7 +180,7 @@ const CHECKS: &[Check] = &[
     Check {
         name: "who may create in the schemas",
         severity: Severity::Failure,
-        sql: "SELECT r.rolname || ' may create in ' || s.name FROM pg_roles r, (VALUES ('ledger'), ('app')) AS s(name)
+        sql: "SELECT r.rolname || ' may create in ' || s.name FROM pg_roles r, (VALUES ('ledger'), ('app'), ('memory')) AS s(name)
               WHERE r.rolname IN ('logline_app', 'logline_runtime', 'logline_operator') AND has_schema_privilege(r.oid, s.name, 'CREATE')",
         good: "the owner alone",
         advice: "REVOKE CREATE ON SCHEMA",
@@ -191,6 +191,13 @@ const CHECKS: &[Check] = &[
         sql: "SELECT ledger.stray_work() || ' rows of open work do not agree with the registry' WHERE ledger.stray_work() > 0",
         good: "the tables agree with the registry",
         advice: "run `logline rebuild`, and find out who changed the tables",
+    },
+    Check {
+        name: "index of memories",
+        severity: Severity::Failure,
+        sql: "SELECT ledger.stray_memories() || ' entries are not of a last version' WHERE ledger.stray_memories() > 0",
+        good: "agrees with the registry",
+        advice: "run `logline rebuild`, and find out who changed the table",
     },
     Check {
         name: "durability",
@@ -225,7 +232,7 @@ const CHECKS: &[Check] = &[
     },
 ];
 
-const CHANGED_DEFINITIONS: &str = "find out who changed a policy, function, trigger, index, view, owner or grant in the schemas ledger and app. \
+const CHANGED_DEFINITIONS: &str = "find out who changed a policy, function, trigger, index, view, owner or grant in the schemas ledger, app and memory. \
     If it was you, or the server was upgraded, record the new ones with `logline migrate --accept-definitions`";
 
 /// If clocks differ by more than this, leases, schedules and quotas of different hosts disagree.
@@ -257,10 +264,23 @@ pub async fn doctor(options: &PgOptions) -> Result<Vec<Finding>, LedgerError> {
     } else {
         Finding { check: "definitions", severity: Severity::Failure, found: changed.join(", "), advice: CHANGED_DEFINITIONS }
     });
+    findings.push(vectors(&mut connection).await?);
     findings.push(skew(&mut connection).await?);
     // The findings are complete. How the connection ends does not change them.
     let _ = connection.close().await;
     Ok(findings)
+}
+
+/// Whether memories are found by vectors. That they are not is no fault: they are found by their words.
+async fn vectors(connection: &mut PgConnection) -> Result<Finding, LedgerError> {
+    let sql =
+        "SELECT extversion FROM pg_extension WHERE extname = 'vector' AND to_regclass('ledger.memory_vectors') IS NOT NULL";
+    let version: Option<String> = sqlx::query_scalar(sql).fetch_optional(connection).await.map_err(from_sqlx)?;
+    let (found, advice) = match version {
+        Some(version) => (format!("pgvector {version}"), ""),
+        None => ("none: the server has no pgvector".to_owned(), search::NO_VECTORS),
+    };
+    Ok(Finding { check: "vectors", severity: Severity::Ok, found, advice })
 }
 
 /// How far this host's clock is from the server's.

@@ -9,8 +9,12 @@ use crate::error::from_sqlx;
 use crate::options::PgOptions;
 
 /// The migrations in order: version n is at index n - 1. A released migration never changes.
-const MIGRATIONS: &[(&str, &str)] =
-    &[("registry", include_str!("../migrations/0001_registry.sql")), ("work", include_str!("../migrations/0002_work.sql"))];
+const MIGRATIONS: &[(&str, &str)] = &[
+    ("registry", include_str!("../migrations/0001_registry.sql")),
+    ("work", include_str!("../migrations/0002_work.sql")),
+    ("search", include_str!("../migrations/0003_search.sql")),
+    ("memory", include_str!("../migrations/0004_memory.sql")),
+];
 
 /// Creates the cluster's group roles, and lets some of them take others. Every statement also succeeds if nothing is left to
 /// do.
@@ -19,6 +23,12 @@ const ROLES: &str = include_str!("../migrations/roles.sql");
 /// Creates the extension, the schemas and the table of migrations, which must exist before a migration can run. Every statement
 /// also succeeds if nothing is left to do.
 const BOOTSTRAP: &str = include_str!("../migrations/bootstrap.sql");
+
+/// Installs pgvector where the server has it.
+const INSTALL_VECTORS: &str = include_str!("../migrations/vectors_install.sql");
+
+/// Makes what needs pgvector, if it is installed.
+const VECTORS: &str = include_str!("../migrations/vectors.sql");
 
 /// Makes the login a member of `logline_owner`, unless it can already take that role, and notes whether it had to. (From
 /// PostgreSQL 16 on, the creator of a role may grant it but may not take it.)
@@ -122,7 +132,10 @@ async fn apply(connection: &mut PgConnection, new_epoch: bool, accepts: bool) ->
     if from < newest() {
         transaction.execute(BOOTSTRAP).await.map_err(from_sqlx)?;
     }
+    transaction.execute(INSTALL_VECTORS).await.map_err(from_sqlx)?;
     transaction.execute("SET LOCAL ROLE logline_owner").await.map_err(from_sqlx)?;
+    // Definitions that somebody has changed are not recorded because vectors have come.
+    let is_as_recorded = from == newest() && definitions::differences(&mut transaction).await?.is_empty();
     let pending = MIGRATIONS.iter().zip(1_i32..).filter(|(_, number)| *number > from);
     for ((name, sql), number) in pending {
         transaction.execute(AssertSqlSafe(*sql)).await.map_err(from_sqlx)?;
@@ -132,8 +145,11 @@ async fn apply(connection: &mut PgConnection, new_epoch: bool, accepts: bool) ->
         record.execute(&mut *transaction).await.map_err(from_sqlx)?;
         tracing::info!(version = number, name, "ledger schema migrated");
     }
+    transaction.execute(VECTORS).await.map_err(from_sqlx)?;
+    let made = transaction.fetch_one("SELECT current_setting('logline.vectors') = 'made'").await;
+    let has_new_vectors: bool = made.and_then(|row| row.try_get(0)).map_err(from_sqlx)?;
     // Not if there was nothing to migrate: that would accept whatever somebody has changed since.
-    if from < newest() || accepts {
+    if from < newest() || accepts || (has_new_vectors && is_as_recorded) {
         definitions::record(&mut transaction).await?;
     }
     let row = sqlx::query("SELECT ledger.open_epoch($1)").bind(new_epoch).fetch_one(&mut *transaction).await;

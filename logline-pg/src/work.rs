@@ -259,12 +259,12 @@ impl WorkQueue for PgLedger {
         let mut session = self.begin(Access::ReadWrite, &Scope::Operator, None).await?;
         let connection = session.connection().map_err(from_sqlx)?;
         connection.execute("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '10s'").await.map_err(from_sqlx)?;
-        let query = sqlx::query_as("SELECT open, active, counters FROM ledger.rebuild_work()");
+        let query = sqlx::query_as("SELECT open, active, counters, ledger.rebuild_memories() FROM ledger.rebuild_work()");
         let query = query.persistent(self.link().keeps_statements());
-        let (open, active, counters): (i64, i64, i64) = query.fetch_one(connection).await.map_err(from_sqlx)?;
+        let (open, active, counters, memories): (i64, i64, i64, i64) = query.fetch_one(connection).await.map_err(from_sqlx)?;
         session.commit().await.map_err(from_sqlx)?;
         let count = |count: i64| count.try_into().unwrap_or(0);
-        Ok(Rebuilt { open: count(open), active: count(active), counters: count(counters) })
+        Ok(Rebuilt { open: count(open), active: count(active), counters: count(counters), memories: count(memories) })
     }
 }
 

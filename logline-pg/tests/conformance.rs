@@ -7,3 +7,5 @@ use server::{block_on, ledger};
 
 logline_core::conformance_suite!(ledger, block_on);
 logline_core::work_queue_suite!(ledger, block_on);
+logline_core::search_suite!(ledger, block_on);
+logline_core::key_store_suite!(ledger, block_on);

@@ -52,17 +52,21 @@ fn a_database_of_version_1_is_migrated_and_its_open_work_found() {
         let work = filled(&ledger).await;
         superuser(
             &database,
-            "DROP TABLE ledger.work, ledger.active, ledger.quota; DROP TRIGGER ur_work ON ledger.universal_registry; DROP TRIGGER ur_counters ON ledger.universal_registry;
+            "DROP TABLE ledger.memories CASCADE; DROP TRIGGER ur_memories ON ledger.universal_registry; DROP TEXT SEARCH CONFIGURATION ledger.memory;
+             DROP TEXT SEARCH DICTIONARY ledger.stems;
+             DROP FUNCTION IF EXISTS ledger.plain, ledger.place, ledger.memory_entry, ledger.keep_memories, ledger.searched_place, ledger.is_searched,
+               ledger.search_text, ledger.rebuild_memories, ledger.stray_memories CASCADE;
+             DROP TABLE ledger.work, ledger.active, ledger.quota; DROP TRIGGER ur_work ON ledger.universal_registry; DROP TRIGGER ur_counters ON ledger.universal_registry;
              DROP FUNCTION IF EXISTS ledger.today, ledger.number_in, ledger.time_in, ledger.is_claim, ledger.ends_attempt, ledger.ready_at, ledger.charges,
                ledger.keep_work, ledger.keep_counters, ledger.charged_as, ledger.claimable, ledger.hold_due, ledger.take, ledger.is_due, ledger.heartbeat, ledger.used, ledger.hold_counters, ledger.rebuild_work,
                ledger.stray_work, ledger.next_tenant, ledger.park, ledger.waiting, ledger.list_open, ledger.active_as, ledger.keep_active, ledger.list_active, ledger.refuse_active, ledger.offer_active, ledger.touched CASCADE;
-             DELETE FROM ledger.migrations WHERE version = 2",
+             DELETE FROM ledger.migrations WHERE version >= 2",
         )
         .await;
         let error = PgLedger::connect(options("worker", &database)).await.map(drop).unwrap_err();
-        assert!(matches!(error, LedgerError::SchemaVersion { found: 1, supported: 2, .. }), "{error}");
+        assert!(matches!(error, LedgerError::SchemaVersion { found: 1, supported: 3, .. }), "{error}");
         let migrated = migrate(&options("postgres", &database)).await.unwrap();
-        assert_eq!((migrated.from, migrated.to), (1, 2));
+        assert_eq!((migrated.from, migrated.to), (1, 3));
         let ledger = PgLedger::connect(options("worker", &database)).await.unwrap();
         assert_eq!(ledger.claimable(&Poll::new(10)).await.unwrap(), work);
         assert_eq!(ledger.used("acme", "runs").await.unwrap(), 1);

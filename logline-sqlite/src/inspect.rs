@@ -7,13 +7,17 @@ use logline_core::ledger::{Inspection, LedgerError};
 use rusqlite::Connection;
 
 use crate::error::from_sqlite;
-use crate::schema;
+use crate::{schema, search};
 
 /// The most problems that SQLite lists.
 const MOST: u32 = 100;
 
 pub(crate) fn inspect(connection: &Connection) -> Result<Inspection, LedgerError> {
     let mut problems = schema_differences(connection)?;
+    // One view of the file for all that follows. FTS5 keeps what it has read of its index until the next search, and without one it would
+    // compare that with pages that were written since, and report damage.
+    let snapshot = connection.unchecked_transaction().map_err(from_sqlite)?;
+    search::refresh(&snapshot)?;
     // Compares every index with its table, in both directions, and checks the unique ones.
     let mut check = connection.prepare(&format!("PRAGMA integrity_check({MOST})")).map_err(from_sqlite)?;
     let found = check.query_map([], |row| row.get::<_, String>(0)).map_err(from_sqlite)?;
@@ -21,6 +25,12 @@ pub(crate) fn inspect(connection: &Connection) -> Result<Inspection, LedgerError
         let line = line.map_err(from_sqlite)?;
         if line != "ok" {
             problems.push(format!("integrity_check: {line}"));
+        }
+    }
+    match search::stray(connection)? {
+        0 => {}
+        stray => {
+            problems.push(format!("{stray} entries of the index of memories are not of last versions: run `logline rebuild`"))
         }
     }
     let sql = "SELECT count(*) FROM universal_registry NOT INDEXED";

@@ -3,10 +3,12 @@
 
 mod error;
 mod inspect;
+mod keys;
 mod options;
 mod readers;
 mod row;
 mod schema;
+mod search;
 mod select;
 mod watcher;
 mod work;
@@ -21,6 +23,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_channel::oneshot;
+use logline_core::ledger::search::{Hit, Pending, Search, SearchQuery, Vector, VectorModel, VectorSupport, runtime_of};
 use logline_core::ledger::work::Rebuilt;
 use logline_core::ledger::{
     ActiveKind, AppendOptions, AppendReceipt, Capability, Cursor, Inspection, Ledger, LedgerError, MAX_ACTIVE, Order, Page,
@@ -31,6 +34,7 @@ use logline_core::{Scope, SignedSpan, Timestamp, VerifiedSpan};
 use rusqlite::{Connection, TransactionBehavior};
 use uuid::Uuid;
 
+pub use keys::SqliteKeys;
 pub use options::{SqliteOptions, Synchronous};
 
 use error::from_sqlite;
@@ -104,6 +108,20 @@ impl SqliteLedger {
         })?;
         let path = text.to_owned();
         self.write(move |connection| writer::copy(connection, &path)).await
+    }
+
+    /// Writes the write-ahead log back into the file and empties it. Until then it may have what was removed from the index of memories:
+    /// call this after a memory was forgotten. False if a reader kept it from being emptied; repeat it then.
+    ///
+    /// # Errors
+    /// If the file cannot be written, or if this ledger was opened read-only.
+    pub async fn checkpoint(&self) -> Result<bool, LedgerError> {
+        self.write(|connection| {
+            let busy: i64 =
+                connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0)).map_err(from_sqlite)?;
+            Ok(busy == 0)
+        })
+        .await
     }
 
     /// Runs `work` on the writing connection, between two groups of appends.
@@ -357,5 +375,41 @@ impl WorkQueue for SqliteLedger {
             Ok(rebuilt)
         })
         .await
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl Search for SqliteLedger {
+    async fn search_text(&self, scope: &Scope, query: &SearchQuery) -> Result<Vec<Hit>, LedgerError> {
+        let Some(searched) = query.searched(scope)? else { return Ok(Vec::new()) };
+        let query = query.clone();
+        self.shared.readers.read(move |connection| search::by_text(connection, &searched, &query)).await
+    }
+
+    async fn search_vector(&self, scope: &Scope, query: &SearchQuery, vector: &Vector) -> Result<Vec<Hit>, LedgerError> {
+        let Some(searched) = query.searched(scope)? else { return Ok(Vec::new()) };
+        let (query, vector) = (query.clone(), vector.clone());
+        self.shared.readers.read(move |connection| search::by_vector(connection, &searched, &query, &vector)).await
+    }
+
+    async fn put_vector(&self, scope: &Scope, id: Uuid, seq: u32, vector: &Vector) -> Result<bool, LedgerError> {
+        let (tenant, vector) = (runtime_of(scope)?.to_owned(), vector.clone());
+        self.write(move |connection| search::put(connection, &tenant, id, seq, &vector)).await
+    }
+
+    async fn pending(
+        &self,
+        scope: &Scope,
+        model: &VectorModel,
+        after: Option<Uuid>,
+        limit: usize,
+    ) -> Result<Vec<Pending>, LedgerError> {
+        let (tenant, model) = (runtime_of(scope)?.to_owned(), model.clone());
+        self.shared.readers.read(move |connection| search::pending(connection, &tenant, &model, after, limit)).await
+    }
+
+    async fn vector_support(&self) -> Result<VectorSupport, LedgerError> {
+        Ok(VectorSupport::Flat)
     }
 }

@@ -11,16 +11,16 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use crate::error::from_sqlite;
 use crate::options::{SqliteOptions, Synchronous};
-use crate::work;
+use crate::{search, work};
 
 /// The schema version that this library writes, stored in `user_version`.
-pub(crate) const VERSION: i64 = 1;
+pub(crate) const VERSION: i64 = 2;
 
 /// The `application_id` of a ledger file: `LOGL` in ASCII.
 const APPLICATION_ID: i64 = 0x4c4f_474c;
 
 /// Everything that is in the schema.
-pub(crate) const ALL: [&str; 2] = [DDL, work::DDL];
+pub(crate) const ALL: [&str; 3] = [DDL, work::DDL, search::DDL];
 
 const DDL: &str = "
 CREATE TABLE universal_registry (
@@ -103,6 +103,8 @@ fn writer(options: &SqliteOptions) -> Result<Connection, LedgerError> {
         Synchronous::Normal => "normal",
     };
     connection.pragma_update(None, "synchronous", synchronous).map_err(from_sqlite)?;
+    // What is removed from the index of memories is overwritten. The pragma returns the setting that now applies.
+    connection.pragma_update_and_check(None, "secure_delete", true, |_| Ok(())).map_err(from_sqlite)?;
     if let Some(max_bytes) = options.max_bytes {
         let page_size: i64 = connection.pragma_query_value(None, "page_size", |row| row.get(0)).map_err(from_sqlite)?;
         let pages = i64::try_from(max_bytes).unwrap_or(i64::MAX) / page_size.max(1);
@@ -114,7 +116,7 @@ fn writer(options: &SqliteOptions) -> Result<Connection, LedgerError> {
 
 /// Switches the file to the write-ahead log, if it is not. SQLite does not wait for other connections here, whatever the busy timeout
 /// is, so several processes that open a new file at once would fail.
-fn write_ahead(connection: &Connection, patience: Duration) -> rusqlite::Result<()> {
+pub(crate) fn write_ahead(connection: &Connection, patience: Duration) -> rusqlite::Result<()> {
     let began = Instant::now();
     loop {
         match connection.pragma_update(None, "journal_mode", "wal") {

@@ -15,6 +15,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, Transaction
 
 use crate::error::from_sqlite;
 use crate::row::{self, COLUMNS};
+use crate::search;
 
 /// The tables of open work, of active spans (schedules and policies, which hosts attend to without a request), and of quota
 /// counters. `ready_at` is in microseconds since 1970-01-01 UTC, and [`NEVER`] for a request that is parked without an end.
@@ -377,23 +378,26 @@ fn decode_waiting(row: &Row<'_>) -> rusqlite::Result<Waiting> {
 /// reports it.
 pub(crate) fn rebuild(connection: &Connection) -> Result<Rebuilt, LedgerError> {
     connection.execute_batch("DELETE FROM work; DELETE FROM active; DELETE FROM quota").map_err(from_sqlite)?;
+    search::clear(connection)?;
     let now = now();
     let mut uses = Uses::on(now.day());
     let calls = CallKind::ALL.map(|kind| format!("'{}', '{}'", kind.intent(), kind.outcome())).join(", ");
     let sql = format!(
-        "SELECT pos, {COLUMNS} FROM universal_registry WHERE entity_type IN ('request', 'function', 'policy', {calls}) ORDER BY pos"
+        "SELECT pos, {COLUMNS} FROM universal_registry WHERE entity_type IN ('request', 'function', 'policy', 'memory', {calls}) ORDER BY pos"
     );
     let mut select = connection.prepare(&sql).map_err(from_sqlite)?;
     let mut rows = select.query([]).map_err(from_sqlite)?;
     while let Some(found) = rows.next().map_err(from_sqlite)? {
         if let Ok(span) = row::decode(found, Order::Append)?.0.span {
             update(connection, &span, now)?;
+            search::update(connection, &span)?;
             uses.add(&span, &[], |_| Ok(0))?;
         }
     }
     charge(connection, &uses)?;
-    let sql = "SELECT (SELECT count(*) FROM work), (SELECT count(*) FROM active)";
+    let sql = "SELECT (SELECT count(*) FROM work), (SELECT count(*) FROM active), (SELECT count(*) FROM (SELECT DISTINCT tenant_id, id FROM memories))";
     let count = |row: &Row<'_>, n: usize| row.get(n).map(|count: i64| u64::try_from(count).unwrap_or(0));
-    let (open, active) = connection.query_row(sql, [], |row| Ok((count(row, 0)?, count(row, 1)?))).map_err(from_sqlite)?;
-    Ok(Rebuilt { open, active, counters: uses.units().len().try_into().unwrap_or(u64::MAX) })
+    let counts = connection.query_row(sql, [], |row| Ok((count(row, 0)?, count(row, 1)?, count(row, 2)?)));
+    let (open, active, memories) = counts.map_err(from_sqlite)?;
+    Ok(Rebuilt { open, active, counters: uses.units().len().try_into().unwrap_or(u64::MAX), memories })
 }

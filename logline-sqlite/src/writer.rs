@@ -15,7 +15,7 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Row, Transac
 
 use crate::error::from_sqlite;
 use crate::row::{self, COLUMNS, EncodedRow, Text};
-use crate::work;
+use crate::{search, work};
 
 /// One append that waits for the writer.
 pub(crate) struct Append {
@@ -181,6 +181,7 @@ fn append_batch(connection: &Connection, append: &Append) -> Result<Vec<AppendRe
         if receipt.outcome == Outcome::Appended {
             row.insert(span, &mut insert)?;
             work::update(connection, span, now)?;
+            search::update(connection, span)?;
         }
         Ok(())
     };

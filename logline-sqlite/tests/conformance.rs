@@ -3,7 +3,7 @@
 
 use std::future::Future;
 
-use logline_sqlite::SqliteLedger;
+use logline_sqlite::{SqliteKeys, SqliteLedger};
 use tempfile::TempDir;
 
 fn block_on<F: Future>(future: F) -> F::Output {
@@ -18,3 +18,13 @@ async fn open() -> (TempDir, SqliteLedger) {
 
 logline_core::conformance_suite!(open, block_on);
 logline_core::work_queue_suite!(open, block_on);
+logline_core::search_suite!(open, block_on);
+logline_core::vector_suite!(open, block_on);
+
+async fn keys() -> (TempDir, SqliteKeys) {
+    let folder = tempfile::tempdir().unwrap();
+    let keys = SqliteKeys::open(folder.path().join("trial.keys.db")).unwrap();
+    (folder, keys)
+}
+
+logline_core::key_store_suite!(keys, block_on);

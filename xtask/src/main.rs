@@ -1,13 +1,16 @@
 //! Project tasks.
 //!
 //! - `cargo xtask test`: runs every test, and installs what is missing.
-//! - `cargo xtask interop`: foreign tools judge what the adapters of model providers send: botocore and OpenAI's client.
+//! - `cargo xtask interop`: foreign tools judge what the adapters of model providers send: botocore and OpenAI's client; and a server
+//!   with pgvector runs the trials of vectors.
 //! - `cargo xtask ci`: both, plus format, lints, docs and the dependency policy.
 //! - `cargo xtask simulate [SEEDS]`: the simulation of a fleet with 5,000 seeds, or with this many.
 //! - `cargo xtask attack [OPTIONS]`: programs that attack a shared host, and what the other users feel.
 //! - `cargo xtask package`: packs every crate that is published, and compiles it from its package.
 //! - `cargo xtask mutants [OPTIONS]`: changes the code of the trust chain and of requests, and lists the changes that no test of
 //!   the core noticed.
+//! - `cargo xtask memory-eval [--locomo FILE] [--longmemeval FILE] [--seed N] [--plot FILE]`: how often memories are found, on a
+//!   generated corpus, and on data sets that the user has.
 //! - `cargo xtask bombs`: measures what the worst modules that pass the sandbox's scan cost the compiler.
 //! - `cargo xtask large`: the large-file test with 300 MB.
 //! - `cargo xtask guests`: rebuilds the WebAssembly guests (needs the wasm32-unknown-unknown target).
@@ -41,11 +44,12 @@ fn main() -> ExitCode {
         "attack" => attack(std::env::args().skip(2)),
         "mutants" => mutants(std::env::args().skip(2)),
         "package" => package(&[]),
+        "memory-eval" => memory_eval(std::env::args().skip(2)),
         "bombs" => bombs(),
         "guests" => guests(),
         _ => {
             eprintln!(
-                "usage: cargo xtask test | interop | ci | simulate [SEEDS] | attack [OPTIONS] | package | mutants [OPTIONS] | bombs | large | guests"
+                "usage: cargo xtask test | interop | ci | simulate [SEEDS] | attack [OPTIONS] | package | memory-eval [OPTIONS] | mutants [OPTIONS] | bombs | large | guests"
             );
             return ExitCode::from(2);
         }
@@ -66,6 +70,19 @@ fn main() -> ExitCode {
 fn attack(options: impl IntoIterator<Item = String>) -> Result<(), Failed> {
     postgres::ensure_installed()?;
     command("cargo").args(["run", "--quiet", "--package", "logline-attacks", "--"]).args(options).run()
+}
+
+/// Measures how often memories are found. Paths are those of the caller's folder.
+fn memory_eval(options: impl IntoIterator<Item = String>) -> Result<(), Failed> {
+    let here = std::env::current_dir().map_err(|e| Failed(format!("the current folder: {e}")))?;
+    let mut run = command("cargo").args(["run", "--quiet", "--package", "logline-memory-eval", "--"]);
+    let mut is_path = false;
+    for option in options {
+        let next_is_path = ["--locomo", "--longmemeval", "--plot"].contains(&option.as_str());
+        run = if is_path { run.arg(here.join(option)) } else { run.arg(option) };
+        is_path = next_is_path;
+    }
+    run.run()
 }
 
 /// Runs every test.

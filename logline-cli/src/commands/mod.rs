@@ -14,6 +14,7 @@ pub(crate) mod keygen;
 pub(crate) mod list;
 pub(crate) mod log;
 pub(crate) mod manifest;
+pub(crate) mod memory;
 pub(crate) mod migrate;
 pub(crate) mod policy;
 pub(crate) mod prompt;

@@ -6,7 +6,7 @@ use clap::Args;
 use logline::home::KeyOf;
 use logline_core::ledger::{Cursor, Ledger as _, Order, Query, Tenants, Waiting, WorkQueue as _};
 use logline_core::{Host, Scope};
-use logline_kernels::{Loops, Run as _, Worker, WorkerOptions};
+use logline_kernels::{Loops, Ran, Run as _, Worker, WorkerOptions};
 use serde_json::json;
 
 use crate::site::{HomeOptions, Site};
@@ -60,6 +60,12 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
         }
     };
     let ran = host.run(loops, stop).await?;
+    report(&ran, json);
+    Ok(true)
+}
+
+/// Prints what loops did.
+pub(crate) fn report(ran: &Ran, json: bool) {
     for (name, report) in ran.iter() {
         let counts = report.counts();
         if json {
@@ -70,7 +76,6 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
             output::line(&format!("{name}: {}", counts.join(", ")));
         }
     }
-    Ok(true)
 }
 
 fn named(tenants: &Tenants) -> String {

@@ -17,9 +17,11 @@ pub mod active;
 pub mod chains;
 pub mod counters;
 pub mod isolation;
+pub mod keeping;
 pub mod model;
 pub mod providing;
 pub mod reading;
+pub mod searching;
 pub mod strategies;
 pub mod watching;
 pub mod working;
@@ -101,6 +103,29 @@ macro_rules! conformance_suite {
     };
 }
 
+/// Makes a `#[test]` from every trial of [`KeyStore`](crate::contract::KeyStore). The arguments are those of
+/// [`conformance_suite!`].
+#[macro_export]
+macro_rules! key_store_suite {
+    ($open:path, $block_on:path) => {
+        $crate::conformance_suite! { @tests $open, $block_on,
+            keeping::epochs_begin_one_after_the_other_and_end_in_order,
+            keeping::an_epoch_that_still_wraps_a_key_is_not_dropped,
+            keeping::a_key_under_an_old_epoch_is_not_added,
+            keeping::a_subject_has_one_key,
+            keeping::another_tenant_finds_nothing,
+            keeping::a_record_under_a_key_that_is_gone_is_not_added,
+            keeping::what_is_forgotten_is_gone_and_what_stays_is_there,
+            keeping::a_record_that_comes_in_between_stops_the_forgetting,
+            keeping::of_two_forgettings_one_is_stale,
+            keeping::a_forgetting_that_is_stale_destroys_nothing_of_the_others,
+            keeping::receipts_are_remembered,
+            keeping::records_come_in_pages,
+            keeping::what_is_too_large_is_refused,
+        }
+    };
+}
+
 /// Makes a `#[test]` from every trial of [`WorkQueue`](crate::ledger::WorkQueue). The arguments are those of
 /// [`conformance_suite!`].
 #[macro_export]
@@ -136,6 +161,53 @@ macro_rules! work_queue_suite {
             counters::a_budget_holds_under_any_number_of_calls,
             active::schedules_and_policies_are_active_until_their_last_version_says_otherwise,
             working::a_rebuild_finds_what_was_there,
+        }
+    };
+}
+
+/// Makes a `#[test]` from every trial of [`Search`](crate::ledger::Search) by words. The arguments are those of
+/// [`conformance_suite!`].
+#[macro_export]
+macro_rules! search_suite {
+    ($open:path, $block_on:path) => {
+        $crate::conformance_suite! { @tests $open, $block_on,
+            searching::a_memory_is_found_by_its_words,
+            searching::rare_words_count_more_than_common_ones,
+            searching::what_is_not_public_is_never_indexed,
+            searching::another_tenant_finds_nothing_of_mine,
+            searching::a_colleague_finds_only_what_is_shared,
+            searching::a_session_memory_is_found_in_its_session_only,
+            searching::public_memories_are_found_across_tenants,
+            searching::a_search_needs_somebody_who_searches,
+            searching::superseded_memories_take_no_places,
+            searching::expired_memories_take_no_places,
+            searching::better_matches_of_others_take_no_places,
+            searching::texts_of_others_do_not_move_my_results,
+            searching::a_memory_leaves_the_index_with_its_next_version,
+            searching::a_refused_batch_leaves_no_entry,
+            searching::operators_and_quotes_in_a_query_are_words,
+            searching::a_query_without_words_finds_nothing,
+            searching::filters_apply_before_the_best_are_taken,
+            searching::a_search_returns_no_more_than_its_limit,
+            searching::words_of_every_script_are_found,
+            searching::every_memory_is_found_where_its_last_version_says,
+            searching::a_rebuild_finds_the_memories_that_were_there,
+            searching::a_user_cannot_write_what_others_will_find,
+        }
+    };
+}
+
+/// Makes a `#[test]` from every trial of [`Search`](crate::ledger::Search) by vectors, for ledgers that keep them. The arguments are
+/// those of [`conformance_suite!`].
+#[macro_export]
+macro_rules! vector_suite {
+    ($open:path, $block_on:path) => {
+        $crate::conformance_suite! { @tests $open, $block_on,
+            searching::the_nearest_vectors_come_first,
+            searching::vectors_are_searched_within_the_scope,
+            searching::a_vector_goes_with_its_version,
+            searching::vectors_of_another_model_are_not_compared,
+            searching::a_memory_without_a_vector_is_pending_and_found_by_text,
         }
     };
 }

@@ -5,6 +5,8 @@
 
 mod kernel;
 mod kernel_error;
+mod key_provider;
+mod key_store;
 pub(crate) mod outside;
 pub mod provider;
 mod sandbox;
@@ -12,6 +14,11 @@ mod validator;
 
 pub use kernel::{AskedBy, Attempt, Context, Effects, Kernel, Meters, NATIVE_RUNTIME, Publishing, Reader, RequestKind, Usage};
 pub use kernel_error::KernelError;
+pub use key_provider::{DataKey, Destruction, KeyError, KeyProvider};
+pub use key_store::{
+    Epoch, Forgetting, Kept, KeyStore, MAX_KEY_PAGE, MAX_RECORDS, MAX_WRAPPED_BYTES, MAX_WRAPS, RecordKey, Replacement,
+    SubjectKey,
+};
 pub use outside::{Answer, Call, Outside, OutsideError, Remote, RemoteCall, Reply, Reservation};
 pub use sandbox::{HostCalls, Job, RECEIPT_VERSION, Report, RunReceipt, Sandbox};
 pub use validator::Validator;

@@ -29,6 +29,9 @@ const LEASE_MARGIN: Duration = Duration::from_secs(45);
 /// How often the host tries to commit a finished attempt if the ledger is unavailable.
 const COMMIT_TRIES: u32 = 3;
 
+/// How often a kernel runs again in one attempt, if others were faster with a span that it wrote.
+const RUNS: u32 = 16;
+
 /// The recorded result of a request that was carried out.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
@@ -229,34 +232,51 @@ impl Host {
             rules: inner.rules,
             outside: &outside,
         };
-        let Effects { mut result, mut execution, emitted, usage, keeps } = kernel.run(&running, &context).await?;
-        let (at, elapsed) = (inner.clock.now(), inner.clock.now().since(began));
-        // The ledger's time: its time at the claim, plus the time that has passed on this host since.
-        let now = attempt.started.saturating_add(elapsed);
-        let frame = Frame {
-            kernel_name: kernel.name().to_owned(),
-            kernel: reference(&booted.span),
-            attempt: attempt.number,
-            worker: attempt.worker.to_string(),
-            at,
-            duration_ms: u32::try_from(elapsed.as_millis()).unwrap_or(u32::MAX).min(MAX_INTEGER),
+        let mut runs = 1;
+        let (mut written, may_come, result) = loop {
+            let Effects { mut result, mut execution, mut emitted, usage, keeps } = kernel.run(&running, &context).await?;
+            if result.is_ok() && runs > RUNS {
+                let reason = "other writers were faster each time with a span that this attempt wrote: try again";
+                (result, emitted) = (Err(Failure::new("conflict", reason)), Vec::new());
+            }
+            let (at, elapsed) = (inner.clock.now(), inner.clock.now().since(began));
+            // The ledger's time: its time at the claim, plus the time that has passed on this host since.
+            let now = attempt.started.saturating_add(elapsed);
+            let frame = Frame {
+                kernel_name: kernel.name().to_owned(),
+                kernel: reference(&booted.span),
+                attempt: attempt.number,
+                worker: attempt.worker.to_string(),
+                at,
+                duration_ms: u32::try_from(elapsed.as_millis()).unwrap_or(u32::MAX).min(MAX_INTEGER),
+            };
+            let mut drafts = vec![record(&running, &frame, &mut execution, &mut result, &inner.rules)];
+            // The spans that a failed attempt emitted are not stored.
+            if result.is_ok() {
+                drafts.extend(emitted);
+            }
+            let slow_ms = trusted.manifest.times.slow_ms;
+            if u64::from(frame.duration_ms) > slow_ms {
+                drafts.push(slow_mark(&running, &frame, attempt.execution_id, slow_ms));
+            }
+            let (unfinished, may_come) = outside.unfinished().await?;
+            drafts.extend(unfinished);
+            // Counted only if a limit is set: each counter is one row that all attempts of the tenant update.
+            let is_counted = kind.meters.fuel && trusted.manifest.throttle.per_tenant_daily_fuel.is_some();
+            let used = usage.fuel.filter(|_| is_counted).map(|fuel| Charges::of_attempt(now.day(), FUEL_QUOTA, fuel));
+            drafts.push(lifecycle::close(&open, &result, attempt.execution_id, used.as_ref(), now));
+            match commit(&driver, &scope, drafts, inner.signer.as_ref(), keeps).await {
+                // Somebody else has written the next version of a span that the kernel wrote. It reads again and decides again, unless
+                // it has called the outside: calls are made once.
+                Err(AdmitError::Ledger(LedgerError::Conflict(conflict)))
+                    if conflict.key().id != running.id && outside.has_made_none() && runs <= RUNS =>
+                {
+                    tracing::debug!(%conflict, runs, "an attempt runs again");
+                    runs += 1;
+                }
+                written => break (written?.into_iter(), may_come, result),
+            }
         };
-        let mut drafts = vec![record(&running, &frame, &mut execution, &mut result, &inner.rules)];
-        // The spans that a failed attempt emitted are not stored.
-        if result.is_ok() {
-            drafts.extend(emitted);
-        }
-        let slow_ms = trusted.manifest.times.slow_ms;
-        if u64::from(frame.duration_ms) > slow_ms {
-            drafts.push(slow_mark(&running, &frame, attempt.execution_id, slow_ms));
-        }
-        let (unfinished, may_come) = outside.unfinished().await?;
-        drafts.extend(unfinished);
-        // Counted only if a limit is set: each counter is one row that all attempts of the tenant update.
-        let is_counted = kind.meters.fuel && trusted.manifest.throttle.per_tenant_daily_fuel.is_some();
-        let used = usage.fuel.filter(|_| is_counted).map(|fuel| Charges::of_attempt(now.day(), FUEL_QUOTA, fuel));
-        drafts.push(lifecycle::close(&open, &result, attempt.execution_id, used.as_ref(), now));
-        let mut written = commit(&driver, &scope, drafts, inner.signer.as_ref(), keeps).await?.into_iter();
         if may_come {
             self.close_late_calls(&running).await;
         }

@@ -90,6 +90,11 @@ impl<'a> RecordedCalls<'a> {
         Ok((drafts, may_come))
     }
 
+    /// Whether the attempt has called nothing outside the ledger.
+    pub(super) fn has_made_none(&self) -> bool {
+        self.made().calls.is_empty()
+    }
+
     fn host_name(&self) -> String {
         format!("host:{}", self.attempt.worker)
     }

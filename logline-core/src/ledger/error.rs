@@ -242,3 +242,17 @@ pub enum Conflict {
         stored: Hash,
     },
 }
+
+impl Conflict {
+    /// The span that was to be appended.
+    #[must_use]
+    pub fn key(&self) -> &SpanKey {
+        match self {
+            Self::Exists { key }
+            | Self::AlreadyBegun { key, .. }
+            | Self::NoPredecessor { key }
+            | Self::Gap { key, .. }
+            | Self::Fork { key, .. } => key,
+        }
+    }
+}

@@ -8,6 +8,7 @@ mod position;
 mod query;
 pub mod quota;
 pub(crate) mod scope;
+pub mod search;
 mod signal;
 mod tail;
 pub mod work;
@@ -27,6 +28,7 @@ pub use error::{Conflict, LedgerError, Retry};
 pub use position::Position;
 pub use query::{Narrow, Order, Query, Versions, weight};
 pub use quota::Limit;
+pub use search::{Hit, Search, SearchEntry, SearchQuery, SearchScope};
 pub use signal::Signal;
 
 pub use tail::tail;

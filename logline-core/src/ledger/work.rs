@@ -269,6 +269,8 @@ pub struct Rebuilt {
     pub active: u64,
     /// Quota counters of today.
     pub counters: u64,
+    /// Memories that can be found. Their vectors are gone: they are pending again.
+    pub memories: u64,
 }
 
 /// A ledger that lists the requests that wait for a worker, and counts the quota that tenants use.
@@ -402,8 +404,8 @@ pub trait WorkQueue: Ledger {
     /// [`LedgerError`] if the store cannot be reached.
     async fn used(&self, tenant: &str, key: &str) -> Result<u64, LedgerError>;
 
-    /// Makes open requests, active spans and counters again from the rows. Leases begin again at their full length, and holds
-    /// end. It reads every request, function and policy: use it for repair only.
+    /// Makes open requests, active spans, counters and the index of memories again from the rows. Leases begin again at their full
+    /// length, holds end, and memories have no vectors. It reads every request, function, policy and memory: use it for repair only.
     ///
     /// # Errors
     /// [`LedgerError`] if the store cannot be reached or refuses. Nothing has changed then.

@@ -5,6 +5,6 @@ pub(crate) mod failure;
 pub(crate) mod hex;
 pub mod ids;
 pub mod json;
-pub(crate) mod new_file;
+pub mod new_file;
 pub(crate) mod recent;
 pub(crate) mod timestamp;

@@ -11,7 +11,10 @@ use crate::value::clock::{Clock as _, IdSource as _, SystemClock, SystemIds};
 ///
 /// It is written beside, under a name that nobody can foresee, and linked. So nobody ever reads a part of it, and a crash leaves the
 /// whole file or none.
-pub(crate) fn write_new(path: &Path, mode: u32, content: &[u8]) -> io::Result<()> {
+///
+/// # Errors
+/// The operating system's.
+pub fn write_new(path: &Path, mode: u32, content: &[u8]) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
@@ -39,7 +42,8 @@ pub(crate) fn write_new(path: &Path, mode: u32, content: &[u8]) -> io::Result<()
 /// The user who owns a file and the user of this process, if they differ and the owner is not root. `None` on systems that cannot be
 /// asked, short of unsafe code.
 #[cfg(unix)]
-pub(crate) fn foreign_owner(found: &Metadata) -> Option<(u32, u32)> {
+#[must_use]
+pub fn foreign_owner(found: &Metadata) -> Option<(u32, u32)> {
     use std::os::unix::fs::MetadataExt as _;
     // The owner of this folder is the user of this process.
     let process = std::fs::metadata("/proc/self").ok()?;

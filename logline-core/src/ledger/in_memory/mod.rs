@@ -1,6 +1,7 @@
 //! The in-memory ledger. It is a store for tests, and the model with which the conformance suite compares every other backend.
 
 mod queue;
+mod search;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,9 +12,11 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use self::queue::Queue;
+use self::search::Memories;
 use crate::ledger::chain::{self, Decision, Head};
 use crate::ledger::quota::{self, Uses};
 use crate::ledger::scope::Scope;
+use crate::ledger::search::{Hit, Pending, Search, SearchQuery, Vector, VectorModel, VectorSupport, runtime_of};
 use crate::ledger::{
     ActiveKind, AppendOptions, AppendReceipt, Capability, Cursor, Due, Inspection, Ledger, LedgerError, MAX_ACTIVE, Order,
     Outcome, Page, Parking, Poll, Polled, Position, Query, Row, Signal, Tenants, Touched, Versions, Waiting, Watch, WatchFrom,
@@ -56,6 +59,7 @@ struct State {
     /// INVARIANT: each chain lists the indexes of its versions in ascending, gapless `seq`.
     chains: BTreeMap<(String, Uuid), Vec<usize>>,
     queue: Queue,
+    memories: Memories,
 }
 
 const MAX_BATCH: usize = 10_000;
@@ -218,8 +222,11 @@ impl Ledger for MemoryLedger {
                     }
                 }
             }
-            let State { rows, queue, .. } = &mut *state;
-            rows.iter().skip(rows_before).for_each(|row| queue.update(row, now));
+            let State { rows, queue, memories, .. } = &mut *state;
+            rows.iter().skip(rows_before).for_each(|row| {
+                queue.update(row, now);
+                memories.update(row);
+            });
             queue.charge(&uses);
             receipts
         };
@@ -427,14 +434,47 @@ impl WorkQueue for MemoryLedger {
     async fn rebuild(&self) -> Result<work::Rebuilt, LedgerError> {
         let mut state = self.state();
         let now = self.shared.clock.now();
-        let State { rows, queue, .. } = &mut *state;
-        *queue = Queue::default();
+        let State { rows, queue, memories, .. } = &mut *state;
+        (*queue, *memories) = (Queue::default(), Memories::default());
         let mut uses = Uses::on(now.day());
         for row in rows.iter() {
             queue.update(row, now);
+            memories.update(row);
             uses.add(row, &[], |_| Ok(0))?;
         }
         queue.charge(&uses);
-        Ok(queue.size())
+        Ok(queue.size(memories.len()))
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl Search for MemoryLedger {
+    async fn search_text(&self, scope: &Scope, query: &SearchQuery) -> Result<Vec<Hit>, LedgerError> {
+        let searched = query.searched(scope)?;
+        Ok(searched.map_or_else(Vec::new, |searched| self.state().memories.by_text(&searched, query)))
+    }
+
+    async fn search_vector(&self, scope: &Scope, query: &SearchQuery, vector: &Vector) -> Result<Vec<Hit>, LedgerError> {
+        let searched = query.searched(scope)?;
+        Ok(searched.map_or_else(Vec::new, |searched| self.state().memories.by_vector(&searched, query, vector)))
+    }
+
+    async fn put_vector(&self, scope: &Scope, id: Uuid, seq: u32, vector: &Vector) -> Result<bool, LedgerError> {
+        Ok(self.state().memories.put(runtime_of(scope)?, id, seq, vector))
+    }
+
+    async fn pending(
+        &self,
+        scope: &Scope,
+        model: &VectorModel,
+        after: Option<Uuid>,
+        limit: usize,
+    ) -> Result<Vec<Pending>, LedgerError> {
+        Ok(self.state().memories.pending(runtime_of(scope)?, model, after, limit))
+    }
+
+    async fn vector_support(&self) -> Result<VectorSupport, LedgerError> {
+        Ok(VectorSupport::Flat)
     }
 }

@@ -164,12 +164,14 @@ impl Queue {
         }
     }
 
-    pub(super) fn size(&self) -> Rebuilt {
+    /// The numbers of entries, with this many memories.
+    pub(super) fn size(&self, memories: usize) -> Rebuilt {
         let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
         Rebuilt {
             open: count(self.open.len()),
             active: count(self.active.len() + self.refused.len()),
             counters: count(self.used.len()),
+            memories: count(memories),
         }
     }
 }

@@ -1,0 +1,93 @@
+//! LongMemEval: each question has sessions of its own, of which some have the answer. They are read one question after the other, because
+//! the file is large.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
+
+use logline_memory::index::{Index, IndexLimits};
+use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, SeqAccess, Visitor};
+use uuid::Uuid;
+
+use crate::metrics::Outcomes;
+
+#[derive(Deserialize)]
+struct Asked {
+    question_id: String,
+    question: String,
+    haystack_session_ids: Vec<String>,
+    haystack_sessions: Vec<Vec<Turn>>,
+    answer_session_ids: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Turn {
+    content: String,
+}
+
+pub(crate) fn measure(file: &Path) -> Result<Outcomes, String> {
+    let wrong = |e: String| format!("{}: {e}: is it a file of LongMemEval?", file.display());
+    let reader = BufReader::new(File::open(file).map_err(|e| wrong(e.to_string()))?);
+    let mut outcomes = Outcomes::new();
+    let each = Each(|asked: &Asked| {
+        // Questions that nothing answers.
+        if !asked.question_id.ends_with("_abs") {
+            outcomes.push(place(asked));
+        }
+    });
+    each.deserialize(&mut serde_json::Deserializer::from_reader(reader)).map_err(|e| wrong(e.to_string()))?;
+    if outcomes.is_empty() {
+        return Err(wrong("there is no question".to_owned()));
+    }
+    Ok(outcomes)
+}
+
+/// At which place the first session with the answer is, if sessions are ordered by their best turns.
+fn place(asked: &Asked) -> Option<usize> {
+    let mut index = Index::new(IndexLimits { entries: 1 << 20, bytes: 1 << 30 }).ok()?;
+    let mut session_of: HashMap<Uuid, &str> = HashMap::new();
+    for (session, turns) in asked.haystack_session_ids.iter().zip(&asked.haystack_sessions) {
+        for turn in turns {
+            let id = Uuid::from_u128(session_of.len() as u128 + 1);
+            index.add(id, 0, &turn.content).ok()?;
+            session_of.insert(id, session);
+        }
+    }
+    let mut sessions: Vec<&str> = Vec::new();
+    for (id, _) in index.search(&asked.question, 200, |_| true) {
+        if let Some(session) = session_of.get(&id)
+            && !sessions.contains(session)
+        {
+            sessions.push(session);
+        }
+    }
+    sessions.iter().position(|session| asked.answer_session_ids.iter().any(|answer| answer == session))
+}
+
+/// Reads a list and keeps none of its items.
+struct Each<F>(F);
+
+impl<'de, F: FnMut(&Asked)> DeserializeSeed<'de> for Each<F> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de, F: FnMut(&Asked)> Visitor<'de> for Each<F> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a list of questions")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut questions: A) -> Result<(), A::Error> {
+        while let Some(asked) = questions.next_element::<Asked>()? {
+            (self.0)(&asked);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,122 @@
+//! Consent: a span that says what may be remembered of a person. Its latest version counts.
+
+use logline_core::{Hash, SignedSpan, Timestamp, ids};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::form::{MAX_NAME, Members, Mode};
+
+/// The `entity_type` of consents.
+pub const CONSENT: &str = "consent";
+
+/// The `status` of a consent that holds.
+pub(crate) const GRANTED: &str = "granted";
+
+/// The `status` of a consent that was withdrawn.
+pub(crate) const REVOKED: &str = "revoked";
+
+/// The id of a subject's consent: for one session, or for everything.
+#[must_use]
+pub fn consent_id(tenant: &str, owner: &str, session: Option<&str>) -> Uuid {
+    match session {
+        Some(session) => ids::derive("consent", &[tenant, owner, session]),
+        None => ids::derive("consent", &[tenant, owner]),
+    }
+}
+
+/// The version of a consent that a call relies on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Cited {
+    /// The id of the consent.
+    pub id: Uuid,
+    /// Its version.
+    pub seq: u32,
+    /// The hash of the version.
+    pub curr_hash: Hash,
+}
+
+impl Cited {
+    pub(crate) fn of(span: &SignedSpan) -> Self {
+        Self { id: span.id, seq: span.seq, curr_hash: span.seal.curr_hash }
+    }
+
+    pub(crate) fn to_value(self) -> Value {
+        json!({"id": self.id.to_string(), "seq": self.seq, "curr_hash": self.curr_hash.to_string()})
+    }
+
+    pub(crate) fn read(value: Option<&Value>, what: &'static str) -> Result<Self, String> {
+        let members = Members::of(value, what, &["id", "seq", "curr_hash"])?;
+        let seq = members.get("seq").and_then(Value::as_u64).and_then(|seq| u32::try_from(seq).ok());
+        Ok(Self {
+            id: members.id("id")?.ok_or_else(|| format!("{what}: `id` is missing"))?,
+            seq: seq.ok_or_else(|| format!("{what}: `seq` must be a whole number"))?,
+            curr_hash: members.needed("curr_hash", MAX_NAME)?.parse().map_err(|e| format!("{what}: `curr_hash` {e}"))?,
+        })
+    }
+}
+
+/// What a call wants to do, and what it says about it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    pub(crate) tenant: &'a str,
+    pub(crate) owner: &'a str,
+    pub(crate) mode: Mode,
+    pub(crate) session: Option<&'a str>,
+}
+
+/// Why a consent does not cover a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NoConsent {
+    Off,
+    Missing,
+    Superseded,
+    Revoked,
+    Expired,
+    Foreign,
+    Session,
+}
+
+impl NoConsent {
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Self::Off => "the call's memory mode is off: nothing is remembered or recalled",
+            Self::Missing => "there is no consent of this user: ask the user, and record the answer first",
+            Self::Superseded => "the consent that the call cites is no longer the latest: read it again",
+            Self::Revoked => "the user has withdrawn the consent",
+            Self::Expired => "the consent has expired: ask the user again",
+            Self::Foreign => "the consent that the call cites is of another user or session",
+            Self::Session => "the mode session-only needs a session",
+        }
+    }
+}
+
+/// Whether `latest`, the latest version of the consent that a call cites, covers the call.
+pub(crate) fn covers(asked: &Asked<'_>, cited: &Cited, latest: Option<&SignedSpan>, now: Timestamp) -> Result<(), NoConsent> {
+    // A consent for one session covers that session alone, one for everything covers sessions as well.
+    let general = consent_id(asked.tenant, asked.owner, None);
+    let permitted = match (asked.mode, asked.session) {
+        (Mode::Off, _) => return Err(NoConsent::Off),
+        (Mode::SessionOnly, None) => return Err(NoConsent::Session),
+        (Mode::SessionOnly, Some(session)) => [general, consent_id(asked.tenant, asked.owner, Some(session))],
+        (Mode::On, _) => [general, general],
+    };
+    if !permitted.contains(&cited.id) {
+        return Err(NoConsent::Foreign);
+    }
+    let latest = latest.ok_or(NoConsent::Missing)?;
+    if latest.entity_type != CONSENT || latest.tenant_id != asked.tenant || latest.owner_id != asked.owner {
+        return Err(NoConsent::Foreign);
+    }
+    if latest.status.as_deref() != Some(GRANTED) || latest.is_deleted {
+        return Err(NoConsent::Revoked);
+    }
+    if Cited::of(latest) != *cited {
+        return Err(NoConsent::Superseded);
+    }
+    match latest.meta("until").map(|until| until.as_str().and_then(|until| until.parse::<Timestamp>().ok())) {
+        Some(Some(until)) if now < until => Ok(()),
+        Some(_) => Err(NoConsent::Expired),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,142 @@
+//! Proves that what was forgotten opens nowhere, and finds what had used it.
+
+use std::collections::BTreeMap;
+
+use logline_core::ledger::{Cursor, Ledger, LedgerError, Query, Versions};
+use logline_core::{Scope, SignedSpan, SpanKey};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::form::{Content, MEMORY, Status, Stored};
+use crate::kernel::{CONTENT, RECEIPT};
+use crate::memories::{MemoryError, Receipt, ReceiptState};
+use crate::vault::{Sealed, Vault, VaultError};
+
+/// What [`verify_erasure`] has found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Erasure {
+    /// Memories that were forgotten, or have expired.
+    pub memories: u64,
+    /// Their encrypted versions, each of which was tried.
+    pub versions: u64,
+    /// Versions that still open. There should be none.
+    pub opened: Vec<SpanKey>,
+    /// Receipts whose keys are destroyed in the store, while a backup of the store still opens with the tenant's key.
+    pub shredded: u64,
+    /// Receipts whose epoch's key is being deleted.
+    pub sealing: u64,
+    /// Receipts after which no backup opens anything.
+    pub sealed: u64,
+    /// Receipts that the store of keys does not remember: it comes from a backup. The kernel forgets again before it opens anything.
+    pub not_remembered: Vec<Uuid>,
+}
+
+impl Erasure {
+    /// Whether nothing opens that was forgotten.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.opened.is_empty() && self.not_remembered.is_empty()
+    }
+}
+
+/// Calls `look` with every row of a query.
+async fn each(ledger: &dyn Ledger, tenant: &str, query: Query, mut look: impl FnMut(SignedSpan)) -> Result<(), LedgerError> {
+    let mut cursor: Option<Cursor> = None;
+    loop {
+        let page = ledger.scan(&Scope::runtime(tenant), &query.clone().tenant(tenant), cursor.as_ref()).await?;
+        for row in page.rows {
+            look(row.span?);
+        }
+        match page.next {
+            Some(next) => cursor = Some(next),
+            None => return Ok(()),
+        }
+    }
+}
+
+/// Tries to open every version of every memory of a tenant that was forgotten or has expired, with the keys that are left.
+///
+/// # Errors
+/// If ledger or keys cannot be read.
+pub async fn verify_erasure(ledger: &dyn Ledger, vault: &Vault, tenant: &str) -> Result<Erasure, MemoryError> {
+    let mut found = Erasure::default();
+    let mut receipts = Vec::new();
+    each(ledger, tenant, Query::new().entity_type(RECEIPT), |row| {
+        match Receipt::of(&row).map(|receipt| receipt.state) {
+            Some(ReceiptState::Shredded) => found.shredded += 1,
+            Some(ReceiptState::Sealing(_)) => found.sealing += 1,
+            Some(ReceiptState::Sealed) => found.sealed += 1,
+            None => {}
+        }
+        receipts.push(row.id);
+    })
+    .await?;
+    for some in receipts.chunks(500) {
+        found.not_remembered.extend(vault.not_forgotten(tenant, some).await?);
+    }
+    let mut gone: BTreeMap<Uuid, u32> = BTreeMap::new();
+    each(ledger, tenant, Query::new().entity_type(MEMORY), |row| {
+        let status = Stored::read(&row).map(|stored| stored.status);
+        if matches!(status, Ok(Status::Forgotten | Status::Expired)) {
+            gone.insert(row.id, row.seq);
+        }
+    })
+    .await?;
+    found.memories = u64::try_from(gone.len()).unwrap_or(u64::MAX);
+    let mut sealed: Vec<(SpanKey, String, Vec<u8>)> = Vec::new();
+    each(ledger, tenant, Query::new().entity_type(MEMORY).versions(Versions::All), |row| {
+        // A later version may be a new memory under the same key.
+        if gone.get(&row.id).is_some_and(|last| row.seq < *last)
+            && let Ok(Stored { content: Content::Sealed(envelope), .. }) = Stored::read(&row)
+        {
+            sealed.push((row.key(), row.owner_id.clone(), envelope));
+        }
+    })
+    .await?;
+    sealed.sort_by(|left, right| left.1.cmp(&right.1));
+    for of_owner in sealed.chunk_by(|left, right| left.1 == right.1) {
+        let Some((_, owner, _)) = of_owner.first() else { continue };
+        let texts: Vec<_> =
+            of_owner.iter().map(|(key, _, envelope)| Sealed { span: key.id, field: CONTENT, envelope }).collect();
+        for ((key, ..), text) in of_owner.iter().zip(vault.open(tenant, owner, &texts).await?) {
+            found.versions += 1;
+            match text {
+                Ok(_) => found.opened.push(key.clone()),
+                Err(VaultError::Erased | VaultError::Envelope(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The spans that have used a memory: answers of searches that returned it, and runs of prompts that cite it. What they made of it may
+/// still stand where they have sent it.
+///
+/// # Errors
+/// The ledger's.
+pub async fn uses(ledger: &dyn Ledger, tenant: &str, memory: Uuid) -> Result<Vec<SpanKey>, LedgerError> {
+    let id = memory.to_string();
+    let mut found = Vec::new();
+    each(ledger, tenant, Query::new().entity_type("memory_search_result"), |row| {
+        let candidates = row.meta("candidates").and_then(Value::as_array);
+        let is_in = |candidate: &Value| {
+            candidate.get("id").and_then(Value::as_str) == Some(&id)
+                && candidate.get("place").is_some_and(|place| !place.is_null())
+        };
+        if candidates.is_some_and(|candidates| candidates.iter().any(is_in)) {
+            found.push(row.key());
+        }
+    })
+    .await?;
+    each(ledger, tenant, Query::new().entity_type("prompt_run"), |row| {
+        let context = row.meta("context").and_then(Value::as_array);
+        let cites = |cited: &Value| cited.get("id").and_then(Value::as_str) == Some(&id);
+        if context.is_some_and(|context| context.iter().any(cites)) {
+            found.push(row.key());
+        }
+    })
+    .await?;
+    Ok(found)
+}

@@ -1,0 +1,203 @@
+//! `memory_keeper`: the loop that ends what has passed.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::FutureExt as _;
+use logline_core::ledger::{Cursor, Ledger as _, LedgerError, Query, Versions, WorkQueue as _};
+use logline_core::request::Request;
+use logline_core::{Host, HostError, KernelSet, Scope, Service, ServiceReport, Shutdown, Timestamp, ids};
+use logline_kernels::harness::{Backoff, jittered};
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::form::MEMORY;
+use crate::kernel::{MEMORY_SEAL, RECEIPT, ttl_at};
+use crate::memories::{MemoryError, expire};
+
+const NAME: &str = "memory_keeper";
+const VERSION: u32 = 1;
+const SEEDS: &str = include_str!("../seeds/keeper.ndjson");
+
+/// The id of the loop's function span.
+#[must_use]
+pub fn memory_keeper() -> Uuid {
+    ids::derive("kernel", &[NAME])
+}
+
+/// The loop `memory_keeper`, version 1: it ends memories at their time, and epochs of tenants' keys, so that receipts get sealed. Any number
+/// of hosts may run it for the same tenants.
+#[derive(Debug, Clone)]
+pub struct MemoryKeeper {
+    tenants: Vec<String>,
+    poll: Duration,
+    epoch: Duration,
+}
+
+impl MemoryKeeper {
+    /// Keeps the memories of these tenants.
+    pub fn new<T: Into<String>>(tenants: impl IntoIterator<Item = T>) -> Self {
+        let day = Duration::from_secs(24 * 60 * 60);
+        Self { tenants: tenants.into_iter().map(Into::into).collect(), poll: Duration::from_secs(60), epoch: day }
+    }
+
+    /// Sets how often it looks for memories whose time has passed. Default one minute. (No search finds them meanwhile.)
+    #[must_use]
+    pub fn poll(mut self, interval: Duration) -> Self {
+        self.poll = interval;
+        self
+    }
+
+    /// Sets how long an epoch of a tenant's key lasts if something was forgotten in it. Default one day. The shorter it is, the sooner old
+    /// backups become useless, and the more keys are made and destroyed.
+    #[must_use]
+    pub fn epoch(mut self, interval: Duration) -> Self {
+        self.epoch = interval.max(Duration::from_secs(1));
+        self
+    }
+
+    /// The loop with its seed, for [`HostBuilder::install`](logline_core::HostBuilder::install).
+    #[must_use]
+    pub fn all(&self) -> KernelSet {
+        // The tests prove that the seed can be read.
+        KernelSet::new().service(self.clone()).seeds(logline_kernels::parse_seeds(SEEDS).unwrap_or_default())
+    }
+}
+
+/// What the loop did in one run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct KeeperReport {
+    /// Memories that it ended.
+    pub expired: u64,
+    /// Epochs that it ended.
+    pub epochs: u64,
+    /// Looks at a tenant that failed.
+    pub failed: u64,
+}
+
+impl ServiceReport for KeeperReport {
+    fn counts(&self) -> Vec<(&'static str, u64)> {
+        vec![("expired", self.expired), ("epochs", self.epochs), ("failed", self.failed)]
+    }
+}
+
+/// What the loop knows of a tenant.
+#[derive(Default)]
+struct Tenant {
+    cursor: Option<Cursor>,
+    /// Memories with an end, and their owners.
+    due: HashMap<Uuid, (Timestamp, String)>,
+    backoff: Backoff,
+    rests_until: Option<tokio::time::Instant>,
+}
+
+#[async_trait]
+impl Service for MemoryKeeper {
+    fn id(&self) -> Uuid {
+        memory_keeper()
+    }
+
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn version(&self) -> u32 {
+        VERSION
+    }
+
+    async fn run(&self, host: &Host, mut shutdown: Shutdown<'_>) -> Result<Box<dyn ServiceReport>, HostError> {
+        host.boot(memory_keeper()).await?;
+        let mut report = KeeperReport::default();
+        let mut tenants: HashMap<&str, Tenant> = self.tenants.iter().map(|name| (name.as_str(), Tenant::default())).collect();
+        loop {
+            for (name, tenant) in &mut tenants {
+                if (&mut shutdown).now_or_never().is_some() {
+                    return Ok(Box::new(report));
+                }
+                let now = tokio::time::Instant::now();
+                if tenant.rests_until.is_some_and(|until| now < until) || !host.works_for(name) {
+                    continue;
+                }
+                // What fails for one tenant does not delay the others, and ends no loop.
+                match self.look(host, name, tenant, &mut report).await {
+                    Ok(()) => (tenant.backoff, tenant.rests_until) = (Backoff::default(), None),
+                    Err(error) => {
+                        report.failed += 1;
+                        tracing::warn!(tenant = name, %error, "the memories of a tenant could not be looked after; trying again");
+                        tenant.rests_until = Some(now + tenant.backoff.next(host));
+                    }
+                }
+            }
+            tokio::select! {
+                biased;
+                () = &mut shutdown => return Ok(Box::new(report)),
+                () = tokio::time::sleep(jittered(host, self.poll)) => {}
+            }
+        }
+    }
+}
+
+impl MemoryKeeper {
+    async fn look(&self, host: &Host, name: &str, tenant: &mut Tenant, report: &mut KeeperReport) -> Result<(), MemoryError> {
+        follow(host, name, tenant).await?;
+        let now = host.ledger().now().await?;
+        let mut owners: Vec<_> = tenant.due.values().filter(|(at, _)| *at <= now).map(|(_, owner)| owner.clone()).collect();
+        owners.sort_unstable();
+        owners.dedup();
+        for owner in owners {
+            // A batch has a limit: what is left over is ended in the next look.
+            report.expired += expire(host, name, &owner).await?;
+        }
+        if self.has_unsealed(host, name, now).await? {
+            // Many hosts ask, and it is one request.
+            let micros = i64::try_from(self.epoch.as_micros()).unwrap_or(i64::MAX).max(1);
+            let slot = now.unix_micros() - now.unix_micros().rem_euclid(micros);
+            let slot = Timestamp::from_unix_micros(slot).unwrap_or(now);
+            let about = ids::derive("memory_epochs", &[name]);
+            let request = Request::new(name, "system", about, json!({})).this(MEMORY_SEAL).who("host").slot(slot);
+            host.execute(request).await?.result?;
+            report.epochs += 1;
+        }
+        Ok(())
+    }
+
+    /// Whether a receipt waits for an epoch that may end now: it was given out before the last turn of the clock by [`MemoryKeeper::epoch`],
+    /// or its key is deleted by now.
+    async fn has_unsealed(&self, host: &Host, name: &str, now: Timestamp) -> Result<bool, LedgerError> {
+        let scope = Scope::runtime(name);
+        for (status, age) in [("shredded", self.epoch), ("sealing", Duration::ZERO)] {
+            let query = Query::new().tenant(name).entity_type(RECEIPT).status(status);
+            let page = host.ledger().scan(&scope, &query, None).await?;
+            for row in page.rows {
+                let row = row.span?;
+                let gone_at: Option<Timestamp> = row.meta("gone_at").and_then(|at| at.as_str()?.parse().ok());
+                if row.at.saturating_add(age) <= now && gone_at.is_none_or(|at| at <= now) {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Reads which memories have an end.
+async fn follow(host: &Host, name: &str, tenant: &mut Tenant) -> Result<(), LedgerError> {
+    let query = Query::new().tenant(name).entity_type(MEMORY).versions(Versions::All);
+    loop {
+        let page = host.ledger().scan(&Scope::runtime(name), &query, tenant.cursor.as_ref()).await?;
+        let last = page.rows.last().map(|row| row.cursor.clone());
+        for row in page.rows {
+            let row = row.span?;
+            match ttl_at(&row) {
+                Some(at) => tenant.due.insert(row.id, (at, row.owner_id.clone())),
+                None => tenant.due.remove(&row.id),
+            };
+        }
+        tenant.cursor = page.next.clone().or(last).or(tenant.cursor.take());
+        if page.next.is_none() {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! Records what a user permits.
+
+use std::time::Duration;
+
+use logline_core::contract::{Context, Effects};
+use logline_core::{Draft, VerifiedSpan};
+use serde_json::json;
+
+use super::{Refusal, about, input, invalid};
+use crate::consent::{CONSENT, GRANTED, REVOKED, consent_id};
+use crate::form::{MAX_NAME, Members};
+
+/// A consent for one session ends with it.
+const SESSION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+pub(super) async fn run(request: &VerifiedSpan, context: &Context<'_>) -> Result<Effects, Refusal> {
+    let members = Members::of(input(request), "the input", &["decision", "session_id", "until"]).map_err(invalid)?;
+    let session = members.text("session_id", MAX_NAME).map_err(invalid)?;
+    let until = members.time("until").map_err(invalid)?;
+    let now = context.attempt.started;
+    if until.is_some_and(|until| until <= now) {
+        return Err(invalid("`until` has passed: leave it out, or name a later time"));
+    }
+    let status = match members.needed("decision", MAX_NAME).map_err(invalid)? {
+        "grant" => GRANTED,
+        "revoke" => REVOKED,
+        other => return Err(invalid(format!("`decision` must be grant or revoke, not `{}`", other.escape_debug()))),
+    };
+    let id = consent_id(&request.tenant_id, &request.owner_id, session);
+    let before = context.runtime.find(&request.tenant_id, id).await?;
+    let draft = match &before {
+        Some(before) => Draft::next_version(before).without_meta("until"),
+        None => Draft::new(CONSENT).id(id),
+    };
+    let mut draft = draft
+        .did(if status == GRANTED { "granted" } else { "revoked" })
+        .this(if session.is_some() { "memory.session" } else { "memory" })
+        .related([request.id])
+        .status(status);
+    if let Some(session) = session {
+        draft = draft.meta("session_id", session);
+    }
+    let until = until.or_else(|| session.map(|_| now.saturating_add(SESSION)));
+    if let Some(until) = until.filter(|_| status == GRANTED) {
+        draft = draft.meta("until", until.to_string());
+    }
+    let output = json!({"consent": id.to_string(), "seq": draft.columns().seq, "status": status});
+    Ok(Effects::new(Ok(output)).emitted(vec![about(draft, request, context)]))
+}

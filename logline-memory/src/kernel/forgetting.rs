@@ -1,0 +1,200 @@
+//! Forgets: the request is the signed intent, then keys are destroyed, then the receipt is written. An attempt that is stopped in between
+//! is made again, and destroys what is left.
+
+use logline_core::contract::{Context, Effects};
+use logline_core::ledger::{Order, Query};
+use logline_core::request::Request;
+use logline_core::{Draft, Hash, SignedSpan, Timestamp, VerifiedSpan, ids};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::{MEMORY_FORGET, MemoryKernel, PAGE, RECEIPT, Refusal, about, audit, each, input, invalid, refused};
+use crate::form::{MAX_NAME, MEMORY, Members, Sensitivity, Status, Stored, is_memory_of};
+use crate::vault::Forget;
+
+/// What a request wants to be forgotten.
+struct Asked {
+    what: What,
+    /// Only what was there at this time: later rounds of a request leave alone what came after it.
+    until: Option<Timestamp>,
+}
+
+enum What {
+    /// The newest memory.
+    Last,
+    One(Uuid),
+    Session(String),
+    Subject,
+}
+
+impl What {
+    fn read(value: Option<&Value>) -> Result<Asked, String> {
+        let members = Members::of(value, "the input", &["what", "id", "session_id", "until"])?;
+        let what = match members.needed("what", MAX_NAME)? {
+            "last" => Self::Last,
+            "one" => Self::One(members.id("id")?.ok_or("`id` is missing: it names the memory")?),
+            "session" => Self::Session(members.needed("session_id", MAX_NAME)?.to_owned()),
+            "subject" => Self::Subject,
+            other => {
+                return Err(format!("`what` must be last, one, session or subject, not `{}`", other.escape_debug()));
+            }
+        };
+        Ok(Asked { what, until: members.time("until")? })
+    }
+
+    fn as_str(&self) -> &'static str {
+        match self {
+            Self::Last => "last",
+            Self::One(_) => "one",
+            Self::Session(_) => "session",
+            Self::Subject => "subject",
+        }
+    }
+}
+
+impl MemoryKernel {
+    pub(super) async fn forget(&self, request: &VerifiedSpan, context: &Context<'_>) -> Result<Effects, Refusal> {
+        let asked = What::read(input(request)).map_err(invalid)?;
+        let rows = select(request, context, &asked).await?;
+        let is_first = asked.until.is_none();
+        let forget = match asked.what {
+            What::Subject if is_first => Forget::All,
+            _ => Forget::Spans(rows.iter().map(|row| row.id).collect()),
+        };
+        if rows.is_empty() && is_first && !matches!(asked.what, What::Subject) {
+            return Err(refused("there is no such memory of this user: nothing was forgotten"));
+        }
+        self.end(request, context, &rows, &forget, (asked.what.as_str(), Status::Forgotten)).await
+    }
+
+    /// Destroys the keys of memories, and drafts their last versions and the receipt.
+    pub(super) async fn end(
+        &self,
+        request: &VerifiedSpan,
+        context: &Context<'_>,
+        rows: &[SignedSpan],
+        forget: &Forget,
+        (what, status): (&str, Status),
+    ) -> Result<Effects, Refusal> {
+        let (tenant, owner) = (&request.tenant_id, &request.owner_id);
+        let id = ids::derive("memory_receipt", &[tenant, &request.id.to_string()]);
+        let forgotten = self.vault.forget(tenant, id, owner, forget).await?;
+        let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
+        self.shelves.forget(tenant, owner, Some(ids.as_slice()).filter(|_| *forget != Forget::All)).await;
+        let (now, later) = rows.split_at(rows.len().min(PAGE));
+        let mut emitted = Vec::with_capacity(now.len() * 2 + 2);
+        let is_public =
+            |row: &&SignedSpan| row.meta("sensitivity").and_then(Value::as_str) == Some(Sensitivity::Public.as_str());
+        let in_the_clear = rows.iter().filter(is_public).count();
+        for row in now {
+            let draft = ended(row, status).related([request.id]);
+            let seq = draft.columns().seq;
+            emitted.push(about(draft, request, context));
+            emitted.push(audit(request, context, (row.id, seq), owner, "redact").await?);
+        }
+        let mut names: Vec<_> = rows.iter().map(|row| format!("{}:{}\n", row.id, row.seq)).collect();
+        names.sort_unstable();
+        let receipt = Draft::new(RECEIPT)
+            .id(id)
+            .did(status.as_str())
+            .this("memory.receipt")
+            .parent(request.id)
+            .related([context.attempt.execution_id])
+            .status("shredded")
+            .content(json!({
+                "what": what,
+                "memories": rows.len(),
+                "in_the_clear": in_the_clear,
+                "list_hash": Hash::of(names.concat().as_bytes()).to_string(),
+                "epoch": forgotten.epoch,
+            }));
+        // Later rounds end the rows of what the first one has receipted.
+        if !is_later_round(request) {
+            emitted.push(about(receipt, request, context));
+        }
+        let mut output =
+            json!({"receipt": id.to_string(), "memories": rows.len(), "state": "shredded", "more": !later.is_empty()});
+        if !later.is_empty() {
+            // Their keys are destroyed already; this ends their rows.
+            let next = Request::new(tenant, owner, request.parent_id.unwrap_or(id), next_input(request))
+                .this(MEMORY_FORGET)
+                .who("kernel:memory");
+            let next_id = ids::derive("memory_forget", &[tenant, &request.id.to_string()]);
+            let next = next.into_draft(next_id);
+            emitted.push(about(next, request, context));
+            if let Some(members) = output.as_object_mut() {
+                members.insert("next".to_owned(), next_id.to_string().into());
+            }
+        }
+        Ok(Effects::new(Ok(output)).emitted(emitted))
+    }
+}
+
+fn is_later_round(request: &SignedSpan) -> bool {
+    request.this == MEMORY_FORGET && input(request).and_then(|input| input.get("until")).is_some()
+}
+
+fn next_input(request: &SignedSpan) -> Value {
+    let mut input = request.input.clone().unwrap_or_default();
+    if let Some(members) = input.as_object_mut() {
+        members.entry("until").or_insert_with(|| request.at.to_string().into());
+    }
+    input
+}
+
+/// The last version of a memory: it has neither text nor envelope.
+fn ended(row: &SignedSpan, status: Status) -> Draft {
+    let mut draft = Draft::next_version(row)
+        .did(status.as_str())
+        .name(MEMORY)
+        .status(status.as_str())
+        .content(json!({"redacted": true}))
+        .without_meta("sealed")
+        .without_meta("key")
+        .meta("tags", Value::Array(Vec::new()));
+    draft.columns_mut().description = None;
+    draft
+}
+
+/// Reads the memories of the request's owner that are still there.
+async fn select(request: &SignedSpan, context: &Context<'_>, asked: &Asked) -> Result<Vec<SignedSpan>, Refusal> {
+    let session = match &asked.what {
+        What::One(id) => {
+            let found = context.runtime.find(&request.tenant_id, *id).await?;
+            return Ok(found.into_iter().filter(|row| is_there(row, request)).collect());
+        }
+        What::Session(session) => Some(session.as_str()),
+        What::Last | What::Subject => None,
+    };
+    let is_last = matches!(asked.what, What::Last);
+    select_where(request, context, if is_last { 1 } else { usize::MAX }, |row| {
+        asked.until.is_none_or(|until| row.at <= until)
+            && session.is_none_or(|session| row.meta("session_id").and_then(Value::as_str) == Some(session))
+    })
+    .await
+}
+
+/// Whether a row is a memory of the request's owner that has not ended.
+fn is_there(row: &SignedSpan, request: &SignedSpan) -> bool {
+    is_memory_of(row, &request.tenant_id, &request.owner_id)
+        && !Stored::read(row).is_ok_and(|stored| matches!(stored.status, Status::Forgotten | Status::Expired))
+}
+
+/// The newest memories of the request's owner that have not ended and are meant, at most `max`.
+pub(super) async fn select_where(
+    request: &SignedSpan,
+    context: &Context<'_>,
+    max: usize,
+    is_meant: impl Fn(&SignedSpan) -> bool,
+) -> Result<Vec<SignedSpan>, Refusal> {
+    let query = Query::new().tenant(&request.tenant_id).entity_type(MEMORY).owner(&request.owner_id).order(Order::Newest);
+    let mut rows = Vec::new();
+    each(&context.runtime, &query, |row| {
+        if is_there(&row, request) && is_meant(&row) {
+            rows.push(row);
+        }
+        rows.len() < max
+    })
+    .await?;
+    Ok(rows)
+}

@@ -1,0 +1,350 @@
+//! The kernel `memory`: consent, remembering, recalling, reviewing, forgetting. Each kind of request has a file.
+
+mod consenting;
+mod forgetting;
+mod recall;
+mod remember;
+mod review;
+mod sealing;
+mod shelf;
+
+pub use recall::{MAX_LIMIT, PREVIEW};
+pub(crate) use recall::{QUERY, preview};
+pub(crate) use remember::{CONTENT, contract_id, public_id};
+pub(crate) use sealing::ttl_at;
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use logline_core::contract::{
+    AskedBy, Context, Effects, Kernel, KernelError, Meters, Publishing, Reader, RequestKind, Sandbox,
+};
+use logline_core::ledger::{LedgerError, Query, Search};
+use logline_core::request::CAUSE;
+use logline_core::{Draft, Failure, KernelSet, SignedSpan, Span, VerifiedSpan, ids, request};
+
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::consent::{Asked, Cited, NoConsent, covers};
+use crate::form::Memory;
+use crate::index::IndexLimits;
+use crate::vault::{Forget, Vault, VaultError};
+
+use shelf::Shelves;
+
+/// The `this` of a request that records a consent, or withdraws it.
+pub const MEMORY_CONSENT: &str = "memory.consent";
+/// The `this` of a request that keeps a memory.
+pub const MEMORY_UPSERT: &str = "memory.upsert";
+/// The `this` of a request that finds memories.
+pub const MEMORY_SEARCH: &str = "memory.search";
+/// The `this` of a request that moves a memory between layers.
+pub const MEMORY_REVIEW: &str = "memory.review";
+/// The `this` of a request that forgets.
+pub const MEMORY_FORGET: &str = "memory.forget";
+/// The `this` of a request of a host that ends memories whose time has passed.
+pub const MEMORY_EXPIRE: &str = "memory.expire";
+/// The `this` of a request of a host that ends an epoch of the tenant's key.
+pub const MEMORY_SEAL: &str = "memory.seal";
+
+/// The `entity_type` of receipts of forgetting.
+pub const RECEIPT: &str = "memory_receipt";
+
+/// The most rows of a read for one attempt. What remains is done by the next.
+const PAGE: usize = 500;
+
+/// How many tenants a host keeps in mind that it has looked after.
+const MAX_TENANTS: usize = 10_000;
+
+/// How many users' indexes a host keeps.
+const OWNERS: usize = 256;
+
+const SEEDS: &str = include_str!("../../seeds/memory.ndjson");
+
+/// The id of the kernel's function span.
+#[must_use]
+pub fn memory_kernel() -> Uuid {
+    ids::derive("kernel", &["memory"])
+}
+
+/// Decides whether something is worth remembering.
+#[async_trait]
+pub trait Classifier: Send + Sync {
+    /// Why the memory is noise; `None` if it is worth keeping. The reason is recorded and must not quote the text.
+    async fn noise(&self, tenant: &str, memory: &Memory) -> Option<String>;
+}
+
+/// The kernel `memory`, version 1. Clones share everything.
+#[derive(Clone)]
+pub struct MemoryKernel {
+    vault: Vault,
+    classifier: Option<Arc<dyn Classifier>>,
+    /// Finds public memories; `None` if the ledger cannot.
+    search: Option<Arc<dyn Search>>,
+    shelves: Shelves,
+    /// Tenants whose receipts were compared with the store of keys.
+    caught_up: Arc<Mutex<BTreeSet<String>>>,
+}
+
+impl std::fmt::Debug for MemoryKernel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("MemoryKernel(…)")
+    }
+}
+
+impl MemoryKernel {
+    /// A kernel that encrypts with this vault.
+    #[must_use]
+    pub fn new(vault: Vault) -> Self {
+        let shelves = Shelves::new(OWNERS, IndexLimits::default());
+        Self { vault, classifier: None, search: None, shelves, caught_up: Arc::default() }
+    }
+
+    /// Refuses what `classifier` calls noise.
+    #[must_use]
+    pub fn classifier(mut self, classifier: impl Classifier + 'static) -> Self {
+        self.classifier = Some(Arc::new(classifier));
+        self
+    }
+
+    /// Finds public memories in this ledger, which must be the host's. Without it they are kept, and not found.
+    #[must_use]
+    pub fn search_in(mut self, ledger: impl Search + 'static) -> Self {
+        self.search = Some(Arc::new(ledger));
+        self
+    }
+
+    /// Keeps the indexes of at most `owners` users in memory, each within `limits`. Default 256, and [`IndexLimits::default`].
+    #[must_use]
+    pub fn indexes(mut self, owners: usize, limits: IndexLimits) -> Self {
+        self.shelves = Shelves::new(owners, limits);
+        self
+    }
+
+    /// The kernel and the seed of its function span, for [`HostBuilder::install`](logline_core::HostBuilder::install).
+    #[must_use]
+    pub fn all(&self) -> KernelSet {
+        // The tests prove that the seed can be read.
+        KernelSet::new().kernel(self.clone()).seeds(logline_kernels::parse_seeds(SEEDS).unwrap_or_default())
+    }
+
+    /// The vault.
+    #[must_use]
+    pub fn vault(&self) -> &Vault {
+        &self.vault
+    }
+
+    /// Destroys again what was forgotten, if the store of keys does not remember it: then it comes from a backup. Nothing of a tenant is
+    /// opened before.
+    async fn catch_up(&self, context: &Context<'_>, tenant: &str) -> Result<(), Refusal> {
+        let known = || self.caught_up.lock().unwrap_or_else(PoisonError::into_inner);
+        if known().contains(tenant) {
+            return Ok(());
+        }
+        let mut receipts = Vec::new();
+        let query = Query::new().tenant(tenant).entity_type(RECEIPT);
+        each(&context.runtime, &query, |row| {
+            receipts.push((row.id, row.owner_id.clone()));
+            true
+        })
+        .await?;
+        let mut missing = Vec::new();
+        for some in receipts.chunks(PAGE) {
+            let ids: Vec<_> = some.iter().map(|(id, _)| *id).collect();
+            let lost = self.vault.not_forgotten(tenant, &ids).await?;
+            missing.extend(some.iter().filter(|(id, _)| lost.contains(id)).cloned());
+        }
+        for (receipt, owner) in missing {
+            tracing::warn!(tenant, %receipt, "the store of keys does not remember a receipt: it forgets again");
+            let mut gone = BTreeSet::new();
+            for span in self.vault.spans(tenant, &owner).await? {
+                let last = context.runtime.find(tenant, span).await?;
+                let stands = last.as_deref().and_then(|last| crate::form::Stored::read(last).ok());
+                if stands.is_none_or(|stored| !stored.status.is_found()) {
+                    gone.insert(span);
+                }
+            }
+            self.vault.forget(tenant, receipt, &owner, &Forget::Spans(gone)).await?;
+        }
+        let mut known = known();
+        if known.len() >= MAX_TENANTS {
+            known.clear();
+        }
+        known.insert(tenant.to_owned());
+        Ok(())
+    }
+}
+
+/// Why a request is not carried out.
+pub(crate) enum Refusal {
+    /// The request failed, and its record says why.
+    Failed(Failure),
+    /// The attempt could not be made.
+    Kernel(KernelError),
+}
+
+impl From<LedgerError> for Refusal {
+    fn from(error: LedgerError) -> Self {
+        Self::Kernel(error.into())
+    }
+}
+
+impl From<VaultError> for Refusal {
+    fn from(error: VaultError) -> Self {
+        let code = match &error {
+            VaultError::Erased => "erased",
+            error if error.may_retry() => "memory_unavailable",
+            _ => "memory_key",
+        };
+        Self::Failed(Failure::new(code, error.to_string()))
+    }
+}
+
+impl From<NoConsent> for Refusal {
+    fn from(error: NoConsent) -> Self {
+        Self::Failed(Failure::new("no_consent", error.reason()))
+    }
+}
+
+/// The request does not say what it must.
+pub(crate) fn invalid(reason: impl Into<String>) -> Refusal {
+    Refusal::Failed(Failure::new("memory_invalid", reason.into()))
+}
+
+/// The request says what may not be done.
+pub(crate) fn refused(reason: impl Into<String>) -> Refusal {
+    Refusal::Failed(Failure::new("memory_refused", reason.into()))
+}
+
+#[async_trait]
+impl Kernel for MemoryKernel {
+    fn id(&self) -> Uuid {
+        memory_kernel()
+    }
+
+    fn name(&self) -> &'static str {
+        "memory"
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn requests(&self) -> &'static [RequestKind] {
+        const METERS: Meters = Meters { executions: true, fuel: false };
+        const FREE: Meters = Meters::NONE;
+        &[
+            RequestKind { this: MEMORY_CONSENT, asked_by: AskedBy::Anybody, meters: METERS },
+            RequestKind { this: MEMORY_UPSERT, asked_by: AskedBy::Anybody, meters: METERS },
+            RequestKind { this: MEMORY_SEARCH, asked_by: AskedBy::Anybody, meters: METERS },
+            RequestKind { this: MEMORY_REVIEW, asked_by: AskedBy::Anybody, meters: METERS },
+            // Nobody is kept from forgetting by a quota.
+            RequestKind { this: MEMORY_FORGET, asked_by: AskedBy::Anybody, meters: FREE },
+            RequestKind { this: MEMORY_EXPIRE, asked_by: AskedBy::Hosts, meters: FREE },
+            RequestKind { this: MEMORY_SEAL, asked_by: AskedBy::Hosts, meters: FREE },
+        ]
+    }
+
+    fn lacks(&self, _: Option<&SignedSpan>, _: &[Arc<dyn Sandbox>]) -> Option<String> {
+        (!self.vault.has_keys()).then(|| "keys for memories: give the kernel `memory` a vault".to_owned())
+    }
+
+    /// A contract whose schema is none is not published.
+    async fn check(&self, span: &Span, _: &Publishing<'_>) -> Result<(), KernelError> {
+        if span.entity_type != remember::CONTRACT || span.is_deleted {
+            return Ok(());
+        }
+        remember::contract(span).map(drop).map_err(|reason| KernelError::Refused(Failure::new("memory_contract", reason)))
+    }
+
+    async fn run(&self, request: &VerifiedSpan, context: &Context<'_>) -> Result<Effects, KernelError> {
+        let outcome = match request.this.as_str() {
+            MEMORY_CONSENT => consenting::run(request, context).await,
+            MEMORY_UPSERT => self.upsert(request, context).await,
+            MEMORY_SEARCH => self.search(request, context).await,
+            MEMORY_REVIEW => self.review(request, context).await,
+            MEMORY_FORGET => self.forget(request, context).await,
+            MEMORY_EXPIRE => self.expire(request, context).await,
+            MEMORY_SEAL => self.seal_receipts(request, context).await,
+            _ => Err(invalid("the kernel `memory` has no such kind of request")),
+        };
+        match outcome {
+            Ok(effects) => Ok(effects),
+            Err(Refusal::Failed(failure)) => Ok(Effects::new(Err(failure))),
+            Err(Refusal::Kernel(error)) => Err(error),
+        }
+    }
+}
+
+/// Checks that the consent which a call cites is in force now.
+pub(crate) async fn check_consent(
+    reader: &Reader<'_>,
+    asked: &Asked<'_>,
+    cited: &Cited,
+    now: logline_core::Timestamp,
+) -> Result<(), Refusal> {
+    let latest = reader.find(asked.tenant, cited.id).await?;
+    Ok(covers(asked, cited, latest.as_ref(), now)?)
+}
+
+/// Gives a draft the columns that follow from the request.
+fn about(draft: Draft, request: &SignedSpan, context: &Context<'_>) -> Draft {
+    let mut draft = draft.tenant(&request.tenant_id).who("kernel:memory").at(context.attempt.started);
+    if draft.columns().owner_id.is_empty() {
+        draft = draft.owner(&request.owner_id);
+    }
+    draft.columns_mut().trace_id.clone_from(&request.trace_id);
+    match request::cause(request) {
+        Some(cause) => draft.meta(CAUSE, cause.clone()),
+        None => draft,
+    }
+}
+
+/// The draft that records what was done to a memory. Its versions form a chain: each names the hash of the one before.
+async fn audit(
+    request: &SignedSpan,
+    context: &Context<'_>,
+    memory: (Uuid, u32),
+    owner: &str,
+    action: &str,
+) -> Result<Draft, Refusal> {
+    let id = ids::derive("memory_audit", &[&request.tenant_id, &memory.0.to_string()]);
+    let before = context.runtime.find(&request.tenant_id, id).await?;
+    let draft = match &before {
+        Some(before) => Draft::next_version(before),
+        None => Draft::new("memory_audit").id(id).owner(owner),
+    };
+    let draft = draft
+        .did(action)
+        .this("memory.audit")
+        .parent(memory.0)
+        .related([request.id, context.attempt.execution_id])
+        .status("complete")
+        .meta("action", action)
+        .meta("seq", memory.1);
+    Ok(about(draft, request, context))
+}
+
+/// Looks at the rows of a query until `look` returns false.
+async fn each(reader: &Reader<'_>, query: &Query, mut look: impl FnMut(SignedSpan) -> bool) -> Result<(), LedgerError> {
+    let mut cursor = None;
+    loop {
+        let page = reader.scan(query, cursor.as_ref()).await?;
+        for row in page.rows {
+            if !look(row.span?) {
+                return Ok(());
+            }
+        }
+        match page.next {
+            Some(next) => cursor = Some(next),
+            None => return Ok(()),
+        }
+    }
+}
+
+/// Reads the input of a request.
+fn input(request: &SignedSpan) -> Option<&Value> {
+    request.input.as_ref()
+}

@@ -1,0 +1,189 @@
+//! Keeps a memory.
+
+use logline_core::contract::{Context, Effects};
+use logline_core::{Draft, Failure, Span, VerifiedSpan, Verifier, canonical, ids};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::{MemoryKernel, Refusal, about, audit, check_consent, input, invalid, refused};
+use crate::consent::{Asked, Cited};
+use crate::form::{
+    Body, Layer, MAX_NAME, MEMORY, Members, Memory, Mode, Sensitivity, Status, Stored, Terms, envelope, is_memory_of, sealed,
+};
+use crate::vault::Sealed;
+
+/// The `entity_type` of contracts: JSON schemas that memories keep.
+pub(super) const CONTRACT: &str = "memory_contract";
+
+/// The most bytes of a contract's schema.
+const MAX_SCHEMA: usize = 32 << 10;
+
+/// The member of a memory's span in which its text would stand, as its envelope is bound to it.
+pub(crate) const CONTENT: &str = "content";
+
+/// The id of the contract with this name.
+pub(crate) fn contract_id(tenant: &str, name: &str) -> Uuid {
+    ids::derive(CONTRACT, &[tenant, name])
+}
+
+/// The validator of a contract.
+pub(super) fn contract(span: &Span) -> Result<jsonschema::Validator, String> {
+    let schema = span.content.as_ref().filter(|schema| schema.is_object());
+    let schema = schema.ok_or("content: a memory_contract has a JSON schema there, an object")?;
+    if canonical::to_vec(schema).len() > MAX_SCHEMA {
+        return Err(format!("content: the schema has more than {MAX_SCHEMA} bytes"));
+    }
+    // Patterns take time in proportion to what they check.
+    jsonschema::options()
+        .with_pattern_options(jsonschema::PatternOptions::regex())
+        .should_validate_formats(true)
+        .build(schema)
+        .map_err(|e| format!("content: it is not a JSON schema: {e}"))
+}
+
+impl MemoryKernel {
+    pub(super) async fn upsert(&self, request: &VerifiedSpan, context: &Context<'_>) -> Result<Effects, Refusal> {
+        let known = &["id", "terms", "mode", "session_id", "consent", "sealed", "clear", "origin"];
+        let members = Members::of(input(request), "the input", known).map_err(invalid)?;
+        let (tenant, owner, now) = (request.tenant_id.as_str(), request.owner_id.as_str(), context.attempt.started);
+        let id = members.id("id").map_err(invalid)?.ok_or_else(|| invalid("`id` is missing"))?;
+        let terms = Terms::read(members.get("terms")).map_err(invalid)?;
+        let mode: Mode = members.one("mode").map_err(invalid)?;
+        let session = members.text("session_id", MAX_NAME).map_err(invalid)?;
+        let cited = Cited::read(members.get("consent"), "consent").map_err(invalid)?;
+        check_consent(&context.runtime, &Asked { tenant, owner, mode, session }, &cited, now).await?;
+        may_be_kept(&terms, mode, session, now)?;
+        self.catch_up(context, tenant).await?;
+
+        let (body, envelope) = match (terms.sensitivity, members.get("sealed"), members.get("clear")) {
+            (Sensitivity::Public, None, Some(clear)) => (Body::read(clear).map_err(invalid)?, None),
+            (Sensitivity::Public, ..) => return Err(invalid("a public memory has its text in `clear`")),
+            (_, Some(value), None) => {
+                let envelope = envelope(value).map_err(invalid)?;
+                let text = Sealed { span: id, field: CONTENT, envelope: &envelope };
+                let text = self.vault.open(tenant, owner, &[text]).await?.pop();
+                let text = text.ok_or_else(|| invalid("`sealed` is missing"))??;
+                (Body::parse(&text).map_err(invalid)?, Some(envelope))
+            }
+            _ => {
+                return Err(invalid(
+                    "the text of a memory that is not public must be encrypted: give `sealed`, and no `clear`",
+                ));
+            }
+        };
+        let memory = Memory { terms, body };
+        check_id(id, tenant, owner, &memory)?;
+        if let Some(name) = &memory.terms.schema {
+            keeps_contract(context, tenant, name, &memory.body).await?;
+        }
+        if let Some(classifier) = &self.classifier
+            && let Some(reason) = classifier.noise(tenant, &memory).await
+        {
+            return Err(Refusal::Failed(Failure::new("memory_noise", reason)));
+        }
+
+        let before = context.runtime.find(tenant, id).await?;
+        let (draft, superseded) = match &before {
+            None => (Draft::new(MEMORY).id(id), None),
+            Some(before) if !is_memory_of(before, tenant, owner) => {
+                return Err(refused("the id belongs to another span: leave the choice of the id to the library"));
+            }
+            Some(before) => {
+                (Draft::next_version(before), Some(json!({"seq": before.seq, "curr_hash": before.seal.curr_hash.to_string()})))
+            }
+        };
+        let seq = draft.columns().seq;
+        let name = memory.body.key.as_deref().filter(|_| memory.terms.sensitivity == Sensitivity::Public).unwrap_or(MEMORY);
+        let mut metadata = memory.terms.metadata();
+        metadata.insert("consent".to_owned(), cited.to_value());
+        let mut provenance = json!({"request": request.id.to_string(), "supersedes": superseded});
+        if let (Some(origin), Some(members)) = (origin(members.get("origin")).map_err(invalid)?, provenance.as_object_mut()) {
+            members.insert("origin".to_owned(), origin);
+        }
+        metadata.insert("provenance".to_owned(), provenance);
+        if let Some(envelope) = &envelope {
+            metadata.insert("sealed".to_owned(), sealed(envelope));
+        }
+        let content = if envelope.is_some() { json!({"redacted": true}) } else { memory.body.to_value() };
+        let draft = draft
+            .did(if seq == 0 { "remembered" } else { "updated" })
+            .this(format!("memory.{}", memory.terms.kind))
+            .name(name)
+            .visibility(memory.terms.visibility)
+            .related([request.id, cited.id])
+            .status(Status::Active.as_str())
+            .content(content)
+            .metadata(Value::Object(metadata));
+        let emitted = vec![about(draft, request, context), audit(request, context, (id, seq), owner, "upsert").await?];
+        metrics::counter!("logline_memory_upserts_total", "layer" => memory.terms.layer.as_str()).increment(1);
+        let output = json!({"memory": id.to_string(), "seq": seq, "superseded": superseded.is_some()});
+        Ok(Effects::new(Ok(output)).emitted(emitted))
+    }
+}
+
+/// Where an imported memory came from: a version of a memory, as the importer says.
+fn origin(value: Option<&Value>) -> Result<Option<Value>, String> {
+    let Some(value) = value else { return Ok(None) };
+    Cited::read(Some(value), "origin").map(|origin| Some(origin.to_value()))
+}
+
+/// The id under which a public memory with this key is kept.
+pub(crate) fn public_id(tenant: &str, owner: &str, key: &str) -> Uuid {
+    ids::derive(MEMORY, &[tenant, owner, key])
+}
+
+/// Refuses ids that belong to something else: anybody can compute the derived ids of others.
+fn check_id(id: Uuid, tenant: &str, owner: &str, memory: &Memory) -> Result<(), Refusal> {
+    let derived = memory.body.key.as_deref().filter(|_| memory.terms.sensitivity == Sensitivity::Public);
+    let may_be = match derived.map(|key| public_id(tenant, owner, key)) {
+        Some(derived) => id == derived,
+        None => !id.is_nil() && id.get_version_num() != 5,
+    };
+    if may_be { Ok(()) } else { Err(refused("the id belongs to another span: leave the choice of the id to the library")) }
+}
+
+/// What a user may write without a reviewer, in this mode and session.
+fn may_be_kept(terms: &Terms, mode: Mode, session: Option<&str>, now: logline_core::Timestamp) -> Result<(), Refusal> {
+    if terms.ttl_at.is_some_and(|at| at <= now) {
+        return Err(invalid("`ttl_at` has passed: name a later time"));
+    }
+    if terms.layer == Layer::Permanent {
+        return Err(refused("a permanent memory is approved by a reviewer: keep it as temporary, and ask for a review"));
+    }
+    if mode == Mode::SessionOnly && terms.layer != Layer::Session {
+        return Err(refused("the mode session-only keeps memories of the layer session alone"));
+    }
+    if terms.layer == Layer::Session && terms.session.as_deref() != session {
+        return Err(refused("the memory belongs to another session than the call"));
+    }
+    Ok(())
+}
+
+/// Whether a memory keeps its contract. The error names the place, never the value.
+async fn keeps_contract(context: &Context<'_>, tenant: &str, name: &str, body: &Body) -> Result<(), Refusal> {
+    let found = context.runtime.find(tenant, contract_id(tenant, name)).await?;
+    let found = found.filter(|found| found.entity_type == CONTRACT && found.name.as_deref() == Some(name));
+    let failed = |reason: String| Refusal::Failed(Failure::new("memory_contract", reason));
+    let Some(span) = found else {
+        return Err(failed(format!("there is no memory_contract `{}`: publish it first", name.escape_debug())));
+    };
+    let verified = span.verify(&mut Verifier::new()).map_err(|e| failed(format!("the memory_contract is not valid: {e}")))?;
+    if context.trusted.authorities.check(&verified).is_err() {
+        return Err(failed("the memory_contract is not signed by a publisher of the tenant".to_owned()));
+    }
+    let validator = contract(&verified).map_err(failed)?;
+    let value = json!({"text": body.text, "data": body.data});
+    let first = validator.iter_errors(&value).next();
+    match first {
+        Some(error) => {
+            let (at, rule) = (error.instance_path(), error.schema_path());
+            Err(failed(format!("the contract `{}` is not kept at `{at}`: see `{rule}` of its schema", name.escape_debug())))
+        }
+        None => Ok(()),
+    }
+}
+
+/// The memory that a span has, read for a change.
+pub(super) fn stored(span: &Span) -> Result<Stored, Refusal> {
+    Stored::read(span).map_err(|reason| refused(format!("the span is not a memory that can be read: {reason}")))
+}

@@ -1,0 +1,89 @@
+//! Moves a memory between layers: its owner asks for a review, a reviewer decides.
+
+use logline_core::contract::{Context, Effects};
+use logline_core::trust::governance::{Class, Decision, Environment, SignedStatement};
+use logline_core::{Draft, SignedSpan, VerifiedSpan, Verifier};
+use serde_json::json;
+use uuid::Uuid;
+
+use super::remember::stored;
+use super::{MemoryKernel, Refusal, about, audit, input, invalid, refused};
+use crate::form::{Layer, MAX_NAME, MEMORY, Members, Status};
+
+impl MemoryKernel {
+    pub(super) async fn review(&self, request: &VerifiedSpan, context: &Context<'_>) -> Result<Effects, Refusal> {
+        let members = Members::of(input(request), "the input", &["step", "id", "decision_id"]).map_err(invalid)?;
+        let id = members.id("id").map_err(invalid)?.ok_or_else(|| invalid("`id` is missing: it names the memory"))?;
+        let found = context.runtime.find(&request.tenant_id, id).await?.filter(|found| found.entity_type == MEMORY);
+        let found = found.ok_or_else(|| refused("there is no such memory"))?;
+        let before = stored(&found)?;
+        let draft = Draft::next_version(&found).related([request.id]);
+        let (draft, action) = match members.needed("step", MAX_NAME).map_err(invalid)? {
+            "ask" => {
+                if found.owner_id != request.owner_id {
+                    return Err(refused("there is no such memory"));
+                }
+                if before.status != Status::Active || before.terms.layer != Layer::Temporary {
+                    return Err(refused("only an active memory of the layer temporary can be reviewed"));
+                }
+                (draft.did("asked").status(Status::NeedsReview.as_str()), "ask")
+            }
+            "decide" => {
+                if before.status != Status::NeedsReview {
+                    return Err(refused("the memory does not wait for a review: its owner asks for one"));
+                }
+                let decision = members.id("decision_id").map_err(invalid)?;
+                let decision = decision.ok_or_else(|| invalid("`decision_id` is missing: it names the reviewer's span"))?;
+                match self.decision(request, context, &found, decision).await? {
+                    Decision::Approve => {
+                        let draft = draft.did("promoted").status(Status::Active.as_str()).without_meta("ttl_at");
+                        (draft.meta("layer", Layer::Permanent.as_str()).meta("decision", decision.to_string()), "promote")
+                    }
+                    Decision::Reject => {
+                        let draft = draft.did("demoted").status(Status::Denied.as_str());
+                        (draft.meta("decision", decision.to_string()), "demote")
+                    }
+                }
+            }
+            other => return Err(invalid(format!("`step` must be ask or decide, not `{}`", other.escape_debug()))),
+        };
+        let seq = draft.columns().seq;
+        let status = draft.columns().status.clone();
+        let emitted = vec![about(draft, request, context), audit(request, context, (id, seq), &found.owner_id, action).await?];
+        Ok(Effects::new(Ok(json!({"memory": id.to_string(), "seq": seq, "status": status}))).emitted(emitted))
+    }
+
+    /// What a reviewer has decided about exactly this version.
+    async fn decision(
+        &self,
+        request: &VerifiedSpan,
+        context: &Context<'_>,
+        memory: &SignedSpan,
+        decision: Uuid,
+    ) -> Result<Decision, Refusal> {
+        let span = context.runtime.find(&request.tenant_id, decision).await?;
+        let span = span.ok_or_else(|| refused("there is no such decision"))?;
+        let mut verifier = Verifier::new();
+        let span = span.verify(&mut verifier).map_err(|e| refused(format!("the decision is not valid: {e}")))?;
+        let signed = SignedStatement::of(&span, &mut verifier).map_err(|e| refused(e.to_string()))?;
+        if context.trusted.authorities.check(&span).is_err() {
+            return Err(refused("the decision is not signed by an approver of the tenant"));
+        }
+        let said = signed.statement();
+        let checks = [
+            (said.ledger == context.trusted.ledger, "the decision is for another ledger"),
+            (said.tenant == request.tenant_id, "the decision is for another tenant"),
+            (said.class == Class::Memory, "the decision is not about a memory"),
+            (said.environment == Environment::Production, "memories are reviewed for the environment production"),
+            (said.subject == memory.id, "the decision is about another memory"),
+            (said.approves == memory.seal.curr_hash, "the decision is about another version: review it again"),
+            (context.attempt.started < said.expires, "the decision has expired: review it again"),
+            // Who brings a memory does not decide about it.
+            (span.owner_id != memory.owner_id, "the reviewer is the author of the memory: somebody else must review it"),
+        ];
+        match checks.iter().find(|(holds, _)| !holds) {
+            Some((_, reason)) => Err(refused(*reason)),
+            None => Ok(said.decision),
+        }
+    }
+}

@@ -1,0 +1,585 @@
+//! The memories of one user, as an application uses them.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use logline_core::ledger::{Ledger as _, LedgerError, LedgerExt as _, Order, Query, WorkQueue as _};
+use logline_core::request::Request;
+use logline_core::{Draft, Failure, Host, HostError, Scope, SignedSpan, Timestamp, ids};
+use serde_json::{Value, json};
+use thiserror::Error;
+use uuid::Uuid;
+
+use crate::consent::{Asked, Cited, NoConsent, consent_id, covers};
+use crate::envelope::Place;
+use crate::form::{Body, Content, Kind, Layer, MEMORY, Memory, Mode, Sensitivity, Status, Stored, Terms, sealed};
+use crate::kernel::{
+    CONTENT, MAX_LIMIT, MEMORY_CONSENT, MEMORY_EXPIRE, MEMORY_FORGET, MEMORY_REVIEW, MEMORY_SEAL, MEMORY_SEARCH, MEMORY_UPSERT,
+    QUERY, RECEIPT, contract_id, public_id, preview,
+};
+use crate::vault::{Sealed, Vault, VaultError};
+
+/// How long a memory of a session is kept, if its writer names no time.
+pub const SESSION_TTL: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// How often a call is made again that another one has overtaken.
+const TRIES: u32 = 4;
+
+/// Why a call on memories failed. The message never contains a text that was to be kept.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum MemoryError {
+    /// The call may not remember or recall.
+    #[error("{reason}")]
+    NoConsent {
+        /// Why.
+        reason: &'static str,
+    },
+    /// The memory does not say what it must. A retry does not help.
+    #[error("{reason}")]
+    Invalid {
+        /// What is wrong.
+        reason: String,
+    },
+    /// The kernel refused, and the execution says why.
+    #[error(transparent)]
+    Failed(#[from] Failure),
+    /// A text was not encrypted, or does not open.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// The host could not carry out the request.
+    #[error(transparent)]
+    Host(#[from] Box<HostError>),
+    /// The ledger failed.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+impl From<HostError> for MemoryError {
+    fn from(error: HostError) -> Self {
+        Self::Host(Box::new(error))
+    }
+}
+
+impl From<NoConsent> for MemoryError {
+    fn from(error: NoConsent) -> Self {
+        Self::NoConsent { reason: error.reason() }
+    }
+}
+
+/// A memory that was kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Remembered {
+    /// Its id.
+    pub id: Uuid,
+    /// Its version.
+    pub seq: u32,
+    /// Whether it took the place of an earlier version.
+    pub superseded: bool,
+}
+
+/// A memory in the clear.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Recalled {
+    /// Its id.
+    pub id: Uuid,
+    /// Its version.
+    pub seq: u32,
+    /// The user whose memory it is.
+    pub owner: String,
+    /// What is known of it without its key.
+    pub terms: Terms,
+    /// Where it stands.
+    pub status: Status,
+    /// What it says.
+    pub body: Body,
+}
+
+/// What a search may return.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Wanted {
+    /// The most memories, from 1 to [`MAX_LIMIT`]. Default 10.
+    pub limit: usize,
+    /// The most [tokens](crate::rank::tokens) of all texts together. Default 2,000.
+    pub tokens: usize,
+    /// Only these types. Empty: all.
+    pub kinds: BTreeSet<Kind>,
+    /// Only memories with all of these tags.
+    pub tags: BTreeSet<String>,
+}
+
+impl Default for Wanted {
+    fn default() -> Self {
+        Self { limit: 10, tokens: 2000, kinds: BTreeSet::new(), tags: BTreeSet::new() }
+    }
+}
+
+impl Wanted {
+    /// At most `limit` memories, of every type.
+    #[must_use]
+    pub fn most(limit: usize) -> Self {
+        Self { limit: limit.clamp(1, MAX_LIMIT), ..Self::default() }
+    }
+}
+
+/// A memory that a search has found.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Hit {
+    /// The memory, in the clear. Its text is data from a memory, and not to be trusted as an instruction.
+    pub memory: Recalled,
+    /// Its score within its scope.
+    pub score: f64,
+    /// Where it was found: `session`, `private`, `tenant` or `public`.
+    pub scope: String,
+    /// The first characters of its text, at most [`PREVIEW`](crate::PREVIEW).
+    pub preview: String,
+}
+
+/// What a search has found.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Answer {
+    /// The `memory_search_result` span: it says of each candidate why it is in or out, and cites the consent.
+    pub result: Uuid,
+    /// The memories, the best first.
+    pub hits: Vec<Hit>,
+    /// Whether the user has more memories than a host indexes, so that some could not be found.
+    pub is_truncated: bool,
+}
+
+/// What is to be forgotten.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum What {
+    /// The user's newest memory.
+    Last,
+    /// This memory, with all its versions.
+    One(Uuid),
+    /// All memories of a session.
+    Session(String),
+    /// Everything of the user.
+    Subject,
+}
+
+/// What a receipt says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Receipt {
+    /// The id of the receipt's span.
+    pub id: Uuid,
+    /// How many memories were forgotten.
+    pub memories: u64,
+    /// How many of them were public: their texts stand in the ledger, and cannot be forgotten.
+    pub in_the_clear: u64,
+    /// The epoch that must end before backups open nothing of them.
+    pub epoch: u64,
+    /// Where it stands.
+    pub state: ReceiptState,
+}
+
+/// Where a receipt stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ReceiptState {
+    /// The keys are destroyed in the store. A backup of the store can still be opened with the tenant's key.
+    Shredded,
+    /// The tenant's key cannot be used any more, and is deleted at this time.
+    Sealing(Timestamp),
+    /// The tenant's key is destroyed. No backup opens anything.
+    Sealed,
+}
+
+impl Receipt {
+    /// Reads the span of a receipt. `None` if it is none.
+    #[must_use]
+    pub fn of(span: &SignedSpan) -> Option<Self> {
+        if span.entity_type != RECEIPT {
+            return None;
+        }
+        let content = span.content.as_ref()?;
+        let number = |name: &str| content.get(name).and_then(Value::as_u64);
+        let state = match span.status.as_deref()? {
+            "shredded" => ReceiptState::Shredded,
+            "sealing" => ReceiptState::Sealing(span.meta("gone_at")?.as_str()?.parse().ok()?),
+            "sealed" => ReceiptState::Sealed,
+            _ => return None,
+        };
+        Some(Self {
+            id: span.id,
+            memories: number("memories")?,
+            in_the_clear: number("in_the_clear")?,
+            epoch: number("epoch")?,
+            state,
+        })
+    }
+}
+
+/// The memories of one user. Each call says what it may remember: there is no default but [`Mode::Off`].
+#[derive(Clone)]
+pub struct Memories<'h> {
+    pub(crate) host: &'h Host,
+    pub(crate) vault: &'h Vault,
+    pub(crate) tenant: String,
+    pub(crate) owner: String,
+    pub(crate) mode: Mode,
+    pub(crate) session: Option<String>,
+}
+
+impl<'h> Memories<'h> {
+    /// The memories of `owner` in `tenant`. The host must have the kernel `memory` with the same vault.
+    ///
+    /// `owner` stands in the ledger in the clear, for good: it should be a pseudonym, such as an account number, and no name.
+    #[must_use]
+    pub fn new(host: &'h Host, vault: &'h Vault, tenant: impl Into<String>, owner: impl Into<String>, mode: Mode) -> Self {
+        Self { host, vault, tenant: tenant.into(), owner: owner.into(), mode, session: None }
+    }
+
+    /// Sets the session of the calls.
+    #[must_use]
+    pub fn session(mut self, session: impl Into<String>) -> Self {
+        self.session = Some(session.into());
+        self
+    }
+
+    pub(crate) fn asked(&self) -> Asked<'_> {
+        Asked { tenant: &self.tenant, owner: &self.owner, mode: self.mode, session: self.session.as_deref() }
+    }
+
+    /// The consent that these calls can cite: that of the session, or the general one.
+    pub(crate) async fn consent(&self) -> Result<Cited, MemoryError> {
+        if self.mode == Mode::Off {
+            return Err(NoConsent::Off.into());
+        }
+        let scope = Scope::runtime(&self.tenant);
+        let now = self.host.ledger().now().await?;
+        let session = self.session.as_deref().filter(|_| self.mode == Mode::SessionOnly);
+        let mut last = NoConsent::Missing;
+        for session in [session, None] {
+            let id = consent_id(&self.tenant, &self.owner, session);
+            let Some(found) = self.host.ledger().find(&scope, &self.tenant, id).await? else { continue };
+            let cited = Cited::of(&found);
+            match covers(&self.asked(), &cited, Some(&found), now) {
+                Ok(()) => return Ok(cited),
+                Err(error) => last = error,
+            }
+        }
+        Err(last.into())
+    }
+
+    /// Records that the user permits what these calls do: for the session if the mode is [`Mode::SessionOnly`], else for everything.
+    /// It ends at `until`; a consent for a session ends after seven days at the latest.
+    ///
+    /// # Errors
+    /// If it could not be recorded.
+    pub async fn grant(&self, until: Option<Timestamp>) -> Result<(), MemoryError> {
+        self.decide("grant", until).await
+    }
+
+    /// Records that the user permits it no more. From then on nothing is remembered or recalled under that consent, also by what waits
+    /// already.
+    ///
+    /// # Errors
+    /// If it could not be recorded.
+    pub async fn revoke(&self) -> Result<(), MemoryError> {
+        self.decide("revoke", None).await
+    }
+
+    async fn decide(&self, decision: &str, until: Option<Timestamp>) -> Result<(), MemoryError> {
+        let session = match (self.mode, &self.session) {
+            (Mode::Off, _) => return Err(NoConsent::Off.into()),
+            (Mode::SessionOnly, None) => return Err(NoConsent::Session.into()),
+            (Mode::SessionOnly, session) => session.as_deref(),
+            (Mode::On, _) => None,
+        };
+        let mut input = json!({"decision": decision});
+        if let Some(members) = input.as_object_mut() {
+            members.extend(session.map(|session| ("session_id".to_owned(), session.into())));
+            members.extend(until.map(|until| ("until".to_owned(), until.to_string().into())));
+        }
+        self.ask(MEMORY_CONSENT, consent_id(&self.tenant, &self.owner, session), input).await.map(drop)
+    }
+
+    /// Submits a request of the user and carries it out.
+    pub(crate) async fn ask(&self, this: &str, about: Uuid, input: Value) -> Result<Value, MemoryError> {
+        let request = Request::new(&self.tenant, &self.owner, about, input).this(this);
+        Ok(self.host.execute(request).await?.result?)
+    }
+
+    /// Keeps a memory. Everything but public ones is encrypted before the request is written. A memory under the same key supersedes
+    /// the earlier one.
+    ///
+    /// # Errors
+    /// [`MemoryError::NoConsent`], [`MemoryError::Invalid`]; [`MemoryError::Failed`] with `memory_noise`, `memory_contract` and others;
+    /// [`MemoryError::Vault`] if the tenant's key is missing: nothing is kept then.
+    pub async fn remember(&self, memory: &Memory) -> Result<Remembered, MemoryError> {
+        self.remember_from(memory, None).await
+    }
+
+    pub(crate) async fn remember_from(&self, memory: &Memory, origin: Option<Value>) -> Result<Remembered, MemoryError> {
+        let mut terms = memory.terms.clone();
+        if terms.layer == Layer::Session {
+            terms.session = terms.session.or_else(|| self.session.clone());
+            if terms.ttl_at.is_none() {
+                terms.ttl_at = Some(self.host.ledger().now().await?.saturating_add(SESSION_TTL));
+            }
+        }
+        let invalid = |reason: String| MemoryError::Invalid { reason };
+        terms.check().map_err(invalid)?;
+        memory.body.check().map_err(invalid)?;
+        for _ in 1..TRIES {
+            match self.try_remember(&terms, &memory.body, origin.as_ref()).await {
+                // The subject forgot something in between, and with it went the key of this text: it is encrypted again.
+                Err(MemoryError::Failed(failure)) if failure.code == "erased" => {}
+                remembered => return remembered,
+            }
+        }
+        self.try_remember(&terms, &memory.body, origin.as_ref()).await
+    }
+
+    async fn try_remember(&self, terms: &Terms, body: &Body, origin: Option<&Value>) -> Result<Remembered, MemoryError> {
+        let consent = self.consent().await?;
+        let is_public = terms.sensitivity == Sensitivity::Public;
+        let id = match &body.key {
+            Some(key) if is_public => public_id(&self.tenant, &self.owner, key),
+            Some(key) => self.vault.memory_id(&self.tenant, &self.owner, key).await?,
+            None => self.host.ids().next_id(self.host.ledger().now().await?),
+        };
+        let mut input = json!({
+            "id": id.to_string(),
+            "terms": terms.to_value(),
+            "mode": self.mode.as_str(),
+            "session_id": self.session,
+            "consent": consent.to_value(),
+        });
+        let (name, value) = if is_public {
+            ("clear", body.to_value())
+        } else {
+            let place = Place { tenant: &self.tenant, subject: &self.owner, span: id, field: CONTENT };
+            ("sealed", sealed(&self.vault.seal(&place, &body.to_bytes(), body.key.as_deref()).await?))
+        };
+        if let Some(members) = input.as_object_mut() {
+            members.insert(name.to_owned(), value);
+            members.extend(origin.map(|origin| ("origin".to_owned(), origin.clone())));
+        }
+        let output = self.ask(MEMORY_UPSERT, id, input).await?;
+        let number = |name: &str| output.get(name).and_then(Value::as_u64);
+        Ok(Remembered {
+            id,
+            seq: number("seq").and_then(|seq| u32::try_from(seq).ok()).unwrap_or_default(),
+            superseded: output.get("superseded").and_then(Value::as_bool).unwrap_or_default(),
+        })
+    }
+
+    /// A memory that the user may read, in the clear. `None` if there is none, if it is not found any more, or if its time has passed.
+    ///
+    /// # Errors
+    /// [`MemoryError::NoConsent`]; [`MemoryError::Vault`] with [`VaultError::Erased`] if its key was destroyed.
+    pub async fn get(&self, id: Uuid) -> Result<Option<Recalled>, MemoryError> {
+        self.consent().await?;
+        let scope = Scope::user(&self.tenant, &self.owner);
+        let Some(span) = self.host.ledger().find(&scope, &self.tenant, id).await? else { return Ok(None) };
+        if span.entity_type != MEMORY {
+            return Ok(None);
+        }
+        let now = self.host.ledger().now().await?;
+        self.open(&span, now).await
+    }
+
+    /// Opens a memory that is found now, and that the mode and the session of these calls allow.
+    pub(crate) async fn open(&self, span: &SignedSpan, now: Timestamp) -> Result<Option<Recalled>, MemoryError> {
+        let stored = Stored::read(span).map_err(|reason| MemoryError::Invalid { reason })?;
+        let is_of_session = stored.terms.layer == Layer::Session && stored.terms.session == self.session;
+        let is_allowed = is_of_session || (self.mode == Mode::On && stored.terms.layer != Layer::Session);
+        if !is_allowed {
+            return Ok(None);
+        }
+        self.opened(span, stored, now).await
+    }
+
+    /// Opens a memory that is found now.
+    pub(crate) async fn open_any(&self, span: &SignedSpan, now: Timestamp) -> Result<Option<Recalled>, MemoryError> {
+        let stored = Stored::read(span).map_err(|reason| MemoryError::Invalid { reason })?;
+        self.opened(span, stored, now).await
+    }
+
+    async fn opened(&self, span: &SignedSpan, stored: Stored, now: Timestamp) -> Result<Option<Recalled>, MemoryError> {
+        if stored.terms.ttl_at.is_some_and(|at| at <= now) || !stored.status.is_found() {
+            return Ok(None);
+        }
+        let body = match stored.content {
+            Content::Gone => return Ok(None),
+            Content::Clear(body) => body,
+            Content::Sealed(envelope) => {
+                let text = Sealed { span: span.id, field: CONTENT, envelope: &envelope };
+                let text = self.vault.open(&self.tenant, &span.owner_id, &[text]).await?.pop();
+                let text = text.unwrap_or(Err(VaultError::Erased))?;
+                Body::parse(&text).map_err(|reason| MemoryError::Invalid { reason })?
+            }
+        };
+        Ok(Some(Recalled {
+            id: span.id,
+            seq: span.seq,
+            owner: span.owner_id.clone(),
+            terms: stored.terms,
+            status: stored.status,
+            body,
+        }))
+    }
+
+    /// Finds memories, the best first, in the strict order session, private, tenant, public. What may be found depends on the mode, and
+    /// on nothing that the query says.
+    ///
+    /// # Errors
+    /// [`MemoryError::NoConsent`]; [`MemoryError::Failed`].
+    pub async fn search(&self, query: &str, wanted: &Wanted) -> Result<Answer, MemoryError> {
+        let consent = self.consent().await?;
+        let letter = self.host.ids().next_id(self.host.ledger().now().await?);
+        let place = Place { tenant: &self.tenant, subject: &self.owner, span: letter, field: QUERY };
+        let query = self.vault.seal_letter(&place, query.as_bytes()).await?;
+        let input = json!({
+            "letter": letter.to_string(),
+            "query": sealed(&query),
+            "mode": self.mode.as_str(),
+            "session_id": self.session,
+            "consent": consent.to_value(),
+            "limit": wanted.limit,
+            "tokens": wanted.tokens,
+            "types": wanted.kinds.iter().map(|kind| kind.as_str()).collect::<Vec<_>>(),
+            "tags": wanted.tags,
+        });
+        let output = self.ask(MEMORY_SEARCH, consent.id, input).await?;
+        let now = self.host.ledger().now().await?;
+        let scope = Scope::user(&self.tenant, &self.owner);
+        let text = |value: &Value, name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let mut hits = Vec::new();
+        for hit in output.get("hits").and_then(Value::as_array).into_iter().flatten() {
+            let Ok(id) = text(hit, "id").parse::<Uuid>() else { continue };
+            // What was forgotten since the search is not read.
+            let Some(span) = self.host.ledger().find(&scope, &text(hit, "tenant"), id).await? else { continue };
+            let memory = match self.open(&span, now).await {
+                Ok(Some(memory)) => memory,
+                Ok(None) | Err(MemoryError::Vault(VaultError::Erased)) => continue,
+                Err(error) => return Err(error),
+            };
+            let score = hit.get("score").and_then(Value::as_f64).unwrap_or_default();
+            hits.push(Hit { preview: preview(&memory.body.text), memory, score, scope: text(hit, "scope") });
+        }
+        Ok(Answer {
+            result: text(&output, "result").parse().unwrap_or_default(),
+            hits,
+            is_truncated: output.get("truncated").and_then(Value::as_bool).unwrap_or_default(),
+        })
+    }
+
+    /// Asks for a review of a temporary memory. A reviewer then decides ([`Memories::review`]).
+    ///
+    /// # Errors
+    /// If it is not the user's, or is not active and temporary.
+    pub async fn ask_for_review(&self, id: Uuid) -> Result<(), MemoryError> {
+        self.ask(MEMORY_REVIEW, id, json!({"step": "ask", "id": id.to_string()})).await.map(drop)
+    }
+
+    /// Carries out a reviewer's decision: a span that holds a
+    /// [`SignedStatement`](logline_core::trust::governance::SignedStatement) about exactly this version of the memory.
+    ///
+    /// # Errors
+    /// If the decision does not count; the message says why.
+    pub async fn review(&self, id: Uuid, decision: Uuid) -> Result<(), MemoryError> {
+        let input = json!({"step": "decide", "id": id.to_string(), "decision_id": decision.to_string()});
+        self.ask(MEMORY_REVIEW, id, input).await.map(drop)
+    }
+
+    /// Forgets, whatever the mode and the consent are. When this returns, no host opens what was forgotten.
+    ///
+    /// # Errors
+    /// If there is nothing that could be forgotten, or the keys could not be destroyed: then make the call again.
+    pub async fn forget(&self, what: &What) -> Result<Receipt, MemoryError> {
+        let input = match what {
+            What::Last => json!({"what": "last"}),
+            What::One(id) => json!({"what": "one", "id": id.to_string()}),
+            What::Session(session) => json!({"what": "session", "session_id": session}),
+            What::Subject => json!({"what": "subject"}),
+        };
+        let about = match what {
+            What::One(id) => *id,
+            _ => consent_id(&self.tenant, &self.owner, None),
+        };
+        let mut output = self.ask(MEMORY_FORGET, about, input).await?;
+        let receipt = self.receipt(&output).await?;
+        // What did not fit into one batch ends its rows in the next ones.
+        while let Some(next) = output.get("next").and_then(Value::as_str).and_then(|next| next.parse().ok()) {
+            output = match self.host.run_request(&self.tenant, next).await {
+                Ok(execution) => execution.result?,
+                // A worker has it.
+                Err(_) => self.host.outcome(&self.tenant, next).await?.result?,
+            };
+        }
+        Ok(receipt)
+    }
+
+    async fn receipt(&self, output: &Value) -> Result<Receipt, MemoryError> {
+        let id = output.get("receipt").and_then(Value::as_str).and_then(|id| id.parse().ok());
+        let id = id.ok_or_else(|| MemoryError::Invalid { reason: "the kernel has named no receipt".to_owned() })?;
+        let span = self.host.ledger().get(&Scope::runtime(&self.tenant), &self.tenant, id).await?;
+        Receipt::of(&span)
+            .ok_or_else(|| MemoryError::Invalid { reason: format!("the receipt {id} cannot be read: run `logline fsck`") })
+    }
+
+    /// The receipts of the user, the newest first, at most `limit`.
+    ///
+    /// # Errors
+    /// The ledger's.
+    pub async fn receipts(&self, limit: usize) -> Result<Vec<Receipt>, MemoryError> {
+        let query = Query::new().tenant(&self.tenant).entity_type(RECEIPT).owner(&self.owner).order(Order::Newest);
+        let rows = self.host.ledger().collect(&Scope::runtime(&self.tenant), &query, limit).await?;
+        Ok(rows.iter().filter_map(Receipt::of).collect())
+    }
+}
+
+/// Ends the newest epoch of a tenant's key, so that backups open nothing of what was forgotten before, and seals the receipts. Returns how
+/// many were sealed. By default a service calls it once a day.
+///
+/// # Errors
+/// If an epoch could not be ended: make the call again.
+pub async fn close_epoch(host: &Host, tenant: &str) -> Result<u64, MemoryError> {
+    let mut sealed = 0;
+    loop {
+        let about = ids::derive("memory_epochs", &[tenant]);
+        let request = Request::new(tenant, "system", about, json!({})).this(MEMORY_SEAL).who("host");
+        let output = host.execute(request).await?.result?;
+        sealed += output.get("sealed").and_then(Value::as_u64).unwrap_or_default();
+        if output.get("more").and_then(Value::as_bool) != Some(true) {
+            return Ok(sealed);
+        }
+    }
+}
+
+/// Ends the memories of a user whose time has passed, and destroys their keys. Returns how many.
+///
+/// # Errors
+/// If they could not be ended.
+pub async fn expire(host: &Host, tenant: &str, owner: &str) -> Result<u64, MemoryError> {
+    let request = Request::new(tenant, owner, consent_id(tenant, owner, None), json!({})).this(MEMORY_EXPIRE).who("host");
+    let output = host.execute(request).await?.result?;
+    Ok(output.get("memories").and_then(Value::as_u64).unwrap_or_default())
+}
+
+/// A draft of a contract that memories can keep: a JSON schema of `{"text": …, "data": …}`. A publisher publishes it.
+#[must_use]
+pub fn contract(tenant: &str, owner: &str, name: &str, schema: Value) -> Draft {
+    Draft::new("memory_contract")
+        .id(contract_id(tenant, name))
+        .tenant(tenant)
+        .owner(owner)
+        .visibility(logline_core::Visibility::Tenant)
+        .who(format!("user:{owner}"))
+        .did("defined")
+        .this("memory.contract")
+        .name(name)
+        .status("active")
+        .content(schema)
+}
