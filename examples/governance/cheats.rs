@@ -35,7 +35,7 @@ pub(crate) async fn all(site: &Site, promoted: &Proposed, third: &KeyPair) -> Re
     type Expected = fn(&VoidReason) -> bool;
     let votes: [(&str, Statement, &KeyPair, Expected); 6] = [
         ("the proposer approves", own, &site.keys.publisher, |reason| *reason == VoidReason::Proposer),
-        ("an approval of other content", swapped, one, |reason| *reason == VoidReason::Other { what: "content" }),
+        ("an approval of another version", swapped, one, |reason| *reason == VoidReason::Other { what: "version" }),
         ("an approval for staging", staging, one, |reason| *reason == VoidReason::Other { what: "environment" }),
         ("an approval for another ledger", elsewhere, one, |reason| *reason == VoidReason::Other { what: "ledger" }),
         ("an approval that has ended", late, one, |reason| matches!(reason, VoidReason::Expired { .. })),

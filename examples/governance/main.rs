@@ -74,7 +74,7 @@ async fn run(options: &Options) -> Result<bool> {
     let proposed = site.propose(&v0, &production.clone().because("the first rate")).await?;
     let [one, two, three] = &site.keys.approvers;
     site.approve(&proposed, one).await?;
-    println!("   one approval: {}", site.promote(&proposed).await?.result.map(drop).unwrap_err());
+    println!("   one approval: {}", refusal(site.promote(&proposed).await?.result));
     site.approve(&proposed, two).await?;
     site.promote(&proposed).await?.result?;
     let (execution, rate) = site.run().await?;
@@ -151,8 +151,8 @@ async fn next_of(site: &Site, rate: u32) -> Result<logline_core::Draft> {
     Ok(draft.at(last.at))
 }
 
-fn refusal<T>(said: std::result::Result<T, String>) -> String {
-    said.err().unwrap_or_else(|| "it ran".to_owned())
+fn refusal<T, E: ToString>(said: std::result::Result<T, E>) -> String {
+    said.err().map_or_else(|| "it was not refused".to_owned(), |error| error.to_string())
 }
 
 fn report(what: &str, holds: bool) -> bool {

@@ -15,7 +15,7 @@ use clap::{Parser, Subcommand};
 use commands::run as worker;
 use commands::{
     completions, delegate, doctor, end_key, export, fsck, function, governance, import, init, keygen, list, log, manifest,
-    memory, migrate, policy, prompt, provider, publish, read, rebuild, replay, request, stats, tail, verify,
+    memory, migrate, policy, prompt, provider, publish, read, rebuild, replay, request, rotate, stats, tail, verify,
 };
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -64,6 +64,8 @@ enum Command {
     Manifest(manifest::Options),
     /// Ends a key, or one of its rights, at a place in transparency logs: what it has signed later does not count.
     EndKey(end_key::Options),
+    /// Adds root keys, and sets how many of them must approve.
+    Rotate(rotate::Options),
     /// Proposes to put a version in force.
     Propose(governance::ProposeOptions),
     /// Proposes to go back to a version that was in force.
@@ -150,6 +152,7 @@ async fn run(options: &Options) -> Result<bool, Error> {
         Command::Policy(command) => policy::run(command, ledger, options.json).await,
         Command::Manifest(command) => manifest::run(command, ledger, options.json).await,
         Command::EndKey(command) => end_key::run(command, ledger, options.json).await,
+        Command::Rotate(command) => rotate::run(command, ledger, options.json).await,
         Command::Propose(command) => governance::propose(command, ledger, options.json).await,
         Command::Rollback(command) => governance::rollback(command, ledger, options.json).await,
         Command::Withdraw(command) => governance::withdraw(command, ledger, options.json).await,

@@ -209,3 +209,62 @@ fn there_is_no_way_to_approve_a_bare_hash() {
         expect(&folder, 2, arguments);
     }
 }
+
+#[test]
+fn a_stolen_key_is_ended_with_the_commands_of_the_runbook() {
+    let folder = governed();
+    expect(&folder, 0, &["keygen", "log.key"]);
+    let next = object(&folder, 0, &["keygen", "next.key"], "")["public_key"].as_str().unwrap().to_owned();
+    let keep = || {
+        let log = ["log", "run", "--tenant", "acme", "--tenant", "system", "--tiles", "public", "--locks", "private"];
+        expect(&folder, 0, &[&log[..], &["--log-key", "log.key", "--until-idle"]].concat());
+    };
+    keep();
+    for tenant in ["acme", "system"] {
+        let shown = expect(&folder, 0, &["log", "checkpoint", "--tenant", tenant, "--tiles", "public", "--locks", "private"]);
+        fs::write(folder.path().join(format!("{tenant}.checkpoint")), shown).unwrap();
+    }
+    // The thief publishes a function.
+    publish(&folder, 99);
+    keep();
+    let stolen = object(&folder, 0, &["manifest", "show"], "");
+    let role = |role: &str| {
+        let of = stolen["authorities"].as_array().unwrap().iter().find(|of| of["role"] == role).unwrap();
+        of["key"].as_str().unwrap().to_owned()
+    };
+    let thief = role("publisher");
+    // The successor, and the end.
+    let mut manifest = stolen.clone();
+    let grant = json!({"key": next, "role": "publisher", "tenants": ["acme", "system"]});
+    manifest["authorities"].as_array_mut().unwrap().push(grant);
+    fs::write(folder.path().join("m.json"), manifest.to_string()).unwrap();
+    expect(&folder, 0, &["manifest", "publish", "m.json"]);
+    let checkpoints = ["--checkpoint", "acme.checkpoint", "--checkpoint", "system.checkpoint"];
+    let ended = expect(&folder, 0, &[&["end-key", &thief][..], &checkpoints].concat());
+    assert!(ended.contains("has ended"), "{ended}");
+    // The audit names the thief's row and no other; without the log nothing of the key counts.
+    let audit = ["fsck", "--trust", "demo.ledger.trust.json"];
+    let found = expect(&folder, 1, &[&audit[..], &["--tiles", "public"]].concat());
+    assert!(found.contains(" 1 problems; authority checked") && found.contains("has ended"), "{found}");
+    let blind = expect(&folder, 1, &audit);
+    assert!(blind.contains("name the folder of the log's tiles") && !blind.contains(" 1 problems"), "{blind}");
+    // The thief publishes nothing more; the successor does.
+    let again = ["function", "publish", "fee.wasm", "--tenant", "acme", "--name", "fee", "--tiles", "public", "--config"];
+    let refused = expect(&folder, 2, &[&again[..], &[r#"{"rate":1}"#]].concat());
+    assert!(refused.contains("has ended") || refused.contains("does not let key"), "{refused}");
+    expect(&folder, 0, &[&again[..], &[r#"{"rate":2}"#, "--key", "next.key"]].concat());
+}
+
+#[test]
+fn root_keys_are_added_and_then_both_must_approve() {
+    let folder = governed();
+    let second = object(&folder, 0, &["keygen", "second.key"], "")["public_key"].as_str().unwrap().to_owned();
+    let waits = object(&folder, 0, &["rotate", "--add", &second, "--threshold", "2"], "");
+    assert_eq!(waits["in_force"], false);
+    let hash = waits["curr_hash"].as_str().unwrap();
+    let approve = ["manifest", "approve", hash, "--key", "second.key"];
+    assert!(expect_answering(&folder, 1, &approve, "no\n").contains("nothing was signed"));
+    let told = expect_answering(&folder, 0, &approve, "yes\n");
+    assert!(told.contains("manifest version 3 is in force"), "{told}");
+    assert!(expect(&folder, 2, &["rotate", "--add", &second]).contains("nothing would change"));
+}

@@ -253,7 +253,7 @@ fn what_is_approved_cannot_be_swapped_for_another_version() {
         let statement = Statement { proposal: Some(swapped.id), ..world.statement(&proposed) };
         world.vote(statement, by);
     }
-    assert_eq!(world.void(&swapped), vec![VoidReason::Other { what: "content" }; 2]);
+    assert_eq!(world.void(&swapped), vec![VoidReason::Other { what: "version" }; 2]);
     assert_eq!(world.verdict(&swapped), Err(Refusal::Approvals { found: 0, needed: 2 }));
     // A proposal cannot be changed after it was made: its later versions do not count.
     let first = block_on(world.ledger.head(&Scope::Operator, TENANT, proposed.id)).unwrap().unwrap();

@@ -3,17 +3,21 @@
 
 mod setup;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
+
 use logline_core::contract::Sandbox;
-use logline_core::ledger::{Ledger as _, LedgerExt as _};
+use logline_core::ledger::{Due, Ledger as _, LedgerExt as _, WorkQueue as _};
 use logline_core::request::Request;
 use logline_core::roles::Role;
 use logline_core::trust::Manifest;
 use logline_core::trust::governance::{Class, Decision, Environment, Gate, Governance, Wish, promotion_of};
 use logline_core::{
-    BootError, Draft, Execution, Host, HostError, KernelSet, MemoryLedger, Rules, SYSTEM_TENANT, Scope, Signer as _,
-    SystemClock, ids,
+    BootError, Draft, Execution, Host, HostError, KernelSet, KeyPair, MemoryLedger, PublicKey, Rules, SYSTEM_TENANT, Scope,
+    SignError, Signature, Signer, SystemClock, ids,
 };
 use logline_kernels::governance::{GOVERNANCE, PROMOTE, ROLLBACK, TEST, governance};
 use logline_kernels::{Loops, Scheduler, SchedulerOptions, replay};
@@ -23,6 +27,7 @@ use setup::quorum::{approve, governed, promote, propose, propose_as, put_in_forc
 use setup::{
     HOST, PUBLISHER, SYSTEM_PUBLISHER, TENANT, USER, answer, block_on, execute, failure, function, key, output, spans,
 };
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 fn rules() -> Governance {
@@ -130,6 +135,64 @@ fn a_proposal_is_carried_out_once_whichever_host_is_asked() {
         // And once more, later.
         assert_eq!(output(&promote(&other, &proposed).await)["promotion"], output(&a)["promotion"]);
         assert_eq!(spans(&ledger, "promotion").await.len(), 1);
+    });
+}
+
+/// Signs, and once it is told to, waits before it does.
+struct Slow {
+    waits: Arc<AtomicBool>,
+    goes_on: Arc<Notify>,
+}
+
+#[async_trait]
+impl Signer for Slow {
+    fn public_key(&self) -> PublicKey {
+        key(OTHER_HOST).public_key()
+    }
+
+    async fn sign(&self, message: &[u8]) -> Result<Signature, SignError> {
+        if self.waits.swap(false, Ordering::SeqCst) {
+            self.goes_on.notified().await;
+        }
+        key(OTHER_HOST).sign(message).await
+    }
+
+    fn local(&self) -> Option<&KeyPair> {
+        None
+    }
+}
+
+const OTHER_HOST: u8 = 40;
+
+#[test]
+fn two_hosts_that_have_both_counted_the_votes_make_one_promotion() {
+    block_on(async {
+        let both = manifest(rules()).grant(key(OTHER_HOST).public_key(), Role::Runtime, [SYSTEM_TENANT, "*"]);
+        let (ledger, one) = site(&both).await;
+        let (waits, goes_on) = (Arc::new(AtomicBool::new(false)), Arc::new(Notify::new()));
+        let slow = Slow { waits: Arc::clone(&waits), goes_on: Arc::clone(&goes_on) };
+        let other = Host::builder().ledger(ledger.clone()).trust(setup::trust()).key(slow).install(behaviours());
+        let other = other.sandbox(WasmSandbox::new().unwrap()).build().await.unwrap();
+        says(&one, an_id(), "one").await;
+        let proposed = propose(&one, TENANT, an_id()).await;
+        approve(&one, &proposed, [21, 22]).await;
+        // The other host has claimed its request and counted the votes, and is about to sign.
+        let asked = other.submit(Request::new(TENANT, USER, proposed.id, Value::Null).this(PROMOTE)).await.unwrap();
+        let (due, now) = (Due { request: asked.into_signed(), function: None }, ledger.now().await.unwrap());
+        let claim = other.claim(due, now, Duration::from_secs(60)).await.unwrap();
+        waits.store(true, Ordering::SeqCst);
+        let late = other.finish(claim);
+        let first = async {
+            tokio::task::yield_now().await;
+            assert!(!waits.load(Ordering::SeqCst), "it waits with its signature");
+            let done = promote(&one, &proposed).await;
+            goes_on.notify_one();
+            done
+        };
+        let (late, first) = futures_util::future::join(late, first).await;
+        assert_eq!(output(&late.unwrap())["promotion"], output(&first)["promotion"]);
+        assert_eq!(spans(&ledger, "promotion").await.len(), 1);
+        assert_eq!(output(&execute(&one, an_id(), Value::Null).await), "one");
     });
 }
 

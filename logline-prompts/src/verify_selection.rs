@@ -175,7 +175,7 @@ async fn check_candidate(
     }
     // Where only promoted versions are used, the one that was in force then is the one that could be chosen.
     if obeyed.requires_promotion(tenant, VARIANT) {
-        let pointer = obeyed.pointer(reader.ledger(), tenant, obeyed.environment, Class::Prompt, candidate.id).await?;
+        let pointer = reader.promoted(obeyed, tenant, Class::Prompt, candidate.id).await?;
         before = match pointer.was_in_force_at(record.at) {
             Some(held) => reader.version(tenant, candidate.id, held.subject.seq).await?,
             None => None,

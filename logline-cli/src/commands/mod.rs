@@ -24,6 +24,7 @@ pub(crate) mod read;
 pub(crate) mod rebuild;
 pub(crate) mod replay;
 pub(crate) mod request;
+pub(crate) mod rotate;
 pub(crate) mod run;
 pub(crate) mod stats;
 pub(crate) mod tail;

@@ -16,7 +16,7 @@ use crate::span::draft::Draft;
 use crate::span::rules::Rules;
 use crate::span::seal::VerifiedSpan;
 use crate::span::{SignedSpan, Span};
-use crate::trust::governance::{InForce, InForceError, Version};
+use crate::trust::governance::{Class, Docket, InForce, InForceError, Pointer, ReadError, Version};
 use crate::trust::{Manifest, Trusted};
 use crate::value::clock::Clock;
 use crate::value::failure::Failure;
@@ -266,10 +266,20 @@ impl<'a> Reader<'a> {
         trusted.in_force(self.ledger, &self.scope, last, now).await
     }
 
-    /// The ledger that it reads.
-    #[must_use]
-    pub fn ledger(&self) -> &'a dyn Ledger {
-        self.ledger
+    /// A proposal with the outcome of its vote, as a host of the tenant sees it: [`Trusted::docket`].
+    ///
+    /// # Errors
+    /// If there is no such proposal, or the ledger fails.
+    pub async fn docket(&self, trusted: &Trusted, tenant: &str, proposal: Uuid, now: Timestamp) -> Result<Docket, ReadError> {
+        trusted.docket(self.ledger, tenant, proposal, now).await
+    }
+
+    /// What was promoted of a span in the environment of `trusted`: [`Trusted::pointer`].
+    ///
+    /// # Errors
+    /// If the ledger fails.
+    pub async fn promoted(&self, trusted: &Trusted, tenant: &str, class: Class, subject: Uuid) -> Result<Pointer, ReadError> {
+        trusted.pointer(self.ledger, tenant, trusted.environment, class, subject).await
     }
 
     /// As [`Ledger::scan`], with this reader's scope.

@@ -1,10 +1,10 @@
 //! Gates: what exactly one version has passed, written down by the host that has seen it.
 
 use async_trait::async_trait;
-use logline_core::contract::{Context, Effects, KernelError, Publishing, Reader};
+use logline_core::contract::{Context, Effects, KernelError, Publishing};
 use logline_core::request::reference;
 use logline_core::trust::governance::{Gate, Version};
-use logline_core::{Draft, Failure, KernelSet, Scope, SignedSpan, VerifiedSpan, Verifier, Visibility, ids};
+use logline_core::{Draft, Failure, KernelSet, SignedSpan, VerifiedSpan, Verifier, Visibility, ids};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -113,7 +113,7 @@ async fn check(
         }
     }
     for kernel in behaviours.kernels() {
-        let reader = Reader::new(context.runtime.ledger(), Scope::runtime(&subject.tenant_id));
+        let reader = context.runtime.clone();
         let manifest = &context.trusted.manifest;
         match kernel.check(subject, &Publishing { reader, manifest, sandboxes: context.sandboxes }).await {
             Err(KernelError::Refused(failure)) => return Ok(Err(failure.to_string())),

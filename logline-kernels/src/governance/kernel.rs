@@ -90,7 +90,7 @@ async fn carry_out(request: &VerifiedSpan, context: &Context<'_>, only: Option<A
         return failed("proposal_not_found", "the request names no proposal: set its parent_id".to_owned());
     };
     let now = context.attempt.started;
-    let docket = match context.trusted.docket(context.runtime.ledger(), &request.tenant_id, id, now).await {
+    let docket = match context.runtime.docket(context.trusted, &request.tenant_id, id, now).await {
         Ok(docket) => docket,
         Err(ReadError::Ledger(error)) => return Err(error.into()),
         Err(error @ ReadError::NoProposal { .. }) => return failed("proposal_not_found", error.to_string()),

@@ -99,7 +99,7 @@ pub enum VoidReason {
     /// A member of the statement names something else than the proposal.
     #[error("it is for another {what}")]
     Other {
-        /// `ledger`, `tenant`, `environment`, `class`, `subject`, `proposal` or `content`.
+        /// `ledger`, `tenant`, `environment`, `class`, `subject`, `proposal` or `version`.
         what: &'static str,
     },
     /// Another version is in force than the approver has seen.
@@ -270,7 +270,7 @@ fn examine(case: &Case<'_>, vote: &Vote, in_force: Option<Hash>) -> Result<Decis
         ("class", said.class == proposal.class),
         ("subject", said.subject == proposal.subject.id),
         ("proposal", said.proposal == Some(proposed.id)),
-        ("content", said.approves == proposal.subject.curr_hash),
+        ("version", said.approves == proposal.subject.curr_hash),
     ];
     if let Some((what, _)) = same.into_iter().find(|(_, is_same)| !is_same) {
         return Err(VoidReason::Other { what });
