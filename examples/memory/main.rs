@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use logline_core::Scope;
 use logline_core::fsck::{Audit, fsck};
-use logline_core::ledger::LedgerExt as _;
+use logline_core::ledger::Ledger as _;
 use logline_memory::{
     Kind, Memory, MemoryError, Mode, ReceiptState, Sensitivity, Wanted, What, close_epoch, uses, verify_erasure,
 };
