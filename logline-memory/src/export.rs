@@ -11,7 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use logline_core::contract::DataKey;
 use logline_core::ledger::{Ledger as _, Order, Query, WorkQueue as _};
-use logline_core::{Hash, PublicKey, Scope, Signature, Signer, Verifier, canonical, dsse, json as strict};
+use logline_core::{Hash, PublicKey, Scope, Signature, Signer, Verifier, Visibility, canonical, dsse, json as strict};
 use ring::pbkdf2;
 use serde_json::{Value, json};
 use thiserror::Error;
@@ -33,7 +33,7 @@ const FORMAT: &str = "logline.memory-export.v1";
 const ITERATIONS: u32 = 210_000;
 
 /// The most iterations that a file may ask a reader for.
-const MAX_ITERATIONS: u32 = 10_000_000;
+const MAX_ITERATIONS: u32 = 2_000_000;
 
 /// The fewest bytes of a passphrase.
 pub const MIN_PASSPHRASE: usize = 12;
@@ -155,10 +155,11 @@ impl Memories<'_> {
                     Ok(None) | Err(MemoryError::Vault(VaultError::Erased)) => continue,
                     Err(error) => return Err(error.into()),
                 };
-                let place = Place { tenant: &self.tenant, subject: &self.owner, span: found.id, field: FORMAT };
+                let curr_hash = row.seal.curr_hash.to_string();
+                let field = bound(&found.terms.to_value(), found.seq, &curr_hash);
+                let place = Place { tenant: &self.tenant, subject: &self.owner, span: found.id, field: &field };
                 let sealed = envelope::seal(&key, found.id, &place, &found.body.to_bytes());
                 let sealed = sealed.map_err(|e| MemoryError::Vault(e.into()))?;
-                let curr_hash = row.seal.curr_hash.to_string();
                 lines.write(&json!({
                     "id": found.id.to_string(), "seq": found.seq, "curr_hash": curr_hash, "terms": found.terms.to_value(),
                     "sealed": BASE64.encode(sealed),
@@ -179,18 +180,21 @@ impl Memories<'_> {
         Ok(Exported { memories: count, hash, key: signer.public_key() })
     }
 
-    /// Keeps the memories of an export, each with what it came from. A memory under a key that is kept here already becomes its next
+    /// Keeps the memories of an export, each with what it came from. `expected` is the key that must have signed it; without it anybody who
+    /// has the file can leave memories out. A memory under a key that is kept here already becomes its next
     /// version; nothing else is overwritten. Permanent memories come as temporary ones, as the review was made elsewhere.
     ///
     /// # Errors
     /// If the file is not genuine, before anything is kept; if a memory is refused, those before it are kept.
-    pub async fn import(&self, passphrase: &str, input: impl BufRead) -> Result<u64, ExportError> {
-        let (_, lines) = read(passphrase, input, None)?;
+    pub async fn import(&self, passphrase: &str, input: impl BufRead, expected: Option<PublicKey>) -> Result<u64, ExportError> {
+        let (_, lines) = read(passphrase, input, expected)?;
         let mut kept = 0;
         for line in lines {
             let mut memory = line.memory;
-            if memory.terms.layer == Layer::Permanent {
-                memory = memory.layer(Layer::Temporary);
+            // Neither a review nor a session holds elsewhere.
+            if matches!(memory.terms.layer, Layer::Permanent | Layer::Session) {
+                memory.terms.session = None;
+                memory = memory.layer(Layer::Temporary).visibility(Visibility::Private);
             }
             let origin = json!({"id": line.id.to_string(), "seq": line.seq, "curr_hash": line.curr_hash.to_string()});
             self.remember_from(&memory, Some(origin)).await?;
@@ -198,6 +202,11 @@ impl Memories<'_> {
         }
         Ok(kept)
     }
+}
+
+/// What an envelope of an export is bound to besides its place: whoever has the file and not the passphrase cannot make a memory public.
+fn bound(terms: &Value, seq: u32, curr_hash: &str) -> String {
+    format!("{FORMAT}:{}", Hash::of(&canonical::to_vec(&json!({"terms": terms, "seq": seq, "curr_hash": curr_hash}))))
 }
 
 fn manifest(count: u64, hash: Hash, key: PublicKey) -> Value {
@@ -290,15 +299,18 @@ fn memory(value: &Value, key: &DataKey, tenant: &str, owner: &str) -> Result<Lin
     let terms = Terms::read(members.get("terms"))?;
     let sealed = members.get("sealed").and_then(Value::as_str).ok_or("`sealed` is missing")?;
     let sealed = BASE64.decode(sealed).map_err(|e| format!("`sealed` is not base64: {e}"))?;
-    let place = Place { tenant, subject: owner, span: id, field: FORMAT };
+    let seq = members.get("seq").and_then(Value::as_u64).and_then(|seq| u32::try_from(seq).ok()).ok_or("`seq` is missing")?;
+    let curr_hash = members.needed("curr_hash", 128)?;
+    let field = bound(&terms.to_value(), seq, curr_hash);
+    let place = Place { tenant, subject: owner, span: id, field: &field };
     let text = envelope::open(key, &place, &sealed).map_err(|e| match e {
         envelope::EnvelopeError::OtherKey => "the passphrase is another one".to_owned(),
         e => e.to_string(),
     })?;
     Ok(Line {
         id,
-        seq: members.get("seq").and_then(Value::as_u64).and_then(|seq| u32::try_from(seq).ok()).ok_or("`seq` is missing")?,
-        curr_hash: members.needed("curr_hash", 128)?.parse().map_err(|e| format!("`curr_hash` {e}"))?,
+        seq,
+        curr_hash: curr_hash.parse().map_err(|e| format!("`curr_hash` {e}"))?,
         memory: Memory { terms, body: Body::parse(&text)? },
     })
 }

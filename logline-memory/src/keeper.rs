@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::form::MEMORY;
 use crate::kernel::{MEMORY_SEAL, RECEIPT, ttl_at};
-use crate::memories::{MemoryError, expire};
+use crate::memories::{MemoryError, close_epoch, expire};
 
 const NAME: &str = "memory_keeper";
 const VERSION: u32 = 1;
@@ -157,7 +157,11 @@ impl MemoryKeeper {
             let slot = Timestamp::from_unix_micros(slot).unwrap_or(now);
             let about = ids::derive("memory_epochs", &[name]);
             let request = Request::new(name, "system", about, json!({})).this(MEMORY_SEAL).who("host").slot(slot);
-            host.execute(request).await?.result?;
+            let output = host.execute(request).await?.result?;
+            if output.get("more").and_then(serde_json::Value::as_bool) == Some(true) {
+                // A batch has a limit: the rest is sealed now, not tomorrow.
+                close_epoch(host, name).await?;
+            }
             report.epochs += 1;
         }
         Ok(())

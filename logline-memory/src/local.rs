@@ -61,6 +61,15 @@ impl LocalKeys {
         let path = self.file(tenant, epoch, "key");
         let text = match File::open(&path) {
             Ok(file) => {
+                #[cfg(unix)]
+                {
+                    let found = file.metadata().map_err(|e| unavailable(&path, &e))?;
+                    let mode = std::os::unix::fs::PermissionsExt::mode(&found.permissions()) & 0o777;
+                    if mode & 0o077 != 0 || new_file::foreign_owner(&found).is_some() {
+                        let reason = format!("{}: others may read the key: run chmod 600 and chown on it", path.display());
+                        return Err(KeyError::Refused { reason });
+                    }
+                }
                 let mut text = Zeroizing::new(String::with_capacity(128));
                 file.take(256).read_to_string(&mut text).map_err(|e| unavailable(&path, &e))?;
                 text

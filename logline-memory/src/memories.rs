@@ -2,19 +2,19 @@
 
 use std::time::Duration;
 
-use logline_core::ledger::{Ledger as _, LedgerError, LedgerExt as _, Order, Query, WorkQueue as _};
+use logline_core::ledger::{Ledger as _, LedgerError, LedgerExt as _, Order, Query, Versions, WorkQueue as _};
 use logline_core::request::Request;
-use logline_core::{Draft, Failure, Host, HostError, Scope, SignedSpan, Timestamp, ids};
+use logline_core::{Draft, Failure, Host, HostError, Scope, SignedSpan, Timestamp, VerifiedSpan, Verifier, ids};
 use serde_json::{Value, json};
 use thiserror::Error;
 use uuid::Uuid;
 
 use crate::consent::{Asked, Cited, NoConsent, consent_id, covers};
 use crate::envelope::Place;
-use crate::form::{Body, Content, Layer, MEMORY, Memory, Mode, Sensitivity, Stored, Terms, sealed};
+use crate::form::{Body, Content, Layer, MEMORY, Memory, Mode, Sensitivity, Status, Stored, Terms, sealed};
 use crate::kernel::{
     CONTENT, MEMORY_CONSENT, MEMORY_EXPIRE, MEMORY_FORGET, MEMORY_REVIEW, MEMORY_SEAL, MEMORY_SEARCH, MEMORY_UPSERT, QUERY,
-    RECEIPT, contract_id, preview, public_id,
+    RECEIPT, accepted, contract_id, preview, public_id, realm,
 };
 use crate::results::{Answer, Hit, Recalled, Receipt, Remembered, Wanted, What};
 use crate::vault::{Sealed, Vault, VaultError};
@@ -98,6 +98,12 @@ impl<'h> Memories<'h> {
         Asked { tenant: &self.tenant, owner: &self.owner, mode: self.mode, session: self.session.as_deref() }
     }
 
+    /// The latest version of a span, if a key has signed it that may.
+    async fn believed(&self, scope: &Scope, tenant: &str, id: Uuid) -> Result<Option<VerifiedSpan>, MemoryError> {
+        let found = self.host.ledger().find(scope, tenant, id).await?;
+        Ok(found.and_then(|row| accepted(&self.host.trusted().authorities, &mut Verifier::new(), row)))
+    }
+
     /// The consent that these calls can cite: that of the session, or the general one.
     pub(crate) async fn consent(&self) -> Result<Cited, MemoryError> {
         if self.mode == Mode::Off {
@@ -109,9 +115,9 @@ impl<'h> Memories<'h> {
         let mut last = NoConsent::Missing;
         for session in [session, None] {
             let id = consent_id(&self.tenant, &self.owner, session);
-            let Some(found) = self.host.ledger().find(&scope, &self.tenant, id).await? else { continue };
+            let Some(found) = self.believed(&scope, &self.tenant, id).await? else { continue };
             let cited = Cited::of(&found);
-            match covers(&self.asked(), &cited, Some(&found), now) {
+            match covers(&self.asked(), &cited, Some(&*found), now) {
                 Ok(()) => return Ok(cited),
                 Err(error) => last = error,
             }
@@ -182,7 +188,8 @@ impl<'h> Memories<'h> {
         for _ in 1..TRIES {
             match self.try_remember(&terms, &memory.body, origin.as_ref()).await {
                 // The subject forgot something in between, and with it went the key of this text: it is encrypted again.
-                Err(MemoryError::Failed(failure)) if failure.code == "erased" => {}
+                // Or others were faster with the same memory, again and again.
+                Err(MemoryError::Failed(failure)) if ["erased", "conflict"].contains(&failure.code.as_str()) => {}
                 remembered => return remembered,
             }
         }
@@ -192,7 +199,8 @@ impl<'h> Memories<'h> {
     async fn try_remember(&self, terms: &Terms, body: &Body, origin: Option<&Value>) -> Result<Remembered, MemoryError> {
         let consent = self.consent().await?;
         let is_public = terms.sensitivity == Sensitivity::Public;
-        let id = match &body.key {
+        let key = body.key.as_deref().map(|key| realm(terms.session.as_deref(), key));
+        let id = match &key {
             Some(key) if is_public => public_id(&self.tenant, &self.owner, key),
             Some(key) => self.vault.memory_id(&self.tenant, &self.owner, key).await?,
             None => self.host.ids().next_id(self.host.ledger().now().await?),
@@ -208,7 +216,7 @@ impl<'h> Memories<'h> {
             ("clear", body.to_value())
         } else {
             let place = Place { tenant: &self.tenant, subject: &self.owner, span: id, field: CONTENT };
-            ("sealed", sealed(&self.vault.seal(&place, &body.to_bytes(), body.key.as_deref()).await?))
+            ("sealed", sealed(&self.vault.seal(&place, &body.to_bytes(), key.as_deref()).await?))
         };
         if let Some(members) = input.as_object_mut() {
             members.insert(name.to_owned(), value);
@@ -230,7 +238,7 @@ impl<'h> Memories<'h> {
     pub async fn get(&self, id: Uuid) -> Result<Option<Recalled>, MemoryError> {
         self.consent().await?;
         let scope = Scope::user(&self.tenant, &self.owner);
-        let Some(span) = self.host.ledger().find(&scope, &self.tenant, id).await? else { return Ok(None) };
+        let Some(span) = self.believed(&scope, &self.tenant, id).await? else { return Ok(None) };
         if span.entity_type != MEMORY {
             return Ok(None);
         }
@@ -308,7 +316,7 @@ impl<'h> Memories<'h> {
         for hit in output.get("hits").and_then(Value::as_array).into_iter().flatten() {
             let Ok(id) = text(hit, "id").parse::<Uuid>() else { continue };
             // What was forgotten since the search is not read.
-            let Some(span) = self.host.ledger().find(&scope, &text(hit, "tenant"), id).await? else { continue };
+            let Some(span) = self.believed(&scope, &text(hit, "tenant"), id).await? else { continue };
             let memory = match self.open(&span, now).await {
                 Ok(Some(memory)) => memory,
                 Ok(None) | Err(MemoryError::Vault(VaultError::Erased)) => continue,
@@ -348,7 +356,8 @@ impl<'h> Memories<'h> {
     /// If there is nothing that could be forgotten, or the keys could not be destroyed: then make the call again.
     pub async fn forget(&self, what: &What) -> Result<Receipt, MemoryError> {
         let input = match what {
-            What::Last => json!({"what": "last"}),
+            // Named here, so that an attempt that is made again forgets the same one.
+            What::Last => json!({"what": "one", "id": self.newest().await?.to_string()}),
             What::One(id) => json!({"what": "one", "id": id.to_string()}),
             What::Session(session) => json!({"what": "session", "session_id": session}),
             What::Subject => json!({"what": "subject"}),
@@ -357,7 +366,14 @@ impl<'h> Memories<'h> {
             What::One(id) => *id,
             _ => consent_id(&self.tenant, &self.owner, None),
         };
-        let mut output = self.ask(MEMORY_FORGET, about, input).await?;
+        let mut tries = 1;
+        let mut output = loop {
+            match self.ask(MEMORY_FORGET, about, input.clone()).await {
+                // Others wrote the same memories again and again. Their keys are destroyed; the receipt is still to be written.
+                Err(MemoryError::Failed(failure)) if failure.code == "conflict" && tries < TRIES => tries += 1,
+                output => break output?,
+            }
+        };
         let receipt = self.receipt(&output).await?;
         // What did not fit into one batch ends its rows in the next ones.
         while let Some(next) = output.get("next").and_then(Value::as_str).and_then(|next| next.parse().ok()) {
@@ -368,6 +384,33 @@ impl<'h> Memories<'h> {
             };
         }
         Ok(receipt)
+    }
+
+    /// The memory that the user began last, of those that are there.
+    async fn newest(&self) -> Result<Uuid, MemoryError> {
+        let query = Query::new().tenant(&self.tenant).entity_type(MEMORY).owner(&self.owner).order(Order::Newest);
+        let query = query.versions(Versions::All);
+        let scope = Scope::runtime(&self.tenant);
+        let mut cursor = None;
+        loop {
+            let page = self.host.ledger().scan(&scope, &query, cursor.as_ref()).await?;
+            for row in page.rows {
+                let row = row.span.map_err(LedgerError::from)?;
+                // Only first versions say when a memory began.
+                if row.prev_hash.is_none()
+                    && let Some(last) = self.host.ledger().find(&scope, &self.tenant, row.id).await?
+                    && Stored::read(&last).is_ok_and(|stored| stored.status.is_found() || stored.status == Status::Denied)
+                {
+                    return Ok(row.id);
+                }
+            }
+            match page.next {
+                Some(next) => cursor = Some(next),
+                None => {
+                    return Err(Failure::new("memory_refused", "there is no memory of this user: nothing was forgotten").into());
+                }
+            }
+        }
     }
 
     async fn receipt(&self, output: &Value) -> Result<Receipt, MemoryError> {

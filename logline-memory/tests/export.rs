@@ -33,13 +33,13 @@ fn an_export_is_read_by_its_passphrase_and_kept_elsewhere_with_its_origin() {
         let other = Site::new().await;
         let bob = other.memories("bob", Mode::On);
         bob.grant(None).await.unwrap();
-        assert_eq!(bob.import(PASSPHRASE, &file[..]).await.unwrap(), 2);
+        assert_eq!(bob.import(PASSPHRASE, &file[..], None).await.unwrap(), 2);
         let hits = bob.search("tea", &Wanted::default()).await.unwrap().hits;
         let row = other.last(hits[0].memory.id).await;
         assert_eq!(row.meta("provenance").unwrap()["origin"]["id"], json!(first.id.to_string()));
         assert_eq!(hits[0].memory.terms.layer, Layer::Temporary);
         // Again, it is the next version of the memory under the same key.
-        bob.import(PASSPHRASE, &file[..]).await.unwrap();
+        bob.import(PASSPHRASE, &file[..], None).await.unwrap();
         assert_eq!(bob.search("tea", &Wanted::default()).await.unwrap().hits.len(), 1);
     });
 }
@@ -71,7 +71,7 @@ fn a_changed_cut_or_extended_export_keeps_nothing() {
         for at in (0..file.len()).step_by(101) {
             let mut changed = file.clone();
             changed[at] ^= 1;
-            assert!(alice.import(PASSPHRASE, &changed[..]).await.is_err(), "byte {at}");
+            assert!(alice.import(PASSPHRASE, &changed[..], None).await.is_err(), "byte {at}");
         }
         assert_eq!(site.rows("memory").await.len(), 3);
         assert!(matches!(read("another passphrase", &file[..], None), Err(ExportError::Line { line: 2, .. })));

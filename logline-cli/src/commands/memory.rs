@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 use logline::home::KeyOf;
 use logline_core::roles::Role;
-use logline_core::{Host, Timestamp, Visibility};
+use logline_core::{Host, PublicKey, Timestamp, Visibility};
 use logline_kernels::{Loops, Run as _};
 use logline_memory::{
     Kind, Layer, Memories, Memory, MemoryKeeper, MemoryKernel, Mode, Receipt, ReceiptState, Sensitivity, Wanted, What,
@@ -216,6 +216,9 @@ struct ImportOptions {
     /// A file whose first line is the passphrase.
     #[arg(long, value_name = "FILE")]
     passphrase_file: PathBuf,
+    /// The public key that must have signed it, as `export` printed it.
+    #[arg(long, value_name = "KEY")]
+    signed_by: Option<PublicKey>,
 }
 
 #[derive(Args)]
@@ -454,7 +457,7 @@ async fn import(options: &ImportOptions, url: Option<&str>, json: bool) -> Resul
     let passphrase = passphrase(&options.passphrase_file)?;
     let file = File::open(&options.file).map_err(|e| format!("{}: {e}", options.file.display()))?;
     let opened = Opened::of(url, &options.of.home, &options.of.tenant).await?;
-    let kept = opened.memories(&options.of).import(&passphrase, BufReader::new(file)).await?;
+    let kept = opened.memories(&options.of).import(&passphrase, BufReader::new(file), options.signed_by).await?;
     if json {
         output::line(&json!({"memories": kept}).to_string());
     } else {

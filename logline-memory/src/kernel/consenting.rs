@@ -40,7 +40,9 @@ pub(super) async fn run(request: &VerifiedSpan, context: &Context<'_>) -> Result
     if let Some(session) = session {
         draft = draft.meta("session_id", session);
     }
-    let until = until.or_else(|| session.map(|_| now.saturating_add(SESSION)));
+    // A consent for a session ends with it, whatever was asked for.
+    let last = session.map(|_| now.saturating_add(SESSION));
+    let until = until.into_iter().chain(last).min();
     if let Some(until) = until.filter(|_| status == GRANTED) {
         draft = draft.meta("until", until.to_string());
     }

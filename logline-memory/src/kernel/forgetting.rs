@@ -8,7 +8,7 @@ use logline_core::{Draft, Hash, SignedSpan, Timestamp, VerifiedSpan, ids};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{MEMORY_FORGET, MemoryKernel, PAGE, RECEIPT, Refusal, about, audit, each, input, invalid, refused};
+use super::{MEMORY_FORGET_REST, MemoryKernel, PAGE, RECEIPT, Refusal, about, audit, each, input, invalid, refused};
 use crate::form::{MAX_NAME, MEMORY, Members, Sensitivity, Status, Stored, is_memory_of};
 use crate::vault::Forget;
 
@@ -20,23 +20,22 @@ struct Asked {
 }
 
 enum What {
-    /// The newest memory.
-    Last,
     One(Uuid),
     Session(String),
     Subject,
 }
 
 impl What {
-    fn read(value: Option<&Value>) -> Result<Asked, String> {
-        let members = Members::of(value, "the input", &["what", "id", "session_id", "until"])?;
+    fn read(value: Option<&Value>, is_rest: bool) -> Result<Asked, String> {
+        // Only hosts name a time: what they ask for is the rest of a forgetting that has its receipt.
+        let known: &[&str] = if is_rest { &["what", "id", "session_id", "until"] } else { &["what", "id", "session_id"] };
+        let members = Members::of(value, "the input", known)?;
         let what = match members.needed("what", MAX_NAME)? {
-            "last" => Self::Last,
             "one" => Self::One(members.id("id")?.ok_or("`id` is missing: it names the memory")?),
             "session" => Self::Session(members.needed("session_id", MAX_NAME)?.to_owned()),
             "subject" => Self::Subject,
             other => {
-                return Err(format!("`what` must be last, one, session or subject, not `{}`", other.escape_debug()));
+                return Err(format!("`what` must be one, session or subject, not `{}`", other.escape_debug()));
             }
         };
         Ok(Asked { what, until: members.time("until")? })
@@ -44,7 +43,6 @@ impl What {
 
     fn as_str(&self) -> &'static str {
         match self {
-            Self::Last => "last",
             Self::One(_) => "one",
             Self::Session(_) => "session",
             Self::Subject => "subject",
@@ -54,14 +52,15 @@ impl What {
 
 impl MemoryKernel {
     pub(super) async fn forget(&self, request: &VerifiedSpan, context: &Context<'_>) -> Result<Effects, Refusal> {
-        let asked = What::read(input(request)).map_err(invalid)?;
+        let asked = What::read(input(request), is_rest(request)).map_err(invalid)?;
         let rows = select(request, context, &asked).await?;
-        let is_first = asked.until.is_none();
+        let is_first = !is_rest(request);
         let forget = match asked.what {
             What::Subject if is_first => Forget::All,
             _ => Forget::Spans(rows.iter().map(|row| row.id).collect()),
         };
-        if rows.is_empty() && is_first && !matches!(asked.what, What::Subject) {
+        let has_keys = matches!(asked.what, What::Subject) && self.vault.has_key(&request.tenant_id, &request.owner_id).await?;
+        if rows.is_empty() && is_first && !has_keys {
             return Err(refused("there is no such memory of this user: nothing was forgotten"));
         }
         self.end(request, context, &rows, &forget, (asked.what.as_str(), Status::Forgotten)).await
@@ -80,7 +79,7 @@ impl MemoryKernel {
         let id = ids::derive("memory_receipt", &[tenant, &request.id.to_string()]);
         let forgotten = self.vault.forget(tenant, id, owner, forget).await?;
         let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
-        self.shelves.forget(tenant, owner, Some(ids.as_slice()).filter(|_| *forget != Forget::All)).await;
+        self.shelves.forget(tenant, owner, &ids).await;
         let (now, later) = rows.split_at(rows.len().min(PAGE));
         let mut emitted = Vec::with_capacity(now.len() * 2 + 2);
         let is_public =
@@ -109,7 +108,7 @@ impl MemoryKernel {
                 "epoch": forgotten.epoch,
             }));
         // Later rounds end the rows of what the first one has receipted.
-        if !is_later_round(request) {
+        if !is_rest(request) {
             emitted.push(about(receipt, request, context));
         }
         let mut output =
@@ -117,7 +116,7 @@ impl MemoryKernel {
         if !later.is_empty() {
             // Their keys are destroyed already; this ends their rows.
             let next = Request::new(tenant, owner, request.parent_id.unwrap_or(id), next_input(request))
-                .this(MEMORY_FORGET)
+                .this(MEMORY_FORGET_REST)
                 .who("kernel:memory");
             let next_id = ids::derive("memory_forget", &[tenant, &request.id.to_string()]);
             let next = next.into_draft(next_id);
@@ -130,8 +129,9 @@ impl MemoryKernel {
     }
 }
 
-fn is_later_round(request: &SignedSpan) -> bool {
-    request.this == MEMORY_FORGET && input(request).and_then(|input| input.get("until")).is_some()
+/// Whether a host asks for the rest of a forgetting.
+fn is_rest(request: &SignedSpan) -> bool {
+    request.this == MEMORY_FORGET_REST
 }
 
 fn next_input(request: &SignedSpan) -> Value {
@@ -164,10 +164,9 @@ async fn select(request: &SignedSpan, context: &Context<'_>, asked: &Asked) -> R
             return Ok(found.into_iter().filter(|row| is_there(row, request)).collect());
         }
         What::Session(session) => Some(session.as_str()),
-        What::Last | What::Subject => None,
+        What::Subject => None,
     };
-    let is_last = matches!(asked.what, What::Last);
-    select_where(request, context, if is_last { 1 } else { usize::MAX }, |row| {
+    select_where(request, context, usize::MAX, |row| {
         asked.until.is_none_or(|until| row.at <= until)
             && session.is_none_or(|session| row.meta("session_id").and_then(Value::as_str) == Some(session))
     })

@@ -10,7 +10,7 @@ mod shelf;
 
 pub use recall::{MAX_LIMIT, PREVIEW};
 pub(crate) use recall::{QUERY, preview};
-pub(crate) use remember::{CONTENT, contract_id, public_id};
+pub(crate) use remember::{CONTENT, contract_id, public_id, realm};
 pub(crate) use sealing::ttl_at;
 
 use std::collections::BTreeSet;
@@ -22,13 +22,14 @@ use logline_core::contract::{
 };
 use logline_core::ledger::{LedgerError, Query, Search};
 use logline_core::request::CAUSE;
-use logline_core::{Draft, Failure, KernelSet, SignedSpan, Span, VerifiedSpan, ids, request};
+use logline_core::trust::Authorities;
+use logline_core::{Draft, Failure, KernelSet, SignedSpan, Span, Timestamp, VerifiedSpan, Verifier, ids, request};
 
 use serde_json::Value;
 use uuid::Uuid;
 
 use crate::consent::{Asked, Cited, NoConsent, covers};
-use crate::form::Memory;
+use crate::form::{Memory, Status};
 use crate::index::IndexLimits;
 use crate::vault::{Forget, Vault, VaultError};
 
@@ -44,6 +45,8 @@ pub const MEMORY_SEARCH: &str = "memory.search";
 pub const MEMORY_REVIEW: &str = "memory.review";
 /// The `this` of a request that forgets.
 pub const MEMORY_FORGET: &str = "memory.forget";
+/// The `this` of a request of a host that ends the rows which did not fit into the batch of a forgetting.
+pub const MEMORY_FORGET_REST: &str = "memory.forget_rest";
 /// The `this` of a request of a host that ends memories whose time has passed.
 pub const MEMORY_EXPIRE: &str = "memory.expire";
 /// The `this` of a request of a host that ends an epoch of the tenant's key.
@@ -162,7 +165,7 @@ impl MemoryKernel {
             for span in self.vault.spans(tenant, &owner).await? {
                 let last = context.runtime.find(tenant, span).await?;
                 let stands = last.as_deref().and_then(|last| crate::form::Stored::read(last).ok());
-                if stands.is_none_or(|stored| !stored.status.is_found()) {
+                if stands.is_some_and(|stored| matches!(stored.status, Status::Forgotten | Status::Expired)) {
                     gone.insert(span);
                 }
             }
@@ -242,6 +245,7 @@ impl Kernel for MemoryKernel {
             RequestKind { this: MEMORY_REVIEW, asked_by: AskedBy::Anybody, meters: METERS },
             // Nobody is kept from forgetting by a quota.
             RequestKind { this: MEMORY_FORGET, asked_by: AskedBy::Anybody, meters: FREE },
+            RequestKind { this: MEMORY_FORGET_REST, asked_by: AskedBy::Hosts, meters: FREE },
             RequestKind { this: MEMORY_EXPIRE, asked_by: AskedBy::Hosts, meters: FREE },
             RequestKind { this: MEMORY_SEAL, asked_by: AskedBy::Hosts, meters: FREE },
         ]
@@ -265,7 +269,7 @@ impl Kernel for MemoryKernel {
             MEMORY_UPSERT => self.upsert(request, context).await,
             MEMORY_SEARCH => self.search(request, context).await,
             MEMORY_REVIEW => self.review(request, context).await,
-            MEMORY_FORGET => self.forget(request, context).await,
+            MEMORY_FORGET | MEMORY_FORGET_REST => self.forget(request, context).await,
             MEMORY_EXPIRE => self.expire(request, context).await,
             MEMORY_SEAL => self.seal_receipts(request, context).await,
             _ => Err(invalid("the kernel `memory` has no such kind of request")),
@@ -278,15 +282,26 @@ impl Kernel for MemoryKernel {
     }
 }
 
+/// A row, if a key that may sign it has signed it. Whoever can write to the store can write rows; what gives rights is verified.
+pub(crate) fn accepted(authorities: &Authorities, verifier: &mut Verifier, row: SignedSpan) -> Option<VerifiedSpan> {
+    row.verify(verifier).ok().filter(|row| authorities.check(row).is_ok())
+}
+
+/// The latest version of a span, if it may be believed.
+async fn believed(context: &Context<'_>, tenant: &str, id: Uuid) -> Result<Option<VerifiedSpan>, Refusal> {
+    let found = context.runtime.find(tenant, id).await?;
+    Ok(found.and_then(|row| accepted(&context.trusted.authorities, &mut Verifier::new(), row)))
+}
+
+/// The ledger's time, as far as this attempt can know it.
+fn now(context: &Context<'_>) -> Timestamp {
+    context.attempt.started.saturating_add(context.clock.now().since(context.began))
+}
+
 /// Checks that the consent which a call cites is in force now.
-pub(crate) async fn check_consent(
-    reader: &Reader<'_>,
-    asked: &Asked<'_>,
-    cited: &Cited,
-    now: logline_core::Timestamp,
-) -> Result<(), Refusal> {
-    let latest = reader.find(asked.tenant, cited.id).await?;
-    Ok(covers(asked, cited, latest.as_ref(), now)?)
+async fn check_consent(context: &Context<'_>, asked: &Asked<'_>, cited: &Cited) -> Result<(), Refusal> {
+    let latest = believed(context, asked.tenant, cited.id).await?;
+    Ok(covers(asked, cited, latest.as_deref(), now(context))?)
 }
 
 /// Gives a draft the columns that follow from the request.

@@ -8,7 +8,7 @@ use logline_core::{Draft, Scope, Timestamp, VerifiedSpan, ids};
 use serde_json::{Value, json};
 
 use super::shelf::Whose;
-use super::{CONTENT, MemoryKernel, Refusal, about, check_consent, input, invalid};
+use super::{CONTENT, MemoryKernel, Refusal, about, believed, check_consent, input, invalid};
 use crate::consent::{Asked, Cited};
 use crate::envelope::Place;
 use crate::form::{Body, Content, Kind, Layer, MAX_NAME, Members, Mode, Sensitivity, Stored, envelope};
@@ -77,7 +77,8 @@ impl MemoryKernel {
         let mode: Mode = members.one("mode").map_err(invalid)?;
         let session = members.text("session_id", MAX_NAME).map_err(invalid)?;
         let cited = Cited::read(members.get("consent"), "consent").map_err(invalid)?;
-        check_consent(&context.runtime, &Asked { tenant, owner, mode, session }, &cited, now).await?;
+        let asked = Asked { tenant, owner, mode, session };
+        check_consent(context, &asked, &cited).await?;
         self.catch_up(context, tenant).await?;
         let letter = members.id("letter").map_err(invalid)?.ok_or_else(|| invalid("`letter` is missing"))?;
         let query = envelope(members.get("query").unwrap_or(&Value::Null)).map_err(invalid)?;
@@ -152,6 +153,8 @@ impl MemoryKernel {
             .meta("consent", cited.to_value())
             .meta("previews", previews)
             .meta("truncated", is_full);
+        // Again, as late as can be.
+        check_consent(context, &asked, &cited).await?;
         metrics::counter!("logline_memory_searches_total").increment(1);
         let output = json!({"result": id.to_string(), "hits": hits, "tokens": ranking.tokens, "truncated": is_full});
         tracing::debug!(tenant, found, candidates = candidates.len(), "memories searched");
@@ -173,7 +176,7 @@ impl MemoryKernel {
             }
             let shelf = self.shelves.of(tenant, &whose)?;
             let mut shelf = shelf.lock().await;
-            shelf.update(&context.runtime, &self.vault, tenant, &whose).await?;
+            shelf.update(&context.runtime, &context.trusted.authorities, &self.vault, tenant, &whose).await?;
             is_full |= shelf.is_full;
             for scope in search.scopes() {
                 let is_in = |layer: Layer, session: Option<&str>| match (&whose, &scope) {
@@ -222,7 +225,7 @@ impl MemoryKernel {
             if !seen.insert((named.key.clone(), named.scope)) {
                 continue;
             }
-            let Some(row) = context.runtime.find(&named.key.tenant, named.key.id).await? else { continue };
+            let Some(row) = believed(context, &named.key.tenant, named.key.id).await? else { continue };
             let Ok(stored) = Stored::read(&row) else { continue };
             let (layer, sensitivity) = (stored.terms.layer, stored.terms.sensitivity);
             let tier = match named.scope {

@@ -51,7 +51,8 @@ impl MemoryKernel {
         let mode: Mode = members.one("mode").map_err(invalid)?;
         let session = members.text("session_id", MAX_NAME).map_err(invalid)?;
         let cited = Cited::read(members.get("consent"), "consent").map_err(invalid)?;
-        check_consent(&context.runtime, &Asked { tenant, owner, mode, session }, &cited, now).await?;
+        let asked = Asked { tenant, owner, mode, session };
+        check_consent(context, &asked, &cited).await?;
         may_be_kept(&terms, mode, session, now)?;
         self.catch_up(context, tenant).await?;
 
@@ -88,6 +89,9 @@ impl MemoryKernel {
             Some(before) if !is_memory_of(before, tenant, owner) => {
                 return Err(refused("the id belongs to another span: leave the choice of the id to the library"));
             }
+            Some(before) if memory.terms.sensitivity != Sensitivity::Public && has_ended(before) => {
+                return Err(refused("the memory has ended, and its id with it: keep this as a new one"));
+            }
             Some(before) => {
                 (Draft::next_version(before), Some(json!({"seq": before.seq, "curr_hash": before.seal.curr_hash.to_string()})))
             }
@@ -115,6 +119,8 @@ impl MemoryKernel {
             .content(content)
             .metadata(Value::Object(metadata));
         let emitted = vec![about(draft, request, context), audit(request, context, (id, seq), owner, "upsert").await?];
+        // Again, as late as can be: the classifier may have taken its time.
+        check_consent(context, &asked, &cited).await?;
         metrics::counter!("logline_memory_upserts_total", "layer" => memory.terms.layer.as_str()).increment(1);
         let output = json!({"memory": id.to_string(), "seq": seq, "superseded": superseded.is_some()});
         Ok(Effects::new(Ok(output)).emitted(emitted))
@@ -132,10 +138,23 @@ pub(crate) fn public_id(tenant: &str, owner: &str, key: &str) -> Uuid {
     ids::derive(MEMORY, &[tenant, owner, key])
 }
 
+/// A key together with where it counts: the memories of a session supersede nothing outside it, and are superseded by nothing.
+pub(crate) fn realm(session: Option<&str>, key: &str) -> String {
+    match session {
+        Some(session) => format!("{}\n{session}\n{key}", session.len()),
+        None => format!("\n{key}"),
+    }
+}
+
+fn has_ended(before: &Span) -> bool {
+    !Stored::read(before).is_ok_and(|stored| stored.status.is_found() || stored.status == Status::Denied)
+}
+
 /// Refuses ids that belong to something else: anybody can compute the derived ids of others.
 fn check_id(id: Uuid, tenant: &str, owner: &str, memory: &Memory) -> Result<(), Refusal> {
     let derived = memory.body.key.as_deref().filter(|_| memory.terms.sensitivity == Sensitivity::Public);
-    let may_be = match derived.map(|key| public_id(tenant, owner, key)) {
+    let derived = derived.map(|key| realm(memory.terms.session.as_deref(), key));
+    let may_be = match derived.map(|key| public_id(tenant, owner, &key)) {
         Some(derived) => id == derived,
         None => !id.is_nil() && id.get_version_num() != 5,
     };

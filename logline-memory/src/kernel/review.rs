@@ -7,16 +7,24 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::remember::stored;
-use super::{MemoryKernel, Refusal, about, audit, input, invalid, refused};
-use crate::form::{Layer, MAX_NAME, MEMORY, Members, Status};
+use super::{MemoryKernel, Refusal, about, audit, believed, input, invalid, refused};
+use crate::consent::{Asked, Cited, NoConsent, consent_id, covers};
+use crate::form::{Layer, MAX_NAME, MEMORY, Members, Mode, Status};
 
 impl MemoryKernel {
     pub(super) async fn review(&self, request: &VerifiedSpan, context: &Context<'_>) -> Result<Effects, Refusal> {
         let members = Members::of(input(request), "the input", &["step", "id", "decision_id"]).map_err(invalid)?;
         let id = members.id("id").map_err(invalid)?.ok_or_else(|| invalid("`id` is missing: it names the memory"))?;
-        let found = context.runtime.find(&request.tenant_id, id).await?.filter(|found| found.entity_type == MEMORY);
+        let found = believed(context, &request.tenant_id, id).await?.filter(|found| found.entity_type == MEMORY);
         let found = found.ok_or_else(|| refused("there is no such memory"))?;
         let before = stored(&found)?;
+        let consent = believed(context, &request.tenant_id, consent_id(&request.tenant_id, &found.owner_id, None)).await?;
+        let consent = consent.ok_or(NoConsent::Missing)?;
+        let asked = Asked { tenant: &request.tenant_id, owner: &found.owner_id, mode: Mode::On, session: None };
+        covers(&asked, &Cited::of(&consent), Some(&*consent), context.attempt.started)?;
+        if before.terms.ttl_at.is_some_and(|at| at <= context.attempt.started) {
+            return Err(refused("the memory has expired"));
+        }
         let draft = Draft::next_version(&found).related([request.id]);
         let (draft, action) = match members.needed("step", MAX_NAME).map_err(invalid)? {
             "ask" => {

@@ -1,16 +1,13 @@
 //! Ends what has passed: memories at their time, and epochs of the tenant's key.
 
-use std::collections::BTreeSet;
-
 use logline_core::contract::{Context, Destruction, Effects};
 use logline_core::ledger::{Order, Query};
 use logline_core::{Draft, SignedSpan, Timestamp, VerifiedSpan};
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 use super::forgetting::select_where;
 use super::{MemoryKernel, PAGE, RECEIPT, Refusal, about, each};
-use crate::form::{MEMORY, Status, Stored};
+use crate::form::{Status, Stored};
 use crate::vault::Forget;
 
 impl MemoryKernel {
@@ -21,22 +18,8 @@ impl MemoryKernel {
         if rows.is_empty() {
             return Ok(Effects::new(Ok(json!({"memories": 0}))));
         }
-        let orphans = self.orphans(request, context).await?;
-        let forget = Forget::Spans(rows.iter().map(|row| row.id).chain(orphans).collect());
+        let forget = Forget::Spans(rows.iter().map(|row| row.id).collect());
         self.end(request, context, &rows, &forget, ("expired", Status::Expired)).await
-    }
-
-    /// Keys of texts that no memory has: their requests were refused, or their writer died. (A request that is still on its way fails with
-    /// `erased`, and its writer encrypts again.)
-    async fn orphans(&self, request: &VerifiedSpan, context: &Context<'_>) -> Result<BTreeSet<Uuid>, Refusal> {
-        let mut spans = self.vault.spans(&request.tenant_id, &request.owner_id).await?;
-        let query = Query::new().tenant(&request.tenant_id).entity_type(MEMORY).owner(&request.owner_id);
-        each(&context.runtime, &query, |row| {
-            spans.remove(&row.id);
-            true
-        })
-        .await?;
-        Ok(spans)
     }
 
     /// Ends the newest epoch of the tenant's key, and seals the receipts of what was forgotten before.

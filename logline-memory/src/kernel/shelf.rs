@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use logline_core::contract::Reader;
 use logline_core::ledger::{Cursor, LedgerError, Query, Versions};
-use logline_core::{SignedSpan, Timestamp, Visibility};
+use logline_core::trust::Authorities;
+use logline_core::{Timestamp, VerifiedSpan, Verifier, Visibility};
 use tokio::sync::Mutex as AsyncMutex;
 use uuid::Uuid;
 
-use super::{CONTENT, Refusal};
+use super::{CONTENT, Refusal, accepted};
 use crate::form::{Body, Content, MEMORY, Stored, Terms};
 use crate::index::{Index, IndexLimits};
 use crate::vault::{Sealed, Vault, VaultError};
@@ -49,6 +50,7 @@ impl Shelf {
     pub(super) async fn update(
         &mut self,
         reader: &Reader<'_>,
+        authorities: &Authorities,
         vault: &Vault,
         tenant: &str,
         whose: &Whose,
@@ -62,6 +64,9 @@ impl Shelf {
             let page = reader.scan(&query, self.cursor.as_ref()).await?;
             let last = page.rows.last().map(|row| row.cursor.clone());
             let rows = page.rows.into_iter().map(|row| row.span).collect::<Result<Vec<_>, _>>().map_err(LedgerError::from)?;
+            let mut verifier = Verifier::new();
+            // A row that nobody may have signed changes nothing.
+            let rows = rows.into_iter().filter_map(|row| accepted(authorities, &mut verifier, row)).collect();
             self.take(vault, tenant, whose, rows).await?;
             // The place after the last row, from which the next look goes on.
             self.cursor = page.next.clone().or(last).or(self.cursor.take());
@@ -72,8 +77,8 @@ impl Shelf {
     }
 
     /// Takes new versions, in append order.
-    async fn take(&mut self, vault: &Vault, tenant: &str, whose: &Whose, rows: Vec<SignedSpan>) -> Result<(), Refusal> {
-        let mut new: HashMap<Uuid, (SignedSpan, Terms, Vec<u8>)> = HashMap::new();
+    async fn take(&mut self, vault: &Vault, tenant: &str, whose: &Whose, rows: Vec<VerifiedSpan>) -> Result<(), Refusal> {
+        let mut new: HashMap<Uuid, (VerifiedSpan, Terms, Vec<u8>)> = HashMap::new();
         for row in rows {
             self.remove(row.id);
             new.remove(&row.id);
@@ -88,7 +93,7 @@ impl Shelf {
                 new.insert(row.id, (row, stored.terms, envelope));
             }
         }
-        let mut of_owner: HashMap<String, Vec<(SignedSpan, Terms, Vec<u8>)>> = HashMap::new();
+        let mut of_owner: HashMap<String, Vec<(VerifiedSpan, Terms, Vec<u8>)>> = HashMap::new();
         for entry in new.into_values() {
             of_owner.entry(entry.0.owner_id.clone()).or_default().push(entry);
         }
@@ -177,7 +182,7 @@ impl Shelves {
 
     /// Drops what a user forgets from memory, and waits for searches that have it. Other hosts drop it when they read the receipt's rows;
     /// until then they find an id whose text opens nowhere.
-    pub(super) async fn forget(&self, tenant: &str, owner: &str, ids: Option<&[Uuid]>) {
+    pub(super) async fn forget(&self, tenant: &str, owner: &str, ids: &[Uuid]) {
         let shelves: Vec<_> = {
             let kept = self.lock();
             let keys = [(tenant.to_owned(), Whose::Owner(owner.to_owned())), (tenant.to_owned(), Whose::Shared)];
@@ -185,14 +190,7 @@ impl Shelves {
         };
         for shelf in shelves {
             let mut shelf = shelf.lock().await;
-            match ids {
-                Some(ids) => ids.iter().for_each(|id| shelf.remove(*id)),
-                // Made again by the next search.
-                None => {
-                    shelf.index.clear();
-                    (shelf.live, shelf.cursor) = (HashMap::new(), None);
-                }
-            }
+            ids.iter().for_each(|id| shelf.remove(*id));
         }
     }
 }

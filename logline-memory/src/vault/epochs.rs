@@ -20,10 +20,17 @@ impl Vault {
         if let Some(epoch) = self.store.epoch(tenant).await? {
             return Ok(epoch.newest);
         }
-        self.provider.open_epoch(tenant, 1).await?;
-        // If another host was first, it is the same epoch.
-        self.store.open_epoch(tenant, 1).await?;
-        Ok(self.store.epoch(tenant).await?.map_or(1, |epoch| epoch.newest))
+        // A store that was lost begins again after the epochs that have ended. If another host was first, it is the same epoch.
+        let mut first = 1;
+        while let Err(error) = self.provider.open_epoch(tenant, first).await {
+            if !matches!(error, KeyError::Destroyed { .. }) {
+                return Err(error.into());
+            }
+            self.store.open_epoch(tenant, first).await?;
+            first += 1;
+        }
+        self.store.open_epoch(tenant, first).await?;
+        Ok(self.store.epoch(tenant).await?.map_or(first, |epoch| epoch.newest))
     }
 
     /// Ends the newest epoch of a tenant, and all that were not ended before: begins the next one, wraps every subject's key under it, and

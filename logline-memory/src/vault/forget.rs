@@ -38,21 +38,15 @@ impl Vault {
     /// See [`VaultError`]. Nothing is destroyed then, except after [`VaultError::Store`], where everything may be: repeat the call.
     pub async fn forget(&self, tenant: &str, receipt: Uuid, subject: &str, what: &Forget) -> Result<Forgotten, VaultError> {
         for _ in 0..TRIES {
-            let epoch = self.newest_epoch(tenant).await?;
             let Some(row) = self.store.subject_key(tenant, subject).await? else {
                 self.store.forget(tenant, receipt, &[]).await?;
-                return Ok(Forgotten { records: 0, epoch });
+                return Ok(Forgotten { records: 0, epoch: self.newest_epoch(tenant).await? });
             };
             let records = self.all_records(tenant, row.id).await?;
             let gone = match what {
                 Forget::All => records.len(),
                 Forget::Spans(spans) => records.iter().filter(|record| spans.contains(&record.span)).count(),
             };
-            // Nothing of it has a key: it was destroyed before, or was never encrypted.
-            if gone == 0 && matches!(what, Forget::Spans(_)) {
-                self.store.forget(tenant, receipt, &[]).await?;
-                return Ok(Forgotten { records: 0, epoch });
-            }
             let replacement = match what {
                 Forget::All => None,
                 Forget::Spans(spans) => {
@@ -68,10 +62,13 @@ impl Vault {
                     Some(Replacement { key: new.row, records })
                 }
             };
+            // INVARIANT: also if there is nothing to destroy, the store confirms that what was read is still so. Another act of forgetting
+            // may have replaced the key since, and then the records are under the new one.
             let forgetting = Forgetting { subject_key: row.id, added: row.added, replacement };
             if self.store.forget(tenant, receipt, &[forgetting]).await? == Kept::Stored {
                 metrics::counter!("logline_memory_forgotten_keys_total").increment(u64::try_from(gone).unwrap_or(u64::MAX));
-                return Ok(Forgotten { records: gone, epoch });
+                // Read afterwards: every copy of what was destroyed is wrapped under this epoch or an earlier one.
+                return Ok(Forgotten { records: gone, epoch: self.newest_epoch(tenant).await? });
             }
         }
         Err(VaultError::Busy)
@@ -87,6 +84,11 @@ impl Vault {
             }
             records.extend(page);
         }
+    }
+
+    /// Whether a subject has a key.
+    pub(crate) async fn has_key(&self, tenant: &str, subject: &str) -> Result<bool, VaultError> {
+        Ok(self.store.subject_key(tenant, subject).await?.is_some())
     }
 
     /// The spans whose texts this subject's keys still open.

@@ -236,16 +236,34 @@ impl Vault {
         subject: &str,
         texts: &[Sealed<'_>],
     ) -> Result<Vec<Result<Text, VaultError>>, VaultError> {
-        let Some(opened) = self.subject(tenant, subject).await? else {
-            return Ok(texts.iter().map(|_| Err(VaultError::Erased)).collect());
-        };
+        for _ in 0..TRIES {
+            let Some(opened) = self.subject(tenant, subject).await? else {
+                return Ok(texts.iter().map(|_| Err(VaultError::Erased)).collect());
+            };
+            let found = self.open_under(tenant, &opened, texts).await?;
+            // A record that is not under this key is gone, or was wrapped under a new one since the key was read.
+            if !found.iter().any(|text| matches!(text, Err(VaultError::Erased)))
+                || self.store.subject_key(tenant, subject).await?.is_some_and(|again| again.id == opened.row.id)
+            {
+                return Ok(found);
+            }
+        }
+        Err(VaultError::Busy)
+    }
+
+    async fn open_under(
+        &self,
+        tenant: &str,
+        opened: &Opened,
+        texts: &[Sealed<'_>],
+    ) -> Result<Vec<Result<Text, VaultError>>, VaultError> {
         let mut found = Vec::with_capacity(texts.len());
         for texts in texts.chunks(MAX_KEY_PAGE) {
             let ids: Vec<_> = texts.iter().filter_map(|text| envelope::key_id(text.envelope).ok()).collect();
             let rows = self.store.record_keys(tenant, &ids).await?;
             let rows: BTreeMap<_, _> = rows.into_iter().map(|row| (row.id, row)).collect();
             for text in texts {
-                found.push(open_one(tenant, &opened, &rows, text));
+                found.push(open_one(tenant, opened, &rows, text));
             }
         }
         Ok(found)

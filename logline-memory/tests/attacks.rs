@@ -1,0 +1,268 @@
+//! What attackers and races have found, each as the claim that must hold.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
+
+mod site;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use logline_core::ledger::LedgerExt as _;
+use logline_core::request::Request;
+use logline_core::trust::governance::Decision;
+use logline_core::{Draft, Scope, Signer as _, SystemClock, SystemIds, Visibility};
+use logline_memory::{
+    Classifier, Layer, LocalKeys, MEMORY_FORGET, Memories, Memory, MemoryError, MemoryKernel, Mode, Sensitivity, Vault, Wanted,
+    What, close_epoch, consent_id, verify_erasure,
+};
+use logline_sqlite::SqliteKeys;
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+
+use site::{HOST, REVIEWER, STRANGER, Site, TENANT, block_on, contains, fact, key};
+
+#[test]
+fn of_two_forgettings_at_once_each_destroys_what_its_receipt_names() {
+    block_on(async {
+        let site = Site::new().await;
+        let alice = site.alice().await;
+        let kernel = MemoryKernel::new(site::vault(site.folder.path())).search_in(site.ledger.clone());
+        let host = site::host(&site.ledger, &site.trust, &kernel).await;
+        let elsewhere = Memories::new(&host, kernel.vault(), TENANT, "alice", Mode::On);
+        let stays = alice.remember(&fact("stays")).await.unwrap();
+        for _ in 0..60 {
+            let first = What::One(alice.remember(&fact("a")).await.unwrap().id);
+            let second = What::One(alice.remember(&fact("b")).await.unwrap().id);
+            let (here, there) = tokio::join!(alice.forget(&first), elsewhere.forget(&second));
+            here.unwrap();
+            there.unwrap();
+            // What has nothing to do with it is read on all the time.
+            assert_eq!(alice.get(stays.id).await.unwrap().unwrap().body.text, "stays");
+        }
+        let found = verify_erasure(&site.ledger, site.kernel.vault(), TENANT).await.unwrap();
+        assert!(found.is_clean() && found.memories == 120, "{found:?}");
+    });
+}
+
+#[test]
+fn a_live_memory_is_never_told_as_erased_while_others_are_forgotten() {
+    block_on(async {
+        let site = Arc::new(Site::new().await);
+        let alice = site.alice().await;
+        let stays = alice.remember(&fact("stays here")).await.unwrap();
+        let readers = (0..2).map(|n| {
+            let site = Arc::clone(&site);
+            tokio::spawn(async move {
+                let alice = site.memories("alice", Mode::On);
+                for _ in 0..60 {
+                    assert_eq!(alice.get(stays.id).await.unwrap().unwrap().body.text, "stays here");
+                    if n == 0 {
+                        // Only the query may become unreadable in between.
+                        match alice.search("stays", &Wanted::default()).await {
+                            Ok(answer) => assert!(answer.hits.iter().any(|hit| hit.memory.id == stays.id)),
+                            Err(MemoryError::Failed(failure)) => assert_eq!(failure.code, "erased"),
+                            Err(error) => panic!("{error:?}"),
+                        }
+                    }
+                }
+            })
+        });
+        let readers: Vec<_> = readers.collect();
+        for _ in 0..40 {
+            let goes = alice.remember(&fact("goes")).await.unwrap();
+            alice.forget(&What::One(goes.id)).await.unwrap();
+        }
+        for reader in readers {
+            reader.await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn rows_that_nobody_with_the_role_has_signed_give_no_rights() {
+    block_on(async {
+        let site = Site::new().await;
+        let alice = site.alice().await;
+        let kept = alice.remember(&fact("private teapot")).await.unwrap();
+        let forge = async |draft: Draft| {
+            let span = draft.stamp(&SystemClock, &SystemIds).seal_local(&key(STRANGER)).unwrap();
+            // As somebody who can write to the store.
+            site.ledger.append_one(&Scope::Operator, span).await.unwrap();
+        };
+        forge(Draft::next_version(&site.last(kept.id).await).visibility(Visibility::Tenant).meta("layer", "shared")).await;
+        let bob = site.memories("bob", Mode::On);
+        bob.grant(None).await.unwrap();
+        assert!(bob.search("teapot", &Wanted::default()).await.unwrap().hits.is_empty());
+        assert_eq!(bob.get(kept.id).await.unwrap(), None);
+        alice.revoke().await.unwrap();
+        forge(Draft::next_version(&site.last(consent_id(TENANT, "alice", None)).await).status("granted")).await;
+        assert!(matches!(alice.remember(&fact("against her will")).await, Err(MemoryError::NoConsent { .. })));
+    });
+}
+
+#[test]
+fn a_user_cannot_ask_for_a_forgetting_without_a_receipt() {
+    block_on(async {
+        let site = Site::new().await;
+        let alice = site.alice().await;
+        let kept = alice.remember(&fact("x")).await.unwrap();
+        for input in [
+            json!({"what": "subject", "until": "2099-01-01T00:00:00Z"}),
+            json!({"what": "one", "id": kept.id.to_string(), "until": "2099-01-01T00:00:00Z"}),
+            json!({"what": "last"}),
+        ] {
+            let request = Request::new(TENANT, "alice", kept.id, input).this(MEMORY_FORGET);
+            assert_eq!(site.host.execute(request).await.unwrap().result.unwrap_err().code, "memory_invalid");
+        }
+        assert!(alice.get(kept.id).await.unwrap().is_some());
+        // Nor does somebody who has nothing get receipts for it.
+        let mallory = site.memories("mallory", Mode::On);
+        assert!(mallory.forget(&What::Subject).await.is_err() && mallory.forget(&What::Last).await.is_err());
+        assert!(site.rows("memory_receipt").await.is_empty());
+    });
+}
+
+#[test]
+fn an_export_whose_terms_were_changed_makes_nothing_public() {
+    const PASSPHRASE: &str = "correct horse battery";
+    block_on(async {
+        let site = Site::new().await;
+        let alice = site.alice().await;
+        alice.remember(&fact("HIV positive since 2019").sensitivity(Sensitivity::Pii)).await.unwrap();
+        let mut file = Vec::new();
+        alice.export(PASSPHRASE, &key(HOST), &mut file).await.unwrap();
+        // Mallory has the file, a key of her own, and not the passphrase.
+        let mut lines: Vec<Value> =
+            String::from_utf8(file).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        for (name, value) in [("sensitivity", "public"), ("visibility", "public"), ("layer", "shared")] {
+            lines[1]["terms"][name] = json!(value);
+        }
+        let before: Vec<u8> =
+            lines[..2].iter().flat_map(|line| [logline_core::canonical::to_vec(line), vec![b'\n']].concat()).collect();
+        let hash = logline_core::Hash::of(&before).to_string();
+        lines[2]["manifest"] = json!({"memories": 1, "hash": hash, "public_key": key(STRANGER).public_key().to_string()});
+        let message = logline_core::canonical::to_vec(&lines[2]["manifest"]);
+        let message = logline_core::dsse::pae("application/vnd.logline.memory-export.v1", &message);
+        lines[2]["signature"] = json!(key(STRANGER).sign(&message).await.unwrap().to_string());
+        let forged: Vec<u8> =
+            lines.iter().flat_map(|line| [logline_core::canonical::to_vec(line), vec![b'\n']].concat()).collect();
+        let refused = alice.import(PASSPHRASE, &forged[..], None).await.unwrap_err();
+        assert!(refused.to_string().contains("was changed"), "{refused}");
+        assert!(!contains(&site.bytes(), "HIV positive"));
+    });
+}
+
+/// Waits until it is told to go on.
+struct Slow {
+    reached: Arc<Notify>,
+    go_on: Arc<Notify>,
+}
+
+#[async_trait]
+impl Classifier for Slow {
+    async fn noise(&self, _: &str, memory: &Memory) -> Option<String> {
+        if memory.body.text == "slow" {
+            self.reached.notify_one();
+            self.go_on.notified().await;
+        }
+        None
+    }
+}
+
+#[test]
+fn a_consent_that_is_withdrawn_while_a_memory_is_looked_at_stops_it() {
+    block_on(async {
+        let (reached, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let slow = Slow { reached: Arc::clone(&reached), go_on: Arc::clone(&go_on) };
+        let site = Site::with(|kernel| kernel.classifier(slow)).await;
+        let alice = site.alice().await;
+        let memory = fact("slow");
+        let withdrawn = async {
+            reached.notified().await;
+            alice.revoke().await.unwrap();
+            go_on.notify_one();
+        };
+        let (kept, ()) = tokio::join!(alice.remember(&memory), withdrawn);
+        assert!(kept.is_err());
+        assert!(site.rows("memory").await.is_empty());
+    });
+}
+
+#[test]
+fn a_review_needs_the_consent_and_does_not_revive_what_has_expired() {
+    block_on(async {
+        let site = Site::new().await;
+        let alice = site.alice().await;
+        let end = site.now().await.saturating_add(Duration::from_millis(400));
+        let kept = alice.remember(&fact("x").ttl_at(end)).await.unwrap();
+        alice.ask_for_review(kept.id).await.unwrap();
+        let decision = site.decides(kept.id, Decision::Approve, (REVIEWER, "reviewer"), |_| {}).await.unwrap();
+        alice.revoke().await.unwrap();
+        let mallory = site.memories("mallory", Mode::Off);
+        assert!(mallory.review(kept.id, decision).await.unwrap_err().to_string().contains("consent"));
+        alice.grant(None).await.unwrap();
+        while site.now().await < end {
+            tokio::task::yield_now().await;
+        }
+        assert!(mallory.review(kept.id, decision).await.unwrap_err().to_string().contains("expired"));
+        assert_eq!(alice.get(kept.id).await.unwrap(), None);
+    });
+}
+
+#[test]
+fn a_session_neither_supersedes_nor_learns_what_is_outside_it() {
+    block_on(async {
+        let site = Site::new().await;
+        let alice = site.alice().await;
+        for sensitivity in [Sensitivity::Pii, Sensitivity::Public] {
+            let of = |text: &str| fact(text).key("health/allergy").sensitivity(sensitivity);
+            let general = alice.remember(&of("penicillin")).await.unwrap();
+            let session = site.memories("alice", Mode::SessionOnly).session("s1");
+            session.grant(None).await.unwrap();
+            let inside = session.remember(&of("none").layer(Layer::Session)).await.unwrap();
+            assert!(inside.id != general.id && !inside.superseded);
+            assert_eq!(alice.get(general.id).await.unwrap().unwrap().body.text, "penicillin");
+            assert_eq!(session.forget(&What::Session("s1".to_owned())).await.unwrap().memories, 1);
+            assert!(alice.get(general.id).await.unwrap().is_some());
+        }
+        // A consent for a session ends with it, whatever was asked for.
+        let late = site.now().await.saturating_add(Duration::from_secs(1000 * 24 * 3600));
+        let session = site.memories("alice", Mode::SessionOnly).session("s2");
+        session.grant(Some(late)).await.unwrap();
+        let until = site.last(consent_id(TENANT, "alice", Some("s2"))).await;
+        let until: logline_core::Timestamp = until.meta("until").unwrap().as_str().unwrap().parse().unwrap();
+        assert!(until < late);
+    });
+}
+
+#[test]
+fn the_newest_memory_is_the_one_that_began_last() {
+    block_on(async {
+        let site = Site::new().await;
+        let alice = site.alice().await;
+        let old = alice.remember(&fact("old").key("k")).await.unwrap();
+        let new = alice.remember(&fact("new")).await.unwrap();
+        alice.remember(&fact("old, changed").key("k")).await.unwrap();
+        alice.forget(&What::Last).await.unwrap();
+        assert_eq!(alice.get(new.id).await.unwrap(), None);
+        assert!(alice.get(old.id).await.unwrap().is_some());
+    });
+}
+
+#[test]
+fn a_lost_store_of_keys_begins_again_after_the_epochs_that_have_ended() {
+    block_on(async {
+        let site = Site::new().await;
+        let alice = site.alice().await;
+        alice.remember(&fact("lost")).await.unwrap();
+        close_epoch(&site.host, TENANT).await.unwrap();
+        let empty = SqliteKeys::open(site.path("new.keys.db")).unwrap();
+        let kernel = MemoryKernel::new(Vault::new(LocalKeys::open(site.path("tenant-keys")).unwrap(), empty));
+        let host = site::host(&site.ledger, &site.trust, &kernel).await;
+        let alice = Memories::new(&host, kernel.vault(), TENANT, "alice", Mode::On);
+        let kept = alice.remember(&fact("again")).await.unwrap();
+        assert_eq!(alice.get(kept.id).await.unwrap().unwrap().body.text, "again");
+        close_epoch(&host, TENANT).await.unwrap();
+        assert_eq!(alice.get(kept.id).await.unwrap().unwrap().body.text, "again");
+    });
+}
