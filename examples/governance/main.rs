@@ -166,6 +166,8 @@ fn offline(site: &Site, checkpoint: &Checkpoint, row: &SignedSpan, folder: &Path
     let mut read = |name: &str| tiles.read_now(&format!("{}/{name}", checkpoint.origin)).map_err(|error| error.to_string());
     let note = Note::parse(&read("checkpoint")?.ok_or("the log has no published checkpoint")?)?;
     let proof = prove(&Leaf::of(row), &note, &Checkpoint::of(&note)?, None, &mut read)?;
+    // The other process works in this folder.
+    let folder = fs::canonicalize(folder)?;
     let (row_file, proof_file) = (folder.join("promotion.ndjson"), folder.join("promotion.tlog-proof"));
     fs::write(&row_file, row.to_line())?;
     fs::write(&proof_file, proof.to_string())?;
@@ -174,7 +176,7 @@ fn offline(site: &Site, checkpoint: &Checkpoint, row: &SignedSpan, folder: &Path
         .arg("--verify")
         .args([&row_file, &proof_file])
         .args([log.to_string(), witness.to_string()])
-        .current_dir(folder)
+        .current_dir(&folder)
         .status()?;
     Ok(report("the other process has verified row, proof, checkpoint and cosignature", status.success()))
 }
