@@ -111,7 +111,7 @@ fn in_process(texts: &[String], questions: &[String], place: usize, rounds: usiz
     let started = Instant::now();
     let mut index = Index::new(IndexLimits { entries: place, bytes: 1 << 30 }).unwrap();
     for n in 0..place {
-        index.add(id(n), 0, &texts[n % texts.len()]).unwrap();
+        index.add(id(n), &texts[n % texts.len()]).unwrap();
     }
     index.search(&questions[0], 10, |_| true);
     let first = started.elapsed();

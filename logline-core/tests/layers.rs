@@ -145,8 +145,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "logline-memory",
         &[
-            "index", "rank", "embed", "envelope", "wrap", "local", "vault", "form", "consent", "kernel", "results", "memories",
-            "erasure", "export", "keeper",
+            "index", "rank", "embed", "envelope", "wrap", "local", "vault", "members", "form", "consent", "kernel", "results",
+            "memories", "erasure", "export", "keeper",
         ],
     ),
     (

@@ -4,7 +4,8 @@ use logline_core::{Hash, SignedSpan, Timestamp, ids};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::form::{MAX_NAME, Members, Mode};
+use crate::form::Mode;
+use crate::members::{MAX_NAME, Members};
 
 /// The `entity_type` of consents.
 pub const CONSENT: &str = "consent";

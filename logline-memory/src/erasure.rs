@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use logline_core::ledger::{Cursor, Ledger, LedgerError, Query, Versions};
-use logline_core::{Scope, SignedSpan, SpanKey};
+use logline_core::contract::Reader;
+use logline_core::ledger::{Ledger, LedgerError, Query, Versions};
+use logline_core::{Scope, SpanKey};
 use serde_json::Value;
 use uuid::Uuid;
 
 use crate::form::{Content, MEMORY, Status, Stored};
-use crate::kernel::{CONTENT, RECEIPT};
+use crate::kernel::{CONTENT, RECEIPT, each};
 use crate::memories::MemoryError;
 use crate::results::{Receipt, ReceiptState};
 use crate::vault::{Sealed, Vault, VaultError};
@@ -41,21 +42,6 @@ impl Erasure {
     }
 }
 
-/// Calls `look` with every row of a query.
-async fn each(ledger: &dyn Ledger, tenant: &str, query: Query, mut look: impl FnMut(SignedSpan)) -> Result<(), LedgerError> {
-    let mut cursor: Option<Cursor> = None;
-    loop {
-        let page = ledger.scan(&Scope::runtime(tenant), &query.clone().tenant(tenant), cursor.as_ref()).await?;
-        for row in page.rows {
-            look(row.span?);
-        }
-        match page.next {
-            Some(next) => cursor = Some(next),
-            None => return Ok(()),
-        }
-    }
-}
-
 /// Tries to open every version of every memory of a tenant that was forgotten or has expired, with the keys that are left.
 ///
 /// # Errors
@@ -63,7 +49,8 @@ async fn each(ledger: &dyn Ledger, tenant: &str, query: Query, mut look: impl Fn
 pub async fn verify_erasure(ledger: &dyn Ledger, vault: &Vault, tenant: &str) -> Result<Erasure, MemoryError> {
     let mut found = Erasure::default();
     let mut receipts = Vec::new();
-    each(ledger, tenant, Query::new().entity_type(RECEIPT), |row| {
+    let reader = Reader::new(ledger, Scope::runtime(tenant));
+    each(&reader, &Query::new().tenant(tenant).entity_type(RECEIPT), |row| {
         match Receipt::of(&row).map(|receipt| receipt.state) {
             Some(ReceiptState::Shredded) => found.shredded += 1,
             Some(ReceiptState::Sealing(_)) => found.sealing += 1,
@@ -71,28 +58,31 @@ pub async fn verify_erasure(ledger: &dyn Ledger, vault: &Vault, tenant: &str) ->
             None => {}
         }
         receipts.push(row.id);
+        true
     })
     .await?;
     for some in receipts.chunks(500) {
         found.not_remembered.extend(vault.not_forgotten(tenant, some).await?);
     }
     let mut gone: BTreeMap<Uuid, u32> = BTreeMap::new();
-    each(ledger, tenant, Query::new().entity_type(MEMORY), |row| {
+    each(&reader, &Query::new().tenant(tenant).entity_type(MEMORY), |row| {
         let status = Stored::read(&row).map(|stored| stored.status);
         if matches!(status, Ok(Status::Forgotten | Status::Expired)) {
             gone.insert(row.id, row.seq);
         }
+        true
     })
     .await?;
     found.memories = u64::try_from(gone.len()).unwrap_or(u64::MAX);
     let mut sealed: Vec<(SpanKey, String, Vec<u8>)> = Vec::new();
-    each(ledger, tenant, Query::new().entity_type(MEMORY).versions(Versions::All), |row| {
+    each(&reader, &Query::new().tenant(tenant).entity_type(MEMORY).versions(Versions::All), |row| {
         // A later version may be a new memory under the same key.
         if gone.get(&row.id).is_some_and(|last| row.seq < *last)
             && let Ok(Stored { content: Content::Sealed(envelope), .. }) = Stored::read(&row)
         {
             sealed.push((row.key(), row.owner_id.clone(), envelope));
         }
+        true
     })
     .await?;
     sealed.sort_by(|left, right| left.1.cmp(&right.1));
@@ -118,9 +108,9 @@ pub async fn verify_erasure(ledger: &dyn Ledger, vault: &Vault, tenant: &str) ->
 /// # Errors
 /// The ledger's.
 pub async fn uses(ledger: &dyn Ledger, tenant: &str, memory: Uuid) -> Result<Vec<SpanKey>, LedgerError> {
-    let id = memory.to_string();
+    let (id, reader) = (memory.to_string(), Reader::new(ledger, Scope::runtime(tenant)));
     let mut found = Vec::new();
-    each(ledger, tenant, Query::new().entity_type("memory_search_result"), |row| {
+    each(&reader, &Query::new().tenant(tenant).entity_type("memory_search_result"), |row| {
         let candidates = row.meta("candidates").and_then(Value::as_array);
         let is_in = |candidate: &Value| {
             candidate.get("id").and_then(Value::as_str) == Some(&id)
@@ -129,14 +119,16 @@ pub async fn uses(ledger: &dyn Ledger, tenant: &str, memory: Uuid) -> Result<Vec
         if candidates.is_some_and(|candidates| candidates.iter().any(is_in)) {
             found.push(row.key());
         }
+        true
     })
     .await?;
-    each(ledger, tenant, Query::new().entity_type("prompt_run"), |row| {
+    each(&reader, &Query::new().tenant(tenant).entity_type("prompt_run"), |row| {
         let context = row.meta("context").and_then(Value::as_array);
         let cites = |cited: &Value| cited.get("id").and_then(Value::as_str) == Some(&id);
         if context.is_some_and(|context| context.iter().any(cites)) {
             found.push(row.key());
         }
+        true
     })
     .await?;
     Ok(found)

@@ -19,7 +19,8 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use crate::envelope::{self, Place};
-use crate::form::{Body, Layer, MEMORY, Members, Memory, Terms};
+use crate::form::{Body, Layer, MEMORY, Memory, Terms};
+use crate::members::Members;
 use crate::memories::{Memories, MemoryError};
 use crate::vault::VaultError;
 

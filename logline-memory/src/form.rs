@@ -6,8 +6,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use logline_core::{SignedSpan, Span, Timestamp, Visibility, canonical, json as strict};
 use serde_json::{Map, Value, json};
-use uuid::Uuid;
 
+use crate::members::{MAX_NAME, Members};
 use crate::vault::Text;
 
 /// The `entity_type` of memories.
@@ -21,9 +21,6 @@ pub const MAX_DATA: usize = 64 << 10;
 
 /// The most tags of a memory, and the most bytes of each tag, key, session and schema id.
 pub const MAX_TAGS: usize = 32;
-
-/// The most bytes of a tag, a key, a session or the name of a schema.
-pub const MAX_NAME: usize = 256;
 
 /// Declares an enum with one text for each value.
 macro_rules! texts {
@@ -249,52 +246,6 @@ impl Memory {
     pub fn schema(mut self, schema: impl Into<String>) -> Self {
         self.terms.schema = Some(schema.into());
         self
-    }
-}
-
-/// Reads the members of an object, and refuses those that it does not know.
-pub(crate) struct Members<'v> {
-    what: &'static str,
-    members: &'v Map<String, Value>,
-}
-
-impl<'v> Members<'v> {
-    pub(crate) fn of(value: Option<&'v Value>, what: &'static str, known: &[&str]) -> Result<Self, String> {
-        let members = value.and_then(Value::as_object).ok_or_else(|| format!("{what} must be an object"))?;
-        match members.keys().find(|name| !known.contains(&name.as_str())) {
-            Some(name) => Err(format!("{what} has no member `{}`: it has {}", name.escape_debug(), known.join(", "))),
-            None => Ok(Self { what, members }),
-        }
-    }
-
-    pub(crate) fn get(&self, name: &str) -> Option<&'v Value> {
-        self.members.get(name).filter(|value| !value.is_null())
-    }
-
-    pub(crate) fn text(&self, name: &str, max: usize) -> Result<Option<&'v str>, String> {
-        match self.get(name) {
-            None => Ok(None),
-            Some(Value::String(text)) if !text.is_empty() && text.len() <= max && !text.contains('\0') => Ok(Some(text)),
-            Some(_) => Err(format!("{}: `{name}` must be a text of 1 to {max} bytes without NUL", self.what)),
-        }
-    }
-
-    pub(crate) fn needed(&self, name: &str, max: usize) -> Result<&'v str, String> {
-        self.text(name, max)?.ok_or_else(|| format!("{}: `{name}` is missing", self.what))
-    }
-
-    pub(crate) fn one<T: std::str::FromStr<Err = String>>(&self, name: &str) -> Result<T, String> {
-        self.needed(name, MAX_NAME)?.parse().map_err(|reason| format!("{}: `{name}`: {reason}", self.what))
-    }
-
-    pub(crate) fn time(&self, name: &str) -> Result<Option<Timestamp>, String> {
-        let text = self.text(name, MAX_NAME)?;
-        text.map(|text| text.parse().map_err(|e| format!("{}: `{name}`: {e}", self.what))).transpose()
-    }
-
-    pub(crate) fn id(&self, name: &str) -> Result<Option<Uuid>, String> {
-        let text = self.text(name, MAX_NAME)?;
-        text.map(|text| text.parse().map_err(|e| format!("{}: `{name}`: {e}", self.what))).transpose()
     }
 }
 

@@ -14,6 +14,7 @@ pub mod index;
 mod keeper;
 mod kernel;
 mod local;
+mod members;
 mod memories;
 pub mod rank;
 mod results;
@@ -23,8 +24,7 @@ mod wrap;
 pub use consent::{CONSENT, Cited, consent_id};
 pub use erasure::{Erasure, uses, verify_erasure};
 pub use form::{
-    Body, Content, Kind, Layer, MAX_DATA, MAX_NAME, MAX_TAGS, MAX_TEXT, MEMORY, Memory, Mode, Sensitivity, Status, Stored,
-    Terms,
+    Body, Content, Kind, Layer, MAX_DATA, MAX_TAGS, MAX_TEXT, MEMORY, Memory, Mode, Sensitivity, Status, Stored, Terms,
 };
 pub use keeper::{KeeperReport, MemoryKeeper, memory_keeper};
 pub use kernel::{
@@ -32,6 +32,7 @@ pub use kernel::{
     MEMORY_SEARCH, MEMORY_UPSERT, MemoryKernel, PREVIEW, RECEIPT, memory_kernel,
 };
 pub use local::LocalKeys;
+pub use members::MAX_NAME;
 pub use memories::{Memories, MemoryError, SESSION_TTL, close_epoch, contract, expire};
 pub use results::{Answer, Hit, Recalled, Receipt, ReceiptState, Remembered, Wanted, What};
 pub use vault::{Closed, Forget, Forgotten, Sealed, Text, Vault, VaultError};

@@ -22,8 +22,8 @@ fn found(index: &Index, query: &str) -> Vec<u128> {
 #[test]
 fn a_memory_is_found_by_any_form_of_its_words() {
     let mut index = index();
-    index.add(id(1), 0, "She was walking to the stations").unwrap();
-    index.add(id(2), 0, "An unrelated sentence").unwrap();
+    index.add(id(1), "She was walking to the stations").unwrap();
+    index.add(id(2), "An unrelated sentence").unwrap();
     for query in ["walked", "WALKS", "the station?", "\"walk\" AND NOT station", "nothing but walking"] {
         assert_eq!(found(&index, query), [1], "{query}");
     }
@@ -34,64 +34,53 @@ fn a_memory_is_found_by_any_form_of_its_words() {
 #[test]
 fn a_forgotten_memory_is_not_found_and_frees_its_room() {
     let mut index = index();
-    index.add(id(1), 0, "the safe is behind the picture").unwrap();
+    index.add(id(1), "the safe is behind the picture").unwrap();
     let alone = index.bytes();
-    index.add(id(2), 0, "the picture was painted by Ann").unwrap();
+    index.add(id(2), "the picture was painted by Ann").unwrap();
     assert_eq!(index.forget(&[id(2), id(3)]), 1);
     assert_eq!(found(&index, "picture"), [1]);
     assert!(found(&index, "painted").is_empty());
     assert_eq!((index.len(), index.bytes()), (1, alone));
     assert!(!index.remove(id(2)));
-    index.add(id(1), 1, "the safe was sold").unwrap();
+    index.add(id(1), "the safe was sold").unwrap();
     assert!(found(&index, "picture").is_empty(), "an older text");
     assert_eq!(found(&index, "sold"), [1]);
-    index.clear();
+    index.forget(&[id(1)]);
     assert!(index.is_empty() && index.bytes() == 0 && found(&index, "safe").is_empty());
 }
 
 #[test]
 fn a_full_index_refuses_and_keeps_no_older_version() {
     let mut index = Index::new(IndexLimits { entries: 2, bytes: 1 << 20 }).unwrap();
-    index.add(id(1), 0, "one").unwrap();
-    index.add(id(2), 0, "two").unwrap();
-    assert!(matches!(index.add(id(3), 0, "three"), Err(IndexFull { entries: 2, .. })));
-    index.add(id(2), 1, "two again").unwrap();
+    index.add(id(1), "one").unwrap();
+    index.add(id(2), "two").unwrap();
+    assert!(matches!(index.add(id(3), "three"), Err(IndexFull { entries: 2, .. })));
+    index.add(id(2), "two again").unwrap();
     let mut small = Index::new(IndexLimits { entries: 10, bytes: 1000 }).unwrap();
-    small.add(id(1), 0, "a short text").unwrap();
+    small.add(id(1), "a short text").unwrap();
     let long: String = (0..200).map(|n| format!("word{n} ")).collect();
-    assert!(small.add(id(1), 1, &long).is_err());
+    assert!(small.add(id(1), &long).is_err());
     assert!(small.is_empty(), "the older version is gone as well");
 }
 
 #[test]
 fn what_a_search_may_not_see_moves_neither_order_nor_scores() {
     let mut index = index();
-    index.add(id(1), 0, "apples and pears").unwrap();
-    index.add(id(2), 0, "apples and plums").unwrap();
+    index.add(id(1), "apples and pears").unwrap();
+    index.add(id(2), "apples and plums").unwrap();
     let mine = |id: Uuid| id.as_u128() < 10;
     let before = index.search("pears plums apples", 10, mine);
     for n in 10..60 {
-        index.add(id(n), 0, "pears pears pears").unwrap();
+        index.add(id(n), "pears pears pears").unwrap();
     }
     assert_eq!(index.search("pears plums apples", 10, mine), before);
     assert_eq!(before.len(), 2);
 }
 
 #[test]
-fn reconciling_drops_what_changed_and_names_what_is_missing() {
-    let mut index = index();
-    for n in 1..=3 {
-        index.add(id(n), 0, "text").unwrap();
-    }
-    let live = HashMap::from([(id(1), 0), (id(2), 1), (id(4), 0)]);
-    assert_eq!(index.reconcile(&live), [(id(4), 0), (id(2), 1)]);
-    assert_eq!(found(&index, "text"), [1]);
-}
-
-#[test]
 fn debug_tells_nothing_of_a_text() {
     let mut index = index();
-    index.add(id(1), 0, "xylophone").unwrap();
+    index.add(id(1), "xylophone").unwrap();
     assert!(!format!("{index:?}").contains("xylophone"));
 }
 
@@ -102,19 +91,19 @@ proptest! {
     #[test]
     fn an_index_is_what_its_memories_make_it(acts in proptest::collection::vec((0_u128..8, proptest::option::of("[a-d]{1,2}( [a-d]{1,2}){0,5}")), 0..40)) {
         let mut index = index();
-        let mut left: HashMap<u128, (u32, String)> = HashMap::new();
-        for (seq, (n, text)) in (0_u32..).zip(acts) {
+        let mut left: HashMap<u128, String> = HashMap::new();
+        for (n, text) in acts {
             match text {
                 Some(text) => {
-                    index.add(id(n), seq, &text).unwrap();
-                    left.insert(n, (seq, text));
+                    index.add(id(n), &text).unwrap();
+                    left.insert(n, text);
                 }
                 None => prop_assert_eq!(index.remove(id(n)), left.remove(&n).is_some()),
             }
         }
         let mut fresh = Index::new(IndexLimits::default()).unwrap();
-        for (n, (seq, text)) in &left {
-            fresh.add(id(*n), *seq, text).unwrap();
+        for (n, text) in &left {
+            fresh.add(id(*n), text).unwrap();
         }
         for query in ["a", "b c", "a b c d aa bb", "dd"] {
             prop_assert_eq!(index.search(query, 10, |_| true), fresh.search(query, 10, |_| true));
@@ -126,7 +115,7 @@ proptest! {
     #[test]
     fn any_text_is_indexed(text in any::<String>()) {
         let mut index = index();
-        index.add(id(1), 0, &text).unwrap();
+        index.add(id(1), &text).unwrap();
         for word in logline_core::ledger::search::words(&text) {
             prop_assert_eq!(found(&index, &word), [1]);
         }
@@ -171,7 +160,7 @@ fn stems_are_those_of_fts5() {
     // Two words have one stem for us exactly if they have one for FTS5.
     let mut index = Index::new(IndexLimits { entries: 10_000, bytes: 64 << 20 }).unwrap();
     for (n, word) in (1..).zip(&words) {
-        index.add(id(n), 0, word).unwrap();
+        index.add(id(n), word).unwrap();
     }
     let mut with_stem: HashMap<&str, BTreeSet<u128>> = HashMap::new();
     for (n, stem) in (1..).zip(&theirs) {

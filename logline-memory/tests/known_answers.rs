@@ -63,7 +63,7 @@ fn the_index_of_the_process_finds_what_fts5_finds() {
         ask::store(&ledger, &corpus).await;
         let mut index = Index::new(IndexLimits::default()).unwrap();
         for memory in &corpus.memories {
-            index.add(memory.id, 0, &memory.text).unwrap();
+            index.add(memory.id, &memory.text).unwrap();
         }
         let texts: HashMap<Uuid, &str> = corpus.memories.iter().map(|memory| (memory.id, memory.text.as_str())).collect();
         let (mut shared, mut all, mut same_first) = (0, 0, 0);

@@ -6,7 +6,7 @@
 use async_trait::async_trait;
 use logline_core::Scope;
 use logline_core::contract::{
-    Epoch, Forgetting, Kept, KeyStore, MAX_KEY_PAGE, MAX_RECORDS, MAX_WRAPPED_BYTES, MAX_WRAPS, RecordKey, SubjectKey,
+    Epoch, Forgetting, Kept, KeyStore, MAX_KEY_PAGE, MAX_RECORDS, MAX_WRAPS, RecordKey, SubjectKey, check_wrapped,
 };
 use logline_core::ledger::LedgerError;
 use sqlx::postgres::PgRow;
@@ -41,13 +41,6 @@ fn number(value: u64) -> Result<i64> {
 
 fn limit(rows: usize) -> i64 {
     i64::try_from(rows.min(MAX_KEY_PAGE)).unwrap_or(i64::MAX)
-}
-
-fn check(wrapped: &[u8]) -> Result<()> {
-    if wrapped.is_empty() || wrapped.len() > MAX_WRAPPED_BYTES {
-        return Err(refused(format!("a wrapped key has {} bytes: 1 to {MAX_WRAPPED_BYTES} are allowed", wrapped.len())));
-    }
-    Ok(())
 }
 
 fn unsigned(row: &PgRow, index: usize) -> std::result::Result<u64, sqlx::Error> {
@@ -134,7 +127,7 @@ impl Keys {
 
     /// Inserts a subject's key. False if the subject has one, or the id is taken.
     async fn insert_subject(&mut self, key: &SubjectKey) -> Result<bool> {
-        check(&key.wrapped)?;
+        check_wrapped(&key.wrapped)?;
         let sql = "INSERT INTO memory.subject_keys (tenant_id, id, subject, epoch, wrapped) VALUES ($1, $2, $3, $4, $5)
             ON CONFLICT DO NOTHING";
         let query = self.query(sql).bind(key.id).bind(key.subject.clone()).bind(number(key.epoch)?).bind(key.wrapped.clone());
@@ -145,10 +138,7 @@ impl Keys {
     /// Inserts records of one subject's key, counted. False if the key is gone.
     async fn insert_records(&mut self, subject_key: Uuid, keys: &[RecordKey]) -> Result<bool> {
         for key in keys {
-            check(&key.wrapped)?;
-            if let Some(note) = &key.note {
-                check(note)?;
-            }
+            key.check()?;
         }
         let sql = "UPDATE memory.subject_keys SET added = added + $3 WHERE tenant_id = $1 AND id = $2 RETURNING added";
         let count = i64::try_from(keys.len()).unwrap_or(i64::MAX);
@@ -276,7 +266,7 @@ impl KeyStore for PgLedger {
     }
 
     async fn rewrap_subject_key(&self, tenant: &str, from: u64, key: &SubjectKey) -> Result<Kept> {
-        check(&key.wrapped)?;
+        check_wrapped(&key.wrapped)?;
         let mut keys = self.keys(Access::ReadWrite, tenant).await?;
         keys.lock(Epochs::Held).await?;
         if !keys.count_wrap(key.epoch).await? {

@@ -136,16 +136,10 @@ impl PromptBandit {
 
 /// Reads the input of a request.
 fn session(input: Option<&Value>) -> Result<Option<&str>, String> {
-    match input {
+    let Some(input) = input.filter(|input| !input.is_null()) else { return Ok(None) };
+    match logline_core::json::members(Some(input), "the input", &["session"])?.get("session") {
         None | Some(Value::Null) => Ok(None),
-        Some(Value::Object(members)) => match members.iter().find(|(name, _)| *name != "session") {
-            Some((name, _)) => Err(format!("the input has no member `{}`: it has `session`", name.escape_debug())),
-            None => match members.get("session") {
-                None | Some(Value::Null) => Ok(None),
-                Some(Value::String(session)) => Ok(Some(session)),
-                Some(_) => Err("`session` must be a text".to_owned()),
-            },
-        },
-        Some(_) => Err("the input must be an object with `session`".to_owned()),
+        Some(Value::String(session)) => Ok(Some(session)),
+        Some(_) => Err("`session` must be a text".to_owned()),
     }
 }

@@ -109,12 +109,6 @@ impl Kernel for BuildPrompt {
 
 /// Reads the input of a request.
 fn vars(input: Option<&Value>) -> Result<Value, String> {
-    match input {
-        None | Some(Value::Null) => Ok(Value::Null),
-        Some(Value::Object(members)) => match members.keys().find(|name| *name != "vars") {
-            Some(name) => Err(format!("the input has no member `{}`: it has `vars`", name.escape_debug())),
-            None => Ok(members.get("vars").cloned().unwrap_or_default()),
-        },
-        Some(_) => Err("the input must be an object with `vars`".to_owned()),
-    }
+    let Some(input) = input.filter(|input| !input.is_null()) else { return Ok(Value::Null) };
+    Ok(logline_core::json::members(Some(input), "the input", &["vars"])?.get("vars").cloned().unwrap_or_default())
 }

@@ -338,13 +338,7 @@ const BYTES_PER_TOKEN: usize = 4;
 
 /// Reads the input of a request.
 fn question(input: Option<&Value>) -> Result<Question, String> {
-    let Some(Value::Object(members)) = input else {
-        return Err("the input must be an object with `question`".to_owned());
-    };
-    if let Some(name) = members.keys().find(|name| !["question", "vars", "context", "session"].contains(&name.as_str())) {
-        let name = name.escape_debug();
-        return Err(format!("the input has no member `{name}`: it has `question`, `vars`, `context` and `session`"));
-    }
+    let members = logline_core::json::members(input, "the input", &["question", "vars", "context", "session"])?;
     let text = match members.get("question") {
         Some(Value::String(text)) if !text.trim().is_empty() && text.len() <= MAX_QUESTION => text.clone(),
         Some(Value::String(_)) => {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use logline_core::contract::{
-    Epoch, Forgetting, Kept, KeyStore, MAX_KEY_PAGE, MAX_RECORDS, MAX_WRAPPED_BYTES, MAX_WRAPS, RecordKey, SubjectKey,
+    Epoch, Forgetting, Kept, KeyStore, MAX_KEY_PAGE, MAX_RECORDS, MAX_WRAPS, RecordKey, SubjectKey, check_wrapped,
 };
 use logline_core::ledger::LedgerError;
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
@@ -162,13 +162,6 @@ fn refused(reason: impl Into<String>) -> LedgerError {
     LedgerError::Refused { reason: reason.into() }
 }
 
-fn check(wrapped: &[u8]) -> Result<(), LedgerError> {
-    if wrapped.is_empty() || wrapped.len() > MAX_WRAPPED_BYTES {
-        return Err(refused(format!("a wrapped key has {} bytes: 1 to {MAX_WRAPPED_BYTES} are allowed", wrapped.len())));
-    }
-    Ok(())
-}
-
 fn number(value: u64) -> Result<i64, LedgerError> {
     i64::try_from(value).map_err(|_| refused("the number of an epoch is out of range"))
 }
@@ -236,7 +229,7 @@ fn record(row: &Row<'_>) -> rusqlite::Result<RecordKey> {
 }
 
 fn insert_subject(transaction: &Transaction<'_>, tenant: &str, key: &SubjectKey) -> Result<(), LedgerError> {
-    check(&key.wrapped)?;
+    check_wrapped(&key.wrapped)?;
     let sql = "INSERT INTO subject_keys (tenant, id, subject, epoch, wrapped) VALUES (?1, ?2, ?3, ?4, ?5)";
     let row = params![tenant, key.id.to_string(), key.subject, number(key.epoch)?, key.wrapped];
     transaction.execute(sql, row).map(drop).map_err(from_sqlite)
@@ -244,10 +237,7 @@ fn insert_subject(transaction: &Transaction<'_>, tenant: &str, key: &SubjectKey)
 
 /// Inserts a record, counted. False if its subject's key is gone.
 fn insert_record(transaction: &Transaction<'_>, tenant: &str, key: &RecordKey) -> Result<bool, LedgerError> {
-    check(&key.wrapped)?;
-    if let Some(note) = &key.note {
-        check(note)?;
-    }
+    key.check()?;
     let counted = "UPDATE subject_keys SET added = added + 1 WHERE tenant = ?1 AND id = ?2 RETURNING added";
     let mut counted = transaction.prepare_cached(counted).map_err(from_sqlite)?;
     let added: Option<i64> =
@@ -394,7 +384,7 @@ impl KeyStore for SqliteKeys {
     async fn rewrap_subject_key(&self, tenant: &str, from: u64, key: &SubjectKey) -> Result<Kept, LedgerError> {
         let (tenant, key) = (tenant.to_owned(), key.clone());
         self.with(move |transaction| {
-            check(&key.wrapped)?;
+            check_wrapped(&key.wrapped)?;
             if !count_wrap(transaction, &tenant, key.epoch)? {
                 return Ok(Kept::Stale);
             }

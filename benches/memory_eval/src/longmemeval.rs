@@ -51,7 +51,7 @@ fn place(asked: &Asked) -> Option<usize> {
     for (session, turns) in asked.haystack_session_ids.iter().zip(&asked.haystack_sessions) {
         for turn in turns {
             let id = Uuid::from_u128(session_of.len() as u128 + 1);
-            index.add(id, 0, &turn.content).ok()?;
+            index.add(id, &turn.content).ok()?;
             session_of.insert(id, session);
         }
     }

@@ -25,7 +25,7 @@ pub(crate) fn index(conversations: &[Conversation]) -> Outcomes {
     for conversation in conversations {
         let mut index = Index::new(IndexLimits::default()).unwrap();
         for (n, turn) in conversation.turns.iter().enumerate() {
-            index.add(id(n), 0, &turn.text).unwrap();
+            index.add(id(n), &turn.text).unwrap();
         }
         for question in &conversation.questions {
             let found = index.search(&question.text, DEPTH, |_| true);

@@ -23,6 +23,7 @@ pub mod providing;
 pub mod reading;
 pub mod searching;
 pub mod strategies;
+pub mod vectors;
 pub mod watching;
 pub mod working;
 
@@ -203,11 +204,11 @@ macro_rules! search_suite {
 macro_rules! vector_suite {
     ($open:path, $block_on:path) => {
         $crate::conformance_suite! { @tests $open, $block_on,
-            searching::the_nearest_vectors_come_first,
-            searching::vectors_are_searched_within_the_scope,
-            searching::a_vector_goes_with_its_version,
-            searching::vectors_of_another_model_are_not_compared,
-            searching::a_memory_without_a_vector_is_pending_and_found_by_text,
+            vectors::the_nearest_vectors_come_first,
+            vectors::vectors_are_searched_within_the_scope,
+            vectors::a_vector_goes_with_its_version,
+            vectors::vectors_of_another_model_are_not_compared,
+            vectors::a_memory_without_a_vector_is_pending_and_found_by_text,
         }
     };
 }

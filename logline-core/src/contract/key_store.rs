@@ -152,3 +152,26 @@ pub trait KeyStore: Send + Sync {
     /// Which of these receipts are not remembered: what they destroyed may be here again, as after the restore of a backup.
     async fn not_forgotten(&self, tenant: &str, receipts: &[Uuid]) -> Result<Vec<Uuid>, LedgerError>;
 }
+
+/// Checks that a wrapped key has 1 to [`MAX_WRAPPED_BYTES`] bytes. Stores call it before they write one.
+///
+/// # Errors
+/// [`LedgerError::Refused`].
+pub fn check_wrapped(wrapped: &[u8]) -> Result<(), LedgerError> {
+    if (1..=MAX_WRAPPED_BYTES).contains(&wrapped.len()) {
+        return Ok(());
+    }
+    let reason = format!("a wrapped key has {} bytes: 1 to {MAX_WRAPPED_BYTES} are allowed", wrapped.len());
+    Err(LedgerError::Refused { reason })
+}
+
+impl RecordKey {
+    /// Checks the sizes of the wrapped key and of the note.
+    ///
+    /// # Errors
+    /// As [`check_wrapped`].
+    pub fn check(&self) -> Result<(), LedgerError> {
+        check_wrapped(&self.wrapped)?;
+        self.note.as_deref().map_or(Ok(()), check_wrapped)
+    }
+}

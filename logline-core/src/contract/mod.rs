@@ -17,7 +17,7 @@ pub use kernel_error::KernelError;
 pub use key_provider::{DataKey, Destruction, KeyError, KeyProvider};
 pub use key_store::{
     Epoch, Forgetting, Kept, KeyStore, MAX_KEY_PAGE, MAX_RECORDS, MAX_WRAPPED_BYTES, MAX_WRAPS, RecordKey, Replacement,
-    SubjectKey,
+    SubjectKey, check_wrapped,
 };
 pub use outside::{Answer, Call, Outside, OutsideError, Remote, RemoteCall, Reply, Reservation};
 pub use sandbox::{HostCalls, Job, RECEIPT_VERSION, Report, RunReceipt, Sandbox};

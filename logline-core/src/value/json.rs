@@ -118,6 +118,19 @@ pub fn containers(value: &Value) -> usize {
     }
 }
 
+/// The members of an object that may have those which are `known`, and no others. `what` names the object in the error.
+///
+/// # Errors
+/// What is wrong, and which members there are.
+pub fn members<'v>(value: Option<&'v Value>, what: &str, known: &[&str]) -> Result<&'v Map<String, Value>, String> {
+    let names = || known.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    let members = value.and_then(Value::as_object).ok_or_else(|| format!("{what} must be an object with {}", names()))?;
+    match members.keys().find(|name| !known.contains(&name.as_str())) {
+        Some(name) => Err(format!("{what} has no member `{}`: it has {}", name.escape_debug(), names())),
+        None => Ok(members),
+    }
+}
+
 struct Reader<'a> {
     text: &'a str,
     at: usize,

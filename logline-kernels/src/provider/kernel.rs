@@ -142,12 +142,7 @@ impl Kernel for ProviderExec {
 /// Reads the input of a request.
 fn read(operation: &str, input: Option<&Value>) -> Result<(Option<String>, Ask), Failure> {
     let invalid = |reason: &str| Failure::new(ErrorKind::Invalid.code(), reason);
-    let Some(Value::Object(members)) = input else {
-        return Err(invalid("the input must be an object with `request` and, if wanted, `model`"));
-    };
-    if let Some(name) = members.keys().find(|name| !["model", "request"].contains(&name.as_str())) {
-        return Err(invalid(&format!("the input has no member `{}`: it has `request` and `model`", name.escape_debug())));
-    }
+    let members = logline_core::json::members(input, "the input", &["request", "model"]).map_err(|reason| invalid(&reason))?;
     let model = match members.get("model") {
         None | Some(Value::Null) => None,
         Some(Value::String(name)) => Some(name.clone()),

@@ -25,12 +25,7 @@ impl Wanted {
     /// Reads the argument of the operation.
     pub(crate) fn read(argument: &Value) -> Result<Self, Failure> {
         let invalid = |reason: &str| Failure::new("invalid_call", reason);
-        let Value::Object(members) = argument else {
-            return Err(invalid("call takes an object of `provider`, `operation`, `key`, `body` and, if wanted, `model`"));
-        };
-        if let Some(name) = members.keys().find(|name| !MEMBERS.contains(&name.as_str())) {
-            return Err(invalid(&format!("call has no member `{}`", name.escape_debug())));
-        }
+        let members = logline_core::json::members(Some(argument), "a call", &MEMBERS).map_err(|reason| invalid(&reason))?;
         let text = |name: &str| match members.get(name) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.clone())),

@@ -51,7 +51,6 @@ struct Posting {
 #[derive(Debug)]
 struct Entry {
     id: Uuid,
-    seq: u32,
     /// The number of its words.
     length: u32,
     /// The hashes of its words, to remove them again.
@@ -116,12 +115,12 @@ impl Index {
         self.bytes
     }
 
-    /// Adds version `seq` of a memory, in place of an earlier one. Of a long text the first
+    /// Adds the text of a memory, in place of an earlier one. Of a long text the first
     /// [`MAX_INDEXED`](logline_core::ledger::search::MAX_INDEXED) characters are indexed.
     ///
     /// # Errors
     /// [`IndexFull`]. An earlier version is gone then as well: it must not be found any more.
-    pub fn add(&mut self, id: Uuid, seq: u32, text: &str) -> Result<(), IndexFull> {
+    pub fn add(&mut self, id: Uuid, text: &str) -> Result<(), IndexFull> {
         self.remove(id);
         let mut counts: HashMap<u64, u32> = HashMap::new();
         let mut length = 0_u32;
@@ -140,7 +139,7 @@ impl Index {
         for (term, times) in &counts {
             self.postings.entry(*term).or_default().push(Posting { slot, times: *times });
         }
-        let entry = Some(Entry { id, seq, length, terms: counts.into_keys().collect() });
+        let entry = Some(Entry { id, length, terms: counts.into_keys().collect() });
         match self.free.pop().and_then(|slot| self.entries.get_mut(slot as usize)) {
             Some(empty) => *empty = entry,
             None => self.entries.push(entry),
@@ -170,28 +169,9 @@ impl Index {
         true
     }
 
-    /// Removes everything.
-    pub fn clear(&mut self) {
-        let ids: Vec<_> = self.slots.keys().copied().collect();
-        self.forget(&ids);
-    }
-
     /// Removes memories that a receipt says are forgotten. Returns how many were there.
     pub fn forget(&mut self, ids: &[Uuid]) -> usize {
         ids.iter().filter(|id| self.remove(**id)).count()
-    }
-
-    /// Removes what is not among the `live` memories (id and last version), and returns those that are not in the index yet: the caller
-    /// decrypts and [adds](Index::add) them.
-    pub fn reconcile(&mut self, live: &HashMap<Uuid, u32>) -> Vec<(Uuid, u32)> {
-        let gone = self.entries.iter().flatten().filter(|entry| live.get(&entry.id) != Some(&entry.seq));
-        let gone: Vec<_> = gone.map(|entry| entry.id).collect();
-        self.forget(&gone);
-        let mut missing: Vec<_> =
-            live.iter().filter(|(id, _)| !self.slots.contains_key(id)).map(|(id, seq)| (*id, *seq)).collect();
-        // Ids begin with the time: if there is no room for all, the newest are there.
-        missing.sort_unstable_by(|left, right| right.cmp(left));
-        missing
     }
 
     /// Finds the memories that have any word of `query`, the best `limit` first, with their scores: BM25, as

@@ -8,7 +8,8 @@ use serde_json::json;
 
 use super::{Refusal, about, input, invalid};
 use crate::consent::{CONSENT, GRANTED, REVOKED, consent_id};
-use crate::form::{MAX_NAME, Members};
+
+use crate::members::{MAX_NAME, Members};
 
 /// A consent for one session ends with it.
 const SESSION: Duration = Duration::from_secs(7 * 24 * 60 * 60);

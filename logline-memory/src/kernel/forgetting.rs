@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{MEMORY_FORGET_REST, MemoryKernel, PAGE, RECEIPT, Refusal, about, audit, each, input, invalid, refused};
-use crate::form::{MAX_NAME, MEMORY, Members, Sensitivity, Status, Stored, is_memory_of};
+use crate::form::{MEMORY, Sensitivity, Status, Stored, is_memory_of};
+use crate::members::{MAX_NAME, Members};
 use crate::vault::Forget;
 
 /// What a request wants to be forgotten.

@@ -55,7 +55,7 @@ pub const MEMORY_SEAL: &str = "memory.seal";
 /// The `entity_type` of receipts of forgetting.
 pub const RECEIPT: &str = "memory_receipt";
 
-/// The most rows of a read for one attempt. What remains is done by the next.
+/// The most memories or receipts that one attempt ends. What remains is done by the next.
 const PAGE: usize = 500;
 
 /// How many tenants a host keeps in mind that it has looked after.
@@ -343,7 +343,11 @@ async fn audit(
 }
 
 /// Looks at the rows of a query until `look` returns false.
-async fn each(reader: &Reader<'_>, query: &Query, mut look: impl FnMut(SignedSpan) -> bool) -> Result<(), LedgerError> {
+pub(crate) async fn each(
+    reader: &Reader<'_>,
+    query: &Query,
+    mut look: impl FnMut(SignedSpan) -> bool,
+) -> Result<(), LedgerError> {
     let mut cursor = None;
     loop {
         let page = reader.scan(query, cursor.as_ref()).await?;

@@ -11,7 +11,8 @@ use super::shelf::Whose;
 use super::{CONTENT, MemoryKernel, Refusal, about, believed, check_consent, input, invalid};
 use crate::consent::{Asked, Cited};
 use crate::envelope::Place;
-use crate::form::{Body, Content, Kind, Layer, MAX_NAME, Members, Mode, Sensitivity, Stored, envelope};
+use crate::form::{Body, Content, Kind, Layer, Mode, Sensitivity, Stored, envelope};
+use crate::members::{MAX_NAME, Members};
 use crate::rank::{Budget, Candidate, Key, List, ListKind, Out, Tier, Verdict, rank};
 use crate::vault::{Sealed, Text, VaultError};
 

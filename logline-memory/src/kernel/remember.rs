@@ -7,9 +7,8 @@ use uuid::Uuid;
 
 use super::{MemoryKernel, Refusal, about, audit, check_consent, input, invalid, refused};
 use crate::consent::{Asked, Cited};
-use crate::form::{
-    Body, Layer, MAX_NAME, MEMORY, Members, Memory, Mode, Sensitivity, Status, Stored, Terms, envelope, is_memory_of, sealed,
-};
+use crate::form::{Body, Layer, MEMORY, Memory, Mode, Sensitivity, Status, Stored, Terms, envelope, is_memory_of, sealed};
+use crate::members::{MAX_NAME, Members};
 use crate::vault::Sealed;
 
 /// The `entity_type` of contracts: JSON schemas that memories keep.

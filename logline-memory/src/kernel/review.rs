@@ -9,7 +9,8 @@ use uuid::Uuid;
 use super::remember::stored;
 use super::{MemoryKernel, Refusal, about, audit, believed, input, invalid, refused};
 use crate::consent::{Asked, Cited, NoConsent, consent_id, covers};
-use crate::form::{Layer, MAX_NAME, MEMORY, Members, Mode, Status};
+use crate::form::{Layer, MEMORY, Mode, Status};
+use crate::members::{MAX_NAME, Members};
 
 impl MemoryKernel {
     pub(super) async fn review(&self, request: &VerifiedSpan, context: &Context<'_>) -> Result<Effects, Refusal> {

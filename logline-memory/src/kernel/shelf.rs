@@ -110,7 +110,7 @@ impl Shelf {
                 };
                 let Ok(body) = body else { continue };
                 let text = zeroize::Zeroizing::new(body.text);
-                if self.index.add(row.id, row.seq, &text).is_err() {
+                if self.index.add(row.id, &text).is_err() {
                     self.is_full = true;
                     continue;
                 }

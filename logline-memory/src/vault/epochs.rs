@@ -17,20 +17,20 @@ pub struct Closed {
 impl Vault {
     /// The newest epoch; begins the first one.
     pub(super) async fn newest_epoch(&self, tenant: &str) -> Result<u64, VaultError> {
-        if let Some(epoch) = self.store.epoch(tenant).await? {
+        if let Some(epoch) = self.store()?.epoch(tenant).await? {
             return Ok(epoch.newest);
         }
         // A store that was lost begins again after the epochs that have ended. If another host was first, it is the same epoch.
         let mut first = 1;
-        while let Err(error) = self.provider.open_epoch(tenant, first).await {
+        while let Err(error) = self.provider()?.open_epoch(tenant, first).await {
             if !matches!(error, KeyError::Destroyed { .. }) {
                 return Err(error.into());
             }
-            self.store.open_epoch(tenant, first).await?;
+            self.store()?.open_epoch(tenant, first).await?;
             first += 1;
         }
-        self.store.open_epoch(tenant, first).await?;
-        Ok(self.store.epoch(tenant).await?.map_or(first, |epoch| epoch.newest))
+        self.store()?.open_epoch(tenant, first).await?;
+        Ok(self.store()?.epoch(tenant).await?.map_or(first, |epoch| epoch.newest))
     }
 
     /// Ends the newest epoch of a tenant, and all that were not ended before: begins the next one, wraps every subject's key under it, and
@@ -41,15 +41,15 @@ impl Vault {
     pub async fn close_epoch(&self, tenant: &str) -> Result<Closed, VaultError> {
         let mut next = self.newest_epoch(tenant).await? + 1;
         // A store from a backup may be behind the keys: it catches up.
-        while let Err(error) = self.provider.open_epoch(tenant, next).await {
+        while let Err(error) = self.provider()?.open_epoch(tenant, next).await {
             if !matches!(error, KeyError::Destroyed { .. }) {
                 return Err(error.into());
             }
-            self.store.open_epoch(tenant, next).await?;
+            self.store()?.open_epoch(tenant, next).await?;
             next += 1;
         }
         // If another host was first, both go on with the same epoch.
-        self.store.open_epoch(tenant, next).await?;
+        self.store()?.open_epoch(tenant, next).await?;
         self.finish_epochs(tenant).await
     }
 
@@ -60,7 +60,7 @@ impl Vault {
     pub async fn finish_epochs(&self, tenant: &str) -> Result<Closed, VaultError> {
         let mut destroyed = Destruction::Done;
         for _ in 0..TRIES {
-            let Some(epochs) = self.store.epoch(tenant).await? else {
+            let Some(epochs) = self.store()?.epoch(tenant).await? else {
                 return Ok(Closed { newest: 0, destroyed });
             };
             let (oldest, newest) = (epochs.oldest, epochs.newest);
@@ -69,14 +69,14 @@ impl Vault {
             }
             self.empty(tenant, oldest, newest).await?;
             // The key goes first: a crash leaves an epoch without a key, which the next call drops.
-            if self.store.subject_keys(tenant, oldest, 1).await?.is_empty() {
-                match self.provider.destroy_epoch(tenant, oldest).await? {
+            if self.store()?.subject_keys(tenant, oldest, 1).await?.is_empty() {
+                match self.provider()?.destroy_epoch(tenant, oldest).await? {
                     Destruction::At(time) if !matches!(destroyed, Destruction::At(last) if last >= time) => {
                         destroyed = Destruction::At(time);
                     }
                     _ => {}
                 }
-                self.store.drop_epoch(tenant, oldest).await?;
+                self.store()?.drop_epoch(tenant, oldest).await?;
                 tracing::info!(tenant, epoch = oldest, "an epoch of a tenant's key has ended");
             }
         }
@@ -86,17 +86,17 @@ impl Vault {
     /// Wraps every key of an old epoch under the newest one.
     async fn empty(&self, tenant: &str, oldest: u64, newest: u64) -> Result<(), VaultError> {
         loop {
-            let rows = self.store.subject_keys(tenant, oldest, MAX_KEY_PAGE).await?;
+            let rows = self.store()?.subject_keys(tenant, oldest, MAX_KEY_PAGE).await?;
             if rows.is_empty() {
                 return Ok(());
             }
             let mut moved = false;
             for row in rows {
                 let context = of_subject(row.id, &row.subject);
-                let key = self.provider.unwrap(tenant, oldest, &context, &row.wrapped).await?;
-                let wrapped = self.provider.wrap(tenant, newest, &context, &key).await?;
+                let key = self.provider()?.unwrap(tenant, oldest, &context, &row.wrapped).await?;
+                let wrapped = self.provider()?.wrap(tenant, newest, &context, &key).await?;
                 let row = SubjectKey { epoch: newest, wrapped, ..row };
-                moved |= self.store.rewrap_subject_key(tenant, oldest, &row).await? == Kept::Stored;
+                moved |= self.store()?.rewrap_subject_key(tenant, oldest, &row).await? == Kept::Stored;
             }
             // Not one was moved: a still newer epoch has begun.
             if !moved {

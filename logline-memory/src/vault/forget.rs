@@ -38,8 +38,8 @@ impl Vault {
     /// See [`VaultError`]. Nothing is destroyed then, except after [`VaultError::Store`], where everything may be: repeat the call.
     pub async fn forget(&self, tenant: &str, receipt: Uuid, subject: &str, what: &Forget) -> Result<Forgotten, VaultError> {
         for _ in 0..TRIES {
-            let Some(row) = self.store.subject_key(tenant, subject).await? else {
-                self.store.forget(tenant, receipt, &[]).await?;
+            let Some(row) = self.store()?.subject_key(tenant, subject).await? else {
+                self.store()?.forget(tenant, receipt, &[]).await?;
                 return Ok(Forgotten { records: 0, epoch: self.newest_epoch(tenant).await? });
             };
             let records = self.all_records(tenant, row.id).await?;
@@ -65,7 +65,7 @@ impl Vault {
             // INVARIANT: also if there is nothing to destroy, the store confirms that what was read is still so. Another act of forgetting
             // may have replaced the key since, and then the records are under the new one.
             let forgetting = Forgetting { subject_key: row.id, added: row.added, replacement };
-            if self.store.forget(tenant, receipt, &[forgetting]).await? == Kept::Stored {
+            if self.store()?.forget(tenant, receipt, &[forgetting]).await? == Kept::Stored {
                 metrics::counter!("logline_memory_forgotten_keys_total").increment(u64::try_from(gone).unwrap_or(u64::MAX));
                 // Read afterwards: every copy of what was destroyed is wrapped under this epoch or an earlier one.
                 return Ok(Forgotten { records: gone, epoch: self.newest_epoch(tenant).await? });
@@ -78,7 +78,7 @@ impl Vault {
         let mut records: Vec<RecordKey> = Vec::new();
         loop {
             let after = records.last().map(|record| record.id);
-            let page = self.store.records(tenant, subject_key, after, MAX_KEY_PAGE).await?;
+            let page = self.store()?.records(tenant, subject_key, after, MAX_KEY_PAGE).await?;
             if page.is_empty() {
                 return Ok(records);
             }
@@ -88,7 +88,7 @@ impl Vault {
 
     /// Whether a subject has a key.
     pub(crate) async fn has_key(&self, tenant: &str, subject: &str) -> Result<bool, VaultError> {
-        Ok(self.store.subject_key(tenant, subject).await?.is_some())
+        Ok(self.store()?.subject_key(tenant, subject).await?.is_some())
     }
 
     /// The spans whose texts this subject's keys still open.
@@ -96,7 +96,7 @@ impl Vault {
     /// # Errors
     /// If the store fails.
     pub async fn spans(&self, tenant: &str, subject: &str) -> Result<BTreeSet<Uuid>, VaultError> {
-        match self.store.subject_key(tenant, subject).await? {
+        match self.store()?.subject_key(tenant, subject).await? {
             Some(row) => Ok(self.all_records(tenant, row.id).await?.into_iter().map(|record| record.span).collect()),
             None => Ok(BTreeSet::new()),
         }
@@ -107,7 +107,7 @@ impl Vault {
     /// # Errors
     /// If the store fails.
     pub async fn not_forgotten(&self, tenant: &str, receipts: &[Uuid]) -> Result<Vec<Uuid>, VaultError> {
-        Ok(self.store.not_forgotten(tenant, receipts).await?)
+        Ok(self.store()?.not_forgotten(tenant, receipts).await?)
     }
 }
 

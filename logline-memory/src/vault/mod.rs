@@ -7,7 +7,6 @@
 
 mod epochs;
 mod forget;
-mod no_keys;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,8 +20,6 @@ use zeroize::Zeroizing;
 
 use crate::envelope::{self, EnvelopeError, Place};
 use crate::wrap;
-
-use no_keys::NoKeys;
 
 pub use epochs::Closed;
 pub use forget::{Forget, Forgotten};
@@ -49,6 +46,9 @@ pub enum VaultError {
     /// The store of wrapped keys failed.
     #[error("the store of wrapped keys: {0}")]
     Store(#[from] LedgerError),
+    /// The vault has no keys. A retry does not help.
+    #[error("this host was set up without keys for memories")]
+    NoKeys,
     /// Others changed the same keys again and again.
     #[error("the subject's keys are being changed by others: try again later")]
     Busy,
@@ -59,7 +59,7 @@ impl VaultError {
     #[must_use]
     pub fn may_retry(&self) -> bool {
         match self {
-            Self::Erased | Self::Envelope(_) => false,
+            Self::Erased | Self::Envelope(_) | Self::NoKeys => false,
             Self::Key(error) => matches!(error, KeyError::Unavailable { .. }),
             Self::Store(error) => error.retry() == logline_core::ledger::Retry::Later,
             Self::Busy => true,
@@ -86,9 +86,13 @@ pub type Text = Zeroizing<Vec<u8>>;
 /// It keeps no key between two calls: what was destroyed opens nowhere from then on, on no host.
 #[derive(Clone)]
 pub struct Vault {
+    keys: Option<Keys>,
+}
+
+#[derive(Clone)]
+struct Keys {
     provider: Arc<dyn KeyProvider>,
     store: Arc<dyn KeyStore>,
-    has_keys: bool,
 }
 
 impl std::fmt::Debug for Vault {
@@ -142,31 +146,43 @@ impl Vault {
     /// A vault over these keys.
     #[must_use]
     pub fn new(provider: impl KeyProvider + 'static, store: impl KeyStore + 'static) -> Self {
-        Self { provider: Arc::new(provider), store: Arc::new(store), has_keys: true }
+        Self { keys: Some(Keys { provider: Arc::new(provider), store: Arc::new(store) }) }
     }
 
     /// A vault that has no keys and refuses every call: for a set-up that needs the kernel's name alone. A host with it leaves memories to
     /// other hosts.
     #[must_use]
     pub fn without_keys() -> Self {
-        Self { provider: Arc::new(NoKeys), store: Arc::new(NoKeys), has_keys: false }
+        Self { keys: None }
     }
 
     /// Whether it has keys.
     pub(crate) fn has_keys(&self) -> bool {
-        self.has_keys
+        self.keys.is_some()
+    }
+
+    fn keys(&self) -> Result<&Keys, VaultError> {
+        self.keys.as_ref().ok_or(VaultError::NoKeys)
+    }
+
+    fn provider(&self) -> Result<&dyn KeyProvider, VaultError> {
+        Ok(self.keys()?.provider.as_ref())
+    }
+
+    fn store(&self) -> Result<&dyn KeyStore, VaultError> {
+        Ok(self.keys()?.store.as_ref())
     }
 
     /// Opens the key of a subject. `None` if the subject has none.
     async fn subject(&self, tenant: &str, subject: &str) -> Result<Option<Opened>, VaultError> {
         // Between the two reads the key may be wrapped again and the old epoch destroyed: then it is read again.
         for _ in 0..TRIES {
-            let Some(row) = self.store.subject_key(tenant, subject).await? else { return Ok(None) };
+            let Some(row) = self.store()?.subject_key(tenant, subject).await? else { return Ok(None) };
             let context = of_subject(row.id, subject);
-            match self.provider.unwrap(tenant, row.epoch, &context, &row.wrapped).await {
+            match self.provider()?.unwrap(tenant, row.epoch, &context, &row.wrapped).await {
                 Ok(key) => return Ok(Some(Opened { row, key })),
                 Err(error @ KeyError::Destroyed { .. }) => {
-                    let again = self.store.subject_key(tenant, subject).await?;
+                    let again = self.store()?.subject_key(tenant, subject).await?;
                     if again.is_some_and(|again| again.epoch == row.epoch && again.id == row.id) {
                         return Err(error.into());
                     }
@@ -181,7 +197,7 @@ impl Vault {
     async fn new_subject(&self, tenant: &str, subject: &str) -> Result<Opened, VaultError> {
         let epoch = self.newest_epoch(tenant).await?;
         let (id, key) = (new_id()?, DataKey::random()?);
-        let wrapped = self.provider.wrap(tenant, epoch, &of_subject(id, subject), &key).await?;
+        let wrapped = self.provider()?.wrap(tenant, epoch, &of_subject(id, subject), &key).await?;
         Ok(Opened { row: SubjectKey { id, subject: subject.to_owned(), epoch, wrapped, added: 0 }, key })
     }
 
@@ -191,7 +207,7 @@ impl Vault {
                 return Ok(opened);
             }
             match self.new_subject(tenant, subject).await {
-                Ok(new) if self.store.add_subject_key(tenant, &new.row).await? == Kept::Stored => return Ok(new),
+                Ok(new) if self.store()?.add_subject_key(tenant, &new.row).await? == Kept::Stored => return Ok(new),
                 // The epoch ended between the two calls.
                 Ok(_) | Err(VaultError::Key(KeyError::Destroyed { .. })) => {}
                 Err(error) => return Err(error),
@@ -219,7 +235,7 @@ impl Vault {
                 tag: key.map(|key| subject.tag(place.tenant, key.as_bytes())).transpose()?,
                 note,
             };
-            if self.store.add_record_key(place.tenant, &row).await? == Kept::Stored {
+            if self.store()?.add_record_key(place.tenant, &row).await? == Kept::Stored {
                 return Ok(envelope);
             }
         }
@@ -243,7 +259,7 @@ impl Vault {
             let found = self.open_under(tenant, &opened, texts).await?;
             // A record that is not under this key is gone, or was wrapped under a new one since the key was read.
             if !found.iter().any(|text| matches!(text, Err(VaultError::Erased)))
-                || self.store.subject_key(tenant, subject).await?.is_some_and(|again| again.id == opened.row.id)
+                || self.store()?.subject_key(tenant, subject).await?.is_some_and(|again| again.id == opened.row.id)
             {
                 return Ok(found);
             }
@@ -260,7 +276,7 @@ impl Vault {
         let mut found = Vec::with_capacity(texts.len());
         for texts in texts.chunks(MAX_KEY_PAGE) {
             let ids: Vec<_> = texts.iter().filter_map(|text| envelope::key_id(text.envelope).ok()).collect();
-            let rows = self.store.record_keys(tenant, &ids).await?;
+            let rows = self.store()?.record_keys(tenant, &ids).await?;
             let rows: BTreeMap<_, _> = rows.into_iter().map(|row| (row.id, row)).collect();
             for text in texts {
                 found.push(open_one(tenant, opened, &rows, text));
@@ -300,7 +316,7 @@ impl Vault {
     pub async fn memory_id(&self, tenant: &str, subject: &str, key: &str) -> Result<Uuid, VaultError> {
         let subject = self.subject_or_new(tenant, subject).await?;
         let tag = subject.tag(tenant, key.as_bytes())?;
-        if let Some(row) = self.store.tagged(tenant, subject.row.id, &tag).await? {
+        if let Some(row) = self.store()?.tagged(tenant, subject.row.id, &tag).await? {
             return Ok(row.span);
         }
         let hash = wrap::tag(&subject.key, "logline.id.v1", &[tenant.as_bytes(), key.as_bytes()])?;

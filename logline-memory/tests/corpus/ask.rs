@@ -69,7 +69,7 @@ pub(crate) async fn store<S: Search>(ledger: &S, corpus: &Corpus) -> Private {
         if !memory.is_public {
             let whose = (memory.tenant.to_owned(), memory.owner.clone());
             let index = private.entry(whose).or_insert_with(|| Index::new(IndexLimits::default()).unwrap());
-            index.add(memory.id, 0, &memory.text).unwrap();
+            index.add(memory.id, &memory.text).unwrap();
             if memory.state != State::Live {
                 index.remove(memory.id);
             }

@@ -231,12 +231,7 @@ fn record(evaluation: &Evaluation<'_>, suite: &VerifiedSpan, candidate: &Candida
 
 /// Reads the input of a request.
 fn variants(input: Option<&Value>) -> Result<Vec<Uuid>, String> {
-    let Some(Value::Object(members)) = input else {
-        return Err("the input must be an object with `variants`".to_owned());
-    };
-    if let Some(name) = members.keys().find(|name| *name != "variants") {
-        return Err(format!("the input has no member `{}`: it has `variants`", name.escape_debug()));
-    }
+    let members = logline_core::json::members(input, "the input", &["variants"])?;
     let named = members.get("variants").and_then(Value::as_array).filter(|named| (1..=MAX_VARIANTS).contains(&named.len()));
     let named = named.ok_or_else(|| format!("`variants` must be a list of 1 to {MAX_VARIANTS} ids"))?;
     let mut ids: Vec<Uuid> = Vec::new();
