@@ -1,12 +1,15 @@
 //! The operator's day: from nothing to a function that was executed and audited, and what is done with requests.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
 
+mod shell;
+
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
+use shell::{command, expect};
 use tempfile::TempDir;
 
 /// A folder with the guest of the examples, and no ledger.
@@ -15,25 +18,6 @@ fn folder() -> TempDir {
     let guest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../logline-wasm/guests/fee.wasm");
     fs::copy(guest, folder.path().join("fee.wasm")).unwrap();
     folder
-}
-
-fn command(folder: &TempDir, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_logline"));
-    command.current_dir(folder.path()).env_remove("LOGLINE_HOME").env("LOGLINE_LEDGER", "sqlite:demo.ledger").args(arguments);
-    command
-}
-
-fn run(folder: &TempDir, arguments: &[&str]) -> Output {
-    command(folder, arguments).output().unwrap()
-}
-
-/// Runs, expects this exit status, and returns standard output and standard error.
-#[track_caller]
-fn expect(folder: &TempDir, status: i32, arguments: &[&str]) -> (String, String) {
-    let output = run(folder, arguments);
-    let (out, err) = (text(output.stdout), text(output.stderr));
-    assert_eq!(output.status.code(), Some(status), "{arguments:?}\n{out}\n{err}");
-    (out, err)
 }
 
 fn text(bytes: Vec<u8>) -> String {

@@ -1,20 +1,16 @@
 //! Governance with the tool: a function from proposal through two approvals to promotion, one of them signed without the ledger.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
 
+mod shell;
+
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
+use shell::{command, ended};
 use tempfile::TempDir;
-
-fn command(folder: &TempDir, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_logline"));
-    command.current_dir(folder.path()).env_remove("LOGLINE_HOME").env("LOGLINE_LEDGER", "sqlite:demo.ledger").args(arguments);
-    command.env_remove("LOGLINE_ENVIRONMENT");
-    command
-}
 
 /// Runs with an answer on standard input.
 fn answer(command: &mut Command, answer: &str) -> Output {
@@ -26,8 +22,7 @@ fn answer(command: &mut Command, answer: &str) -> Output {
 #[track_caller]
 fn expect_answering(folder: &TempDir, status: i32, arguments: &[&str], says: &str) -> String {
     let output = answer(&mut command(folder, arguments), says);
-    let (out, err) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
-    assert_eq!(output.status.code(), Some(status), "{arguments:?}\n{out}\n{err}");
+    let (out, err) = ended(status, arguments, &output);
     format!("{out}{err}")
 }
 
@@ -41,8 +36,7 @@ fn expect(folder: &TempDir, status: i32, arguments: &[&str]) -> String {
 fn object(folder: &TempDir, status: i32, arguments: &[&str], says: &str) -> Value {
     let arguments = [arguments, &["--json"]].concat();
     let output = answer(&mut command(folder, &arguments), says);
-    let (out, err) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
-    assert_eq!(output.status.code(), Some(status), "{arguments:?}\n{out}\n{err}");
+    let (out, _) = ended(status, &arguments, &output);
     serde_json::from_str(out.lines().last().unwrap()).unwrap()
 }
 

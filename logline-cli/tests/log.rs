@@ -1,9 +1,10 @@
 //! Transparency logs as an operator and an auditor use them: real processes on real files.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
 
+mod shell;
+
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Command, Output};
 
 use logline_core::ledger::{AppendOptions, Ledger as _};
 use logline_core::{Draft, KeyPair, Scope, SystemClock, SystemIds};
@@ -33,7 +34,7 @@ impl Folder {
         let ids = spans.iter().map(|span| span.id.to_string()).collect();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let ledger = SqliteLedger::open(self.path("ledger")).unwrap();
+            let ledger = SqliteLedger::open(self.path("demo.ledger")).unwrap();
             ledger.append(&Scope::Operator, spans, &AppendOptions::default()).await.unwrap();
         });
         ids
@@ -43,19 +44,10 @@ impl Folder {
         self.0.path().join(name)
     }
 
-    fn run(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_logline"));
-        command.current_dir(self.0.path()).env("LOGLINE_LEDGER", "sqlite:ledger").args(arguments).output().unwrap()
-    }
-
     /// Runs, expects this exit status, and returns standard output and standard error.
     #[track_caller]
     fn expect(&self, status: i32, arguments: &[&str]) -> (String, String) {
-        let output = self.run(arguments);
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        let (out, err) = (text(output.stdout), text(output.stderr));
-        assert_eq!(output.status.code(), Some(status), "{arguments:?}\n{out}\n{err}");
-        (out, err)
+        shell::expect(&self.0, status, arguments)
     }
 
     #[track_caller]
@@ -90,7 +82,7 @@ fn an_operator_keeps_a_log_and_an_auditor_verifies_it_without_the_ledger() {
     assert!(folder.expect(0, &[&prove[..], &place].concat()).0.contains("is leaf 307 of 320 leaves"));
 
     // From here on there is no ledger, and no private folder.
-    fs::remove_file(folder.path("ledger")).unwrap();
+    fs::remove_file(folder.path("demo.ledger")).unwrap();
     fs::remove_dir_all(folder.path("locks")).unwrap();
     let log = format!("tiles/{origin}");
     let verify = ["verify", "export.ndjson", "--log", &log, "--log-key", &key];
@@ -133,14 +125,14 @@ fn an_operator_keeps_a_log_and_an_auditor_verifies_it_without_the_ledger() {
 fn a_ledger_that_was_restored_stops_its_log_until_a_new_one_is_begun() {
     let folder = Folder::with(10);
     folder.keep(&[]);
-    fs::copy(folder.path("ledger"), folder.path("yesterday")).unwrap();
+    fs::copy(folder.path("demo.ledger"), folder.path("yesterday")).unwrap();
     folder.append(5);
     folder.keep(&[]);
     let old = folder.checkpoint();
     for suffix in ["-wal", "-shm"] {
         let _ = fs::remove_file(folder.path(&format!("ledger{suffix}")));
     }
-    fs::copy(folder.path("yesterday"), folder.path("ledger")).unwrap();
+    fs::copy(folder.path("yesterday"), folder.path("demo.ledger")).unwrap();
     folder.append(20);
     let keep =
         ["log", "run", "--tenant", "acme", "--tiles", "tiles", "--locks", "locks", "--log-key", "log.key", "--until-idle"];

@@ -1,8 +1,10 @@
 //! Memories from the shell.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
 
+mod shell;
+
 use std::io::Write as _;
-use std::process::{Command, Output, Stdio};
+use std::process::Stdio;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -16,22 +18,11 @@ impl Folder {
         folder
     }
 
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_logline"));
-        command.current_dir(self.0.path()).args(args).args(["--ledger", "sqlite:demo.ledger"]);
-        command
-    }
-
-    fn run(&self, args: &[&str]) -> Output {
-        self.command(args).output().unwrap()
-    }
-
     /// What is printed, if the exit status is `status`.
+    #[track_caller]
     fn expect(&self, status: i32, args: &[&str]) -> String {
-        let output = self.run(args);
-        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert_eq!(output.status.code(), Some(status), "{args:?}\n{out}\n{err}");
-        if status == 2 { err.into_owned() } else { out.into_owned() }
+        let (out, err) = shell::expect(&self.0, status, args);
+        if status == 2 { err } else { out }
     }
 
     /// `logline memory` for a user, with one JSON object for each line.
@@ -54,7 +45,7 @@ fn a_user_consents_remembers_recalls_exports_and_forgets() {
     assert!(kept[0]["memory"] == again[0]["memory"] && again[0]["superseded"] == true);
     // From standard input, as no shell should keep it.
     let args = ["memory", "add", "-", "--tenant", "acme", "--owner", "u-1"];
-    let mut child = folder.command(&args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = shell::command(&folder.0, &args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(b"the door code is 4711\n").unwrap();
     assert!(child.wait().unwrap().success());
 

@@ -1,10 +1,12 @@
 //! Prompts from the shell: published, built, evaluated against a server on loopback, explained and verified.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
 
+mod shell;
+
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -61,14 +63,12 @@ impl Folder {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_logline"));
-        command.current_dir(self.0.path()).env_remove("LOGLINE_LEDGER").args(["--ledger", "sqlite:ledger"]).args(arguments);
-        command
+        shell::command(&self.0, arguments)
     }
 
     /// Runs, expects this exit status, and returns standard output and standard error.
     fn both(&self, status: i32, arguments: &[&str]) -> (String, String) {
-        ended(status, arguments, &self.command(arguments).output().unwrap())
+        shell::ended(status, arguments, &self.command(arguments).output().unwrap())
     }
 
     fn expect(&self, status: i32, arguments: &[&str]) -> String {
@@ -91,16 +91,9 @@ impl Folder {
         let mut publish =
             self.command(&["publish", "-", "--tenant", "acme"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         publish.stdin.take().unwrap().write_all(samples.as_bytes()).unwrap();
-        let out = ended(0, &["publish", "-"], &publish.wait_with_output().unwrap()).0;
+        let out = shell::ended(0, &["publish", "-"], &publish.wait_with_output().unwrap()).0;
         assert_eq!(out.lines().count(), samples.lines().count());
     }
-}
-
-fn ended(status: i32, arguments: &[&str], output: &Output) -> (String, String) {
-    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-    let (out, err) = (text(&output.stdout), text(&output.stderr));
-    assert_eq!(output.status.code(), Some(status), "{arguments:?}\n{out}\n{err}");
-    (out, err)
 }
 
 #[test]
@@ -178,7 +171,7 @@ fn a_provider_that_this_host_cannot_ask_is_told_with_what_to_do() {
     assert!(told.contains("set the environment variable LOGLINE_TEST_SECRET"), "{told}");
     let mut check = folder.command(&["provider", "check", "main", "--tenant", "acme", "--call"]);
     let output = check.env("LOGLINE_TEST_SECRET", "s3cret-of-the-test").output().unwrap();
-    let (out, err) = ended(1, &["provider check --call"], &output);
+    let (out, err) = shell::ended(1, &["provider check --call"], &output);
     assert!(out.contains("model small: provider:") && !(out + &err).contains("s3cret"), "nobody listens on port 9");
     folder.write("ledger.keys/secrets.json", r#"{"openai": {"text": "s3cret", "urls": []}}"#);
     let (out, err) = folder.both(1, &["provider", "check", "main", "--tenant", "acme", "--call"]);
