@@ -148,7 +148,7 @@ fn prompts_are_published_built_evaluated_run_and_explained() {
         assert!(told.contains("again"), "{told}");
     }
     folder.expect(2, &["prompt", "verify", run["id"].as_str().unwrap(), "--tenant", "acme"]);
-    folder.expect(0, &["fsck", "--trust", "ledger.trust.json"]);
+    folder.expect(0, &["fsck", "--trust", "demo.ledger.trust.json"]);
 }
 
 #[test]
@@ -165,15 +165,17 @@ fn a_provider_that_this_host_cannot_ask_is_told_with_what_to_do() {
     publish("main", json!({"secret": "openai", "retry": {"tries": 1}}));
     let told = folder.expect(1, &["provider", "check", "main", "--tenant", "acme"]);
     assert!(told.contains("openai") && told.contains("HostSecrets"), "{told}");
-    folder
-        .write("ledger.keys/secrets.json", r#"{"openai": {"env": "LOGLINE_TEST_SECRET", "urls": ["http://127.0.0.1:9/v1"]}}"#);
+    folder.write(
+        "demo.ledger.keys/secrets.json",
+        r#"{"openai": {"env": "LOGLINE_TEST_SECRET", "urls": ["http://127.0.0.1:9/v1"]}}"#,
+    );
     let told = folder.expect(1, &["provider", "check", "main", "--tenant", "acme"]);
     assert!(told.contains("set the environment variable LOGLINE_TEST_SECRET"), "{told}");
     let mut check = folder.command(&["provider", "check", "main", "--tenant", "acme", "--call"]);
     let output = check.env("LOGLINE_TEST_SECRET", "s3cret-of-the-test").output().unwrap();
     let (out, err) = shell::ended(1, &["provider check --call"], &output);
     assert!(out.contains("model small: provider:") && !(out + &err).contains("s3cret"), "nobody listens on port 9");
-    folder.write("ledger.keys/secrets.json", r#"{"openai": {"text": "s3cret", "urls": []}}"#);
+    folder.write("demo.ledger.keys/secrets.json", r#"{"openai": {"text": "s3cret", "urls": []}}"#);
     let (out, err) = folder.both(1, &["provider", "check", "main", "--tenant", "acme", "--call"]);
     assert!(out.contains("secrets.json") && !(out.clone() + &err).contains("s3cret"), "{out}{err}");
 }

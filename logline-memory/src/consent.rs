@@ -82,7 +82,9 @@ impl NoConsent {
     pub(crate) fn reason(self) -> &'static str {
         match self {
             Self::Off => "the call's memory mode is off: nothing is remembered or recalled",
-            Self::Missing => "there is no consent of this user: ask the user, and record the answer first",
+            Self::Missing => {
+                "there is no consent of this user: ask the user, and record the answer first (`Memories::grant`, `logline memory consent --grant`)"
+            }
             Self::Superseded => "the consent that the call cites is no longer the latest: read it again",
             Self::Revoked => "the user has withdrawn the consent",
             Self::Expired => "the consent has expired: ask the user again",
