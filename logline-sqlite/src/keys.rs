@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use logline_core::contract::{
@@ -21,6 +21,9 @@ const APPLICATION_ID: i64 = 0x4c4f_474b;
 
 /// The schema version that this library writes.
 const VERSION: i64 = 1;
+
+/// How long a call waits for other connections to the same file.
+const BUSY: Duration = Duration::from_secs(5);
 
 const DDL: &str = "
 CREATE TABLE epochs (
@@ -123,7 +126,7 @@ fn private(path: &Path) -> Result<(), LedgerError> {
 }
 
 fn prepare(connection: &Connection, path: &Path) -> Result<(), LedgerError> {
-    connection.busy_timeout(Duration::from_secs(5)).map_err(from_sqlite)?;
+    connection.busy_timeout(BUSY).map_err(from_sqlite)?;
     connection.pragma_update(None, "secure_delete", "on").map_err(from_sqlite)?;
     within(connection, |transaction| {
         let tables: i64 =
@@ -147,8 +150,27 @@ fn prepare(connection: &Connection, path: &Path) -> Result<(), LedgerError> {
             }),
         }
     })?;
-    crate::schema::write_ahead(connection, Duration::from_secs(5)).map_err(from_sqlite)?;
+    crate::schema::write_ahead(connection, BUSY).map_err(from_sqlite)?;
     connection.pragma_update(None, "synchronous", "full").map_err(from_sqlite)
+}
+
+/// Empties the write-ahead log, which has the deleted rows as they were, or fails: the caller then tries again.
+///
+/// SQLite waits for readers and writers by itself, but not for a connection that empties the log at the same moment.
+fn empty_the_log(connection: &Connection) -> Result<(), LedgerError> {
+    let end = Instant::now() + BUSY;
+    loop {
+        let sql = "PRAGMA wal_checkpoint(TRUNCATE)";
+        let busy: i64 = connection.query_row(sql, [], |row| row.get(0)).map_err(from_sqlite)?;
+        if busy == 0 {
+            return Ok(());
+        }
+        if Instant::now() >= end {
+            let reason = "the keys are deleted, but another process holds the log that still has them".to_owned();
+            return Err(LedgerError::Unavailable { reason, source: None });
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 fn within<T>(connection: &Connection, work: impl FnOnce(&Transaction<'_>) -> Result<T, LedgerError>) -> Result<T, LedgerError> {
@@ -473,13 +495,7 @@ impl KeyStore for SqliteKeys {
                 let sql = "INSERT INTO receipts (tenant, id) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
                 transaction.execute(sql, params![tenant, receipt.to_string()]).map_err(from_sqlite)?;
                 transaction.commit().map_err(from_sqlite)?;
-                // The log has the rows as they were. It is emptied, or the call fails and is made again.
-                let busy: i64 =
-                    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0)).map_err(from_sqlite)?;
-                if busy != 0 {
-                    let reason = "the keys are deleted, but another process holds the log that still has them".to_owned();
-                    return Err(LedgerError::Unavailable { reason, source: None });
-                }
+                empty_the_log(connection)?;
                 Ok(Kept::Stored)
             })
             .await
