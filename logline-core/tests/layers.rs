@@ -14,7 +14,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "logline-core",
         &["value", "keys", "span", "roles", "request", "ledger", "trust", "contract", "host", "audit", "conformance"],
     ),
-    ("logline-kernels", &["harness", "seeds", "provider", "run_code", "replay", "schedule", "worker", "governance"]),
+    ("logline-kernels", &["harness", "seeds", "recall", "provider", "run_code", "replay", "schedule", "worker", "governance"]),
     (
         "logline-policy",
         &[
@@ -117,7 +117,6 @@ const ROOMS: &[(&str, &[&str])] = &[
             "verify",
             "verify_selection",
             "explain",
-            "samples",
             "samples",
             "seeds",
         ],

@@ -3,6 +3,7 @@
 pub mod governance;
 pub mod harness;
 pub mod provider;
+pub mod recall;
 mod replay;
 mod run_code;
 pub mod schedule;

@@ -4,6 +4,7 @@
     allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")
 )]
 
+mod cipher;
 mod consent;
 pub mod embed;
 pub mod envelope;
@@ -21,6 +22,7 @@ mod results;
 mod vault;
 mod wrap;
 
+pub use cipher::MemoryCipher;
 pub use consent::{CONSENT, Cited, consent_id};
 pub use erasure::{Erasure, uses, verify_erasure};
 pub use form::{

@@ -287,6 +287,27 @@ impl<'h> Memories<'h> {
         }))
     }
 
+    /// The member `memory` of the input of a confidential request that asks a model: what the model may be told of this user's
+    /// memories. It cites the consent that is in force now.
+    ///
+    /// # Errors
+    /// [`MemoryError::NoConsent`].
+    pub async fn for_prompt(&self, wanted: &Wanted) -> Result<Value, MemoryError> {
+        Ok(self.wants(&self.consent().await?, wanted))
+    }
+
+    fn wants(&self, consent: &Cited, wanted: &Wanted) -> Value {
+        json!({
+            "mode": self.mode.as_str(),
+            "session_id": self.session,
+            "consent": consent.to_value(),
+            "limit": wanted.limit,
+            "tokens": wanted.tokens,
+            "types": wanted.kinds.iter().map(|kind| kind.as_str()).collect::<Vec<_>>(),
+            "tags": wanted.tags,
+        })
+    }
+
     /// Finds memories, the best first, in the strict order session, private, tenant, public. What may be found depends on the mode, and
     /// on nothing that the query says.
     ///
@@ -297,17 +318,11 @@ impl<'h> Memories<'h> {
         let letter = self.host.ids().next_id(self.host.ledger().now().await?);
         let place = Place { tenant: &self.tenant, subject: &self.owner, span: letter, field: QUERY };
         let query = self.vault.seal_letter(&place, query.as_bytes()).await?;
-        let input = json!({
-            "letter": letter.to_string(),
-            "query": sealed(&query),
-            "mode": self.mode.as_str(),
-            "session_id": self.session,
-            "consent": consent.to_value(),
-            "limit": wanted.limit,
-            "tokens": wanted.tokens,
-            "types": wanted.kinds.iter().map(|kind| kind.as_str()).collect::<Vec<_>>(),
-            "tags": wanted.tags,
-        });
+        let mut input = self.wants(&consent, wanted);
+        if let Some(members) = input.as_object_mut() {
+            members.insert("letter".to_owned(), letter.to_string().into());
+            members.insert("query".to_owned(), sealed(&query));
+        }
         let output = self.ask(MEMORY_SEARCH, consent.id, input).await?;
         let now = self.host.ledger().now().await?;
         let scope = Scope::user(&self.tenant, &self.owner);

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use logline_core::Hash;
-use serde_json::{Map, Value};
+use logline_core::{Hash, canonical};
+use serde_json::{Map, Value, json};
 use thiserror::Error;
 
 use crate::block::{Block, MAX_BLOCKS};
 use crate::language::Fault;
 use crate::render;
+use crate::variable::Variable;
 use crate::variant::Variant;
 
 /// The most bytes of a prompt.
@@ -24,6 +25,21 @@ pub struct Built {
     pub compiled_hash: Hash,
     /// The value of every variable that a block has.
     pub values: Map<String, Value>,
+    /// The values that the caller gave.
+    pub given: Map<String, Value>,
+    /// A personal variable that the caller gave; `None` if there is none.
+    pub personal: Option<String>,
+    /// BLAKE3 of the templates in their order, and of the values that the caller did not give.
+    pub template_hash: Hash,
+}
+
+impl Built {
+    /// The hash of a prompt whose variables are encrypted: BLAKE3 of the canonical `{"template_hash", "vars"}`, where `vars` has the
+    /// keyed hash of each value that the caller gave.
+    pub(crate) fn keyed_hash(&self, vars: &BTreeMap<String, Hash>) -> Hash {
+        let vars: Map<_, _> = vars.iter().map(|(name, hash)| (name.clone(), hash.to_string().into())).collect();
+        Hash::of(&canonical::to_vec(&json!({"template_hash": self.template_hash.to_string(), "vars": vars})))
+    }
 }
 
 /// Why a prompt cannot be built. Messages contain no values of variables.
@@ -127,19 +143,31 @@ pub fn build(variant: &Variant, blocks: &[Block], vars: &Value) -> Result<Built,
     if let Some(prior) = &variant.prior {
         push(&mut parts, prior, &mut left)?;
     }
-    let mut all = Map::new();
+    let (mut all, mut personal, mut templates) = (Map::new(), None, Vec::new());
     for block in blocks {
         let values = values(block, given, &variant.vars)?;
         let template = |Fault { line, reason }| BuildError::Template { block: block.name.clone(), line, reason };
         let text = render::render(&block.template, &Value::Object(values.clone()), left).map_err(template)?;
         push(&mut parts, &text, &mut left)?;
         all.extend(values);
+        templates.push(block.template.as_str());
+        let is_personal = |(name, variable): &(&String, &Variable)| variable.personal && given.contains_key(*name);
+        personal = personal.or_else(|| block.variables.iter().find(is_personal).map(|(name, _)| name.clone()));
     }
     let text = parts.join("\n\n");
     if text.is_empty() {
         return Err(BuildError::Empty);
     }
-    Ok(Built { compiled_hash: Hash::of(text.as_bytes()), text, values: all })
+    let usual: BTreeMap<_, _> = all.iter().filter(|(name, _)| !given.contains_key(*name)).collect();
+    let template = json!({"prior": variant.prior, "templates": templates, "vars": usual});
+    Ok(Built {
+        compiled_hash: Hash::of(text.as_bytes()),
+        text,
+        values: all,
+        given: given.clone(),
+        personal,
+        template_hash: Hash::of(&canonical::to_vec(&template)),
+    })
 }
 
 fn push(parts: &mut Vec<String>, text: &str, left: &mut usize) -> Result<(), BuildError> {

@@ -1,6 +1,6 @@
 //! How an answer came about: from the ledger alone.
 
-use logline_core::contract::Reader;
+use logline_core::contract::{CipherError, Confidential, Reader};
 use logline_core::ledger::{LedgerError, Query};
 use logline_core::request::CallKind;
 use logline_core::trust::Authorities;
@@ -10,7 +10,8 @@ use serde_json::Value;
 use thiserror::Error;
 use uuid::Uuid;
 
-use crate::verify::{VerifyBuildError, verify_build};
+use crate::record::KEYED;
+use crate::verify::{VerifyBuildError, verify_build_with};
 
 /// How an answer came about.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -85,6 +86,9 @@ pub enum ExplainError {
     /// The prompt does not verify.
     #[error(transparent)]
     Build(#[from] VerifyBuildError),
+    /// The answer cannot be decrypted, or was forgotten.
+    #[error(transparent)]
+    Cipher(#[from] CipherError),
     /// The ledger failed.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -93,12 +97,27 @@ pub enum ExplainError {
 /// Explains a `prompt_run`: answer, prompt, blocks, context, and every try with its cost. Record and prompt are verified.
 ///
 /// # Errors
-/// See [`ExplainError`].
+/// See [`ExplainError`]; [`VerifyBuildError::Confidential`] if it belongs to a confidential request.
 pub async fn explain(
     reader: &Reader<'_>,
     authorities: &Authorities,
     tenant: &str,
     id: Uuid,
+) -> Result<Explained, ExplainError> {
+    explain_with(reader, authorities, tenant, id, None).await
+}
+
+/// As [`explain`], also for confidential requests: `key` is what their owner's key opens
+/// ([`Host::confidential`](logline_core::Host::confidential)).
+///
+/// # Errors
+/// See [`ExplainError`].
+pub async fn explain_with(
+    reader: &Reader<'_>,
+    authorities: &Authorities,
+    tenant: &str,
+    id: Uuid,
+    key: Option<&Confidential>,
 ) -> Result<Explained, ExplainError> {
     let no_record = |reason: String| ExplainError::NoRecord { id, reason };
     let run = trusted(reader, authorities, tenant, id, "prompt_run").await?;
@@ -106,7 +125,7 @@ pub async fn explain(
     let id_of = |name: &str| of(name).as_str().and_then(|id| id.parse::<Uuid>().ok());
     let build = id_of("build").ok_or_else(|| no_record("metadata.build is missing".to_owned()))?;
     let request = id_of("request").ok_or_else(|| no_record("metadata.request is missing".to_owned()))?;
-    let built = verify_build(reader, authorities, tenant, build).await?;
+    let built = verify_build_with(reader, authorities, tenant, build, key).await?;
     if of("compiled_hash").as_str() != Some(built.compiled_hash.to_string().as_str()) {
         return Err(no_record("its hash is not that of its build".to_owned()));
     }
@@ -116,9 +135,15 @@ pub async fn explain(
     if used.is_empty() || tries.iter().filter(|one| one.is_used).count() != used.len() {
         return Err(no_record("an answer that it names is none of its request".to_owned()));
     }
+    let answer = run.output.clone().unwrap_or_default();
+    let is_keyed = record.meta("hashed").and_then(Value::as_str) == Some(KEYED);
+    let answer = match key.filter(|_| is_keyed) {
+        None => answer,
+        Some(key) => key.open(run.id, "output", &answer).await?,
+    };
     Ok(Explained {
         run: id,
-        answer: run.output.clone().unwrap_or_default(),
+        answer,
         contract: of("contract"),
         variant: of("variant"),
         build,

@@ -12,7 +12,7 @@ use crate::block::Block;
 use crate::build::build;
 use crate::ids::build_prompt;
 use crate::load::{LoadError, Versions, load};
-use crate::record::record;
+use crate::record::{Recorded, record};
 use crate::render;
 use crate::variant::Variant;
 
@@ -45,6 +45,10 @@ impl Kernel for BuildPrompt {
 
     fn lacks(&self, _: Option<&SignedSpan>, _: &[Arc<dyn Sandbox>]) -> Option<String> {
         None
+    }
+
+    fn keeps_confidential(&self) -> bool {
+        true
     }
 
     /// Blocks and variants that could never be built are not published.
@@ -84,7 +88,7 @@ impl Kernel for BuildPrompt {
         let Some(variant) = request.parent_id else {
             return failed("prompt_invalid", "the request names no variant: set its parent_id".to_owned());
         };
-        let vars = match vars(request.input.as_ref()) {
+        let vars = match vars(context.input) {
             Ok(vars) => vars,
             Err(reason) => return failed("prompt_invalid", reason),
         };
@@ -97,10 +101,13 @@ impl Kernel for BuildPrompt {
             Ok(built) => built,
             Err(error) => return failed("prompt_invalid", error.to_string()),
         };
-        let draft = record(request, context.attempt.execution_id, &loaded, &built, &vars);
+        let Recorded { draft, compiled_hash } = match record(request, context, &loaded, &built, &vars).await? {
+            Ok(recorded) => recorded,
+            Err(failure) => return Ok(Effects::new(Err(failure))),
+        };
         let output = json!({
             "build": draft.columns().id,
-            "compiled_hash": built.compiled_hash.to_string(),
+            "compiled_hash": compiled_hash.to_string(),
             "bytes": built.text.len(),
         });
         Ok(Effects::new(Ok(output)).emitted(vec![draft.at(context.attempt.started)]))

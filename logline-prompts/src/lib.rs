@@ -31,7 +31,7 @@ pub use block::{Block, MAX_BLOCKS, Rank};
 pub use build::{BuildError, Built, MAX_TEXT_BYTES, build};
 pub use chooser::{PROMPT_LEARN, PROMPT_SELECT, PromptBandit};
 pub use contract::{answer_contract, insufficient};
-pub use explain::{ExplainError, Explained, Try, explain};
+pub use explain::{ExplainError, Explained, Try, explain, explain_with};
 pub use family::{Family, Guard, MAX_VARIANTS, Metric};
 pub use ids::{
     BUILD_PROMPT, PROMPT_BANDIT, PROMPT_EVAL, PROMPT_RUNNER, build_prompt, prompt_bandit, prompt_eval, prompt_runner,
@@ -43,5 +43,5 @@ pub use samples::{sample_id, samples};
 pub use seeds::all;
 pub use variable::{Kind, Variable};
 pub use variant::{Ran, Shot, Variant};
-pub use verify::{VerifyBuildError, verify_build};
+pub use verify::{VerifyBuildError, verify_build, verify_build_with};
 pub use verify_selection::{VerifySelectionError, verify_selection};

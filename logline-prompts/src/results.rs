@@ -20,6 +20,12 @@ pub(crate) const MAX_RESULTS: usize = 2_000;
 /// The member of a `prompt_run`'s metadata that names the choice that led to it.
 pub(crate) const SELECTION: &str = "selection";
 
+/// The member of a `prompt_run`'s metadata with the confidence that the answer states, from 0 to 1.
+pub(crate) const CONFIDENCE: &str = "confidence";
+
+/// The member of a `prompt_run`'s metadata that says that the answer is none.
+pub(crate) const INSUFFICIENT: &str = "insufficient";
+
 /// How far the clocks of hosts may be apart.
 const CLOCKS: Duration = Duration::from_secs(86_400);
 
@@ -175,10 +181,9 @@ fn is_by_the_prompt(execution: &SignedSpan) -> bool {
 
 /// A run that ended with an answer.
 fn ended(span: &SignedSpan, family: &Family) -> Run {
-    let output = span.output.as_ref();
     let is_broken = span.meta("contract").and_then(Value::as_str) == Some("broken");
-    let has_none = output.is_some_and(|output| output.get("error").is_some());
-    let confidence = output.and_then(|output| output.get("confidence")).and_then(Value::as_f64);
+    let has_none = span.meta(INSUFFICIENT) == Some(&Value::Bool(true));
+    let confidence = span.meta(CONFIDENCE).and_then(Value::as_f64);
     let is_sure = confidence.is_none_or(|confidence| confidence >= family.min_confidence);
     Run {
         at: span.at,

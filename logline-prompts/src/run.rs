@@ -7,6 +7,7 @@ use logline_core::contract::{AskedBy, Context, Effects, Kernel, KernelError, Met
 use logline_core::request::{Details, reference};
 use logline_core::{Draft, Failure, SignedSpan, Span, VerifiedSpan, ids};
 use logline_kernels::provider::{Providers, Streams};
+use logline_kernels::recall::{Recall, Recalled};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
@@ -15,14 +16,14 @@ use crate::chooser::FAMILY;
 use crate::contract::Contract;
 use crate::ids::prompt_runner;
 use crate::load::{LoadError, Loaded, Versions, active, in_use, load};
-use crate::record::{about, record};
+use crate::record::{Recorded, about, record};
 use crate::results::{SELECTION, VARIANT_OF};
 use crate::select::{Selected, select};
 use crate::talk::{Spoken, Talk, messages};
 use crate::variant::{Ran, Variant};
 
 /// The `this` of a request that runs a prompt. Its parent is a variant, or a family of which one is chosen. Its input is
-/// `{"question", "vars"?, "context"?, "session"?}`.
+/// `{"question", "vars"?, "context"?, "session"?, "memory"?}`.
 pub const PROMPT_RUN: &str = "prompt.run";
 
 /// The most spans of context that a request may name.
@@ -32,17 +33,34 @@ const MAX_CONTEXT: usize = 64;
 const MAX_QUESTION: usize = 64 << 10;
 
 /// The kernel `prompt_runner`, version 1.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct RunPrompt {
     providers: Providers,
     streams: Streams,
+    recall: Option<Arc<dyn Recall>>,
+}
+
+impl std::fmt::Debug for RunPrompt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RunPrompt")
+            .field("providers", &self.providers)
+            .field("recalls", &self.recall.is_some())
+            .finish_non_exhaustive()
+    }
 }
 
 impl RunPrompt {
     /// A kernel that asks through these providers.
     #[must_use]
     pub fn new(providers: &Providers) -> Self {
-        Self { providers: providers.clone(), streams: Streams::default() }
+        Self { providers: providers.clone(), streams: Streams::default(), recall: None }
+    }
+
+    /// Finds memories for models, if a confidential request asks for them. `logline-memory` has an implementation.
+    #[must_use]
+    pub fn recall(mut self, recall: impl Recall + 'static) -> Self {
+        self.recall = Some(Arc::new(recall));
+        self
     }
 
     pub(crate) fn providers(&self) -> &Providers {
@@ -62,6 +80,8 @@ struct Question {
     vars: Value,
     context: Vec<Uuid>,
     session: Option<String>,
+    /// Which memories the model may be told. It is for whoever finds them to read.
+    memory: Option<Value>,
 }
 
 #[async_trait]
@@ -85,6 +105,10 @@ impl Kernel for RunPrompt {
 
     fn lacks(&self, _: Option<&SignedSpan>, _: &[Arc<dyn Sandbox>]) -> Option<String> {
         None
+    }
+
+    fn keeps_confidential(&self) -> bool {
+        true
     }
 
     /// A variant whose contract is no schema, or whose provider is not there, is not published.
@@ -118,7 +142,7 @@ struct Variety {
 impl RunPrompt {
     async fn answer(&self, request: &VerifiedSpan, context: &Context<'_>) -> Result<Effects, KernelError> {
         let invalid = |reason: String| Ok(Effects::new(Err(Failure::new("prompt_invalid", reason))));
-        let question = match question(request.input.as_ref()) {
+        let question = match question(context.input) {
             Ok(question) => question,
             Err(reason) => return invalid(reason),
         };
@@ -140,7 +164,11 @@ impl RunPrompt {
         let mut details = Details::default();
         Ok(match done {
             Ok(ran) => {
-                let (mut drafts, told, run) = ran.recorded(request, context, &loaded, &question, variety.selected);
+                let recorded = ran.recorded(request, context, &loaded, &question, variety.selected).await?;
+                let (mut drafts, told, run) = match recorded {
+                    Ok(recorded) => recorded,
+                    Err(failure) => return Ok(Effects::new(Err(failure))),
+                };
                 details.metadata.insert("prompt_run".to_owned(), json!(run));
                 let at = context.attempt.started;
                 drafts = drafts.into_iter().map(|draft| draft.at(at)).collect();
@@ -206,10 +234,36 @@ impl RunPrompt {
             Ok(contract) => contract,
             Err(reason) => return invalid(format!("metadata.run.contract: {reason}")),
         };
-        Ok(match self.cite(request, context, &ran, question).await? {
-            Ok((text, cited)) => Ok(Prepared { ran, built, contract, text, cited }),
+        if let (Some(name), None) = (&built.personal, context.confidential) {
+            return invalid(format!("the variable `{name}` is personal: send the request as a confidential one"));
+        }
+        let recalled = match self.recalled(request, context, question).await? {
+            Ok(recalled) => recalled,
+            Err(failure) => return Ok(Err(failure)),
+        };
+        Ok(match self.cite(request, context, &ran, question, recalled.as_ref()).await? {
+            Ok((text, cited)) => Ok(Prepared { ran, built, contract, text, cited, recalled }),
             Err(reason) => return invalid(reason),
         })
+    }
+
+    /// The memories that the request wants the model to be told.
+    async fn recalled(
+        &self,
+        request: &VerifiedSpan,
+        context: &Context<'_>,
+        question: &Question,
+    ) -> Result<Result<Option<Recalled>, Failure>, KernelError> {
+        let Some(asked) = &question.memory else { return Ok(Ok(None)) };
+        let Some(recall) = &self.recall else {
+            let message = "this host finds no memories: give the kernel `prompt_runner` something that does";
+            return Ok(Err(Failure::new("memory_not_available", message)));
+        };
+        if context.confidential.is_none() {
+            let message = "`memory` is for confidential requests: what a model is told would be recorded in the clear";
+            return Ok(Err(Failure::new("prompt_invalid", message)));
+        }
+        Ok(recall.recall(request, context, asked, &question.text).await?.map(Some))
     }
 
     async fn run_with(
@@ -219,12 +273,13 @@ impl RunPrompt {
         loaded: &Loaded,
         prepared: Prepared,
     ) -> Result<Result<Run, Failure>, KernelError> {
-        let Prepared { ran, built, contract, text, cited } = prepared;
+        let Prepared { ran, built, contract, text, cited, recalled } = prepared;
         let asking = messages(loaded, &ran, &built.text, text);
         let listener = self.streams.take(&request.tenant_id, request.id);
-        let talk = Talk { providers: &self.providers, ran: &ran, contract: contract.as_ref(), prefix: "" };
+        let told = self.recall.as_deref().zip(recalled.as_ref());
+        let talk = Talk { providers: &self.providers, ran: &ran, contract: contract.as_ref(), prefix: "", recalled: told };
         let spoken = talk.ask(context, request, asking, listener).await?;
-        Ok(spoken.map(|spoken| Run { built, cited, spoken }))
+        Ok(spoken.map(|spoken| Run { built, cited, spoken, recalled }))
     }
 
     /// The question with its context, and what became of each span of the context.
@@ -234,9 +289,9 @@ impl RunPrompt {
         context: &Context<'_>,
         ran: &Ran,
         question: &Question,
+        recalled: Option<&Recalled>,
     ) -> Result<Result<(String, Vec<Value>), String>, KernelError> {
-        let (mut text, mut cited) = (String::new(), Vec::new());
-        let mut left = ran.context_tokens.saturating_mul(BYTES_PER_TOKEN);
+        let mut cites = Cites::new(ran.context_tokens);
         for id in &question.context {
             let Some(span) = context.owner.find(&request.tenant_id, *id).await? else {
                 return Ok(Err(format!("context: no span {id} that the request's owner can see")));
@@ -246,21 +301,53 @@ impl RunPrompt {
                 Some(value) => String::from_utf8_lossy(&logline_core::canonical::to_vec(value)).into_owned(),
                 None => return Ok(Err(format!("context: span {id} has neither content nor output"))),
             };
-            let mut entry = reference(&span);
-            let fits = content.len() <= left;
-            if let Some(members) = entry.as_object_mut() {
-                members.insert("used".to_owned(), fits.into());
-            }
-            cited.push(entry);
-            if fits {
-                left -= content.len();
-                // A content must not end its own frame and begin that of another span.
-                let content = content.replace("</context", "<\\/context").replace("<context", "<\\context");
-                text.push_str(&format!("<context id=\"{id}\">\n{content}\n</context>\n\n"));
-            }
+            cites.add("context", *id, reference(&span), &content);
         }
-        text.push_str(&question.text);
-        Ok(Ok((text, cited)))
+        for found in recalled.iter().flat_map(|recalled| &recalled.texts) {
+            let mut version = found.version.clone();
+            if let Some(members) = version.as_object_mut() {
+                members.insert("scope".to_owned(), found.scope.as_str().into());
+            }
+            cites.add("memory", found.id, version, &found.text);
+        }
+        Ok(Ok(cites.before(&question.text)))
+    }
+}
+
+/// What stands before the question: contents that are data, each in a frame of its own, as far as the budget allows.
+struct Cites {
+    left: usize,
+    text: String,
+    cited: Vec<Value>,
+}
+
+impl Cites {
+    fn new(tokens: usize) -> Self {
+        Self { left: tokens.saturating_mul(BYTES_PER_TOKEN), text: String::new(), cited: Vec::new() }
+    }
+
+    fn add(&mut self, frame: &str, id: Uuid, mut version: Value, content: &str) {
+        let fits = content.len() <= self.left;
+        if let Some(members) = version.as_object_mut() {
+            members.insert("used".to_owned(), fits.into());
+        }
+        self.cited.push(version);
+        if fits {
+            self.left -= content.len();
+            // A content must not end its own frame and begin that of another span.
+            let mut content = content.to_owned();
+            for name in ["context", "memory"] {
+                content = content.replace(&format!("</{name}"), &format!("<\\/{name}"));
+                content = content.replace(&format!("<{name}"), &format!("<\\{name}"));
+            }
+            self.text.push_str(&format!("<{frame} id=\"{id}\">\n{content}\n</{frame}>\n\n"));
+        }
+    }
+
+    /// The contents and the question, and what became of each content.
+    fn before(mut self, question: &str) -> (String, Vec<Value>) {
+        self.text.push_str(question);
+        (self.text, self.cited)
     }
 }
 
@@ -271,6 +358,7 @@ struct Prepared {
     contract: Option<Contract>,
     text: String,
     cited: Vec<Value>,
+    recalled: Option<Recalled>,
 }
 
 /// A run with its answer.
@@ -278,47 +366,63 @@ struct Run {
     built: Built,
     cited: Vec<Value>,
     spoken: Spoken,
+    recalled: Option<Recalled>,
 }
 
 impl Run {
-    /// The records of the run, what its caller is told, and the id of the `prompt_run`.
-    fn recorded(
+    /// The records of the run, what its caller is told, and the id of the `prompt_run`. The inner error is a failure of the request.
+    async fn recorded(
         self,
         request: &VerifiedSpan,
         context: &Context<'_>,
         loaded: &Loaded,
         question: &Question,
         selected: Option<Selected>,
-    ) -> (Vec<Draft>, Value, Uuid) {
-        let Self { built, cited, spoken } = self;
+    ) -> Result<Result<(Vec<Draft>, Value, Uuid), Failure>, KernelError> {
+        let Self { built, cited, spoken, recalled } = self;
         let execution = context.attempt.execution_id;
-        let made = record(request, execution, loaded, &built, &question.vars);
+        let Recorded { draft: made, compiled_hash } = match record(request, context, loaded, &built, &question.vars).await? {
+            Ok(recorded) => recorded,
+            Err(failure) => return Ok(Err(failure)),
+        };
         let build_id = made.columns().id;
+        let run = ids::derive("prompt_run", &[&execution.to_string()]);
+        let shown = match context.confidential {
+            None => spoken.output.clone(),
+            Some(key) => match key.seal(run, "output", &spoken.output).await {
+                Ok(sealed) => sealed,
+                Err(error) => return Ok(Err(error.into_failure()?)),
+            },
+        };
         let last = spoken.outcomes.last().map(|told| told.outcome.id);
         let answers: Vec<Value> = spoken.outcomes.iter().map(|told| told.outcome.id.to_string().into()).collect();
         let mut draft = Draft::new("prompt_run")
-            .id(ids::derive("prompt_run", &[&execution.to_string()]))
+            .id(run)
             .did("ran")
             .this(format!("prompt.{}", loaded.variant.family))
             .name(loaded.variant.name.as_str())
             .parent(loaded.variant_span.id)
             .related([request.id, execution, build_id].into_iter().chain(last))
             .status("complete")
-            .output(spoken.output.clone())
+            .output(shown)
             .meta("build", build_id.to_string())
-            .meta("compiled_hash", built.compiled_hash.to_string())
+            .meta("compiled_hash", compiled_hash.to_string())
             .meta("request", request.id.to_string())
             .meta("variant", reference(&loaded.variant_span))
             .meta("answers", answers)
             .meta("contract", spoken.held.as_str())
             .meta("context", cited);
-        for (name, value) in spoken.measures() {
+        for (name, value) in spoken.measures().into_iter().chain(spoken.says_of_itself()) {
             draft = draft.meta(&name, value);
+        }
+        let mut drafts = vec![made];
+        if let Some(recalled) = recalled {
+            draft = draft.meta("memory", recalled.record.columns().id.to_string());
+            drafts.push(recalled.record);
         }
         let mut told = Map::new();
         told.insert("answer".to_owned(), spoken.output);
-        told.insert("compiled_hash".to_owned(), built.compiled_hash.to_string().into());
-        let mut drafts = vec![made];
+        told.insert("compiled_hash".to_owned(), compiled_hash.to_string().into());
         if let Some(selected) = selected {
             draft = draft.meta(SELECTION, selected.selection.to_string());
             told.insert("variant".to_owned(), loaded.variant.name.as_str().into());
@@ -326,10 +430,9 @@ impl Run {
             drafts.extend(selected.record);
         }
         let draft = about(draft, request, "kernel:prompt_runner");
-        let run = draft.columns().id;
         told.insert("run".to_owned(), run.to_string().into());
         drafts.push(draft);
-        (drafts, told.into(), run)
+        Ok(Ok((drafts, told.into(), run)))
     }
 }
 
@@ -338,7 +441,7 @@ const BYTES_PER_TOKEN: usize = 4;
 
 /// Reads the input of a request.
 fn question(input: Option<&Value>) -> Result<Question, String> {
-    let members = logline_core::json::members(input, "the input", &["question", "vars", "context", "session"])?;
+    let members = logline_core::json::members(input, "the input", &["question", "vars", "context", "session", "memory"])?;
     let text = match members.get("question") {
         Some(Value::String(text)) if !text.trim().is_empty() && text.len() <= MAX_QUESTION => text.clone(),
         Some(Value::String(_)) => {
@@ -359,5 +462,6 @@ fn question(input: Option<&Value>) -> Result<Question, String> {
         Some(Value::String(session)) => Some(session.clone()),
         Some(_) => return Err("`session` must be a text".to_owned()),
     };
-    Ok(Question { text, vars: members.get("vars").cloned().unwrap_or_default(), context, session })
+    let memory = members.get("memory").filter(|memory| !memory.is_null()).cloned();
+    Ok(Question { text, vars: members.get("vars").cloned().unwrap_or_default(), context, session, memory })
 }

@@ -1,13 +1,16 @@
 //! Asking a model until its answer holds to the contract, at most twice.
 
+use async_trait::async_trait;
 use logline_core::contract::provider::{Message, ModelAnswer, ModelRequest, OutputSchema};
 use logline_core::contract::{Context, KernelError};
-use logline_core::{Failure, SignedSpan};
-use logline_kernels::provider::{Ask, Asked, Listener, Providers, Told};
+use logline_core::{Failure, VerifiedSpan};
+use logline_kernels::provider::{Ask, Asked, Listener, Permit, Providers, Told};
+use logline_kernels::recall::{Recall, Recalled};
 use serde_json::{Map, Value, json};
 
 use crate::contract::{Contract, insufficient};
 use crate::load::Loaded;
+use crate::results::{CONFIDENCE, INSUFFICIENT};
 use crate::variant::Ran;
 
 /// How often the model is asked: once, and once more if its answer does not hold to the contract.
@@ -49,6 +52,8 @@ pub(crate) struct Talk<'a> {
     pub(crate) contract: Option<&'a Contract>,
     /// What stands before `answer/1` in the name of a call.
     pub(crate) prefix: &'a str,
+    /// The memories that the model is told; `None` if there are none.
+    pub(crate) recalled: Option<(&'a dyn Recall, &'a Recalled)>,
 }
 
 /// The messages of a prompt and a question: the examples of the variant stand before the question.
@@ -72,7 +77,7 @@ impl Talk<'_> {
     pub(crate) async fn ask(
         &self,
         context: &Context<'_>,
-        request: &SignedSpan,
+        request: &VerifiedSpan,
         mut asking: ModelRequest,
         mut listener: Option<Listener>,
     ) -> Result<Result<Spoken, Failure>, KernelError> {
@@ -80,7 +85,9 @@ impl Talk<'_> {
         for n in 1..=TRIES {
             let ask = Ask::Invoke(asking.clone());
             let key = format!("{}answer/{n}", self.prefix);
-            let asked = Asked::new(self.ran.provider, &ask, &key).model(self.ran.model.as_deref());
+            let consent = self.recalled.map(|(recall, recalled)| Consent { recall, recalled, request, context });
+            let permit = consent.as_ref().map(|consent| consent as &dyn Permit);
+            let asked = Asked::new(self.ran.provider, &ask, &key).model(self.ran.model.as_deref()).permit(permit);
             let mut heard = listener.take();
             let chunks = heard.as_mut().map(|listener| listener.chunks());
             let told = match self.providers.call(context, request, &asked, chunks).await? {
@@ -102,6 +109,21 @@ impl Talk<'_> {
     }
 }
 
+/// Whether the model may be told what was recalled.
+struct Consent<'a> {
+    recall: &'a dyn Recall,
+    recalled: &'a Recalled,
+    request: &'a VerifiedSpan,
+    context: &'a Context<'a>,
+}
+
+#[async_trait]
+impl Permit for Consent<'_> {
+    async fn check(&self) -> Result<Result<(), Failure>, KernelError> {
+        self.recall.still_permitted(self.request, self.context, self.recalled).await
+    }
+}
+
 /// Tells the model what was wrong with its answer.
 fn repair(asking: &mut ModelRequest, said: &str, faults: &[String]) {
     let said = if said.trim().is_empty() { "(nothing)" } else { said };
@@ -113,6 +135,18 @@ fn repair(asking: &mut ModelRequest, said: &str, faults: &[String]) {
 }
 
 impl Spoken {
+    /// What the answer says of itself: how sure it is, and whether it is none. Readers of results need it also if the answer is encrypted.
+    pub(crate) fn says_of_itself(&self) -> Map<String, Value> {
+        let mut says = Map::new();
+        says.extend(
+            self.output.get("confidence").filter(|sure| sure.is_number()).map(|sure| (CONFIDENCE.to_owned(), sure.clone())),
+        );
+        if self.output.get("error").is_some() {
+            says.insert(INSUFFICIENT.to_owned(), true.into());
+        }
+        says
+    }
+
     /// What the run needed, as far as every call says it: tokens, cost, time, and the model that answered last.
     pub(crate) fn measures(&self) -> Map<String, Value> {
         let mut measures = Map::new();

@@ -17,6 +17,9 @@ pub struct Variable {
     /// The most bytes of its value in canonical JSON. Default 16 KiB, at most 64 KiB.
     #[serde(default = "usual_bytes")]
     pub max_bytes: usize,
+    /// Whether its value says something of a person. A caller may give it in a confidential request alone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub personal: bool,
 }
 
 /// The type of a variable.
@@ -52,7 +55,7 @@ impl Variable {
     /// A variable of this type, without default.
     #[must_use]
     pub fn new(kind: Kind) -> Self {
-        Self { kind, default: None, max_bytes: usual_bytes() }
+        Self { kind, default: None, max_bytes: usual_bytes(), personal: false }
     }
 
     /// Checks a value.

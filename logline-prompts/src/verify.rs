@@ -1,6 +1,6 @@
 //! Builds a recorded prompt again, from the versions that its record names.
 
-use logline_core::contract::Reader;
+use logline_core::contract::{CipherError, Confidential, Reader, sealed_text};
 use logline_core::ledger::LedgerError;
 use logline_core::trust::Authorities;
 use logline_core::{Hash, SpanKey, VerifiedSpan, Verifier};
@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::block::Block;
 use crate::build::{BuildError, Built, build};
 use crate::load::{LoadError, VersionError, malformed, version};
+use crate::record::{KEYED, hashes};
 use crate::variant::Variant;
 
 /// Why a record of a prompt does not hold, or cannot be checked.
@@ -66,6 +67,20 @@ pub enum VerifyBuildError {
         /// The hash of the text that was built again.
         again: Hash,
     },
+    /// Text and variables are encrypted. A retry does not help.
+    #[error("prompt_build {id} is encrypted under its owner's key: verify it where the keys are")]
+    Confidential {
+        /// The id.
+        id: Uuid,
+    },
+    /// Text and variables cannot be decrypted, or were forgotten.
+    #[error("prompt_build {id}: {source}")]
+    Cipher {
+        /// The id.
+        id: Uuid,
+        /// Why.
+        source: CipherError,
+    },
     /// The ledger failed.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -75,12 +90,27 @@ pub enum VerifyBuildError {
 /// recorded text and hash.
 ///
 /// # Errors
-/// See [`VerifyBuildError`].
+/// See [`VerifyBuildError`]; [`VerifyBuildError::Confidential`] if it belongs to a confidential request.
 pub async fn verify_build(
     reader: &Reader<'_>,
     authorities: &Authorities,
     tenant: &str,
     id: Uuid,
+) -> Result<Built, VerifyBuildError> {
+    verify_build_with(reader, authorities, tenant, id, None).await
+}
+
+/// As [`verify_build`], also for confidential requests: `key` is what their owner's key opens
+/// ([`Host::confidential`](logline_core::Host::confidential)).
+///
+/// # Errors
+/// See [`VerifyBuildError`]; [`VerifyBuildError::Cipher`] with [`CipherError::Erased`] if the owner has forgotten something since.
+pub async fn verify_build_with(
+    reader: &Reader<'_>,
+    authorities: &Authorities,
+    tenant: &str,
+    id: Uuid,
+    key: Option<&Confidential>,
 ) -> Result<Built, VerifyBuildError> {
     let no_record = |reason: String| VerifyBuildError::NoRecord { id, reason };
     let record = reader.version(tenant, id, 0).await?.ok_or_else(|| no_record("there is none".to_owned()))?;
@@ -101,16 +131,39 @@ pub async fn verify_build(
     if blocks.iter().map(|block| block.id).ne(variant.blocks.iter().copied()) {
         return Err(no_record("its blocks are not those of its variant".to_owned()));
     }
-    let vars = record.input.clone().unwrap_or_default();
+    let is_keyed = record.meta("hashed").and_then(Value::as_str) == Some(KEYED);
+    let (vars, text) = if is_keyed {
+        opened(&record, key.ok_or(VerifyBuildError::Confidential { id })?).await?
+    } else {
+        (record.input.clone().unwrap_or_default(), record.content.clone().unwrap_or_default())
+    };
     let built = build(&variant, &blocks, &vars).map_err(|source| VerifyBuildError::Build { id, source })?;
     let recorded = member("compiled_hash")?.as_str().unwrap_or_default();
-    let is_same = recorded == built.compiled_hash.to_string()
-        && record.content.as_ref().and_then(Value::as_str) == Some(built.text.as_str());
-    if is_same {
-        Ok(built)
+    let again = match key.filter(|_| is_keyed) {
+        None => built.compiled_hash,
+        Some(key) => {
+            let hashes = hashes(key, &built.given).await.map_err(|source| VerifyBuildError::Cipher { id, source })?;
+            built.keyed_hash(&hashes)
+        }
+    };
+    if recorded == again.to_string() && text.as_str() == Some(built.text.as_str()) {
+        Ok(Built { compiled_hash: again, ..built })
     } else {
-        Err(VerifyBuildError::OtherText { id, recorded: recorded.to_owned(), again: built.compiled_hash })
+        Err(VerifyBuildError::OtherText { id, recorded: recorded.to_owned(), again })
     }
+}
+
+/// Variables and text of an encrypted record.
+async fn opened(record: &VerifiedSpan, key: &Confidential) -> Result<(Value, Value), VerifyBuildError> {
+    let id = record.id;
+    let mut opened = [Value::Null, Value::Null];
+    for ((name, column), value) in [("input", &record.input), ("content", &record.content)].into_iter().zip(&mut opened) {
+        let sealed = column.as_ref().filter(|column| sealed_text(column).is_some());
+        let sealed = sealed.ok_or(VerifyBuildError::Malformed { id, member: "hashed" })?;
+        *value = key.open(id, name, sealed).await.map_err(|source| VerifyBuildError::Cipher { id, source })?;
+    }
+    let [vars, text] = opened;
+    Ok((vars, text))
 }
 
 /// The version that a reference of a record names.

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::contract::cipher::Confidential;
 use crate::contract::kernel_error::KernelError;
 use crate::contract::outside::Outside;
 use crate::contract::sandbox::Sandbox;
@@ -52,6 +53,13 @@ pub trait Kernel: Send + Sync {
     /// what it lacks for every function. A host leaves requests for which it lacks something to other hosts, and a worker that could
     /// carry out nothing refuses to start.
     fn lacks(&self, function: Option<&SignedSpan>, sandboxes: &[Arc<dyn Sandbox>]) -> Option<String>;
+
+    /// Whether it carries out confidential requests: it takes their input from [`Context::input`], and writes nothing of it, or of what
+    /// comes of it, in the clear. What it emits it encrypts itself ([`Context::confidential`]); its result and its calls to the outside
+    /// are encrypted by the host.
+    fn keeps_confidential(&self) -> bool {
+        false
+    }
 
     /// Checks a span before it is published. Returns `Ok` for spans that this kernel would not run. The default accepts everything.
     ///
@@ -207,6 +215,10 @@ pub struct Context<'a> {
     pub function: Option<&'a VerifiedSpan>,
     /// The promotion that has put `function` in force; `None` if it needs none.
     pub promotion: Option<Version>,
+    /// The input of the request, decrypted if the request is confidential. `request.input` then has only the encrypted form.
+    pub input: Option<&'a Value>,
+    /// What encrypts the spans that the kernel emits; `None` if the request is not confidential.
+    pub confidential: Option<&'a Confidential>,
     /// The limits that every span must keep.
     pub rules: Rules,
     /// Makes calls to services outside the ledger, and records each call before and after it is made.

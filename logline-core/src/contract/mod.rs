@@ -3,6 +3,7 @@
 //! Loops ([`Service`](crate::Service)) and the registration of all of these ([`KernelSet`](crate::KernelSet)) are part of the
 //! host, because a loop gets the host as an argument.
 
+mod cipher;
 mod kernel;
 mod kernel_error;
 mod key_provider;
@@ -12,6 +13,7 @@ pub mod provider;
 mod sandbox;
 mod validator;
 
+pub use cipher::{Cipher, CipherError, Confidential, ERASED, Generation, SEALED, Slot, sealed_text};
 pub use kernel::{AskedBy, Attempt, Context, Effects, Kernel, Meters, NATIVE_RUNTIME, Publishing, Reader, RequestKind, Usage};
 pub use kernel_error::KernelError;
 pub use key_provider::{DataKey, Destruction, KeyError, KeyProvider};

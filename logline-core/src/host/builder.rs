@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
-use crate::contract::Sandbox;
+use crate::contract::{Cipher, Sandbox};
 use crate::host::kernel_set::KernelSet;
 use crate::host::{Host, HostError, Inner, Refreshes};
 use crate::keys::Signer;
@@ -29,6 +29,7 @@ pub struct HostBuilder {
     publishes_unchecked: bool,
     environment: Environment,
     logs: Option<Arc<dyn Logs>>,
+    cipher: Option<Arc<dyn Cipher>>,
 }
 
 /// How many verified functions a host keeps in memory.
@@ -114,6 +115,14 @@ impl HostBuilder {
         self
     }
 
+    /// Sets what encrypts confidential requests, such as the vault of `logline-memory`. Without it, the host refuses to submit such
+    /// requests, and leaves those of others to hosts that have one.
+    #[must_use]
+    pub fn cipher(mut self, cipher: impl Cipher + 'static) -> Self {
+        self.cipher = Some(Arc::new(cipher));
+        self
+    }
+
     /// Lets [`Host::publish`] accept functions without asking the kernels that would run them. It is for hosts that publish
     /// functions and have no sandbox for them: whether the code can run, the first request will tell.
     #[must_use]
@@ -153,6 +162,7 @@ impl HostBuilder {
                 publishes_unchecked: self.publishes_unchecked,
                 environment: self.environment,
                 logs: self.logs,
+                cipher: self.cipher,
             }),
         })
     }

@@ -141,6 +141,10 @@ impl Host {
         };
         // A function that may not run is the kernel's to refuse, whatever it would need.
         let may_run = function.as_ref().filter(|function| trusted.authorities.check(function).is_ok());
+        if open.state.terms.confidential && inner.cipher.is_none() {
+            let lacks = "a cipher for confidential requests".to_owned();
+            return Err(NotRunnable::NotEquipped { key: request.span.key(), lacks }.into());
+        }
         if let Some(lacks) = kernel.lacks(may_run.map(|function| &***function), &inner.sandboxes) {
             return Err(NotRunnable::NotEquipped { key: request.span.key(), lacks }.into());
         }

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::contract::KernelError;
+use crate::contract::{CipherError, KernelError};
 use crate::host::driver::AdmitError;
 use crate::host::stage0::BootError;
 use crate::ledger::{LedgerError, Retry};
@@ -80,6 +80,9 @@ pub enum HostError {
         /// The columns, and members of metadata, that differ.
         differ: String,
     },
+    /// A confidential request could not be encrypted, or what came of it could not be decrypted.
+    #[error(transparent)]
+    Cipher(#[from] CipherError),
     /// The request cannot be run.
     #[error(transparent)]
     NotRunnable(#[from] NotRunnable),
@@ -130,10 +133,13 @@ impl HostError {
         }
     }
 
-    /// Whether a retry may help: [`LedgerError::retry`] if the ledger is the reason, otherwise [`Retry::No`].
+    /// Whether a retry may help: [`LedgerError::retry`] if the ledger is the reason, [`Retry::Later`] if keys are away, otherwise [`Retry::No`].
     #[must_use]
     pub fn retry(&self) -> Retry {
-        self.ledger_error().map_or(Retry::No, LedgerError::retry)
+        match self {
+            Self::Cipher(CipherError::Unavailable { .. }) => Retry::Later,
+            _ => self.ledger_error().map_or(Retry::No, LedgerError::retry),
+        }
     }
 
     /// Whether other content is already stored under the id of a deterministic draft.

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::contract::{Context, Effects, Reader};
 use crate::host::claim::FUEL_QUOTA;
+use crate::host::confidential::hide_result;
 use crate::host::driver::{AdmitError, Driver};
 use crate::host::outside::RecordedCalls;
 use crate::host::{Claim, Host, HostError, publish};
@@ -171,8 +172,10 @@ impl Host {
         // Only the first version of an execution is the record of the attempt.
         let Some(span) = ledger.history(&scope, tenant, execution, 0, 1).await?.into_iter().next() else { return Ok(None) };
         let span = span.verify(&mut Verifier::new())?;
-        let recorded = Recorded::of(&span).map(|recorded| recorded.result);
-        Ok(recorded.map(|result| Execution { result, span, request: closing }))
+        let Some(Recorded { result, .. }) = Recorded::of(&span) else { return Ok(None) };
+        let is_confidential = State::of(&closing).is_ok_and(|state| state.terms.confidential);
+        let result = if is_confidential { self.open_result(&span, result).await? } else { result };
+        Ok(Some(Execution { result, span, request: closing }))
     }
 
     /// Carries out a submitted request at once: claims it, runs its kernel, and commits the execution, everything it emitted
@@ -217,7 +220,13 @@ impl Host {
         let driver = self.driver(&trusted);
         let unreadable = |_| HostError::Internal { what: "a claim that cannot be read" };
         let open = Open::new(&running, State::of(&running).map_err(unreadable)?, Origin::Host);
-        let outside = RecordedCalls::new(self, &running, &open.state, attempt);
+        let opened = self.open_request(&running, &open.state, kernel.as_ref()).await?;
+        let confidential = opened.as_ref().map(|opened| &opened.key);
+        let input = match &opened {
+            None => Ok(running.input.as_ref()),
+            Some(opened) => opened.input.as_ref().map(Option::as_ref),
+        };
+        let outside = RecordedCalls::new(self, &running, &open.state, attempt, confidential);
         let context = Context {
             runtime: Reader::new(&inner.ledger, scope.clone()),
             owner: Reader::new(&inner.ledger, Scope::user(tenant, running.owner_id.clone())),
@@ -229,12 +238,18 @@ impl Host {
             kernel: &booted.span,
             function: function.as_deref(),
             promotion,
+            input: input.ok().flatten(),
+            confidential,
             rules: inner.rules,
             outside: &outside,
         };
         let mut runs = 1;
         let (mut written, may_come, result) = loop {
-            let Effects { mut result, mut execution, mut emitted, usage, keeps } = kernel.run(&running, &context).await?;
+            let effects = match input {
+                Ok(_) => kernel.run(&running, &context).await?,
+                Err(failure) => Effects::new(Err(Failure::clone(failure))),
+            };
+            let Effects { mut result, mut execution, mut emitted, usage, keeps } = effects;
             if result.is_ok() && runs > RUNS {
                 let reason = "other writers were faster each time with a span that this attempt wrote: try again";
                 (result, emitted) = (Err(Failure::new("conflict", reason)), Vec::new());
@@ -250,7 +265,18 @@ impl Host {
                 at,
                 duration_ms: u32::try_from(elapsed.as_millis()).unwrap_or(u32::MAX).min(MAX_INTEGER),
             };
-            let mut drafts = vec![record(&running, &frame, &mut execution, &mut result, &inner.rules)];
+            let mut hidden = match confidential {
+                None => None,
+                Some(key) => Some(hide_result(key, attempt.execution_id, &mut result, &mut execution.metadata).await?),
+            };
+            let stored = hidden.as_mut().unwrap_or(&mut result);
+            let mut drafts = vec![record(&running, &frame, &mut execution, stored, &inner.rules)];
+            if let Some(Err(failure)) = &hidden
+                && result.is_ok()
+            {
+                // The record of the attempt could not hold the output.
+                result = Err(failure.clone());
+            }
             // The spans that a failed attempt emitted are not stored.
             if result.is_ok() {
                 drafts.extend(emitted);
@@ -264,7 +290,7 @@ impl Host {
             // Counted only if a limit is set: each counter is one row that all attempts of the tenant update.
             let is_counted = kind.meters.fuel && trusted.manifest.throttle.per_tenant_daily_fuel.is_some();
             let used = usage.fuel.filter(|_| is_counted).map(|fuel| Charges::of_attempt(now.day(), FUEL_QUOTA, fuel));
-            drafts.push(lifecycle::close(&open, &result, attempt.execution_id, used.as_ref(), now));
+            drafts.push(lifecycle::close(&open, hidden.as_ref().unwrap_or(&result), attempt.execution_id, used.as_ref(), now));
             match commit(&driver, &scope, drafts, inner.signer.as_ref(), keeps).await {
                 // Somebody else has written the next version of a span that the kernel wrote. It reads again and decides again, unless
                 // it has called the outside: calls are made once.

@@ -3,6 +3,7 @@
 mod admit;
 mod builder;
 mod claim;
+mod confidential;
 pub(crate) mod driver;
 mod end;
 mod error;
@@ -28,7 +29,7 @@ pub use finish::Execution;
 pub use kernel_set::KernelSet;
 pub use service::{Service, ServiceReport, Shutdown};
 
-use crate::contract::{AskedBy, Sandbox};
+use crate::contract::{AskedBy, Cipher, Sandbox};
 use crate::host::driver::Driver;
 use crate::host::stage0::{Booted, Stage0};
 use crate::keys::{Signer, Verifier};
@@ -82,6 +83,8 @@ struct Inner {
     publishes_unchecked: bool,
     environment: Environment,
     logs: Option<Arc<dyn Logs>>,
+    /// What encrypts confidential requests.
+    cipher: Option<Arc<dyn Cipher>>,
 }
 
 /// The shortest time between two refreshes that tenants' rows cause.

@@ -11,20 +11,24 @@ use async_trait::async_trait;
 use serde_json::Map;
 use uuid::Uuid;
 
-use crate::contract::{Answer, Attempt, Call, Outside, OutsideError, Remote, RemoteCall, Reply, Reservation};
+use crate::contract::{
+    Answer, Attempt, Call, CipherError, Confidential, ERASED, Outside, OutsideError, Remote, RemoteCall, Reply, Reservation,
+};
+use crate::host::confidential::{MESSAGE, OUTPUT, hide_failure};
 use crate::host::driver::AdmitError;
 use crate::host::{Host, HostError};
 use crate::keys::Verifier;
 use crate::ledger::scope::Scope;
 use crate::ledger::{AppendOptions, Ledger as _, LedgerError, Limit, Query, Retry, Work, WorkQueue as _};
 use crate::request::CallKind;
-use crate::request::call::{CallId, Ended, Intent, MAX_NAME, Recorded, Said};
+use crate::request::call::{CallId, Ended, Intent, MAX_NAME, Recorded, Said, call_body, call_hash};
 use crate::request::quota::{Charges, MAX_KEY_BYTES, MAX_KEYS, MAX_UNITS};
 use crate::request::state::{OnUnknown, State};
 use crate::span::draft::Draft;
 use crate::span::seal::VerifiedSpan;
 use crate::span::{SignedSpan, SpanKey};
 use crate::value::failure::Failure;
+use crate::value::hex::Hash;
 
 /// The most calls of one attempt.
 const MAX_CALLS: usize = 1000;
@@ -42,6 +46,8 @@ pub(super) struct RecordedCalls<'a> {
     on_unknown: OnUnknown,
     lease: Duration,
     attempt: Attempt,
+    /// What encrypts what is asked and answered; `None` if the request is not confidential.
+    confidential: Option<&'a Confidential>,
     /// The intents of earlier attempts, read at the first call.
     earlier: futures_util::lock::Mutex<Option<Arc<Intents>>>,
     made: Mutex<Made>,
@@ -55,7 +61,13 @@ struct Made {
 }
 
 impl<'a> RecordedCalls<'a> {
-    pub(super) fn new(host: &'a Host, running: &'a VerifiedSpan, state: &State, attempt: Attempt) -> Self {
+    pub(super) fn new(
+        host: &'a Host,
+        running: &'a VerifiedSpan,
+        state: &State,
+        attempt: Attempt,
+        confidential: Option<&'a Confidential>,
+    ) -> Self {
         let on_unknown = state.terms.on_unknown;
         Self {
             host,
@@ -63,6 +75,7 @@ impl<'a> RecordedCalls<'a> {
             on_unknown,
             lease: state.lease,
             attempt,
+            confidential,
             earlier: futures_util::lock::Mutex::new(None),
             made: Mutex::default(),
         }
@@ -128,7 +141,15 @@ impl<'a> RecordedCalls<'a> {
             let (outcome, Ended { recorded, details, .. }) =
                 self.host.settle(self.running, intent).await.map_err(not_recorded)?;
             match recorded {
-                Recorded::Answered(value) => return Ok(Some(Answer { value, details, outcome, was_recorded: true })),
+                Recorded::Answered(value) => {
+                    let value = match self.confidential {
+                        None => value,
+                        Some(key) => {
+                            key.open(outcome.id, OUTPUT, &value).await.map_err(|error| not_called(&call.key, error))?
+                        }
+                    };
+                    return Ok(Some(Answer { value, details, outcome, was_recorded: true }));
+                }
                 Recorded::Unknown => unknown = Some(self.key_of(intent)),
                 Recorded::Failed(_) | Recorded::NotCalled => {}
             }
@@ -137,6 +158,41 @@ impl<'a> RecordedCalls<'a> {
             Some(intent) if self.on_unknown == OnUnknown::Fail => Err(OutsideError::Unknown { key: call.key.clone(), intent }),
             _ => Ok(None),
         }
+    }
+
+    /// The hash of a call. That of a confidential request would tell what was asked, to those who can guess it: it is keyed.
+    async fn hash_of(&self, remote: &dyn Remote, call: &Call) -> Result<Hash, CipherError> {
+        match self.confidential {
+            None => Ok(call_hash(remote.name(), &call.operation, &call.body)),
+            Some(key) => key.hash("logline.call.v1", &call_body(remote.name(), &call.operation, &call.body)).await,
+        }
+    }
+
+    /// What an outcome says, as it is recorded. `ended` becomes a failure if it cannot be recorded.
+    async fn hidden(&self, intent: &Intent, ended: &mut Ended) -> Result<Ended, CipherError> {
+        let Some(key) = self.confidential else { return Ok(ended.clone()) };
+        let outcome = intent.outcome_id(&self.running.tenant_id);
+        let mut hidden = ended.clone();
+        if let Recorded::Answered(value) = &ended.recorded {
+            match key.seal(outcome, OUTPUT, value).await {
+                Ok(sealed) => {
+                    hidden.recorded = Recorded::Answered(sealed);
+                    return Ok(hidden);
+                }
+                Err(error @ CipherError::Unavailable { .. }) => return Err(error),
+                // The call was made. What was answered is not written: the user has forgotten what it may quote, or it is too long.
+                Err(error) => {
+                    let code = if error == CipherError::Erased { ERASED } else { "answer_limit" };
+                    ended.recorded = Recorded::Failed(Failure::new(code, error.to_string()));
+                }
+            }
+        }
+        if let Recorded::Failed(failure) = &ended.recorded {
+            let (shown, message) = hide_failure(key, outcome, failure).await?;
+            hidden.recorded = Recorded::Failed(shown);
+            hidden.details.extend(message.map(|message| (MESSAGE.to_owned(), message)));
+        }
+        Ok(hidden)
     }
 
     fn key_of(&self, intent: &Intent) -> SpanKey {
@@ -227,7 +283,11 @@ impl Outside for RecordedCalls<'_> {
     async fn call(&self, remote: &dyn Remote, call: &Call) -> Result<Answer, OutsideError> {
         let (host, running) = (self.host, self.running);
         let malformed = |reason: String| OutsideError::Malformed { key: call.key.chars().take(MAX_NAME).collect(), reason };
-        let id = CallId::new(&call.key, remote.name(), &call.operation, &call.body).map_err(malformed)?;
+        let hash = match self.hash_of(remote, call).await {
+            Ok(hash) => hash,
+            Err(error) => return Err(not_called(&call.key, error)),
+        };
+        let id = CallId::new(&call.key, remote.name(), &call.operation, hash).map_err(malformed)?;
         check_reservations(&call.reserve).map_err(malformed)?;
         if let Some(answer) = self.recorded(&id).await? {
             return Ok(answer);
@@ -262,9 +322,22 @@ impl Outside for RecordedCalls<'_> {
             Err(failure) if failure.code == OutsideError::UNKNOWN => Recorded::Unknown,
             Err(failure) => Recorded::Failed(failure),
         };
-        let ended = storable(running, &intent, Ended { recorded, details, used }, host);
+        let mut ended = Ended { recorded, details, used };
         let took = host.inner.clock.now().since(began);
-        let outcome = self.record(&intent, &ended, took).await?;
+        let hidden = match self.hidden(&intent, &mut ended).await {
+            Ok(hidden) => hidden,
+            Err(error) => {
+                // The keys are away. The call was made, and what was answered must not be written in the clear.
+                tracing::warn!(%error, call = intent.call.key, "an answer could not be encrypted: its outcome is unknown");
+                ended.recorded = Recorded::Unknown;
+                ended.clone()
+            }
+        };
+        let stored = storable(running, &intent, hidden.clone(), host);
+        if stored.recorded != hidden.recorded {
+            ended = stored.clone();
+        }
+        let outcome = self.record(&intent, &stored, took).await?;
         let key = intent.call.key.clone();
         match ended {
             Ended { recorded: Recorded::Answered(value), details, .. } => {
@@ -282,6 +355,15 @@ impl Outside for RecordedCalls<'_> {
 
     async fn extend(&self) -> Result<bool, LedgerError> {
         self.host.ledger().heartbeat(&Work::of(self.running), self.lease).await
+    }
+}
+
+/// A call that is not made now: what it asks, or what was answered to it, could not be encrypted or decrypted.
+fn not_called(key: &str, error: CipherError) -> OutsideError {
+    let key = key.chars().take(MAX_NAME).collect();
+    match error.into_failure() {
+        Ok(failure) => OutsideError::Failed { key, failure, details: Map::new() },
+        Err(error) => OutsideError::Ledger(error),
     }
 }
 

@@ -46,7 +46,8 @@ impl Host {
             }
             check(&request, trusted.manifest.limits_of(&request.tenant).input_bytes)?;
             keys.push(request.idempotency_key.clone());
-            let draft = request.into_draft(inner.ids.next_id(inner.clock.now()));
+            let id = request.derived_id().unwrap_or_else(|| inner.ids.next_id(inner.clock.now()));
+            let draft = self.hide_input(request, id).await?.into_draft(id);
             let span = driver.seal(draft, inner.signer.as_ref()).await?;
             lifecycle::check_shape(&span, &inner.rules)?;
             if let Some(first) = batch.first().filter(|first| first.tenant_id != span.tenant_id) {
@@ -91,7 +92,10 @@ impl Host {
     ) -> Result<Option<VerifiedSpan>, HostError> {
         let Some(key) = key else { return Ok(None) };
         let Some(stored) = self.stored(scope, span).await? else { return Ok(None) };
-        let differ = differences(&stored, span);
+        let mut differ = differences(&stored, span);
+        if differ.iter().any(|column| column == "input") && self.asks_the_same(&stored, span).await? {
+            differ.retain(|column| column != "input");
+        }
         if !differ.is_empty() {
             return Err(HostError::OtherRequest { key: key.to_owned(), request: stored.key(), differ: differ.join(", ") });
         }

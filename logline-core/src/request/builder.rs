@@ -124,6 +124,14 @@ impl Request {
         self
     }
 
+    /// Encrypts the input, and everything that comes of it, under the owner's key before it is written. The host needs a
+    /// [cipher](crate::HostBuilder::cipher), and the kernel must [keep it](crate::contract::Kernel::keeps_confidential).
+    #[must_use]
+    pub fn confidential(mut self) -> Self {
+        self.terms.confidential = true;
+        self
+    }
+
     /// Sets the policy that makes the request.
     #[must_use]
     pub fn cause(mut self, cause: Value) -> Self {

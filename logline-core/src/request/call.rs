@@ -90,7 +90,12 @@ fn is_first(span: &Span) -> bool {
 /// The hash of a call, as its intent has it in `metadata.call_hash`.
 #[must_use]
 pub fn call_hash(service: &str, operation: &str, body: &Value) -> Hash {
-    Hash::of(&canonical::to_vec(&json!({"service": service, "operation": operation, "body": body})))
+    Hash::of(&call_body(service, operation, body))
+}
+
+/// The bytes that identify what a call asks, of which its intent has the hash.
+pub(crate) fn call_body(service: &str, operation: &str, body: &Value) -> Vec<u8> {
+    canonical::to_vec(&json!({"service": service, "operation": operation, "body": body}))
 }
 
 /// Identifies a call within a request: its key, and a hash of service, operation and body.
@@ -101,14 +106,14 @@ pub(crate) struct CallId {
 }
 
 impl CallId {
-    /// Fails with a reason if a name is too long, empty, or has control characters.
-    pub(crate) fn new(key: &str, service: &str, operation: &str, body: &Value) -> Result<Self, String> {
+    /// `hash` is [`call_hash`], or its keyed form. Fails with a reason if a name is too long, empty, or has control characters.
+    pub(crate) fn new(key: &str, service: &str, operation: &str, hash: Hash) -> Result<Self, String> {
         for (what, text) in [("key", key), ("service's name", service), ("operation", operation)] {
             if text.is_empty() || text.len() > MAX_NAME || text.chars().any(char::is_control) {
                 return Err(format!("its {what} must have 1 to {MAX_NAME} bytes, and no control characters"));
             }
         }
-        Ok(Self { key: key.to_owned(), hash: call_hash(service, operation, body) })
+        Ok(Self { key: key.to_owned(), hash })
     }
 
     fn from_intent(intent: &SignedSpan) -> Option<Self> {

@@ -9,11 +9,11 @@ use crate::request::execution;
 use crate::request::not_runnable::NotRunnable;
 use crate::request::quota::Charges;
 use crate::request::state::{self, CAUSE, ClaimTerms, DEFAULT_BACKOFF, MAX_BACKOFF, Phase, State, Step};
-use crate::span::SignedSpan;
 use crate::span::canonical;
 use crate::span::draft::Draft;
 use crate::span::rules::{MAX_INTEGER, Rules};
 use crate::span::seal::VerifiedSpan;
+use crate::span::{SignedSpan, Visibility};
 use crate::value::failure::Failure;
 use crate::value::hex::PublicKey;
 use crate::value::timestamp::Timestamp;
@@ -44,6 +44,9 @@ pub(crate) fn check_shape(request: &SignedSpan, rules: &Rules) -> Result<State, 
     }
     if state.phase != Phase::Scheduled || state.attempts != 0 {
         return Err(malformed("a request must begin with status `scheduled` and attempt 0".to_owned()));
+    }
+    if state.terms.confidential && request.visibility != Visibility::Private {
+        return Err(malformed("a confidential request must be private".to_owned()));
     }
     let max = rules.max_span_bytes.saturating_sub(VERSION_ROOM);
     let bytes = canonical::payload(&request.span, &request.seal.public_key).len();

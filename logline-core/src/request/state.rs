@@ -55,6 +55,7 @@ const BACKOFF_MS: &str = "backoff_ms";
 const DEADLINE: &str = "deadline";
 const SLOT: &str = "slot";
 const ON_UNKNOWN: &str = "on_unknown";
+const CONFIDENTIAL: &str = "confidential";
 const WORKER: &str = "worker";
 const LEASE_MS: &str = "lease_ms";
 const LEASE_UNTIL: &str = "lease_until";
@@ -193,6 +194,8 @@ pub struct Terms {
     pub slot: Option<Timestamp>,
     /// What happens after a call to the outside with an unknown outcome.
     pub on_unknown: OnUnknown,
+    /// Whether the input, and everything that comes of it, is encrypted under the owner's key.
+    pub confidential: bool,
 }
 
 impl Terms {
@@ -207,6 +210,7 @@ impl Terms {
             (DEADLINE, time(self.deadline)),
             (SLOT, time(self.slot)),
             (ON_UNKNOWN, (self.on_unknown == OnUnknown::Retry).then(|| "retry".into())),
+            (CONFIDENTIAL, self.confidential.then(|| true.into())),
         ];
         members.into_iter().fold(draft.meta(ATTEMPT, 0), |draft, (name, value)| match value {
             Some(value) => draft.meta(name, value),
@@ -336,6 +340,10 @@ impl State {
                     None | Some("fail") => OnUnknown::Fail,
                     Some("retry") => OnUnknown::Retry,
                     Some(_) => return Err(member(ON_UNKNOWN).unreadable("`fail` or `retry`")),
+                },
+                confidential: match span.meta(CONFIDENTIAL) {
+                    None => false,
+                    Some(value) => value.as_bool().ok_or_else(|| member(CONFIDENTIAL).unreadable("true or false"))?,
                 },
             },
             fuel_allowed: member(FUEL_ALLOWED).number(0..=u64::MAX, whole)?,

@@ -42,11 +42,15 @@ impl Failure {
     pub fn is_final(&self) -> bool {
         const FINAL: &[&str] = &[
             "answer_limit",
+            "confidential_not_kept",
+            "erased",
             "invalid_call",
             "input_limit",
             "invalid_limits",
             "invalid_output",
             "not_a_function",
+            "not_encrypted",
+            "not_opened",
             "function_not_verified",
             "outcome_unknown",
             "provider:content_filtered",

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use logline_core::contract::provider::{
     Advice, Block, Chunks, EmbedRequest, ErrorKind, ModelRequest, Provider, Secret, SecretSource,
@@ -128,8 +129,15 @@ fn input_tokens(ask: &Ask, bytes: (usize, usize)) -> u64 {
     text.saturating_add(pictures.saturating_mul(PICTURE_TOKENS))
 }
 
+/// Says, right before each try of a call, whether it may be made.
+#[async_trait]
+pub trait Permit: Send + Sync {
+    /// Why the try is not made; the outer error means that the attempt could not go on.
+    async fn check(&self) -> Result<Result<(), Failure>, KernelError>;
+}
+
 /// A call to a provider.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct Asked<'a> {
     /// The provider span.
@@ -140,13 +148,29 @@ pub struct Asked<'a> {
     pub ask: &'a Ask,
     /// The caller's name for the call, the same in every attempt. 1 to 128 bytes.
     pub key: &'a str,
+    /// What is asked before each try; `None`: nothing.
+    pub permit: Option<&'a dyn Permit>,
+}
+
+impl std::fmt::Debug for Asked<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { provider, model, key, .. } = self;
+        f.debug_struct("Asked").field("provider", provider).field("model", model).field("key", key).finish_non_exhaustive()
+    }
 }
 
 impl<'a> Asked<'a> {
     /// Asks the default model of `provider`.
     #[must_use]
     pub fn new(provider: Uuid, ask: &'a Ask, key: &'a str) -> Self {
-        Self { provider, model: None, ask, key }
+        Self { provider, model: None, ask, key, permit: None }
+    }
+
+    /// Sets [`Asked::permit`].
+    #[must_use]
+    pub fn permit(mut self, permit: Option<&'a dyn Permit>) -> Self {
+        self.permit = permit;
+        self
     }
 
     /// Sets [`Asked::model`].
@@ -476,6 +500,11 @@ impl CallOf<'_> {
                 let message = "this host makes as many calls of it as the provider span allows (limits)";
                 return Ok(Ended::Elsewhere(Failure::new(ErrorKind::Throttled.code(), message)));
             };
+            if let Some(permit) = self.asked.permit
+                && let Err(failure) = permit.check().await?
+            {
+                return Ok(Ended::Failed(failure));
+            }
             *ordinal = ordinal.saturating_add(1);
             let call = Call::new(self.asked.key, ask.operation(), self.body.clone())
                 .ordinal(*ordinal)

@@ -83,6 +83,10 @@ impl Kernel for ProviderExec {
         }
     }
 
+    fn keeps_confidential(&self) -> bool {
+        true
+    }
+
     async fn check(&self, span: &Span, publishing: &Publishing<'_>) -> Result<(), KernelError> {
         if span.entity_type != "provider" || span.is_deleted {
             return Ok(());
@@ -120,7 +124,7 @@ impl Kernel for ProviderExec {
             return failed(Failure::new("provider_not_found", "the request names no provider: set its parent_id"));
         };
         let operation = request.this.strip_prefix("provider.").unwrap_or_default();
-        let (model, ask) = match read(operation, request.input.as_ref()) {
+        let (model, ask) = match read(operation, context.input) {
             Ok(asked) => asked,
             Err(failure) => return failed(failure),
         };

@@ -17,7 +17,7 @@ pub mod telemetry;
 
 pub use breaker::Breaker;
 pub(crate) use call::call_hash;
-pub use call::{Ask, Asked, Providers, Told};
+pub use call::{Ask, Asked, Permit, Providers, Told};
 pub use kernel::{PROVIDER_EMBED, PROVIDER_INVOKE, ProviderExec};
 pub use price::{Prices, cost};
 pub use scripted::{Script, ScriptedProvider};

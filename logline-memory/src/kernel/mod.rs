@@ -1,6 +1,7 @@
 //! The kernel `memory`: consent, remembering, recalling, reviewing, forgetting. Each kind of request has a file.
 
 mod consenting;
+mod for_prompts;
 mod forgetting;
 mod recall;
 mod remember;
@@ -141,14 +142,14 @@ impl MemoryKernel {
 
     /// Destroys again what was forgotten, if the store of keys does not remember it: then it comes from a backup. Nothing of a tenant is
     /// opened before.
-    async fn catch_up(&self, context: &Context<'_>, tenant: &str) -> Result<(), Refusal> {
+    pub(crate) async fn catch_up(&self, reader: &Reader<'_>, tenant: &str) -> Result<(), Refusal> {
         let known = || self.caught_up.lock().unwrap_or_else(PoisonError::into_inner);
         if known().contains(tenant) {
             return Ok(());
         }
         let mut receipts = Vec::new();
         let query = Query::new().tenant(tenant).entity_type(RECEIPT);
-        each(&context.runtime, &query, |row| {
+        each(reader, &query, |row| {
             receipts.push((row.id, row.owner_id.clone()));
             true
         })
@@ -163,7 +164,7 @@ impl MemoryKernel {
             tracing::warn!(tenant, %receipt, "the store of keys does not remember a receipt: it forgets again");
             let mut gone = BTreeSet::new();
             for span in self.vault.spans(tenant, &owner).await? {
-                let last = context.runtime.find(tenant, span).await?;
+                let last = reader.find(tenant, span).await?;
                 let stands = last.as_deref().and_then(|last| crate::form::Stored::read(last).ok());
                 if stands.is_some_and(|stored| matches!(stored.status, Status::Forgotten | Status::Expired)) {
                     gone.insert(span);
@@ -186,6 +187,24 @@ pub(crate) enum Refusal {
     Failed(Failure),
     /// The attempt could not be made.
     Kernel(KernelError),
+}
+
+impl Refusal {
+    /// Why.
+    pub(crate) fn reason(&self) -> String {
+        match self {
+            Self::Failed(failure) => failure.to_string(),
+            Self::Kernel(error) => error.to_string(),
+        }
+    }
+
+    /// As a kernel tells it: the inner error is a failure that is recorded.
+    pub(crate) fn told<T>(self) -> Result<Result<T, Failure>, KernelError> {
+        match self {
+            Self::Failed(failure) => Ok(Err(failure)),
+            Self::Kernel(error) => Err(error),
+        }
+    }
 }
 
 impl From<LedgerError> for Refusal {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use logline_core::contract::{Context, Effects};
 use logline_core::ledger::search::{SearchQuery, SearchScope};
+use logline_core::request::reference;
 use logline_core::{Draft, Scope, Timestamp, VerifiedSpan, ids};
 use serde_json::{Value, json};
 
@@ -14,7 +15,7 @@ use crate::envelope::Place;
 use crate::form::{Body, Content, Kind, Layer, Mode, Sensitivity, Stored, envelope};
 use crate::members::{MAX_NAME, Members};
 use crate::rank::{Budget, Candidate, Key, List, ListKind, Out, Tier, Verdict, rank};
-use crate::vault::{Sealed, Text, VaultError};
+use crate::vault::{Sealed, VaultError};
 
 /// The most memories of an answer.
 pub const MAX_LIMIT: usize = 50;
@@ -25,18 +26,109 @@ pub const PREVIEW: usize = 160;
 /// The member of a request in which the query would stand, as its envelope is bound to it.
 pub(crate) const QUERY: &str = "input.query";
 
-/// What a request asks for.
-struct Search<'r> {
+/// With which right a request searches.
+pub(super) struct Permit<'r> {
+    tenant: &'r str,
     owner: &'r str,
     mode: Mode,
     session: Option<&'r str>,
-    query: Text,
+    cited: Cited,
+}
+
+impl<'r> Permit<'r> {
+    pub(super) fn read(members: &Members<'r>, request: &'r VerifiedSpan) -> Result<Self, Refusal> {
+        Ok(Self {
+            tenant: &request.tenant_id,
+            owner: &request.owner_id,
+            mode: members.one("mode").map_err(invalid)?,
+            session: members.text("session_id", MAX_NAME).map_err(invalid)?,
+            cited: Cited::read(members.get("consent"), "consent").map_err(invalid)?,
+        })
+    }
+
+    /// Checks that the consent which it cites is in force now.
+    pub(super) async fn check(&self, context: &Context<'_>) -> Result<(), Refusal> {
+        let asked = Asked { tenant: self.tenant, owner: self.owner, mode: self.mode, session: self.session };
+        check_consent(context, &asked, &self.cited).await
+    }
+}
+
+/// What is searched for.
+pub(super) struct Search<'r> {
+    owner: &'r str,
+    mode: Mode,
+    session: Option<&'r str>,
+    query: &'r [u8],
     budget: Budget,
     kinds: BTreeSet<Kind>,
     tags: BTreeSet<String>,
 }
 
+/// What was found.
+pub(super) struct Looked {
+    pub(super) hits: Vec<Hit>,
+    /// The draft that records the search.
+    pub(super) record: Draft,
+    tokens: usize,
+    is_full: bool,
+}
+
+/// A memory that was found.
+pub(super) struct Hit {
+    pub(super) key: Key,
+    seq: u32,
+    pub(super) version: Value,
+    score: Option<f64>,
+    pub(super) scope: &'static str,
+    layer: Layer,
+    pub(super) text: String,
+}
+
+impl Hit {
+    fn to_value(&self) -> Value {
+        json!({
+            "id": self.key.id.to_string(), "tenant": self.key.tenant, "seq": self.seq, "score": self.score, "scope": self.scope,
+            "layer": self.layer.as_str(),
+        })
+    }
+}
+
+impl<'r> Search<'r> {
+    /// Reads how much is wanted, and of which kind.
+    pub(super) fn read(members: &Members<'_>, permit: &Permit<'r>, query: &'r [u8]) -> Result<Self, Refusal> {
+        let number = |name: &str, most: usize| match members.get(name) {
+            None => Ok(most),
+            Some(value) => match value.as_u64().and_then(|value| usize::try_from(value).ok()) {
+                Some(value) if (1..=most).contains(&value) => Ok(value),
+                _ => Err(invalid(format!("`{name}` must be a whole number from 1 to {most}"))),
+            },
+        };
+        let words = |name: &str| -> Result<Vec<String>, Refusal> {
+            let words = members.get(name).map_or(Some(&[][..]), |value| value.as_array().map(Vec::as_slice));
+            let words = words.and_then(|words| words.iter().map(|word| word.as_str().map(str::to_owned)).collect());
+            words.ok_or_else(|| invalid(format!("`{name}` must be a list of texts")))
+        };
+        Ok(Self {
+            owner: permit.owner,
+            mode: permit.mode,
+            session: permit.session,
+            query,
+            budget: Budget { limit: number("limit", MAX_LIMIT)?, tokens: number("tokens", 1 << 20)?, ..Budget::default() },
+            kinds: words("types")?.iter().map(|kind| kind.parse()).collect::<Result<_, _>>().map_err(invalid)?,
+            tags: words("tags")?.into_iter().collect(),
+        })
+    }
+}
+
 impl Search<'_> {
+    /// With at most `limit` hits, if `unsaid`.
+    pub(super) fn usually(mut self, limit: usize, unsaid: bool) -> Self {
+        if unsaid {
+            self.budget.limit = limit;
+        }
+        self
+    }
+
     fn admits(&self, kind: Kind, tags: &BTreeSet<String>) -> bool {
         (self.kinds.is_empty() || self.kinds.contains(&kind)) && self.tags.is_subset(tags)
     }
@@ -50,7 +142,7 @@ impl Search<'_> {
     }
 
     fn text(&self) -> &str {
-        std::str::from_utf8(&self.query).unwrap_or_default()
+        std::str::from_utf8(self.query).unwrap_or_default()
     }
 }
 
@@ -68,45 +160,41 @@ struct Found {
     seq: u32,
     layer: Layer,
     sensitivity: Sensitivity,
+    /// A reference to the version.
+    version: Value,
 }
 
 impl MemoryKernel {
     pub(super) async fn search(&self, request: &VerifiedSpan, context: &Context<'_>) -> Result<Effects, Refusal> {
         let known = &["letter", "query", "mode", "session_id", "consent", "limit", "tokens", "types", "tags"];
         let members = Members::of(input(request), "the input", known).map_err(invalid)?;
-        let (tenant, owner, now) = (request.tenant_id.as_str(), request.owner_id.as_str(), context.attempt.started);
-        let mode: Mode = members.one("mode").map_err(invalid)?;
-        let session = members.text("session_id", MAX_NAME).map_err(invalid)?;
-        let cited = Cited::read(members.get("consent"), "consent").map_err(invalid)?;
-        let asked = Asked { tenant, owner, mode, session };
-        check_consent(context, &asked, &cited).await?;
-        self.catch_up(context, tenant).await?;
+        let permit = Permit::read(&members, request)?;
+        permit.check(context).await?;
+        self.catch_up(&context.runtime, &request.tenant_id).await?;
         let letter = members.id("letter").map_err(invalid)?.ok_or_else(|| invalid("`letter` is missing"))?;
         let query = envelope(members.get("query").unwrap_or(&Value::Null)).map_err(invalid)?;
-        let place = Place { tenant, subject: owner, span: letter, field: QUERY };
+        let place = Place { tenant: &request.tenant_id, subject: &request.owner_id, span: letter, field: QUERY };
         let query = self.vault.open_letter(&place, &query).await?;
-        let number = |name: &str, most: usize| match members.get(name) {
-            None => Ok(most),
-            Some(value) => match value.as_u64().and_then(|value| usize::try_from(value).ok()) {
-                Some(value) if (1..=most).contains(&value) => Ok(value),
-                _ => Err(invalid(format!("`{name}` must be a whole number from 1 to {most}"))),
-            },
-        };
-        let words = |name: &str| -> Result<Vec<String>, Refusal> {
-            let words = members.get(name).map_or(Some(&[][..]), |value| value.as_array().map(Vec::as_slice));
-            let words = words.and_then(|words| words.iter().map(|word| word.as_str().map(str::to_owned)).collect());
-            words.ok_or_else(|| invalid(format!("`{name}` must be a list of texts")))
-        };
-        let search = Search {
-            owner,
-            mode,
-            session,
-            query,
-            budget: Budget { limit: number("limit", MAX_LIMIT)?, tokens: number("tokens", 1 << 20)?, ..Budget::default() },
-            kinds: words("types")?.iter().map(|kind| kind.parse()).collect::<Result<_, _>>().map_err(invalid)?,
-            tags: words("tags")?.into_iter().collect(),
-        };
-        let (named, is_full) = self.named(context, tenant, &search, now).await?;
+        let search = Search::read(&members, &permit, &query)?;
+        let found = self.look(request, context, &permit, &search).await?;
+        // Again, as late as can be.
+        permit.check(context).await?;
+        let hits: Vec<_> = found.hits.iter().map(Hit::to_value).collect();
+        let result = found.record.columns().id.to_string();
+        let output = json!({"result": result, "hits": hits, "tokens": found.tokens, "truncated": found.is_full});
+        Ok(Effects::new(Ok(output)).emitted(vec![found.record]))
+    }
+
+    /// Finds memories, and records why each candidate is in or out.
+    pub(super) async fn look(
+        &self,
+        request: &VerifiedSpan,
+        context: &Context<'_>,
+        permit: &Permit<'_>,
+        search: &Search<'_>,
+    ) -> Result<Looked, Refusal> {
+        let (tenant, now) = (request.tenant_id.as_str(), context.attempt.started);
+        let (named, is_full) = self.named(context, tenant, search, now).await?;
         let (candidates, rows) = self.candidates(context, &named, now).await?;
         let mut lists = Vec::new();
         for list in &named {
@@ -130,36 +218,37 @@ impl MemoryKernel {
         let mut hits = Vec::with_capacity(ranking.chosen.len());
         let mut previews = Vec::new();
         for candidate in ranking.chosen.iter().filter_map(|index| candidates.get(*index)) {
-            let Some(Found { key, seq, layer, sensitivity }) = rows.iter().find(|row| row.key == candidate.key) else {
+            let Some(Found { key, seq, layer, sensitivity, version }) = rows.iter().find(|row| row.key == candidate.key) else {
                 continue;
             };
             let score = ranking.explained.iter().find(|explained| explained.key == *key).map(|explained| explained.score);
-            hits.push(json!({
-                "id": key.id.to_string(), "tenant": key.tenant, "seq": seq, "score": score, "scope": candidate.tier.scope(),
-                "layer": layer.as_str(),
-            }));
             if *sensitivity == Sensitivity::Public {
                 previews.push(json!({"id": key.id.to_string(), "preview": preview(&candidate.text)}));
             }
+            hits.push(Hit {
+                key: key.clone(),
+                seq: *seq,
+                version: version.clone(),
+                score,
+                scope: candidate.tier.scope(),
+                layer: *layer,
+                text: candidate.text.clone(),
+            });
         }
         let id = ids::derive("memory_search_result", &[&context.attempt.execution_id.to_string()]);
-        let found = hits.len();
         let draft = Draft::new("memory_search_result")
             .id(id)
             .did("found")
             .this("memory.search")
-            .related([request.id, cited.id])
+            .related([request.id, permit.cited.id])
             .status("complete")
             .meta("candidates", told)
-            .meta("consent", cited.to_value())
+            .meta("consent", permit.cited.to_value())
             .meta("previews", previews)
             .meta("truncated", is_full);
-        // Again, as late as can be.
-        check_consent(context, &asked, &cited).await?;
         metrics::counter!("logline_memory_searches_total").increment(1);
-        let output = json!({"result": id.to_string(), "hits": hits, "tokens": ranking.tokens, "truncated": is_full});
-        tracing::debug!(tenant, found, candidates = candidates.len(), "memories searched");
-        Ok(Effects::new(Ok(output)).emitted(vec![about(draft, request, context)]))
+        tracing::debug!(tenant, found = hits.len(), candidates = candidates.len(), "memories searched");
+        Ok(Looked { hits, record: about(draft, request, context), tokens: ranking.tokens, is_full })
     }
 
     /// The lists of the searches, each of one scope and best first. Also whether something could not be indexed.
@@ -253,7 +342,7 @@ impl MemoryKernel {
                     }
                 },
             };
-            rows.push(Found { key: named.key.clone(), seq: row.seq, layer, sensitivity });
+            rows.push(Found { key: named.key.clone(), seq: row.seq, layer, sensitivity, version: reference(&row) });
             candidates.push(Candidate {
                 key: named.key.clone(),
                 tier,

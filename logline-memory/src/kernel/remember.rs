@@ -53,7 +53,7 @@ impl MemoryKernel {
         let asked = Asked { tenant, owner, mode, session };
         check_consent(context, &asked, &cited).await?;
         may_be_kept(&terms, mode, session, now)?;
-        self.catch_up(context, tenant).await?;
+        self.catch_up(&context.runtime, tenant).await?;
 
         let (body, envelope) = match (terms.sensitivity, members.get("sealed"), members.get("clear")) {
             (Sensitivity::Public, None, Some(clear)) => (Body::read(clear).map_err(invalid)?, None),

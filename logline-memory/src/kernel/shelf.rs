@@ -1,7 +1,7 @@
 //! What a host keeps in memory of one user's encrypted memories, or of those that a tenant shares: an index, and what is needed to decide
 //! who may find what. It follows the ledger: a search first reads the versions that were appended since the last one.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use logline_core::contract::Reader;
@@ -20,6 +20,8 @@ use crate::vault::{Sealed, Vault, VaultError};
 pub(super) struct Live {
     pub(super) seq: u32,
     pub(super) terms: Terms,
+    owner: String,
+    bytes: usize,
 }
 
 /// Whose memories a shelf has.
@@ -38,12 +40,69 @@ pub(super) struct Shelf {
     cursor: Option<Cursor>,
     /// Whether there was no room for some memories, so that they are not found.
     pub(super) is_full: bool,
+    /// How many memories were removed since there was no room.
+    freed: usize,
+    /// What each owner has here, in the order of the memories.
+    shares: BTreeMap<String, Share>,
+    limits: IndexLimits,
+}
+
+/// What a memory takes beside its text, about: many small ones are a share as well.
+const ENTRY_BYTES: usize = 256;
+
+/// The part of a shelf that one owner has.
+#[derive(Default)]
+struct Share {
+    bytes: usize,
+    /// Its memories, the oldest first, and some that were removed meanwhile.
+    ids: VecDeque<Uuid>,
 }
 
 impl Shelf {
     fn new(limits: IndexLimits) -> Result<Self, Refusal> {
         let index = Index::new(limits).map_err(|_| super::refused("the system gave no random bytes: try again later"))?;
-        Ok(Self { index, live: HashMap::new(), cursor: None, is_full: false })
+        Ok(Self { index, live: HashMap::new(), cursor: None, is_full: false, freed: 0, shares: BTreeMap::new(), limits })
+    }
+
+    /// Makes room for a memory of `owner` of this size: takes the oldest memories of who has most here, if that is more than `owner` would
+    /// have. So nobody fills what all share.
+    fn make_room(&mut self, owner: &str, bytes: usize) -> bool {
+        let own = self.shares.get(owner).map_or(0, |share| share.bytes).saturating_add(bytes);
+        let Some((most, _)) = self.shares.iter().max_by_key(|(_, share)| share.bytes).filter(|(_, share)| share.bytes > own)
+        else {
+            return false;
+        };
+        let most = most.clone();
+        while let Some(oldest) = self.shares.get_mut(&most).and_then(|share| share.ids.pop_front()) {
+            if self.remove(oldest) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Adds a memory, if there is room for it.
+    fn add(&mut self, row: &VerifiedSpan, terms: &Terms, text: &str) {
+        let (owner, bytes) = (row.owner_id.as_str(), text.len() + ENTRY_BYTES);
+        while self.index.add(row.id, text).is_err() {
+            self.is_full = true;
+            if !self.make_room(owner, bytes) {
+                return;
+            }
+        }
+        let share = self.shares.entry(owner.to_owned()).or_default();
+        share.bytes = share.bytes.saturating_add(bytes);
+        share.ids.push_back(row.id);
+        if share.ids.len() > 64 + 2 * self.live.len() {
+            share.ids.retain(|id| self.live.contains_key(id));
+            share.ids.push_back(row.id);
+        }
+        self.live.insert(row.id, Live { seq: row.seq, terms: terms.clone(), owner: owner.to_owned(), bytes });
+    }
+
+    /// Whether so much was removed from a full shelf that what found no room may find it now.
+    fn has_room_again(&self) -> bool {
+        self.is_full && self.freed > self.live.len() / 20
     }
 
     /// Reads what was appended since the last look.
@@ -60,6 +119,9 @@ impl Shelf {
             Whose::Owner(owner) => query.owner(owner),
             Whose::Shared => query,
         };
+        if self.has_room_again() {
+            *self = Self::new(self.limits)?;
+        }
         loop {
             let page = reader.scan(&query, self.cursor.as_ref()).await?;
             let last = page.rows.last().map(|row| row.cursor.clone());
@@ -80,7 +142,7 @@ impl Shelf {
     async fn take(&mut self, vault: &Vault, tenant: &str, whose: &Whose, rows: Vec<VerifiedSpan>) -> Result<(), Refusal> {
         let mut new: HashMap<Uuid, (VerifiedSpan, Terms, Vec<u8>)> = HashMap::new();
         for row in rows {
-            self.remove(row.id);
+            self.freed += usize::from(self.remove(row.id) && self.is_full);
             new.remove(&row.id);
             let Ok(stored) = Stored::read(&row) else { continue };
             let is_mine = match whose {
@@ -110,19 +172,19 @@ impl Shelf {
                 };
                 let Ok(body) = body else { continue };
                 let text = zeroize::Zeroizing::new(body.text);
-                if self.index.add(row.id, &text).is_err() {
-                    self.is_full = true;
-                    continue;
-                }
-                self.live.insert(row.id, Live { seq: row.seq, terms: terms.clone() });
+                self.add(row, terms, &text);
             }
         }
         Ok(())
     }
 
-    fn remove(&mut self, id: Uuid) {
-        self.live.remove(&id);
+    fn remove(&mut self, id: Uuid) -> bool {
+        let Some(gone) = self.live.remove(&id) else { return false };
         self.index.remove(id);
+        if let Some(share) = self.shares.get_mut(&gone.owner) {
+            share.bytes = share.bytes.saturating_sub(gone.bytes);
+        }
+        true
     }
 
     /// The memories that have a word of the query and that `admits` admits, with their versions and scores, the best first.
@@ -190,7 +252,9 @@ impl Shelves {
         };
         for shelf in shelves {
             let mut shelf = shelf.lock().await;
-            ids.iter().for_each(|id| shelf.remove(*id));
+            for id in ids {
+                shelf.freed += usize::from(shelf.remove(*id) && shelf.is_full);
+            }
         }
     }
 }

@@ -67,7 +67,9 @@ impl Vault {
             if oldest == newest {
                 return Ok(Closed { newest, destroyed });
             }
-            self.empty(tenant, oldest, newest).await?;
+            if let Some(damaged) = self.empty(tenant, oldest, newest).await? {
+                return Err(damaged);
+            }
             // The key goes first: a crash leaves an epoch without a key, which the next call drops.
             if self.store()?.subject_keys(tenant, oldest, 1).await?.is_empty() {
                 match self.provider()?.destroy_epoch(tenant, oldest).await? {
@@ -83,24 +85,38 @@ impl Vault {
         Err(VaultError::Busy)
     }
 
-    /// Wraps every key of an old epoch under the newest one.
-    async fn empty(&self, tenant: &str, oldest: u64, newest: u64) -> Result<(), VaultError> {
+    /// Wraps every key of an old epoch under the newest one. Keys that are damaged are left where they are, and told at the end: the
+    /// epoch cannot end before they are restored or forgotten, and all others are safe by then.
+    async fn empty(&self, tenant: &str, oldest: u64, newest: u64) -> Result<Option<VaultError>, VaultError> {
         loop {
             let rows = self.store()?.subject_keys(tenant, oldest, MAX_KEY_PAGE).await?;
             if rows.is_empty() {
-                return Ok(());
+                return Ok(None);
             }
-            let mut moved = false;
+            let (mut moved, mut damaged) = (false, None);
             for row in rows {
                 let context = of_subject(row.id, &row.subject);
-                let key = self.provider()?.unwrap(tenant, oldest, &context, &row.wrapped).await?;
+                let key = match self.provider()?.unwrap(tenant, oldest, &context, &row.wrapped).await {
+                    Ok(key) => key,
+                    Err(KeyError::NotOpened) => {
+                        damaged = Some(VaultError::Damaged { subject: row.subject, epoch: oldest });
+                        continue;
+                    }
+                    // Another host has ended the epoch meanwhile.
+                    Err(KeyError::Destroyed { .. })
+                        if self.store()?.epoch(tenant).await?.is_none_or(|epochs| epochs.oldest > oldest) =>
+                    {
+                        return Ok(None);
+                    }
+                    Err(error) => return Err(error.into()),
+                };
                 let wrapped = self.provider()?.wrap(tenant, newest, &context, &key).await?;
                 let row = SubjectKey { epoch: newest, wrapped, ..row };
                 moved |= self.store()?.rewrap_subject_key(tenant, oldest, &row).await? == Kept::Stored;
             }
-            // Not one was moved: a still newer epoch has begun.
+            // Not one was moved: a still newer epoch has begun, or all that are left are damaged.
             if !moved {
-                return Ok(());
+                return Ok(damaged);
             }
         }
     }

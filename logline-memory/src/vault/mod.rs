@@ -7,6 +7,7 @@
 
 mod epochs;
 mod forget;
+mod letters;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -49,6 +50,17 @@ pub enum VaultError {
     /// The vault has no keys. A retry does not help.
     #[error("this host was set up without keys for memories")]
     NoKeys,
+    /// The key of a subject does not open, so that its epoch cannot end. A retry does not help.
+    #[error(
+        "the key of subject `{subject}` in epoch {epoch} is damaged, so the epoch cannot end: restore the store of keys from a backup that \
+         is newer than the last end of an epoch, or forget everything of this user"
+    )]
+    Damaged {
+        /// The subject.
+        subject: String,
+        /// The epoch.
+        epoch: u64,
+    },
     /// Others changed the same keys again and again.
     #[error("the subject's keys are being changed by others: try again later")]
     Busy,
@@ -59,7 +71,7 @@ impl VaultError {
     #[must_use]
     pub fn may_retry(&self) -> bool {
         match self {
-            Self::Erased | Self::Envelope(_) | Self::NoKeys => false,
+            Self::Erased | Self::Envelope(_) | Self::NoKeys | Self::Damaged { .. } => false,
             Self::Key(error) => matches!(error, KeyError::Unavailable { .. }),
             Self::Store(error) => error.retry() == logline_core::ledger::Retry::Later,
             Self::Busy => true,
@@ -118,11 +130,6 @@ impl Opened {
 
     fn tag(&self, tenant: &str, text: &[u8]) -> Result<[u8; 32], KeyError> {
         wrap::tag(&self.key, "logline.tag.v1", &[tenant.as_bytes(), text])
-    }
-
-    fn letter(&self, letter: Uuid) -> Result<DataKey, KeyError> {
-        let bytes = envelope::derive(letter.as_bytes(), &self.key, "logline.letter.v1").ok_or(KeyError::NotOpened)?;
-        Ok(DataKey::new(*bytes))
     }
 }
 
@@ -283,29 +290,6 @@ impl Vault {
             }
         }
         Ok(found)
-    }
-
-    /// Encrypts a letter: a text that becomes unreadable when the subject forgets anything.
-    ///
-    /// # Errors
-    /// See [`VaultError`].
-    pub async fn seal_letter(&self, place: &Place<'_>, text: &[u8]) -> Result<Vec<u8>, VaultError> {
-        let subject = self.subject_or_new(place.tenant, place.subject).await?;
-        let id = new_id()?;
-        Ok(envelope::seal(&subject.letter(id)?, id, place, text)?)
-    }
-
-    /// Opens a letter.
-    ///
-    /// # Errors
-    /// [`VaultError::Erased`] if the subject's key was replaced since; see [`VaultError`].
-    pub async fn open_letter(&self, place: &Place<'_>, letter: &[u8]) -> Result<Text, VaultError> {
-        let id = envelope::key_id(letter)?;
-        let subject = self.subject(place.tenant, place.subject).await?.ok_or(VaultError::Erased)?;
-        match envelope::open(&subject.letter(id)?, place, letter) {
-            Err(EnvelopeError::OtherKey) => Err(VaultError::Erased),
-            opened => Ok(opened?),
-        }
     }
 
     /// The id of the memory that a subject keeps under `key`: the one that has it, or the one that a new memory gets. Two hosts that begin

@@ -284,8 +284,7 @@ fn the_built_in_policies_do_what_they_say() {
                 .owner(USER)
                 .who("kernel")
                 .this("prompt")
-                .output(json!({"confidence": confidence}))
-                .metadata(json!({"tool_use_count": tools}))
+                .metadata(json!({"confidence": confidence, "tool_use_count": tools}))
         };
         write(&host, run(0.9, 6)).await;
         write(&host, run(0.5, 1)).await;

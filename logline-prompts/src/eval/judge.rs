@@ -2,7 +2,7 @@
 
 use logline_core::contract::provider::{Message, ModelRequest};
 use logline_core::contract::{Context, KernelError};
-use logline_core::{Failure, Hash, SignedSpan};
+use logline_core::{Failure, Hash, VerifiedSpan};
 use logline_kernels::provider::Providers;
 use serde_json::{Value, json};
 
@@ -65,14 +65,15 @@ impl<'a> Bench<'a> {
     pub(super) async fn ask(
         &self,
         context: &Context<'_>,
-        request: &SignedSpan,
+        request: &VerifiedSpan,
         name: &str,
         (question, answer, criterion): (&str, &str, &str),
     ) -> Result<Result<Ruling, Failure>, KernelError> {
         let case = json!({"question": question, "answer": answer, "criterion": criterion});
         let mut asking = ModelRequest::default().system(&self.system);
         asking.messages.push(Message::user(String::from_utf8_lossy(&logline_core::canonical::to_vec(&case)).into_owned()));
-        let talk = Talk { providers: self.providers, ran: &self.ran, contract: Some(&self.contract), prefix: name };
+        let talk =
+            Talk { providers: self.providers, ran: &self.ran, contract: Some(&self.contract), prefix: name, recalled: None };
         Ok(talk.ask(context, request, asking, None).await?.and_then(|spoken| {
             if spoken.held != Held::Kept {
                 return Err(Failure::new("judge", "the judge gave no verdict"));

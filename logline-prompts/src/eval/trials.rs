@@ -90,7 +90,8 @@ impl Evaluation<'_> {
         // By the version, so that a later attempt does not take the answers of another.
         let version = candidate.loaded.variant_span.seal.curr_hash.to_string();
         let prefix = format!("{}/{}/{repeat}/", version.get(..12).unwrap_or_default(), fixture.id);
-        let talk = Talk { providers: self.providers, ran, contract: candidate.contract.as_ref(), prefix: &prefix };
+        let talk =
+            Talk { providers: self.providers, ran, contract: candidate.contract.as_ref(), prefix: &prefix, recalled: None };
         let spoken = match talk.ask(self.context, self.request, asking, None).await? {
             Ok(spoken) => spoken,
             Err(failure) => {
