@@ -6,6 +6,7 @@ use std::sync::Arc;
 use clap::Args;
 use logline::home::{Home, HomeError, KeyOf};
 use logline_core::contract::provider::Provider;
+use logline_core::contract::{Cipher, Confidential};
 use logline_core::ledger::{LedgerExt as _, Query, WorkQueue};
 use logline_core::roles::Role;
 use logline_core::trust::governance::Environment;
@@ -18,6 +19,7 @@ use logline_memory::{LocalKeys, MemoryKeeper, MemoryKernel, Vault};
 use logline_openai::OpenAi;
 use logline_pg::PgLedger;
 use logline_policy::policy_id;
+use logline_prompts::RunPrompt;
 use logline_sqlite::{SqliteKeys, SqliteLedger};
 use logline_wasm::{WasmSandbox, function_id};
 use uuid::Uuid;
@@ -182,6 +184,15 @@ impl Site {
         })
     }
 
+    /// What opens the confidential requests of a user. `None` if this home has no keys.
+    pub(crate) async fn confidential(&self, tenant: &str, owner: &str) -> Result<Option<Confidential>, Error> {
+        if !self.has_memories() {
+            return Ok(None);
+        }
+        let cipher: Arc<dyn Cipher> = Arc::new(self.memory()?.cipher(Arc::clone(&self.ledger)));
+        Ok(Some(Confidential::of(&cipher, tenant, owner).await?))
+    }
+
     /// Whether somebody has kept memories here.
     fn has_memories(&self) -> bool {
         self.home.as_ref().is_some_and(|home| home.tenant_keys().exists())
@@ -193,18 +204,20 @@ impl Site {
     }
 
     async fn host_with(&self, key: KeyPair, memory: Option<&MemoryKernel>) -> Result<Host, Error> {
-        let behaviours = logline::behaviours_with(&self.providers()?);
-        let behaviours = match memory {
-            Some(memory) => behaviours.and(memory.all()),
-            None => behaviours,
-        };
+        let providers = self.providers()?;
+        let run = RunPrompt::new(providers.providers());
         let host = Host::builder()
             .ledger(Arc::clone(&self.ledger))
             .trust(self.trust()?)
             .key(key)
             .environment(self.environment)
-            .install(behaviours)
             .sandbox(WasmSandbox::new()?);
+        let host = match memory {
+            None => host.install(logline::behaviours_with_prompts(&providers, &run)),
+            Some(memory) => host
+                .install(logline::behaviours_with_prompts(&providers, &run.recall(memory.clone())).and(memory.all()))
+                .cipher(memory.cipher(Arc::clone(&self.ledger))),
+        };
         let host = match logs_in(self.tiles.as_ref()) {
             Some(logs) => host.logs(logs),
             None => host,

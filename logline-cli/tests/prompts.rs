@@ -220,3 +220,41 @@ fn fixtures_of_other_tools_are_taken_over_and_bad_ones_named() {
     let (_, err) = folder.both(1, &["prompt", "fixtures", "items.jsonl", "--from", "langfuse"]);
     assert!(err.contains("entry 2"), "{err}");
 }
+
+#[test]
+fn a_model_is_asked_in_confidence_and_told_what_was_remembered() {
+    let folder = Folder::new();
+    folder.with_prompts(&model());
+    let of = ["--tenant", "acme", "--owner", "user-4711"];
+    let with = |arguments: &[&'static str]| [arguments, &of].concat();
+    let ask = ["prompt", "ask", "support@v1", "when may Xanthippe return it?", "--vars", "{\"customer\":\"Xanthippe\"}"];
+    let recall = with(&[&ask[..], &["--memory", "on"]].concat());
+    let (_, err) = folder.both(2, &recall);
+    assert!(err.contains("consent"), "{err}");
+    folder.expect(0, &with(&["memory", "consent", "--grant"]));
+    folder.expect(0, &with(&["memory", "add", "Xanthippe returns it on Tuesday"]));
+    let told: Value = serde_json::from_str(&folder.expect(0, &[&recall[..], &["--json"]].concat())).unwrap();
+    assert!(told["answer"]["text"].as_str().unwrap().contains("30 days"), "{told}");
+    let run = told["run"].as_str().unwrap();
+    let explained = folder.expect(0, &["prompt", "explain", run, "--tenant", "acme"]);
+    assert!(explained.contains("30 days") && explained.contains("context "), "{explained}");
+    let plain = folder.expect(0, &with(&ask));
+    assert!(plain.contains("30 days"), "{plain}");
+    let exported = folder.expect(0, &["list", "--tenant", "acme", "--json", "--type", "prompt_run", "--limit", "10"]);
+    assert_eq!(exported.lines().filter(|line| line.contains("30 days")).count(), 1, "only the open one is in the clear");
+    folder.expect(0, &with(&["memory", "forget", "--last"]));
+    let (_, err) = folder.both(2, &["prompt", "explain", run, "--tenant", "acme"]);
+    assert!(err.contains("erased"), "{err}");
+    // By a worker, too.
+    let variant: Value = serde_json::from_str(
+        folder.expect(0, &["list", "--tenant", "acme", "--json", "--type", "prompt_variant"]).lines().next().unwrap(),
+    )
+    .unwrap();
+    let input = json!({"question": "in confidence", "vars": {"customer": "Xanthippe"}}).to_string();
+    let submit =
+        ["request", "submit", variant["id"].as_str().unwrap(), "--kind", "prompt.run", "--input", &input, "--confidential"];
+    folder.expect(0, &[&submit[..], &of].concat());
+    folder.expect(0, &["run", "--until-idle"]);
+    let done = folder.expect(0, &["list", "--tenant", "acme", "--json", "--type", "request", "--status", "complete"]);
+    assert!(!done.contains("in confidence"), "{done}");
+}

@@ -144,8 +144,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "logline-memory",
         &[
-            "index", "rank", "embed", "envelope", "wrap", "local", "vault", "members", "form", "consent", "kernel", "results",
-            "memories", "erasure", "export", "keeper",
+            "index", "rank", "embed", "envelope", "wrap", "local", "vault", "members", "form", "consent", "kernel", "cipher",
+            "results", "memories", "erasure", "export", "keeper",
         ],
     ),
     (

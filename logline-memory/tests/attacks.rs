@@ -11,9 +11,10 @@ use logline_core::ledger::LedgerExt as _;
 use logline_core::request::Request;
 use logline_core::trust::governance::Decision;
 use logline_core::{Draft, Scope, Signer as _, SystemClock, SystemIds, Visibility};
+use logline_memory::index::IndexLimits;
 use logline_memory::{
-    Classifier, Layer, LocalKeys, MEMORY_FORGET, Memories, Memory, MemoryError, MemoryKernel, Mode, Sensitivity, Vault, Wanted,
-    What, close_epoch, consent_id, verify_erasure,
+    Classifier, Layer, LocalKeys, MEMORY_FORGET, Memories, Memory, MemoryError, MemoryKernel, Mode, Sensitivity, Vault,
+    VaultError, Wanted, What, close_epoch, consent_id, verify_erasure,
 };
 use logline_sqlite::SqliteKeys;
 use serde_json::{Value, json};
@@ -264,5 +265,95 @@ fn a_lost_store_of_keys_begins_again_after_the_epochs_that_have_ended() {
         assert_eq!(alice.get(kept.id).await.unwrap().unwrap().body.text, "again");
         close_epoch(&host, TENANT).await.unwrap();
         assert_eq!(alice.get(kept.id).await.unwrap().unwrap().body.text, "again");
+    });
+}
+
+#[test]
+fn a_user_who_shares_very_much_leaves_room_for_what_others_share() {
+    block_on(async {
+        let site = Site::with(|kernel| kernel.indexes(8, IndexLimits { entries: 20, bytes: 1 << 20 })).await;
+        let shared = |text: String| fact(&text).layer(Layer::Shared).visibility(Visibility::Tenant);
+        let (mallory, bob) = (site.memories("mallory", Mode::On), site.memories("bob", Mode::On));
+        for user in [&mallory, &bob] {
+            user.grant(None).await.unwrap();
+        }
+        for n in 0..30 {
+            mallory.remember(&shared(format!("noise number{n}"))).await.unwrap();
+        }
+        for n in 0..5 {
+            bob.remember(&shared(format!("teapot number{n}"))).await.unwrap();
+        }
+        let carol = site.memories("carol", Mode::On);
+        carol.grant(None).await.unwrap();
+        assert_eq!(carol.search("teapot", &Wanted::most(20)).await.unwrap().hits.len(), 5);
+        let answer = carol.search("noise", &Wanted::most(20)).await.unwrap();
+        let record = site.last(answer.result).await;
+        let candidates = record.meta("candidates").unwrap().as_array().unwrap().len();
+        assert_eq!(candidates, 15, "the rest of the index");
+    });
+}
+
+#[test]
+fn a_full_index_is_made_anew_when_enough_was_forgotten() {
+    block_on(async {
+        let site = Site::with(|kernel| kernel.indexes(8, IndexLimits { entries: 10, bytes: 1 << 20 })).await;
+        let alice = site.alice().await;
+        let mut kept = Vec::new();
+        for n in 0..15 {
+            kept.push(alice.remember(&fact(&format!("teapot number{n}"))).await.unwrap().id);
+        }
+        let before = alice.search("teapot", &Wanted::most(20)).await.unwrap();
+        assert!(before.hits.len() == 10 && before.is_truncated);
+        for id in &kept[..8] {
+            alice.forget(&What::One(*id)).await.unwrap();
+        }
+        let after = alice.search("teapot", &Wanted::most(20)).await.unwrap();
+        assert!(after.hits.len() == 7 && !after.is_truncated, "{} {}", after.hits.len(), after.is_truncated);
+    });
+}
+
+#[test]
+fn one_damaged_key_does_not_keep_the_others_in_an_old_epoch() {
+    block_on(async {
+        let site = Site::new().await;
+        let alice = site.alice().await;
+        let kept = alice.remember(&fact("teapot")).await.unwrap().id;
+        let bob = site.memories("bob", Mode::On);
+        bob.grant(None).await.unwrap();
+        bob.remember(&fact("x")).await.unwrap();
+        let file = rusqlite::Connection::open(site.path("service.ledger.keys.db")).unwrap();
+        file.execute("UPDATE subject_keys SET wrapped = zeroblob(60) WHERE subject = 'bob'", []).unwrap();
+        let vault = site.kernel.vault();
+        for _ in 0..2 {
+            let error = vault.close_epoch(TENANT).await.unwrap_err();
+            assert!(matches!(&error, VaultError::Damaged { subject, .. } if subject == "bob"), "{error}");
+            assert!(!error.may_retry());
+        }
+        let in_old: i64 = file
+            .query_row("SELECT count(*) FROM subject_keys WHERE epoch = 1 AND subject <> 'bob'", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(in_old, 0);
+        assert_eq!(alice.get(kept).await.unwrap().unwrap().body.text, "teapot");
+        // Once the user's memories are given up, the epoch ends.
+        bob.forget(&What::Subject).await.unwrap();
+        let closed = vault.close_epoch(TENANT).await.unwrap();
+        assert_eq!(vault.finish_epochs(TENANT).await.unwrap().newest, closed.newest);
+        assert_eq!(alice.get(kept).await.unwrap().unwrap().body.text, "teapot");
+    });
+}
+
+#[test]
+fn two_hosts_that_end_an_epoch_at_once_both_succeed() {
+    block_on(async {
+        let site = Site::new().await;
+        let alice = site.alice().await;
+        let kept = alice.remember(&fact("teapot")).await.unwrap().id;
+        let other = site::vault(site.folder.path());
+        for _ in 0..20 {
+            let (here, there) = tokio::join!(site.kernel.vault().close_epoch(TENANT), other.close_epoch(TENANT));
+            here.unwrap();
+            there.unwrap();
+        }
+        assert_eq!(alice.get(kept).await.unwrap().unwrap().body.text, "teapot");
     });
 }

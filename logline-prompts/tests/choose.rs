@@ -57,7 +57,8 @@ impl Two {
             .status("complete");
         let run = run.parent(variant.id).output(json!({"text": "ok", "confidence": confidence}));
         let run = run.meta("variant", reference(&variant)).meta("selection", "one").meta("contract", "held");
-        let run = run.meta("cost", json!({"currency": "USD", "nanos": 1000})).meta("latency_ms", 5);
+        let run =
+            run.meta("cost", json!({"currency": "USD", "nanos": 1000})).meta("latency_ms", 5).meta("confidence", confidence);
         self.site.host.record(TENANT, vec![run], &AppendOptions::default()).await.unwrap();
     }
 

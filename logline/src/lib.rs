@@ -43,12 +43,23 @@ pub fn behaviours() -> core::KernelSet {
 /// As [`behaviours`], with a host's providers: functions and prompts may ask them. Prompts need the feature `prompts`.
 #[must_use]
 pub fn behaviours_with(providers: &kernels::provider::ProviderExec) -> core::KernelSet {
-    let set = kernels::with_providers(providers);
+    #[cfg(feature = "prompts")]
+    return behaviours_with_prompts(providers, &prompts::RunPrompt::new(providers.providers()));
+    #[cfg(not(feature = "prompts"))]
+    governed(with_policies(kernels::with_providers(providers)))
+}
+
+/// As [`behaviours_with`], with this kernel for prompts, which may have been given what [finds memories](prompts::RunPrompt::recall).
+#[cfg(feature = "prompts")]
+#[must_use]
+pub fn behaviours_with_prompts(providers: &kernels::provider::ProviderExec, run: &prompts::RunPrompt) -> core::KernelSet {
+    governed(with_policies(kernels::with_providers(providers)).and(prompts::all(run)))
+}
+
+fn with_policies(set: core::KernelSet) -> core::KernelSet {
     #[cfg(feature = "policies")]
     let set = set.and(policy::all());
-    #[cfg(feature = "prompts")]
-    let set = set.and(prompts::all(&prompts::RunPrompt::new(providers.providers())));
-    governed(set)
+    set
 }
 
 /// The set with the kernel that carries out what a quorum has approved.

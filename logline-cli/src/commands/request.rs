@@ -71,6 +71,9 @@ struct Submit {
     /// it a function runs.
     #[arg(long, value_name = "THIS", value_parser = NonEmptyStringValueParser::new())]
     kind: Option<String>,
+    /// Encrypt the input, and everything that comes of it, under the owner's key. For kinds that ask a model, such as `prompt.run`.
+    #[arg(long)]
+    confidential: bool,
     /// 0 to 9. The highest runs first within the tenant.
     #[arg(long, value_parser = clap::value_parser!(u8).range(0..=9))]
     priority: Option<u8>,
@@ -177,6 +180,9 @@ async fn submit(options: &Submit, url: Option<&str>, json: bool) -> Result<bool,
     if let Some(kind) = &options.kind {
         request = request.this(kind);
     }
+    if options.confidential {
+        request = request.confidential();
+    }
     if let Some(key) = &options.idempotency_key {
         request = request.idempotency_key(key);
     }
@@ -190,7 +196,7 @@ async fn submit(options: &Submit, url: Option<&str>, json: bool) -> Result<bool,
         request = request.max_attempts(attempts);
     }
     let site = Site::open(url, &options.home).await?;
-    let host = site.host(KeyOf::Host).await?;
+    let host = if options.confidential { site.host_of(&site.memory()?).await? } else { site.host(KeyOf::Host).await? };
     check_tenant(&host, &host.key(), Role::Runtime, tenant)?;
     let found = site.ledger.find(&Scope::user(tenant, owner), tenant, function).await?;
     let is_one = |span: &SignedSpan| options.kind.is_some() || span.entity_type == "function";

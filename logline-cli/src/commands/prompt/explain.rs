@@ -4,7 +4,7 @@ use clap::Args;
 use logline_core::Scope;
 use logline_core::contract::Reader;
 use logline_core::ledger::LedgerExt as _;
-use logline_prompts::{explain, verify_build, verify_selection};
+use logline_prompts::{explain_with, verify_build_with, verify_selection};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -37,7 +37,12 @@ pub(super) async fn explain_run(options: &Explain, url: Option<&str>, json: bool
     let site = Site::open(url, &options.home).await?;
     let trusted = site.trusted().await?;
     let reader = Reader::new(&site.ledger, Scope::runtime(&options.tenant));
-    let explained = explain(&reader, &trusted.authorities, &options.tenant, options.run).await?;
+    let (tenant, scope) = (options.tenant.as_str(), Scope::runtime(&options.tenant));
+    let key = match site.ledger.find(&scope, tenant, options.run).await? {
+        Some(run) => site.confidential(tenant, &run.owner_id).await?,
+        None => None,
+    };
+    let explained = explain_with(&reader, &trusted.authorities, tenant, options.run, key.as_ref()).await?;
     if json {
         output::line(&serde_json::to_string(&explained)?);
         return Ok(true);
@@ -84,8 +89,9 @@ pub(super) async fn verify(options: &Verify, url: Option<&str>, json: bool) -> R
     let reader = Reader::new(&site.ledger, Scope::runtime(tenant));
     let found = site.ledger.find(&Scope::runtime(tenant), tenant, id).await?;
     let found = found.ok_or_else(|| format!("there is no span {id} in tenant `{}`", output::plain(tenant)))?;
+    let key = site.confidential(tenant, &found.owner_id).await?;
     let verified = match found.entity_type.as_str() {
-        "prompt_build" => verify_build(&reader, &trusted.authorities, tenant, id)
+        "prompt_build" => verify_build_with(&reader, &trusted.authorities, tenant, id, key.as_ref())
             .await
             .map(|built| format!("the prompt was built again: {}", built.compiled_hash))
             .map_err(|error| error.to_string()),

@@ -1,5 +1,6 @@
 //! `logline prompt`
 
+mod ask;
 mod build;
 mod eval;
 mod explain;
@@ -20,6 +21,11 @@ pub(crate) struct Options {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Asks the model of a variant, records everything, and prints the answer.
+    #[command(
+        after_help = "Example: logline prompt ask support@v1 'how long may I return it?' --ledger sqlite:demo.ledger --tenant acme --owner user-4711 --vars '{\"customer\":\"Ada\"}' --memory on"
+    )]
+    Ask(Box<ask::Ask>),
     /// Builds the prompt of a variant and prints it. Nothing is written.
     #[command(
         after_help = "Example: logline prompt build support@v1 --ledger sqlite:demo.ledger --tenant acme --vars '{\"customer\":\"Ada\"}'"
@@ -58,6 +64,7 @@ enum Command {
 
 pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Result<bool, Error> {
     match &options.command {
+        Command::Ask(options) => ask::run(options, url, json).await,
         Command::Build(options) => build::run(options, url, json).await,
         Command::Eval(options) => eval::run(options, url, json).await,
         Command::Explain(options) => explain::explain_run(options, url, json).await,
