@@ -148,6 +148,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "results", "memories", "erasure", "export", "keeper",
         ],
     ),
+    ("logline-kms", &["errors", "names"]),
     (
         "logline-http",
         &[

@@ -17,6 +17,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a task prints to its user")]
 
 mod interop;
+mod kms;
 mod packages;
 mod postgres;
 mod python;
@@ -202,7 +203,7 @@ fn ci() -> Result<(), Failed> {
 }
 
 /// The crates that are published.
-const PUBLISHED: [&str; 15] = [
+const PUBLISHED: [&str; 16] = [
     "logline-core",
     "logline-sqlite",
     "logline-pg",
@@ -215,6 +216,7 @@ const PUBLISHED: [&str; 15] = [
     "logline-prompts",
     "logline-log",
     "logline-memory",
+    "logline-kms",
     "logline-http",
     "logline",
     "logline-cli",
