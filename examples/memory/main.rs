@@ -1,5 +1,5 @@
-//! A memory's whole life: refused without consent, kept encrypted, recalled in another session, seen by nobody else, forgotten with a receipt,
-//! and gone from an old backup as well.
+//! A memory's whole life: refused without consent, kept encrypted, recalled in another session, told to a model in confidence, seen by nobody
+//! else, forgotten with a receipt, and gone from an old backup as well.
 //!
 //! `cargo run --example memory`. `--db FILE` keeps the ledger, with its store of keys and its tenants' keys beside it; `--secret TEXT` is
 //! what is kept and then forgotten, and stands nowhere afterwards; `--export FILE` writes the ledger. The exit status is 1 if anything does
@@ -16,12 +16,17 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use logline_core::Scope;
+use logline_core::contract::CipherError;
 use logline_core::fsck::{Audit, fsck};
 use logline_core::ledger::Ledger as _;
+use logline_core::request::Request;
+use logline_core::{HostError, Scope};
 use logline_memory::{
     Kind, Memory, MemoryError, Mode, ReceiptState, Sensitivity, Wanted, What, close_epoch, uses, verify_erasure,
 };
+
+use logline_prompts::PROMPT_RUN;
+use serde_json::json;
 
 use site::{Site, TENANT};
 
@@ -94,6 +99,18 @@ async fn run(options: &Options) -> Result<()> {
     disk::nowhere(&file, secret)?;
     println!("  neither the fact nor the query is on the disk in the clear");
 
+    println!("a model");
+    let input = json!({"question": secret, "memory": tuesday.for_prompt(&wanted).await?});
+    let asked = Request::new(TENANT, "u-1", site.prompt, input).this(PROMPT_RUN).confidential();
+    let asked = site.host.execute(asked).await?;
+    let answer = asked.result.as_ref().map_err(|failure| failure.to_string())?;
+    holds(
+        answer.to_string().contains(&kept.id.to_string()),
+        "is told what was remembered, and its answer comes back in the clear",
+    )?;
+    disk::nowhere(&file, secret)?;
+    println!("  question, memories, prompt and answer are on the disk encrypted, under the user's key");
+
     println!("others");
     for (tenant, owner) in [(TENANT, "u-2"), ("globex", "u-1")] {
         let other = site.of(tenant, owner, Mode::On);
@@ -110,6 +127,8 @@ async fn run(options: &Options) -> Result<()> {
     println!("  receipt {}: {} memory, used by {} spans", receipt.id, receipt.memories, used.len());
     let found = tuesday.search(secret, &wanted).await?.hits;
     holds(found.iter().all(|hit| hit.memory.id != kept.id), "no search finds it")?;
+    let gone = site.host.outcome(TENANT, asked.request.id).await;
+    holds(matches!(gone, Err(HostError::Cipher(CipherError::Erased))), "nor can anybody read what the model has made of it")?;
     let before = site.opens(backup.path(), kept.id).await?;
     holds(
         before && receipt.state == ReceiptState::Shredded,
