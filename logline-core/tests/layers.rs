@@ -142,6 +142,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "service",
         ],
     ),
+    ("logline-witness", &["client", "peers", "server", "state"]),
     (
         "logline-memory",
         &[

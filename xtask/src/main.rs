@@ -202,7 +202,7 @@ fn ci() -> Result<(), Failed> {
 }
 
 /// The crates that are published.
-const PUBLISHED: [&str; 15] = [
+const PUBLISHED: [&str; 16] = [
     "logline-core",
     "logline-sqlite",
     "logline-pg",
@@ -214,6 +214,7 @@ const PUBLISHED: [&str; 15] = [
     "logline-bedrock",
     "logline-prompts",
     "logline-log",
+    "logline-witness",
     "logline-memory",
     "logline-http",
     "logline",
