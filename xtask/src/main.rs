@@ -1,8 +1,8 @@
 //! Project tasks.
 //!
 //! - `cargo xtask test`: runs every test, and installs what is missing.
-//! - `cargo xtask interop`: foreign tools judge what the adapters of model providers send: botocore and OpenAI's client; and a server
-//!   with pgvector runs the trials of vectors.
+//! - `cargo xtask interop`: foreign tools judge what the adapters of model providers send: botocore and OpenAI's client; Go's
+//!   `sumdb`, pymerkle and sigstore judge transparency logs, and are judged; a server with pgvector runs the trials of vectors.
 //! - `cargo xtask ci`: both, plus format, lints, docs and the dependency policy.
 //! - `cargo xtask simulate [SEEDS]`: the simulation of a fleet with 5,000 seeds, or with this many.
 //! - `cargo xtask attack [OPTIONS]`: programs that attack a shared host, and what the other users feel.
