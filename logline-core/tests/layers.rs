@@ -29,6 +29,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "policy",
             "batch",
             "dry_run",
+            "gate",
             "due",
             "site",
             "active",
