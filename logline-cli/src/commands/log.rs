@@ -55,6 +55,21 @@ impl Place {
         Ok((Directory::new(&self.tiles), Directory::new(&self.locks)))
     }
 
+    /// Refuses an empty folder of locks beside tiles of logs: their disk is probably not mounted, and a log would be begun again by mistake.
+    fn check(&self) -> Result<(), Error> {
+        let has_any = |path: &Path| std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some());
+        if has_any(&self.tiles.join("log.invalid")) && !has_any(&self.locks) {
+            return Err(format!(
+                "{} has logs and {} has no last signed checkpoints: is it the right folder, and is its disk there? If it is lost, keep the \
+                 logs as they are, and begin others in a new folder of tiles",
+                self.tiles.display(),
+                self.locks.display()
+            )
+            .into());
+        }
+        Ok(())
+    }
+
     /// The published checkpoint of a tenant's log.
     async fn published(&self, tenant: &str) -> Result<(Directory, Note, Checkpoint), Error> {
         let (tiles, locks) = self.stores()?;
@@ -168,6 +183,7 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
 
 async fn keep(options: &RunOptions, url: Option<&str>, json: bool) -> Result<bool, Error> {
     let (tiles, locks) = options.place.stores()?;
+    options.place.check()?;
     let key = KeyPair::load(&options.log_key)?;
     let ledger: Arc<dyn Ledger> = open::for_reading(url).await?;
     let batch = usize::try_from(options.batch)?;
