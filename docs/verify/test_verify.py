@@ -325,6 +325,107 @@ class Proofs(unittest.TestCase):
                       run_proof(LOG_VECTOR["proof"], None, "--witness", other, "--quorum", "1"))
 
 
+def tree_root(leaves):
+    """The root of RFC 6962, section 2.1, by its definition."""
+    if len(leaves) < 2:
+        return leaves[0] if leaves else verify.sha256()
+    split = 1 << (len(leaves) - 1).bit_length() - 1
+    return verify.sha256(b"\x01", tree_root(leaves[:split]), tree_root(leaves[split:]))
+
+
+def tree_growth(old, leaves, is_whole=True):
+    """The proof of RFC 6962, section 2.1.2, by its definition."""
+    if old == len(leaves):
+        return [] if is_whole else [tree_root(leaves)]
+    split = 1 << (len(leaves) - 1).bit_length() - 1
+    if old <= split:
+        return tree_growth(old, leaves[:split], is_whole) + [tree_root(leaves[split:])]
+    return tree_growth(old - split, leaves[split:], False) + [tree_root(leaves[:split])]
+
+
+LEAVES = [verify.base64_bytes(leaf["hash"]) for leaf in LOG_VECTOR["leaves"]]
+
+
+def checkpoint(leaves):
+    """A checkpoint of these leaves, signed by the log of the vectors."""
+    name, _, _, key_id = verify.note_key(LOG_VECTOR["log_key"])
+    text = f"{name}\n{len(leaves)}\n{base64.b64encode(tree_root(leaves)).decode()}\n"
+    key = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(LOG_VECTOR["log_seed"]))
+    return f"{text}\n\u2014 {name} {base64.b64encode(key_id + key.sign(text.encode())).decode()}\n"
+
+
+def run_growth(old, proof, known=None, new=LOG_VECTOR["checkpoint"], *flags):
+    """What the program says of a log that has grown from its first `old` leaves."""
+    said = []
+    lines = [f"old {old}", *(base64.b64encode(part).decode() for part in proof), "", new]
+    with tempfile.TemporaryDirectory() as folder:
+        names = [Path(folder, name) for name in ("row.ndjson", "growth", "known")]
+        names[0].write_text(LOG_VECTOR["leaves"][0]["line"] + "\n")
+        names[1].write_text("\n".join(lines))
+        names[2].write_text(checkpoint(LEAVES[:old]) if known is None else known)
+        verify.main([str(names[0]), "--consistency", str(names[1]), "--known", str(names[2]),
+                     "--log-key", LOG_VECTOR["log_key"], *flags], said.append)
+    return "\n".join(text for text in said if text.startswith("consistency"))
+
+
+class Growth(unittest.TestCase):
+    def test_a_log_that_has_grown_proves_it(self):
+        for old in range(8):
+            proof = tree_growth(old, LEAVES) if old else []
+            self.assertIn(f"has grown from {old} to 7 leaves", run_growth(old, proof))
+        witness = ("--witness", LOG_VECTOR["witness_key"], "--quorum", "1")
+        self.assertIn("cosigned by 1", run_growth(3, tree_growth(3, LEAVES), None, LOG_VECTOR["checkpoint"], *witness))
+
+    def test_a_log_with_two_histories_cannot(self):
+        fork = LEAVES[:2] + [LEAVES[3], LEAVES[2]] + LEAVES[4:]
+        for old in range(3, 8):
+            for proof in (tree_growth(old, LEAVES), tree_growth(old, fork)):
+                said = run_growth(old, proof, checkpoint(fork[:old]))
+                self.assertRegex(said, "does not begin|does not continue|different roots|must be empty")
+
+    def test_every_change_is_noticed(self):
+        proof = tree_growth(3, LEAVES)
+        for changed in (proof[1:], proof[:-1], proof + proof[:1], proof[::-1], [], [proof[0][::-1], *proof[1:]]):
+            self.assertIn("consistency: ", run_growth(3, changed))
+            self.assertNotIn("has grown", run_growth(3, changed))
+        self.assertIn("smaller", run_growth(7, [], checkpoint(LEAVES), checkpoint(LEAVES[:5])))
+        self.assertIn("the known checkpoint has 4", run_growth(3, proof, checkpoint(LEAVES[:4])))
+        self.assertIn("does not match", run_growth(3, proof, checkpoint(LEAVES[:3]).replace("\n3\n", "\n2\n")))
+        self.assertIn("witnesses have cosigned", run_growth(
+            3, proof, None, checkpoint(LEAVES), "--witness", LOG_VECTOR["witness_key"], "--quorum", "1"))
+
+    def test_the_cases_of_transparency_dev(self):
+        folder = HERE.parent.parent / "logline-log" / "tests" / "testdata"
+
+        def holds(check, case):
+            try:
+                return check(case) is not False
+            except verify.Bad:
+                return False
+
+        def raw(text):
+            return base64.b64decode(text or "")
+
+        def inclusion(case):
+            proof = [verify.base64_bytes(part, 32) for part in case["proof"] or []]
+            verify.base64_bytes(case["leafHash"], 32)
+            found = verify.inclusion_root(raw(case["leafHash"]), case["leafIdx"], case["treeSize"], proof)
+            return found == raw(case["root"])
+
+        def consistency(case):
+            proof = [verify.base64_bytes(part, 32) for part in case["proof"] or []]
+            verify.check_consistency((case["size1"], raw(case["root1"])), (case["size2"], raw(case["root2"])), proof)
+
+        for name, check in (("inclusion", inclusion), ("consistency", consistency)):
+            cases = [json.loads(line) for line in (folder / f"merkle-{name}.ndjson").read_text().splitlines()]
+            self.assertGreater(len(cases), 90)
+            for case in cases:
+                # They call a proof from the empty tree useless, and a witness of C2SP must accept it.
+                differs = case["case"] == "additional/size1-is-zero-and-size2-is-not-zero"
+                with self.subTest(f"{name} {case['case']}"):
+                    self.assertEqual(holds(check, case), differs or not case["wantErr"])
+
+
 class Envelope(unittest.TestCase):
     def setUp(self):
         self.file = vectors("envelope")

@@ -3,7 +3,7 @@
 
 It checks integrity: every row's hash, signature and place in its chain, and with a sidecar that the export is the one
 that was signed and lacks no chain's last version. With a `.tlog-proof` it checks that the one row of the export is in
-a transparency log (docs/log.md). It does not check authority, that is whether a key was allowed to sign a row:
+a transparency log, and with a consistency proof that the log continues an older checkpoint (docs/log.md). It does not check authority, that is whether a key was allowed to sign a row:
 `logline fsck --trust` does.
 """
 import argparse
@@ -340,6 +340,35 @@ def inclusion_root(leaf, index, size, proof):
     return leaf
 
 
+def check_consistency(old, new, proof):
+    """That a tree continues an older one; both are (size, root). RFC 9162, section 2.1.4.2."""
+    (old_size, old_root), (size, root) = old, new
+    require(old_size <= size, "proof", f"the tree of {size} leaves is smaller than the one of {old_size}")
+    if old_size in (0, size):
+        require(not proof, "proof", "a proof that must be empty is not")
+        same = (old_size or old_root == sha256()) and (old_size != size or root == old_root)
+        return require(same, "proof", "both checkpoints have the same size and different roots")
+    node, last, hashes = old_size - 1, size - 1, list(proof)
+    while node & 1:
+        node, last = node >> 1, last >> 1
+    if not node:  # the old tree is a full one, and its root is the first hash
+        hashes.insert(0, old_root)
+    require(hashes, "proof", "the proof has fewer hashes than it needs")
+    before = after = hashes.pop(0)
+    for sibling in hashes:
+        require(last, "proof", "the proof has more hashes than it needs")
+        if node & 1 or node == last:
+            before, after = sha256(b"\x01", sibling, before), sha256(b"\x01", sibling, after)
+            while not node & 1 and node:
+                node, last = node >> 1, last >> 1
+        else:
+            after = sha256(b"\x01", after, sibling)
+        node, last = node >> 1, last >> 1
+    require(not last, "proof", "the proof has fewer hashes than it needs")
+    require(before == old_root, "proof", "the proof does not begin at the older checkpoint")
+    require(after == root, "proof", "the newer checkpoint does not continue the older one: the log has two histories")
+
+
 def leaf_record(row):
     """The 181 bytes under which a row is entered."""
     return b"".join((b"\x01", bytes.fromhex(row["id"].replace("-", "")), row["seq"].to_bytes(4, "big"),
@@ -362,15 +391,42 @@ def check_proof(raw, row, log, witnesses, quorum):
     index = decimal(lines.pop(0)[6:])
     require(len(lines) <= 64, "proof", "it has more than 64 hashes")
     proof = [base64_bytes(line, 32) for line in lines]
+    origin, size, root, cosigned = open_checkpoint(note, log, witnesses, quorum)
+    found = inclusion_root(sha256(b"\x00", leaf_record(row)), index, size, proof)
+    require(found == root, "proof", "the row is not in the log: the proof leads to another root")
+    return f"leaf {index} of {size} of log {origin}, cosigned by {cosigned} witnesses"
+
+
+def open_checkpoint(note, log, witnesses, quorum):
+    """Origin, size, root and number of cosignatures of a checkpoint that the log and enough witnesses have signed."""
     text, signed = open_note(note, [log, *witnesses])
     require(log[1] == LOG and log in signed, "proof", f"the key of log {ascii(log[0])} has not signed the checkpoint")
     origin, size, root = (text.split("\n") + ["", "", ""])[:3]
     require(origin == log[0], "proof", f"the checkpoint is of log {ascii(origin[:80])}, not of {ascii(log[0])}")
     cosigned = {key[2] for key in signed if key[1] == WITNESS}
     require(len(cosigned) >= quorum, "proof", f"{len(cosigned)} witnesses have cosigned, {quorum} are needed")
-    found = inclusion_root(sha256(b"\x00", leaf_record(row)), index, decimal(size), proof)
-    require(found == base64_bytes(root, 32), "proof", "the row is not in the log: the proof leads to another root")
-    return f"leaf {index} of {size} of log {origin}, cosigned by {len(cosigned)} witnesses"
+    size, root = decimal(size), base64_bytes(root, 32)
+    require(size or root == sha256(), "proof", "the checkpoint has no leaves and the root of another tree")
+    return origin, size, root, len(cosigned)
+
+
+def check_continues(raw, known, log, witnesses, quorum):
+    """That the checkpoint in a file of `logline log consistency` continues a known one, which the log has signed."""
+    require(max(len(raw), len(known)) <= MAX_PROOF_FILE, "proof", "the file is too long")
+    try:
+        (head, _, note), known = raw.decode("utf-8").partition("\n\n"), known.decode("utf-8")
+    except UnicodeDecodeError:
+        raise Bad("proof", "it is not utf-8")
+    lines = head.split("\n")
+    require(lines[0].startswith("old "), "proof", "the line `old` is missing")
+    old_size = decimal(lines.pop(0)[4:])
+    require(len(lines) <= 63, "proof", "it has more than 63 hashes")
+    proof = [base64_bytes(line, 32) for line in lines]
+    origin, size, root, cosigned = open_checkpoint(note, log, witnesses, quorum)
+    _, known_size, known_root, _ = open_checkpoint(known, log, [], 0)
+    require(known_size == old_size, "proof", f"the proof begins at {old_size} leaves, the known checkpoint has {known_size}")
+    check_consistency((known_size, known_root), (size, root), proof)
+    return f"log {origin} has grown from {known_size} to {size} leaves, cosigned by {cosigned} witnesses"
 
 
 # Files
@@ -461,13 +517,18 @@ class Verifier:
             self.problem(f"sidecar: {ascii(tenant)}/{ascii(span_id)}: a chain that the sidecar does not name")
         return self.say(f"sidecar: {number - 1} heads, signed by {key} at {ascii(footer['at'])}")
 
-
     def proof(self, raw, log, witnesses, quorum):
         try:
             require(self.rows == 1 and self.row, "proof", "a proof is about one row: the export must have exactly one")
             self.say("proof: " + check_proof(raw, self.row, log, witnesses, quorum))
         except Bad as e:
             self.problem(f"proof: {e}")
+
+    def continues(self, raw, known, log, witnesses, quorum):
+        try:
+            self.say("consistency: " + check_continues(raw, known, log, witnesses, quorum))
+        except Bad as e:
+            self.problem(f"consistency: {e}")
 
 
 def key_of(kind):
@@ -494,6 +555,8 @@ def main(argv=None, say=print):
     parser.add_argument("--sidecar", metavar="FILE", help="the signed sidecar of the same export")
     parser.add_argument("--key", metavar="HEX", type=public_key, help="the key that must have signed the sidecar")
     parser.add_argument("--proof", metavar="FILE", help="a .tlog-proof of the one row in the export")
+    parser.add_argument("--consistency", metavar="FILE", help="the proof that the log continues a known checkpoint")
+    parser.add_argument("--known", metavar="FILE", help="the checkpoint that you know, signed by the log")
     parser.add_argument("--log-key", metavar="NAME+ID+BASE64", type=key_of(LOG), help="the key of the log that you trust")
     parser.add_argument("--witness", metavar="NAME+ID+BASE64", type=key_of(WITNESS), action="append", default=[],
                         help="the key of a witness that you trust; may be given several times")
@@ -501,8 +564,10 @@ def main(argv=None, say=print):
     options = parser.parse_args(argv)
     if options.key and not options.sidecar:
         parser.error("--key needs --sidecar")
-    if bool(options.proof) != bool(options.log_key):
-        parser.error("--proof and --log-key need each other")
+    if bool(options.proof or options.consistency) != bool(options.log_key):
+        parser.error("--proof or --consistency, and --log-key, need each other")
+    if bool(options.consistency) != bool(options.known):
+        parser.error("--consistency and --known need each other")
     if len({key[2] for key in options.witness}) < len(options.witness):
         parser.error("a witness is given twice: a key counts once, whatever its name")
     if not 0 <= options.quorum <= len(options.witness):
@@ -517,6 +582,10 @@ def main(argv=None, say=print):
         if options.proof:
             with open(options.proof, "rb") as file:
                 verifier.proof(file.read(MAX_PROOF_FILE + 1), options.log_key, options.witness, options.quorum)
+        if options.consistency:
+            with open(options.consistency, "rb") as file, open(options.known, "rb") as known:
+                verifier.continues(file.read(MAX_PROOF_FILE + 1), known.read(MAX_PROOF_FILE + 1),
+                                   options.log_key, options.witness, options.quorum)
     except OSError as e:
         parser.error(str(e))
     say(f"{verifier.rows} rows in {len(verifier.heads)} chains, signed by {len(verifier.keys)} keys: "

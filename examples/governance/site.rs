@@ -1,10 +1,9 @@
 //! A governed tenant on a SQLite ledger: who may do what, and the acts of those people.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use logline_core::ledger::{AppendOptions, Ledger as _, LedgerExt as _, WorkQueue as _};
 use logline_core::request::Request;
 use logline_core::roles::Role;
@@ -19,11 +18,13 @@ use logline_core::{
 use logline_kernels::governance::{GOVERNANCE, PROMOTE, TEST};
 use logline_log::note::{KeyKind, KeyName, NoteKey};
 use logline_log::store::Directory;
-use logline_log::witness::{AddCheckpoint, Answer, MemoryWitness, Witness, WitnessCallError, WitnessClient};
-use logline_log::{Checkpoint, Integrator, LogSite, Step, StoredLogs, last_signed};
+use logline_log::witness::Witness;
+use logline_log::{Checkpoint, Integrator, LogSite, Policy, Step, StoredLogs, last_signed};
 use logline_sqlite::SqliteLedger;
 use logline_wasm::WasmSandbox;
+use logline_witness::{HttpWitness, ServeOptions, begin_state, serve};
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 use uuid::Uuid;
 
 use crate::Result;
@@ -58,18 +59,14 @@ pub(crate) struct Site {
     pub(crate) host: Host,
     tiles: Directory,
     locks: Directory,
-    watched: Option<(NoteKey, Arc<Watching>)>,
+    watch: PathBuf,
+    watched: Option<Watched>,
 }
 
-/// A witness in this process, where others have one behind HTTP.
-pub(crate) struct Watching(Witness<MemoryWitness>);
-
-#[async_trait]
-impl WitnessClient for Watching {
-    async fn add_checkpoint(&self, call: &AddCheckpoint) -> std::result::Result<Answer, WitnessCallError> {
-        let answer = self.0.add_checkpoint(call.to_string().as_bytes()).await;
-        answer.map_err(|error| WitnessCallError { reason: error.to_string() })
-    }
+/// The witness of another company, which has a folder of its own.
+struct Watched {
+    key: NoteKey,
+    url: String,
 }
 
 impl Site {
@@ -113,7 +110,7 @@ impl Site {
             .logs(StoredLogs::new(tiles.clone()))
             .build()
             .await?;
-        Ok(Self { ledger, keys, trust, host, tiles, locks, watched: None })
+        Ok(Self { ledger, keys, trust, host, tiles, locks, watch: log.join("witness"), watched: None })
     }
 
     pub(crate) fn function() -> Uuid {
@@ -213,13 +210,14 @@ impl Site {
         Ok(self.ledger.head(&Scope::Operator, TENANT, id).await?.ok_or("the span is gone")?)
     }
 
-    /// Enters everything in the log of the tenant. From the second checkpoint on a witness cosigns.
+    /// Enters everything in the log of the tenant. From the second checkpoint on none is published that the witness has not cosigned.
     pub(crate) async fn keep_log(&mut self) -> Result<Checkpoint> {
         loop {
             let mut site =
                 LogSite::new(Arc::new(self.tiles.clone()), Arc::new(self.locks.clone()), Arc::new(self.keys.log.clone()));
-            if let Some((key, watching)) = &self.watched {
-                site = site.witness(key.clone(), Arc::clone(watching) as Arc<dyn WitnessClient>);
+            if let Some(watched) = &self.watched {
+                site = site.witness(watched.key.clone(), Arc::new(HttpWitness::new(&watched.url)?));
+                site = site.quorum(Policy::new(Vec::new(), vec![watched.key.clone()], 1)?);
             }
             let mut integrator = Integrator::new(Arc::new(self.ledger.clone()), site, TENANT);
             let step = integrator.step().await?;
@@ -228,9 +226,7 @@ impl Site {
             if self.watched.is_none() {
                 // The origin is drawn when the log begins. The witness is told which key signs under it.
                 let log = NoteKey::new(checkpoint.origin.clone(), KeyKind::Log, self.keys.log.public_key())?;
-                let (name, key) = ("witness.example".parse::<KeyName>()?, Arc::new(self.keys.witness.clone()));
-                let witness = Witness::new(name, key, Arc::new(SystemClock), vec![log], MemoryWitness::default());
-                self.watched = Some((witness.key()?, Arc::new(Watching(witness))));
+                self.watched = Some(self.begin_witness(log).await?);
                 continue;
             }
             if step == Step::Idle {
@@ -239,11 +235,23 @@ impl Site {
         }
     }
 
+    /// What the other company does: `logline witness` is the same as a program.
+    async fn begin_witness(&self, log: NoteKey) -> Result<Watched> {
+        let (name, signer) = ("witness.example/w".parse::<KeyName>()?, Arc::new(self.keys.witness.clone()));
+        let key = NoteKey::new(name.clone(), KeyKind::Witness, signer.public_key())?;
+        let state = begin_state(&self.watch, &key)?;
+        let witness = Witness::new(name, signer, Arc::new(SystemClock), vec![log], state);
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let url = format!("http://{}", listener.local_addr()?);
+        println!("   a witness listens on {url}");
+        tokio::spawn(serve(listener, witness, ServeOptions::default(), std::future::pending()));
+        Ok(Watched { key, url })
+    }
+
     /// The keys of the log and of its witness, as an auditor gets them.
     pub(crate) fn log_keys(&self, checkpoint: &Checkpoint) -> Result<(NoteKey, NoteKey)> {
         let log = NoteKey::new(checkpoint.origin.clone(), KeyKind::Log, self.keys.log.public_key())?;
-        let (witness, _) = self.watched.as_ref().ok_or("nobody watches the log")?;
-        Ok((log, witness.clone()))
+        Ok((log, self.watched.as_ref().ok_or("nobody watches the log")?.key.clone()))
     }
 
     pub(crate) fn tiles(&self) -> &Directory {

@@ -15,7 +15,7 @@ use clap::{Parser, Subcommand};
 use commands::run as worker;
 use commands::{
     completions, delegate, doctor, end_key, export, fsck, function, governance, import, init, keygen, list, log, manifest,
-    memory, migrate, policy, prompt, provider, publish, read, rebuild, replay, request, rotate, stats, tail, verify,
+    memory, migrate, policy, prompt, provider, publish, read, rebuild, replay, request, rotate, stats, tail, verify, witness,
 };
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -98,6 +98,8 @@ enum Command {
     Fsck(fsck::Options),
     /// Keeps the transparency logs of tenants, shows their checkpoints, and proves that rows are in them.
     Log(log::Options),
+    /// Watches logs of others: cosigns each checkpoint that continues the one before, over HTTP. It needs no ledger.
+    Witness(witness::Options),
     /// Verifies an export against a log, or one row against its proof. It needs no ledger.
     Verify(verify::Options),
     /// Prints the last version of a span.
@@ -169,6 +171,7 @@ async fn run(options: &Options) -> Result<bool, Error> {
         Command::Export(command) => export::run(command, ledger, options.json).await,
         Command::Fsck(command) => fsck::run(command, ledger, options.json).await,
         Command::Log(command) => log::run(command, ledger, options.json).await,
+        Command::Witness(command) => witness::run(command, options.json).await,
         Command::Verify(command) => verify::run(command, options.json),
         Command::Get(command) => read::get(command, ledger, options.json).await,
         Command::History(command) => read::history(command, ledger, options.json).await,

@@ -4,6 +4,7 @@
 mod shell;
 
 use std::fs;
+use std::io::BufRead as _;
 use std::path::PathBuf;
 
 use logline_core::ledger::{AppendOptions, Ledger as _};
@@ -122,6 +123,26 @@ fn an_operator_keeps_a_log_and_an_auditor_verifies_it_without_the_ledger() {
 }
 
 #[test]
+fn a_log_that_has_grown_proves_it_to_whoever_kept_a_checkpoint() {
+    let folder = Folder::with(70);
+    folder.keep(&[]);
+    let old = folder.checkpoint();
+    fs::write(folder.path("old.checkpoint"), old["checkpoint"].as_str().unwrap()).unwrap();
+    folder.append(300);
+    folder.keep(&[]);
+    let prove =
+        ["log", "consistency", "acme", "--known", "old.checkpoint", "--tiles", "tiles", "--locks", "locks", "--out", "growth"];
+    assert!(folder.expect(0, &prove).0.contains("continues 70 leaves"));
+    let growth = fs::read_to_string(folder.path("growth")).unwrap();
+    assert!(growth.starts_with("old 70\n") && growth.contains(folder.checkpoint()["checkpoint"].as_str().unwrap()), "{growth}");
+    // A checkpoint of another history: no proof leads from it.
+    let other = format!("{}=", "A".repeat(43));
+    let text = old["checkpoint"].as_str().unwrap().replace(old["root"].as_str().unwrap(), &other);
+    fs::write(folder.path("old.checkpoint"), text).unwrap();
+    folder.expect(2, &prove);
+}
+
+#[test]
 fn a_ledger_that_was_restored_stops_its_log_until_a_new_one_is_begun() {
     let folder = Folder::with(10);
     folder.keep(&[]);
@@ -156,4 +177,84 @@ fn one_folder_cannot_be_public_and_private() {
     assert!(err.contains("must be two folders"), "{err}");
     let (_, err) = folder.expect(2, &["log", "checkpoint", "--tenant", "acme", "--tiles", "tiles", "--locks", "locks"]);
     assert!(err.contains("has no log"), "{err}");
+}
+
+/// A witness of another company, as a process.
+struct Witness {
+    process: std::process::Child,
+    key: String,
+    url: String,
+}
+
+impl Witness {
+    fn start(folder: &Folder, name: &str, log: &str, more: &[&str]) -> Self {
+        let key_file = format!("{name}.key");
+        if !folder.path(&key_file).exists() {
+            folder.expect(0, &["keygen", &key_file]);
+        }
+        let full = format!("witness.example/{name}");
+        let options = ["witness", "--json", "--name", &full, "--key", &key_file, "--state", name, "--log", log];
+        let mut command = shell::command(&folder.0, &[&options[..], &["--listen", "127.0.0.1:0"], more].concat());
+        let mut process = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        std::io::BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let said: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"));
+        let text = |name: &str| said[name].as_str().unwrap().to_owned();
+        Self { key: text("key"), url: text("listens"), process }
+    }
+}
+
+impl Drop for Witness {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn two_companies_watch_each_other_and_a_quorum_holds_back_what_they_have_not_seen() {
+    let folder = Folder::with(30);
+    folder.keep(&[]);
+    let shown = folder.checkpoint();
+    let log = shown["key"].as_str().unwrap().to_owned();
+    let one = Witness::start(&folder, "one", &log, &["--begin"]);
+    let two = Witness::start(&folder, "two", &log, &["--begin"]);
+    let policy = |urls: [&str; 2]| {
+        let lines = format!(
+            "log {log}\nwitness one {} {}\nwitness two {} {}\ngroup both all one two\nquorum both\n",
+            one.key, urls[0], two.key, urls[1]
+        );
+        fs::write(folder.path("policy"), lines).unwrap();
+    };
+    policy([&one.url, &two.url]);
+    folder.append(5);
+    folder.keep(&["--policy", "policy"]);
+    folder.expect(0, &["export", "export.ndjson", "--tenant", "acme"]);
+    let origin = shown["origin"].as_str().unwrap();
+    let verify = ["verify", "export.ndjson", "--log", &format!("tiles/{origin}"), "--policy", "policy"];
+    let (out, _) = folder.expect(0, &verify);
+    assert!(out.contains("passed"), "{out}");
+
+    // One of them is killed, without a chance to say anything: the checkpoint waits.
+    let (dead_key, dead_url) = (two.key.clone(), two.url.clone());
+    drop(two);
+    folder.append(5);
+    let keep =
+        ["log", "run", "--tenant", "acme", "--tiles", "tiles", "--locks", "locks", "--log-key", "log.key", "--until-idle"];
+    let (_, err) = folder.expect(2, &[&keep[..], &["--policy", "policy"]].concat());
+    assert!(err.contains("signed and not published"), "{err}");
+    assert_eq!(folder.checkpoint()["size"], 35, "readers see the one before");
+    // It does not start without its state, and goes on where it was with it.
+    let again = ["witness", "--name", "witness.example/two", "--key", "two.key", "--log", &log, "--listen", "127.0.0.1:0"];
+    assert!(folder.expect(2, &[&again[..], &["--state", "elsewhere"]].concat()).1.contains("is its disk there?"));
+    assert!(folder.expect(2, &[&again[..], &["--state", "one"]].concat()).1.contains("another witness"));
+    assert!(folder.expect(2, &[&again[..], &["--state", "two", "--begin"]].concat()).1.contains("without `--begin`"));
+    let two = Witness::start(&folder, "two", &log, &[]);
+    assert_eq!(two.key, dead_key);
+    fs::write(folder.path("policy"), fs::read_to_string(folder.path("policy")).unwrap().replace(&dead_url, &two.url)).unwrap();
+    folder.keep(&["--policy", "policy"]);
+    assert_eq!(folder.checkpoint()["size"], 40);
+    let no_url = fs::read_to_string(folder.path("policy")).unwrap().replace(&two.url, "");
+    fs::write(folder.path("policy"), no_url).unwrap();
+    assert!(folder.expect(2, &[&keep[..], &["--policy", "policy"]].concat()).1.contains("have no URL"));
 }

@@ -29,6 +29,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "policy",
             "batch",
             "dry_run",
+            "gate",
             "due",
             "site",
             "active",
@@ -141,6 +142,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "service",
         ],
     ),
+    ("logline-witness", &["client", "peers", "server", "state"]),
     (
         "logline-memory",
         &[

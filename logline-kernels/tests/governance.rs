@@ -296,19 +296,41 @@ fn the_gate_smoke_is_passed_by_an_execution_of_that_version_in_staging() {
         governance.environments = [Environment::Production].into();
         let (ledger, production) = site(&manifest(governance)).await;
         let staging = host(&ledger, Environment::Staging).await;
-        says(&production, an_id(), "one").await;
-        let ran = execute(&staging, an_id(), Value::Null).await;
+        let promises = |says: &str, smoke: Value| {
+            let draft = function(&answer(&json!(says).to_string())).id(an_id()).meta("smoke", smoke);
+            let production = &production;
+            async move { production.publish_if_changed(draft, &key(PUBLISHER)).await.unwrap().seq }
+        };
+        let passes = |seq: u32, evidence: Uuid, expect: Option<&str>| {
+            let mut input = json!({"gate": "smoke", "seq": seq, "evidence": evidence});
+            input.as_object_mut().unwrap().extend(expect.map(|expect| ("expect".to_owned(), json!(expect))));
+            let production = &production;
+            async move { output(&test(production, an_id(), input).await).clone() }
+        };
+        let seq = promises("one", json!({"expect": "one"})).await;
+        let ran = execute(&staging, an_id(), Value::Null).await.span.id;
         let proposed = propose(&production, TENANT, an_id()).await;
         approve(&production, &proposed, [21, 22]).await;
-        let input = |expect: &str| json!({"gate": "smoke", "seq": 0, "evidence": ran.span.id, "expect": expect});
-        assert_eq!(output(&test(&production, an_id(), input("another")).await)["passed"], false);
         assert_eq!(failure(&promote(&production, &proposed).await).0, "gate_not_passed");
-        assert_eq!(output(&test(&production, an_id(), input("one")).await)["passed"], true);
+        // Whoever asks cannot say what is expected, not even what is right.
+        for expect in ["another", "one"] {
+            let said = passes(seq, ran, Some(expect)).await;
+            assert!(said["passed"] == false && said["reason"].as_str().unwrap().contains("anybody"), "{said}");
+        }
+        assert_eq!(failure(&promote(&production, &proposed).await).0, "gate_not_passed");
+        assert_eq!(passes(seq, ran, None).await["passed"], true);
         output(&promote(&production, &proposed).await);
-        // The run of an old version shows nothing of a new one.
+        // A run of an old version, an output or an input that the version does not promise, and a version that promises nothing.
+        let seq = promises("two", json!({"expect": "three"})).await;
+        assert_eq!(passes(seq, ran, None).await["passed"], false);
+        let ran = execute(&staging, an_id(), Value::Null).await.span.id;
+        assert!(passes(seq, ran, None).await["reason"].as_str().unwrap().contains("another output"));
+        let seq = promises("two", json!({"expect": "two", "input": {"a": 1}})).await;
+        let ran = execute(&staging, an_id(), Value::Null).await.span.id;
+        assert!(passes(seq, ran, None).await["reason"].as_str().unwrap().contains("another input"));
         says(&production, an_id(), "two").await;
-        let input = json!({"gate": "smoke", "seq": 1, "evidence": ran.span.id});
-        assert_eq!(output(&test(&production, an_id(), input).await)["passed"], false);
+        let ran = execute(&staging, an_id(), Value::Null).await.span.id;
+        assert!(passes(seq + 1, ran, None).await["reason"].as_str().unwrap().contains("says nothing of a smoke test"));
     });
 }
 

@@ -5,12 +5,13 @@ use std::collections::HashMap;
 use thiserror::Error;
 use uuid::Uuid;
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::leaf::{Entry, EntryError, Leaf};
 use crate::note::Note;
 use crate::proof::LogProof;
 use crate::tile::{Bundle, ProveError, TileError, TileKind, TilePath, TileSet, WIDTH};
 use crate::tree::ProofPlan;
+use crate::witness::AddCheckpoint;
 
 /// A way to read the files of one log by their names. `None` stands for a file that is not there, an error for one that cannot be read.
 ///
@@ -40,6 +41,9 @@ pub enum LogFileError {
         /// What is wrong.
         source: EntryError,
     },
+    /// A checkpoint is malformed, or of another log.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
     /// The log does not have the row.
     #[error(
         "row {id}/{seq} is not among the {size} leaves of the log: wait for the next checkpoint, or check that the row is as it was signed"
@@ -146,6 +150,25 @@ pub fn prove(
     }
     let hashes = tiles.inclusion(leaf.hash(), at, checkpoint)?;
     Ok(LogProof::new(at, hashes, note.clone()))
+}
+
+/// Makes the proof that the log continues an older checkpoint of itself, in the form of the call `add-checkpoint`: it has the older size, the
+/// hashes and the newer checkpoint, and so everything that whoever knows the older one needs. The files must belong to the newer one.
+///
+/// # Errors
+/// If the files do not lead from the older root to the newer one: then the log has two histories, or the files were changed.
+pub fn prove_continues(old: &Checkpoint, note: &Note, read: &mut ReadFile<'_>) -> Result<AddCheckpoint, LogFileError> {
+    let checkpoint = Checkpoint::of(note)?;
+    if old.origin != checkpoint.origin {
+        return Err(CheckpointError::Origin { found: old.origin.clone(), expected: checkpoint.origin }.into());
+    }
+    let plan = ProofPlan::consistency(old.size, checkpoint.size).map_err(ProveError::from)?;
+    let mut tiles = TileSet::new(checkpoint.size);
+    for path in tiles.needed(&plan) {
+        tiles.insert(path, &read_tile(path, read)?)?;
+    }
+    let proof = tiles.consistency((old.size, old.root), &checkpoint)?;
+    Ok(AddCheckpoint { old_size: old.size, proof, checkpoint: note.clone() })
 }
 
 fn search(leaf: &Leaf, size: u64, read: &mut ReadFile<'_>) -> Result<Option<u64>, LogFileError> {

@@ -21,7 +21,7 @@ pub mod witness;
 pub use checkpoint::{Checkpoint, CheckpointError, random_origin};
 pub use ended::StoredLogs;
 pub use hash::{HashTextError, TreeHash};
-pub use index::{LeafIndex, LogFileError, ReadFile, prove, read_tile};
+pub use index::{LeafIndex, LogFileError, ReadFile, prove, prove_continues, read_tile};
 #[cfg(feature = "integrator")]
 pub use integrator::{IntegrateError, Integrator, LogSite, Step, last_signed};
 pub use leaf::{Entry, EntryError, LEAF_BYTES, Leaf, MAX_ENTRY};

@@ -22,6 +22,8 @@ const MAX_MEMBERS: usize = 1000;
 pub struct Policy {
     logs: Vec<NoteKey>,
     witnesses: Vec<NoteKey>,
+    /// Where witnesses are asked, as far as the file says so.
+    urls: BTreeMap<NoteKey, String>,
     quorum: Rule,
 }
 
@@ -82,7 +84,7 @@ impl Policy {
     /// A policy that trusts one log and asks for no witnesses.
     #[must_use]
     pub fn of_log(log: NoteKey) -> Self {
-        Self { logs: vec![log], witnesses: Vec::new(), quorum: Rule::Nobody }
+        Self { logs: vec![log], witnesses: Vec::new(), urls: BTreeMap::new(), quorum: Rule::Nobody }
     }
 
     /// A policy of logs and witnesses, `quorum` of which must have cosigned.
@@ -104,7 +106,7 @@ impl Policy {
         }
         let rules = witnesses.iter().cloned().map(Rule::Witness).collect();
         let quorum = if quorum == 0 { Rule::Nobody } else { Rule::AtLeast(quorum, rules) };
-        Ok(Self { logs: builder.logs, witnesses, quorum })
+        Ok(Self { logs: builder.logs, witnesses, urls: BTreeMap::new(), quorum })
     }
 
     /// The logs that are trusted.
@@ -117,6 +119,25 @@ impl Policy {
     #[must_use]
     pub fn witnesses(&self) -> &[NoteKey] {
         &self.witnesses
+    }
+
+    /// The URL below which a witness is asked, `SUBMISSION-PREFIX` of C2SP `tlog-witness`, if the file says it. It is not checked here.
+    #[must_use]
+    pub fn url(&self, witness: &NoteKey) -> Option<&str> {
+        self.urls.get(witness).map(String::as_str)
+    }
+
+    /// Whether these signatures reach the quorum of witnesses. They must have been verified.
+    #[must_use]
+    pub fn has_quorum(&self, signed: &[Signed]) -> bool {
+        let keys: Vec<_> = signed.iter().map(|signed| &signed.key).collect();
+        self.quorum.holds(&keys)
+    }
+
+    /// Whether these witnesses, if all of them cosign, reach the quorum.
+    #[must_use]
+    pub fn can_reach_quorum(&self, witnesses: &[NoteKey]) -> bool {
+        self.quorum.holds(&witnesses.iter().collect::<Vec<_>>())
     }
 
     /// Verifies a checkpoint: signed by a log of the policy, and cosigned by its quorum.
@@ -135,7 +156,7 @@ impl Policy {
             match Checkpoint::verify(note, log, &self.witnesses) {
                 Ok((checkpoint, signed)) => {
                     let cosigned: Vec<_> = signed.into_iter().filter(|signed| signed.key.kind() == KeyKind::Witness).collect();
-                    if !self.quorum.holds(&cosigned) {
+                    if !self.has_quorum(&cosigned) {
                         return Err(PolicyError::Quorum { cosigned: cosigned.len() });
                     }
                     return Ok(Accepted { checkpoint, cosigned });
@@ -149,10 +170,10 @@ impl Policy {
 }
 
 impl Rule {
-    fn holds(&self, cosigned: &[Signed]) -> bool {
+    fn holds(&self, cosigned: &[&NoteKey]) -> bool {
         match self {
             Self::Nobody => true,
-            Self::Witness(key) => cosigned.iter().any(|signed| signed.key == *key),
+            Self::Witness(key) => cosigned.contains(&key),
             Self::AtLeast(count, rules) => rules.iter().filter(|rule| rule.holds(cosigned)).count() >= *count,
         }
     }
@@ -163,6 +184,7 @@ impl Rule {
 struct Builder {
     logs: Vec<NoteKey>,
     witnesses: Vec<NoteKey>,
+    urls: BTreeMap<NoteKey, String>,
     /// Witnesses and groups by name, and whether each is a member of a group.
     rules: BTreeMap<String, (Rule, bool)>,
     quorum: Option<Rule>,
@@ -222,9 +244,10 @@ impl Builder {
             [] => Ok(()),
             [first, ..] if first.starts_with('#') => Ok(()),
             ["log", text] | ["log", text, _] => self.add_log(key(text)?),
-            ["witness", name, text] | ["witness", name, text, _] => {
+            ["witness", name, text, url @ ..] if url.len() <= 1 => {
                 let key = key(text)?;
                 self.add_witness(key.clone())?;
+                self.urls.extend(url.iter().map(|url| (key.clone(), (*url).to_owned())));
                 self.define(name, Rule::Witness(key))
             }
             ["group", name, count, members @ ..] if !members.is_empty() => {
@@ -268,6 +291,6 @@ impl FromStr for Policy {
             builder.line(line).map_err(|reason| PolicyTextError { line: index + 1, reason })?;
         }
         let quorum = builder.quorum.ok_or_else(|| whole("there is no quorum: `quorum none` asks for no witnesses"))?;
-        Ok(Self { logs: builder.logs, witnesses: builder.witnesses, quorum })
+        Ok(Self { logs: builder.logs, witnesses: builder.witnesses, urls: builder.urls, quorum })
     }
 }

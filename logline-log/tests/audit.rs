@@ -6,7 +6,8 @@ mod setup;
 
 use std::collections::BTreeMap;
 
-use logline_core::{Draft, SystemClock, SystemIds};
+use logline_core::trust::{Ended, LogEnd};
+use logline_core::{Draft, Hash, Signer as _, SystemClock, SystemIds};
 use logline_log::audit::{AuditReport, CheckKind, LogAudit, Verdict};
 use logline_log::note::{KeyKind, Note, NoteKey};
 use logline_log::{Checkpoint, Leaf, LeafIndex, LogFileError, Policy, TreeHash, prove};
@@ -20,6 +21,7 @@ struct Evidence {
     policy: Policy,
     known: Vec<Note>,
     is_partial: bool,
+    ended: Option<Vec<Ended>>,
 }
 
 impl Evidence {
@@ -33,13 +35,22 @@ impl Evidence {
             .collect();
         let checkpoint = Note::parse(&files["checkpoint"]).unwrap();
         let lines = rows(&world.ledger).await.iter().map(|row| String::from_utf8(row.to_line()).unwrap()).collect();
-        Self { files, checkpoint, lines, policy: Policy::of_log(world.log_key()), known: Vec::new(), is_partial: false }
+        Self {
+            files,
+            checkpoint,
+            lines,
+            policy: Policy::of_log(world.log_key()),
+            known: Vec::new(),
+            is_partial: false,
+            ended: None,
+        }
     }
 
     fn audit(&self) -> (AuditReport, Vec<String>) {
         let mut audit = LogAudit::new(&self.policy);
         audit.known = self.known.clone();
         audit.is_partial = self.is_partial;
+        audit.ended = self.ended.as_deref();
         let mut problems = Vec::new();
         let export = self.lines.iter().map(|line| format!("{line}\n")).collect::<String>();
         let mut export = std::io::Cursor::new(export.into_bytes());
@@ -103,6 +114,38 @@ async fn a_row_that_was_edited_and_sealed_again_by_a_key_of_the_attacker_is_foun
     let forged = draft.seal_local(&key(66)).unwrap();
     evidence.lines[7] = String::from_utf8(forged.to_line()).unwrap();
     evidence.fails(&[CheckKind::Rows], "was edited or replaced");
+}
+
+#[tokio::test]
+async fn a_key_that_was_used_after_its_end_is_found() {
+    let world = world().await;
+    let mut evidence = Evidence::of(&world).await;
+    let mut tree = logline_log::tree::Frontier::new();
+    rows(&world.ledger).await.iter().take(400).for_each(|row| tree.push(Leaf::of(row).hash()));
+    let end = |key: u8, origin: String, root: TreeHash| {
+        Ended::of_key(self::key(key).public_key(), [LogEnd { origin, size: 400, root: Hash(root.0) }])
+    };
+    let origin = world.signed().origin.to_string();
+    let verdict = |evidence: &Evidence| {
+        let (report, problems) = evidence.audit();
+        let found = report.checks.into_iter().find(|check| check.kind == CheckKind::KeyEnds).unwrap();
+        (found.verdict, problems)
+    };
+    assert!(matches!(verdict(&evidence).0, Verdict::NotChecked(_)), "without a manifest");
+    // All rows of the log are by this key: 200 of them stand at and after its end.
+    evidence.ended = Some(vec![end(7, origin.clone(), tree.root())]);
+    let (found, problems) = verdict(&evidence);
+    assert_eq!((found, problems.len()), (Verdict::Failed(200), 200));
+    assert!(problems[0].contains("is leaf 400, and its key"), "{}", problems[0]);
+    // A right that the rows do not need, in another tenant, and the end of a key that has signed nothing.
+    let elsewhere = Ended { tenants: vec!["globex".to_owned()], ..end(7, origin.clone(), tree.root()) };
+    evidence.ended = Some(vec![elsewhere, end(8, origin.clone(), tree.root())]);
+    assert!(matches!(verdict(&evidence).0, Verdict::Passed(_)));
+    // An end in another log is not decided here, and an end in another history is no end at all.
+    evidence.ended = Some(vec![end(7, "log.invalid/other".to_owned(), tree.root())]);
+    assert!(matches!(verdict(&evidence).0, Verdict::NotChecked(_)));
+    evidence.ended = Some(vec![end(8, origin, TreeHash::EMPTY)]);
+    evidence.fails(&[CheckKind::Consistency], "two histories");
 }
 
 #[tokio::test]
@@ -214,6 +257,7 @@ async fn a_checkpoint_without_its_tiles_a_truncated_tile_and_a_changed_entry_are
                 policy: good.policy.clone(),
                 known: vec![],
                 is_partial: false,
+                ended: None,
             };
             let bytes = evidence.files.get_mut(name).unwrap();
             match change {

@@ -1,7 +1,8 @@
 //! Dry runs: what a policy would have decided. Nothing is written.
 
 use logline_core::Failure;
-use logline_core::ledger::{Ledger as _, Order, Query};
+use logline_core::contract::Reader;
+use logline_core::ledger::{LedgerError, Order, Query};
 use logline_core::{Host, HostError, Scope, SignedSpan, Span, SpanKey, Timestamp};
 
 use crate::policy::{Decision, Facts, Policy};
@@ -69,21 +70,32 @@ pub struct Foreseen {
 /// `NotValid` if the policy does not compile, or an error of the ledger.
 pub async fn dry_run(host: &Host, policy: &Span, options: &DryRunOptions) -> Result<Vec<Foreseen>, HostError> {
     let compiled = Policy::of(policy).map_err(|reason| HostError::NotValid { entity_type: "policy".to_owned(), reason })?;
-    let (tenant, ledger) = (&policy.tenant_id, host.ledger());
-    let scope = Scope::runtime(tenant);
-    let query = Query::timeline().tenant(tenant).order(Order::Newest);
     let trusted = host.trusted();
     let sandbox = Sandboxed { sandboxes: host.sandboxes(), manifest: &trusted.manifest };
-    let (mut seen, mut cursor) = (0, None);
+    let reader = Reader::new(host.ledger(), Scope::runtime(&policy.tenant_id));
+    Ok(foresee(&reader, &policy.tenant_id, &compiled, sandbox, options).await?.1)
+}
+
+/// As [`dry_run`], with what the reader can see. Also returns how many spans concerned the policy.
+pub(crate) async fn foresee(
+    reader: &Reader<'_>,
+    tenant: &str,
+    compiled: &Policy,
+    sandbox: Sandboxed<'_>,
+    options: &DryRunOptions,
+) -> Result<(usize, Vec<Foreseen>), LedgerError> {
+    let query = Query::timeline().tenant(tenant).order(Order::Newest);
+    let (mut seen, mut concerned, mut cursor) = (0, 0, None);
     let mut foreseen = Vec::new();
     loop {
-        let page = ledger.scan(&scope, &query, cursor.as_ref()).await?;
+        let page = reader.scan(&query, cursor.as_ref()).await?;
         for span in page.rows.into_iter().filter_map(|row| row.span.ok()) {
             if seen == options.spans {
                 break;
             }
             seen += 1;
             if is_within(&span, options) && compiled.concerns(&span.entity_type) {
+                concerned += 1;
                 match compiled.decide(&span, options.facts, sandbox).await {
                     Ok(Decision::Pass) => {}
                     decision => foreseen.push(Foreseen { span: span.key(), at: span.at, decision }),
@@ -93,7 +105,7 @@ pub async fn dry_run(host: &Host, policy: &Span, options: &DryRunOptions) -> Res
         cursor = page.next;
         if cursor.is_none() || seen == options.spans {
             foreseen.reverse();
-            return Ok(foreseen);
+            return Ok((concerned, foreseen));
         }
     }
 }

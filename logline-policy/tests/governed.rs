@@ -7,14 +7,15 @@ mod setup;
 use std::time::Duration;
 
 use logline_core::ledger::{AppendOptions, LedgerExt as _};
-use logline_core::trust::governance::{Class, Governance};
-use logline_core::{Draft, Host, KernelSet, Scope, SignedSpan, ids};
+use logline_core::request::Request;
+use logline_core::trust::governance::{Class, Gate, Governance};
+use logline_core::{Draft, Host, KernelSet, Scope, SignedSpan, Visibility, ids};
 use logline_kernels::Loops;
-use logline_kernels::governance::governance;
-use logline_policy::{AgentOptions, PolicyAgent, policy_id};
+use logline_kernels::governance::{Governor, TEST, governance};
+use logline_policy::{AgentOptions, DryRunTest, PolicyAgent, policy_id};
 use serde_json::{Value, json};
-use setup::quorum::{governed, put_in_force};
-use setup::{HOST, PUBLISHER, TENANT, USER, block_on, key, run_until, spans, until};
+use setup::quorum::{approve, governed, promote, propose, put_in_force};
+use setup::{HOST, PUBLISHER, TENANT, USER, block_on, failure, key, output, run_until, spans, until};
 
 fn behaviours() -> KernelSet {
     let set = logline_kernels::all().and(logline_policy::all());
@@ -89,5 +90,44 @@ fn an_agent_asks_the_promoted_version_and_no_other() {
         .await;
         let policy = ledger.head(&Scope::Operator, TENANT, policy_id("p")).await.unwrap().unwrap();
         assert_eq!(policy.seq, 1);
+    });
+}
+
+#[test]
+fn the_gate_dry_run_is_passed_by_the_version_that_has_decided_about_recent_spans_without_a_failure() {
+    block_on(async {
+        let set = logline_kernels::all().and(logline_policy::all());
+        let behaviours = set.clone().and(Governor::new(set).test(DryRunTest).behaviour());
+        let manifest = setup::manifest().allow("policy_agent", ids::POLICY_AGENT);
+        let rules = Governance::required().class(Class::Policy, 2).gate(Class::Policy, Gate::DryRun);
+        let ledger = setup::ledger_with(&governed(manifest, rules, &[TENANT]), &behaviours).await;
+        let host = setup::host_that(&ledger, HOST, behaviours).await;
+        let next = async |when: &str| {
+            let emit = json!([{"emit": {"entity_type": "reply", "content": "seen"}}]);
+            // The owner of a request must see the version that is tested.
+            let draft = policy("p").visibility(Visibility::Tenant).content(json!({"on": ["note"], "when": when, "then": emit}));
+            host.publish_if_changed(draft, &key(PUBLISHER)).await.unwrap().seq
+        };
+        let test = async |input: Value| {
+            let tested = host.execute(Request::new(TENANT, USER, policy_id("p"), input).this(TEST)).await.unwrap();
+            output(&tested).clone()
+        };
+        let dry_run = async |seq: u32| test(json!({"gate": "dry_run", "seq": seq})).await;
+        let good = next("true").await;
+        let said = dry_run(good).await;
+        assert!(said["passed"] == false && said["reason"].as_str().unwrap().contains("has shown nothing"), "{said}");
+        write(&host).await;
+        assert_eq!(dry_run(good).await["passed"], true);
+        // It is the gate of exactly this version.
+        let bad = next("span.content.amount > 5").await;
+        let proposed = propose(&host, TENANT, policy_id("p")).await;
+        approve(&host, &proposed, [21, 22]).await;
+        let said = dry_run(bad).await;
+        assert!(said["passed"] == false && said["reason"].as_str().unwrap().contains("fails"), "{said}");
+        assert_eq!(test(json!({"gate": "dry_run", "seq": bad, "expect": "nothing"})).await["passed"], false);
+        assert_eq!(failure(&promote(&host, &proposed).await).0, "gate_not_passed");
+        let fixed = next("span.content == 'hello'").await;
+        assert_eq!(dry_run(fixed).await["passed"], true);
+        put_in_force(&host, TENANT, policy_id("p")).await;
     });
 }

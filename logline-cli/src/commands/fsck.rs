@@ -92,7 +92,7 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
             "{}",
             json!({
                 "rows": report.rows, "chains": report.chains, "problems": report.problems + u64::from(no_manifest.is_some()), "authority": authority,
-                "promotions": report.promotions_checked, "heads": report.heads_checked, "sidecar_key": signer, "sidecar_key_checked": report.sidecar_key_checked, "clean": report.is_clean() && no_manifest.is_none(),
+                "promotions": report.promotions_checked, "executions": report.executions_checked, "heads": report.heads_checked, "sidecar_key": signer, "sidecar_key_checked": report.sidecar_key_checked, "clean": report.is_clean() && no_manifest.is_none(),
             })
         ));
     } else {
@@ -102,6 +102,9 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
         ));
         if let Some(promotions) = report.promotions_checked.filter(|promotions| *promotions > 0) {
             output::line(&format!("the approvals of {promotions} promotions were counted again"));
+        }
+        if let Some(executions) = report.executions_checked.filter(|executions| *executions > 0) {
+            output::line(&format!("{executions} executions were compared with what was promoted"));
         }
         if let (Some(heads), Some(signer)) = (report.heads_checked, signer) {
             let whose = if report.sidecar_key_checked {

@@ -78,6 +78,12 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
             report.void_promotions
         ));
     }
+    if report.after_end > 0 {
+        output::note(&format!(
+            "{} rows in the ledger do not count, because an imported manifest has ended their keys: `logline fsck --trust` names them",
+            report.after_end
+        ));
+    }
     let authority = if report.authority_checked { "checked" } else { "not checked" };
     if json {
         output::line(&format!(

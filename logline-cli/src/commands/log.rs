@@ -1,16 +1,17 @@
 //! `logline log`: keeps the transparency logs of tenants, shows their checkpoints, and proves that rows are in them.
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use logline_core::ledger::Ledger;
 use logline_core::{KeyPair, Scope, SignedSpan, Signer as _};
-use logline_log::note::{KeyKind, Note, NoteKey};
+use logline_log::note::{KeyKind, MAX_NOTE, Note, NoteKey};
 use logline_log::store::Directory;
-use logline_log::{Checkpoint, Integrator, Leaf, LogSite, Step, last_signed, prove};
+use logline_log::{Checkpoint, Integrator, Leaf, LogSite, Policy, Step, last_signed, prove, prove_continues};
+use logline_witness::HttpWitness;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -31,6 +32,8 @@ enum Command {
     Checkpoint(ShowOptions),
     /// Writes a `.tlog-proof` for one version of a span, which verifies offline.
     Prove(ProveOptions),
+    /// Writes the proof that a log continues an older checkpoint, which verifies offline.
+    Consistency(ConsistencyOptions),
 }
 
 /// Where the logs are.
@@ -50,6 +53,21 @@ impl Place {
             return Err("--tiles and --locks must be two folders: everybody may read the one, and nobody the other".into());
         }
         Ok((Directory::new(&self.tiles), Directory::new(&self.locks)))
+    }
+
+    /// Refuses an empty folder of locks beside tiles of logs: their disk is probably not mounted, and a log would be begun again by mistake.
+    fn check(&self) -> Result<(), Error> {
+        let has_any = |path: &Path| std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some());
+        if has_any(&self.tiles.join("log.invalid")) && !has_any(&self.locks) {
+            return Err(format!(
+                "{} has logs and {} has no last signed checkpoints: is it the right folder, and is its disk there? If it is lost, keep the \
+                 logs as they are, and begin others in a new folder of tiles",
+                self.tiles.display(),
+                self.locks.display()
+            )
+            .into());
+        }
+        Ok(())
     }
 
     /// The published checkpoint of a tenant's log.
@@ -80,6 +98,10 @@ struct RunOptions {
     /// The log's key, which must sign nothing else: `logline keygen log.key` makes one.
     #[arg(long, value_name = "KEYFILE")]
     log_key: PathBuf,
+    /// A policy file whose witnesses are asked to cosign each checkpoint: lines `witness NAME KEY URL`, and a `quorum` without which no
+    /// checkpoint is published. Its `log` lines do not matter here.
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
     /// The most spans of one checkpoint.
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     batch: u32,
@@ -127,6 +149,23 @@ struct ProveOptions {
     row: Option<PathBuf>,
 }
 
+#[derive(Args)]
+#[command(
+    after_help = "Example: logline log consistency acme --known yesterday.checkpoint --tiles public/ --locks private/ --out growth"
+)]
+struct ConsistencyOptions {
+    /// The tenant.
+    tenant: String,
+    /// The older checkpoint, as it was published.
+    #[arg(long, value_name = "FILE")]
+    known: PathBuf,
+    #[command(flatten)]
+    place: Place,
+    /// The file for the proof; `-` is standard output.
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    out: PathBuf,
+}
+
 /// How long a log that is complete waits for more.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -138,15 +177,20 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
         Command::Run(options) => keep(options, url, json).await,
         Command::Checkpoint(options) => show(options, json).await,
         Command::Prove(options) => write_proof(options, url, json).await,
+        Command::Consistency(options) => write_consistency(options, json).await,
     }
 }
 
 async fn keep(options: &RunOptions, url: Option<&str>, json: bool) -> Result<bool, Error> {
     let (tiles, locks) = options.place.stores()?;
+    options.place.check()?;
     let key = KeyPair::load(&options.log_key)?;
     let ledger: Arc<dyn Ledger> = open::for_reading(url).await?;
     let batch = usize::try_from(options.batch)?;
-    let site = LogSite::new(Arc::new(tiles), Arc::new(locks), Arc::new(key)).batch(batch);
+    let mut site = LogSite::new(Arc::new(tiles), Arc::new(locks), Arc::new(key)).batch(batch);
+    if let Some(path) = &options.policy {
+        site = with_witnesses(site, path)?;
+    }
     let mut logs: Vec<_> =
         options.tenant.iter().map(|tenant| (tenant, Integrator::new(Arc::clone(&ledger), site.clone(), tenant))).collect();
     if options.begin_again {
@@ -200,6 +244,25 @@ async fn keep(options: &RunOptions, url: Option<&str>, json: bool) -> Result<boo
     }
 }
 
+/// The site with the witnesses of a policy file, and its quorum.
+fn with_witnesses(mut site: LogSite, path: &Path) -> Result<LogSite, Error> {
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let policy: Policy = text.parse().map_err(|error| format!("{}: {error}", path.display()))?;
+    let mut asked = Vec::new();
+    for key in policy.witnesses() {
+        let Some(url) = policy.url(key) else { continue };
+        site = site.witness(key.clone(), Arc::new(HttpWitness::new(url)?));
+        asked.push(key.clone());
+    }
+    // Of those without a URL nobody can be asked: a quorum that needs them would never be reached.
+    if !policy.can_reach_quorum(&asked) {
+        return Err(
+            format!("{}: the quorum needs witnesses whose lines have no URL: `witness NAME KEY URL`", path.display()).into()
+        );
+    }
+    Ok(site.quorum(policy))
+}
+
 fn say(tenant: &str, step: &Step, json: bool) {
     let (spans, checkpoint) = match step {
         Step::Begun(checkpoint) => (0, checkpoint),
@@ -247,24 +310,46 @@ async fn write_proof(options: &ProveOptions, url: Option<&str>, json: bool) -> R
     let (tiles, note, checkpoint) = options.place.published(&options.tenant).await?;
     let mut read = |name: &str| tiles.read_now(&format!("{}/{name}", checkpoint.origin)).map_err(|error| error.to_string());
     let proof = prove(&Leaf::of(&row), &note, &checkpoint, None, &mut read)?;
-    let is_stdout = options.out.as_os_str() == "-";
-    let outputs = [
-        (!is_stdout).then(|| (options.out.clone(), proof.to_string().into_bytes())),
-        options.row.clone().map(|path| (path, [row.to_line().as_slice(), b"\n"].concat())),
-    ];
-    for (path, bytes) in outputs.into_iter().flatten() {
-        let output = Output::create(&path)?;
-        output.file().write_all(&bytes).map_err(|error| format!("{}: {error}", path.display()))?;
-        output.finish()?;
+    if let Some(path) = &options.row {
+        write(path, &[row.to_line().as_slice(), b"\n"].concat())?;
     }
-    if is_stdout {
-        output::raw(proof.to_string().trim_end());
+    if write(&options.out, proof.to_string().as_bytes())? {
+        // Nothing else may stand in what is read as a proof.
     } else if json {
         output::line(&json!({"index": proof.index, "size": checkpoint.size, "origin": checkpoint.origin.as_str()}).to_string());
     } else {
         output::line(&format!("{} is leaf {} of {checkpoint}", row.key(), proof.index));
     }
     Ok(true)
+}
+
+async fn write_consistency(options: &ConsistencyOptions, json: bool) -> Result<bool, Error> {
+    let known = output::text_of(&options.known, MAX_NOTE as u64)?;
+    let known = Checkpoint::of(&Note::parse(known.as_bytes())?)?;
+    let (tiles, note, checkpoint) = options.place.published(&options.tenant).await?;
+    let mut read = |name: &str| tiles.read_now(&format!("{}/{name}", checkpoint.origin)).map_err(|error| error.to_string());
+    let proof = prove_continues(&known, &note, &mut read)?;
+    if write(&options.out, proof.to_string().as_bytes())? {
+        // Nothing else may stand in what is read as a proof.
+    } else if json {
+        let (origin, hashes) = (checkpoint.origin.as_str(), proof.proof.len());
+        output::line(&json!({"from": known.size, "size": checkpoint.size, "origin": origin, "hashes": hashes}).to_string());
+    } else {
+        output::line(&format!("{checkpoint} continues {} leaves", known.size));
+    }
+    Ok(true)
+}
+
+/// Writes a file, or standard output if it is named `-`. Returns true in the second case.
+fn write(path: &Path, bytes: &[u8]) -> Result<bool, Error> {
+    if path.as_os_str() == "-" {
+        output::raw(String::from_utf8_lossy(bytes).trim_end());
+        return Ok(true);
+    }
+    let output = Output::create(path)?;
+    output.file().write_all(bytes).map_err(|error| format!("{}: {error}", path.display()))?;
+    output.finish()?;
+    Ok(false)
 }
 
 async fn find(ledger: &dyn Ledger, options: &ProveOptions) -> Result<SignedSpan, Error> {

@@ -29,3 +29,4 @@ pub(crate) mod run;
 pub(crate) mod stats;
 pub(crate) mod tail;
 pub(crate) mod verify;
+pub(crate) mod witness;

@@ -5,6 +5,7 @@ use std::io::{self, BufRead, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use logline_core::trust::Manifest;
 use logline_core::{ParsedSpan, Rules, SignedSpan, Verifier, parse_line};
 use logline_log::audit::{CheckKind, LogAudit, Verdict};
 use logline_log::note::{MAX_NOTE, Note, NoteKey};
@@ -39,6 +40,9 @@ pub(crate) struct Options {
     /// Another checkpoint of the log: one that you saw before, or one that somebody else was shown. May be given several times.
     #[arg(long, value_name = "FILE", requires = "log")]
     known: Vec<PathBuf>,
+    /// The manifest that you trust, as `logline manifest show --json` prints it: no row may be signed by a key after its end.
+    #[arg(long, value_name = "FILE", requires = "log")]
+    manifest: Option<PathBuf>,
     /// Rows of other tenants in the export are left out.
     #[arg(long)]
     tenant: Option<String>,
@@ -80,6 +84,11 @@ fn read(path: &Path, max: usize) -> Result<Vec<u8>, Error> {
     if bytes.len() > max { Err(format!("{}: larger than {max} bytes", path.display()).into()) } else { Ok(bytes) }
 }
 
+fn manifest(path: &Path) -> Result<Manifest, Error> {
+    let bytes = read(path, 1 << 20)?;
+    Ok(serde_json::from_slice(&bytes).map_err(|error| format!("{}: {error}", path.display()))?)
+}
+
 fn note(path: &Path) -> Result<Note, Error> {
     Ok(Note::parse(&read(path, MAX_NOTE)?).map_err(|error| format!("{}: {error}", path.display()))?)
 }
@@ -89,6 +98,8 @@ fn audit(options: &Options, log: &Path, policy: &Policy, export: &mut (dyn BufRe
     let mut audit = LogAudit::new(policy);
     audit.tenant = options.tenant.as_deref();
     audit.is_partial = options.partial;
+    let manifest = options.manifest.as_deref().map(manifest).transpose()?;
+    audit.ended = manifest.as_ref().map(|manifest| manifest.ended.as_slice());
     audit.known = options.known.iter().map(|path| note(path)).collect::<Result<_, _>>()?;
     let files = Directory::new(log);
     let mut read = |name: &str| files.read_now(name).map_err(|error| error.to_string());

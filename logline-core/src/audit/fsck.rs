@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use crate::audit::ndjson::{SidecarError, SidecarHead, SidecarReader};
 use crate::audit::parallel::{Checked, Verifiers};
-use crate::audit::promotions;
+use crate::audit::{promotions, ran};
 use crate::ledger::scope::Scope;
 use crate::ledger::{DamagedRow, Ledger, LedgerError, Query};
 use crate::span::SignedSpan;
@@ -96,6 +96,12 @@ pub enum ProblemKind {
         /// Why not.
         reason: String,
     },
+    /// It records that a version ran which was not in force.
+    #[error("what ran was not in force: {reason}")]
+    Ran {
+        /// What ran, and why it was not in force.
+        reason: String,
+    },
     /// A head that the sidecar names is not in the ledger.
     #[error("the sidecar names this version with hash {expected}, and it is not there: a tail or an id was removed")]
     Removed {
@@ -141,6 +147,8 @@ pub struct Report {
     pub authority_checked: bool,
     /// Promotions whose approvals were counted; `None` if that was not checked.
     pub promotions_checked: Option<u64>,
+    /// Executions of functions that were compared with what was promoted; `None` if that was not checked.
+    pub executions_checked: Option<u64>,
     /// Heads of the sidecar that were checked; `None` if there was no sidecar.
     pub heads_checked: Option<u64>,
     /// The key that signed the sidecar; `None` if there was no sidecar.
@@ -239,6 +247,13 @@ pub async fn fsck(
             checker.problem((&key.tenant_id, &id, &seq), ProblemKind::Promotion { reason });
         }
         checker.report.promotions_checked = Some(checked);
+        let mut wrong = Vec::new();
+        let checked = ran::check(ledger, trusted, &mut |key, reason| wrong.push((key, reason))).await?;
+        for (key, reason) in wrong {
+            let (id, seq) = (key.id.to_string(), key.seq.to_string());
+            checker.problem((&key.tenant_id, &id, &seq), ProblemKind::Ran { reason });
+        }
+        checker.report.executions_checked = Some(checked);
     }
     if let Some(mut heads) = heads {
         heads.finish(&mut checker)?;

@@ -4,3 +4,4 @@ pub mod fsck;
 pub mod ndjson;
 mod parallel;
 mod promotions;
+mod ran;

@@ -307,7 +307,7 @@ impl TrustRoot {
                 let row = span.key().to_string();
                 match self.qualify(span, found.current.as_ref().map(|(m, _)| m), &approvals, &mut verifier) {
                     Ok(Verdict::Obey(next)) => {
-                        found.past.push(Past::of(&next.0, next.1.seal.curr_hash));
+                        found.past.push(Past::of(&next.0, next.1.seal.curr_hash, next.1.at));
                         found.current = Some(*next);
                     }
                     Ok(Verdict::Wait(reason, candidate)) => {

@@ -3,7 +3,7 @@
 use logline_core::fsck::{Audit, Event, fsck};
 use logline_core::ledger::LedgerExt as _;
 use logline_core::ndjson;
-use logline_core::trust::governance::Version;
+use logline_core::trust::governance::{Environment, Version};
 use logline_core::{Draft, MemoryLedger, Rules, Scope, SystemClock, VerifiedSpan};
 use serde_json::json;
 
@@ -67,4 +67,65 @@ fn an_import_says_which_promotions_do_not_hold_and_refuses_those_that_say_nothin
     let done = block_on(ndjson::import(&copy, &mut source, &import, &mut on_bad, &mut |_| {})).unwrap();
     assert_eq!((done.refused, done.void_promotions), (1, 1), "{bad:?}");
     assert!(bad[0].contains("a promotion that cannot be read"), "{bad:?}");
+}
+
+/// The record of a function's run, as a host makes it.
+fn ran(world: &World, function: &VerifiedSpan, promotion: Option<&Version>) -> VerifiedSpan {
+    let mut draft =
+        Draft::new("execution").tenant(TENANT).owner("alice").who("kernel:run_code").this("function.f").status("complete");
+    draft = draft.meta("function", logline_core::request::reference(function));
+    if let Some(promotion) = promotion {
+        draft = draft.meta("promotion", logline_core::trust::governance::promotion_reference(TENANT, promotion));
+    }
+    world.append(draft, HOST)
+}
+
+#[test]
+fn the_audit_compares_what_ran_with_what_was_promoted() {
+    let mut world = World::new();
+    // Long after the manifest, which is made by the machine's clock.
+    world.now = "2099-01-01T00:00:00.000000Z".parse().unwrap();
+    let (v0, v1) = (world.publish("v0", AUTHOR), world.publish("v1", AUTHOR));
+    let first = world.put_in_force(&v0).promotion;
+    ran(&world, &v0, Some(&first));
+    assert_eq!(audit(&world).0, Vec::<String>::new());
+    let expect = |world: &World, span: &VerifiedSpan, said: &str| {
+        let (problems, _) = audit(world);
+        let of_it: Vec<_> = problems.iter().filter(|problem| problem.contains(&span.id.to_string())).collect();
+        assert!(of_it.len() == 1 && of_it[0].contains(said), "{said}: {problems:?}");
+    };
+    // A host that ignores the manifest, or a thief of its key, runs what nobody has approved.
+    expect(&world, &ran(&world, &v1, None), "it names no promotion");
+    expect(&world, &ran(&world, &v1, Some(&first)), "has put version 0 in force");
+    let forged = Version { seq: 7, ..first };
+    expect(&world, &ran(&world, &v0, Some(&forged)), "does not hold");
+    let other = Version { id: new_id(), ..first };
+    expect(&world, &ran(&world, &v0, Some(&other)), "of something else");
+    // What was replaced may finish what it began, and no more.
+    world.put_in_force(&v1);
+    let known = audit(&world).0.len();
+    ran(&world, &v0, Some(&first));
+    assert_eq!(audit(&world).0.len(), known);
+    world.now = world.now.saturating_add(HOUR);
+    expect(&world, &ran(&world, &v0, Some(&first)), "had been replaced");
+}
+
+#[test]
+fn what_ran_before_the_manifest_demanded_promotions_is_no_problem() {
+    let mut world = World::new();
+    world.now = "2020-01-01T00:00:00.000000Z".parse().unwrap();
+    let v0 = world.publish("v0", AUTHOR);
+    ran(&world, &v0, None);
+    assert_eq!(audit(&world).0, Vec::<String>::new());
+}
+
+#[test]
+fn where_one_environment_is_not_governed_an_execution_may_have_run_there() {
+    let mut governance = governance();
+    governance.environments = [Environment::Production].into();
+    let mut world = World::governed(governance);
+    world.now = "2099-01-01T00:00:00.000000Z".parse().unwrap();
+    let v0 = world.publish("v0", AUTHOR);
+    ran(&world, &v0, None);
+    assert_eq!(audit(&world).0, Vec::<String>::new());
 }

@@ -20,7 +20,7 @@ struct Asked {
     seq: u32,
     /// The span that shows that it has passed: the `prompt_eval_run` of the gate `eval`, the `execution` of the gate `smoke`.
     evidence: Option<Uuid>,
-    /// What the output of the execution must be, for the gate `smoke`; what other tests expect.
+    /// What a test of the application expects. The gate `smoke` takes it from the version.
     expect: Option<Value>,
 }
 
@@ -70,7 +70,15 @@ pub(super) async fn test(governor: &Governor, request: &VerifiedSpan, context: &
         (Some(test), _) => test.test(&subject, asked.expect.as_ref(), context).await?,
         (None, Gate::Check) => check(&governor.behaviours, &subject, context).await?,
         (None, Gate::Eval) => evidence(&asked, &subject, context, eval).await?,
-        (None, Gate::Smoke) => evidence(&asked, &subject, context, execution).await?,
+        (None, Gate::Smoke) if asked.expect.is_some() => {
+            Err("anybody may ask for a test, so what is expected stands in the version: `metadata.smoke.expect`".to_owned())
+        }
+        (None, Gate::Smoke) => match expected(&subject) {
+            Ok(expected) => {
+                evidence(&asked, &subject, context, |version, record| execution(&expected, version, record)).await?
+            }
+            Err(reason) => Err(reason),
+        },
         (None, other) => Err(format!("this host knows no test for the gate `{other}`")),
     };
     let version = Version::of(&subject);
@@ -128,7 +136,7 @@ async fn evidence(
     asked: &Asked,
     subject: &VerifiedSpan,
     context: &Context<'_>,
-    shows: fn(&Asked, &Version, &SignedSpan) -> Result<(), String>,
+    shows: impl Fn(&Version, &SignedSpan) -> Result<(), String> + Send,
 ) -> Result<Result<(), String>, KernelError> {
     let Some(id) = asked.evidence else {
         return Ok(Err("the test names no `evidence`".to_owned()));
@@ -144,7 +152,7 @@ async fn evidence(
     if let Err(error) = context.trusted.authorities.check(&span) {
         return Ok(Err(error.to_string()));
     }
-    Ok(shows(asked, &Version::of(subject), &span))
+    Ok(shows(&Version::of(subject), &span))
 }
 
 /// Whether a reference in a record's metadata names exactly this version.
@@ -155,7 +163,7 @@ fn names(record: &SignedSpan, member: &str, version: &Version) -> bool {
 }
 
 /// Whether a run of an evaluation was of this version, and reached its gate.
-fn eval(_: &Asked, version: &Version, run: &SignedSpan) -> Result<(), String> {
+fn eval(version: &Version, run: &SignedSpan) -> Result<(), String> {
     if run.entity_type != "prompt_eval_run" || !names(run, "variant", version) {
         return Err(format!("{} is no evaluation of this version", run.id));
     }
@@ -166,18 +174,33 @@ fn eval(_: &Asked, version: &Version, run: &SignedSpan) -> Result<(), String> {
     }
 }
 
+/// What a version says of its own smoke test, in `metadata.smoke`: the input, if it matters, and the output. Its publisher has signed it, and the
+/// approvers see it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Expected {
+    input: Option<Value>,
+    expect: Value,
+}
+
+fn expected(subject: &SignedSpan) -> Result<Expected, String> {
+    let said = subject.meta("smoke").ok_or("the version says nothing of a smoke test: `metadata.smoke`, with `expect`")?;
+    serde_json::from_value(said.clone()).map_err(|error| format!("`metadata.smoke` of the version: {error}"))
+}
+
 /// Whether an execution was of this version, and ended as expected.
-fn execution(asked: &Asked, version: &Version, execution: &SignedSpan) -> Result<(), String> {
+fn execution(expected: &Expected, version: &Version, execution: &SignedSpan) -> Result<(), String> {
     if execution.entity_type != "execution" || !names(execution, "function", version) {
         return Err(format!("{} is no execution of this version", execution.id));
     }
     if execution.status.as_deref() != Some("complete") {
         return Err(format!("execution {} has failed", execution.id));
     }
-    match &asked.expect {
-        Some(expected) if execution.output.as_ref() != Some(expected) => {
-            Err(format!("execution {} has another output than expected", execution.id))
-        }
-        _ => Ok(()),
+    if expected.input.is_some() && execution.input != expected.input {
+        return Err(format!("execution {} had another input than that of the smoke test", execution.id));
     }
+    if execution.output.as_ref() != Some(&expected.expect) {
+        return Err(format!("execution {} has another output than expected", execution.id));
+    }
+    Ok(())
 }

@@ -4,6 +4,7 @@
 //! between rows and leaves; leaves that were changed show as another root; and a second history shows as a checkpoint that does not have
 //! the root that this tree had at its size.
 
+mod ends;
 mod entries;
 mod report;
 mod rows;
@@ -12,12 +13,14 @@ use std::io::{self, BufRead};
 
 pub use report::{AuditReport, Check, CheckKind, Problem, Verdict};
 
+use crate::audit::ends::Ends;
 use crate::audit::entries::Entries;
 use crate::audit::report::Findings;
 use crate::checkpoint::Checkpoint;
 use crate::index::ReadFile;
 use crate::note::Note;
 use crate::policy::Policy;
+use logline_core::trust::Ended;
 
 /// What is audited, and against what.
 #[non_exhaustive]
@@ -26,6 +29,8 @@ pub struct LogAudit<'a> {
     pub policy: &'a Policy,
     /// Rows of other tenants in the export are left out. `None` if all rows of the export belong to the log's tenant.
     pub tenant: Option<&'a str>,
+    /// The ends of keys, from a manifest that the auditor trusts. `None`: whether a key was used after its end is not checked.
+    pub ended: Option<&'a [Ended]>,
     /// Checkpoints of the same log that others were shown, or that were seen before.
     pub known: Vec<Note>,
     /// Whether the export is only a part of the tenant's rows, such as those that one user may see. Then nobody can say from it that a
@@ -37,7 +42,7 @@ impl<'a> LogAudit<'a> {
     /// An audit of a whole export against this policy.
     #[must_use]
     pub fn new(policy: &'a Policy) -> Self {
-        Self { policy, tenant: None, known: Vec::new(), is_partial: false }
+        Self { policy, tenant: None, ended: None, known: Vec::new(), is_partial: false }
     }
 
     /// Audits the log of `checkpoint`, and the rows of `export` against it. Each problem is given to `on_problem` when it is found.
@@ -70,7 +75,9 @@ impl<'a> LogAudit<'a> {
             0 => findings.not_checked(CheckKind::Witnesses, "no witness has cosigned, and the policy asks for none"),
             cosigned => findings.passed(CheckKind::Witnesses, cosigned as u64),
         }
-        let known = self.known(&accepted.checkpoint, &mut findings);
+        let mut known = self.known(&accepted.checkpoint, &mut findings);
+        let ends = self.ended.map(|ended| Ends::of(ended, &accepted.checkpoint));
+        known.extend(ends.iter().flat_map(Ends::checkpoints));
         let entries = Entries::read(&accepted.checkpoint, known, read, &mut findings);
         let mut newer = 0;
         match export {
@@ -79,10 +86,13 @@ impl<'a> LogAudit<'a> {
                     findings.not_checked(kind, "no export was given");
                 }
             }
-            Some(export) => newer = rows::compare(self, entries, export, &mut findings)?,
+            Some(export) => newer = rows::compare(self, entries, ends.as_ref(), export, &mut findings)?,
         }
         findings.not_checked(CheckKind::Authority, "who was allowed to sign is checked by `logline fsck --trust`");
-        findings.not_checked(CheckKind::KeyEnds, "keys cannot be ended yet");
+        match &ends {
+            None => findings.not_checked(CheckKind::KeyEnds, "no manifest was given"),
+            Some(ends) => ends.report(&mut findings),
+        }
         Ok(findings.report(Some(accepted.checkpoint), newer))
     }
 

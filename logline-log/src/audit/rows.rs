@@ -8,6 +8,7 @@ use logline_core::ndjson::{Line, LineReader};
 use logline_core::{InvalidSpan, ParsedSpan, Rules, SignedSpan, Verifier, VerifyError, parse_line};
 
 use crate::audit::LogAudit;
+use crate::audit::ends::Ends;
 use crate::audit::entries::{Entries, follows};
 use crate::audit::report::{CheckKind, Findings};
 use crate::leaf::Leaf;
@@ -23,10 +24,11 @@ const MAX_NAMED: usize = 100;
 pub(super) fn compare(
     audit: &LogAudit<'_>,
     entries: Entries,
+    ends: Option<&Ends<'_>>,
     export: &mut (dyn BufRead + Send),
     findings: &mut Findings<'_>,
 ) -> io::Result<u64> {
-    let mut comparison = Comparison { audit, entries, last: None, outside: Vec::new(), outside_count: 0, rows: 0 };
+    let mut comparison = Comparison { audit, entries, ends, last: None, outside: Vec::new(), outside_count: 0, rows: 0 };
     let rules = Rules::default();
     let mut lines = LineReader::new(export, rules.max_line_bytes());
     loop {
@@ -83,6 +85,7 @@ fn verify_part(part: &[(u64, Vec<u8>)]) -> Vec<(u64, Read)> {
 struct Comparison<'a, 'b> {
     audit: &'a LogAudit<'b>,
     entries: Entries,
+    ends: Option<&'a Ends<'a>>,
     /// The leaf of the last row that is in the log.
     last: Option<u64>,
     /// Rows without a leaf since then: newer than the checkpoint, unless a row of the log follows.
@@ -106,7 +109,11 @@ impl Comparison<'_, '_> {
             findings.problem(CheckKind::Seals, format!("line {line}: {key}: {error}"));
         }
         let leaf = Leaf::of(&row);
-        let Some(slot) = self.entries.slots.get_mut(&(leaf.id, leaf.seq)) else {
+        let found = self.entries.slots.get_mut(&(leaf.id, leaf.seq));
+        if let Some(ends) = self.ends {
+            ends.check(&row, line, found.as_ref().map(|slot| slot.index), findings);
+        }
+        let Some(slot) = found else {
             return self.outside(line, &leaf, &key.to_string(), findings);
         };
         if slot.hash != leaf.hash() {

@@ -95,6 +95,16 @@ pub enum IntegrateError {
         /// What it said.
         reason: String,
     },
+    /// Too few witnesses have cosigned the last signed checkpoint, so it is not published yet. They are asked again.
+    #[error(
+        "{checkpoint} is signed and not published: {cosigned} of the witnesses have cosigned it, fewer than the policy asks for; they are asked again"
+    )]
+    Quorum {
+        /// The checkpoint.
+        checkpoint: Checkpoint,
+        /// How many witnesses have cosigned.
+        cosigned: usize,
+    },
     /// A note or a key is malformed.
     #[error(transparent)]
     Note(#[from] NoteError),
@@ -111,6 +121,7 @@ impl IntegrateError {
             Self::Ledger(error) => error.retry() == Retry::Later,
             Self::Store(error) => matches!(error, StoreError::Unavailable { .. }),
             Self::Sign(error) => error.retryable,
+            Self::Quorum { .. } => true,
             _ => false,
         }
     }

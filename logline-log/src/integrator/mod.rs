@@ -13,6 +13,7 @@
 //! INVARIANT: a checkpoint leaves the process only through the lock store, and each one there continues the one before.
 
 mod batch;
+mod cosigning;
 mod error;
 mod publish;
 mod record;
@@ -27,9 +28,11 @@ pub use error::IntegrateError;
 
 use crate::checkpoint::{Checkpoint, random_origin};
 use crate::integrator::batch::{Batch, Rows};
+use crate::integrator::cosigning::Asked;
 use crate::integrator::record::LockRecord;
 use crate::leaf::{Entry, Leaf};
 use crate::note::{KeyKind, KeyName, Note, NoteKey};
+use crate::policy::Policy;
 use crate::store::{LockStore, TileStore};
 use crate::tile::{Bundle, Growth, TileKind, TilePath};
 use crate::witness::WitnessClient;
@@ -41,20 +44,30 @@ pub struct LogSite {
     locks: Arc<dyn LockStore>,
     signer: Arc<dyn Signer>,
     witnesses: Vec<(NoteKey, Arc<dyn WitnessClient>)>,
+    quorum: Option<Policy>,
     batch: usize,
 }
 
 impl LogSite {
     /// Logs in these stores, signed by this key. The key must sign nothing but checkpoints: their text is signed as it is.
     pub fn new(tiles: Arc<dyn TileStore>, locks: Arc<dyn LockStore>, signer: Arc<dyn Signer>) -> Self {
-        Self { tiles, locks, signer, witnesses: Vec::new(), batch: 4096 }
+        Self { tiles, locks, signer, witnesses: Vec::new(), quorum: None, batch: 4096 }
     }
 
-    /// Adds a witness that is asked to cosign each checkpoint before it is published. One that does not answer delays nothing else: the
-    /// checkpoint is published without its cosignature.
+    /// Adds a witness that is asked to cosign each checkpoint before it is published. All are asked at once. One that does not answer is
+    /// left alone for a while, and the checkpoint is published without its cosignature, which is added when it answers again.
     #[must_use]
     pub fn witness(mut self, key: NoteKey, client: Arc<dyn WitnessClient>) -> Self {
         self.witnesses.push((key, client));
+        self
+    }
+
+    /// Publishes no checkpoint before the witnesses have reached the quorum of this policy. Until then the log does not grow, and readers
+    /// see the checkpoint before. The policy's logs do not matter here, because origins are random. Its witnesses must have been added by
+    /// [`witness`](Self::witness), or the quorum is never reached.
+    #[must_use]
+    pub fn quorum(mut self, policy: Policy) -> Self {
+        self.quorum = Some(policy);
         self
     }
 
@@ -125,8 +138,8 @@ pub struct Integrator {
     lock: String,
     /// `None` until it was read, and after every failure.
     held: Option<Held>,
-    /// The sizes that the witnesses have cosigned, as far as is known.
-    cosigned: Vec<u64>,
+    /// What is known of the witnesses.
+    asked: Vec<Asked>,
 }
 
 impl Integrator {
@@ -134,8 +147,8 @@ impl Integrator {
     pub fn new(ledger: Arc<dyn Ledger>, site: LogSite, tenant: impl Into<String>) -> Self {
         let tenant = tenant.into();
         let lock = lock_name(&tenant);
-        let cosigned = vec![0; site.witnesses.len()];
-        Self { ledger, site, tenant, lock, held: None, cosigned }
+        let asked = site.witnesses.iter().map(|_| Asked::default()).collect();
+        Self { ledger, site, tenant, lock, held: None, asked }
     }
 
     /// Enters the next spans, at most one batch of them. A log that does not exist is begun first. Call it again until it returns
@@ -147,6 +160,9 @@ impl Integrator {
         let Some(held) = self.hold().await? else { return self.begin(None).await };
         let stepped = self.advance(&held).await?;
         if stepped == Step::Idle {
+            if self.is_witness_due(&held.checkpoint) {
+                self.finish(&held.record.checkpoint, &held.checkpoint).await?;
+            }
             self.held = Some(held);
         }
         Ok(stepped)
@@ -174,6 +190,8 @@ impl Integrator {
             batch.push(&Entry::Continues(note.to_string().into_bytes()))?;
         }
         let (bytes, record, checkpoint) = self.sign(&origin, &batch, None, None).await?;
+        // The witnesses have seen nothing of this log.
+        self.asked = self.site.witnesses.iter().map(|_| Asked::default()).collect();
         batch.stage(&self.site, &checkpoint).await?;
         let old = last.as_ref().map(|(bytes, _)| bytes.as_slice());
         if !self.site.locks.swap(&self.lock, old, &bytes).await? {

@@ -1,18 +1,11 @@
 //! From what was signed to what is public: tiles first, then the checkpoint, and never back.
 
-use async_trait::async_trait;
-use thiserror::Error;
-
 use crate::checkpoint::Checkpoint;
-use crate::hash::TreeHash;
+use crate::integrator::Integrator;
 use crate::integrator::error::IntegrateError;
 use crate::integrator::record::LockRecord;
-use crate::integrator::{Integrator, LogSite};
 use crate::note::{KeyName, Note};
-use crate::store::StoreError;
-use crate::tile::{GrowthError, ProveError, TilePath, TileSet};
-use crate::tree::ProofPlan;
-use crate::witness::{ConsistencyProver, cosign};
+use crate::tile::{GrowthError, TilePath};
 
 /// The public name of a tile.
 pub(super) fn name(origin: &KeyName, path: &TilePath) -> String {
@@ -42,19 +35,29 @@ impl Integrator {
         let (mut note, mut checkpoint) = (note.clone(), checkpoint.clone());
         for _ in 0..LOOKS {
             let published = self.published(&checkpoint.origin).await?;
-            if let Some(published) = &published {
-                let is_same = published.size == checkpoint.size && published.root == checkpoint.root;
-                if is_same {
-                    return self.clean(&checkpoint).await;
+            let size = published.as_ref().map_or(0, |(_, published)| published.size);
+            match published {
+                Some((found, published)) if published.size == checkpoint.size && published.root == checkpoint.root => {
+                    self.clean(&checkpoint).await?;
+                    let found = self.note_cosignatures(found, &checkpoint);
+                    let count = found.signatures().len();
+                    let cosigned = self.cosigned(&found, &checkpoint).await;
+                    if cosigned.signatures().len() == count {
+                        return Ok(());
+                    }
+                    note = cosigned;
                 }
-                if published.size >= checkpoint.size {
-                    // Another integrator has gone on, or the lock store was set back.
-                    return self.look_again(published, &checkpoint).await;
+                // Another integrator has gone on, or the lock store was set back.
+                Some((_, published)) if published.size >= checkpoint.size => {
+                    return self.look_again(&published, &checkpoint).await;
+                }
+                _ => {
+                    self.copy_staged(size, &checkpoint).await?;
+                    note = self.cosigned(&note, &checkpoint).await;
+                    self.check_quorum(&note, &checkpoint)?;
                 }
             }
-            self.copy_staged(published.map_or(0, |published| published.size), &checkpoint).await?;
-            let cosigned = self.cosigned(&note, &checkpoint).await;
-            self.site.tiles.replace(&checkpoint_name(&checkpoint.origin), cosigned.to_string().as_bytes()).await?;
+            self.site.tiles.replace(&checkpoint_name(&checkpoint.origin), note.to_string().as_bytes()).await?;
             // An integrator that was stopped for a while may have written an older checkpoint over a newer one just now. Whoever writes
             // looks afterwards, so the last one to write puts it right.
             let Some(bytes) = self.site.locks.load(&self.lock).await? else { return Ok(()) };
@@ -77,10 +80,11 @@ impl Integrator {
     }
 
     /// The published checkpoint, which must be by the log's key; `None` if there is none.
-    async fn published(&self, origin: &KeyName) -> Result<Option<Checkpoint>, IntegrateError> {
+    async fn published(&self, origin: &KeyName) -> Result<Option<(Note, Checkpoint)>, IntegrateError> {
         let Some(bytes) = self.site.tiles.read(&checkpoint_name(origin)).await? else { return Ok(None) };
-        let (checkpoint, _) = Checkpoint::verify(&Note::parse(&bytes)?, &self.key(origin)?, &[])?;
-        Ok(Some(checkpoint))
+        let note = Note::parse(&bytes)?;
+        let (checkpoint, _) = Checkpoint::verify(&note, &self.key(origin)?, &[])?;
+        Ok(Some((note, checkpoint)))
     }
 
     async fn copy_staged(&self, published: u64, checkpoint: &Checkpoint) -> Result<(), IntegrateError> {
@@ -110,54 +114,4 @@ impl Integrator {
         }
         Ok(())
     }
-
-    /// The checkpoint with the cosignatures of the witnesses that answer.
-    async fn cosigned(&mut self, note: &Note, checkpoint: &Checkpoint) -> Note {
-        let mut note = note.clone();
-        let prover = FromTiles { site: &self.site, checkpoint };
-        for ((key, client), known) in self.site.witnesses.iter().zip(&mut self.cosigned) {
-            match cosign(client.as_ref(), key, *known, &mut note, &prover).await {
-                Ok(size) => *known = size,
-                Err(error) => tracing::warn!(witness = %key.name(), %checkpoint, %error, "a witness has not cosigned"),
-            }
-        }
-        note
-    }
-}
-
-/// Makes consistency proofs from the public tiles of a checkpoint.
-struct FromTiles<'a> {
-    site: &'a LogSite,
-    checkpoint: &'a Checkpoint,
-}
-
-#[async_trait]
-impl ConsistencyProver for FromTiles<'_> {
-    async fn prove(&self, old: u64, _: u64) -> Result<Vec<TreeHash>, String> {
-        self.consistency(old).await.map_err(|error| error.to_string())
-    }
-}
-
-impl FromTiles<'_> {
-    async fn consistency(&self, old: u64) -> Result<Vec<TreeHash>, CosigningError> {
-        let plan = ProofPlan::consistency(old, self.checkpoint.size).map_err(ProveError::from)?;
-        let mut tiles = TileSet::new(self.checkpoint.size);
-        for path in tiles.needed(&plan) {
-            let mut bytes = self.site.tiles.read(&name(&self.checkpoint.origin, &path)).await?;
-            if bytes.is_none() {
-                bytes = self.site.tiles.read(&name(&self.checkpoint.origin, &path.full())).await?;
-            }
-            tiles.insert(path, &bytes.ok_or(ProveError::Missing { path })?).map_err(ProveError::from)?;
-        }
-        Ok(tiles.from_size(old, self.checkpoint)?)
-    }
-}
-
-/// Why a witness gets no proof.
-#[derive(Debug, Error)]
-enum CosigningError {
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error(transparent)]
-    Prove(#[from] ProveError),
 }

@@ -110,6 +110,7 @@ impl Directory {
         Ok(beside)
     }
 
+    #[cfg(feature = "tokio")]
     fn list_now(&self, folder: &str) -> Result<Vec<String>, StoreError> {
         let entries = match fs::read_dir(self.path(folder)?) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -119,6 +120,7 @@ impl Directory {
         entries.map(name).collect::<io::Result<_>>().map_err(|error| unavailable(folder, &error))
     }
 
+    #[cfg(feature = "tokio")]
     fn remove_now(&self, folder: &str) -> Result<(), StoreError> {
         match fs::remove_dir_all(self.path(folder)?) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(unavailable(folder, &error)),
@@ -126,6 +128,7 @@ impl Directory {
         }
     }
 
+    #[cfg(feature = "tokio")]
     fn swap_now(&self, name: &str, old: Option<&[u8]>, new: &[u8]) -> Result<bool, StoreError> {
         check_name(name)?;
         let locked = || {
@@ -171,7 +174,7 @@ fn make_folders(root: &Path, folder: &Path) -> io::Result<()> {
     }
 }
 
-#[cfg(feature = "integrator")]
+#[cfg(feature = "tokio")]
 mod waiting {
     //! The same without blocking the runtime.
 

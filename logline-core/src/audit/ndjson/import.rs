@@ -59,6 +59,9 @@ pub struct Imported {
     /// Promotions in the ledger that no quorum has approved, if there was a promotion to import and a trust root to check it by. Hosts
     /// do not obey them.
     pub void_promotions: u64,
+    /// Rows in the ledger that do not count, because a manifest that was imported has ended their keys before them. Where the logs cannot be
+    /// read, these are all rows of those keys.
+    pub after_end: u64,
 }
 
 /// A line that was refused.
@@ -237,6 +240,7 @@ pub async fn import(
     importer.release(true).await?;
     importer.flush().await?;
     importer.check_promotions().await?;
+    importer.check_ends().await?;
     progress(importer.report.lines);
     Ok(importer.report)
 }

@@ -87,6 +87,8 @@ pub(super) struct Importer<'a> {
     authorities: Option<Authorities>,
     held: Held,
     has_promotions: bool,
+    /// How many ends of keys the manifest had before the import, and has now.
+    ends: (usize, usize),
     pub(super) report: Imported,
     on_bad: &'a mut (dyn FnMut(BadLine) + Send),
 }
@@ -113,6 +115,7 @@ impl<'a> Importer<'a> {
             authorities: None,
             held: Held::default(),
             has_promotions: false,
+            ends: (0, 0),
             report: Imported { authority_checked: import.trust.is_some(), ..Imported::default() },
             on_bad,
         }
@@ -307,6 +310,37 @@ impl<'a> Importer<'a> {
         checked.map(drop).map_err(|source| ImportError::Ledger { line: self.report.lines, source })
     }
 
+    /// Counts the rows that stand in the ledger and do not count any more, if a manifest among the lines has ended their keys. The manifest may
+    /// be further down than they are. They stay, because nobody obeys them, and a backup must be restored as it was.
+    pub(super) async fn check_ends(&mut self) -> Result<(), ImportError> {
+        if self.ends.1 <= self.ends.0 {
+            return Ok(());
+        }
+        let Some(trust) = self.import.trust else { return Ok(()) };
+        let trust = TrustRoot { min_version: 0, ..trust.clone() };
+        let Ok(trusted) = trust.resolve_with(self.ledger, self.import.logs).await else { return Ok(()) };
+        let ended: HashSet<_> = trusted.manifest.ended.iter().map(|ended| ended.key).collect();
+        let failed = |source, line| ImportError::Ledger { line, source };
+        let mut cursor = None;
+        loop {
+            let page = self.ledger.scan(&Scope::Operator, &Query::chains(), cursor.as_ref()).await;
+            let page = page.map_err(|source| failed(source, self.report.lines))?;
+            for row in page.rows.into_iter().filter_map(|row| row.span.ok()).filter(|row| ended.contains(&row.seal.public_key))
+            {
+                if let Ok(row) = row.verify(&mut self.verifier)
+                    && trusted.authorities.check(&row).is_err()
+                {
+                    tracing::warn!(row = %row.key(), "a row of a key that has ended does not count");
+                    self.report.after_end += 1;
+                }
+            }
+            cursor = page.next;
+            if cursor.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
     /// Accepts a line whose signer may sign it. Returns whether it may have changed who may sign.
     async fn accept(&mut self, pending: Pending) -> Result<bool, ImportError> {
         let span = &pending.span;
@@ -376,7 +410,11 @@ impl<'a> Importer<'a> {
         // The newest manifest may be further down.
         let trust = TrustRoot { min_version: 0, ..trust.clone() };
         self.authorities = Some(match trust.resolve_with(self.ledger, self.import.logs).await {
-            Ok(trusted) => trusted.authorities,
+            Ok(trusted) => {
+                let before = if self.report.lines == 0 { trusted.manifest.ended.len() } else { self.ends.0 };
+                self.ends = (before, trusted.manifest.ended.len());
+                trusted.authorities
+            }
             // Before the first manifest, only the pinned keys may sign: a manifest and its approvals.
             Err(TrustError::NoManifest { .. }) => Authorities::of_root(trust.manifest_id, &trust.keys),
             Err(error) => return Err(ImportError::Trust(Box::new(error))),

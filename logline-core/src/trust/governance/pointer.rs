@@ -58,10 +58,18 @@ pub struct Pointer {
 }
 
 impl Pointer {
-    /// What is in force at `now`. An emergency promotion that has ended gives way to what was in force before it.
+    /// What is in force at `now`. An emergency promotion that has ended gives way to what was in force before it, and so does one that is dated
+    /// into the future: otherwise whoever has a host's key could make an emergency last as long as they like.
     #[must_use]
     pub fn in_force(&self, now: Timestamp) -> Option<&Held> {
-        self.held.iter().rev().find(|held| held.until.is_none_or(|until| now < until))
+        self.held.iter().rev().find(|held| held.until.is_none_or(|until| held.at <= now && now < until))
+    }
+
+    /// `now`, or the time of the last promotion if a clock was set back since: what had ended then has ended.
+    #[must_use]
+    pub(crate) fn not_before_last(&self, now: Timestamp) -> Timestamp {
+        // The date of an emergency is bounded by nothing but its host, so it holds nobody up.
+        self.held.iter().rev().find(|held| held.until.is_none()).map_or(now, |last| now.max(last.at))
     }
 
     /// What was in force at an earlier time.

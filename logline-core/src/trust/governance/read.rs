@@ -96,6 +96,7 @@ impl Docket {
     pub fn carry_out(&self, now: Timestamp) -> Result<Carried, Refusal> {
         self.tally.verdict.clone()?;
         let rules = self.rules.as_ref().ok_or(Refusal::NotGoverned)?;
+        let now = self.pointer.not_before_last(now);
         Ok(carry_out(&Carrying {
             proposed: &self.proposed,
             proposal_seq: self.proposal_seq,
@@ -145,6 +146,7 @@ impl Trusted {
         let what = &proposed.proposal;
         let pointer = self.pointer(ledger, tenant, what.environment, what.class, what.subject.id).await?;
         let rules = self.rules(tenant, what.environment, what.class);
+        let now = pointer.not_before_last(now);
         let question = Question { proposed: &proposed, pointer: &pointer, rules, now, named: None };
         let Answer { subject, tally, gates, rules } = self.answer(ledger, question).await?;
         let manifest = self.span.seal.curr_hash;
@@ -229,6 +231,10 @@ impl Trusted {
         };
         if pointer.held.last().is_some_and(|last| past.version < last.manifest) {
             skip!("it names an older manifest than the promotion before it");
+        }
+        // A host's clock may go back, and whoever has its key may date back to when an approval had not ended. Not past what came before.
+        if pointer.not_before_last(row.at) != row.at {
+            skip!("it is dated before the promotion before it");
         }
         let (proposed, seq) = match self.proposal(ledger, tenant, said.proposal.id).await {
             Ok(found) => found,

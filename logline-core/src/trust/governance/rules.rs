@@ -14,6 +14,7 @@ use crate::trust::ended::Ended;
 use crate::trust::governance::class::{Class, Environment};
 use crate::trust::manifest::{Authority, Manifest, covers};
 use crate::value::hex::{Hash, PublicKey};
+use crate::value::timestamp::Timestamp;
 
 /// The member `governance` of a manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -234,21 +235,34 @@ pub(crate) struct Past {
     pub(crate) version: u64,
     /// The hash of its span.
     pub(crate) hash: Hash,
+    /// When it was made, as its signer says.
+    pub(crate) at: Timestamp,
     governance: Option<Governance>,
     approvers: Vec<Authority>,
     ended: Vec<Ended>,
 }
 
 impl Past {
-    pub(crate) fn of(manifest: &Manifest, hash: Hash) -> Self {
+    pub(crate) fn of(manifest: &Manifest, hash: Hash, at: Timestamp) -> Self {
         let approvers = manifest.authorities.iter().filter(|of| of.role == Role::Approver).cloned().collect();
         Self {
             version: manifest.version,
             hash,
+            at,
             governance: manifest.governance.clone(),
             approvers,
             ended: manifest.ended.clone(),
         }
+    }
+
+    /// Whether it demanded promotions of anything.
+    pub(crate) fn governs_anything(&self) -> bool {
+        self.governance.as_ref().is_some_and(|governance| governance.promotion == Promotion::Required)
+    }
+
+    /// As [`Governance::requires`].
+    pub(crate) fn requires(&self, tenant: &str, environment: Environment, class: Class) -> bool {
+        self.governance.as_ref().is_some_and(|governance| governance.requires(tenant, environment, class))
     }
 
     pub(crate) fn rules(&self, place: (&str, Environment, Class)) -> Option<Rules> {
