@@ -78,6 +78,28 @@ function recorded(host, publisher, fee) {
       metadata: { family: 'dispute', contract: index === 7 ? 'broken' : 'held', latency_ms: 700 + Math.round(900 * next()), model: 'small-2', cost: { nanos: 1_200_000, currency: 'EUR' } } });
   }
 
+  // A request that is being retried: two attempts failed, the worker of one was lost, and the next is due in a while.
+  let retried = null;
+  const step = (secondsAgo, draft) => {
+    const { public_key: _key, curr_hash: _hash, signature: _signature, prev_hash: _before, error: _error, ...same } = retried ?? {
+      id: randomUUID(), entity_type: 'request', this: 'function.run', parent_id: fee.id, owner_id: 'payments-api', trace_id: 'e1f0c3a99b7d4c52', input: { payment: 'pay_7781', amount_minor: 12_900 } };
+    const before = retried;
+    retried = add({ ...same, at: at(secondsAgo * 1000), ...draft, metadata: { ...same.metadata, ...draft.metadata }, ...(before && { seq: before.seq + 1 }) }, host, before);
+    return retried;
+  };
+  const away = { code: 'provider:unavailable', message: 'main: status 503, tried 3 times' };
+  const attempt = (number, error, secondsAgo, ms) => runtime('execution', secondsAgo / 60, { did: 'executed', this: 'function.run', name: 'fee', parent_id: fee.id, related_to: [retried.id, fee.id],
+    status: 'error', error, duration_ms: ms, metadata: { attempt: number, worker: host.public_key } }).id;
+  const claim = (secondsAgo, number) => step(secondsAgo, { status: 'running', did: 'claimed', metadata: { attempt: number, worker: host.public_key, lease_ms: 60_000, lease_until: at((secondsAgo - 60) * 1000) } });
+  step(900, { status: 'scheduled', did: 'requested', metadata: { attempt: 0, max_attempts: 8, backoff_ms: 60_000 } });
+  claim(890, 1);
+  step(868, { status: 'scheduled', did: 'failed', error: away, metadata: { execution: attempt(1, away, 868, 21_400), due_at: at(800 * 1000) } });
+  claim(795, 2);
+  claim(730, 3);
+  step(700, { status: 'scheduled', did: 'failed', error: away, metadata: { execution: attempt(3, away, 700, 29_800), due_at: at(460 * 1000) } });
+  claim(452, 4);
+  step(430, { status: 'scheduled', did: 'failed', error: away, metadata: { execution: attempt(4, away, 430, 21_900), due_at: at(-24 * MINUTE) } });
+
   const failed = rows.filter((row) => row.error);
   runtime('error_report', 17, { did: 'reported', this: 'error_report', name: 'fee fails: provider:unavailable', status: 'open', parent_id: failed[0].id, error: failed[0].error });
   runtime('error_report', 4, { did: 'reported', this: 'error_report', name: 'fee fails: guest:no_amount', status: 'open', parent_id: failed.at(-1).id, error: failed.at(-1).error });
@@ -86,7 +108,7 @@ function recorded(host, publisher, fee) {
   // What a hostile user would write into a name. It is text everywhere.
   add({ entity_type: 'note', owner_id: 'mallory', who: 'user:mallory', this: 'note.meeting', name: '<img src=x onerror=alert(1)>', at: at(2 * MINUTE), status: 'open',
     content: { text: '</script><script>document.title = "owned"</script>', link: 'javascript:alert(1)' }, metadata: { '<b>': '{{constructor.constructor("alert(1)")()}}' } });
-  return { rows, limit };
+  return { rows, limit, retried };
 }
 
 /** Fills the ledger of a running service. Returns what the checks look for. */
@@ -94,9 +116,9 @@ export async function fill(service, db, folder) {
   const home = `${db}.keys`;
   const [host, publisher] = ['host', 'publisher'].map((name) => keyFile(join(home, `${name}.key`)));
   const fee = (await service.get('/api/spans?type=function')).spans.find((row) => row.name === 'fee');
-  const { rows, limit } = recorded(host, publisher, fee);
+  const { rows, limit, retried } = recorded(host, publisher, fee);
   const lines = join(folder, 'demo.ndjson');
-  writeFileSync(lines, rows.sort((a, b) => (a.at < b.at ? -1 : 1)).map(line).join(''));
+  writeFileSync(lines, rows.sort((a, b) => (a.at === b.at ? a.seq - b.seq : a.at < b.at ? -1 : 1)).map(line).join(''));
   const imported = JSON.parse(logline(db, ['import', lines, '--trust', `${db}.trust.json`, '--json']));
   if (imported.refused !== 0 || imported.appended !== rows.length) throw new Error(`the importer refuses what the page's modules sealed: ${JSON.stringify(imported)}`);
 
@@ -126,5 +148,5 @@ export async function fill(service, db, folder) {
   await Promise.all(Array.from({ length: 6 }, (_, index) => execute({ input: { payment: `pay_${index}`, amount_minor: 10_000 + index } }, { prefer: 'wait=20' })));
   const failing = await execute({ input: { payment: 'pay_bad', amount_minor: 0 } }, { prefer: 'wait=20' });
   const later = await execute({ input: { payment: 'pay_later', amount_minor: 900 }, due_at: new Date(Date.now() + 3 * 3_600_000).toISOString() });
-  return { fee, limit, proposal, failing: failing.id, later: later.id, host, publisher };
+  return { fee, limit, retried: retried.id, proposal, failing: failing.id, later: later.id, host, publisher };
 }

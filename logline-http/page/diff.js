@@ -65,13 +65,13 @@ function change({ path, before, after }) {
     h('div', { class: 'lines', tabindex: '0', role: 'region', 'aria-label': `Change of ${path}` }, shown.map(line)));
 }
 
-// What changes with every version, and says nothing of what was meant.
-const SEAL = ['curr_hash', 'prev_hash', 'signature', 'seq'];
+// What changes with every version, stands beside it, and says nothing of what was meant.
+const SEAL = ['curr_hash', 'prev_hash', 'signature', 'seq', 'at'];
 
 /** The difference between two rows. */
 export function diff(before, after) {
   const without = (row) => Object.fromEntries(Object.entries(row).filter(([name]) => !SEAL.includes(name)));
   const found = differences(without(before), without(after));
-  if (found.length === 0) return h('p', { class: 'quiet', text: 'Nothing but the seal differs.' });
+  if (found.length === 0) return h('p', { class: 'quiet', text: 'Nothing but time and seal differs.' });
   return h('div', { class: 'changes' }, found.map(change));
 }

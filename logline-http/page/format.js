@@ -24,9 +24,17 @@ export function duration(ms) {
   if (ms === undefined || ms === null || Number.isNaN(ms)) return '–';
   if (ms < 1000) return `${Math.round(ms)} ms`;
   if (ms < 60_000) return `${(ms / 1000).toFixed(ms < 10_000 ? 1 : 0)} s`;
-  if (ms < 3_600_000) return `${Math.floor(ms / 60_000)} min ${Math.round((ms % 60_000) / 1000)} s`;
-  if (ms < 86_400_000) return `${Math.floor(ms / 3_600_000)} h ${Math.round((ms % 3_600_000) / 60_000)} min`;
-  return `${Math.floor(ms / 86_400_000)} d ${Math.round((ms % 86_400_000) / 3_600_000)} h`;
+  if (ms < 3_600_000) return `${Math.floor(ms / 60_000)} min ${Math.floor((ms % 60_000) / 1000)} s`;
+  if (ms < 86_400_000) return `${Math.floor(ms / 3_600_000)} h ${Math.floor((ms % 3_600_000) / 60_000)} min`;
+  return `${Math.floor(ms / 86_400_000)} d ${Math.floor((ms % 86_400_000) / 3_600_000)} h`;
+}
+
+// A duration in one unit, for what is compared at a glance.
+function coarse(ms) {
+  if (ms < 60_000) return `${Math.floor(ms / 1000)} s`;
+  if (ms < 3_600_000) return `${Math.floor(ms / 60_000)} min`;
+  if (ms < 2 * 86_400_000) return `${Math.floor(ms / 3_600_000)} h`;
+  return `${Math.floor(ms / 86_400_000)} days`;
 }
 
 /** How far a time is from now: `in 12 s`, `3 min ago`. */
@@ -34,7 +42,8 @@ export function relative(text, now = Date.now()) {
   const distance = time(text) - now;
   if (Number.isNaN(distance)) return '';
   if (Math.abs(distance) > 365 * 86_400_000) return full(text);
-  return distance >= 0 ? `in ${duration(distance)}` : `${duration(-distance)} ago`;
+  if (distance >= 0) return `in ${distance < 3_600_000 ? duration(Math.ceil(distance / 1000) * 1000) : coarse(distance)}`;
+  return distance > -1000 ? 'now' : `${coarse(-distance)} ago`;
 }
 
 const count = new Intl.NumberFormat('en-GB');
@@ -47,8 +56,14 @@ export const money = (nanos, currency) => `${(nanos / 1e9).toLocaleString('en-GB
 /** The head of a hash, an id or a key, which is enough to tell them apart. */
 export const head = (text, digits = 8) => (typeof text === 'string' ? text.slice(0, digits) : '');
 
-/** What a row is called: its name, or what it is about. */
-export const title = (row) => row.name || row.this || row.entity_type;
+/** The names of functions and other parents by id, as far as they are known. */
+export const names = new Map();
+
+/** What a row is called: its name; of a request or an execution the name of the function; or what it is about. */
+export function title(row) {
+  const isRun = row.entity_type === 'request' || row.entity_type === 'execution';
+  return row.name || (isRun && names.get(row.parent_id)) || row.this || row.entity_type;
+}
 
 /** What failed, in one line. */
 export function errorText(error) {

@@ -2,6 +2,7 @@
 
 import { get, whenRefused } from './api.js';
 import { failure, h, put } from './dom.js';
+import { names } from './format.js';
 import { go, here, to } from './router.js';
 import { forget, takeFromAddress, token } from './session.js';
 import { Feed } from './store.js';
@@ -48,7 +49,9 @@ class Session {
     // Whoever needs them sees why they could not be read.
     this.identity.catch(() => {});
     this.stop = follow(token(), (message) => this.#hear(message));
-    this.ready = this.feed.older(200);
+    // Runs are called by their functions, as soon as the names are there.
+    const named = get('spans', { type: 'function', limit: 500 }).then(({ spans }) => spans.forEach(learnName), () => {});
+    this.ready = Promise.all([this.feed.older(200), named]);
   }
 
   /** What the manifest says; null if it cannot be read. It is read once. */
@@ -65,6 +68,7 @@ class Session {
 
   #hear(message) {
     if (message.kind === 'row') {
+      if (message.row.entity_type === 'function') learnName(message.row);
       if (message.row.entity_type === 'manifest' || message.row.entity_type === 'delegation') this.reading = undefined;
       this.feed.push(message.row);
       this.watchers.forEach((act) => act(message.row));
@@ -81,6 +85,10 @@ class Session {
   close() {
     this.stop();
   }
+}
+
+function learnName(row) {
+  if (row.name) names.set(row.id, row.name);
 }
 
 const STATES = {

@@ -29,15 +29,16 @@ function proposal(found, tenant) {
   const said = row.metadata?.proposal ?? {};
   const state = standing(found);
   const isWaiting = found.refusal?.code === 'not_approved';
+  const isDone = Boolean(found.carried_out);
   return h('article', { class: 'card proposal' },
     h('h2', {}, h('a', { href: toVersion(row), text: subject ? titleOf(subject) : row.this }), ' ', pill(state.text, state.kind)),
     h('p', { class: 'quiet', text: [said.act, said.class && `of a ${said.class}`, said.environment && `in ${said.environment}`,
-      subject && `version ${before ? `${before.seq} → ` : ''}${subject.seq}`, said.expires && `ends ${relative(said.expires)}`].filter(Boolean).join(' · ') }),
+      subject && `version ${before && before.seq !== subject.seq ? `${before.seq} → ` : ''}${subject.seq}`, !isDone && said.expires && `ends ${relative(said.expires)}`].filter(Boolean).join(' · ') }),
     said.emergency && h('p', { class: 'reason' }, h('strong', { text: 'Emergency: ' }), said.emergency),
     said.reason && h('blockquote', { text: said.reason }),
-    found.refusal && !isWaiting && h('p', { class: 'quiet', text: found.refusal.reason }),
+    found.refusal && !isWaiting && !isDone && h('p', { class: 'quiet', text: found.refusal.reason }),
     votes(found),
-    subject ? h('details', { open: isWaiting }, h('summary', { text: before ? 'What it changes' : 'What it puts in force: nothing is in force yet' }),
+    isDone ? null : subject ? h('details', { open: isWaiting }, h('summary', { text: before ? 'What it changes' : 'What it puts in force: nothing is in force yet' }),
       before ? diff(before, subject) : json({ name: subject.name, runtime: subject.runtime, input: subject.input, content: subject.content, metadata: subject.metadata }, 'The proposed version'))
       : h('p', { class: 'quiet', text: 'The proposed version is not to be seen with this token.' }),
     isWaiting && h('details', {}, h('summary', { text: 'How to approve it' }),

@@ -2,11 +2,10 @@
 
 import { rows } from '../api.js';
 import { chart } from '../chart.js';
-import { h, notice, put } from '../dom.js';
-import { duration, money, number, time } from '../format.js';
-import { to } from '../router.js';
+import { h, notice, pill, put } from '../dom.js';
+import { duration, errorText, full, money, number, short, time, title as titleOf } from '../format.js';
+import { to, toSpan } from '../router.js';
 import { queue, read } from './requests.js';
-import { links } from './span.js';
 
 export const title = () => 'Overview';
 
@@ -53,7 +52,7 @@ function charts(executions, outcomes, now) {
   const points = (value, part) => slots.map((slot, index) => ({ label: label(now, index), value: value(slot, index), part: part?.(slot, index) }));
   const rate = recent.length === 0 ? 0 : failed.length / recent.length;
   return [
-    chart({ title: 'Executions per minute', value: number(recent.length), note: 'in the last hour', format: number,
+    chart({ title: 'Executions per minute', value: (recent.length / MINUTES).toFixed(1), note: `${number(recent.length)} in the last hour, failed ones in red`, format: number,
       points: points((slot) => slot.length, (slot) => slot.filter((row) => row.status === 'error').length) }),
     chart({ title: 'Duration, p95', value: duration(p95(durations(recent)) ?? undefined), note: '95 of 100 took no longer', format: duration,
       points: points((slot) => p95(durations(slot)) ?? 0) }),
@@ -80,9 +79,12 @@ export async function render(content, { session, ending, isOpen }) {
   const drawNewest = () => {
     const list = [];
     for (let index = 0; index < session.feed.length && list.length < 12; index += 1) list.push(session.feed.at(index));
-    put(newest, h('h2', {}, 'Newest '), list.length === 0
+    put(newest, h('h2', { text: 'Newest' }), list.length === 0
       ? notice('Nothing is recorded yet.', 'What your services submit, and what hosts record, appears here by itself.')
-      : links(list, ''), h('p', {}, h('a', { href: to(['spans']), text: 'All spans' })));
+      : h('ul', { class: 'newest' }, list.map((row) => h('li', {},
+        h('time', { class: 'quiet', datetime: row.at, title: full(row.at), text: short(row.at) }), h('span', { class: 'cell-type', text: row.entity_type }),
+        h('a', { href: toSpan(row), text: titleOf(row) }), row.status ? pill(row.status) : h('span'),
+        h('span', { class: row.error ? 'cell-error' : 'quiet', text: errorText(row.error) || (row.did ?? '') })))), h('p', {}, h('a', { href: to(['spans']), text: 'All spans' })));
   };
   const drawTiles = async () => {
     const [open, reports, escalations, proposals] = await Promise.all([read(['running', 'scheduled'], 500),

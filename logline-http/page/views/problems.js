@@ -28,7 +28,7 @@ export function causes(failed) {
 }
 
 const told = (row) => errorText(row.error) || (typeof row.content === 'string' ? row.content : row.content?.text ?? row.content?.reason)
-  || row.description || row.metadata?.reason || '';
+  || row.description || row.metadata?.reason || JSON.stringify(row.metadata ?? row.content ?? '');
 
 const report = (row) => h('li', { class: 'request' }, h('a', { href: toSpan(row), text: titleOf(row) }), row.status && pill(row.status),
   h('span', { class: 'request-why', text: String(told(row)) }), h('span', { class: 'quiet', text: row.owner_id }), h('time', { class: 'quiet', datetime: row.at, text: relative(row.at) }));

@@ -10,7 +10,7 @@ export const title = () => 'Prompts';
 
 const MOST = 200;
 
-const familyOf = (row) => row.metadata?.family ?? (row.this?.startsWith('prompt.') ? row.this.slice('prompt.'.length) : row.name);
+const familyOf = (row) => (typeof row.metadata?.family === 'string' ? row.metadata.family : null) ?? (row.this?.startsWith('prompt.') ? row.this.slice('prompt.'.length) : row.name);
 
 /** The newest row of each key: lists come newest first. */
 const newest = (list, key) => {
@@ -27,7 +27,7 @@ function shares(posterior) {
     h('tbody', {}, variants.map((known) => {
       const value = draws > 0 ? known.share / draws : 0;
       return h('tr', {}, h('th', { scope: 'row', text: known.name }),
-        h('td', { class: 'wide' }, share({ value, label: `${known.name}: ${percent(value)}` }), h('span', { class: 'num', text: percent(value) })),
+        h('td', {}, h('div', { class: 'wide' }, share({ value, label: `${known.name}: ${percent(value)}` }), h('span', { class: 'num', text: percent(value) }))),
         h('td', { class: 'num', text: number(known.runs?.good ?? 0) }), h('td', { class: 'num', text: number(known.runs?.bad ?? 0) }),
         h('td', { class: 'num', text: number(known.seen ?? 0) }),
         h('td', {}, known.veto && pill(`left out: ${known.veto}`, 'bad')));
@@ -41,8 +41,8 @@ function evaluations(list) {
       const { rate, counts = {}, gate, latency_p95_ms: p95, cost_nanos: cost } = row.metadata ?? {};
       const interval = rate && `${percent(rate.low)} to ${percent(rate.high)}`;
       return h('tr', {}, h('th', { scope: 'row' }, h('a', { href: toVersion(row), text: row.name ?? row.id })),
-        h('td', { class: 'wide' }, rate ? [share({ ...rate, label: `${percent(rate.value)}, 95 % interval ${interval}` }), h('span', { class: 'num', title: interval, text: percent(rate.value) })] : '–'),
-        h('td', { class: 'num', text: Object.entries(counts).map(([name, value]) => `${value} ${name}`).join(', ') || '–' }),
+        h('td', {}, rate ? h('div', { class: 'wide' }, share({ ...rate, label: `${percent(rate.value)}, 95 % interval ${interval}` }), h('span', { class: 'num', text: percent(rate.value) }), h('span', { class: 'quiet', text: interval })) : '–'),
+        h('td', { class: 'num', text: Object.entries(counts).filter(([, value]) => value > 0).map(([name, value]) => `${value} ${name}`).join(', ') || '–' }),
         h('td', { class: 'num', text: duration(p95) }), h('td', { class: 'num', text: cost ? money(cost) : '–' }),
         h('td', {}, gate ? [pill(gate.passed ? 'passed' : 'failed'), ...(gate.reasons ?? []).map((reason) => h('span', { class: 'quiet', text: reason }))] : '–'),
         h('td', { class: 'quiet', text: relative(row.at) }));

@@ -35,7 +35,7 @@ export function life(versions) {
       }
     } else if (version.status === 'running') {
       const isLost = next && next.did === 'claimed';
-      found.push({ kind: isLost ? 'lost' : 'run', from, until, attempt: meta.attempt ?? 0, version, next, text: isLost ? 'its worker was lost' : `attempt ${meta.attempt}` });
+      found.push({ kind: isLost ? 'lost' : 'run', from, until, attempt: meta.attempt ?? 0, version, next, text: isLost ? 'lost after' : next ? 'worked' : 'works since' });
     }
   });
   return found;
@@ -103,7 +103,7 @@ export function why(status, waiting, last, now = Date.now()) {
 export async function render(content, { route, session, retitle, ending, isOpen }) {
   const [id] = route.parts;
   const said = h('p', { class: 'said', role: 'status' });
-  const body = h('div');
+  const body = h('div', { class: 'stack' });
   put(content, h('p', { class: 'quiet', text: 'Reading …' }));
   const identity = await session.identity;
   const may = identity.permissions.some((permission) => ['requests:manage', 'tenant:manage'].includes(permission));
@@ -166,7 +166,7 @@ export async function render(content, { route, session, retitle, ending, isOpen 
             .map(([name, value]) => h('div', {}, h('dt', { text: name }), h('dd', {}, value instanceof Node ? value : String(value)))))),
         h('section', { class: 'card' }, h('h2', { text: 'Versions' }), h('ol', { class: 'versions' }, versions.map((version) => h('li', { class: 'version' },
           h('a', { href: toVersion(version), text: `Version ${version.seq}` }), pill(version.status ?? '–'),
-          h('span', { class: 'quiet', text: `${version.did ?? ''} ${full(version.at)}` })))))))); 
+          h('span', { class: 'version-said quiet', text: `${version.did ?? ''} ${full(version.at)}` })))))))); 
   };
 
   const read = async () => {
@@ -181,7 +181,7 @@ export async function render(content, { route, session, retitle, ending, isOpen 
 
   await read();
   if (!isOpen()) return;
-  retitle(`Request ${titleOf(state.request)}`);
+  retitle(`Request: ${titleOf(state.request)}`);
   put(content, body);
   let asked = 0;
   ending(session.onRow((row) => {

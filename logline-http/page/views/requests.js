@@ -36,7 +36,7 @@ function reason(row) {
   if (row.status !== 'scheduled') return errorText(row.error) || `${row.did ?? ''} ${relative(row.at)}`;
   const due = row.metadata?.due_at;
   const failed = row.did === 'failed' ? `attempt ${row.metadata?.attempt} failed (${errorText(row.error) || 'see its record'}); ` : '';
-  if (due && time(due) > Date.now()) return `${failed}tried ${row.did === 'failed' ? 'again ' : ''}${relative(due)}`;
+  if (due && time(due) > Date.now()) return `${failed}${row.did === 'failed' ? 'tried again' : 'due'} ${relative(due)}`;
   return `${failed}due ${relative(due ?? row.at)}, waits for a worker`;
 }
 

@@ -35,13 +35,13 @@ function chain(versions, seq, compared, choose) {
     const before = versions[index - 1];
     const isLinked = before && row.prev_hash === before.curr_hash;
     return h('li', { class: `version ${row.seq === seq ? 'version-here' : ''}` },
-      before && h('span', { class: isLinked ? 'link' : 'link link-broken', text: isLinked ? '' : 'names another predecessor' }),
+      before && !isLinked && h('span', { class: 'link-broken', text: 'It names another predecessor' }),
       h('a', { href: toVersion(row), 'aria-current': row.seq === seq ? 'true' : null, text: `Version ${row.seq}` }),
       row.status && pill(row.status),
       row.is_deleted && h('span', { class: 'tag', text: 'tombstone' }),
-      h('span', { class: 'quiet', text: `${row.did ?? ''} ${full(row.at)}`.trim() }),
-      h('code', { class: 'quiet', text: head(row.curr_hash) }),
-      row.seq !== seq && h('button', { type: 'button', class: 'plain', 'aria-pressed': String(row.seq === compared), onclick: () => choose(row.seq), text: 'compare' }));
+      row.seq !== seq && h('button', { type: 'button', class: 'plain', 'aria-pressed': String(row.seq === compared), 'aria-label': `Compare with version ${row.seq}`,
+        onclick: () => choose(row.seq), text: row.seq === compared ? 'compared' : 'compare' }),
+      h('span', { class: 'version-said quiet' }, `${row.did ?? ''} ${full(row.at)} `.trimStart(), h('code', { text: head(row.curr_hash) })));
   });
   return h('ol', { class: 'versions' }, items);
 }

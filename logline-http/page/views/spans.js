@@ -96,9 +96,16 @@ function filters(params, change) {
     change(null, values);
   };
   for (const [label, values] of [['All', {}], ['Failed', { status: 'error' }], ['Executions', { type: 'execution' }], ['Failed executions', { type: 'execution', status: 'error' }]]) {
-    quick.append(h('button', { type: 'button', class: 'chip', onclick: () => set(values), text: label }));
+    quick.append(h('button', { type: 'button', class: 'chip', onclick: () => set(values), 'data-values': JSON.stringify(values), text: label }));
   }
-  return { element, lists };
+  const mark = (values) => {
+    for (const chip of quick.children) {
+      const own = JSON.parse(chip.dataset.values);
+      chip.setAttribute('aria-pressed', String(FIELDS.every(({ name }) => (own[name] ?? '') === (values[name] ?? ''))));
+    }
+  };
+  mark(params);
+  return { element, lists, mark };
 }
 
 export async function render(content, { route, session, ending, isOpen }) {
@@ -189,6 +196,7 @@ export async function render(content, { route, session, ending, isOpen }) {
   const change = (name, value) => {
     params = name === null ? { ...value } : { ...params, [name]: value };
     restate(['spans'], params);
+    bar.mark(params);
     clearTimeout(typing);
     typing = setTimeout(start, name === null || name === 'q' ? 60 : 250);
   };

@@ -56,7 +56,11 @@ pub(crate) async fn show(
     let void: Vec<Value> = (tally.void.iter())
         .map(|void| json!({"id": void.id.to_string(), "key": void.key.to_string(), "reason": void.reason.to_string()}))
         .collect();
-    let refusal = tally.verdict.as_ref().err();
+    // Once it is carried out, what counted then is what counts: another version is in force now than the voters have seen.
+    let carried = docket.carried();
+    let approvals = carried.map_or(&tally.counted, |held| &held.approvals);
+    let void = if carried.is_some() { Vec::new() } else { void };
+    let refusal = tally.verdict.as_ref().err().filter(|_| carried.is_none());
     Ok(answer(
         StatusCode::OK,
         &json!({
@@ -66,11 +70,11 @@ pub(crate) async fn show(
             "subject": scope.may_read(&docket.subject, None).then(|| rows::value(&docket.subject)),
             "in_force": replaced.as_ref().map(rows::value),
             "needed": tally.needed,
-            "counted": counted(&tally.counted),
+            "counted": counted(approvals),
             "rejected": counted(&tally.rejected),
             "void": void,
             "refusal": refusal.map(|refusal| json!({"code": refusal.code(), "reason": refusal.to_string()})),
-            "carried_out": docket.carried().map(|held| held.at.to_string()),
+            "carried_out": carried.map(|held| held.at.to_string()),
         }),
     ))
 }
