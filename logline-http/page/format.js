@@ -51,7 +51,7 @@ export const number = (value) => count.format(value);
 export const percent = (share) => `${(share * 100).toFixed(share > 0 && share < 0.1 ? 1 : 0)} %`;
 
 /** Money in billionths of its unit. */
-export const money = (nanos, currency) => `${(nanos / 1e9).toLocaleString('en-GB', { maximumFractionDigits: 6 })} ${currency ?? ''}`.trim();
+export const money = (nanos, currency) => `${(nanos / 1e9).toLocaleString('en-GB', { maximumSignificantDigits: 3 })} ${currency ?? ''}`.trim();
 
 /** The head of a hash, an id or a key, which is enough to tell them apart. */
 export const head = (text, digits = 8) => (typeof text === 'string' ? text.slice(0, digits) : '');

@@ -52,7 +52,7 @@ function charts(executions, outcomes, now) {
   const points = (value, part) => slots.map((slot, index) => ({ label: label(now, index), value: value(slot, index), part: part?.(slot, index) }));
   const rate = recent.length === 0 ? 0 : failed.length / recent.length;
   return [
-    chart({ title: 'Executions per minute', value: (recent.length / MINUTES).toFixed(1), note: `${number(recent.length)} in the last hour, failed ones in red`, format: number,
+    chart({ title: 'Executions per minute', value: (recent.length / MINUTES).toFixed(1), note: `${number(recent.length)} in the last hour`, format: number,
       points: points((slot) => slot.length, (slot) => slot.filter((row) => row.status === 'error').length) }),
     chart({ title: 'Duration, p95', value: duration(p95(durations(recent)) ?? undefined), note: '95 of 100 took no longer', format: duration,
       points: points((slot) => p95(durations(slot)) ?? 0) }),

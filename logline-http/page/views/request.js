@@ -15,7 +15,7 @@ const OPEN = ['scheduled', 'running'];
  * What the versions of a request say of its life: [{kind: 'wait' | 'run' | 'end', from, until, attempt, text, error, version}]. `until` is
  * null for what goes on.
  */
-export function life(versions) {
+export function life(versions, now = Date.now()) {
   const found = [];
   versions.forEach((version, index) => {
     const next = versions[index + 1];
@@ -30,7 +30,7 @@ export function life(versions) {
         found.push({ kind: 'pause', from, until: until === null ? due : Math.min(due, until), attempt: meta.attempt ?? 0, version,
           text: isRetry ? `pause after attempt ${meta.attempt}` : version.did === 'requested' ? 'not due yet' : 'waits until it is due' });
       }
-      if (until === null || until > due) {
+      if ((until ?? now) > due) {
         found.push({ kind: 'wait', from: isPause ? due : from, until, attempt: meta.attempt ?? 0, version, text: 'waits for a worker' });
       }
     } else if (version.status === 'running') {
@@ -44,12 +44,19 @@ export function life(versions) {
 const OUTCOMES = { completed: 'complete', failed: 'failed', gave_up: 'gave up', handed_back: 'handed back', cancelled: 'cancelled', claimed: 'worker lost' };
 
 function waterfall(versions, executions, now) {
-  const parts = life(versions);
+  const parts = life(versions, now);
   const start = time(versions[0].at);
   const last = versions[versions.length - 1];
   const isOpen = OPEN.includes(last.status);
-  const end = Math.max(start + 1, ...parts.map((part) => part.until ?? now), isOpen ? now : time(last.at));
-  const place = (at) => ((at - start) / (end - start)) * 100;
+  // A long pause that is still to come must not press what has happened into a corner.
+  const ahead = now + Math.max(1000, (now - start) / 2);
+  const end = Math.max(start + 1, isOpen ? now : time(last.at), ...parts.map((part) => Math.min(part.until ?? now, isOpen ? ahead : Infinity)));
+  const place = (at) => Math.min(100, ((at - start) / (end - start)) * 100);
+  const marker = () => {
+    const line = h('div', { class: 'fall-now', title: 'now' });
+    line.style.left = `${place(now)}%`;
+    return line;
+  };
   // One line for each attempt, with the wait before it.
   const groups = [];
   for (const part of parts) {
@@ -63,9 +70,11 @@ function waterfall(versions, executions, now) {
   }
   return h('ol', { class: 'waterfall' }, groups.map((group) => {
     const run = group.parts.find((part) => part.kind === 'run' || part.kind === 'lost');
-    const execution = run && executions.get(run.next?.metadata?.execution);
+    // A version keeps the record of the attempt before it, until it has one of its own.
+    const record = run?.next?.metadata?.execution;
+    const execution = run?.kind === 'run' && record !== run.version.metadata?.execution ? executions.get(record) : null;
     const outcome = run ? (run.next ? OUTCOMES[run.next.did] ?? run.next.did : 'running') : isOpen ? 'waiting' : last.status;
-    const error = execution?.error ?? (run?.next?.did === 'failed' || run?.next?.did === 'gave_up' ? run.next.error : null);
+    const error = run?.kind === 'lost' ? 'the lease ended before the worker recorded a result' : execution?.error ?? (run?.next?.did === 'failed' || run?.next?.did === 'gave_up' ? run.next.error : null);
     const bars = group.parts.map((part) => {
       const bar = h('div', { class: `fall fall-${part.kind} ${part.kind === 'run' && error ? 'fall-bad' : ''}`,
         title: `${part.text}: ${duration((part.until ?? now) - part.from)}` });
@@ -73,13 +82,13 @@ function waterfall(versions, executions, now) {
       bar.style.width = `${Math.max(0.4, place(part.until ?? now) - place(part.from))}%`;
       return bar;
     });
-    const told = group.parts.map((part) => `${part.text} ${duration((part.until ?? now) - part.from)}`).join(', then ');
+    const told = group.parts.map((part) => `${part.text}: ${duration((part.until ?? now) - part.from)}`).join(', then ');
     return h('li', { class: 'attempt' },
       h('div', { class: 'attempt-head' },
         h('strong', { text: run ? `Attempt ${run.attempt}` : isOpen ? 'Next attempt' : 'No further attempt' }),
         pill(outcome, outcome === 'complete' ? 'good' : outcome === 'running' || outcome === 'waiting' ? 'busy' : outcome === 'cancelled' ? 'warn' : 'bad'),
         h('span', { class: 'quiet', text: told })),
-      h('div', { class: 'fall-room', 'aria-hidden': 'true' }, bars),
+      h('div', { class: 'fall-room', 'aria-hidden': 'true' }, bars, isOpen && marker()),
       error && h('p', { class: 'attempt-error', text: errorText(error) }),
       h('p', { class: 'attempt-links' },
         run && h('span', { class: 'quiet', text: `worker ${head(run.version.metadata?.worker)}` }),
@@ -150,7 +159,7 @@ export async function render(content, { route, session, retitle, ending, isOpen 
         h('a', { href: toVersion(last), text: `verify version ${last.seq}` })),
       h('section', { class: 'why' }, h('h2', { text: reason.title }), reason.text && h('p', { text: reason.text }), actions(), said),
       h('section', { class: 'card' }, h('h2', { text: 'Its life' }), waterfall(versions, executions, Date.now()),
-        h('p', { class: 'legend quiet' }, ...[['pause', 'pause, or not due'], ['wait', 'waits for a worker'], ['run', 'attempt'], ['bad', 'failed attempt']]
+        h('p', { class: 'legend quiet' }, ...[['pause', 'pause, or not due'], ['wait', 'waits for a worker'], ['run', 'attempt'], ['bad', 'failed attempt'], ['now', 'now']]
           .map(([kind, text]) => h('span', {}, h('span', { class: `legend-mark fall-${kind}`, 'aria-hidden': 'true' }), text)))),
       h('div', { class: 'columns' },
         h('div', {},
