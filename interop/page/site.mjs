@@ -81,12 +81,12 @@ export function logline(db, args, { input, statuses = [0] } = {}) {
 }
 
 /** A browser with a new profile, and nothing that calls home. */
-export async function chromium() {
+export async function chromium(more = []) {
   const { chromium: browser } = require('playwright-core');
   return browser.launchPersistentContext(join(folder(), 'profile'), {
     executablePath: process.env.LOGLINE_CHROMIUM ?? '/usr/bin/chromium', headless: true,
     args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update',
-      '--disable-sync', '--disable-default-apps', '--disable-extensions', '--metrics-recording-only'],
+      ...more, '--disable-sync', '--disable-default-apps', '--disable-extensions', '--metrics-recording-only'],
     viewport: { width: 1280, height: 820 }, reducedMotion: 'reduce',
   });
 }

@@ -159,10 +159,11 @@ function render() {
   }
   if (!session) return show(signIn, { reason: null, onToken: begin });
   const view = VIEWS[route.name] ?? overview;
-  const isAnother = shown !== location.hash;
+  const isAnother = shown !== null && shown !== location.hash;
   shown = location.hash;
   const heading = show(view, { route, session });
-  if (isAnother && document.activeElement !== document.body) heading.focus({ preventScroll: true });
+  // Whoever goes to another view by keys or with a reader begins at its heading.
+  if (isAnother) heading.focus({ preventScroll: true });
   scrollTo(0, 0);
 }
 

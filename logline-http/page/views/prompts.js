@@ -23,7 +23,7 @@ function shares(posterior) {
   const { variants = [], draws = 1 } = posterior.metadata ?? {};
   return h('table', { class: 'table' },
     h('caption', {}, 'The bandit’s share ', h('span', { class: 'quiet', text: `learnt ${relative(posterior.at)}` })),
-    h('thead', {}, h('tr', {}, ['Variant', 'Share', 'Good', 'Bad', 'Runs', ''].map((name) => h('th', { scope: 'col', text: name })))),
+    h('thead', {}, h('tr', {}, ['Variant', 'Share', 'Good', 'Bad', 'Runs', 'Guard'].map((name) => h('th', { scope: 'col', text: name })))),
     h('tbody', {}, variants.map((known) => {
       const value = draws > 0 ? known.share / draws : 0;
       return h('tr', {}, h('th', { scope: 'row', text: known.name }),

@@ -39,8 +39,8 @@ function chain(versions, seq, compared, choose) {
       h('a', { href: toVersion(row), 'aria-current': row.seq === seq ? 'true' : null, text: `Version ${row.seq}` }),
       row.status && pill(row.status),
       row.is_deleted && h('span', { class: 'tag', text: 'tombstone' }),
-      row.seq !== seq && h('button', { type: 'button', class: 'plain', 'aria-pressed': String(row.seq === compared), 'aria-label': `Compare with version ${row.seq}`,
-        onclick: () => choose(row.seq), text: row.seq === compared ? 'compared' : 'compare' }),
+      row.seq !== seq && h('button', { type: 'button', class: 'plain', 'aria-pressed': String(row.seq === compared), onclick: () => choose(row.seq) },
+        row.seq === compared ? 'compared' : 'compare', h('span', { class: 'unseen', text: ` with version ${row.seq}` })),
       h('span', { class: 'version-said quiet' }, `${row.did ?? ''} ${full(row.at)} `.trimStart(), h('code', { text: head(row.curr_hash) })));
   });
   return h('ol', { class: 'versions' }, items);

@@ -16,38 +16,55 @@ const FIELDS = [
 // A text is looked for in what a row is called and in what failed, not in all of its content.
 const textOf = (row) => `${row.name ?? ''}\n${row.this}\n${row.who}\n${row.id}\n${errorText(row.error)}`.toLowerCase();
 
-/** The rows of a feed that have a text: the newest first. */
+const TEXT = Symbol('the text of a row');
+// How long a search may hold the page before it lets others do something.
+const SLICE = 12;
+
+/** The rows of a feed that have a text, the newest first. A long feed is searched in slices; `changed` is called after each. */
 class Found {
   #live = [];
   #read = [];
-  #texts = new WeakMap();
+  // How many rows of the feed were looked at, from the newest.
+  #looked = 0;
+  #timer = 0;
 
-  constructor(feed, text) {
-    [this.feed, this.text, this.seen] = [feed, text.toLowerCase(), 0];
-    this.recount();
+  constructor(feed, text, changed) {
+    [this.feed, this.text, this.changed] = [feed, text.toLowerCase(), changed];
+    this.extend();
   }
 
   #has(row) {
     if (!this.text) return true;
-    if (!this.#texts.has(row)) this.#texts.set(row, textOf(row));
-    return this.#texts.get(row).includes(this.text);
+    row[TEXT] ??= textOf(row);
+    return row[TEXT].includes(this.text);
   }
 
-  /** Looks at everything again: after pages were read. */
-  recount() {
-    if (!this.text) return;
-    [this.#live, this.#read] = [[], []];
-    for (let index = 0; index < this.feed.length; index += 1) {
-      const row = this.feed.at(index);
+  /** Looks at what the feed has more than before: after pages were read. */
+  extend() {
+    if (!this.text || this.#timer) return;
+    if (this.#looked > this.feed.length) {
+      // It was cleared.
+      [this.#live, this.#read, this.#looked] = [[], [], 0];
+    }
+    const end = performance.now() + SLICE;
+    while (this.#looked < this.feed.length && (this.#looked % 64 !== 0 || performance.now() < end)) {
+      const row = this.feed.at(this.#looked);
+      this.#looked += 1;
       if (this.#has(row)) this.#read.push(row);
     }
+    if (this.#looked < this.feed.length) this.#timer = setTimeout(() => { this.#timer = 0; this.extend(); this.changed(); });
   }
 
   /** Takes a row that came alive. Returns whether it is one of these. */
   push(row) {
+    if (this.text) this.#looked += 1;
     if (!this.#has(row)) return false;
     if (this.text) this.#live.push(row);
     return true;
+  }
+
+  close() {
+    clearTimeout(this.#timer);
   }
 
   get length() {
@@ -167,11 +184,12 @@ export async function render(content, { route, session, ending, isOpen }) {
     unwatch();
     feed = isOwn() ? session.feed : new Feed(serverParams());
     if (feed !== session.feed) feed.seed(session.feed);
-    found = new Found(feed, params.q ?? '');
+    found?.close();
+    found = new Found(feed, params.q ?? '', repaint);
     list.source = found;
     const stopFeed = feed.watch((row) => {
       if (row === null) {
-        found.recount();
+        found.extend();
         repaint();
       } else if (found.push(row)) {
         const isAtTop = list.isAtTop;
@@ -215,5 +233,5 @@ export async function render(content, { route, session, ending, isOpen }) {
   learn();
   const move = ({ detail }) => list.move(detail);
   document.addEventListener('logline-move', move);
-  ending(() => { unwatch(); list.close(); document.removeEventListener('logline-move', move); });
+  ending(() => { unwatch(); found.close(); list.close(); document.removeEventListener('logline-move', move); });
 }
