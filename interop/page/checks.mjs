@@ -7,26 +7,26 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 
-import { fill } from './demo.mjs';
+import { serveDemo } from './demo.mjs';
 import { line, seal } from './seal.mjs';
 import { Service, axeSource, chromium, folder, freePort, logline } from './site.mjs';
 
 const PATIENCE = 15_000;
 const dir = folder();
 const db = join(dir, 'demo.ledger');
-let [service, made, context, port] = [];
+let [service, made, options, context, port] = [];
 // Every address that any tab asked for, and what it said on its console.
 const addresses = [];
 const said = [];
 
 const address = (view, token = service.token) => `${service.url}/#token=${token}&view=${encodeURIComponent(view)}`;
 
-async function tab(view, options = {}) {
+async function tab(view, { scheme, before: prepare, address: other } = {}) {
   const page = await context.newPage();
   page.setDefaultTimeout(PATIENCE);
-  if (options.scheme) await page.emulateMedia({ colorScheme: options.scheme });
-  if (options.before) await options.before(page);
-  await page.goto(options.address ?? address(view));
+  if (scheme) await page.emulateMedia({ colorScheme: scheme });
+  if (prepare) await prepare(page);
+  await page.goto(other ?? address(view));
   return page;
 }
 
@@ -41,8 +41,7 @@ const views = () => ({
 
 before(async () => {
   port = await freePort();
-  service = await Service.start(db, port);
-  made = await fill(service, db, dir);
+  ({ service, made, options } = await serveDemo(db, dir, port));
   context = await chromium();
   context.on('request', (request) => addresses.push(request.url()));
   context.on('page', (page) => {
@@ -117,15 +116,36 @@ test('all tabs share one stream', async () => {
   await Promise.all(tabs.map((page) => page.close()));
 });
 
-test('a sound row passes hash, signature, link and role; what was not checked is said', async () => {
+const states = (page) => page.locator('[data-check]').evaluateAll((all) => Object.fromEntries(all.map((each) => [each.dataset.check, each.dataset.state])));
+
+test('a sound row passes all five checks, and one that is in no log yet is not called verified', async () => {
   const page = await tab(`/span/acme/${made.limit.id}/3`);
-  const verdict = page.locator('[data-verdict]');
-  await verdict.waitFor();
-  const states = await page.locator('[data-check]').evaluateAll((all) => Object.fromEntries(all.map((each) => [each.dataset.check, each.dataset.state])));
-  const { inclusion, ...others } = states;
-  assert.deepEqual(others, { hash: 'passed', signature: 'passed', link: 'passed', role: 'passed' });
-  assert.equal(await verdict.getAttribute('data-verdict'), inclusion === 'passed' ? 'passed' : 'unchecked');
-  if (inclusion !== 'passed') assert.doesNotMatch(await verdict.innerText(), /verified/i);
+  await page.getByRole('heading', { name: 'Verified: all five checks passed' }).waitFor();
+  assert.deepEqual(await states(page), { hash: 'passed', signature: 'passed', link: 'passed', role: 'passed', inclusion: 'passed' });
+  const { spans: [{ id }] } = await note('newer than the log');
+  const newer = await tab(`/span/acme/${id}/0`);
+  await newer.getByRole('heading', { name: '4 checks passed, 1 not checked' }).waitFor();
+  assert.equal((await states(newer)).inclusion, 'unchecked');
+  assert.match(await newer.locator('[data-check="inclusion"]').innerText(), /not among the \d+ leaves/);
+  assert.doesNotMatch(await newer.locator('[data-verdict]').innerText(), /verified/i);
+  await Promise.all([page.close(), newer.close()]);
+});
+
+test('a proof of another row, and a key that the manifest does not name, do not pass', async () => {
+  const prepare = async (page) => {
+    await page.route('**/proof?seq=3', async (route) => route.fulfill({ response: await route.fetch({ url: route.request().url().replace('seq=3', 'seq=2') }) }));
+    await page.route('**/api/trust', async (route) => {
+      const response = await route.fetch();
+      const trust = await response.json();
+      trust.manifest.metadata.authorities = [];
+      await route.fulfill({ response, json: trust });
+    });
+  };
+  const page = await tab(`/span/acme/${made.limit.id}/3`, { before: prepare });
+  await page.locator('[data-verdict="failed"]').waitFor();
+  const { inclusion, role } = await states(page);
+  // A manifest that was changed on its way is not believed, whatever it says.
+  assert.deepEqual([inclusion, role], ['failed', 'unchecked']);
   await page.close();
 });
 
@@ -141,10 +161,10 @@ for _, sql in triggers: db.execute(sql)
 db.commit()`;
   execFileSync('python3', ['-c', change, db, made.limit.id]);
   const expected = { 1: { hash: 'failed', signature: 'failed' }, 2: { hash: 'passed', signature: 'passed', link: 'failed' } };
-  for (const [seq, states] of Object.entries(expected)) {
+  for (const [seq, wanted] of Object.entries(expected)) {
     const page = await tab(`/span/acme/${made.limit.id}/${seq}`);
     await page.locator('[data-verdict="failed"]').waitFor();
-    for (const [name, state] of Object.entries(states)) assert.equal(await page.locator(`[data-check="${name}"]`).getAttribute('data-state'), state, `version ${seq}: ${name}`);
+    for (const [name, state] of Object.entries(wanted)) assert.equal(await page.locator(`[data-check="${name}"]`).getAttribute('data-state'), state, `version ${seq}: ${name}`);
     assert.doesNotMatch(await page.locator('#main').innerText(), /\bverified\b/i);
     await page.close();
   }
@@ -311,7 +331,7 @@ test('after a restart the page goes on where it was: nothing is missing and noth
   writeFileSync(file, line(seal({ id: randomUUID(), entity_type: 'note', tenant_id: 'acme', owner_id: 'demo', who: 'user:demo', this: 'note.check', name, at: new Date().toISOString().replace('Z', '000Z') }, made.publisher)));
   logline(db, ['import', file, '--trust', `${db}.trust.json`]);
   const old = service.token;
-  service = await Service.start(db, port);
+  service = await Service.start(db, port, options);
   assert.notEqual(service.token, old);
   await page.getByRole('link', { name }).waitFor({ timeout: 45_000 });
   const next = `back ${randomUUID()}`;

@@ -5,7 +5,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { keyFile, line, seal } from './seal.mjs';
-import { logline } from './site.mjs';
+import { Service, logline } from './site.mjs';
 
 const TENANT = 'acme';
 const at = (msAgo) => new Date(Date.now() - msAgo).toISOString().replace(/Z$/, '000Z');
@@ -111,8 +111,22 @@ function recorded(host, publisher, fee) {
   return { rows, limit, retried };
 }
 
-/** Fills the ledger of a running service. Returns what the checks look for. */
-export async function fill(service, db, folder) {
+/** A service on a ledger that has something in every view. Returns it, with what the checks look for. */
+export async function serveDemo(db, folder, port) {
+  const first = await Service.start(db, port);
+  const made = await fill(first, db, folder);
+  await first.stop();
+  // The tenant's log is kept beside the service; its key signs nothing else.
+  const [tiles, locks, key] = ['public', 'private', 'log.key'].map((name) => join(folder, name));
+  logline(db, ['keygen', key]);
+  const place = ['--tenant', TENANT, '--tiles', tiles, '--locks', locks, '--log-key', key];
+  logline(db, ['log', 'run', ...place, '--until-idle']);
+  const log = JSON.parse(logline(db, ['log', 'checkpoint', ...place, '--json']));
+  const options = ['--tiles', tiles, '--log-key', log.key];
+  return { service: await Service.start(db, port, options), made, options };
+}
+
+async function fill(service, db, folder) {
   const home = `${db}.keys`;
   const [host, publisher] = ['host', 'publisher'].map((name) => keyFile(join(home, `${name}.key`)));
   const fee = (await service.get('/api/spans?type=function')).spans.find((row) => row.name === 'fee');

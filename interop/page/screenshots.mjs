@@ -2,13 +2,11 @@
 
 import { join } from 'node:path';
 
-import { fill } from './demo.mjs';
-import { Service, chromium, folder, freePort, root } from './site.mjs';
+import { serveDemo } from './demo.mjs';
+import { chromium, folder, freePort, root } from './site.mjs';
 
 const dir = folder();
-const db = join(dir, 'demo.ledger');
-const service = await Service.start(db, await freePort());
-const made = await fill(service, db, dir);
+const { service, made } = await serveDemo(join(dir, 'demo.ledger'), dir, await freePort());
 const context = await chromium();
 
 const views = {

@@ -168,6 +168,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "idempotency",
             "routes",
             "openapi",
+            "page",
             "router",
             "serve",
         ],

