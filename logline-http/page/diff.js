@@ -3,6 +3,8 @@
 import { h } from './dom.js';
 
 const MOST_LINES = 500;
+const MOST_SHOWN = 1000;
+const MOST_TEXT = 4000;
 
 const isObject = (value) => typeof value === 'object' && value !== null;
 
@@ -53,7 +55,8 @@ const WORDS = { gone: 'removed', new: 'added' };
 
 const line = ({ kind, text }) => h('div', { class: `line line-${kind}` },
   h('span', { class: 'line-sign', 'aria-hidden': 'true', text: SIGNS[kind] }),
-  WORDS[kind] && h('span', { class: 'unseen', text: `${WORDS[kind]}: ` }), h('span', { text }));
+  WORDS[kind] && h('span', { class: 'unseen', text: `${WORDS[kind]}: ` }),
+  h('span', { text: text.length > MOST_TEXT ? `${text.slice(0, MOST_TEXT)} … (${text.length - MOST_TEXT} more characters)` : text }));
 
 const asText = (value) => (typeof value === 'string' ? value : JSON.stringify(value, null, 2));
 
@@ -62,7 +65,8 @@ function change({ path, before, after }) {
     : after === undefined ? lines(asText(before), '').filter(({ kind }) => kind === 'gone')
       : lines(asText(before), asText(after));
   return h('div', { class: 'change' }, h('h3', { class: 'change-path', text: path }),
-    h('div', { class: 'lines', tabindex: '0', role: 'region', 'aria-label': `Change of ${path}` }, shown.map(line)));
+    h('div', { class: 'lines', tabindex: '0', role: 'region', 'aria-label': `Change of ${path}` }, shown.slice(0, MOST_SHOWN).map(line),
+      shown.length > MOST_SHOWN && h('p', { class: 'quiet', text: `… and ${shown.length - MOST_SHOWN} more lines` })));
 }
 
 // What changes with every version, stands beside it, and says nothing of what was meant.

@@ -31,6 +31,14 @@ export function once(act) {
   return () => { asked ||= requestAnimationFrame(() => { asked = 0; act(); }); };
 }
 
+/** Calls `act` some time after it is asked, and not again before that, however often it is asked. `cancel` ends it. */
+export function later(act, ms) {
+  let timer = 0;
+  const ask = () => { timer ||= setTimeout(() => { timer = 0; act(); }, ms); };
+  ask.cancel = () => clearTimeout(timer);
+  return ask;
+}
+
 /** A title, what it says, and what to do: for what is empty or failed. */
 export const notice = (title, text, ...more) =>
   h('div', { class: 'notice' }, h('p', { class: 'notice-title', text: title }), text && h('p', { class: 'quiet', text }), ...more);

@@ -62,14 +62,15 @@ export const names = new Map();
 /** What a row is called: its name; of a request or an execution the name of the function; or what it is about. */
 export function title(row) {
   const isRun = row.entity_type === 'request' || row.entity_type === 'execution';
-  return row.name || (isRun && names.get(row.parent_id)) || row.this || row.entity_type;
+  const found = row.name || (isRun && names.get(row.parent_id)) || row.this || row.entity_type;
+  return found.length > 200 ? `${found.slice(0, 200)}…` : found;
 }
 
 /** What failed, in one line. */
 export function errorText(error) {
   if (error === null || error === undefined) return '';
-  if (typeof error === 'string') return error;
+  if (typeof error === 'string') return error.slice(0, 500);
   const { code, message } = error;
-  if (code || message) return [code, message].filter(Boolean).join(': ');
-  return JSON.stringify(error);
+  if (code || message) return [code, message].filter(Boolean).join(': ').slice(0, 500);
+  return JSON.stringify(error).slice(0, 500);
 }

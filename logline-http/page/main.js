@@ -1,7 +1,7 @@
 // The page: which view is shown, who looks at it, and the stream that all views share.
 
 import { get, whenRefused } from './api.js';
-import { failure, h, put } from './dom.js';
+import { failure, h, later, put } from './dom.js';
 import { names } from './format.js';
 import { go, here, to } from './router.js';
 import { forget, takeFromAddress, token } from './session.js';
@@ -33,10 +33,11 @@ let leave = () => {};
 let shown = null;
 
 // One sentence after a pause, not one for each row.
-let waiting = 0;
+let lastSaid = '';
+const say = later(() => { announcer.textContent = lastSaid; }, 800);
 function announce(text) {
-  clearTimeout(waiting);
-  waiting = setTimeout(() => { announcer.textContent = text; }, 800);
+  lastSaid = text;
+  say();
 }
 
 /** What views share: the feed of the timeline, who the token is for, and what the manifest says. */
@@ -48,10 +49,18 @@ class Session {
     this.identity = get('identity');
     // Whoever needs them sees why they could not be read.
     this.identity.catch(() => {});
+    const live = new Promise((heard) => { this.isLive = heard; });
     this.stop = follow(token(), (message) => this.#hear(message));
     // Runs are called by their functions, as soon as the names are there.
     const named = get('spans', { type: 'function', limit: 500 }).then(({ spans }) => spans.forEach(learnName), () => {});
-    this.ready = Promise.all([this.feed.older(200), named]);
+    // What is read after the stream has begun leaves no gap before it. A stream that is slow to begin keeps nobody waiting: what came
+    // in between is read when it is there.
+    const begun = Promise.race([live.then(() => true), new Promise((late) => setTimeout(late, 1000, false))]);
+    const read = begun.then((isLive) => {
+      if (!isLive) live.then(() => this.feed.catchUp());
+      return this.feed.older(200);
+    });
+    this.ready = Promise.all([read, named]);
   }
 
   /** What the manifest says; null if it cannot be read. It is read once. */
@@ -75,6 +84,7 @@ class Session {
       return;
     }
     showState(message);
+    if (message.state === 'live') this.isLive();
     if (message.state === 'reset') {
       this.feed.clear();
       this.feed.older(200).then(render);

@@ -6,6 +6,19 @@ import { get } from './api.js';
 export const LIMIT = 100_000;
 const PAGE = 500;
 
+const MOST_TEXT = 300;
+const cut = (text) => (typeof text === 'string' && text.length > MOST_TEXT ? `${text.slice(0, MOST_TEXT)}…` : text);
+
+// What lists show of a row. A row may have a mebibyte, and a hundred thousand of them are kept: whoever opens one reads it again.
+function light(row) {
+  const { id, seq, entity_type, at, tenant_id, owner_id, status, is_deleted, parent_id, related_to, error } = row;
+  const said = typeof error === 'object' && error !== null ? { code: cut(error.code), message: cut(error.message) } : cut(error);
+  return {
+    id, seq, entity_type, at, tenant_id, owner_id, status, is_deleted, parent_id, related_to: related_to?.slice(0, 20), error: error === undefined ? undefined : said,
+    name: cut(row.name), this: cut(row.this), who: cut(row.who), did: cut(row.did),
+  };
+}
+
 export const keyOf = (row) => `${row.tenant_id}/${row.id}/${row.seq}`;
 
 /** Versions in append order that match `filter`, newest first by index. */
@@ -58,9 +71,10 @@ export class Feed {
     const key = keyOf(row);
     if (!this.matches(row) || this.#keys.has(key)) return;
     this.#keys.add(key);
-    this.#live.push(row);
+    const kept = light(row);
+    this.#live.push(kept);
     if (this.length > LIMIT) this.#drop();
-    this.#changed(row);
+    this.#changed(kept);
   }
 
   #drop() {
@@ -96,7 +110,7 @@ export class Feed {
         const key = keyOf(row);
         if (this.#keys.has(key)) continue;
         this.#keys.add(key);
-        this.#read.push(row);
+        this.#read.push(light(row));
       }
       this.cursor = page.next ?? null;
       this.isWhole = page.next === null;
@@ -105,6 +119,23 @@ export class Feed {
       this.error = error;
     } finally {
       this.isLoading = false;
+      this.#changed(null);
+    }
+  }
+
+  /** Reads what came after the newest row that is known, or everything again if that is too far back. */
+  async catchUp() {
+    try {
+      const { spans } = await get('timeline', { ...this.params, limit: 200 });
+      const missed = spans.filter((row) => !this.#keys.has(keyOf(row)));
+      if (missed.length === spans.length && this.length > 0) {
+        this.clear();
+        await this.older(200);
+      } else {
+        missed.reverse().forEach((row) => this.push(row));
+      }
+    } catch (error) {
+      this.error = error;
       this.#changed(null);
     }
   }

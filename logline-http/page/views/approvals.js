@@ -2,7 +2,7 @@
 
 import { get, rows } from '../api.js';
 import { diff } from '../diff.js';
-import { failure, h, notice, pill, put } from '../dom.js';
+import { failure, h, later, notice, pill, put } from '../dom.js';
 import { head, relative, title as titleOf } from '../format.js';
 import { toVersion } from '../router.js';
 import { json } from '../value.js';
@@ -46,30 +46,39 @@ function proposal(found, tenant) {
       h('pre', { class: 'json', tabindex: '0', role: 'region', 'aria-label': 'Command', text: `logline approve ${row.id} --tenant ${tenant} --key approver.key` })));
 }
 
+/** Whether a proposal waits: for votes, or to be carried out. */
+const isWaiting = (found) => Boolean(found.error) || (!found.carried_out && (!found.refusal || found.refusal.code === 'not_approved'));
+
+/** The newest proposals, each with the count of its votes. */
+async function read(most) {
+  const list = await rows('spans', { type: 'proposal' }, most);
+  return Promise.all(list.map((row) => get(`proposals/${row.id}`).catch((error) => ({ error, proposal: row }))));
+}
+
+/** How many of the newest proposals wait. */
+export const countWaiting = async (most) => (await read(most)).filter(isWaiting).length;
+
 export async function render(content, { session, ending, isOpen }) {
   put(content, h('p', { class: 'quiet', text: 'Reading …' }));
   const identity = await session.identity;
   const load = async () => {
-    const list = await rows('spans', { type: 'proposal' }, MOST);
-    const found = await Promise.all(list.map((row) => get(`proposals/${row.id}`).catch((error) => ({ error, proposal: row }))));
+    const found = await read(MOST);
     if (!isOpen()) return;
-    const isWaiting = (each) => each.error || (!each.carried_out && (!each.refusal || each.refusal.code === 'not_approved'));
     const [waiting, done] = [found.filter(isWaiting), found.filter((each) => !isWaiting(each))];
     const draw = (each) => (each.error ? failure(each.error, load) : proposal(each, identity.tenant));
     put(content,
       waiting.length === 0 && notice('Nothing waits for approval.', 'A publisher proposes a change with: logline propose function NAME --tenant TENANT. It appears here with what it would change.'),
       waiting.map(draw),
       done.length > 0 && h('h2', { class: 'part', text: 'Decided, ended or withdrawn' }), done.map(draw),
-      list.length >= MOST && h('p', { class: 'quiet', text: `The newest ${MOST}.` }));
+      found.length >= MOST && h('p', { class: 'quiet', text: `The newest ${MOST}.` }));
     session.announce(`${waiting.length} proposals wait.`);
   };
   await load();
-  let later = 0;
+  const soon = later(() => load().catch(() => {}), 300);
   ending(session.onRow((row) => {
     if (!['proposal', 'approval', 'rejection', 'withdrawal', 'promotion', 'rollback'].includes(row.entity_type)) return;
-    clearTimeout(later);
-    later = setTimeout(() => load().catch(() => {}), 300);
+    soon();
   }));
-  ending(() => clearTimeout(later));
+  ending(soon.cancel);
 }
 

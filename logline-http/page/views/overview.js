@@ -5,6 +5,7 @@ import { chart } from '../chart.js';
 import { h, notice, pill, put } from '../dom.js';
 import { duration, errorText, full, money, number, short, time, title as titleOf } from '../format.js';
 import { to, toSpan } from '../router.js';
+import { countWaiting } from './approvals.js';
 import { queue, read } from './requests.js';
 
 export const title = () => 'Overview';
@@ -71,7 +72,7 @@ export async function render(content, { session, ending, isOpen }) {
   const newest = h('section', { class: 'card' });
   put(content, tiles, graphs, newest);
   put(graphs, charts([], [], Date.now()));
-  put(tiles, ['Oldest waits', 'Due now', 'Running', 'Retrying', 'Problems', 'Proposals'].map((name) => tile(name, '…', to(['overview']))));
+  put(tiles, ['Oldest waits', 'Due now', 'Running', 'Retrying', 'Problems', 'Wait for approval'].map((name) => tile(name, '…', to(['overview']))));
 
   let [executions, outcomes] = [[], []];
   const drawCharts = () => put(graphs, charts(executions, outcomes, Date.now()),
@@ -88,7 +89,7 @@ export async function render(content, { session, ending, isOpen }) {
   };
   const drawTiles = async () => {
     const [open, reports, escalations, proposals] = await Promise.all([read(['running', 'scheduled'], 500),
-      rows('spans', { type: 'error_report', limit: 100 }, 100), rows('spans', { type: 'escalation_request' }, 100), rows('spans', { type: 'proposal', status: 'open' }, 100)]);
+      rows('spans', { type: 'error_report', limit: 100 }, 100), rows('spans', { type: 'escalation_request' }, 100), countWaiting(20)]);
     if (!isOpen()) return;
     const now = queue(open);
     const problems = [...reports, ...escalations].filter((row) => row.status !== 'closed').length;
@@ -96,7 +97,7 @@ export async function render(content, { session, ending, isOpen }) {
       tile('Due now', number(now.due), to(['requests'])), tile('Running', number(now.running), to(['requests'])),
       tile('Retrying', number(now.retrying), to(['requests'], { show: 'retrying' }), now.retrying ? 'warn' : 'plain'),
       tile('Problems', number(problems), to(['problems']), problems ? 'warn' : 'plain'),
-      tile('Proposals', number(proposals.length), to(['approvals']), proposals.length ? 'busy' : 'plain'));
+      tile('Wait for approval', number(proposals), to(['approvals']), proposals ? 'busy' : 'plain'));
   };
   const since = Date.now() - MINUTES * 60_000;
   const isOld = (page) => page.length > 0 && time(page[page.length - 1].at) < since;

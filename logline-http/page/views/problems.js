@@ -1,7 +1,7 @@
 // What asks for a person: escalations, error reports, violated policies, and failures by their cause.
 
 import { rows } from '../api.js';
-import { h, notice, pill, put } from '../dom.js';
+import { h, later, notice, pill, put } from '../dom.js';
 import { errorText, number, relative, title as titleOf } from '../format.js';
 import { to, toSpan } from '../router.js';
 
@@ -53,12 +53,11 @@ export async function render(content, { session, ending, isOpen }) {
     session.announce(`${number(failed.length)} failed executions.`);
   };
   await load();
-  let later = 0;
+  const soon = later(() => load().catch(() => {}), 500);
   const isOne = (row) => TYPES.some(({ type }) => row.entity_type === type) || (row.entity_type === 'execution' && row.status === 'error');
   ending(session.onRow((row) => {
     if (!isOne(row)) return;
-    clearTimeout(later);
-    later = setTimeout(() => load().catch(() => {}), 500);
+    soon();
   }));
-  ending(() => clearTimeout(later));
+  ending(soon.cancel);
 }

@@ -2,7 +2,7 @@
 
 import { rows } from '../api.js';
 import { share } from '../chart.js';
-import { h, notice, pill, put } from '../dom.js';
+import { h, later, notice, pill, put } from '../dom.js';
 import { duration, money, number, percent, relative } from '../format.js';
 import { to, toVersion } from '../router.js';
 
@@ -79,11 +79,10 @@ export async function render(content, { session, ending, isOpen }) {
     }), h('p', {}, h('a', { href: to(['spans'], { type: 'prompt_run' }), text: 'All runs' })));
   };
   await load();
-  let later = 0;
+  const soon = later(() => load().catch(() => {}), 1000);
   ending(session.onRow((row) => {
     if (!row.entity_type.startsWith('prompt_')) return;
-    clearTimeout(later);
-    later = setTimeout(() => load().catch(() => {}), 1000);
+    soon();
   }));
-  ending(() => clearTimeout(later));
+  ending(soon.cancel);
 }

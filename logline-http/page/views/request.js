@@ -1,7 +1,7 @@
 // A request's life: its attempts on a line of time, why it waits, and when it is tried again.
 
 import { get, post } from '../api.js';
-import { h, pill, put } from '../dom.js';
+import { h, later, pill, put } from '../dom.js';
 import { duration, errorText, full, head, relative, time, title as titleOf } from '../format.js';
 import { to, toVersion } from '../router.js';
 import { json } from '../value.js';
@@ -192,16 +192,12 @@ export async function render(content, { route, session, retitle, ending, isOpen 
   if (!isOpen()) return;
   retitle(`Request: ${titleOf(state.request)}`);
   put(content, body);
-  let asked = 0;
-  ending(session.onRow((row) => {
-    if (row.id !== id) return;
-    clearTimeout(asked);
-    asked = setTimeout(() => read().then(() => session.announce(`The request is ${state.status}.`)).catch(() => {}), 150);
-  }));
+  const soon = later(() => read().then(() => session.announce(`The request is ${state.status}.`)).catch(() => {}), 150);
+  ending(session.onRow((row) => { if (row.id === id) soon(); }));
   // What waits says how long still; what runs grows.
   const tick = setInterval(() => {
     if (!OPEN.includes(state.status) || document.hidden || body.contains(document.activeElement)) return;
     draw();
   }, 2000);
-  ending(() => { clearInterval(tick); clearTimeout(asked); });
+  ending(() => { clearInterval(tick); soon.cancel(); });
 }

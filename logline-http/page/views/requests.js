@@ -1,7 +1,7 @@
 // Requests by what they wait for: what is open, how old the queue is, and what has ended badly.
 
 import { rows } from '../api.js';
-import { h, notice, once, pill, put } from '../dom.js';
+import { h, later, notice, pill, put } from '../dom.js';
 import { duration, errorText, full, number, relative, time, title as titleOf } from '../format.js';
 import { restate, toSpan } from '../router.js';
 
@@ -72,9 +72,8 @@ export async function render(content, { route, session, ending, isOpen }) {
     onclick: () => { tab = each; restate(['requests'], { show: each.name }); drawTabs(); load(); }, text: each.label })));
   drawTabs();
   await load();
-  let later = 0;
-  const soon = once(() => { clearTimeout(later); later = setTimeout(() => load().catch(() => {}), 400); });
+  const soon = later(() => load().catch(() => {}), 400);
   ending(session.onRow((row) => { if (row.entity_type === 'request') soon(); }));
   const tick = setInterval(() => { if (!document.hidden && !list.contains(document.activeElement)) load().catch(() => {}); }, 15_000);
-  ending(() => { clearInterval(tick); clearTimeout(later); });
+  ending(() => { clearInterval(tick); soon.cancel(); });
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use logline::home::{Home, KeyOf};
-use logline_core::ledger::{Ledger as _, LedgerExt as _, WorkQueue as _};
+use logline_core::ledger::{LedgerExt as _, WorkQueue as _};
 use logline_core::roles::Role;
 use logline_core::trust::governance::{Class, Decision, Environment, Governance, Proposed, Wish};
 use logline_core::trust::{Delegation, TrustRoot};
