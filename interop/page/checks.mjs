@@ -80,11 +80,11 @@ test('without a token the page asks for one, and tells why one is not taken', as
   await page.close();
 });
 
-for (const scheme of ['light', 'dark']) {
-  test(`every view is accessible and says nothing on the console, ${scheme}`, { timeout: 120_000 }, async () => {
+for (const [scheme, width] of [['light', 1280], ['dark', 400]]) {
+  test(`every view is accessible and says nothing on the console, ${scheme}, ${width} pixels wide`, { timeout: 120_000 }, async () => {
     const count = said.length;
     for (const [name, view] of [...Object.entries(views()), ['sign in', null]]) {
-      const page = await tab(view, { scheme, ...(view === null && { address: `${service.url}/` }) });
+      const page = await tab(view, { scheme, before: (each) => each.setViewportSize({ width, height: 820 }), ...(view === null && { address: `${service.url}/` }) });
       if (view !== null) await settled(page);
       else await page.getByLabel('Token').waitFor();
       await page.evaluate(axeSource());
@@ -117,6 +117,25 @@ test('all tabs share one stream', async () => {
 });
 
 const states = (page) => page.locator('[data-check]').evaluateAll((all) => Object.fromEntries(all.map((each) => [each.dataset.check, each.dataset.state])));
+
+test('where there are no shared workers, one tab holds the stream for the others, and another takes over', async () => {
+  const prepare = (page) => page.addInitScript(() => { delete globalThis.SharedWorker; });
+  const tabs = [];
+  for (let count = 0; count < 3; count += 1) tabs.push(await tab('/spans', { before: prepare }));
+  await Promise.all(tabs.map(settled));
+  // The shared worker of earlier tabs is gone with them.
+  await tabs[0].waitForFunction(async () => /^logline_http_streams 1$/m.test(await (await fetch('/metrics')).text()));
+  const seen = async (pages) => {
+    const name = `led ${randomUUID()}`;
+    await note(name);
+    await Promise.all(pages.map((page) => page.getByRole('link', { name }).waitFor()));
+    assert.deepEqual(await Promise.all(pages.map((page) => page.getByRole('link', { name }).count())), pages.map(() => 1));
+  };
+  await seen(tabs);
+  await tabs.shift().close();
+  await seen(tabs);
+  await Promise.all(tabs.map((page) => page.close()));
+});
 
 test('a sound row passes all five checks, and one that is in no log yet is not called verified', async () => {
   const page = await tab(`/span/acme/${made.limit.id}/3`);
@@ -272,7 +291,8 @@ test('a proposal shows what it changes and how many approvals are missing', asyn
 
 test('a hundred thousand spans do not freeze the page', { timeout: 120_000 }, async () => {
   // The service's answers are made here, so that the page is measured and not the ledger.
-  const rows = (await service.get('/api/timeline?limit=200')).spans;
+  const rows = (await service.get('/api/timeline?limit=200')).spans
+    .map(({ seq, entity_type, at, tenant_id, owner_id, who, this: about, status }) => ({ seq, entity_type, at, tenant_id, owner_id, who, this: about, status }));
   const page = await tab('/spans', { before: async (each) => {
     await each.route('**/api/timeline?*', (route) => {
       const params = new URL(route.request().url()).searchParams;

@@ -48,6 +48,10 @@ export const failure = (error, again) => h('div', { class: 'notice notice-bad', 
   h('p', { class: 'notice-title', text: 'This could not be read' }), h('p', { text: error.message }),
   again && h('button', { type: 'button', onclick: again, text: 'Try again' }));
 
+/** A table of these headings and rows, which scrolls by itself where it is too wide. */
+export const table = (label, headings, rows, caption = null) => h('div', { class: 'table-room', tabindex: '0', role: 'region', 'aria-label': label },
+  h('table', { class: 'table' }, caption, h('thead', {}, h('tr', {}, headings.map((name) => h('th', { scope: 'col', text: name })))), h('tbody', {}, rows)));
+
 /** A status as a pill: its word, and a colour that says the same. */
 export function pill(status, kind = kindOf(status)) {
   return h('span', { class: `pill pill-${kind}`, text: status });

@@ -1,7 +1,7 @@
 // What asks for a person: escalations, error reports, violated policies, and failures by their cause.
 
 import { rows } from '../api.js';
-import { h, later, notice, pill, put } from '../dom.js';
+import { h, later, notice, pill, put, table } from '../dom.js';
 import { errorText, number, relative, title as titleOf } from '../format.js';
 import { to, toSpan } from '../router.js';
 
@@ -42,9 +42,8 @@ export async function render(content, { session, ending, isOpen }) {
     put(content,
       h('section', { class: 'card' }, h('h2', { text: 'Failures by cause' }), found.length === 0
         ? h('p', { class: 'quiet', text: 'No execution that this token may see has failed.' })
-        : h('table', { class: 'table' }, h('thead', {}, h('tr', {}, ['Cause', 'Executions', 'Last', 'What it says'].map((name) => h('th', { scope: 'col', text: name })))),
-          h('tbody', {}, found.slice(0, 20).map(({ code, count, last }) => h('tr', {}, h('th', { scope: 'row' }, h('a', { href: toSpan(last), text: code })),
-            h('td', { class: 'num', text: number(count) }), h('td', { class: 'quiet', text: relative(last.at) }), h('td', { class: 'said-wide', text: last.error?.message ?? '' }))))),
+        : table('Failures by cause', ['Cause', 'Executions', 'Last', 'What it says'], found.slice(0, 20).map(({ code, count, last }) => h('tr', {}, h('th', { scope: 'row' }, h('a', { href: toSpan(last), text: code })),
+            h('td', { class: 'num', text: number(count) }), h('td', { class: 'quiet', text: relative(last.at) }), h('td', { class: 'said-wide', text: last.error?.message ?? '' })))),
       h('p', {}, h('a', { href: to(['spans'], { type: 'execution', status: 'error' }), text: 'All failed executions' }), ' · ',
         h('a', { href: to(['requests'], { show: 'failed' }), text: 'Failed requests' }))),
       TYPES.map(({ heading, none }, index) => h('section', { class: 'card' }, h('h2', { text: heading }), reports[index].length === 0

@@ -2,7 +2,7 @@
 
 import { rows } from '../api.js';
 import { share } from '../chart.js';
-import { h, later, notice, pill, put } from '../dom.js';
+import { h, later, notice, pill, put, table } from '../dom.js';
 import { duration, money, number, percent, relative } from '../format.js';
 import { to, toVersion } from '../router.js';
 
@@ -21,23 +21,19 @@ const newest = (list, key) => {
 
 function shares(posterior) {
   const { variants = [], draws = 1 } = posterior.metadata ?? {};
-  return h('table', { class: 'table' },
-    h('caption', {}, 'The bandit’s share ', h('span', { class: 'quiet', text: `learnt ${relative(posterior.at)}` })),
-    h('thead', {}, h('tr', {}, ['Variant', 'Share', 'Good', 'Bad', 'Runs', 'Guard'].map((name) => h('th', { scope: 'col', text: name })))),
-    h('tbody', {}, variants.map((known) => {
+  const caption = h('caption', {}, 'The bandit’s share ', h('span', { class: 'quiet', text: `learnt ${relative(posterior.at)}` }));
+  return table('The bandit’s share', ['Variant', 'Share', 'Good', 'Bad', 'Runs', 'Guard'], variants.map((known) => {
       const value = draws > 0 ? known.share / draws : 0;
       return h('tr', {}, h('th', { scope: 'row', text: known.name }),
         h('td', {}, h('div', { class: 'wide' }, share({ value, label: `${known.name}: ${percent(value)}` }), h('span', { class: 'num', text: percent(value) }))),
         h('td', { class: 'num', text: number(known.runs?.good ?? 0) }), h('td', { class: 'num', text: number(known.runs?.bad ?? 0) }),
         h('td', { class: 'num', text: number(known.seen ?? 0) }),
         h('td', {}, known.veto && pill(`left out: ${known.veto}`, 'bad')));
-    })));
+  }), caption);
 }
 
 function evaluations(list) {
-  return h('table', { class: 'table' }, h('caption', { text: 'Evaluations' }),
-    h('thead', {}, h('tr', {}, ['Variant', 'Passed', 'Trials', 'p95', 'Cost', 'Gate', 'When'].map((name) => h('th', { scope: 'col', text: name })))),
-    h('tbody', {}, list.map((row) => {
+  return table('Evaluations', ['Variant', 'Passed', 'Trials', 'p95', 'Cost', 'Gate', 'When'], list.map((row) => {
       const { rate, counts = {}, gate, latency_p95_ms: p95, cost_nanos: cost } = row.metadata ?? {};
       const interval = rate && `${percent(rate.low)} to ${percent(rate.high)}`;
       return h('tr', {}, h('th', { scope: 'row' }, h('a', { href: toVersion(row), text: row.name ?? row.id })),
@@ -46,7 +42,7 @@ function evaluations(list) {
         h('td', { class: 'num', text: duration(p95) }), h('td', { class: 'num', text: cost ? money(cost) : '–' }),
         h('td', {}, gate ? [pill(gate.passed ? 'passed' : 'failed'), ...(gate.reasons ?? []).map((reason) => h('span', { class: 'quiet', text: reason }))] : '–'),
         h('td', { class: 'quiet', text: relative(row.at) }));
-    })));
+  }), h('caption', { text: 'Evaluations' }));
 }
 
 function runs(list) {
