@@ -308,7 +308,7 @@ test('a hundred thousand spans do not freeze the page', { timeout: 120_000 }, as
   } });
   await settled(page);
   await page.getByRole('button', { name: /^Read all/ }).click();
-  await page.getByText('100,000 versions so far.').waitFor({ timeout: 90_000 });
+  await page.locator('.count', { hasText: '100,000 versions so far.' }).waitFor({ timeout: 90_000 });
   const loading = await page.evaluate(() => { const { longest } = globalThis; globalThis.longest = 0; return longest; });
   const scrolling = await page.evaluate(async () => {
     const body = document.querySelector('.list-body');
@@ -325,11 +325,11 @@ test('a hundred thousand spans do not freeze the page', { timeout: 120_000 }, as
   assert.ok(scrolling.rows < 80, `${scrolling.rows} rows are in the document`);
   const began = Date.now();
   await page.getByLabel('Text in name').fill('row 9999');
-  await page.getByText('11 versions so far.').waitFor();
+  await page.locator('.count', { hasText: '11 versions so far.' }).waitFor();
   const filtering = Date.now() - began;
   const name = `while full ${randomUUID()}`;
   await page.getByLabel('Text in name').fill('');
-  await page.getByText('100,000 versions so far.').waitFor();
+  await page.locator('.count', { hasText: '100,000 versions so far.' }).waitFor();
   await note(name);
   await page.getByRole('link', { name }).waitFor();
   const longest = await page.evaluate(() => globalThis.longest);

@@ -23,25 +23,25 @@ function shares(posterior) {
   const { variants = [], draws = 1 } = posterior.metadata ?? {};
   const caption = h('caption', {}, 'The bandit’s share ', h('span', { class: 'quiet', text: `learnt ${relative(posterior.at)}` }));
   return table('The bandit’s share', ['Variant', 'Share', 'Good', 'Bad', 'Runs', 'Guard'], variants.map((known) => {
-      const value = draws > 0 ? known.share / draws : 0;
-      return h('tr', {}, h('th', { scope: 'row', text: known.name }),
-        h('td', {}, h('div', { class: 'wide' }, share({ value, label: `${known.name}: ${percent(value)}` }), h('span', { class: 'num', text: percent(value) }))),
-        h('td', { class: 'num', text: number(known.runs?.good ?? 0) }), h('td', { class: 'num', text: number(known.runs?.bad ?? 0) }),
-        h('td', { class: 'num', text: number(known.seen ?? 0) }),
-        h('td', {}, known.veto && pill(`left out: ${known.veto}`, 'bad')));
+    const value = draws > 0 ? known.share / draws : 0;
+    return h('tr', {}, h('th', { scope: 'row', text: known.name }),
+      h('td', {}, h('div', { class: 'wide' }, share({ value, label: `${known.name}: ${percent(value)}` }), h('span', { class: 'num', text: percent(value) }))),
+      h('td', { class: 'num', text: number(known.runs?.good ?? 0) }), h('td', { class: 'num', text: number(known.runs?.bad ?? 0) }),
+      h('td', { class: 'num', text: number(known.seen ?? 0) }),
+      h('td', {}, known.veto && pill(`left out: ${known.veto}`, 'bad')));
   }), caption);
 }
 
 function evaluations(list) {
   return table('Evaluations', ['Variant', 'Passed', 'Trials', 'p95', 'Cost', 'Gate', 'When'], list.map((row) => {
-      const { rate, counts = {}, gate, latency_p95_ms: p95, cost_nanos: cost } = row.metadata ?? {};
-      const interval = rate && `${percent(rate.low)} to ${percent(rate.high)}`;
-      return h('tr', {}, h('th', { scope: 'row' }, h('a', { href: toVersion(row), text: row.name ?? row.id })),
-        h('td', {}, rate ? h('div', { class: 'wide' }, share({ ...rate, label: `${percent(rate.value)}, 95 % interval ${interval}` }), h('span', { class: 'num', text: percent(rate.value) }), h('span', { class: 'quiet', text: interval })) : '–'),
-        h('td', { class: 'num', text: Object.entries(counts).filter(([, value]) => value > 0).map(([name, value]) => `${value} ${name}`).join(', ') || '–' }),
-        h('td', { class: 'num', text: duration(p95) }), h('td', { class: 'num', text: cost ? money(cost) : '–' }),
-        h('td', {}, gate ? [pill(gate.passed ? 'passed' : 'failed'), ...(gate.reasons ?? []).map((reason) => h('span', { class: 'quiet', text: reason }))] : '–'),
-        h('td', { class: 'quiet', text: relative(row.at) }));
+    const { rate, counts = {}, gate, latency_p95_ms: p95, cost_nanos: cost } = row.metadata ?? {};
+    const interval = rate && `${percent(rate.low)} to ${percent(rate.high)}`;
+    return h('tr', {}, h('th', { scope: 'row' }, h('a', { href: toVersion(row), text: row.name ?? row.id })),
+      h('td', {}, rate ? h('div', { class: 'wide' }, share({ ...rate, label: `${percent(rate.value)}, 95 % interval ${interval}` }), h('span', { class: 'num', text: percent(rate.value) }), h('span', { class: 'quiet', text: interval })) : '–'),
+      h('td', { class: 'num', text: Object.entries(counts).filter(([, value]) => value > 0).map(([name, value]) => `${value} ${name}`).join(', ') || '–' }),
+      h('td', { class: 'num', text: duration(p95) }), h('td', { class: 'num', text: cost ? money(cost) : '–' }),
+      h('td', {}, gate ? [pill(gate.passed ? 'passed' : 'failed'), ...(gate.reasons ?? []).map((reason) => h('span', { class: 'quiet', text: reason }))] : '–'),
+      h('td', { class: 'quiet', text: relative(row.at) }));
   }), h('caption', { text: 'Evaluations' }));
 }
 
