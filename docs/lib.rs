@@ -26,6 +26,8 @@ pub mod memory {}
 pub mod retrieval {}
 #[doc = include_str!("http.md")]
 pub mod http {}
+#[doc = include_str!("page.md")]
+pub mod page {}
 #[doc = include_str!("wasm-abi.md")]
 pub mod wasm_abi {}
 #[doc = include_str!("writing-functions.md")]

@@ -317,6 +317,18 @@ def invalid():
     return found
 
 
+# blake3.json
+
+# Around every border of blocks (64) and chunks (1024), and of trees whose sides are not alike.
+LENGTHS = [0, 1, 2, 3, 31, 32, 33, 63, 64, 65, 127, 128, 129, 1023, 1024, 1025, 1087, 1088, 1089, 2047, 2048, 2049, 3072, 3073, 4096, 4097, 5120,
+           5121, 6144, 6145, 7168, 7169, 8192, 8193, 16384, 16385, 31744, 31745, 65536, 102400, 1048576]
+
+
+def blake3_of_lengths():
+    """As in BLAKE3's own test vectors, the input is 0, 1, …, 250, 0, 1, … up to its length."""
+    return [{"length": length, "hash": blake3(bytes(index % 251 for index in range(length))).hexdigest()} for length in LENGTHS]
+
+
 def main():
     for name, text, canonical in JCS:
         value = json.loads(text, parse_int=float)
@@ -329,6 +341,7 @@ def main():
         ("jcs", [{"name": name, "input": text, "canonical": canonical} for name, text, canonical in JCS]),
         ("numbers", [{"ieee754": bits, "text": text} for bits, text in NUMBERS]),
         ("invalid", invalid()),
+        ("blake3", blake3_of_lengths()),
     ]:
         lines = ",\n".join(json.dumps(item) for item in content)
         (HERE / f"{name}.json").write_text(f"[\n{lines}\n]\n", encoding="ascii")

@@ -200,6 +200,23 @@ class Tampering(unittest.TestCase):
             line = changed(CHAIN[0], **{column: json.loads(CHAIN[0])[column].upper()})
             self.assert_only([line], 1, f"column {column} is not", "lower-case hex")
 
+    def test_the_points_of_small_order_are_those_of_the_curve(self):
+        p = verify.P
+        d = -121665 * pow(121666, -1, p) % p
+
+        def twice(x, y):
+            k = d * x * x * y * y % p
+            return 2 * x * y * pow(1 + k, -1, p) % p, (y * y + x * x) * pow(1 - k, -1, p) % p
+
+        self.assertEqual(len(verify.SMALL_ORDER_Y), 5)
+        for y in verify.SMALL_ORDER_Y:
+            square = (y * y - 1) * pow(d * y * y + 1, -1, p) % p
+            x = pow(square, (p + 3) // 8, p)
+            if x * x % p != square:
+                x = x * pow(2, (p - 1) // 4, p) % p
+            self.assertEqual(x * x % p, square, f"{y:x} is on the curve")
+            self.assertEqual(twice(*twice(*twice(x, y))), (0, 1), f"{y:x}")
+
     def test_weak_and_non_canonical_keys_are_refused(self):
         p = 2**255 - 19
         weak = [y.to_bytes(32, "little") for y in verify.SMALL_ORDER_Y]

@@ -1,9 +1,11 @@
-//! A service on one SQLite file: the HTTP edge, the worker, schedules and policies in one process.
+//! A service on one SQLite file: the HTTP edge and its page, the worker, schedules and policies in one process.
 //!
 //! `cargo run -p logline-examples --example server -- --listen 127.0.0.1:8080 --db demo.ledger`
 //!
-//! When it is ready it prints one line of JSON with its address, a token and the tenant. It ends on SIGTERM and ctrl-c, after open
+//! When it is ready it prints one line of JSON with its address, a token and the tenant. The page is at that address. It ends on SIGTERM and ctrl-c, after open
 //! calls have ended. It is for development: all keys are beside the file (`logline::dev`).
+
+mod proofs;
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -31,6 +33,12 @@ struct Arguments {
     /// The file of the ledger. It is made if it does not exist.
     #[arg(long)]
     db: PathBuf,
+    /// The folder of transparency logs that `logline log run` keeps. With it the page shows whether a span is in the log.
+    #[arg(long, requires = "log_key")]
+    tiles: Option<PathBuf>,
+    /// The key of the tenant's log, as `logline log checkpoint --log-key` prints it.
+    #[arg(long, requires = "tiles")]
+    log_key: Option<String>,
     /// The tenant of the token that is printed.
     #[arg(long, default_value = "acme")]
     tenant: String,
@@ -64,6 +72,10 @@ async fn main() -> Result<(), logline::Failed> {
     // The host's own key stays the same over restarts, so cursors that were made before them stay valid.
     let secret = Home::beside(&arguments.db).key(KeyOf::Host)?.seed();
     let options = Options::new(ServiceKey::derive(secret.as_ref())).metrics(move || exporter.render());
+    let options = match (arguments.tiles, arguments.log_key) {
+        (Some(tiles), Some(key)) => options.prove(proofs::from_folder(&tiles, &key)?),
+        _ => options,
+    };
     let drain = options.drain.clone();
     let listener = TcpListener::bind(arguments.listen).await?;
     let url = format!("http://{}", listener.local_addr()?);

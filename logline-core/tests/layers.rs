@@ -170,6 +170,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "idempotency",
             "routes",
             "openapi",
+            "page",
             "router",
             "serve",
         ],

@@ -10,6 +10,8 @@ mod idempotency;
 mod identity;
 mod openapi;
 mod options;
+#[cfg(feature = "page")]
+mod page;
 mod params;
 mod problem;
 mod rates;
@@ -27,7 +29,7 @@ pub use auth::{ApiKeys, AuthError, Authenticator, IssuedKey, Jwt, JwtError, JwtO
 pub use cursor::ServiceKey;
 pub use identity::{Identity, Permission};
 pub use openapi::openapi;
-pub use options::{Drain, Options, Rate, RenderMetrics};
+pub use options::{Drain, Inclusion, Options, ProveInclusion, Rate, RenderMetrics};
 pub use problem::{Code, PAGE, Problem};
 pub use router::router;
 pub use serve::{ServeOptions, serve};

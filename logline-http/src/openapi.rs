@@ -8,7 +8,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
 use crate::problem::Problem;
-use crate::routes::{health, metrics, requests, spans, timeline};
+use crate::routes::{health, identity, metrics, proofs, proposals, requests, spans, timeline, trust};
 use crate::service::json_bytes;
 
 #[derive(OpenApi)]
@@ -17,6 +17,7 @@ use crate::service::json_bytes;
     paths(
         health::healthz, health::readyz, spans::list, spans::append, spans::show, spans::versions, timeline::list, timeline::stream,
         requests::execute, requests::list, requests::show, requests::wait, requests::cancel, requests::revive, metrics::list,
+        identity::show, trust::show, proposals::show, proofs::show,
     ),
     components(schemas(crate::wire::ProblemBody)),
     security(("token" = [])),

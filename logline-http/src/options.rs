@@ -6,6 +6,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use logline_core::SignedSpan;
 use logline_core::request::FUNCTION_RUN;
 use tokio::sync::watch;
 
@@ -13,6 +14,18 @@ use crate::cursor::ServiceKey;
 
 /// Writes all metrics of the process in Prometheus' text format.
 pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
+
+/// Proves that a row is in a transparency log, or says why it cannot. It may read files: it is called where that blocks nobody.
+pub type ProveInclusion = Arc<dyn Fn(&SignedSpan) -> Result<Inclusion, String> + Send + Sync>;
+
+/// A row's place in a transparency log. `docs/log.md` specifies both texts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inclusion {
+    /// A `.tlog-proof`.
+    pub proof: String,
+    /// The key of the log, as `NAME+ID+BASE64`.
+    pub log_key: String,
+}
 
 /// How many calls are let through: `per_second` on average, and `burst` at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +82,8 @@ pub struct Options {
     pub require_idempotency_key: bool,
     /// Answers `GET /metrics`, which is mounted only if this is set. It needs no token: expose it to the operator's network alone.
     pub metrics: Option<RenderMetrics>,
+    /// Answers `GET /api/spans/{id}/proof`. Without it the answer says that there is no log.
+    pub prove: Option<ProveInclusion>,
     /// Ends streams and waits.
     pub drain: Drain,
 }
@@ -94,6 +109,7 @@ impl Options {
             kinds: BTreeSet::from([FUNCTION_RUN.to_owned()]),
             require_idempotency_key: false,
             metrics: None,
+            prove: None,
             drain: Drain::new(),
         }
     }
@@ -102,6 +118,13 @@ impl Options {
     #[must_use]
     pub fn metrics(mut self, render: impl Fn() -> String + Send + Sync + 'static) -> Self {
         self.metrics = Some(Arc::new(render));
+        self
+    }
+
+    /// Sets what proves that a row is in a log.
+    #[must_use]
+    pub fn prove(mut self, prove: impl Fn(&SignedSpan) -> Result<Inclusion, String> + Send + Sync + 'static) -> Self {
+        self.prove = Some(Arc::new(prove));
         self
     }
 }

@@ -9,7 +9,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use logline_core::Host;
 use serde_json::Value;
 use tower_http::compression::CompressionLayer;
@@ -21,7 +21,7 @@ use crate::auth::Authenticator;
 use crate::openapi;
 use crate::options::Options;
 use crate::problem::{Code, Problem};
-use crate::routes::{health, metrics as metric_routes, requests, spans, timeline};
+use crate::routes::{health, identity, metrics as metric_routes, proofs, proposals, requests, spans, timeline, trust};
 use crate::service::{Caller, Service, token, trace};
 
 const REQUEST_ID: &str = "x-request-id";
@@ -46,6 +46,10 @@ pub fn router(host: Host, auth: impl Authenticator, options: Options) -> Router 
         .route("/api/requests/{id}/cancel", post(requests::cancel))
         .route("/api/requests/{id}/revive", post(requests::revive))
         .route("/api/metrics", get(metric_routes::list))
+        .route("/api/spans/{id}/proof", get(proofs::show))
+        .route("/api/proposals/{id}", get(proposals::show))
+        .route("/api/identity", get(identity::show))
+        .route("/api/trust", get(trust::show))
         .route_layer(from_fn_with_state(Arc::clone(&service), authenticate));
     let mut open = Router::new()
         .route("/healthz", get(health::healthz))
@@ -54,10 +58,15 @@ pub fn router(host: Host, auth: impl Authenticator, options: Options) -> Router 
     if has_metrics {
         open = open.route("/metrics", get(metric_routes::prometheus));
     }
+    #[cfg(feature = "page")]
+    {
+        open = open.merge(crate::page::routes());
+    }
     // A stream that is compressed waits in the compressor.
     let compressed = DefaultPredicate::new()
         .and(NotForContentType::const_new("text/event-stream"))
-        .and(NotForContentType::const_new("application/x-ndjson"));
+        .and(NotForContentType::const_new("application/x-ndjson"))
+        .and(has_no_tag);
     api.merge(open)
         .fallback(async || Problem::not_found())
         .method_not_allowed_fallback(async || {
@@ -68,6 +77,11 @@ pub fn router(host: Host, auth: impl Authenticator, options: Options) -> Router 
         .layer(CompressionLayer::new().gzip(true).compress_when(compressed))
         .layer(from_fn(observe))
         .with_state(service)
+}
+
+/// A strong `ETag` is that of the bytes as they are, so they are sent as they are.
+fn has_no_tag(_: StatusCode, _: http::Version, headers: &HeaderMap, _: &http::Extensions) -> bool {
+    !headers.contains_key(header::ETAG)
 }
 
 /// Finds out who calls, and counts the call.
@@ -151,7 +165,9 @@ async fn observe(mut request: Request, next: Next) -> Response {
 
 /// The name of a route in metrics: one of those that exist.
 fn route_name(path: &str) -> &'static str {
-    const ROUTES: [&str; 16] = [
+    const ROUTES: [&str; 22] = [
+        "/",
+        "/page/{*file}",
         "/api/spans",
         "/api/spans/{id}",
         "/api/spans/{id}/versions",
@@ -164,6 +180,10 @@ fn route_name(path: &str) -> &'static str {
         "/api/requests/{id}/cancel",
         "/api/requests/{id}/revive",
         "/api/metrics",
+        "/api/spans/{id}/proof",
+        "/api/proposals/{id}",
+        "/api/identity",
+        "/api/trust",
         "/healthz",
         "/readyz",
         "/openapi.json",

@@ -183,6 +183,105 @@ pub(crate) struct Execute {
     pub(crate) owner_id: Option<String>,
 }
 
+/// Whom a token stands for.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct IdentityBody {
+    pub(crate) tenant: String,
+    pub(crate) user: String,
+    /// Words such as `spans:read`.
+    pub(crate) permissions: Vec<String>,
+    /// When the token ends; null if it has no end of its own.
+    pub(crate) expires: Option<String>,
+}
+
+/// What decides who may sign, as a client can check it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct TrustBody {
+    /// The hash of the ledger's first manifest, which tells it from every other.
+    pub(crate) ledger: String,
+    /// Where the host works, such as `production`.
+    pub(crate) environment: String,
+    /// The manifest that the host obeys.
+    pub(crate) manifest: Span,
+    /// The keys of hosts that may sign for the token's tenant.
+    pub(crate) delegations: Vec<DelegationBody>,
+    /// False if there are more, older ones.
+    pub(crate) has_all_delegations: bool,
+    /// By type: the roles that may sign first and later versions.
+    pub(crate) types: std::collections::BTreeMap<String, SignedBy>,
+    /// The same for types that are not named.
+    pub(crate) other_types: SignedBy,
+    /// Nobody may sign a type that begins with this and is not named.
+    pub(crate) reserved_prefix: String,
+}
+
+/// The interval in which a key is a host's.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct DelegationBody {
+    pub(crate) key: String,
+    pub(crate) not_before: String,
+    /// Exclusive.
+    pub(crate) expires: String,
+}
+
+/// The roles that may sign a type. One of them is needed; if there is none, nobody may.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct SignedBy {
+    pub(crate) first: Vec<String>,
+    pub(crate) later: Vec<String>,
+}
+
+/// A proposal and how its votes stand.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ProposalBody {
+    pub(crate) id: Uuid,
+    pub(crate) proposal: Span,
+    /// The version that is proposed; null if the token may not see it, or the proposal does not count.
+    pub(crate) subject: Option<Span>,
+    /// The version in force; null if there is none, or the token may not see it.
+    pub(crate) in_force: Option<Span>,
+    /// How many approvals are needed.
+    pub(crate) needed: u32,
+    pub(crate) counted: Vec<VoteBody>,
+    pub(crate) rejected: Vec<VoteBody>,
+    /// Votes that do not count, each with its reason.
+    pub(crate) void: Vec<VoteBody>,
+    /// Why it may not be carried out now; null if it may.
+    pub(crate) refusal: Option<RefusalBody>,
+    /// When it was carried out; null if it was not.
+    pub(crate) carried_out: Option<String>,
+}
+
+/// A vote.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct VoteBody {
+    pub(crate) id: Uuid,
+    /// The key that votes.
+    pub(crate) key: String,
+    /// Why it does not count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) reason: Option<String>,
+}
+
+/// Why a proposal may not be carried out.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct RefusalBody {
+    /// Stable, as in the failure of a request, such as `not_approved`.
+    pub(crate) code: String,
+    pub(crate) reason: String,
+}
+
+/// A proof that a version is in a transparency log.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ProofBody {
+    /// A `.tlog-proof`; null if there is none.
+    pub(crate) proof: Option<String>,
+    /// The key of the log, as `NAME+ID+BASE64`.
+    pub(crate) log_key: Option<String>,
+    /// Why there is no proof; null if there is one.
+    pub(crate) reason: Option<String>,
+}
+
 /// A request and how it goes.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct RequestBody {

@@ -1,11 +1,12 @@
 //! Foreign tools judge what the adapters of model providers send, and what their tests answer; Go's checksum database, pymerkle and sigstore
-//! judge transparency logs, and are judged; and PostgreSQL with pgvector, which Debian does not have, runs the trials of vectors.
+//! judge transparency logs, and are judged; PostgreSQL with pgvector, which Debian does not have, runs the trials of vectors; and browsers run
+//! the page.
 
 use std::path::Path;
 
 use crate::packages::install;
 use crate::run::{Failed, command, root};
-use crate::{kms, python};
+use crate::{kms, page, python};
 
 /// The tests that talk to a server on this machine. They are named, and not run by package, so that they are the ones that `test` has built.
 const TALKING: [&str; 5] = ["provider_conformance", "protocol", "converse", "answers", "rights"];
@@ -35,7 +36,8 @@ pub(crate) fn interop() -> Result<(), Failed> {
     }
     kms::kms(&python)?;
     logs(&python)?;
-    vectors(&python)
+    vectors(&python)?;
+    page::check()
 }
 
 /// Where Debian has Go's packages. Nothing is downloaded from elsewhere.

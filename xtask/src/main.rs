@@ -2,7 +2,9 @@
 //!
 //! - `cargo xtask test`: runs every test, and installs what is missing.
 //! - `cargo xtask interop`: foreign tools judge what the adapters of model providers send: botocore and OpenAI's client; Go's
-//!   `sumdb`, pymerkle and sigstore judge transparency logs, and are judged; a server with pgvector runs the trials of vectors.
+//!   `sumdb`, pymerkle and sigstore judge transparency logs, and are judged; a server with pgvector runs the trials of vectors; moto
+//!   plays AWS KMS; Node and Chromium run the page.
+//! - `cargo xtask screenshots`: writes the images of the page for the documentation.
 //! - `cargo xtask ci`: both, plus format, lints, docs and the dependency policy.
 //! - `cargo xtask simulate [SEEDS]`: the simulation of a fleet with 5,000 seeds, or with this many.
 //! - `cargo xtask kill-log [ROUNDS]`: processes that keep a transparency log are killed 500 times, or this often.
@@ -20,6 +22,7 @@
 mod interop;
 mod kms;
 mod packages;
+mod page;
 mod postgres;
 mod python;
 mod run;
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         "test" => test(),
         "interop" => interop::interop(),
         "ci" => ci(),
+        "screenshots" => page::screenshots(),
         "large" => large(),
         "simulate" => simulate(),
         "kill-log" => kill_log(),
@@ -52,7 +56,7 @@ fn main() -> ExitCode {
         "guests" => guests(),
         _ => {
             eprintln!(
-                "usage: cargo xtask test | interop | ci | simulate [SEEDS] | kill-log [ROUNDS] | attack [OPTIONS] | package | memory-eval [OPTIONS] | mutants [OPTIONS] | bombs | large | guests"
+                "usage: cargo xtask test | interop | ci | screenshots | simulate [SEEDS] | kill-log [ROUNDS] | attack [OPTIONS] | package | memory-eval [OPTIONS] | mutants [OPTIONS] | bombs | large | guests"
             );
             return ExitCode::from(2);
         }
@@ -205,7 +209,7 @@ fn ci() -> Result<(), Failed> {
 }
 
 /// The crates that are published.
-const PUBLISHED: [&str; 16] = [
+const PUBLISHED: [&str; 17] = [
     "logline-core",
     "logline-sqlite",
     "logline-pg",

@@ -1,10 +1,14 @@
 //! The routes.
 
 pub(crate) mod health;
+pub(crate) mod identity;
 pub(crate) mod metrics;
+pub(crate) mod proofs;
+pub(crate) mod proposals;
 pub(crate) mod requests;
 pub(crate) mod spans;
 pub(crate) mod timeline;
+pub(crate) mod trust;
 
 use axum::extract::Path;
 use axum::extract::Request;

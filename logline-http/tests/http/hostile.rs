@@ -176,7 +176,7 @@ async fn faults_of_encoding_and_json_get_a_code() {
 async fn unknown_paths_and_methods_are_problems_as_well() {
     let stage = Stage::start().await;
     let token = stage.token("acme", "alice").await;
-    for path in ["/api/nothing", "/nothing", "/", "/api/spans/", "/API/spans", "/metrics"] {
+    for path in ["/api/nothing", "/nothing", "/page", "/api/spans/", "/API/spans", "/metrics"] {
         stage.get(&token, path).await.is(404, "not_found");
     }
     let bearer = format!("Bearer {token}");

@@ -4,9 +4,11 @@
 mod hostile;
 mod keys;
 mod openapi;
+mod page;
 mod reports;
 mod round_trip;
 mod stage;
+mod standing;
 mod streams;
 mod tenants;
 mod tokens;

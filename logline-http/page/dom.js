@@ -1,0 +1,68 @@
+// Elements. All text becomes text nodes; names of elements and attributes are written in this code, and no value becomes an address,
+// except the fragments that `router.js` makes.
+
+const SVG = 'http://www.w3.org/2000/svg';
+
+function fill(element, attributes, children) {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === undefined || value === null || value === false) continue;
+    if (name.startsWith('on')) element.addEventListener(name.slice(2), value);
+    else if (name === 'text') element.textContent = value;
+    else element.setAttribute(name, value === true ? '' : value);
+  }
+  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  return element;
+}
+
+/** An element: `h('p', {class: 'quiet'}, 'text', child)`. */
+export const h = (name, attributes = {}, ...children) => fill(document.createElement(name), attributes, children);
+
+/** An element of SVG. */
+export const svg = (name, attributes = {}, ...children) => fill(document.createElementNS(SVG, name), attributes, children);
+
+/** Replaces the content of an element. */
+export const put = (element, ...children) => {
+  element.replaceChildren(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+};
+
+/** Calls `act` at most once in a frame, however often it is asked. */
+export function once(act) {
+  let asked = 0;
+  return () => { asked ||= requestAnimationFrame(() => { asked = 0; act(); }); };
+}
+
+/** Calls `act` some time after it is asked, and not again before that, however often it is asked. `cancel` ends it. */
+export function later(act, ms) {
+  let timer = 0;
+  const ask = () => { timer ||= setTimeout(() => { timer = 0; act(); }, ms); };
+  ask.cancel = () => clearTimeout(timer);
+  return ask;
+}
+
+/** A title, what it says, and what to do: for what is empty or failed. */
+export const notice = (title, text, ...more) =>
+  h('div', { class: 'notice' }, h('p', { class: 'notice-title', text: title }), text && h('p', { class: 'quiet', text }), ...more);
+
+/** What failed, and what to do. */
+export const failure = (error, again) => h('div', { class: 'notice notice-bad', role: 'alert' },
+  h('p', { class: 'notice-title', text: 'This could not be read' }), h('p', { text: error.message }),
+  again && h('button', { type: 'button', onclick: again, text: 'Try again' }));
+
+/** A table of these headings and rows, which scrolls by itself where it is too wide. */
+export const table = (label, headings, rows, caption = null) => h('div', { class: 'table-room', tabindex: '0', role: 'region', 'aria-label': label },
+  h('table', { class: 'table' }, caption, h('thead', {}, h('tr', {}, headings.map((name) => h('th', { scope: 'col', text: name })))), h('tbody', {}, rows)));
+
+/** A status as a pill: its word, and a colour that says the same. */
+export function pill(status, kind = kindOf(status)) {
+  return h('span', { class: `pill pill-${kind}`, text: status });
+}
+
+const KINDS = {
+  good: ['complete', 'active', 'ok', 'passed', 'promoted', 'closed'],
+  bad: ['error', 'dead', 'failed', 'refused'],
+  busy: ['running', 'scheduled', 'open', 'retrying'],
+  warn: ['slow', 'cancelled', 'unchecked', 'parked'],
+};
+
+/** What a status stands for, for its colour. */
+export const kindOf = (status) => Object.keys(KINDS).find((kind) => KINDS[kind].includes(status)) ?? 'plain';
