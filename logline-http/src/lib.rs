@@ -5,14 +5,17 @@
 )]
 
 mod auth;
+mod bodies;
 mod cursor;
 mod idempotency;
 mod identity;
 mod openapi;
 mod options;
 mod params;
+mod peers;
 mod problem;
 mod rates;
+mod ready;
 mod refusals;
 mod router;
 mod routes;
@@ -28,6 +31,7 @@ pub use cursor::ServiceKey;
 pub use identity::{Identity, Permission};
 pub use openapi::openapi;
 pub use options::{Drain, Options, Rate, RenderMetrics};
+pub use peers::Peer;
 pub use problem::{Code, PAGE, Problem};
 pub use router::router;
 pub use serve::{ServeOptions, serve};

@@ -6,6 +6,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderName;
 use logline_core::request::FUNCTION_RUN;
 use tokio::sync::watch;
 
@@ -62,6 +63,14 @@ pub struct Options {
     pub tenant_rate: Rate,
     /// The calls of one key or token subject. Default 100 per second, 200 at once.
     pub key_rate: Rate,
+    /// The tokens of one address that are refused. Then calls from there are refused unseen, except with tokens that were accepted lately.
+    /// Default 10 per second, 100 at once.
+    pub refused_rate: Rate,
+    /// The header in which the proxy before this service names the client's address, such as `x-forwarded-for`; its last entry counts.
+    /// Set it only if every call comes through that proxy. Default: none, the address of the connection.
+    pub client_header: Option<HeaderName>,
+    /// The most rows that a list looks at for one page, whether it returns them or not. Default 20,000.
+    pub max_visited: usize,
     /// The kinds of requests that callers may submit. The host signs them, so list no kind that only hosts may ask for. Default:
     /// runs of functions.
     pub kinds: BTreeSet<String>,
@@ -91,6 +100,9 @@ impl Options {
             max_streams_per_tenant: 1_000,
             tenant_rate: Rate::new(200, 400),
             key_rate: Rate::new(100, 200),
+            refused_rate: Rate::new(10, 100),
+            client_header: None,
+            max_visited: 20_000,
             kinds: BTreeSet::from([FUNCTION_RUN.to_owned()]),
             require_idempotency_key: false,
             metrics: None,

@@ -226,6 +226,10 @@ impl From<NotRunnable> for Problem {
     }
 }
 
+/// The body of a problem, to which the outermost layer adds the id of the call.
+#[derive(Debug, Clone)]
+pub(crate) struct ProblemBody(pub(crate) Value);
+
 /// The type of a problem's body.
 pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
 
@@ -246,8 +250,7 @@ impl IntoResponse for Problem {
             // What the client still sends is not read.
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        // The outermost layer adds the id of the call.
-        response.extensions_mut().insert(self);
+        response.extensions_mut().insert(ProblemBody(self.body()));
         response
     }
 }

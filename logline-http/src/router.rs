@@ -1,5 +1,6 @@
 //! The router: routes and the layers around them.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -18,9 +19,11 @@ use tracing::Instrument as _;
 use uuid::Uuid;
 
 use crate::auth::Authenticator;
+use crate::identity::Identity;
 use crate::openapi;
 use crate::options::Options;
-use crate::problem::{Code, Problem};
+use crate::peers;
+use crate::problem::{Code, Problem, ProblemBody};
 use crate::routes::{health, metrics as metric_routes, requests, spans, timeline};
 use crate::service::{Caller, Service, token, trace};
 
@@ -76,7 +79,8 @@ async fn authenticate(State(service): State<Arc<Service>>, mut request: Request,
         Ok(token) => token,
         Err(problem) => return problem.into_response(),
     };
-    let identity = match service.identify(&token).await {
+    let address = peers::address(&request, service.options.client_header.as_ref());
+    let identity = match identify(&service, address, &token).await {
         Ok(identity) => identity,
         Err(problem) => return problem.into_response(),
     };
@@ -92,6 +96,32 @@ async fn authenticate(State(service): State<Arc<Service>>, mut request: Request,
     let mut response = next.run(request).await;
     left.write(response.headers_mut());
     response
+}
+
+/// Whose token it is. An address that has sent many wrong ones waits, unless this one was accepted lately.
+async fn identify(service: &Service, address: Option<IpAddr>, token: &str) -> Result<Identity, Problem> {
+    let (peers, digest) = (&service.peers, service.options.key.token(token));
+    let counted = address.filter(|_| !peers.knows(&digest));
+    if let Some(address) = counted
+        && let Err(pause) = peers.take(address)
+    {
+        metrics::counter!("logline_http_rate_limited_total", "limit" => "refused").increment(1);
+        let problem = Problem::new(Code::RateLimited, "too many tokens from this address were refused: wait, and check the token");
+        return Err(problem.retry_after(pause));
+    }
+    let identified = service.identify(token).await;
+    match &identified {
+        Ok(_) => peers.accept(digest),
+        Err(problem) if problem.code() == Code::InvalidToken => {
+            peers.forget(&digest);
+            return identified;
+        }
+        Err(_) => {}
+    }
+    if let Some(address) = counted {
+        peers.give_back(address);
+    }
+    identified
 }
 
 /// Ends calls that take too long. A stream has begun by then, and goes on.
@@ -111,8 +141,7 @@ struct CallId(String);
 async fn name_problem(request: Request, next: Next) -> Response {
     let id = request.extensions().get::<CallId>().cloned();
     let mut response = next.run(request).await;
-    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
-        let mut body = problem.body();
+    if let Some(ProblemBody(mut body)) = response.extensions_mut().remove::<ProblemBody>() {
         if let (Value::Object(members), Some(CallId(id))) = (&mut body, id) {
             members.insert("request_id".to_owned(), id.into());
         }

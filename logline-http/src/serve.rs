@@ -21,6 +21,7 @@ use tokio::time::{Instant, Sleep};
 use tower::ServiceExt as _;
 
 use crate::options::Drain;
+use crate::peers::Peer;
 
 /// The limits of connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,8 +86,8 @@ pub async fn serve(
         };
         // Finished connections are forgotten.
         while connections.try_join_next().is_some() {}
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 // Such as too many open files: others may close soon.
                 tracing::warn!(%error, "a connection was not accepted");
@@ -97,7 +98,11 @@ pub async fn serve(
         stream.set_nodelay(true).ok();
         let io = TokioIo::new(Connection::new(stream, options.write_timeout));
         let service = TowerToHyperService::new(
-            router.clone().map_request(|request: Request<Incoming>| request.map(axum::body::Body::new)),
+            router.clone().map_request(move |request: Request<Incoming>| {
+                let mut request = request.map(axum::body::Body::new);
+                request.extensions_mut().insert(Peer(peer));
+                request
+            }),
         );
         let (http, closing) = (http.clone(), closing.clone());
         connections.spawn(async move {

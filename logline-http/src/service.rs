@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::Request;
-use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode, header};
-use http_body_util::BodyExt as _;
 use logline_core::ledger::{LedgerError, WorkQueue};
 use logline_core::{Host, Scope};
 use serde_json::Value;
@@ -14,10 +12,13 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use crate::auth::{AuthError, Authenticator};
+use crate::bodies::Bodies;
 use crate::identity::Identity;
 use crate::options::Options;
+use crate::peers::Peers;
 use crate::problem::{Code, Problem};
 use crate::rates::Rates;
+use crate::ready::Readiness;
 use crate::slots::{Slot, Slots, Turns};
 use crate::tail::Tails;
 
@@ -31,17 +32,17 @@ pub(crate) struct Service {
     pub(crate) tails: Tails,
     pub(crate) rates: Rates,
     slots: Arc<Slots>,
-    /// Bytes of bodies that have not arrived in whole.
-    bodies: Arc<Slots>,
+    pub(crate) bodies: Bodies,
+    pub(crate) peers: Peers,
+    pub(crate) readiness: Readiness,
+    /// Bytes of rows that streams have sent and their clients have not taken.
+    pub(crate) sending: Arc<Slots>,
     /// Reads of lists, which may look at many rows.
     reads: Turns,
 }
 
-/// The most bytes of bodies that are being read, in all and of a tenant.
-const BODIES: (usize, usize) = (256 << 20, 64 << 20);
-
-/// Bytes are counted in steps of this many.
-const STEP: usize = 64 << 10;
+/// The most bytes of long rows that streams have sent and their clients have not taken, in all and of a tenant.
+const SENDING: (usize, usize) = (256 << 20, 32 << 20);
 
 /// The most lists of a tenant that are read at the same time.
 const READS: usize = 4;
@@ -52,7 +53,10 @@ impl Service {
             tails: Tails::new(Arc::clone(host.ledger())),
             rates: Rates::new(options.tenant_rate, options.key_rate),
             slots: Slots::new(options.max_streams, options.max_streams_per_tenant, Some("logline_http_streams")),
-            bodies: Slots::new(BODIES.0, BODIES.1, None),
+            bodies: Bodies::new(),
+            peers: Peers::new(options.refused_rate),
+            readiness: Readiness::default(),
+            sending: Slots::new(SENDING.0, SENDING.1, None),
             reads: Turns::new(READS),
             host,
             auth,
@@ -101,36 +105,6 @@ impl Service {
             read.await
         };
         Ok(tokio::time::timeout(self.options.call_timeout, in_turn).await.map_err(late)??)
-    }
-
-    /// Reads a body, within the limits of bytes and time.
-    pub(crate) async fn body(&self, tenant: &str, headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
-        let most = self.options.max_body;
-        let too_large = || Problem::new(Code::TooLarge, format!("it may have {most} bytes: send it in parts"));
-        let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-        if length.is_some_and(|length| length > most as u64) {
-            return Err(too_large());
-        }
-        let read = async {
-            let (mut body, mut bytes) = (body, BytesMut::new());
-            let (mut held, mut reserved) = (Vec::new(), 0);
-            let full = || Problem::new(Code::Unavailable, "too many bodies are arriving: try again");
-            while let Some(frame) = body.frame().await {
-                let frame = frame.map_err(|_| Problem::new(Code::InvalidBody, "it broke off"))?;
-                let Ok(data) = frame.into_data() else { continue };
-                if bytes.len() + data.len() > most {
-                    return Err(too_large());
-                }
-                while bytes.len() + data.len() > reserved {
-                    held.push(self.bodies.take_many(tenant, STEP).ok_or_else(full)?);
-                    reserved += STEP;
-                }
-                bytes.extend_from_slice(&data);
-            }
-            Ok(bytes.freeze())
-        };
-        let late = |_| Problem::new(Code::Timeout, "the body did not arrive in time: send it faster, or less of it");
-        tokio::time::timeout(self.options.body_timeout, read).await.map_err(late)?
     }
 }
 

@@ -42,16 +42,17 @@ pub(crate) async fn execute(State(service): State<Arc<Service>>, request: Reques
     if media_type(&parts.headers) != "application/json" {
         return Err(Problem::new(Code::UnsupportedType, "send application/json"));
     }
-    let bytes = service.body(caller.tenant(), &parts.headers, body).await?;
-    let invalid = |error: &dyn std::fmt::Display| Problem::new(Code::InvalidBody, error.to_string());
-    let value = strict::parse(&bytes).map_err(|error| invalid(&error))?;
-    let keyed = key.clone().map(|key| Keyed {
-        key,
-        method: "POST",
-        path: "/api/execute",
-        body: service.options.key.digest(&canonical::to_vec(&value)),
-    });
-    let asked: Execute = serde_json::from_value(value).map_err(|error| invalid(&error))?;
+    let received = service.body(caller.tenant(), &parts.headers, body).await?;
+    let (size, digests) = (received.bytes.len(), key.is_some().then(|| service.options.key.clone()));
+    let parse = move || {
+        let invalid = |error: &dyn std::fmt::Display| Problem::new(Code::InvalidBody, error.to_string());
+        let value = strict::parse(&received.bytes).map_err(|error| invalid(&error))?;
+        let digest = digests.map(|key| key.digest(&canonical::to_vec(&value)));
+        let asked: Execute = serde_json::from_value(value).map_err(|error| invalid(&error))?;
+        Ok::<_, Problem>((asked, digest))
+    };
+    let (asked, digest) = service.work(caller.tenant(), size, parse).await??;
+    let keyed = key.clone().zip(digest).map(|(key, body)| Keyed { key, method: "POST", path: "/api/execute", body });
     caller.identity.check_named(asked.tenant_id.as_deref(), asked.owner_id.as_deref())?;
     let work = submit(Arc::clone(&service), caller.clone(), asked, key, trace(&parts.headers));
     let done = once(&service, &caller, keyed, work).await?;

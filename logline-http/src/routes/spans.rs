@@ -6,14 +6,14 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use http::StatusCode;
-use logline_core::ledger::{AppendOptions, AppendReceipt, Ledger as _, Outcome, Query};
-use logline_core::{Draft, ParsedSpan, VerifiedSpan, Verifier, canonical, ids, json as strict, parse_draft, parse_line};
+use logline_core::ledger::{AppendOptions, AppendReceipt, Ledger as _, LedgerError, Outcome, Query};
+use logline_core::{Draft, HostError, ParsedSpan, VerifiedSpan, Verifier, canonical, ids, json as strict, parse_draft, parse_line};
 use serde_json::{Value, json};
 
 use crate::idempotency::{Answer, Keyed, key, once};
 use crate::identity::Permission;
 use crate::params::Params;
-use crate::problem::{Code, Problem};
+use crate::problem::{Code, Problem, ProblemBody};
 use crate::routes::{not_known, path_id};
 use crate::rows;
 use crate::service::{Caller, Service, answer, caller, json_bytes, media_type, trace};
@@ -31,6 +31,9 @@ pub(crate) async fn list(State(service): State<Arc<Service>>, request: Request) 
     rows_of(&service, request, Query::new()).await
 }
 
+/// The bytes that a row may have on average, if a page is long. Pages of fewer rows are written at once.
+const ROW: usize = 4 << 10;
+
 /// One page of what `query` begins with.
 pub(crate) async fn rows_of(service: &Service, request: Request, query: Query) -> Result<Response, Problem> {
     let caller = caller(&request)?;
@@ -47,8 +50,10 @@ pub(crate) async fn rows_of(service: &Service, request: Request, query: Query) -
         query.entity_type = Some(fixed);
     }
     let (query, cursor) = rows::paging(query, &params, &scope, &service.options.key, service.options.max_page)?;
+    let query = query.max_visited(service.options.max_visited);
     let page = service.reading(caller.tenant(), service.ledger().scan(&scope, &query, cursor.as_ref())).await?;
-    Ok(rows::page(&service.options.key, &scope, page))
+    let (key, size) = (service.options.key.clone(), page.rows.len() * ROW);
+    service.work(caller.tenant(), size, move || rows::page(&key, &scope, page)).await
 }
 
 /// The last version of a span.
@@ -120,23 +125,25 @@ pub(crate) async fn append(State(service): State<Arc<Service>>, request: Request
     if !lines && media_type(&parts.headers) != "application/json" {
         return Err(Problem::new(Code::UnsupportedType, "send application/json or application/x-ndjson"));
     }
-    let bytes = service.body(caller.tenant(), &parts.headers, body).await?;
-    let items = if lines { items_of_lines(&bytes)? } else { items_of_json(&bytes)? };
+    let received = service.body(caller.tenant(), &parts.headers, body).await?;
+    let size = received.bytes.len();
     let most = service.options.max_batch.min(service.ledger().capability().max_batch);
-    if items.is_empty() || items.len() > most {
-        return Err(Problem::new(Code::InvalidBody, format!("it has {} spans: send 1 to {most}", items.len())));
-    }
+    let digests = key.is_some().then(|| service.options.key.clone());
+    let parse = move || {
+        let items = if lines { items_of_lines(&received.bytes)? } else { items_of_json(&received.bytes)? };
+        if items.is_empty() || items.len() > most {
+            return Err(Problem::new(Code::InvalidBody, format!("it has {} spans: send 1 to {most}", items.len())));
+        }
+        let digest = digests.map(|key| key.digest(&canonical::to_vec(&Value::from(items.clone()))));
+        Ok((items, digest))
+    };
+    let (items, digest) = service.work(caller.tenant(), size, parse).await??;
     for item in &items {
         let named = |column: &str| item.get(column).and_then(Value::as_str);
         caller.identity.check_named(named("tenant_id"), named("owner_id"))?;
     }
-    let keyed = key.clone().map(|key| Keyed {
-        key,
-        method: "POST",
-        path: "/api/spans",
-        body: service.options.key.digest(&canonical::to_vec(&Value::from(items.clone()))),
-    });
-    let work = write(Arc::clone(&service), caller.clone(), items, key, trace(&parts.headers));
+    let keyed = key.clone().zip(digest).map(|(key, body)| Keyed { key, method: "POST", path: "/api/spans", body });
+    let work = write(Arc::clone(&service), caller.clone(), Items { items, size }, key, trace(&parts.headers));
     let done = once(&service, &caller, keyed, work).await?;
     Ok(finished(done))
 }
@@ -148,6 +155,7 @@ pub(crate) fn finished(done: Answer) -> Response {
         if done.status.is_client_error() {
             let problem = http::HeaderValue::from_static(crate::problem::PROBLEM_JSON);
             response.headers_mut().insert(http::header::CONTENT_TYPE, problem);
+            response.extensions_mut().insert(ProblemBody(done.body));
         }
         response.headers_mut().insert("idempotency-replayed", http::HeaderValue::from_static("true"));
     }
@@ -175,20 +183,26 @@ fn items_of_lines(bytes: &[u8]) -> Result<Vec<Value>, Problem> {
     lines.map(|line| strict::parse(line).map_err(|error| invalid_json(&error))).collect()
 }
 
+/// What a call has brought, and the bytes of its text.
+struct Items {
+    items: Vec<Value>,
+    size: usize,
+}
+
 /// Appends `items`, all of them or none.
 async fn write(
     service: Arc<Service>,
     caller: Caller,
-    items: Vec<Value>,
+    Items { items, size }: Items,
     key: Option<String>,
     trace: Option<String>,
 ) -> Result<Answer, Problem> {
     let is_sealed = |item: &Value| item.get("signature").is_some_and(|signature| !signature.is_null());
     let sealed = items.iter().filter(|item| is_sealed(item)).count();
     let receipts = if sealed == 0 {
-        seal(&service, &caller, items, key.as_deref(), trace.as_deref()).await?
+        seal(&service, &caller, Items { items, size }, key, trace).await?
     } else if sealed == items.len() {
-        admit(&service, &caller, &items).await?
+        admit(&service, &caller, Items { items, size }).await?
     } else {
         let detail = "some of its spans are sealed and some are not: send them in two calls";
         return Err(Problem::new(Code::InvalidBody, detail));
@@ -211,15 +225,20 @@ fn outcomes(receipts: &[AppendReceipt]) -> Vec<Value> {
     receipts.iter().map(row).collect()
 }
 
-async fn admit(service: &Service, caller: &Caller, items: &[Value]) -> Result<Vec<Value>, Problem> {
-    let mut verifier = Verifier::new();
-    let mut spans: Vec<VerifiedSpan> = Vec::with_capacity(items.len());
-    for (index, item) in items.iter().enumerate() {
-        match parse_line(&canonical::to_vec(item), service.host.rules()).map_err(|error| invalid(index, &error))? {
-            ParsedSpan::Signed(span) => spans.push(span.verify(&mut verifier).map_err(|error| invalid(index, &error))?),
-            _ => return Err(invalid(index, &"it has a signature, but no seal")),
+async fn admit(service: &Service, caller: &Caller, Items { items, size }: Items) -> Result<Vec<Value>, Problem> {
+    let rules = service.host.rules().clone();
+    let verify = move || {
+        let mut verifier = Verifier::new();
+        let mut spans: Vec<VerifiedSpan> = Vec::with_capacity(items.len());
+        for (index, item) in items.iter().enumerate() {
+            match parse_line(&canonical::to_vec(item), &rules).map_err(|error| invalid(index, &error))? {
+                ParsedSpan::Signed(span) => spans.push(span.verify(&mut verifier).map_err(|error| invalid(index, &error))?),
+                _ => return Err(invalid(index, &"it has a signature, but no seal")),
+            }
         }
-    }
+        Ok(spans)
+    };
+    let spans = service.work(caller.tenant(), size, verify).await??;
     for (index, span) in spans.iter().enumerate() {
         // It is a request whoever has sealed it.
         if span.entity_type == "request" {
@@ -232,7 +251,10 @@ async fn admit(service: &Service, caller: &Caller, items: &[Value]) -> Result<Ve
             return Err(invalid(index, &"`metadata.sealed_by` is set by hosts for what they seal: leave it out"));
         }
     }
-    Ok(outcomes(&service.host.admit(&caller.scope(), spans).await?))
+    match service.host.admit(&caller.scope(), spans).await {
+        Ok(receipts) => Ok(outcomes(&receipts)),
+        Err(error) => Err(refused_append(service, caller, error).await),
+    }
 }
 
 /// The member of metadata that says for whom a host has sealed a span.
@@ -244,20 +266,47 @@ const SET_BY_HOST: [&str; 4] = ["who", "at", "seq", "curr_hash"];
 async fn seal(
     service: &Service,
     caller: &Caller,
-    items: Vec<Value>,
-    key: Option<&str>,
-    trace: Option<&str>,
+    Items { items, size }: Items,
+    key: Option<String>,
+    trace: Option<String>,
 ) -> Result<Vec<Value>, Problem> {
-    let mut drafts = Vec::with_capacity(items.len());
-    for (index, item) in items.into_iter().enumerate() {
-        if let Some(column) = SET_BY_HOST.iter().find(|column| item.get(**column).is_some_and(|value| !value.is_null())) {
-            return Err(invalid(index, &format!("`{column}` of a draft is set by the host: leave it out, or seal the span")));
-        }
-        let draft = parse_draft(item).map_err(|error| invalid(index, &error))?;
-        drafts.push(draft_for(caller, draft, index, key, trace));
-    }
     let options = if key.is_some() { AppendOptions::keep() } else { AppendOptions::default() };
-    Ok(outcomes(&service.host.seal_for(&caller.scope(), drafts, &options).await?))
+    let of = caller.clone();
+    let parse = move || {
+        let mut drafts = Vec::with_capacity(items.len());
+        for (index, item) in items.into_iter().enumerate() {
+            if let Some(column) = SET_BY_HOST.iter().find(|column| item.get(**column).is_some_and(|value| !value.is_null())) {
+                return Err(invalid(index, &format!("`{column}` of a draft is set by the host: leave it out, or seal the span")));
+            }
+            let draft = parse_draft(item).map_err(|error| invalid(index, &error))?;
+            drafts.push(draft_for(&of, draft, index, key.as_deref(), trace.as_deref()));
+        }
+        Ok(drafts)
+    };
+    let drafts = service.work(caller.tenant(), size, parse).await??;
+    match service.host.seal_for(&caller.scope(), drafts, &options).await {
+        Ok(receipts) => Ok(outcomes(&receipts)),
+        Err(error) => Err(refused_append(service, caller, error).await),
+    }
+}
+
+/// Why spans were not appended. The ledger compares a span with the stored versions of its id, also with those that the caller may not
+/// see: then the answer is the same as for an id that has no versions, and names nothing of them.
+async fn refused_append(service: &Service, caller: &Caller, error: HostError) -> Problem {
+    let of_id = match error.ledger_error() {
+        Some(LedgerError::Conflict(conflict)) => Some(conflict.key().clone()),
+        Some(LedgerError::ChangedIdentity { key, .. } | LedgerError::KeepMismatch { key }) => Some(key.clone()),
+        _ => None,
+    };
+    let Some(key) = of_id else { return error.into() };
+    match service.ledger().history(&caller.read_scope(), caller.tenant(), key.id, 0, 1).await {
+        Ok(seen) if !seen.is_empty() => error.into(),
+        Ok(_) => Problem::new(
+            Code::Conflict,
+            format!("span {} does not begin or continue anything that this token may see: read it again, or take a new id", key.id),
+        ),
+        Err(error) => error.into(),
+    }
 }
 
 /// A draft in the name of the caller. With an idempotency key its id follows from the key, so that even a host that repeats the call

@@ -1,6 +1,7 @@
 //! The router by real sockets: what callers can do, and what attackers cannot.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
 
+mod attacks;
 mod hostile;
 mod keys;
 mod openapi;
