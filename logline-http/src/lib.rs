@@ -16,6 +16,7 @@ mod peers;
 mod problem;
 mod rates;
 mod ready;
+mod receive;
 mod refusals;
 mod router;
 mod routes;
@@ -30,6 +31,8 @@ pub use auth::{ApiKeys, AuthError, Authenticator, IssuedKey, Jwt, JwtError, JwtO
 pub use cursor::ServiceKey;
 pub use identity::{Identity, Permission};
 pub use openapi::openapi;
+#[cfg(feature = "log")]
+pub use options::LogFolders;
 pub use options::{Drain, Options, Rate, RenderMetrics};
 pub use peers::Peer;
 pub use problem::{Code, PAGE, Problem};

@@ -8,7 +8,13 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
 use crate::problem::Problem;
-use crate::routes::{health, metrics, requests, spans, timeline};
+#[cfg(feature = "prompts")]
+use crate::routes::chat;
+#[cfg(feature = "log")]
+use crate::routes::logs;
+#[cfg(feature = "memory")]
+use crate::routes::memory;
+use crate::routes::{governed, health, keys, metrics, requests, spans, timeline};
 use crate::service::json_bytes;
 
 #[derive(OpenApi)]
@@ -17,12 +23,34 @@ use crate::service::json_bytes;
     paths(
         health::healthz, health::readyz, spans::list, spans::append, spans::show, spans::versions, timeline::list, timeline::stream,
         requests::execute, requests::list, requests::show, requests::wait, requests::cancel, requests::revive, metrics::list,
+        governed::schedules, governed::policies, governed::waiting, governed::proposal, governed::approve,
+        keys::list, keys::issue, keys::rotate, keys::revoke,
     ),
     components(schemas(crate::wire::ProblemBody)),
     security(("token" = [])),
     modifiers(&Token),
 )]
 struct Document;
+
+#[cfg(feature = "policies")]
+#[derive(OpenApi)]
+#[openapi(paths(governed::dry_run))]
+struct WithPolicies;
+
+#[cfg(feature = "memory")]
+#[derive(OpenApi)]
+#[openapi(paths(memory::remember, memory::consent, memory::search, memory::show, memory::promote, memory::forget))]
+struct WithMemory;
+
+#[cfg(feature = "prompts")]
+#[derive(OpenApi)]
+#[openapi(paths(chat::chat, chat::explained))]
+struct WithPrompts;
+
+#[cfg(feature = "log")]
+#[derive(OpenApi)]
+#[openapi(paths(logs::checkpoint, logs::proof))]
+struct WithLog;
 
 struct Token;
 
@@ -34,10 +62,20 @@ impl Modify for Token {
     }
 }
 
-/// The OpenAPI 3.1 document of the routes, as JSON with two spaces of indentation.
+/// The OpenAPI 3.1 document of the routes that the features of this crate have, as JSON with two spaces of indentation.
 #[must_use]
 pub fn openapi() -> String {
-    let mut text = Document::openapi().to_pretty_json().unwrap_or_default();
+    #[allow(unused_mut, reason = "features add to it")]
+    let mut document = Document::openapi();
+    #[cfg(feature = "policies")]
+    document.merge(WithPolicies::openapi());
+    #[cfg(feature = "memory")]
+    document.merge(WithMemory::openapi());
+    #[cfg(feature = "prompts")]
+    document.merge(WithPrompts::openapi());
+    #[cfg(feature = "log")]
+    document.merge(WithLog::openapi());
+    let mut text = document.to_pretty_json().unwrap_or_default();
     text.push('\n');
     text
 }

@@ -10,6 +10,7 @@ use http::HeaderName;
 use logline_core::request::FUNCTION_RUN;
 use tokio::sync::watch;
 
+use crate::auth::ApiKeys;
 use crate::cursor::ServiceKey;
 
 /// Writes all metrics of the process in Prometheus' text format.
@@ -78,8 +79,29 @@ pub struct Options {
     pub require_idempotency_key: bool,
     /// Answers `GET /metrics`, which is mounted only if this is set. It needs no token: expose it to the operator's network alone.
     pub metrics: Option<RenderMetrics>,
+    /// Mounts the routes of API keys. Give the keys that the authenticator accepts. `None`: they are issued elsewhere.
+    pub keys: Option<ApiKeys>,
+    /// Mounts the routes of memories. The host must have the kernel `memory` with the same vault.
+    #[cfg(feature = "memory")]
+    pub vault: Option<logline_memory::Vault>,
+    /// Mounts the routes of prompts. The streams of the host's own `RunPrompt` ([`RunPrompt::streams`](logline_prompts::RunPrompt::streams)).
+    #[cfg(feature = "prompts")]
+    pub prompts: Option<logline_kernels::provider::Streams>,
+    /// Mounts the routes of the transparency log.
+    #[cfg(feature = "log")]
+    pub logs: Option<LogFolders>,
     /// Ends streams and waits.
     pub drain: Drain,
+}
+
+/// Where the transparency logs of this service are, as `logline log run` writes them.
+#[cfg(feature = "log")]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogFolders {
+    /// The folder of tiles and checkpoints.
+    pub tiles: std::path::PathBuf,
+    /// The folder of the last signed checkpoints.
+    pub locks: std::path::PathBuf,
 }
 
 impl Options {
@@ -106,6 +128,13 @@ impl Options {
             kinds: BTreeSet::from([FUNCTION_RUN.to_owned()]),
             require_idempotency_key: false,
             metrics: None,
+            keys: None,
+            #[cfg(feature = "memory")]
+            vault: None,
+            #[cfg(feature = "prompts")]
+            prompts: None,
+            #[cfg(feature = "log")]
+            logs: None,
             drain: Drain::new(),
         }
     }

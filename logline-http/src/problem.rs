@@ -64,8 +64,12 @@ codes! {
     OtherIdentity = "other_identity", FORBIDDEN, "the call names another tenant or owner than the token";
     /// The signer of a span lacks the role that its type needs.
     NotAuthorised = "not_authorised", FORBIDDEN, "the signer may not sign this span";
+    /// The user has not permitted that this be remembered or recalled.
+    NoConsent = "no_consent", FORBIDDEN, "the user has not permitted this";
     /// There is nothing that the caller may see.
     NotFound = "not_found", NOT_FOUND, "there is nothing here that this token may see";
+    /// The row is in no published checkpoint yet.
+    NotLogged = "not_logged", NOT_FOUND, "the row is in no published checkpoint yet";
     /// The path exists, with other methods.
     MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, "the path has other methods";
     /// The body took too long to arrive, or the answer to make.
@@ -82,6 +86,12 @@ codes! {
     UnsupportedType = "unsupported_type", UNSUPPORTED_MEDIA_TYPE, "the body has a type that is not taken here";
     /// A span breaks a rule, or its seal is not valid.
     InvalidSpan = "invalid_span", UNPROCESSABLE_ENTITY, "a span is not valid";
+    /// What the ledger has of this does not verify.
+    NotVerified = "not_verified", UNPROCESSABLE_ENTITY, "the record does not verify";
+    /// The memory is not taken.
+    MemoryRefused = "memory_refused", UNPROCESSABLE_ENTITY, "the memory is not taken";
+    /// The prompt was not answered.
+    RunFailed = "run_failed", UNPROCESSABLE_ENTITY, "the run failed";
     /// The idempotency key was used for another call.
     KeyReused = "key_reused", UNPROCESSABLE_ENTITY, "the idempotency key was used for another call";
     /// Too many calls.

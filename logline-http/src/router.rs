@@ -24,7 +24,13 @@ use crate::openapi;
 use crate::options::Options;
 use crate::peers;
 use crate::problem::{Code, Problem, ProblemBody};
-use crate::routes::{health, metrics as metric_routes, requests, spans, timeline};
+#[cfg(feature = "prompts")]
+use crate::routes::chat;
+#[cfg(feature = "log")]
+use crate::routes::logs;
+#[cfg(feature = "memory")]
+use crate::routes::memory;
+use crate::routes::{governed, health, keys, metrics as metric_routes, requests, spans, timeline};
 use crate::service::{Caller, Service, token, trace};
 
 const REQUEST_ID: &str = "x-request-id";
@@ -49,6 +55,12 @@ pub fn router(host: Host, auth: impl Authenticator, options: Options) -> Router 
         .route("/api/requests/{id}/cancel", post(requests::cancel))
         .route("/api/requests/{id}/revive", post(requests::revive))
         .route("/api/metrics", get(metric_routes::list))
+        .route("/api/schedules", get(governed::schedules))
+        .route("/api/policies", get(governed::policies))
+        .route("/api/proposals", get(governed::waiting))
+        .route("/api/proposals/{id}", get(governed::proposal))
+        .route("/api/approvals", post(governed::approve));
+    let api = optional(api, &service)
         .route_layer(from_fn_with_state(Arc::clone(&service), authenticate));
     let mut open = Router::new()
         .route("/healthz", get(health::healthz))
@@ -96,6 +108,39 @@ async fn authenticate(State(service): State<Arc<Service>>, mut request: Request,
     let mut response = next.run(request).await;
     left.write(response.headers_mut());
     response
+}
+
+/// The routes of what the host has chosen to offer.
+fn optional(mut api: Router<Arc<Service>>, service: &Service) -> Router<Arc<Service>> {
+    if service.options.keys.is_some() {
+        api = api
+            .route("/api/keys", get(keys::list).post(keys::issue))
+            .route("/api/keys/{id}/rotate", post(keys::rotate))
+            .route("/api/keys/{id}/revoke", post(keys::revoke));
+    }
+    #[cfg(feature = "policies")]
+    {
+        api = api.route("/api/policies/{id}/dry-run", post(governed::dry_run));
+    }
+    #[cfg(feature = "memory")]
+    if service.options.vault.is_some() {
+        api = api
+            .route("/api/memory", post(memory::remember))
+            .route("/api/memory/consent", post(memory::consent))
+            .route("/api/memory/search", get(memory::search))
+            .route("/api/memory/{id}", get(memory::show))
+            .route("/api/memory/{id}/promote", post(memory::promote))
+            .route("/api/memory/session/{id}/forget", post(memory::forget));
+    }
+    #[cfg(feature = "prompts")]
+    if service.options.prompts.is_some() {
+        api = api.route("/api/chat", post(chat::chat)).route("/api/prompts/runs/{id}/explain", get(chat::explained));
+    }
+    #[cfg(feature = "log")]
+    if service.options.logs.is_some() {
+        api = api.route("/api/log/checkpoint", get(logs::checkpoint)).route("/api/log/proof/{id}", get(logs::proof));
+    }
+    api
 }
 
 /// Whose token it is. An address that has sent many wrong ones waits, unless this one was accepted lately.
@@ -180,7 +225,7 @@ async fn observe(mut request: Request, next: Next) -> Response {
 
 /// The name of a route in metrics: one of those that exist.
 fn route_name(path: &str) -> &'static str {
-    const ROUTES: [&str; 16] = [
+    const ROUTES: [&str; 35] = [
         "/api/spans",
         "/api/spans/{id}",
         "/api/spans/{id}/versions",
@@ -193,6 +238,25 @@ fn route_name(path: &str) -> &'static str {
         "/api/requests/{id}/cancel",
         "/api/requests/{id}/revive",
         "/api/metrics",
+        "/api/schedules",
+        "/api/policies",
+        "/api/policies/{id}/dry-run",
+        "/api/proposals",
+        "/api/proposals/{id}",
+        "/api/approvals",
+        "/api/keys",
+        "/api/keys/{id}/rotate",
+        "/api/keys/{id}/revoke",
+        "/api/memory",
+        "/api/memory/{id}",
+        "/api/memory/consent",
+        "/api/memory/search",
+        "/api/memory/{id}/promote",
+        "/api/memory/session/{id}/forget",
+        "/api/chat",
+        "/api/prompts/runs/{id}/explain",
+        "/api/log/checkpoint",
+        "/api/log/proof/{id}",
         "/healthz",
         "/readyz",
         "/openapi.json",

@@ -98,13 +98,17 @@ impl Service {
         tenant: &str,
         read: impl Future<Output = Result<T, LedgerError>>,
     ) -> Result<T, Problem> {
-        let late =
-            |_| Problem::new(Code::Timeout, "the list took too long: ask for a narrower one, or for fewer at the same time");
+        Ok(self.in_turn(tenant, read).await??)
+    }
+
+    /// Does what may look at many rows, a few at the same time for each tenant.
+    pub(crate) async fn in_turn<T>(&self, tenant: &str, work: impl Future<Output = T>) -> Result<T, Problem> {
+        let late = |_| Problem::new(Code::Timeout, "it took too long: ask for less, or for fewer at the same time");
         let in_turn = async {
             let _turn = self.reads.take(tenant).await;
-            read.await
+            work.await
         };
-        Ok(tokio::time::timeout(self.options.call_timeout, in_turn).await.map_err(late)??)
+        tokio::time::timeout(self.options.call_timeout, in_turn).await.map_err(late)
     }
 }
 

@@ -1,5 +1,13 @@
 //! The shapes of bodies, for reading and for the OpenAPI document.
 
+#[cfg(feature = "prompts")]
+pub(crate) mod chat;
+mod governed;
+#[cfg(feature = "memory")]
+pub(crate) mod memory;
+
+pub(crate) use governed::*;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};

@@ -1,6 +1,14 @@
 //! The routes.
 
+#[cfg(feature = "prompts")]
+pub(crate) mod chat;
+pub(crate) mod governed;
 pub(crate) mod health;
+pub(crate) mod keys;
+#[cfg(feature = "log")]
+pub(crate) mod logs;
+#[cfg(feature = "memory")]
+pub(crate) mod memory;
 pub(crate) mod metrics;
 pub(crate) mod requests;
 pub(crate) mod spans;

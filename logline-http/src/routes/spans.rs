@@ -40,7 +40,7 @@ pub(crate) async fn rows_of(service: &Service, request: Request, query: Query) -
     caller.identity.need(Permission::Read)?;
     let scope = caller.read_scope();
     let params = Params::read(request.uri().query(), &[&rows::FILTERS[..], &rows::PAGING[..]].concat())?;
-    let fixed = query.entity_type.clone();
+    let (fixed, fixed_status) = (query.entity_type.clone(), query.status.clone());
     let mut query = rows::filter(query, &params, &caller.identity)?;
     if let Some(fixed) = fixed {
         // A list of one type answers a filter of another with nothing.
@@ -48,6 +48,12 @@ pub(crate) async fn rows_of(service: &Service, request: Request, query: Query) -
             return Err(Problem::parameter("type", "left out here"));
         }
         query.entity_type = Some(fixed);
+    }
+    if let Some(status) = fixed_status {
+        if query.status.as_ref().is_some_and(|asked| *asked != status) {
+            return Err(Problem::parameter("status", "left out here"));
+        }
+        query.status = Some(status);
     }
     let (query, cursor) = rows::paging(query, &params, &scope, &service.options.key, service.options.max_page)?;
     let query = query.max_visited(service.options.max_visited);
@@ -223,6 +229,11 @@ fn outcomes(receipts: &[AppendReceipt]) -> Vec<Value> {
     };
     let row = |of: &AppendReceipt| json!({"id": of.key.id.to_string(), "seq": of.key.seq, "curr_hash": of.curr_hash.to_string(), "outcome": outcome(of)});
     receipts.iter().map(row).collect()
+}
+
+/// Appends one span that the caller has sealed.
+pub(crate) async fn admit_one(service: &Service, caller: &Caller, item: Value) -> Result<(), Problem> {
+    admit(service, caller, Items { items: vec![item], size: 0 }).await.map(drop)
 }
 
 async fn admit(service: &Service, caller: &Caller, Items { items, size }: Items) -> Result<Vec<Value>, Problem> {
