@@ -3,7 +3,10 @@
 
 mod attacks;
 mod hostile;
+mod governed;
+mod issuing;
 mod keys;
+mod minds;
 mod openapi;
 mod reports;
 mod round_trip;

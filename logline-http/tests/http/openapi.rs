@@ -66,6 +66,10 @@ async fn every_route_of_the_document_exists_and_the_document_is_served() {
                 continue;
             }
             let answer = stage.call(&method.to_uppercase(), &path, &[("authorization", &bearer)], None).await;
+            // This stage has none of what these need. The tests of each mount them.
+            if item[method]["tags"].as_array().unwrap().iter().any(|tag| ["memory", "prompts", "log"].contains(&tag.as_str().unwrap())) {
+                continue;
+            }
             if answer.status == 404 {
                 // It is the span that is not found, not the route: without a token the route asks for one.
                 stage.call(&method.to_uppercase(), &path, &[], None).await.is(401, "no_token");

@@ -8,7 +8,7 @@ use std::time::Duration;
 use logline::behaviours;
 use logline::home::{Home, KeyOf, Setup};
 use logline_core::ledger::WorkQueue;
-use logline_core::{Draft, Host, KeyPair, SystemClock, VerifiedSpan};
+use logline_core::{Draft, Host, KernelSet, KeyPair, SystemClock, VerifiedSpan};
 use logline_http::{ApiKeys, Authenticator, Drain, NewKey, Options, Permission, ServeOptions, ServiceKey, router, serve};
 use logline_kernels::{Loops, Run as _};
 use logline_sqlite::SqliteLedger;
@@ -60,13 +60,25 @@ impl Stage {
         serve_options: ServeOptions,
         auth: impl FnOnce(ApiKeys) -> A,
     ) -> Self {
+        Self::of(ledger, folder, options, serve_options, auth, behaviours()).await
+    }
+
+    /// A service whose host has these behaviours.
+    pub(crate) async fn of<A: Authenticator>(
+        ledger: Arc<dyn WorkQueue>,
+        folder: TempDir,
+        mut options: Options,
+        serve_options: ServeOptions,
+        auth: impl FnOnce(ApiKeys) -> A,
+        set: KernelSet,
+    ) -> Self {
         let home = Home::folder(folder.path());
-        let ready = home.set_up(&ledger, &Setup::default().add_kernels(), &behaviours(), &SystemClock).await.unwrap();
+        let ready = home.set_up(&ledger, &Setup::default().add_kernels(), &set, &SystemClock).await.unwrap();
         let host = Host::builder()
             .ledger(ledger)
             .trust(ready.trust)
             .key(home.key(KeyOf::Host).unwrap())
-            .install(behaviours())
+            .install(set)
             .sandbox(WasmSandbox::new().unwrap())
             .build()
             .await
@@ -76,6 +88,7 @@ impl Stage {
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let keys = ApiKeys::new(host.clone());
+        options.keys = Some(keys.clone());
         let drain = options.drain.clone();
         let app = router(host.clone(), auth(keys.clone()), options);
         let ended = async { stopped.await.unwrap_or_default() };
