@@ -14,7 +14,10 @@ const ROOMS: &[(&str, &[&str])] = &[
         "logline-core",
         &["value", "keys", "span", "roles", "request", "ledger", "trust", "contract", "host", "audit", "conformance"],
     ),
-    ("logline-kernels", &["harness", "seeds", "provider", "run_code", "replay", "schedule", "worker", "governance"]),
+    (
+        "logline-kernels",
+        &["measured", "harness", "seeds", "provider", "run_code", "replay", "schedule", "worker", "governance"],
+    ),
     (
         "logline-policy",
         &[
@@ -163,6 +166,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "peers",
             "rates",
             "ready",
+            "queue",
             "tail",
             "wire",
             "refusals",

@@ -44,7 +44,11 @@ impl Threads {
         Self { places: Arc::new(Semaphore::new(count)), turns: Turns::new(OF_TENANT) }
     }
 
-    pub(crate) async fn run<T: Send + 'static>(&self, tenant: &str, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        tenant: &str,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Problem> {
         let turn = self.turns.take(tenant).await;
         let place = Arc::clone(&self.places).acquire_owned().await.ok();
         // The places stay taken if the client leaves: the work goes on.

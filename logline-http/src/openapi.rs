@@ -1,9 +1,11 @@
 //! The OpenAPI 3.1 document, made from the types and the routes.
 
-use std::sync::LazyLock;
+use std::sync::Arc;
 
+use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
+use serde_json::Value;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
@@ -15,7 +17,7 @@ use crate::routes::logs;
 #[cfg(feature = "memory")]
 use crate::routes::memory;
 use crate::routes::{governed, health, keys, metrics, requests, spans, timeline};
-use crate::service::json_bytes;
+use crate::service::{Service, json_bytes};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -80,9 +82,21 @@ pub fn openapi() -> String {
     text
 }
 
-/// Answers `GET /openapi.json`.
-pub(crate) async fn document() -> Result<Response, Problem> {
+/// The document without the routes of these tags.
+pub(crate) fn without(tags: &[&str]) -> String {
+    let mut document: Value = serde_json::from_str(&openapi()).unwrap_or_default();
+    if let Some(paths) = document.get_mut("paths").and_then(Value::as_object_mut) {
+        let is_absent = |operation: &Value| {
+            operation["tags"].as_array().into_iter().flatten().any(|tag| tags.iter().any(|absent| tag == absent))
+        };
+        paths.retain(|_, item| !item.as_object().is_some_and(|item| item.values().any(is_absent)));
+    }
+    format!("{document:#}\n")
+}
+
+/// Answers `GET /openapi.json`: the routes that this service has.
+pub(crate) async fn document(State(service): State<Arc<Service>>) -> Result<Response, Problem> {
     // Made once: anybody may ask for it.
-    static TEXT: LazyLock<String> = LazyLock::new(openapi);
-    Ok(json_bytes(StatusCode::OK, TEXT.as_bytes().to_vec()))
+    let text = service.document.get_or_init(|| without(&service.options.absent()));
+    Ok(json_bytes(StatusCode::OK, text.as_bytes().to_vec()))
 }

@@ -147,6 +147,29 @@ impl Options {
     }
 }
 
+impl Options {
+    /// The tags of the routes that are not mounted.
+    pub(crate) fn absent(&self) -> Vec<&'static str> {
+        let mut absent = Vec::new();
+        if self.keys.is_none() {
+            absent.push("keys");
+        }
+        #[cfg(feature = "memory")]
+        if self.vault.is_none() {
+            absent.push("memory");
+        }
+        #[cfg(feature = "prompts")]
+        if self.prompts.is_none() {
+            absent.push("prompts");
+        }
+        #[cfg(feature = "log")]
+        if self.logs.is_none() {
+            absent.push("log");
+        }
+        absent
+    }
+}
+
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Options")

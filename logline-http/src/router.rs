@@ -60,8 +60,7 @@ pub fn router(host: Host, auth: impl Authenticator, options: Options) -> Router 
         .route("/api/proposals", get(governed::waiting))
         .route("/api/proposals/{id}", get(governed::proposal))
         .route("/api/approvals", post(governed::approve));
-    let api = optional(api, &service)
-        .route_layer(from_fn_with_state(Arc::clone(&service), authenticate));
+    let api = optional(api, &service).route_layer(from_fn_with_state(Arc::clone(&service), authenticate));
     let mut open = Router::new()
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
@@ -151,7 +150,8 @@ async fn identify(service: &Service, address: Option<IpAddr>, token: &str) -> Re
         && let Err(pause) = peers.take(address)
     {
         metrics::counter!("logline_http_rate_limited_total", "limit" => "refused").increment(1);
-        let problem = Problem::new(Code::RateLimited, "too many tokens from this address were refused: wait, and check the token");
+        let problem =
+            Problem::new(Code::RateLimited, "too many tokens from this address were refused: wait, and check the token");
         return Err(problem.retry_after(pause));
     }
     let identified = service.identify(token).await;
@@ -203,7 +203,7 @@ async fn observe(mut request: Request, next: Next) -> Response {
     request.extensions_mut().insert(CallId(id.clone()));
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().map_or("other", |path| route_name(path.as_str()));
-    let trace_id = trace(request.headers()).unwrap_or_default();
+    let trace_id = trace(request.headers()).map(|trace| trace.id).unwrap_or_default();
     let span = tracing::info_span!("http", http.request.method = %method, http.route = route, request_id = %id, trace_id);
     let mut response = next.run(request).instrument(span.clone()).await;
     let status = response.status();

@@ -1,6 +1,6 @@
 //! What all routes share, who calls, and reading bodies.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -17,6 +17,7 @@ use crate::identity::Identity;
 use crate::options::Options;
 use crate::peers::Peers;
 use crate::problem::{Code, Problem};
+use crate::queue::QueueGauges;
 use crate::rates::Rates;
 use crate::ready::Readiness;
 use crate::slots::{Slot, Slots, Turns};
@@ -35,6 +36,9 @@ pub(crate) struct Service {
     pub(crate) bodies: Bodies,
     pub(crate) peers: Peers,
     pub(crate) readiness: Readiness,
+    pub(crate) queue: QueueGauges,
+    /// The OpenAPI document of the routes that are mounted.
+    pub(crate) document: OnceLock<String>,
     /// Bytes of rows that streams have sent and their clients have not taken.
     pub(crate) sending: Arc<Slots>,
     /// Reads of lists, which may look at many rows.
@@ -56,6 +60,8 @@ impl Service {
             bodies: Bodies::new(),
             peers: Peers::new(options.refused_rate),
             readiness: Readiness::default(),
+            queue: QueueGauges::default(),
+            document: OnceLock::new(),
             sending: Slots::new(SENDING.0, SENDING.1, None),
             reads: Turns::new(READS),
             host,
@@ -165,8 +171,17 @@ pub(crate) fn id(text: &str) -> Result<Uuid, Problem> {
     parsed.ok_or_else(|| Problem::parameter("id", "a UUID"))
 }
 
-/// The `trace_id` of a call: the 32 digits of its `traceparent` (Trace Context level 1). `None` if it has none that is valid.
-pub(crate) fn trace(headers: &HeaderMap) -> Option<String> {
+/// Where a call comes from, by its `traceparent` (Trace Context level 1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Trace {
+    /// The 32 digits of the trace: the `trace_id` of what the call writes.
+    pub(crate) id: String,
+    /// The 16 digits of the caller's span.
+    pub(crate) parent: String,
+}
+
+/// The trace of a call. `None` if it has none that is valid.
+pub(crate) fn trace(headers: &HeaderMap) -> Option<Trace> {
     let text = headers.get("traceparent")?.to_str().ok()?;
     let mut parts = text.split('-');
     let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
@@ -182,7 +197,7 @@ pub(crate) fn trace(headers: &HeaderMap) -> Option<String> {
         && !is_zero(parent)
         && is_hex(flags, 2)
         && (version != "00" || parts.next().is_none());
-    is_valid.then(|| trace.to_owned())
+    is_valid.then(|| Trace { id: trace.to_owned(), parent: parent.to_owned() })
 }
 
 /// The seconds of `Prefer: wait=N` (RFC 7240).
@@ -226,7 +241,7 @@ mod tests {
     #[test]
     fn only_valid_trace_contexts_count() {
         let (trace_id, parent) = ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331");
-        let of = |text: String| trace(&headers("traceparent", &text));
+        let of = |text: String| trace(&headers("traceparent", &text)).map(|trace| trace.id);
         assert_eq!(of(format!("00-{trace_id}-{parent}-01")).as_deref(), Some(trace_id));
         assert_eq!(of(format!("01-{trace_id}-{parent}-01-more")).as_deref(), Some(trace_id));
         for text in [

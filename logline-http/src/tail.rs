@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use logline_core::ledger::{Cursor, Ledger, LedgerError, Order, Query, Versions, WatchFrom, WorkQueue};
-use logline_core::{Scope, SignedSpan};
+use logline_core::{Clock as _, Scope, SignedSpan, SystemClock};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::AbortHandle;
 
@@ -200,6 +200,8 @@ async fn fill(ledger: Arc<dyn WorkQueue>, scope: Scope, ring: Arc<Mutex<Ring>>, 
                 while let Some(row) = watch.next().await {
                     match row {
                         Ok(row) => {
+                            let lag = SystemClock.now().since(row.span.at);
+                            metrics::histogram!("logline_tail_lag_seconds").record(lag.as_secs_f64());
                             lock(&ring).push(Arc::new(Entry::new(row.cursor, row.span)));
                             news.send_replace(());
                         }
@@ -437,7 +439,8 @@ mod tests {
         let tails = Tails::new(Arc::new(ledger.clone()));
         let long = "x".repeat(1000);
         for number in 0..100 {
-            let note = Draft::new("note").tenant("acme").owner("alice").who("user:alice").this("note").description(long.clone());
+            let note =
+                Draft::new("note").tenant("acme").owner("alice").who("user:alice").this("note").description(long.clone());
             let note = note.content(number.into()).stamp(&SystemClock, &SystemIds).seal_local(&key).unwrap();
             ledger.append_one(&Scope::Operator, note).await.unwrap();
         }

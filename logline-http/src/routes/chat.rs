@@ -52,7 +52,7 @@ pub(crate) async fn chat(State(service): State<Arc<Service>>, request: Request) 
     }
     let identity = &caller.identity;
     let mut run = request::Request::new(&identity.tenant, &identity.user, asked.prompt, input).this(PROMPT_RUN);
-    run.trace_id = trace;
+    (run.trace_id, run.parent_span) = trace.map(|trace| (trace.id, trace.parent)).unzip();
     // This host carries it out, so that the pieces come here. If a worker of another host is faster, the answer comes in one piece.
     let submitted = service.host.submit(run).await?;
     let pieces = streams.listen(&identity.tenant, submitted.id);
@@ -104,7 +104,10 @@ impl Answering {
         Some(match outcome.await {
             Ok(Ok(output)) => {
                 let of = |name: &str| output.get(name).cloned().unwrap_or_default();
-                event("done", &json!({"request": request, "run": of("run"), "answer": of("answer"), "contract": of("contract")}))
+                event(
+                    "done",
+                    &json!({"request": request, "run": of("run"), "answer": of("answer"), "contract": of("contract")}),
+                )
             }
             Ok(Err(problem)) => {
                 let mut body = problem.body();

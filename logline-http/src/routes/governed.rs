@@ -22,7 +22,7 @@ use crate::service::{Caller, Service, answer, caller};
 const MOST: usize = 50;
 
 /// The functions that run by themselves.
-#[utoipa::path(get, path = "/api/schedules", tag = "governance", params(crate::wire::Filters, crate::wire::Paging), responses(
+#[utoipa::path(get, path = "/api/schedules", tag = "governance", params(crate::wire::ScheduleFilters, crate::wire::Paging), responses(
     (status = 200, description = "A page of functions with status `scheduled`", body = crate::wire::SpanPage),
     crate::refusals::Refused,
 ))]
@@ -148,7 +148,7 @@ fn shown(docket: &Docket) -> Value {
 #[cfg(feature = "policies")]
 #[utoipa::path(post, path = "/api/policies/{id}/dry-run", tag = "governance", params(
     ("id" = Uuid, Path, description = "The policy, whatever its status"),
-    ("spans" = Option<u32>, Query, description = "How many of the newest spans to look at: 1 to 10000, 1000 if absent"),
+    ("spans" = Option<u32>, Query, description = "How many of the newest spans to look at: 1 to 10000, 1000 if absent", minimum = 1, maximum = 10000),
 ), responses(
     (status = 200, description = "What it would have done, oldest first", body = crate::wire::DryRun),
     crate::refusals::Refused,

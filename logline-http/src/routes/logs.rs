@@ -94,7 +94,9 @@ pub(crate) async fn proof(
     });
     match found.await? {
         Ok(proof) => Ok(text(proof)),
-        Err(LogFileError::NotInLog { .. }) => Err(Problem::new(Code::NotLogged, "ask again when a later checkpoint is published")),
+        Err(LogFileError::NotInLog { .. }) => {
+            Err(Problem::new(Code::NotLogged, "ask again when a later checkpoint is published"))
+        }
         Err(error) => {
             tracing::warn!(%error, "a proof cannot be made");
             Err(Problem::new(Code::Timeout, "the entry cannot be reached: `logline log prove` makes proofs of old entries"))

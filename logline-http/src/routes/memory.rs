@@ -10,7 +10,9 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use http::{HeaderMap, StatusCode};
-use logline_memory::{Hit, Kind, Layer, Memories, Memory, MemoryError, Mode, Recalled, Sensitivity, Vault, VaultError, Wanted, What};
+use logline_memory::{
+    Hit, Kind, Layer, Memories, Memory, MemoryError, Mode, Recalled, Sensitivity, Vault, VaultError, Wanted, What,
+};
 use serde_json::{Value, json};
 
 use crate::identity::Permission;
@@ -84,6 +86,14 @@ fn refused(error: MemoryError) -> Problem {
             tracing::error!(%error, "a call on memories failed");
             Problem::new(Code::Internal, "the service's log says what happened")
         }
+    }
+}
+
+/// As [`refused`], where the kernel refuses what is not there.
+fn absent(error: MemoryError) -> Problem {
+    match error {
+        MemoryError::Failed(failure) if failure.code == "memory_refused" => Problem::not_found(),
+        error => refused(error),
     }
 }
 
@@ -187,10 +197,10 @@ pub(crate) async fn show(
 /// Searches the memories of the caller, and the public ones that the caller may read.
 #[utoipa::path(get, path = "/api/memory/search", tag = "memory", params(
     crate::wire::memory::Headers,
-    ("q" = String, Query, description = "What is looked for, 1 to 1000 characters"),
-    ("limit" = Option<u32>, Query, description = "1 to 50, 10 if absent"),
-    ("type" = Option<String>, Query, description = "This type only"),
-    ("tag" = Option<String>, Query, description = "With this tag only"),
+    ("q" = String, Query, description = "What is looked for, 1 to 1000 characters", min_length = 1, max_length = 1000),
+    ("limit" = Option<u32>, Query, description = "1 to 50, 10 if absent", minimum = 1, maximum = 50),
+    ("type" = Option<String>, Query, description = "This type only", pattern = "^(note|fact|profile|preference|relationship|plan|action|other)$"),
+    ("tag" = Option<String>, Query, description = "With this tag only", min_length = 1, max_length = 64),
 ), responses(
     (status = 200, description = "The memories, the best first, and the span that says why", body = crate::wire::memory::Found),
     crate::refusals::RefusedWrite,
@@ -232,12 +242,12 @@ pub(crate) async fn promote(
     let (caller, id) = (caller(&request)?, path_id(path)?);
     caller.identity.need(Permission::Write)?;
     not_known(&request)?;
-    memories(&service, &caller, request.headers())?.ask_for_review(id).await.map_err(refused)?;
+    memories(&service, &caller, request.headers())?.ask_for_review(id).await.map_err(absent)?;
     Ok(answer(StatusCode::ACCEPTED, &json!({"id": id.to_string(), "status": "needs_review"})))
 }
 
 /// Forgets every memory of a session of the caller, whatever the headers permit: the keys of their texts are destroyed.
-#[utoipa::path(post, path = "/api/memory/session/{id}/forget", tag = "memory", params(("id" = String, Path, description = "The session")), responses(
+#[utoipa::path(post, path = "/api/memory/session/{id}/forget", tag = "memory", params(("id" = String, Path, description = "The session", pattern = "^[!-~]{1,128}$")), responses(
     (status = 200, description = "They are forgotten", body = crate::wire::memory::Forgotten),
     crate::refusals::RefusedWrite,
 ))]
@@ -254,7 +264,7 @@ pub(crate) async fn forget(
     if session.is_empty() || session.len() > 128 || !session.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(expected());
     }
-    let receipt = memories(&service, &caller, request.headers())?.forget(&What::Session(session)).await.map_err(refused)?;
+    let receipt = memories(&service, &caller, request.headers())?.forget(&What::Session(session)).await.map_err(absent)?;
     let body = json!({"receipt": receipt.id.to_string(), "memories": receipt.memories, "in_the_clear": receipt.in_the_clear});
     Ok(answer(StatusCode::OK, &body))
 }

@@ -7,7 +7,9 @@ use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use http::StatusCode;
 use logline_core::ledger::{AppendOptions, AppendReceipt, Ledger as _, LedgerError, Outcome, Query};
-use logline_core::{Draft, HostError, ParsedSpan, VerifiedSpan, Verifier, canonical, ids, json as strict, parse_draft, parse_line};
+use logline_core::{
+    Draft, HostError, ParsedSpan, VerifiedSpan, Verifier, canonical, ids, json as strict, parse_draft, parse_line, request,
+};
 use serde_json::{Value, json};
 
 use crate::idempotency::{Answer, Keyed, key, once};
@@ -16,7 +18,7 @@ use crate::params::Params;
 use crate::problem::{Code, Problem, ProblemBody};
 use crate::routes::{not_known, path_id};
 use crate::rows;
-use crate::service::{Caller, Service, answer, caller, json_bytes, media_type, trace};
+use crate::service::{Caller, Service, Trace, answer, caller, json_bytes, media_type, trace};
 
 /// The last versions of spans.
 #[utoipa::path(get, path = "/api/spans", tag = "spans", params(
@@ -83,7 +85,7 @@ pub(crate) async fn show(
 #[utoipa::path(get, path = "/api/spans/{id}/versions", tag = "spans", params(
     ("id" = uuid::Uuid, Path, description = "The span"),
     ("from_seq" = Option<u32>, Query, description = "Begin with this version"),
-    ("limit" = Option<u32>, Query, description = "1 to 500, 50 if absent"),
+    ("limit" = Option<u32>, Query, description = "1 to 500, 50 if absent", minimum = 1, maximum = 500),
 ), responses(
     (status = 200, description = "A page of versions", body = crate::wire::VersionPage),
     crate::refusals::Refused,
@@ -114,7 +116,7 @@ pub(crate) async fn versions(
 
 /// Appends spans: those that the caller has sealed are verified, drafts are sealed by the host.
 #[utoipa::path(post, path = "/api/spans", tag = "spans", params(
-    ("Idempotency-Key" = Option<String>, Header, description = "Makes it safe to repeat the call; `X-Idempotency-Key` is the same"),
+    ("Idempotency-Key" = Option<String>, Header, description = "Makes it safe to repeat the call; `X-Idempotency-Key` is the same", pattern = "^[!#-~]{1,255}$"),
 ), request_body(description = "One span, `{\"spans\": [...]}`, or one span on each line", content(
     (crate::wire::NewSpans = "application/json"), (String = "application/x-ndjson"),
 )), responses(
@@ -201,7 +203,7 @@ async fn write(
     caller: Caller,
     Items { items, size }: Items,
     key: Option<String>,
-    trace: Option<String>,
+    trace: Option<Trace>,
 ) -> Result<Answer, Problem> {
     let is_sealed = |item: &Value| item.get("signature").is_some_and(|signature| !signature.is_null());
     let sealed = items.iter().filter(|item| is_sealed(item)).count();
@@ -279,7 +281,7 @@ async fn seal(
     caller: &Caller,
     Items { items, size }: Items,
     key: Option<String>,
-    trace: Option<String>,
+    trace: Option<Trace>,
 ) -> Result<Vec<Value>, Problem> {
     let options = if key.is_some() { AppendOptions::keep() } else { AppendOptions::default() };
     let of = caller.clone();
@@ -287,10 +289,13 @@ async fn seal(
         let mut drafts = Vec::with_capacity(items.len());
         for (index, item) in items.into_iter().enumerate() {
             if let Some(column) = SET_BY_HOST.iter().find(|column| item.get(**column).is_some_and(|value| !value.is_null())) {
-                return Err(invalid(index, &format!("`{column}` of a draft is set by the host: leave it out, or seal the span")));
+                return Err(invalid(
+                    index,
+                    &format!("`{column}` of a draft is set by the host: leave it out, or seal the span"),
+                ));
             }
             let draft = parse_draft(item).map_err(|error| invalid(index, &error))?;
-            drafts.push(draft_for(&of, draft, index, key.as_deref(), trace.as_deref()));
+            drafts.push(draft_for(&of, draft, index, key.as_deref(), trace.as_ref()));
         }
         Ok(drafts)
     };
@@ -314,7 +319,10 @@ async fn refused_append(service: &Service, caller: &Caller, error: HostError) ->
         Ok(seen) if !seen.is_empty() => error.into(),
         Ok(_) => Problem::new(
             Code::Conflict,
-            format!("span {} does not begin or continue anything that this token may see: read it again, or take a new id", key.id),
+            format!(
+                "span {} does not begin or continue anything that this token may see: read it again, or take a new id",
+                key.id
+            ),
         ),
         Err(error) => error.into(),
     }
@@ -322,7 +330,7 @@ async fn refused_append(service: &Service, caller: &Caller, error: HostError) ->
 
 /// A draft in the name of the caller. With an idempotency key its id follows from the key, so that even a host that repeats the call
 /// after another was lost writes the same spans.
-fn draft_for(caller: &Caller, draft: Draft, index: usize, key: Option<&str>, trace: Option<&str>) -> Draft {
+fn draft_for(caller: &Caller, draft: Draft, index: usize, key: Option<&str>, trace: Option<&Trace>) -> Draft {
     let identity = &caller.identity;
     let by = json!({"by": "host", "for": identity.user, "credential": identity.credential});
     let mut draft = draft
@@ -331,11 +339,12 @@ fn draft_for(caller: &Caller, draft: Draft, index: usize, key: Option<&str>, tra
         .who(format!("user:{}", identity.user))
         .without_meta(logline_core::request::CAUSE)
         .meta(SEALED_BY, by);
-    let columns = draft.columns_mut();
     // A repeated call may have another trace, and must make the same draft.
-    if columns.trace_id.is_none() && key.is_none() {
-        columns.trace_id = trace.map(str::to_owned);
+    if let Some(trace) = trace.filter(|_| draft.columns().trace_id.is_none() && key.is_none()) {
+        draft = draft.meta(request::PARENT_SPAN, trace.parent.as_str());
+        draft.columns_mut().trace_id = Some(trace.id.clone());
     }
+    let columns = draft.columns_mut();
     if columns.this.is_empty() {
         columns.this = columns.entity_type.clone();
     }

@@ -5,6 +5,39 @@ use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+/// The filters of the list of schedules. [`crate::rows::filter`] reads them.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "a part of the OpenAPI document")]
+pub(crate) struct ScheduleFilters {
+    /// This function only
+    id: Option<Uuid>,
+    /// This owner only. Must be the token's user, unless the token reads the whole tenant
+    owner_id: Option<String>,
+    /// Must be the token's tenant
+    tenant_id: Option<String>,
+}
+
+/// The name of a permission.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = Permission)]
+pub(crate) enum PermissionName {
+    #[serde(rename = "spans:read")]
+    Read,
+    #[serde(rename = "spans:write")]
+    Write,
+    #[serde(rename = "requests:execute")]
+    Execute,
+    #[serde(rename = "requests:manage")]
+    Manage,
+    #[serde(rename = "keys:manage")]
+    ManageKeys,
+    #[serde(rename = "tenant:read")]
+    ReadTenant,
+    #[serde(rename = "tenant:manage")]
+    ManageTenant,
+}
+
 /// A key to issue.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -13,9 +46,10 @@ pub(crate) struct AskedKey {
     #[schema(min_length = 1, max_length = 200)]
     pub(crate) name: String,
     /// What it permits, at most what the token permits.
-    #[schema(min_items = 1)]
+    #[schema(min_items = 1, value_type = Vec<PermissionName>)]
     pub(crate) permissions: Vec<String>,
     /// The user whose rights it has. Default: the token's; another one needs `tenant:manage`.
+    #[schema(min_length = 1)]
     pub(crate) user: Option<String>,
     /// How long it lasts: 1 to 365 days, 90 if absent.
     #[schema(minimum = 1, maximum = 365)]

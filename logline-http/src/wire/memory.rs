@@ -11,14 +11,14 @@ use uuid::Uuid;
 #[expect(dead_code, reason = "a part of the OpenAPI document")]
 pub(crate) struct Headers {
     /// `off` (default), `session-only` or `on`
-    #[param(rename = "X-LogLine-Memory")]
-    memory: Option<String>,
+    #[param(required = false, rename = "X-LogLine-Memory", pattern = "^(off|session-only|on)$")]
+    memory: String,
     /// The session, of 1 to 128 visible ASCII characters
-    #[param(rename = "X-LogLine-Session")]
-    session: Option<String>,
+    #[param(required = false, rename = "X-LogLine-Session", pattern = "^[!-~]{1,128}$")]
+    session: String,
     /// `public`, `internal` (default), `secret` or `pii`, for what is remembered
-    #[param(rename = "X-LogLine-Sensitivity")]
-    sensitivity: Option<String>,
+    #[param(required = false, rename = "X-LogLine-Sensitivity", pattern = "^(public|internal|secret|pii)$")]
+    sensitivity: String,
 }
 
 /// A decision of the caller about what may be remembered.
@@ -27,7 +27,9 @@ pub(crate) struct Headers {
 #[schema(as = MemoryConsent)]
 pub(crate) struct Consent {
     /// `grant` or `revoke`
+    #[schema(pattern = "^(grant|revoke)$")]
     pub(crate) decision: String,
+    #[schema(format = DateTime)]
     /// RFC 3339. When a grant ends. One for a session ends after a week at the latest.
     pub(crate) until: Option<String>,
 }
@@ -36,10 +38,13 @@ pub(crate) struct Consent {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Remember {
+    #[schema(min_length = 1)]
     pub(crate) text: String,
+    #[schema(pattern = "^(note|fact|profile|preference|relationship|plan|action|other)$")]
     /// `note` (default), `fact`, `profile`, `preference`, `relationship`, `plan`, `action` or `other`
     pub(crate) r#type: Option<String>,
     /// `session`, `temporary`, `permanent`, `shared` or `local`
+    #[schema(pattern = "^(session|temporary|permanent|shared|local)$")]
     pub(crate) layer: Option<String>,
     /// Data beside the text.
     pub(crate) data: Option<Value>,
@@ -47,6 +52,7 @@ pub(crate) struct Remember {
     pub(crate) key: Option<String>,
     pub(crate) tags: Option<Vec<String>>,
     /// RFC 3339. When it is no longer found.
+    #[schema(format = DateTime)]
     pub(crate) ttl_at: Option<String>,
 }
 

@@ -28,7 +28,7 @@ async fn schedules_and_policies_are_listed_and_a_dry_run_writes_nothing() {
         .status("active")
         .language("cel")
         .content(json!({"on": ["note"], "when": "span.status == \"loud\"", "then": [
-            {"emit_span": {"entity_type": "note", "this": "note.seen", "name": "'seen'"}},
+            {"emit": {"entity_type": "note", "this": "note.seen"}},
         ]}));
     let policy = stage.host.publish(policy, &stage.publisher).await.unwrap();
     assert_eq!(stage.get(&reader, "/api/policies").await.ok(200)["spans"].as_array().unwrap().len(), 1);

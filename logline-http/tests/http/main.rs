@@ -2,10 +2,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
 
 mod attacks;
-mod hostile;
+mod crowd;
 mod governed;
+mod hostile;
 mod issuing;
 mod keys;
+mod metrics_page;
 mod minds;
 mod openapi;
 mod reports;

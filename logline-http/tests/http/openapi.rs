@@ -53,7 +53,13 @@ async fn every_route_of_the_document_exists_and_the_document_is_served() {
     options.require_idempotency_key = true;
     let stage = Stage::with(options, logline_http::ServeOptions::default()).await;
     let served = stage.call("GET", "/openapi.json", &[], None).await;
-    assert!(served.body == openapi().as_bytes());
+    let whole: Value = serde_json::from_str(&openapi()).unwrap();
+    for (path, item) in whole["paths"].as_object().unwrap() {
+        // This stage has no memories, prompts and logs. The tests of each mount them.
+        let tag = item.as_object().unwrap().values().next().unwrap()["tags"][0].as_str().unwrap();
+        let expected = (!["memory", "prompts", "log"].contains(&tag)).then_some(item);
+        assert_eq!(served.json()["paths"].get(path), expected, "{path}");
+    }
     let token = stage.token("acme", "alice").await;
     for (path, item) in served.json()["paths"].as_object().unwrap() {
         for method in item.as_object().unwrap().keys() {
@@ -66,10 +72,6 @@ async fn every_route_of_the_document_exists_and_the_document_is_served() {
                 continue;
             }
             let answer = stage.call(&method.to_uppercase(), &path, &[("authorization", &bearer)], None).await;
-            // This stage has none of what these need. The tests of each mount them.
-            if item[method]["tags"].as_array().unwrap().iter().any(|tag| ["memory", "prompts", "log"].contains(&tag.as_str().unwrap())) {
-                continue;
-            }
             if answer.status == 404 {
                 // It is the span that is not found, not the route: without a token the route asks for one.
                 stage.call(&method.to_uppercase(), &path, &[], None).await.is(401, "no_token");

@@ -157,16 +157,21 @@ impl Stage {
 
     /// Opens a stream, and reads the head of its answer.
     pub(crate) async fn open(&self, token: &str, path: &str, headers: &[(&str, &str)]) -> Live {
-        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        Self::open_at(self.address, token, path, headers).await.expect("an answer")
+    }
+
+    /// The same at any address; `None` if nobody answers there.
+    pub(crate) async fn open_at(address: SocketAddr, token: &str, path: &str, headers: &[(&str, &str)]) -> Option<Live> {
+        let mut stream = TcpStream::connect(address).await.ok()?;
         let mut head = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {token}\r\n");
         for (name, value) in headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
         head.push_str("\r\n");
-        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(head.as_bytes()).await.ok()?;
         let mut reader = BufReader::new(stream);
-        let (status, headers) = within(read_head(&mut reader)).await.expect("an answer");
-        Live { status, headers, reader, chunk: Vec::new(), id: None }
+        let (status, headers) = within(read_head(&mut reader)).await?;
+        Some(Live { status, headers, reader, chunk: Vec::new(), id: None })
     }
 }
 
@@ -183,6 +188,13 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    /// Sends these bytes to an address and reads one answer; `None` if nobody listens there.
+    pub(crate) async fn of(address: SocketAddr, bytes: &[u8]) -> Option<Self> {
+        let mut stream = TcpStream::connect(address).await.ok()?;
+        let _ = stream.write_all(bytes).await;
+        Some(within(Self::read(&mut BufReader::new(stream))).await)
+    }
+
     async fn read(reader: &mut BufReader<TcpStream>) -> Self {
         let Some((status, headers)) = read_head(reader).await else {
             // The connection was closed without an answer.
