@@ -89,6 +89,7 @@ async fn run(config: &Config) -> Result<(), Failed> {
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
         .set_buckets_for_metric(Matcher::Suffix("_spans".to_owned()), &COUNTS)?
         .install_recorder()?;
+    logline_http::describe_metrics();
     let upkeep = exporter.clone();
     tokio::spawn(async move {
         loop {

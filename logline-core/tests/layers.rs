@@ -158,6 +158,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "problem",
             "params",
             "cursor",
+            "described",
             "identity",
             "auth",
             "options",

@@ -7,6 +7,7 @@
 mod auth;
 mod bodies;
 mod cursor;
+mod described;
 mod idempotency;
 mod identity;
 mod openapi;
@@ -30,6 +31,7 @@ mod wire;
 
 pub use auth::{ApiKeys, AuthError, Authenticator, IssuedKey, Jwt, JwtError, JwtOptions, KeyError, KeySource, NewKey};
 pub use cursor::ServiceKey;
+pub use described::describe_metrics;
 pub use identity::{Identity, Permission};
 pub use openapi::openapi;
 #[cfg(feature = "log")]

@@ -67,7 +67,6 @@ impl Modify for Token {
 /// The OpenAPI 3.1 document of the routes that the features of this crate have, as JSON with two spaces of indentation.
 #[must_use]
 pub fn openapi() -> String {
-    #[allow(unused_mut, reason = "features add to it")]
     let mut document = Document::openapi();
     #[cfg(feature = "policies")]
     document.merge(WithPolicies::openapi());
@@ -77,9 +76,22 @@ pub fn openapi() -> String {
     document.merge(WithPrompts::openapi());
     #[cfg(feature = "log")]
     document.merge(WithLog::openapi());
+    name_operations(&mut document);
     let mut text = document.to_pretty_json().unwrap_or_default();
     text.push('\n');
     text
+}
+
+/// Gives each operation a name of its own, as generated clients need it: the tag and the name of its function, such as `spans_list`.
+fn name_operations(document: &mut utoipa::openapi::OpenApi) {
+    for item in document.paths.paths.values_mut() {
+        for operation in [&mut item.get, &mut item.post].into_iter().flatten() {
+            let tag = operation.tags.iter().flatten().next();
+            if let (Some(tag), Some(name)) = (tag, &operation.operation_id) {
+                operation.operation_id = Some(format!("{tag}_{name}"));
+            }
+        }
+    }
 }
 
 /// The document without the routes of these tags.

@@ -3,8 +3,8 @@
 
 use std::path::Path;
 
-use crate::python;
 use crate::run::{Failed, command, root};
+use crate::{edge, python};
 
 /// The tests that talk to a server on this machine. They are named, and not run by package, so that they are the ones that `test` has built.
 const TALKING: [&str; 5] = ["provider_conformance", "protocol", "converse", "answers", "rights"];
@@ -32,6 +32,7 @@ pub(crate) fn interop() -> Result<(), Failed> {
     for (_, record, judge) in RECORDS {
         command(&python).args([judge, record]).run()?;
     }
+    edge::judge(&python)?;
     vectors(&python)
 }
 

@@ -1,7 +1,8 @@
 //! Project tasks.
 //!
 //! - `cargo xtask test`: runs every test, and installs what is missing.
-//! - `cargo xtask interop`: foreign tools judge what the adapters of model providers send: botocore and OpenAI's client; and a server
+//! - `cargo xtask interop`: foreign tools judge what the adapters of model providers send: botocore and OpenAI's client; what the
+//!   HTTP edge answers: schemathesis, promtool and a generated TypeScript client; and a server
 //!   with pgvector runs the trials of vectors.
 //! - `cargo xtask ci`: both, plus format, lints, docs and the dependency policy.
 //! - `cargo xtask simulate [SEEDS]`: the simulation of a fleet with 5,000 seeds, or with this many.
@@ -16,6 +17,7 @@
 //! - `cargo xtask guests`: rebuilds the WebAssembly guests (needs the wasm32-unknown-unknown target).
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a task prints to its user")]
 
+mod edge;
 mod interop;
 mod packages;
 mod postgres;

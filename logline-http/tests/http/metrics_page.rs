@@ -91,6 +91,17 @@ fn every_metric_stands_on_the_page_with_its_kind_and_labels() {
 }
 
 #[test]
+fn exporters_print_the_meaning_that_the_page_has() {
+    let described = include_str!("../../src/described.rs");
+    for row in PAGE.lines().filter(|line| line.starts_with("| `")) {
+        let cells: Vec<_> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let (name, meaning) = (cells[0].trim_matches('`'), cells[3].split(" ([").next().unwrap().replace('`', ""));
+        let of_name = described.split(&format!("\"{name}\"")).nth(1).unwrap_or_else(|| panic!("{name}"));
+        assert!(of_name.trim_start_matches([',', ' ', '\n']).starts_with(&format!("\"{meaning}")), "{name}: {meaning}");
+    }
+}
+
+#[test]
 fn no_metric_has_a_label_whose_values_clients_choose() {
     for (name, (_, labels)) in on_the_page() {
         for label in labels {

@@ -47,6 +47,15 @@ fn the_page_lists_every_permission_and_every_route() {
     }
 }
 
+#[test]
+fn every_operation_has_a_name_of_its_own() {
+    let document: Value = serde_json::from_str(CHECKED_IN).unwrap();
+    let paths = document["paths"].as_object().unwrap().values();
+    let operations = paths.flat_map(|item| item.as_object().unwrap().values());
+    let names: Vec<_> = operations.map(|operation| operation["operationId"].as_str().unwrap()).collect();
+    assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len(), "{names:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_route_of_the_document_exists_and_the_document_is_served() {
     let mut options = options().metrics(|| "up 1\n".to_owned());
