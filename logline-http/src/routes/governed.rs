@@ -12,7 +12,6 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::identity::Permission;
-use crate::params::Params;
 use crate::problem::{Code, Problem};
 use crate::routes::spans::{admit_one, rows_of};
 use crate::routes::{not_known, path_id};
@@ -159,6 +158,8 @@ pub(crate) async fn dry_run(
     request: Request,
 ) -> Result<Response, Problem> {
     use logline_policy::{Decision, DryRunOptions};
+
+    use crate::params::Params;
 
     let (caller, id) = (caller(&request)?, path_id(path)?);
     // A policy sees every row of its tenant.
