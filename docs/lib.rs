@@ -24,6 +24,10 @@ pub mod bandit {}
 pub mod memory {}
 #[doc = include_str!("retrieval.md")]
 pub mod retrieval {}
+#[doc = include_str!("metrics.md")]
+pub mod metrics {}
+#[doc = include_str!("operations.md")]
+pub mod operations {}
 #[doc = include_str!("http.md")]
 pub mod http {}
 #[doc = include_str!("page.md")]

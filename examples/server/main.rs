@@ -1,56 +1,102 @@
-//! A service on one SQLite file: the HTTP edge and its page, the worker, schedules and policies in one process.
+//! A service on one ledger: the HTTP edge and its page, the worker, schedules and policies in one process.
 //!
 //! `cargo run -p logline-examples --example server -- --listen 127.0.0.1:8080 --db demo.ledger`
 //!
-//! When it is ready it prints one line of JSON with its address, a token and the tenant. The page is at that address. It ends on SIGTERM and ctrl-c, after open
-//! calls have ended. It is for development: all keys are beside the file (`logline::dev`).
+//! When it is ready it prints one line of JSON with its address, a token and the tenant; the page is at that address. It ends on SIGTERM and ctrl-c, after open
+//! calls have ended; if its loops fail, it ends with status 1 and says why. `--config FILE` reads `config.toml`, `--check` only checks
+//! it. It is for development: all keys are in one place ([`logline::home`]).
+#![allow(clippy::print_stderr, reason = "a program says what is wrong")]
 
+mod config;
 mod proofs;
+mod site;
+mod tls;
 
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use logline::home::{Home, KeyOf};
-use logline_http::{ApiKeys, NewKey, Options, Permission, ServeOptions, ServiceKey, router, serve};
+use logline_http::{Authenticator, Drain, NewKey, Permission, Plain, ServeOptions, router, serve_secure};
 use logline_kernels::{Loops, Run as _};
-use metrics_exporter_prometheus::PrometheusBuilder;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 use tracing_subscriber::EnvFilter;
 
-/// A module that computes the fee of a payment.
-const FEE: &[u8] = include_bytes!("../../logline/examples/fee.wasm");
+use config::{Config, Line};
+use site::{Failed, Site};
+use tls::Tls;
 
 #[derive(Parser)]
 struct Arguments {
-    /// The address to listen on. Port 0 takes a free one.
-    #[arg(long, default_value = "127.0.0.1:8080")]
-    listen: SocketAddr,
-    /// The file of the ledger. It is made if it does not exist.
+    /// A configuration file (TOML). Variables of the environment, `LOGLINE_SERVER_…`, and the arguments below count more.
     #[arg(long)]
-    db: PathBuf,
+    config: Option<PathBuf>,
+    /// Checks the configuration, says what is wrong with it, and ends.
+    #[arg(long)]
+    check: bool,
+    /// The address to listen on. Port 0 takes a free one. Default 127.0.0.1:8080.
+    #[arg(long)]
+    listen: Option<SocketAddr>,
+    /// The SQLite file of the ledger. It is made if it does not exist.
+    #[arg(long)]
+    db: Option<PathBuf>,
+    /// The tenant of the token that is printed. Default `acme`.
+    #[arg(long)]
+    tenant: Option<String>,
     /// The folder of transparency logs that `logline log run` keeps. With it the page shows whether a span is in the log.
     #[arg(long, requires = "log_key")]
     tiles: Option<PathBuf>,
     /// The key of the tenant's log, as `logline log checkpoint --log-key` prints it.
     #[arg(long, requires = "tiles")]
     log_key: Option<String>,
-    /// The tenant of the token that is printed.
-    #[arg(long, default_value = "acme")]
-    tenant: String,
 }
 
+/// The bounds of the buckets of durations, in seconds.
+const SECONDS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// The bounds of the buckets of counts.
+const COUNTS: [f64; 10] = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0];
+
 #[tokio::main]
-async fn main() -> Result<(), logline::Failed> {
-    let arguments = Arguments::parse();
+async fn main() -> ExitCode {
+    let Arguments { config, check, listen, db, tenant, tiles, log_key } = Arguments::parse();
+    let config = match Config::read(Line { file: config, listen, db, tenant }, std::env::vars()) {
+        Ok(config) => config,
+        Err(faults) => {
+            for fault in faults {
+                eprintln!("server: {fault}");
+            }
+            return ExitCode::from(2);
+        }
+    };
+    if check {
+        eprintln!("server: the configuration is valid");
+        return ExitCode::SUCCESS;
+    }
+    match run(&config, tiles.zip(log_key)).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("server: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(config: &Config, log: Option<(PathBuf, String)>) -> Result<(), Failed> {
     // The first line of standard output is for programs, so the log goes elsewhere.
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    let exporter = PrometheusBuilder::new().install_recorder()?;
+    let exporter = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
+        .set_buckets_for_metric(Matcher::Suffix("_spans".to_owned()), &COUNTS)?
+        .install_recorder()?;
+    logline_http::describe_metrics();
     let upkeep = exporter.clone();
     tokio::spawn(async move {
         loop {
@@ -58,42 +104,61 @@ async fn main() -> Result<(), logline::Failed> {
             upkeep.run_upkeep();
         }
     });
-
-    let dev = logline::dev(&arguments.db).await?;
-    let host = dev.host().clone();
-    let fee = json!({"rate": 25});
-    dev.publish_module(&arguments.tenant, "fee", FEE, Some(fee)).await?;
-    let keys = ApiKeys::new(host.clone());
-    let permissions = [Permission::Read, Permission::Write, Permission::Execute, Permission::Manage];
-    let new =
-        NewKey::new(&arguments.tenant, "demo", "printed at the start", permissions).lifetime(Duration::from_secs(24 * 60 * 60));
-    let issued = keys.issue(new, "operator").await?;
-
-    // The host's own key stays the same over restarts, so cursors that were made before them stay valid.
-    let secret = Home::beside(&arguments.db).key(KeyOf::Host)?.seed();
-    let options = Options::new(ServiceKey::derive(secret.as_ref())).metrics(move || exporter.render());
-    let options = match (arguments.tiles, arguments.log_key) {
-        (Some(tiles), Some(key)) => options.prove(proofs::from_folder(&tiles, &key)?),
-        _ => options,
+    let tls = config.tls.as_ref().map(|(cert, key)| Tls::read(cert, key)).transpose()?;
+    let Site { host, keys, jwt, options } = Site::open(config).await?;
+    let options = options.metrics(move || exporter.render());
+    let options = match log {
+        Some((tiles, key)) => options.prove(proofs::from_folder(&tiles, &key)?),
+        None => options,
     };
+    let permissions = Permission::ALL.iter().copied();
+    let new =
+        NewKey::new(&config.tenant, "demo", "printed at the start", permissions).lifetime(Duration::from_secs(24 * 60 * 60));
+    let issued = keys.issue(new, "operator").await?;
+    let listener = TcpListener::bind(config.listen).await?;
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let ready = json!({
+        "url": format!("{scheme}://{}", listener.local_addr()?), "token": *issued.token, "tenant": config.tenant,
+    });
     let drain = options.drain.clone();
-    let listener = TcpListener::bind(arguments.listen).await?;
-    let url = format!("http://{}", listener.local_addr()?);
-    let app = router(host.clone(), keys, options);
+    let auth: Box<dyn Authenticator> = match jwt {
+        Some(jwt) => Box::new(keys.or(jwt)),
+        None => Box::new(keys),
+    };
+    let app = router(host.clone(), auth, options);
 
-    let (mut terminate, ended) = (signal(SignalKind::terminate())?, drain.clone());
+    let ended = drain.clone();
+    let (tell, mut failed) = oneshot::channel();
+    let loops = tokio::spawn(async move {
+        let ran = host.run(Loops::installed(&host), ended.wait()).await;
+        // Whether it was told to or not.
+        let _ = tell.send(());
+        ran
+    });
+    let (mut terminate, begun) = (signal(SignalKind::terminate())?, drain.clone());
     let shutdown = async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = tokio::signal::ctrl_c() => {}
+            _ = &mut failed => {
+                // Clients go to another instance, while the process ends.
+                begun.begin();
+            }
         }
     };
-    let loops = tokio::spawn(async move { host.run(Loops::installed(&host), ended.wait()).await });
-    let ready = json!({"url": url, "token": *issued.token, "tenant": arguments.tenant});
     writeln!(std::io::stdout(), "{ready}")?;
     std::io::stdout().flush()?;
-    serve(listener, app, ServeOptions::default(), drain, shutdown).await;
+    serve(listener, app, tls, drain, shutdown).await;
     // Attempts in progress end or are given back.
-    loops.await??;
+    let ran = loops.await.map_err(|error| format!("the loops broke off: {error}"))?;
+    ran.map_err(|error| format!("the loops failed: {error}"))?;
     Ok(())
+}
+
+async fn serve(listener: TcpListener, app: axum::Router, tls: Option<Tls>, drain: Drain, shutdown: impl Future<Output = ()>) {
+    let options = ServeOptions::default();
+    match tls {
+        Some(tls) => serve_secure(listener, app, options, drain, shutdown, tls).await,
+        None => serve_secure(listener, app, options, drain, shutdown, Plain).await,
+    }
 }

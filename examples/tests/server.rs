@@ -1,7 +1,7 @@
 //! The example `server`, and the lines of the README that call it, as they are written there.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
 
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -85,4 +85,113 @@ fn the_lines_of_the_readme_work_as_written() {
     end.recv_timeout(Duration::from_secs(30)).expect("it does not end").unwrap();
     let status = server.0.wait().unwrap();
     assert!(status.success(), "{status}");
+}
+
+fn start(folder: &Path, more: &[&str]) -> Command {
+    let mut server = Command::new(example());
+    server.args(["--listen", "127.0.0.1:0", "--db"]).arg(folder.join("demo.ledger")).args(more);
+    server
+}
+
+#[test]
+fn all_faults_of_a_configuration_are_told_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.toml");
+    let checked = |text: &str, variables: &[(&str, &str)]| {
+        std::fs::write(&file, text).unwrap();
+        let mut server = Command::new(example());
+        server.arg("--check").arg("--config").arg(&file).envs(variables.iter().copied());
+        let output = server.output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let given = include_str!("../server/config.toml");
+    let (status, said) = checked(given, &[]);
+    assert_eq!(status, Some(0), "{said}");
+    // What is commented out is known as well.
+    let all: String = given
+        .lines()
+        .map(|line| {
+            line.strip_prefix("# ").filter(|line| line.contains(" = ") || line.starts_with('[')).unwrap_or(line).to_owned()
+                + "\n"
+        })
+        .collect();
+    assert!(!checked(&all, &[]).1.contains("is not known"));
+    let wrong = "listen = \"nowhere\"\nledger = \"mysql://x\"\nlissten = 1\nmemory = 3\n[tls]\ncert = \"/nothing.pem\"\n[log]\nfolder = \"x\"\n";
+    let (status, said) = checked(wrong, &[("LOGLINE_SERVER_TENNANT", "acme")]);
+    assert_eq!(status, Some(2), "{said}");
+    for fault in [
+        "`listen`",
+        "`ledger`",
+        "`lissten`",
+        "`memory`",
+        "`tls.cert`",
+        "tls.key is missing",
+        "`log.folder`",
+        "LOGLINE_SERVER_TENNANT",
+    ] {
+        assert!(said.contains(fault), "{fault}: {said}");
+    }
+    let (status, said) = checked("this is no TOML", &[]);
+    assert!(status == Some(2) && said.contains("config.toml"), "{said}");
+    let (status, _) = checked("ledger = \"mysql://x\"\n", &[("LOGLINE_SERVER_LEDGER", "sqlite:x.ledger")]);
+    assert_eq!(status, Some(0), "the environment counts more than the file");
+}
+
+#[test]
+fn a_server_whose_loops_fail_ends_and_says_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = start(folder.path(), &[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut output = BufReader::new(server.stdout.take().unwrap());
+    let mut error = server.stderr.take().unwrap();
+    let mut server = Server(server);
+    let mut ready = String::new();
+    output.read_line(&mut ready).unwrap();
+    assert!(ready.contains("\"url\""));
+    // The file is not a database any more.
+    let file = folder.path().join("demo.ledger");
+    let other = rusqlite::Connection::open(&file).unwrap();
+    other.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    drop(other);
+    let length = std::fs::metadata(&file).unwrap().len();
+    let mut damaged = std::fs::OpenOptions::new().write(true).open(&file).unwrap();
+    damaged.write_all(&vec![0x55; usize::try_from(length).unwrap()]).unwrap();
+    let (ended, end) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut said = String::new();
+        let _ = error.read_to_string(&mut said);
+        ended.send(said)
+    });
+    let said = end.recv_timeout(Duration::from_secs(60)).unwrap_or_else(|_| panic!("it does not end"));
+    assert_eq!(server.0.wait().unwrap().code(), Some(1), "{said}");
+    assert!(said.contains("server: the loops failed: "), "{said}");
+}
+
+#[test]
+fn the_server_speaks_tls_with_its_own_certificate() {
+    let folder = tempfile::tempdir().unwrap();
+    let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    std::fs::write(&cert, certified.cert.pem()).unwrap();
+    std::fs::write(&key, certified.signing_key.serialize_pem()).unwrap();
+    let mut server = start(folder.path(), &[])
+        .env("LOGLINE_SERVER_TLS_CERT", &cert)
+        .env("LOGLINE_SERVER_TLS_KEY", &key)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut output = BufReader::new(server.stdout.take().unwrap());
+    let _server = Server(server);
+    let mut ready = String::new();
+    output.read_line(&mut ready).unwrap();
+    let ready: Value = serde_json::from_str(&ready).unwrap();
+    let url = ready["url"].as_str().unwrap().replace("127.0.0.1", "localhost");
+    assert!(url.starts_with("https://"));
+    let port = url.rsplit(':').next().unwrap();
+    let ran = Command::new("curl")
+        .args(["-sS", "--fail", "--resolve", &format!("localhost:{port}:127.0.0.1"), "--cacert"])
+        .arg(&cert)
+        .arg(format!("{url}/readyz"))
+        .output()
+        .unwrap();
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
 }

@@ -57,6 +57,11 @@ impl ServiceKey {
         blake3::keyed_hash(&self.digest, bytes).to_hex().to_string()
     }
 
+    /// A digest of a token, by which it is known again and not read.
+    pub(crate) fn token(&self, token: &str) -> [u8; 32] {
+        *blake3::keyed_hash(&self.digest, token.as_bytes()).as_bytes()
+    }
+
     /// Seals a position for the reader with this scope. The same position always has the same text.
     pub(crate) fn seal(&self, scope: &Scope, cursor: &Cursor) -> String {
         let (aad, text) = (reader(scope), cursor.as_str().as_bytes());

@@ -18,6 +18,8 @@ use crate::service::{Caller, Service};
 
 /// After this time a call without an outcome may be carried out again: its host is lost.
 const LEASE: Duration = Duration::from_secs(60);
+/// The longest pause that is asked of a client whose call still runs.
+const LONGEST: Duration = Duration::from_secs(15);
 const MAX_KEY: usize = 255;
 /// How often a version is written before somebody else is blamed for being faster.
 const TRIES: u32 = 4;
@@ -88,6 +90,17 @@ pub(crate) async fn once(
     task.await.unwrap_or_else(|_| Err(Problem::new(Code::Internal, "the call broke off: try it again with the same key")))
 }
 
+fn in_flight() -> Problem {
+    Problem::new(Code::InFlight, "wait for its end, then ask again with the same key")
+}
+
+/// When to ask again for a call whose lease ends at `until`: it is expected to take as long again as it has run, and at most
+/// [`LONGEST`]. When its lease has ended, it may be carried out again in any case.
+fn expected(until: Timestamp, now: Timestamp) -> Duration {
+    let left = until.since(now);
+    LEASE.saturating_sub(left).clamp(Duration::from_secs(1), LONGEST).min(left)
+}
+
 enum Begun {
     Now(Box<VerifiedSpan>),
     Before(Answer),
@@ -131,7 +144,8 @@ impl Record<'_> {
                     let lease =
                         last.meta("lease_until").and_then(Value::as_str).and_then(|text| text.parse::<Timestamp>().ok());
                     if last.status.as_deref() == Some("open") && lease.is_some_and(|until| now < until) {
-                        return Err(Problem::new(Code::InFlight, "wait for its end, then ask again with the same key"));
+                        let pause = lease.map_or(LEASE, |until| expected(until, now));
+                        return Err(in_flight().retry_after(pause));
                     }
                     Draft::next_version(&last)
                 }
@@ -146,7 +160,7 @@ impl Record<'_> {
                 Err(error) => return Err(error.into()),
             }
         }
-        Err(Problem::new(Code::InFlight, "wait for its end, then ask again with the same key"))
+        Err(in_flight())
     }
 
     /// Records the outcome. If that fails, the lease ends and the call may be made again.
@@ -188,6 +202,15 @@ mod tests {
             headers.append(*name, value.parse().unwrap());
         }
         headers
+    }
+
+    #[test]
+    fn who_asks_for_a_running_call_waits_as_long_again_as_it_has_run() {
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        for (left, pause) in [(60, 1), (59, 1), (55, 5), (40, 15), (20, 15), (4, 4), (0, 0)] {
+            let until = now.saturating_add(Duration::from_secs(left));
+            assert_eq!(expected(until, now).as_secs(), pause, "{left}");
+        }
     }
 
     #[test]

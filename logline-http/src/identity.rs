@@ -43,6 +43,8 @@ permissions! {
     Execute = "requests:execute";
     /// Cancels and revives the user's requests.
     Manage = "requests:manage";
+    /// Issues, rotates and revokes API keys of the user.
+    ManageKeys = "keys:manage";
     /// Reads every row of the tenant, whoever owns it. For auditors and dashboards.
     ReadTenant = "tenant:read";
     /// Cancels and revives every request of the tenant.

@@ -5,7 +5,9 @@
 )]
 
 mod auth;
+mod bodies;
 mod cursor;
+mod described;
 mod idempotency;
 mod identity;
 mod openapi;
@@ -13,8 +15,12 @@ mod options;
 #[cfg(feature = "page")]
 mod page;
 mod params;
+mod peers;
 mod problem;
+mod queue;
 mod rates;
+mod ready;
+mod receive;
 mod refusals;
 mod router;
 mod routes;
@@ -27,9 +33,13 @@ mod wire;
 
 pub use auth::{ApiKeys, AuthError, Authenticator, IssuedKey, Jwt, JwtError, JwtOptions, KeyError, KeySource, NewKey};
 pub use cursor::ServiceKey;
+pub use described::describe_metrics;
 pub use identity::{Identity, Permission};
 pub use openapi::openapi;
+#[cfg(feature = "log")]
+pub use options::LogFolders;
 pub use options::{Drain, Inclusion, Options, ProveInclusion, Rate, RenderMetrics};
+pub use peers::Peer;
 pub use problem::{Code, PAGE, Problem};
 pub use router::router;
-pub use serve::{ServeOptions, serve};
+pub use serve::{Plain, Secure, ServeOptions, serve, serve_secure};

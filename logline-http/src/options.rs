@@ -6,10 +6,12 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderName;
 use logline_core::SignedSpan;
 use logline_core::request::FUNCTION_RUN;
 use tokio::sync::watch;
 
+use crate::auth::ApiKeys;
 use crate::cursor::ServiceKey;
 
 /// Writes all metrics of the process in Prometheus' text format.
@@ -75,6 +77,14 @@ pub struct Options {
     pub tenant_rate: Rate,
     /// The calls of one key or token subject. Default 100 per second, 200 at once.
     pub key_rate: Rate,
+    /// The tokens of one address that are refused. Then calls from there are refused unseen, except with tokens that were accepted lately.
+    /// Default 10 per second, 100 at once.
+    pub refused_rate: Rate,
+    /// The header in which the proxy before this service names the client's address, such as `x-forwarded-for`; its last entry counts.
+    /// Set it only if every call comes through that proxy. Default: none, the address of the connection.
+    pub client_header: Option<HeaderName>,
+    /// The most rows that a list looks at for one page, whether it returns them or not. Default 20,000.
+    pub max_visited: usize,
     /// The kinds of requests that callers may submit. The host signs them, so list no kind that only hosts may ask for. Default:
     /// runs of functions.
     pub kinds: BTreeSet<String>,
@@ -84,8 +94,29 @@ pub struct Options {
     pub metrics: Option<RenderMetrics>,
     /// Answers `GET /api/spans/{id}/proof`. Without it the answer says that there is no log.
     pub prove: Option<ProveInclusion>,
+    /// Mounts the routes of API keys. Give the keys that the authenticator accepts. `None`: they are issued elsewhere.
+    pub keys: Option<ApiKeys>,
+    /// Mounts the routes of memories. The host must have the kernel `memory` with the same vault.
+    #[cfg(feature = "memory")]
+    pub vault: Option<logline_memory::Vault>,
+    /// Mounts the routes of prompts. The streams of the host's own `RunPrompt` ([`RunPrompt::streams`](logline_prompts::RunPrompt::streams)).
+    #[cfg(feature = "prompts")]
+    pub prompts: Option<logline_kernels::provider::Streams>,
+    /// Mounts the routes of the transparency log.
+    #[cfg(feature = "log")]
+    pub logs: Option<LogFolders>,
     /// Ends streams and waits.
     pub drain: Drain,
+}
+
+/// Where the transparency logs of this service are, as `logline log run` writes them.
+#[cfg(feature = "log")]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogFolders {
+    /// The folder of tiles and checkpoints.
+    pub tiles: std::path::PathBuf,
+    /// The folder of the last signed checkpoints.
+    pub locks: std::path::PathBuf,
 }
 
 impl Options {
@@ -106,10 +137,20 @@ impl Options {
             max_streams_per_tenant: 1_000,
             tenant_rate: Rate::new(200, 400),
             key_rate: Rate::new(100, 200),
+            refused_rate: Rate::new(10, 100),
+            client_header: None,
+            max_visited: 20_000,
             kinds: BTreeSet::from([FUNCTION_RUN.to_owned()]),
             require_idempotency_key: false,
             metrics: None,
             prove: None,
+            keys: None,
+            #[cfg(feature = "memory")]
+            vault: None,
+            #[cfg(feature = "prompts")]
+            prompts: None,
+            #[cfg(feature = "log")]
+            logs: None,
             drain: Drain::new(),
         }
     }
@@ -126,6 +167,29 @@ impl Options {
     pub fn prove(mut self, prove: impl Fn(&SignedSpan) -> Result<Inclusion, String> + Send + Sync + 'static) -> Self {
         self.prove = Some(Arc::new(prove));
         self
+    }
+}
+
+impl Options {
+    /// The tags of the routes that are not mounted.
+    pub(crate) fn absent(&self) -> Vec<&'static str> {
+        let mut absent = Vec::new();
+        if self.keys.is_none() {
+            absent.push("keys");
+        }
+        #[cfg(feature = "memory")]
+        if self.vault.is_none() {
+            absent.push("memory");
+        }
+        #[cfg(feature = "prompts")]
+        if self.prompts.is_none() {
+            absent.push("prompts");
+        }
+        #[cfg(feature = "log")]
+        if self.logs.is_none() {
+            absent.push("log");
+        }
+        absent
     }
 }
 

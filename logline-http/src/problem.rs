@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
+use logline_core::contract::CipherError;
 use logline_core::ledger::{LedgerError, Retry};
 use logline_core::request::NotRunnable;
 use logline_core::{AdmitError, HostError, SealError};
@@ -64,6 +65,8 @@ codes! {
     OtherIdentity = "other_identity", FORBIDDEN, "the call names another tenant or owner than the token";
     /// The signer of a span lacks the role that its type needs.
     NotAuthorised = "not_authorised", FORBIDDEN, "the signer may not sign this span";
+    /// The user has not permitted that this be remembered or recalled.
+    NoConsent = "no_consent", FORBIDDEN, "the user has not permitted this";
     /// There is nothing that the caller may see.
     NotFound = "not_found", NOT_FOUND, "there is nothing here that this token may see";
     /// The path exists, with other methods.
@@ -82,6 +85,12 @@ codes! {
     UnsupportedType = "unsupported_type", UNSUPPORTED_MEDIA_TYPE, "the body has a type that is not taken here";
     /// A span breaks a rule, or its seal is not valid.
     InvalidSpan = "invalid_span", UNPROCESSABLE_ENTITY, "a span is not valid";
+    /// What the ledger has of this does not verify.
+    NotVerified = "not_verified", UNPROCESSABLE_ENTITY, "the record does not verify";
+    /// The memory is not taken.
+    MemoryRefused = "memory_refused", UNPROCESSABLE_ENTITY, "the memory is not taken";
+    /// The prompt was not answered.
+    RunFailed = "run_failed", UNPROCESSABLE_ENTITY, "the run failed";
     /// The idempotency key was used for another call.
     KeyReused = "key_reused", UNPROCESSABLE_ENTITY, "the idempotency key was used for another call";
     /// Too many calls.
@@ -208,8 +217,9 @@ impl From<HostError> for Problem {
             ),
             HostError::NotRunnable(reason) => reason.into(),
             HostError::NotVerified(error) => Self::internal(&error),
-            error => match error.ledger_error().map(LedgerError::retry) {
-                Some(Retry::Later) => Self::new(Code::Unavailable, "try again later"),
+            HostError::Cipher(CipherError::Erased) => Self::not_found(),
+            error => match error.retry() {
+                Retry::Later => Self::new(Code::Unavailable, "try again later"),
                 _ => Self::internal(&error),
             },
         }
@@ -225,6 +235,10 @@ impl From<NotRunnable> for Problem {
         }
     }
 }
+
+/// The body of a problem, to which the outermost layer adds the id of the call.
+#[derive(Debug, Clone)]
+pub(crate) struct ProblemBody(pub(crate) Value);
 
 /// The type of a problem's body.
 pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
@@ -246,8 +260,7 @@ impl IntoResponse for Problem {
             // What the client still sends is not read.
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        // The outermost layer adds the id of the call.
-        response.extensions_mut().insert(self);
+        response.extensions_mut().insert(ProblemBody(self.body()));
         response
     }
 }

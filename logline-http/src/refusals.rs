@@ -22,7 +22,7 @@ fn responses(codes: &[Code]) -> Responses {
     texts.into_iter().map(|(status, codes)| (status, response(codes).into())).collect()
 }
 
-const READS: [Code; 13] = [
+const READS: [Code; 16] = [
     Code::InvalidParameter,
     Code::InvalidCursor,
     Code::NoToken,
@@ -30,6 +30,8 @@ const READS: [Code; 13] = [
     Code::NotPermitted,
     Code::OtherIdentity,
     Code::NotFound,
+    Code::NoConsent,
+    Code::NotVerified,
     Code::Timeout,
     Code::RateLimited,
     Code::TooManyStreams,
@@ -62,6 +64,8 @@ impl IntoResponses for RefusedWrite {
             Code::UnsupportedType,
             Code::InvalidSpan,
             Code::KeyReused,
+            Code::MemoryRefused,
+            Code::RunFailed,
             Code::QuotaExceeded,
         ];
         responses(&[&READS[..], &writes[..]].concat())

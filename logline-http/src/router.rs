@@ -1,5 +1,6 @@
 //! The router: routes and the layers around them.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -18,10 +19,20 @@ use tracing::Instrument as _;
 use uuid::Uuid;
 
 use crate::auth::Authenticator;
+use crate::identity::Identity;
 use crate::openapi;
 use crate::options::Options;
-use crate::problem::{Code, Problem};
-use crate::routes::{health, identity, metrics as metric_routes, proofs, proposals, requests, spans, timeline, trust};
+use crate::peers;
+use crate::problem::{Code, Problem, ProblemBody};
+#[cfg(feature = "prompts")]
+use crate::routes::chat;
+#[cfg(feature = "log")]
+use crate::routes::logs;
+#[cfg(feature = "memory")]
+use crate::routes::memory;
+use crate::routes::{
+    governed, health, identity, keys, metrics as metric_routes, proofs, proposals, requests, spans, timeline, trust,
+};
 use crate::service::{Caller, Service, token, trace};
 
 const REQUEST_ID: &str = "x-request-id";
@@ -50,7 +61,11 @@ pub fn router(host: Host, auth: impl Authenticator, options: Options) -> Router 
         .route("/api/proposals/{id}", get(proposals::show))
         .route("/api/identity", get(identity::show))
         .route("/api/trust", get(trust::show))
-        .route_layer(from_fn_with_state(Arc::clone(&service), authenticate));
+        .route("/api/schedules", get(governed::schedules))
+        .route("/api/policies", get(governed::policies))
+        .route("/api/proposals", get(governed::waiting))
+        .route("/api/approvals", post(governed::approve));
+    let api = optional(api, &service).route_layer(from_fn_with_state(Arc::clone(&service), authenticate));
     let mut open = Router::new()
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
@@ -90,7 +105,8 @@ async fn authenticate(State(service): State<Arc<Service>>, mut request: Request,
         Ok(token) => token,
         Err(problem) => return problem.into_response(),
     };
-    let identity = match service.identify(&token).await {
+    let address = peers::address(&request, service.options.client_header.as_ref());
+    let identity = match identify(&service, address, &token).await {
         Ok(identity) => identity,
         Err(problem) => return problem.into_response(),
     };
@@ -106,6 +122,66 @@ async fn authenticate(State(service): State<Arc<Service>>, mut request: Request,
     let mut response = next.run(request).await;
     left.write(response.headers_mut());
     response
+}
+
+/// The routes of what the host has chosen to offer.
+fn optional(mut api: Router<Arc<Service>>, service: &Service) -> Router<Arc<Service>> {
+    if service.options.keys.is_some() {
+        api = api
+            .route("/api/keys", get(keys::list).post(keys::issue))
+            .route("/api/keys/{id}/rotate", post(keys::rotate))
+            .route("/api/keys/{id}/revoke", post(keys::revoke));
+    }
+    #[cfg(feature = "policies")]
+    {
+        api = api.route("/api/policies/{id}/dry-run", post(governed::dry_run));
+    }
+    #[cfg(feature = "memory")]
+    if service.options.vault.is_some() {
+        api = api
+            .route("/api/memory", post(memory::remember))
+            .route("/api/memory/consent", post(memory::consent))
+            .route("/api/memory/search", get(memory::search))
+            .route("/api/memory/{id}", get(memory::show))
+            .route("/api/memory/{id}/promote", post(memory::promote))
+            .route("/api/memory/session/{id}/forget", post(memory::forget));
+    }
+    #[cfg(feature = "prompts")]
+    if service.options.prompts.is_some() {
+        api = api.route("/api/chat", post(chat::chat)).route("/api/prompts/runs/{id}/explain", get(chat::explained));
+    }
+    #[cfg(feature = "log")]
+    if service.options.logs.is_some() {
+        api = api.route("/api/log/checkpoint", get(logs::checkpoint));
+    }
+    api
+}
+
+/// Whose token it is. An address that has sent many wrong ones waits, unless this one was accepted lately.
+async fn identify(service: &Service, address: Option<IpAddr>, token: &str) -> Result<Identity, Problem> {
+    let (peers, digest) = (&service.peers, service.options.key.token(token));
+    let counted = address.filter(|_| !peers.knows(&digest));
+    if let Some(address) = counted
+        && let Err(pause) = peers.take(address)
+    {
+        metrics::counter!("logline_http_rate_limited_total", "limit" => "refused").increment(1);
+        let problem =
+            Problem::new(Code::RateLimited, "too many tokens from this address were refused: wait, and check the token");
+        return Err(problem.retry_after(pause));
+    }
+    let identified = service.identify(token).await;
+    match &identified {
+        Ok(_) => peers.accept(digest),
+        Err(problem) if problem.code() == Code::InvalidToken => {
+            peers.forget(&digest);
+            return identified;
+        }
+        Err(_) => {}
+    }
+    if let Some(address) = counted {
+        peers.give_back(address);
+    }
+    identified
 }
 
 /// Ends calls that take too long. A stream has begun by then, and goes on.
@@ -125,8 +201,7 @@ struct CallId(String);
 async fn name_problem(request: Request, next: Next) -> Response {
     let id = request.extensions().get::<CallId>().cloned();
     let mut response = next.run(request).await;
-    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
-        let mut body = problem.body();
+    if let Some(ProblemBody(mut body)) = response.extensions_mut().remove::<ProblemBody>() {
         if let (Value::Object(members), Some(CallId(id))) = (&mut body, id) {
             members.insert("request_id".to_owned(), id.into());
         }
@@ -143,7 +218,7 @@ async fn observe(mut request: Request, next: Next) -> Response {
     request.extensions_mut().insert(CallId(id.clone()));
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().map_or("other", |path| route_name(path.as_str()));
-    let trace_id = trace(request.headers()).unwrap_or_default();
+    let trace_id = trace(request.headers()).map(|trace| trace.id).unwrap_or_default();
     let span = tracing::info_span!("http", http.request.method = %method, http.route = route, request_id = %id, trace_id);
     let mut response = next.run(request).instrument(span.clone()).await;
     let status = response.status();
@@ -165,7 +240,7 @@ async fn observe(mut request: Request, next: Next) -> Response {
 
 /// The name of a route in metrics: one of those that exist.
 fn route_name(path: &str) -> &'static str {
-    const ROUTES: [&str; 22] = [
+    const ROUTES: [&str; 39] = [
         "/",
         "/page/{*file}",
         "/api/spans",
@@ -181,9 +256,26 @@ fn route_name(path: &str) -> &'static str {
         "/api/requests/{id}/revive",
         "/api/metrics",
         "/api/spans/{id}/proof",
-        "/api/proposals/{id}",
         "/api/identity",
         "/api/trust",
+        "/api/schedules",
+        "/api/policies",
+        "/api/policies/{id}/dry-run",
+        "/api/proposals",
+        "/api/proposals/{id}",
+        "/api/approvals",
+        "/api/keys",
+        "/api/keys/{id}/rotate",
+        "/api/keys/{id}/revoke",
+        "/api/memory",
+        "/api/memory/{id}",
+        "/api/memory/consent",
+        "/api/memory/search",
+        "/api/memory/{id}/promote",
+        "/api/memory/session/{id}/forget",
+        "/api/chat",
+        "/api/prompts/runs/{id}/explain",
+        "/api/log/checkpoint",
         "/healthz",
         "/readyz",
         "/openapi.json",

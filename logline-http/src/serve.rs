@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use axum::Router;
 use axum::extract::Request;
 use hyper::body::Incoming;
@@ -21,6 +22,7 @@ use tokio::time::{Instant, Sleep};
 use tower::ServiceExt as _;
 
 use crate::options::Drain;
+use crate::peers::Peer;
 
 /// The limits of connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,14 +55,52 @@ impl Default for ServeOptions {
     }
 }
 
-/// Serves HTTP/1.1 on `listener` until `shutdown` completes. Then it takes no more connections, begins `drain` (which ends streams and
-/// waits), lets open calls end, and returns. It does not return an error: what fails is one connection.
+/// Makes of an accepted connection the one that speaks HTTP, for example by a TLS handshake.
+#[async_trait]
+pub trait Secure: Clone + Send + Sync + 'static {
+    /// The connection that speaks HTTP.
+    type Io: AsyncRead + AsyncWrite + Send + Unpin + 'static;
+
+    /// The handshake. It is cut after [`ServeOptions::header_timeout`].
+    ///
+    /// # Errors
+    /// If the connection is not to be served.
+    async fn secure(&self, stream: TcpStream) -> io::Result<Self::Io>;
+}
+
+/// Connections as they are: a proxy before the service has ended TLS.
+#[derive(Debug, Clone, Copy)]
+pub struct Plain;
+
+#[async_trait]
+impl Secure for Plain {
+    type Io = TcpStream;
+
+    async fn secure(&self, stream: TcpStream) -> io::Result<TcpStream> {
+        Ok(stream)
+    }
+}
+
+/// As [`serve_secure`], without TLS.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
     options: ServeOptions,
     drain: Drain,
     shutdown: impl Future<Output = ()>,
+) {
+    serve_secure(listener, router, options, drain, shutdown, Plain).await;
+}
+
+/// Serves HTTP/1.1 on `listener` until `shutdown` completes. Then it takes no more connections, begins `drain` (which ends streams and
+/// waits), lets open calls end, and returns. It does not return an error: what fails is one connection.
+pub async fn serve_secure(
+    listener: TcpListener,
+    router: Router,
+    options: ServeOptions,
+    drain: Drain,
+    shutdown: impl Future<Output = ()>,
+    secure: impl Secure,
 ) {
     let places = Arc::new(Semaphore::new(options.max_connections));
     let mut connections = JoinSet::new();
@@ -85,8 +125,8 @@ pub async fn serve(
         };
         // Finished connections are forgotten.
         while connections.try_join_next().is_some() {}
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 // Such as too many open files: others may close soon.
                 tracing::warn!(%error, "a connection was not accepted");
@@ -95,13 +135,24 @@ pub async fn serve(
             }
         };
         stream.set_nodelay(true).ok();
-        let io = TokioIo::new(Connection::new(stream, options.write_timeout));
-        let service = TowerToHyperService::new(
-            router.clone().map_request(|request: Request<Incoming>| request.map(axum::body::Body::new)),
-        );
-        let (http, closing) = (http.clone(), closing.clone());
+        let service = TowerToHyperService::new(router.clone().map_request(move |request: Request<Incoming>| {
+            let mut request = request.map(axum::body::Body::new);
+            request.extensions_mut().insert(Peer(peer));
+            request
+        }));
+        let (http, closing, secure) = (http.clone(), closing.clone(), secure.clone());
+        let (handshake, patience) = (options.header_timeout, options.write_timeout);
         connections.spawn(async move {
             let _place = place;
+            let secured = tokio::select! {
+                secured = tokio::time::timeout(handshake, secure.secure(stream)) => secured,
+                () = closing.wait() => return,
+            };
+            let Ok(Ok(stream)) = secured else {
+                tracing::debug!("a connection was not secured");
+                return;
+            };
+            let io = TokioIo::new(Connection::new(stream, patience));
             let mut connection = std::pin::pin!(http.serve_connection(io, service));
             let ended = tokio::select! {
                 ended = &mut connection => ended,
@@ -126,16 +177,16 @@ pub async fn serve(
 }
 
 /// A connection that fails if its client takes nothing for too long.
-struct Connection {
-    stream: TcpStream,
+struct Connection<S> {
+    stream: S,
     timeout: Duration,
     /// Runs while a write waits.
     patience: Pin<Box<Sleep>>,
     waits: bool,
 }
 
-impl Connection {
-    fn new(stream: TcpStream, timeout: Duration) -> Self {
+impl<S> Connection<S> {
+    fn new(stream: S, timeout: Duration) -> Self {
         Self { stream, timeout, patience: Box::pin(tokio::time::sleep(timeout)), waits: false }
     }
 
@@ -155,13 +206,13 @@ impl Connection {
     }
 }
 
-impl AsyncRead for Connection {
+impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
 
-impl AsyncWrite for Connection {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.check(polled, context)

@@ -1,12 +1,10 @@
 //! What all routes share, who calls, and reading bodies.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use axum::body::Body;
 use axum::extract::Request;
-use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode, header};
-use http_body_util::BodyExt as _;
 use logline_core::ledger::{LedgerError, WorkQueue};
 use logline_core::{Host, Scope};
 use serde_json::Value;
@@ -14,10 +12,14 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use crate::auth::{AuthError, Authenticator};
+use crate::bodies::Bodies;
 use crate::identity::Identity;
 use crate::options::Options;
+use crate::peers::Peers;
 use crate::problem::{Code, Problem};
+use crate::queue::QueueGauges;
 use crate::rates::Rates;
+use crate::ready::Readiness;
 use crate::slots::{Slot, Slots, Turns};
 use crate::tail::Tails;
 
@@ -31,17 +33,20 @@ pub(crate) struct Service {
     pub(crate) tails: Tails,
     pub(crate) rates: Rates,
     slots: Arc<Slots>,
-    /// Bytes of bodies that have not arrived in whole.
-    bodies: Arc<Slots>,
+    pub(crate) bodies: Bodies,
+    pub(crate) peers: Peers,
+    pub(crate) readiness: Readiness,
+    pub(crate) queue: QueueGauges,
+    /// The OpenAPI document of the routes that are mounted.
+    pub(crate) document: OnceLock<String>,
+    /// Bytes of rows that streams have sent and their clients have not taken.
+    pub(crate) sending: Arc<Slots>,
     /// Reads of lists, which may look at many rows.
     reads: Turns,
 }
 
-/// The most bytes of bodies that are being read, in all and of a tenant.
-const BODIES: (usize, usize) = (256 << 20, 64 << 20);
-
-/// Bytes are counted in steps of this many.
-const STEP: usize = 64 << 10;
+/// The most bytes of long rows that streams have sent and their clients have not taken, in all and of a tenant.
+const SENDING: (usize, usize) = (256 << 20, 32 << 20);
 
 /// The most lists of a tenant that are read at the same time.
 const READS: usize = 4;
@@ -52,7 +57,12 @@ impl Service {
             tails: Tails::new(Arc::clone(host.ledger())),
             rates: Rates::new(options.tenant_rate, options.key_rate),
             slots: Slots::new(options.max_streams, options.max_streams_per_tenant, Some("logline_http_streams")),
-            bodies: Slots::new(BODIES.0, BODIES.1, None),
+            bodies: Bodies::new(),
+            peers: Peers::new(options.refused_rate),
+            readiness: Readiness::default(),
+            queue: QueueGauges::default(),
+            document: OnceLock::new(),
+            sending: Slots::new(SENDING.0, SENDING.1, None),
             reads: Turns::new(READS),
             host,
             auth,
@@ -94,43 +104,17 @@ impl Service {
         tenant: &str,
         read: impl Future<Output = Result<T, LedgerError>>,
     ) -> Result<T, Problem> {
-        let late =
-            |_| Problem::new(Code::Timeout, "the list took too long: ask for a narrower one, or for fewer at the same time");
-        let in_turn = async {
-            let _turn = self.reads.take(tenant).await;
-            read.await
-        };
-        Ok(tokio::time::timeout(self.options.call_timeout, in_turn).await.map_err(late)??)
+        Ok(self.in_turn(tenant, read).await??)
     }
 
-    /// Reads a body, within the limits of bytes and time.
-    pub(crate) async fn body(&self, tenant: &str, headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
-        let most = self.options.max_body;
-        let too_large = || Problem::new(Code::TooLarge, format!("it may have {most} bytes: send it in parts"));
-        let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-        if length.is_some_and(|length| length > most as u64) {
-            return Err(too_large());
-        }
-        let read = async {
-            let (mut body, mut bytes) = (body, BytesMut::new());
-            let (mut held, mut reserved) = (Vec::new(), 0);
-            let full = || Problem::new(Code::Unavailable, "too many bodies are arriving: try again");
-            while let Some(frame) = body.frame().await {
-                let frame = frame.map_err(|_| Problem::new(Code::InvalidBody, "it broke off"))?;
-                let Ok(data) = frame.into_data() else { continue };
-                if bytes.len() + data.len() > most {
-                    return Err(too_large());
-                }
-                while bytes.len() + data.len() > reserved {
-                    held.push(self.bodies.take_many(tenant, STEP).ok_or_else(full)?);
-                    reserved += STEP;
-                }
-                bytes.extend_from_slice(&data);
-            }
-            Ok(bytes.freeze())
+    /// Does what may look at many rows, a few at the same time for each tenant.
+    pub(crate) async fn in_turn<T>(&self, tenant: &str, work: impl Future<Output = T>) -> Result<T, Problem> {
+        let late = |_| Problem::new(Code::Timeout, "it took too long: ask for less, or for fewer at the same time");
+        let in_turn = async {
+            let _turn = self.reads.take(tenant).await;
+            work.await
         };
-        let late = |_| Problem::new(Code::Timeout, "the body did not arrive in time: send it faster, or less of it");
-        tokio::time::timeout(self.options.body_timeout, read).await.map_err(late)?
+        tokio::time::timeout(self.options.call_timeout, in_turn).await.map_err(late)
     }
 }
 
@@ -187,8 +171,17 @@ pub(crate) fn id(text: &str) -> Result<Uuid, Problem> {
     parsed.ok_or_else(|| Problem::parameter("id", "a UUID"))
 }
 
-/// The `trace_id` of a call: the 32 digits of its `traceparent` (Trace Context level 1). `None` if it has none that is valid.
-pub(crate) fn trace(headers: &HeaderMap) -> Option<String> {
+/// Where a call comes from, by its `traceparent` (Trace Context level 1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Trace {
+    /// The 32 digits of the trace: the `trace_id` of what the call writes.
+    pub(crate) id: String,
+    /// The 16 digits of the caller's span.
+    pub(crate) parent: String,
+}
+
+/// The trace of a call. `None` if it has none that is valid.
+pub(crate) fn trace(headers: &HeaderMap) -> Option<Trace> {
     let text = headers.get("traceparent")?.to_str().ok()?;
     let mut parts = text.split('-');
     let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
@@ -204,7 +197,7 @@ pub(crate) fn trace(headers: &HeaderMap) -> Option<String> {
         && !is_zero(parent)
         && is_hex(flags, 2)
         && (version != "00" || parts.next().is_none());
-    is_valid.then(|| trace.to_owned())
+    is_valid.then(|| Trace { id: trace.to_owned(), parent: parent.to_owned() })
 }
 
 /// The seconds of `Prefer: wait=N` (RFC 7240).
@@ -248,7 +241,7 @@ mod tests {
     #[test]
     fn only_valid_trace_contexts_count() {
         let (trace_id, parent) = ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331");
-        let of = |text: String| trace(&headers("traceparent", &text));
+        let of = |text: String| trace(&headers("traceparent", &text)).map(|trace| trace.id);
         assert_eq!(of(format!("00-{trace_id}-{parent}-01")).as_deref(), Some(trace_id));
         assert_eq!(of(format!("01-{trace_id}-{parent}-01-more")).as_deref(), Some(trace_id));
         for text in [

@@ -1,7 +1,8 @@
 //! One tail of the ledger for all streams of a tenant, and followers that resume at any position without gap or repeat.
 //!
-//! A follower has one position and at most one page: however slow its client is, memory does not grow. As long as it keeps up, it
-//! takes rows from a ring that the tail fills; otherwise it reads pages of its own.
+//! A follower has one position. As long as it keeps up, it takes rows from a ring that the tail fills; otherwise it reads pages of its
+//! own. Those of all followers of a tenant have a limit together: the oldest page is dropped, and read again when its turn comes. However
+//! many clients are slow, memory does not grow.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -10,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use logline_core::ledger::{Cursor, Ledger, LedgerError, Order, Query, Versions, WatchFrom, WorkQueue};
-use logline_core::{Scope, SignedSpan};
+use logline_core::{Clock as _, Scope, SignedSpan, SystemClock};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::AbortHandle;
 
@@ -23,6 +24,8 @@ const PAGE_ROWS: usize = 64;
 const PAGE_BYTES: usize = 128 << 10;
 /// How many followers of a tenant read pages at the same time.
 const CATCHING_UP: usize = 2;
+/// The most bytes of pages that all followers of a tenant hold.
+const PAGES_BYTES: usize = 16 << 20;
 /// How many of the newest rows [`end`] begins before.
 const NEWEST: usize = 256;
 /// The pause before a tail begins again after an error.
@@ -122,6 +125,8 @@ struct Tail {
     task: AbortHandle,
     /// Turns of those who read pages of their own.
     catching_up: Semaphore,
+    /// The pages of those who have read them.
+    pages: Mutex<Pages>,
 }
 
 impl Drop for Tail {
@@ -134,7 +139,55 @@ impl Tail {
     fn start(ledger: Arc<dyn WorkQueue>, scope: Scope, from: Option<Cursor>) -> Self {
         let (ring, news) = (Arc::new(Mutex::new(Ring { before: from, ..Ring::default() })), watch::Sender::new(()));
         let task = tokio::spawn(fill(Arc::clone(&ledger), scope.clone(), Arc::clone(&ring), news.clone())).abort_handle();
-        Self { ledger, scope, ring, news, task, catching_up: Semaphore::new(CATCHING_UP) }
+        Self { ledger, scope, ring, news, task, catching_up: Semaphore::new(CATCHING_UP), pages: Mutex::default() }
+    }
+}
+
+/// Pages of followers, oldest first. INVARIANT: they have at most [`PAGES_BYTES`], or there is one.
+#[derive(Default)]
+struct Pages {
+    held: VecDeque<HeldPage>,
+    bytes: usize,
+    /// The number of the next page.
+    next: u64,
+}
+
+struct HeldPage {
+    number: u64,
+    rows: VecDeque<Arc<Entry>>,
+    bytes: usize,
+}
+
+impl Pages {
+    /// Holds a page for a follower. Others may lose theirs.
+    fn hold(&mut self, rows: VecDeque<Arc<Entry>>) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        // A row is held as a span and as a line.
+        let bytes = rows.iter().map(|entry| 2 * entry.line.len()).sum();
+        self.bytes += bytes;
+        self.held.push_back(HeldPage { number, rows, bytes });
+        while self.bytes > PAGES_BYTES && self.held.len() > 1 {
+            self.held.pop_front().inspect(|oldest| self.bytes -= oldest.bytes);
+        }
+        number
+    }
+
+    /// The next row of a page; `None` if it has no more, or was dropped.
+    fn take(&mut self, number: u64) -> Option<Arc<Entry>> {
+        let index = self.held.binary_search_by_key(&number, |page| page.number).ok()?;
+        let page = self.held.get_mut(index)?;
+        let row = page.rows.pop_front();
+        if row.is_none() || page.rows.is_empty() {
+            self.held.remove(index).inspect(|page| self.bytes -= page.bytes);
+        }
+        row
+    }
+
+    fn drop_page(&mut self, number: u64) {
+        if let Ok(index) = self.held.binary_search_by_key(&number, |page| page.number) {
+            self.held.remove(index).inspect(|page| self.bytes -= page.bytes);
+        }
     }
 }
 
@@ -147,6 +200,8 @@ async fn fill(ledger: Arc<dyn WorkQueue>, scope: Scope, ring: Arc<Mutex<Ring>>, 
                 while let Some(row) = watch.next().await {
                     match row {
                         Ok(row) => {
+                            let lag = SystemClock.now().since(row.span.at);
+                            metrics::histogram!("logline_tail_lag_seconds").record(lag.as_secs_f64());
                             lock(&ring).push(Arc::new(Entry::new(row.cursor, row.span)));
                             news.send_replace(());
                         }
@@ -226,15 +281,26 @@ pub(crate) struct Follower {
     news: watch::Receiver<()>,
     /// The position of the last row that was returned.
     at: Option<Cursor>,
+    /// The position before that row.
+    before: Option<Cursor>,
     /// The number of the next row in the ring, if it is known.
     joined: Option<u64>,
-    page: VecDeque<Arc<Entry>>,
+    /// The number of its page, if it has one.
+    page: Option<u64>,
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        if let Some(page) = self.page {
+            lock(&self.tail.pages).drop_page(page);
+        }
+    }
 }
 
 impl Follower {
     fn new(tail: Arc<Tail>, at: Option<Cursor>) -> Self {
         let news = tail.news.subscribe();
-        Self { tail, news, at, joined: None, page: VecDeque::new() }
+        Self { tail, news, before: at.clone(), at, joined: None, page: None }
     }
 
     /// The position after the last row that was returned.
@@ -242,13 +308,23 @@ impl Follower {
         self.at.as_ref()
     }
 
+    /// Takes the last row back: it is returned again by the next call.
+    pub(crate) fn put_back(&mut self) {
+        (self.at, self.joined) = (self.before.clone(), None);
+        if let Some(page) = self.page.take() {
+            lock(&self.tail.pages).drop_page(page);
+        }
+    }
+
     /// The next row. If the caller drops the future, nothing is lost.
     pub(crate) async fn next(&mut self) -> Result<Arc<Entry>, LedgerError> {
         loop {
-            if let Some(entry) = self.page.pop_front() {
-                self.at = Some(entry.cursor.clone());
+            let held = self.page.and_then(|page| lock(&self.tail.pages).take(page));
+            if let Some(entry) = held {
+                self.before = self.at.replace(entry.cursor.clone());
                 return Ok(entry);
             }
+            self.page = None;
             // Before the ring and the ledger are looked at, so that no change is missed.
             self.news.borrow_and_update();
             if self.joined.is_none() {
@@ -259,7 +335,7 @@ impl Follower {
                 match place {
                     Place::Row(entry) => {
                         self.joined = Some(number + 1);
-                        self.at = Some(entry.cursor.clone());
+                        self.before = self.at.replace(entry.cursor.clone());
                         return Ok(entry);
                     }
                     Place::Ahead => self.wait().await,
@@ -274,17 +350,17 @@ impl Follower {
                 let _turn = tail.catching_up.acquire().await;
                 tail.ledger.scan(&tail.scope, &query, self.at.as_ref()).await?
             };
-            let (next, has_rows) = (page.next, !page.rows.is_empty());
+            let (next, has_rows, mut rows) = (page.next, !page.rows.is_empty(), VecDeque::new());
             for row in page.rows {
                 match row.span {
-                    Ok(span) => self.page.push_back(Arc::new(Entry::new(row.cursor, span))),
+                    Ok(span) => rows.push_back(Arc::new(Entry::new(row.cursor, span))),
                     Err(damaged) => {
                         let error = LedgerError::from(damaged);
                         tracing::error!(%error, "streams leave out a damaged row");
                     }
                 }
             }
-            if self.page.is_empty() {
+            if rows.is_empty() {
                 match next {
                     Some(next) => self.at = Some(next),
                     // Rows that come later come through the tail, which then wakes this follower.
@@ -294,6 +370,8 @@ impl Follower {
                         self.wait().await;
                     }
                 }
+            } else {
+                self.page = Some(lock(&self.tail.pages).hold(rows));
             }
         }
     }
@@ -353,6 +431,42 @@ mod tests {
         drop(ring);
         drop((quick, slow));
         assert_eq!(tails.count(), 0);
+    }
+
+    #[tokio::test]
+    async fn slow_streams_together_hold_no_more_than_their_tenants_share_and_miss_nothing() {
+        let (ledger, key) = (MemoryLedger::new(), KeyPair::generate().unwrap());
+        let tails = Tails::new(Arc::new(ledger.clone()));
+        let long = "x".repeat(1000);
+        for number in 0..100 {
+            let note =
+                Draft::new("note").tenant("acme").owner("alice").who("user:alice").this("note").description(long.clone());
+            let note = note.content(number.into()).stamp(&SystemClock, &SystemIds).seal_local(&key).unwrap();
+            ledger.append_one(&Scope::Operator, note).await.unwrap();
+        }
+        let mut slow = Vec::new();
+        for _ in 0..400 {
+            slow.push(tails.follow("acme", None).await.unwrap());
+        }
+        // Each reads a page and takes one row of it.
+        for follower in &mut slow {
+            assert_eq!(numbers(follower, 1).await, [0]);
+        }
+        let held = |of: &Follower| {
+            let pages = of.tail.pages.lock().unwrap();
+            let bytes: usize = pages.held.iter().map(|page| page.bytes).sum();
+            assert_eq!(bytes, pages.bytes);
+            (pages.held.len(), bytes)
+        };
+        let (pages, bytes) = held(&slow[0]);
+        assert!(pages < 400 && bytes <= PAGES_BYTES, "{pages} pages, {bytes} bytes");
+        let rest: Vec<_> = (1..100).collect();
+        for follower in slow.iter_mut().take(20) {
+            assert_eq!(numbers(follower, 99).await, rest);
+        }
+        let last = slow.pop().unwrap();
+        drop(slow);
+        assert!(held(&last).0 <= 1, "who leaves holds nothing");
     }
 
     #[tokio::test]

@@ -1,5 +1,13 @@
 //! The shapes of bodies, for reading and for the OpenAPI document.
 
+#[cfg(feature = "prompts")]
+pub(crate) mod chat;
+mod governed;
+#[cfg(feature = "memory")]
+pub(crate) mod memory;
+
+pub(crate) use governed::*;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
@@ -41,8 +49,10 @@ pub(crate) struct Paging {
     /// A cursor of an earlier page; of the timeline also an id of a stream
     after: Option<String>,
     /// 1 to 500, 50 if absent
+    #[param(minimum = 1, maximum = 500)]
     limit: Option<u32>,
     /// `newest` (default) or `oldest`
+    #[param(pattern = "^(newest|oldest)$")]
     order: Option<String>,
 }
 
@@ -133,6 +143,7 @@ pub(crate) struct VersionPage {
 /// Spans to append: sealed by the caller, or drafts that the host seals. One kind in one call.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct NewSpans {
+    #[schema(min_items = 1, max_items = 100)]
     pub(crate) spans: Vec<Value>,
 }
 
@@ -159,6 +170,7 @@ pub(crate) struct Receipt {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Execute {
     /// The function: its id, or the name under which it was published.
+    #[schema(min_length = 1)]
     pub(crate) function: String,
     /// The input of the function, any JSON.
     #[serde(default)]
@@ -166,16 +178,21 @@ pub(crate) struct Execute {
     /// The kind of the request. Default: `function.run`.
     pub(crate) this: Option<String>,
     /// RFC 3339. Default: at once.
+    #[schema(format = DateTime)]
     pub(crate) due_at: Option<String>,
     /// RFC 3339. No attempt begins later.
+    #[schema(format = DateTime)]
     pub(crate) deadline: Option<String>,
     /// 0 to 9, at most what the manifest allows members.
+    #[schema(maximum = 9)]
     pub(crate) priority: Option<u8>,
     /// 1 to 1000. Default: the first failure ends it.
+    #[schema(minimum = 1, maximum = 1000)]
     pub(crate) max_attempts: Option<u32>,
     /// The first pause between attempts, in milliseconds.
     pub(crate) backoff_ms: Option<u64>,
     /// `private` (default), `tenant` or `public`.
+    #[schema(pattern = "^(private|tenant|public)$")]
     pub(crate) visibility: Option<String>,
     /// Must be the token's.
     pub(crate) tenant_id: Option<String>,

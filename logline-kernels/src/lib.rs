@@ -2,6 +2,7 @@
 
 pub mod governance;
 pub mod harness;
+mod measured;
 pub mod provider;
 pub mod recall;
 mod replay;
@@ -13,6 +14,7 @@ mod worker;
 use logline_core::KernelSet;
 
 pub use harness::{Loops, Ran, Run};
+pub use measured::Measured;
 pub use replay::{Difference, Replay, ReplayError, replay};
 pub use run_code::{HOST_COLUMNS, RunCode, publish_module};
 pub use schedule::{Scheduler, SchedulerOptions, SchedulerReport};

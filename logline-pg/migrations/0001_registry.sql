@@ -386,6 +386,67 @@ BEGIN
   END IF;
 END $$;
 
+-- The same rows, newest first.
+CREATE FUNCTION ledger.looked_back(tenant text, only_public boolean, narrow text, narrow_value text, span uuid, only_last boolean,
+  of_epoch integer, until_xid xid8, until_pos bigint, most bigint)
+RETURNS TABLE (xid xid8, pos bigint) LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+BEGIN
+  IF span IS NOT NULL AND tenant IS NULL THEN
+    RETURN QUERY SELECT u.xid, u.pos FROM ledger.universal_registry u
+      WHERE u.id = span AND u.epoch = of_epoch
+      AND (u.xid, u.pos) <= (until_xid, until_pos)
+      AND (NOT only_last OR u.seq = (SELECT l.seq FROM ledger.universal_registry l
+        WHERE l.tenant_id = u.tenant_id AND l.id = span ORDER BY l.seq DESC LIMIT 1))
+      ORDER BY u.xid DESC, u.pos DESC LIMIT most;
+  ELSIF span IS NOT NULL AND only_last THEN
+    -- `epoch + 0` keeps the planner from an index that has the order but not the id.
+    RETURN QUERY SELECT u.xid, u.pos FROM ledger.universal_registry u
+      WHERE u.tenant_id = tenant AND u.id = span AND (NOT only_public OR u.visibility = 'public')
+      AND u.seq = (SELECT l.seq FROM ledger.universal_registry l WHERE l.tenant_id = tenant AND l.id = span
+        ORDER BY l.seq DESC LIMIT 1)
+      AND u.epoch + 0 = of_epoch AND (u.xid, u.pos) <= (until_xid, until_pos);
+  ELSIF span IS NOT NULL AND only_public THEN
+    -- Its own index, so that the versions that are not public cost nothing.
+    RETURN QUERY SELECT u.xid, u.pos FROM ledger.universal_registry u
+      WHERE u.tenant_id = tenant AND u.id = span AND u.visibility = 'public'
+      AND u.epoch + 0 = of_epoch AND (u.xid, u.pos) <= (until_xid, until_pos)
+      ORDER BY u.epoch + 0 DESC, u.xid DESC, u.pos DESC LIMIT most;
+  ELSIF span IS NOT NULL THEN
+    RETURN QUERY SELECT u.xid, u.pos FROM ledger.universal_registry u
+      WHERE u.tenant_id = tenant AND u.id = span
+      AND u.epoch + 0 = of_epoch AND (u.xid, u.pos) <= (until_xid, until_pos)
+      ORDER BY u.epoch + 0 DESC, u.xid DESC, u.pos DESC LIMIT most;
+  ELSIF tenant IS NULL THEN
+    RETURN QUERY SELECT u.xid, u.pos FROM ledger.universal_registry u
+      WHERE u.epoch = of_epoch AND (u.xid, u.pos) <= (until_xid, until_pos)
+      ORDER BY u.xid DESC, u.pos DESC LIMIT most;
+  ELSIF only_public THEN
+    RETURN QUERY SELECT u.xid, u.pos FROM ledger.universal_registry u WHERE u.tenant_id = tenant AND u.visibility = 'public'
+      AND u.epoch = of_epoch AND (u.xid, u.pos) <= (until_xid, until_pos)
+      ORDER BY u.xid DESC, u.pos DESC LIMIT most;
+  ELSIF narrow = 'parent_id' THEN
+    RETURN QUERY SELECT u.xid, u.pos FROM ledger.universal_registry u WHERE u.tenant_id = tenant AND u.parent_id IS NOT NULL
+      AND (u.parent_id, u.epoch) >= (narrow_value::uuid, of_epoch)
+      AND (u.parent_id, u.epoch, u.xid, u.pos) <= (narrow_value::uuid, of_epoch, until_xid, until_pos)
+      ORDER BY u.parent_id DESC, u.epoch DESC, u.xid DESC, u.pos DESC LIMIT most;
+  ELSIF narrow = 'trace_id' THEN
+    RETURN QUERY SELECT u.xid, u.pos FROM ledger.universal_registry u WHERE u.tenant_id = tenant AND u.trace_id IS NOT NULL
+      AND (u.trace_id, u.epoch) >= (narrow_value, of_epoch)
+      AND (u.trace_id, u.epoch, u.xid, u.pos) <= (narrow_value, of_epoch, until_xid, until_pos)
+      ORDER BY u.trace_id DESC, u.epoch DESC, u.xid DESC, u.pos DESC LIMIT most;
+  ELSIF narrow = 'entity_type' THEN
+    RETURN QUERY SELECT u.xid, u.pos FROM ledger.universal_registry u WHERE u.tenant_id = tenant
+      AND (u.entity_type, u.epoch) >= (narrow_value, of_epoch)
+      AND (u.entity_type, u.epoch, u.xid, u.pos) <= (narrow_value, of_epoch, until_xid, until_pos)
+      ORDER BY u.entity_type DESC, u.epoch DESC, u.xid DESC, u.pos DESC LIMIT most;
+  ELSE
+    RETURN QUERY SELECT u.xid, u.pos FROM ledger.universal_registry u WHERE u.tenant_id = tenant
+      AND u.epoch = of_epoch AND (u.xid, u.pos) <= (until_xid, until_pos)
+      ORDER BY u.xid DESC, u.pos DESC LIMIT most;
+  END IF;
+END $$;
+
 -- The last row that a page may look at if it may look at `most` rows, and how many rows there are up to it; and the epoch and the
 -- transaction id before which it has looked. It counts rows that
 -- the caller may not see, because the server must read them to find that out. So it shows how many rows the caller's own tenant
@@ -422,6 +483,60 @@ BEGIN
     SELECT r.xid, r.pos, (SELECT count(*) FROM rows) AS n INTO newest FROM rows r ORDER BY r.xid DESC, r.pos DESC LIMIT 1;
     IF FOUND THEN
       epoch := e; xid := newest.xid; pos := newest.pos; visited := visited + newest.n;
+    END IF;
+    EXIT WHEN visited >= most;
+  END LOOP;
+  RETURN NEXT;
+END $$;
+
+-- The same backwards: the first and the last row that a page of the newest rows may look at, and how many there are. It looks at rows
+-- before (before_epoch, before_xid, before_pos), and up to (until_epoch, until_xid, until_pos).
+CREATE FUNCTION ledger.bound_back(named text, narrow text, narrow_value text, span uuid, only_last boolean,
+  before_epoch integer, before_xid xid8, before_pos bigint, until_epoch integer, until_xid xid8, until_pos bigint, most bigint)
+RETURNS TABLE (epoch integer, xid xid8, pos bigint, visited bigint, top_epoch integer, top_xid xid8, top_pos bigint)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  is_operator boolean := current_setting('role', true) = 'logline_operator';
+  is_runtime boolean := current_setting('role', true) = 'logline_runtime';
+  mine text := CASE WHEN NOT is_operator THEN app.current_tenant_id() END;
+  tenants text[] := CASE WHEN named IS NOT NULL THEN ARRAY[named] WHEN is_operator THEN ARRAY[NULL]
+    WHEN mine = 'system' THEN ARRAY[mine] ELSE ARRAY[mine, 'system'] END;
+  last_epoch integer := (SELECT max(e.epoch) FROM ledger.epochs e);
+  -- The last position of an epoch that is read.
+  stop_xid xid8;
+  stop_pos bigint;
+  found_rows record;
+BEGIN
+  visited := 0;
+  IF NOT is_operator AND (mine IS NULL OR NOT is_runtime AND app.current_user_id() IS NULL) THEN
+    RETURN;
+  END IF;
+  FOR e IN REVERSE least(before_epoch, until_epoch, last_epoch) .. 1 LOOP
+    stop_xid := '18446744073709551615'::xid8;
+    stop_pos := 9223372036854775807;
+    IF e = until_epoch THEN
+      stop_xid := until_xid;
+      stop_pos := until_pos;
+    END IF;
+    IF e = before_epoch AND (before_xid, before_pos - 1) < (stop_xid, stop_pos) THEN
+      stop_xid := before_xid;
+      stop_pos := before_pos - 1;
+    END IF;
+    WITH rows AS (
+      SELECT r.xid, r.pos FROM unnest(tenants) AS t(tenant)
+      CROSS JOIN LATERAL ledger.looked_back(t.tenant, NOT is_operator AND t.tenant <> mine, narrow, narrow_value, span, only_last, e,
+        stop_xid, stop_pos, most - visited) r
+      ORDER BY r.xid DESC, r.pos DESC LIMIT most - visited),
+    ends AS (SELECT count(*) AS n FROM rows)
+    SELECT ends.n, lowest.xid AS low_xid, lowest.pos AS low_pos, highest.xid AS high_xid, highest.pos AS high_pos INTO found_rows
+      FROM ends,
+      (SELECT r.xid, r.pos FROM rows r ORDER BY r.xid, r.pos LIMIT 1) lowest,
+      (SELECT r.xid, r.pos FROM rows r ORDER BY r.xid DESC, r.pos DESC LIMIT 1) highest;
+    IF FOUND THEN
+      IF visited = 0 THEN
+        top_epoch := e; top_xid := found_rows.high_xid; top_pos := found_rows.high_pos;
+      END IF;
+      epoch := e; xid := found_rows.low_xid; pos := found_rows.low_pos; visited := visited + found_rows.n;
     END IF;
     EXIT WHEN visited >= most;
   END LOOP;

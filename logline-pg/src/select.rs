@@ -30,6 +30,8 @@ pub(crate) struct Select<'a> {
     query: &'a Query,
     scope: &'a Scope,
     until: Option<AppendPosition>,
+    /// Rows from here on only: the last row that a page of the newest rows may look at.
+    since: Option<AppendPosition>,
     /// Append order is known to be final below this transaction of this epoch.
     known: (i32, Xid),
     link: Link,
@@ -103,7 +105,7 @@ struct Chunk {
 impl<'a> Select<'a> {
     pub(crate) fn new(scope: &'a Scope, query: &'a Query, known: (i32, Xid), link: Link) -> Result<Self, LedgerError> {
         let until = query.until.as_ref().map(position::of_cursor).transpose()?;
-        Ok(Self { query, scope, until, known, link })
+        Ok(Self { query, scope, until, since: None, known, link })
     }
 
     fn start(&self, after: Option<After>) -> Start {
@@ -127,7 +129,7 @@ impl<'a> Select<'a> {
         let last = self.until.map_or(current, |until| until.epoch.min(current));
         match self.query.order {
             Order::Append if epoch < last => Some(epoch.saturating_add(1).max(FIRST_EPOCH)),
-            Order::Newest if epoch > FIRST_EPOCH => Some((epoch - 1).min(current)),
+            Order::Newest if epoch > self.since.map_or(FIRST_EPOCH, |since| since.epoch) => Some((epoch - 1).min(current)),
             _ => None,
         }
     }
@@ -195,6 +197,9 @@ impl<'a> Select<'a> {
             Some(After::Position(position)) => Some(*position),
             _ => None,
         };
+        if self.query.order == Order::Newest {
+            return self.newest(connection, position, size, most).await;
+        }
         let Bound { count, last, horizon } = self.bound(connection, position, most).await?;
         // The horizon may go back between two statements: a transaction of another database that ends meanwhile counts as one of this
         // database. What was final before is still final, and a page that left it out would go on behind it.
@@ -207,6 +212,70 @@ impl<'a> Select<'a> {
         };
         let page = if page.next.is_none() { page.reached(reached.to_cursor()) } else { page };
         Ok((page.visited(count, last.map(AppendPosition::to_cursor)), horizon))
+    }
+
+    /// Reads a page of the newest rows that looks at `most` rows.
+    async fn newest(
+        mut self,
+        connection: &mut PgConnection,
+        before: Option<AppendPosition>,
+        size: usize,
+        most: usize,
+    ) -> Result<(Page, (i32, Xid)), LedgerError> {
+        let known = self.known;
+        let (count, ends) = self.bound_back(connection, before, most).await?;
+        let Some((top, last)) = ends else { return Ok((Page::new(Vec::new(), None).visited(0, None), known)) };
+        (self.until, self.since) = (Some(top), Some(last));
+        // Rows that were stored after the rows were counted may be among them, so the page has no more rows than were counted.
+        let (page, horizon) = self.rows(connection, before.map(After::Position), size.min(count)).await?;
+        Ok((page.visited(count, (count >= most).then(|| last.to_cursor())), horizon))
+    }
+
+    /// Finds how many rows a page of the newest rows looks at, and the first and the last of them.
+    async fn bound_back(
+        &self,
+        connection: &mut PgConnection,
+        before: Option<AppendPosition>,
+        most: usize,
+    ) -> Result<(usize, Option<(AppendPosition, AppendPosition)>), LedgerError> {
+        const END: AppendPosition = AppendPosition { epoch: i32::MAX, xid: Xid(u64::MAX), pos: i64::MAX, final_to: None };
+        let query = self.query;
+        let (before, until) = (before.unwrap_or(END), self.until.unwrap_or(END));
+        let narrowest = query.narrowest();
+        let value = narrowest.map(|narrow| match narrow {
+            Narrow::Parent(id) => id.to_string(),
+            Narrow::Trace(text) | Narrow::Type(text) => text.to_owned(),
+        });
+        let sql = "SELECT visited, epoch, xid::text, pos, top_epoch, top_xid::text, top_pos
+            FROM ledger.bound_back($1, $2, $3, $4, $5, $6, $7::xid8, $8, $9, $10::xid8, $11, $12)";
+        let found = sqlx::query(sql)
+            .persistent(self.link.keeps_statements())
+            .bind(query.tenant.as_deref())
+            .bind(narrowest.map_or("", Narrow::column))
+            .bind(value)
+            .bind(query.id)
+            .bind(query.versions == Versions::Latest)
+            .bind(before.epoch)
+            .bind(before.xid)
+            .bind(before.pos)
+            .bind(until.epoch)
+            .bind(until.xid)
+            .bind(until.pos)
+            .bind(i64::try_from(most).unwrap_or(i64::MAX));
+        let Some(row) = found.fetch_optional(connection).await.map_err(from_sqlx)? else { return Ok((0, None)) };
+        let count = usize::try_from(row.try_get::<i64, _>(0).map_err(from_sqlx)?).unwrap_or(most);
+        if count == 0 {
+            return Ok((0, None));
+        }
+        let position = |column: usize| {
+            Ok::<_, LedgerError>(AppendPosition {
+                epoch: row.try_get(column).map_err(from_sqlx)?,
+                xid: row.try_get(column + 1).map_err(from_sqlx)?,
+                pos: row.try_get(column + 2).map_err(from_sqlx)?,
+                final_to: None,
+            })
+        };
+        Ok((count, Some((position(4)?, position(1)?))))
     }
 
     async fn rows(
@@ -388,6 +457,11 @@ impl<'a> Select<'a> {
                 Ordering::Equal => all.push(format!("(xid, pos) <= {}", bind_position(statement, until)?)),
                 Ordering::Greater => all.push("false".to_owned()),
             }
+        }
+        if let (Some(epoch), Some(since)) = (epoch, self.since)
+            && epoch == since.epoch
+        {
+            all.push(format!("(xid, pos) >= {}", bind_position(statement, since)?));
         }
         if query.order == Order::Append {
             all.push(format!("xid < CASE WHEN {this_epoch} = h.epoch_now THEN h.horizon ELSE {LAST_XID} END"));

@@ -245,15 +245,17 @@ impl Select {
         let (count, last): (i64, Option<i64>) = found.map_err(from_sqlite)?;
         let count = usize::try_from(count).unwrap_or(most);
         let Some(last) = last.filter(|_| count >= most) else { return Ok((count, None)) };
+        let up_to = if self.order == Order::Newest { "pos >= ?" } else { "pos <= ?" };
         for branch in &mut self.branches {
-            branch.looks.push(Condition("pos <= ?".to_owned(), vec![last.into()]));
+            branch.looks.push(Condition(up_to.to_owned(), vec![last.into()]));
         }
         Ok((count, Some(Position::Append(last).to_cursor())))
     }
 
     fn bound_statement(&self, most: usize) -> Statement {
         let mut statement = Statement::default();
-        statement.push("SELECT count(*), max(pos) FROM (");
+        let last = if self.order == Order::Newest { "min(pos)" } else { "max(pos)" };
+        statement.push(&format!("SELECT count(*), {last} FROM ("));
         statement.positions(&self.branches, false, self.order_by(), most);
         statement.push(")");
         statement
@@ -360,7 +362,7 @@ mod tests {
             assert!(plan.contains(expected), "{query:?}\n{plan}");
             let merges = query.tenant.is_none();
             assert!(query.id.is_some() || merges || !plan.contains("TEMP B-TREE"), "{query:?}\n{plan}");
-            if query.visits().is_none() && query.order == Order::Append {
+            if query.visits().is_none() && query.order != Order::Chain {
                 let bound = self::plan(vec![select.bound_statement(10)]);
                 assert!(bound.contains(expected), "{query:?}\n{bound}");
             }

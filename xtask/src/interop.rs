@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::packages::install;
 use crate::run::{Failed, command, root};
-use crate::{kms, page, python};
+use crate::{edge, kms, page, python};
 
 /// The tests that talk to a server on this machine. They are named, and not run by package, so that they are the ones that `test` has built.
 const TALKING: [&str; 5] = ["provider_conformance", "protocol", "converse", "answers", "rights"];
@@ -34,6 +34,7 @@ pub(crate) fn interop() -> Result<(), Failed> {
     for (_, record, judge) in RECORDS {
         command(&python).args([judge, record]).run()?;
     }
+    edge::judge(&python)?;
     kms::kms(&python)?;
     logs(&python)?;
     vectors(&python)?;

@@ -3,7 +3,7 @@
 //! - `cargo xtask test`: runs every test, and installs what is missing.
 //! - `cargo xtask interop`: foreign tools judge what the adapters of model providers send: botocore and OpenAI's client; Go's
 //!   `sumdb`, pymerkle and sigstore judge transparency logs, and are judged; a server with pgvector runs the trials of vectors; moto
-//!   plays AWS KMS; Node and Chromium run the page.
+//!   plays AWS KMS; schemathesis, promtool and a generated TypeScript client judge the HTTP edge; Node and Chromium run the page.
 //! - `cargo xtask screenshots`: writes the images of the page for the documentation.
 //! - `cargo xtask ci`: both, plus format, lints, docs and the dependency policy.
 //! - `cargo xtask simulate [SEEDS]`: the simulation of a fleet with 5,000 seeds, or with this many.
@@ -19,6 +19,7 @@
 //! - `cargo xtask guests`: rebuilds the WebAssembly guests (needs the wasm32-unknown-unknown target).
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a task prints to its user")]
 
+mod edge;
 mod interop;
 mod kms;
 mod packages;

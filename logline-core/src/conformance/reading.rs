@@ -183,8 +183,8 @@ pub async fn a_page_ends_with_the_last_row_that_it_may_look_at<L: Ledger>(ledger
         (Query::new().tenant("globex").id(id(101)), 0, 0),
     ];
     for (query, finds, looks_at) in cases {
-        for most in [1, 4, 1000] {
-            let query = query.clone().max_visited(most);
+        for (most, order) in [1, 4, 1000].into_iter().flat_map(|most| [(most, Order::Append), (most, Order::Newest)]) {
+            let query = query.clone().order(order).max_visited(most);
             let (mut found, mut visited, mut cursor) = (0, 0, None::<Cursor>);
             loop {
                 let page = ledger.scan(&alice, &query, cursor.as_ref()).await.or_fail("scan");

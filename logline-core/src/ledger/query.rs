@@ -43,7 +43,7 @@ pub struct Query {
     /// The largest number of rows that a page may look at, whether it returns them or not ([`Query::looks_at`]). The page ends
     /// there, with a cursor for the next one, and says how many it looked at in [`Page::visited`](crate::ledger::Page::visited).
     /// (A page that ends earlier, because of its rows or bytes, says how many rows there were to look at, up to this number.)
-    /// It applies to [`Order::Append`]. Zero means no limit.
+    /// It applies to [`Order::Append`] and [`Order::Newest`]. Zero means no limit.
     pub max_visited: usize,
 }
 
@@ -245,7 +245,7 @@ impl Query {
     /// How many rows a page may look at, if the query limits it.
     #[must_use]
     pub fn visits(&self) -> Option<usize> {
-        (self.max_visited > 0 && self.order == Order::Append).then_some(self.max_visited)
+        (self.max_visited > 0 && self.order != Order::Chain).then_some(self.max_visited)
     }
 
     /// Sets the approximate size of a page in bytes. Zero means the backend's limit.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::request::state::{CAUSE, MAX_ATTEMPTS, MAX_BACKOFF, MAX_PRIORITY, OnUnknown, Phase, Step, Terms};
+use crate::request::state::{CAUSE, MAX_ATTEMPTS, MAX_BACKOFF, MAX_PRIORITY, OnUnknown, PARENT_SPAN, Phase, Step, Terms};
 use crate::span::Visibility;
 use crate::span::draft::Draft;
 use crate::value::ids;
@@ -34,6 +34,8 @@ pub struct Request {
     pub who: Option<String>,
     /// The trace that the request belongs to. If `None`, a new trace begins.
     pub trace_id: Option<String>,
+    /// The span of the trace that has asked for it: 16 hexadecimal digits, recorded in `metadata`, under [`PARENT_SPAN`].
+    pub parent_span: Option<String>,
     /// Requests with the same key, tenant, owner, function and kind are one request, even if it is submitted several times.
     pub idempotency_key: Option<String>,
     /// When and how often it is tried. Requests with the same slot, tenant, owner, function and kind are one request. If a slot
@@ -55,6 +57,7 @@ impl Request {
             visibility: Visibility::Private,
             who: None,
             trace_id: None,
+            parent_span: None,
             idempotency_key: None,
             terms: Terms::default(),
             cause: None,
@@ -197,6 +200,10 @@ impl Request {
         let draft = self.terms.write(draft);
         let draft = match self.cause {
             Some(cause) => draft.meta(CAUSE, cause),
+            None => draft,
+        };
+        let draft = match self.parent_span {
+            Some(parent) => draft.meta(PARENT_SPAN, parent),
             None => draft,
         };
         if derived.is_some() { draft.deterministic() } else { draft }

@@ -43,6 +43,9 @@ pub const DEFAULT_LEASE: Duration = Duration::from_secs(60);
 /// The longest lease.
 pub const MAX_LEASE: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// The member of metadata with the caller's span in the trace, as W3C Trace Context names it: 16 hexadecimal digits.
+pub const PARENT_SPAN: &str = "parent_span";
+
 /// The member of metadata in which the runtime records the policy that caused a span, and how many policies led to it.
 pub const CAUSE: &str = "policy";
 

@@ -13,7 +13,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use logline_core::{MAX_NAME_BYTES, SYSTEM_TENANT, Timestamp, json};
 use serde_json::{Map, Value};
 use thiserror::Error;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 use tokio::time::Instant;
 
 use crate::auth::{AuthError, Authenticator, signatures};
@@ -24,6 +24,9 @@ const MAX_KEYS: usize = 64;
 
 /// The longest wait for a key set.
 const FETCH_LIMIT: Duration = Duration::from_secs(10);
+
+/// The most calls that wait for a key set.
+const WAITING: usize = 64;
 
 /// Gets the issuer's key set again. The host implements it, with the client that it has: this crate opens no connections.
 #[async_trait]
@@ -120,6 +123,13 @@ type Keys = HashMap<String, Key>;
 /// checks signatures and makes none, unless the process has set another before.
 pub struct Jwt {
     options: JwtOptions,
+    known: Arc<Known>,
+    /// Calls that may wait for a fetch at the same time.
+    waiting: Semaphore,
+}
+
+/// The keys in force.
+struct Known {
     keys: RwLock<Arc<Keys>>,
     /// When the last fetch began.
     fetched: Mutex<Option<Instant>>,
@@ -132,7 +142,8 @@ impl Jwt {
     /// [`JwtError`].
     pub fn new(options: JwtOptions, key_set: &str) -> Result<Self, JwtError> {
         signatures::install();
-        Ok(Self { options, keys: RwLock::new(Arc::new(read(key_set)?)), fetched: Mutex::new(None) })
+        let known = Arc::new(Known { keys: RwLock::new(Arc::new(read(key_set)?)), fetched: Mutex::new(None) });
+        Ok(Self { options, known, waiting: Semaphore::new(WAITING) })
     }
 
     /// Puts another key set in force, for hosts that fetch it on their own.
@@ -140,6 +151,27 @@ impl Jwt {
     /// # Errors
     /// [`JwtError`]; the old set stays in force.
     pub fn replace(&self, key_set: &str) -> Result<(), JwtError> {
+        self.known.replace(key_set)
+    }
+
+    /// The keys, fetched again if `kid` is not among them and the last fetch is long enough ago. However many tokens name unknown keys,
+    /// there is one fetch, and few calls wait for it.
+    async fn keys_with(&self, kid: &str) -> Result<Arc<Keys>, AuthError> {
+        let keys = self.known.keys();
+        let Some(source) = self.options.source.as_ref().filter(|_| !keys.contains_key(kid)) else { return Ok(keys) };
+        let Ok(_place) = self.waiting.try_acquire() else {
+            return Err(AuthError::Unavailable { reason: "too many tokens name unknown keys".to_owned() });
+        };
+        let (known, source, pause) = (Arc::clone(&self.known), Arc::clone(source), self.options.fetch_pause);
+        let kid = kid.to_owned();
+        // A client that leaves does not break off the fetch, for which all others would have to wait another pause.
+        let fetch = tokio::spawn(async move { known.keys_with(&kid, &*source, pause).await });
+        Ok(fetch.await.unwrap_or(keys))
+    }
+}
+
+impl Known {
+    fn replace(&self, key_set: &str) -> Result<(), JwtError> {
         let keys = Arc::new(read(key_set)?);
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
         Ok(())
@@ -149,12 +181,9 @@ impl Jwt {
         Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The keys, fetched again if `kid` is not among them and the last fetch is long enough ago.
-    async fn keys_with(&self, kid: &str) -> Arc<Keys> {
-        let keys = self.keys();
-        let Some(source) = self.options.source.as_ref().filter(|_| !keys.contains_key(kid)) else { return keys };
+    async fn keys_with(&self, kid: &str, source: &dyn KeySource, pause: Duration) -> Arc<Keys> {
         let mut fetched = self.fetched.lock().await;
-        let is_fresh = fetched.is_some_and(|at| at.elapsed() < self.options.fetch_pause);
+        let is_fresh = fetched.is_some_and(|at| at.elapsed() < pause);
         if self.keys().contains_key(kid) || is_fresh {
             return self.keys();
         }
@@ -184,7 +213,7 @@ impl Authenticator for Jwt {
     async fn authenticate(&self, token: &str) -> Result<Identity, AuthError> {
         let refused = AuthError::refused;
         let kid = kid(token).ok_or_else(|| refused("its header is not that of a signed JWT with a `kid`"))?;
-        let keys = self.keys_with(&kid).await;
+        let keys = self.keys_with(&kid).await?;
         let key = keys.get(&kid).ok_or_else(|| refused("it names an unknown key"))?;
         let mut validation = Validation::new(key.algorithm);
         validation.leeway = self.options.leeway.as_secs();

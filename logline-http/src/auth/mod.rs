@@ -66,6 +66,13 @@ impl From<HostError> for AuthError {
 }
 
 #[async_trait]
+impl Authenticator for Box<dyn Authenticator> {
+    async fn authenticate(&self, token: &str) -> Result<Identity, AuthError> {
+        (**self).authenticate(token).await
+    }
+}
+
+#[async_trait]
 impl<A: Authenticator + ?Sized> Authenticator for std::sync::Arc<A> {
     async fn authenticate(&self, token: &str) -> Result<Identity, AuthError> {
         (**self).authenticate(token).await

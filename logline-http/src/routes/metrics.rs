@@ -27,6 +27,7 @@ pub(crate) async fn list(State(service): State<Arc<Service>>, request: Request) 
 /// The metrics of the process, for Prometheus. Mounted only if the host has an exporter.
 pub(crate) async fn prometheus(State(service): State<Arc<Service>>) -> Result<Response, Problem> {
     let render = service.options.metrics.as_ref().ok_or_else(Problem::not_found)?;
+    service.queue.refresh(&service.host).await;
     #[allow(clippy::cast_precision_loss, reason = "a gauge of a few thousand")]
     metrics::gauge!("logline_http_tails").set(service.tails.count() as f64);
     let mut response = Response::new(Body::from(render()));

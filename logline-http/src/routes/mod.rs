@@ -1,7 +1,15 @@
 //! The routes.
 
+#[cfg(feature = "prompts")]
+pub(crate) mod chat;
+pub(crate) mod governed;
 pub(crate) mod health;
 pub(crate) mod identity;
+pub(crate) mod keys;
+#[cfg(feature = "log")]
+pub(crate) mod logs;
+#[cfg(feature = "memory")]
+pub(crate) mod memory;
 pub(crate) mod metrics;
 pub(crate) mod proofs;
 pub(crate) mod proposals;

@@ -34,7 +34,7 @@ pub(crate) async fn show(
     let seq = params.parsed::<u32>("seq", "a whole number")?;
     let found = service.ledger().history(&caller.read_scope(), caller.tenant(), id, seq.unwrap_or(0), 1).await?;
     let row = found.into_iter().next().filter(|row| seq.is_none_or(|seq| row.seq == seq)).ok_or_else(Problem::not_found)?;
-    let Some(prove) = service.options.prove.clone() else { return Ok(none("this service has no transparency log")) };
+    let Some(prove) = service.options.prove.clone() else { return from_folders(&service, row).await };
     let proving = async { Ok(tokio::task::spawn_blocking(move || prove(&row)).await) };
     match service.reading(caller.tenant(), proving).await? {
         Ok(Ok(inclusion)) => {
@@ -48,6 +48,23 @@ pub(crate) async fn show(
         }
     }
 }
+
+/// The proof from the folders of the service's logs, if it has any. It does not know their keys.
+#[cfg(feature = "log")]
+async fn from_folders(service: &Service, row: logline_core::SignedSpan) -> Result<Response, Problem> {
+    let Some(folders) = &service.options.logs else { return Ok(none(NO_LOG)) };
+    Ok(match crate::routes::logs::proof(service, folders, row).await? {
+        Ok(proof) => answer(StatusCode::OK, &json!({"proof": proof, "log_key": Value::Null, "reason": Value::Null})),
+        Err(reason) => none(&reason),
+    })
+}
+
+#[cfg(not(feature = "log"))]
+async fn from_folders(_: &Service, _: logline_core::SignedSpan) -> Result<Response, Problem> {
+    Ok(none(NO_LOG))
+}
+
+const NO_LOG: &str = "this service has no transparency log";
 
 fn none(reason: &str) -> Response {
     answer(StatusCode::OK, &json!({"proof": Value::Null, "log_key": Value::Null, "reason": reason}))

@@ -21,12 +21,12 @@ use crate::routes::spans::{finished, rows_of};
 use crate::routes::timeline::wait_until;
 use crate::routes::{not_known, path_id};
 use crate::rows;
-use crate::service::{Caller, Service, answer, caller, media_type, preferred_wait, trace};
+use crate::service::{Caller, Service, Trace, answer, caller, media_type, preferred_wait, trace};
 use crate::wire::Execute;
 
 /// Submits a request. With `Prefer: wait=N` the answer comes when it has ended, or after N seconds.
 #[utoipa::path(post, path = "/api/execute", tag = "requests", params(
-    ("Idempotency-Key" = Option<String>, Header, description = "Makes it safe to repeat the call; `X-Idempotency-Key` is the same"),
+    ("Idempotency-Key" = Option<String>, Header, description = "Makes it safe to repeat the call; `X-Idempotency-Key` is the same", pattern = "^[!#-~]{1,255}$"),
     ("Prefer" = Option<String>, Header, description = "`wait=N`: waits up to N seconds for its end"),
 ), request_body = crate::wire::Execute, responses(
     (status = 200, description = "It has ended", body = crate::wire::RequestBody),
@@ -42,16 +42,17 @@ pub(crate) async fn execute(State(service): State<Arc<Service>>, request: Reques
     if media_type(&parts.headers) != "application/json" {
         return Err(Problem::new(Code::UnsupportedType, "send application/json"));
     }
-    let bytes = service.body(caller.tenant(), &parts.headers, body).await?;
-    let invalid = |error: &dyn std::fmt::Display| Problem::new(Code::InvalidBody, error.to_string());
-    let value = strict::parse(&bytes).map_err(|error| invalid(&error))?;
-    let keyed = key.clone().map(|key| Keyed {
-        key,
-        method: "POST",
-        path: "/api/execute",
-        body: service.options.key.digest(&canonical::to_vec(&value)),
-    });
-    let asked: Execute = serde_json::from_value(value).map_err(|error| invalid(&error))?;
+    let received = service.body(caller.tenant(), &parts.headers, body).await?;
+    let (size, digests) = (received.bytes.len(), key.is_some().then(|| service.options.key.clone()));
+    let parse = move || {
+        let invalid = |error: &dyn std::fmt::Display| Problem::new(Code::InvalidBody, error.to_string());
+        let value = strict::parse(&received.bytes).map_err(|error| invalid(&error))?;
+        let digest = digests.map(|key| key.digest(&canonical::to_vec(&value)));
+        let asked: Execute = serde_json::from_value(value).map_err(|error| invalid(&error))?;
+        Ok::<_, Problem>((asked, digest))
+    };
+    let (asked, digest) = service.work(caller.tenant(), size, parse).await??;
+    let keyed = key.clone().zip(digest).map(|(key, body)| Keyed { key, method: "POST", path: "/api/execute", body });
     caller.identity.check_named(asked.tenant_id.as_deref(), asked.owner_id.as_deref())?;
     let work = submit(Arc::clone(&service), caller.clone(), asked, key, trace(&parts.headers));
     let done = once(&service, &caller, keyed, work).await?;
@@ -116,7 +117,7 @@ async fn submit(
     caller: Caller,
     asked: Execute,
     key: Option<String>,
-    trace: Option<String>,
+    trace: Option<Trace>,
 ) -> Result<Answer, Problem> {
     let identity = &caller.identity;
     let function = function(&service, &caller, &asked.function).await?;
@@ -151,7 +152,7 @@ async fn submit(
         let parsed = visibility.parse::<Visibility>();
         request.visibility = parsed.map_err(|()| Problem::parameter("visibility", "`private`, `tenant` or `public`"))?;
     }
-    request.trace_id = trace;
+    (request.trace_id, request.parent_span) = trace.map(|trace| (trace.id, trace.parent)).unzip();
     request.idempotency_key = key;
     let submitted = service.host.submit(request).await?;
     Ok(Answer::new(StatusCode::ACCEPTED, json!({"request": submitted.id.to_string()})))

@@ -6,17 +6,19 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use http::StatusCode;
-use logline_core::ledger::{AppendOptions, AppendReceipt, Ledger as _, Outcome, Query};
-use logline_core::{Draft, ParsedSpan, VerifiedSpan, Verifier, canonical, ids, json as strict, parse_draft, parse_line};
+use logline_core::ledger::{AppendOptions, AppendReceipt, Ledger as _, LedgerError, Outcome, Query};
+use logline_core::{
+    Draft, HostError, ParsedSpan, VerifiedSpan, Verifier, canonical, ids, json as strict, parse_draft, parse_line, request,
+};
 use serde_json::{Value, json};
 
 use crate::idempotency::{Answer, Keyed, key, once};
 use crate::identity::Permission;
 use crate::params::Params;
-use crate::problem::{Code, Problem};
+use crate::problem::{Code, Problem, ProblemBody};
 use crate::routes::{not_known, path_id};
 use crate::rows;
-use crate::service::{Caller, Service, answer, caller, json_bytes, media_type, trace};
+use crate::service::{Caller, Service, Trace, answer, caller, json_bytes, media_type, trace};
 
 /// The last versions of spans.
 #[utoipa::path(get, path = "/api/spans", tag = "spans", params(
@@ -31,13 +33,16 @@ pub(crate) async fn list(State(service): State<Arc<Service>>, request: Request) 
     rows_of(&service, request, Query::new()).await
 }
 
+/// The bytes that a row may have on average, if a page is long. Pages of fewer rows are written at once.
+const ROW: usize = 4 << 10;
+
 /// One page of what `query` begins with.
 pub(crate) async fn rows_of(service: &Service, request: Request, query: Query) -> Result<Response, Problem> {
     let caller = caller(&request)?;
     caller.identity.need(Permission::Read)?;
     let scope = caller.read_scope();
     let params = Params::read(request.uri().query(), &[&rows::FILTERS[..], &rows::PAGING[..]].concat())?;
-    let fixed = query.entity_type.clone();
+    let (fixed, fixed_status) = (query.entity_type.clone(), query.status.clone());
     let mut query = rows::filter(query, &params, &caller.identity)?;
     if let Some(fixed) = fixed {
         // A list of one type answers a filter of another with nothing.
@@ -46,9 +51,17 @@ pub(crate) async fn rows_of(service: &Service, request: Request, query: Query) -
         }
         query.entity_type = Some(fixed);
     }
+    if let Some(status) = fixed_status {
+        if query.status.as_ref().is_some_and(|asked| *asked != status) {
+            return Err(Problem::parameter("status", "left out here"));
+        }
+        query.status = Some(status);
+    }
     let (query, cursor) = rows::paging(query, &params, &scope, &service.options.key, service.options.max_page)?;
+    let query = query.max_visited(service.options.max_visited);
     let page = service.reading(caller.tenant(), service.ledger().scan(&scope, &query, cursor.as_ref())).await?;
-    Ok(rows::page(&service.options.key, &scope, page))
+    let (key, size) = (service.options.key.clone(), page.rows.len() * ROW);
+    service.work(caller.tenant(), size, move || rows::page(&key, &scope, page)).await
 }
 
 /// The last version of a span.
@@ -72,7 +85,7 @@ pub(crate) async fn show(
 #[utoipa::path(get, path = "/api/spans/{id}/versions", tag = "spans", params(
     ("id" = uuid::Uuid, Path, description = "The span"),
     ("from_seq" = Option<u32>, Query, description = "Begin with this version"),
-    ("limit" = Option<u32>, Query, description = "1 to 500, 50 if absent"),
+    ("limit" = Option<u32>, Query, description = "1 to 500, 50 if absent", minimum = 1, maximum = 500),
 ), responses(
     (status = 200, description = "A page of versions", body = crate::wire::VersionPage),
     crate::refusals::Refused,
@@ -103,7 +116,7 @@ pub(crate) async fn versions(
 
 /// Appends spans: those that the caller has sealed are verified, drafts are sealed by the host.
 #[utoipa::path(post, path = "/api/spans", tag = "spans", params(
-    ("Idempotency-Key" = Option<String>, Header, description = "Makes it safe to repeat the call; `X-Idempotency-Key` is the same"),
+    ("Idempotency-Key" = Option<String>, Header, description = "Makes it safe to repeat the call; `X-Idempotency-Key` is the same", pattern = "^[!#-~]{1,255}$"),
 ), request_body(description = "One span, `{\"spans\": [...]}`, or one span on each line", content(
     (crate::wire::NewSpans = "application/json"), (String = "application/x-ndjson"),
 )), responses(
@@ -120,23 +133,25 @@ pub(crate) async fn append(State(service): State<Arc<Service>>, request: Request
     if !lines && media_type(&parts.headers) != "application/json" {
         return Err(Problem::new(Code::UnsupportedType, "send application/json or application/x-ndjson"));
     }
-    let bytes = service.body(caller.tenant(), &parts.headers, body).await?;
-    let items = if lines { items_of_lines(&bytes)? } else { items_of_json(&bytes)? };
+    let received = service.body(caller.tenant(), &parts.headers, body).await?;
+    let size = received.bytes.len();
     let most = service.options.max_batch.min(service.ledger().capability().max_batch);
-    if items.is_empty() || items.len() > most {
-        return Err(Problem::new(Code::InvalidBody, format!("it has {} spans: send 1 to {most}", items.len())));
-    }
+    let digests = key.is_some().then(|| service.options.key.clone());
+    let parse = move || {
+        let items = if lines { items_of_lines(&received.bytes)? } else { items_of_json(&received.bytes)? };
+        if items.is_empty() || items.len() > most {
+            return Err(Problem::new(Code::InvalidBody, format!("it has {} spans: send 1 to {most}", items.len())));
+        }
+        let digest = digests.map(|key| key.digest(&canonical::to_vec(&Value::from(items.clone()))));
+        Ok((items, digest))
+    };
+    let (items, digest) = service.work(caller.tenant(), size, parse).await??;
     for item in &items {
         let named = |column: &str| item.get(column).and_then(Value::as_str);
         caller.identity.check_named(named("tenant_id"), named("owner_id"))?;
     }
-    let keyed = key.clone().map(|key| Keyed {
-        key,
-        method: "POST",
-        path: "/api/spans",
-        body: service.options.key.digest(&canonical::to_vec(&Value::from(items.clone()))),
-    });
-    let work = write(Arc::clone(&service), caller.clone(), items, key, trace(&parts.headers));
+    let keyed = key.clone().zip(digest).map(|(key, body)| Keyed { key, method: "POST", path: "/api/spans", body });
+    let work = write(Arc::clone(&service), caller.clone(), Items { items, size }, key, trace(&parts.headers));
     let done = once(&service, &caller, keyed, work).await?;
     Ok(finished(done))
 }
@@ -148,6 +163,7 @@ pub(crate) fn finished(done: Answer) -> Response {
         if done.status.is_client_error() {
             let problem = http::HeaderValue::from_static(crate::problem::PROBLEM_JSON);
             response.headers_mut().insert(http::header::CONTENT_TYPE, problem);
+            response.extensions_mut().insert(ProblemBody(done.body));
         }
         response.headers_mut().insert("idempotency-replayed", http::HeaderValue::from_static("true"));
     }
@@ -175,20 +191,26 @@ fn items_of_lines(bytes: &[u8]) -> Result<Vec<Value>, Problem> {
     lines.map(|line| strict::parse(line).map_err(|error| invalid_json(&error))).collect()
 }
 
+/// What a call has brought, and the bytes of its text.
+struct Items {
+    items: Vec<Value>,
+    size: usize,
+}
+
 /// Appends `items`, all of them or none.
 async fn write(
     service: Arc<Service>,
     caller: Caller,
-    items: Vec<Value>,
+    Items { items, size }: Items,
     key: Option<String>,
-    trace: Option<String>,
+    trace: Option<Trace>,
 ) -> Result<Answer, Problem> {
     let is_sealed = |item: &Value| item.get("signature").is_some_and(|signature| !signature.is_null());
     let sealed = items.iter().filter(|item| is_sealed(item)).count();
     let receipts = if sealed == 0 {
-        seal(&service, &caller, items, key.as_deref(), trace.as_deref()).await?
+        seal(&service, &caller, Items { items, size }, key, trace).await?
     } else if sealed == items.len() {
-        admit(&service, &caller, &items).await?
+        admit(&service, &caller, Items { items, size }).await?
     } else {
         let detail = "some of its spans are sealed and some are not: send them in two calls";
         return Err(Problem::new(Code::InvalidBody, detail));
@@ -211,15 +233,25 @@ fn outcomes(receipts: &[AppendReceipt]) -> Vec<Value> {
     receipts.iter().map(row).collect()
 }
 
-async fn admit(service: &Service, caller: &Caller, items: &[Value]) -> Result<Vec<Value>, Problem> {
-    let mut verifier = Verifier::new();
-    let mut spans: Vec<VerifiedSpan> = Vec::with_capacity(items.len());
-    for (index, item) in items.iter().enumerate() {
-        match parse_line(&canonical::to_vec(item), service.host.rules()).map_err(|error| invalid(index, &error))? {
-            ParsedSpan::Signed(span) => spans.push(span.verify(&mut verifier).map_err(|error| invalid(index, &error))?),
-            _ => return Err(invalid(index, &"it has a signature, but no seal")),
+/// Appends one span that the caller has sealed.
+pub(crate) async fn admit_one(service: &Service, caller: &Caller, item: Value) -> Result<(), Problem> {
+    admit(service, caller, Items { items: vec![item], size: 0 }).await.map(drop)
+}
+
+async fn admit(service: &Service, caller: &Caller, Items { items, size }: Items) -> Result<Vec<Value>, Problem> {
+    let rules = service.host.rules().clone();
+    let verify = move || {
+        let mut verifier = Verifier::new();
+        let mut spans: Vec<VerifiedSpan> = Vec::with_capacity(items.len());
+        for (index, item) in items.iter().enumerate() {
+            match parse_line(&canonical::to_vec(item), &rules).map_err(|error| invalid(index, &error))? {
+                ParsedSpan::Signed(span) => spans.push(span.verify(&mut verifier).map_err(|error| invalid(index, &error))?),
+                _ => return Err(invalid(index, &"it has a signature, but no seal")),
+            }
         }
-    }
+        Ok(spans)
+    };
+    let spans = service.work(caller.tenant(), size, verify).await??;
     for (index, span) in spans.iter().enumerate() {
         // It is a request whoever has sealed it.
         if span.entity_type == "request" {
@@ -232,7 +264,10 @@ async fn admit(service: &Service, caller: &Caller, items: &[Value]) -> Result<Ve
             return Err(invalid(index, &"`metadata.sealed_by` is set by hosts for what they seal: leave it out"));
         }
     }
-    Ok(outcomes(&service.host.admit(&caller.scope(), spans).await?))
+    match service.host.admit(&caller.scope(), spans).await {
+        Ok(receipts) => Ok(outcomes(&receipts)),
+        Err(error) => Err(refused_append(service, caller, error).await),
+    }
 }
 
 /// The member of metadata that says for whom a host has sealed a span.
@@ -244,25 +279,58 @@ const SET_BY_HOST: [&str; 4] = ["who", "at", "seq", "curr_hash"];
 async fn seal(
     service: &Service,
     caller: &Caller,
-    items: Vec<Value>,
-    key: Option<&str>,
-    trace: Option<&str>,
+    Items { items, size }: Items,
+    key: Option<String>,
+    trace: Option<Trace>,
 ) -> Result<Vec<Value>, Problem> {
-    let mut drafts = Vec::with_capacity(items.len());
-    for (index, item) in items.into_iter().enumerate() {
-        if let Some(column) = SET_BY_HOST.iter().find(|column| item.get(**column).is_some_and(|value| !value.is_null())) {
-            return Err(invalid(index, &format!("`{column}` of a draft is set by the host: leave it out, or seal the span")));
-        }
-        let draft = parse_draft(item).map_err(|error| invalid(index, &error))?;
-        drafts.push(draft_for(caller, draft, index, key, trace));
-    }
     let options = if key.is_some() { AppendOptions::keep() } else { AppendOptions::default() };
-    Ok(outcomes(&service.host.seal_for(&caller.scope(), drafts, &options).await?))
+    let of = caller.clone();
+    let parse = move || {
+        let mut drafts = Vec::with_capacity(items.len());
+        for (index, item) in items.into_iter().enumerate() {
+            if let Some(column) = SET_BY_HOST.iter().find(|column| item.get(**column).is_some_and(|value| !value.is_null())) {
+                return Err(invalid(
+                    index,
+                    &format!("`{column}` of a draft is set by the host: leave it out, or seal the span"),
+                ));
+            }
+            let draft = parse_draft(item).map_err(|error| invalid(index, &error))?;
+            drafts.push(draft_for(&of, draft, index, key.as_deref(), trace.as_ref()));
+        }
+        Ok(drafts)
+    };
+    let drafts = service.work(caller.tenant(), size, parse).await??;
+    match service.host.seal_for(&caller.scope(), drafts, &options).await {
+        Ok(receipts) => Ok(outcomes(&receipts)),
+        Err(error) => Err(refused_append(service, caller, error).await),
+    }
+}
+
+/// Why spans were not appended. The ledger compares a span with the stored versions of its id, also with those that the caller may not
+/// see: then the answer is the same as for an id that has no versions, and names nothing of them.
+async fn refused_append(service: &Service, caller: &Caller, error: HostError) -> Problem {
+    let of_id = match error.ledger_error() {
+        Some(LedgerError::Conflict(conflict)) => Some(conflict.key().clone()),
+        Some(LedgerError::ChangedIdentity { key, .. } | LedgerError::KeepMismatch { key }) => Some(key.clone()),
+        _ => None,
+    };
+    let Some(key) = of_id else { return error.into() };
+    match service.ledger().history(&caller.read_scope(), caller.tenant(), key.id, 0, 1).await {
+        Ok(seen) if !seen.is_empty() => error.into(),
+        Ok(_) => Problem::new(
+            Code::Conflict,
+            format!(
+                "span {} does not begin or continue anything that this token may see: read it again, or take a new id",
+                key.id
+            ),
+        ),
+        Err(error) => error.into(),
+    }
 }
 
 /// A draft in the name of the caller. With an idempotency key its id follows from the key, so that even a host that repeats the call
 /// after another was lost writes the same spans.
-fn draft_for(caller: &Caller, draft: Draft, index: usize, key: Option<&str>, trace: Option<&str>) -> Draft {
+fn draft_for(caller: &Caller, draft: Draft, index: usize, key: Option<&str>, trace: Option<&Trace>) -> Draft {
     let identity = &caller.identity;
     let by = json!({"by": "host", "for": identity.user, "credential": identity.credential});
     let mut draft = draft
@@ -271,11 +339,12 @@ fn draft_for(caller: &Caller, draft: Draft, index: usize, key: Option<&str>, tra
         .who(format!("user:{}", identity.user))
         .without_meta(logline_core::request::CAUSE)
         .meta(SEALED_BY, by);
-    let columns = draft.columns_mut();
     // A repeated call may have another trace, and must make the same draft.
-    if columns.trace_id.is_none() && key.is_none() {
-        columns.trace_id = trace.map(str::to_owned);
+    if let Some(trace) = trace.filter(|_| draft.columns().trace_id.is_none() && key.is_none()) {
+        draft = draft.meta(request::PARENT_SPAN, trace.parent.as_str());
+        draft.columns_mut().trace_id = Some(trace.id.clone());
     }
+    let columns = draft.columns_mut();
     if columns.this.is_empty() {
         columns.this = columns.entity_type.clone();
     }

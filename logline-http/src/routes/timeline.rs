@@ -84,6 +84,7 @@ pub(crate) async fn stream(State(service): State<Arc<Service>>, request: Request
         format,
         heartbeat,
         phase: Phase::New,
+        sending: None,
         _slot: slot,
     };
     live.plan_recheck();
@@ -97,6 +98,12 @@ pub(crate) async fn stream(State(service): State<Arc<Service>>, request: Request
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
     Ok(response)
 }
+
+/// Rows with more bytes than this are long.
+const LONG: usize = 16 << 10;
+
+/// How long a stream waits before it asks again whether its long row may be sent.
+const ROOM: Duration = Duration::from_millis(200);
 
 #[derive(Clone, Copy, PartialEq)]
 enum Format {
@@ -151,7 +158,7 @@ enum Phase {
     Ended,
 }
 
-/// An open stream. It holds one position and at most one page, whatever its client does.
+/// An open stream. It holds one position and at most one row, whatever its client does.
 struct Live {
     service: Arc<Service>,
     caller: Caller,
@@ -163,6 +170,8 @@ struct Live {
     /// When the token is checked again.
     recheck: Instant,
     phase: Phase,
+    /// The bytes of the row that was sent last, if it is a long one. They count until the client has taken it.
+    sending: Option<Slot>,
     _slot: Slot,
 }
 
@@ -184,6 +193,8 @@ impl Live {
             }
             Phase::Open => {}
         }
+        // The server asks for more when the client has taken what there was.
+        self.sending = None;
         loop {
             let event = tokio::select! {
                 biased;
@@ -202,8 +213,13 @@ impl Live {
                 Event::Heartbeat => return Some(self.position()),
                 Event::Row(Ok(entry)) => {
                     if self.scope.may_read(&entry.span, None) && self.query.matches(&entry.span) {
-                        self.heartbeat.reset();
-                        return Some(self.format.row(&self.id(&entry.cursor), &entry.line));
+                        if self.has_room(&entry) {
+                            self.heartbeat.reset();
+                            return Some(self.format.row(&self.id(&entry.cursor), &entry.line));
+                        }
+                        self.follower.put_back();
+                        drop(entry);
+                        tokio::time::sleep(ROOM).await;
                     }
                 }
                 Event::Row(Err(error)) if error.retry() == Retry::Later => {
@@ -217,6 +233,15 @@ impl Live {
 
     fn id(&self, cursor: &Cursor) -> String {
         self.service.options.key.seal(&self.scope, cursor)
+    }
+
+    /// Whether a row may be sent now. A long one takes its bytes from a limit, which all streams have together.
+    fn has_room(&mut self, entry: &Entry) -> bool {
+        if entry.line.len() <= LONG {
+            return true;
+        }
+        self.sending = self.service.sending.take_many(self.caller.tenant(), entry.line.len());
+        self.sending.is_some()
     }
 
     fn position(&self) -> Bytes {

@@ -1,8 +1,14 @@
 //! The router by real sockets: what callers can do, and what attackers cannot.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
 
+mod attacks;
+mod crowd;
+mod governed;
 mod hostile;
+mod issuing;
 mod keys;
+mod metrics_page;
+mod minds;
 mod openapi;
 mod page;
 mod reports;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use logline::behaviours;
 use logline::home::{Home, KeyOf, Setup};
 use logline_core::ledger::WorkQueue;
-use logline_core::{Draft, Host, KeyPair, SystemClock, VerifiedSpan};
+use logline_core::{Draft, Host, KernelSet, KeyPair, SystemClock, VerifiedSpan};
 use logline_http::{ApiKeys, Authenticator, Drain, NewKey, Options, Permission, ServeOptions, ServiceKey, router, serve};
 use logline_kernels::{Loops, Run as _};
 use logline_sqlite::SqliteLedger;
@@ -60,13 +60,25 @@ impl Stage {
         serve_options: ServeOptions,
         auth: impl FnOnce(ApiKeys) -> A,
     ) -> Self {
+        Self::of(ledger, folder, options, serve_options, auth, behaviours()).await
+    }
+
+    /// A service whose host has these behaviours.
+    pub(crate) async fn of<A: Authenticator>(
+        ledger: Arc<dyn WorkQueue>,
+        folder: TempDir,
+        mut options: Options,
+        serve_options: ServeOptions,
+        auth: impl FnOnce(ApiKeys) -> A,
+        set: KernelSet,
+    ) -> Self {
         let home = Home::folder(folder.path());
-        let ready = home.set_up(&ledger, &Setup::default().add_kernels(), &behaviours(), &SystemClock).await.unwrap();
+        let ready = home.set_up(&ledger, &Setup::default().add_kernels(), &set, &SystemClock).await.unwrap();
         let host = Host::builder()
             .ledger(ledger)
             .trust(ready.trust)
             .key(home.key(KeyOf::Host).unwrap())
-            .install(behaviours())
+            .install(set)
             .sandbox(WasmSandbox::new().unwrap())
             .build()
             .await
@@ -76,6 +88,7 @@ impl Stage {
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let keys = ApiKeys::new(host.clone());
+        options.keys = Some(keys.clone());
         let drain = options.drain.clone();
         let app = router(host.clone(), auth(keys.clone()), options);
         let ended = async { stopped.await.unwrap_or_default() };
@@ -144,16 +157,21 @@ impl Stage {
 
     /// Opens a stream, and reads the head of its answer.
     pub(crate) async fn open(&self, token: &str, path: &str, headers: &[(&str, &str)]) -> Live {
-        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        Self::open_at(self.address, token, path, headers).await.expect("an answer")
+    }
+
+    /// The same at any address; `None` if nobody answers there.
+    pub(crate) async fn open_at(address: SocketAddr, token: &str, path: &str, headers: &[(&str, &str)]) -> Option<Live> {
+        let mut stream = TcpStream::connect(address).await.ok()?;
         let mut head = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {token}\r\n");
         for (name, value) in headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
         head.push_str("\r\n");
-        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(head.as_bytes()).await.ok()?;
         let mut reader = BufReader::new(stream);
-        let (status, headers) = within(read_head(&mut reader)).await.expect("an answer");
-        Live { status, headers, reader, chunk: Vec::new(), id: None }
+        let (status, headers) = within(read_head(&mut reader)).await?;
+        Some(Live { status, headers, reader, chunk: Vec::new(), id: None })
     }
 }
 
@@ -170,6 +188,13 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    /// Sends these bytes to an address and reads one answer; `None` if nobody listens there.
+    pub(crate) async fn of(address: SocketAddr, bytes: &[u8]) -> Option<Self> {
+        let mut stream = TcpStream::connect(address).await.ok()?;
+        let _ = stream.write_all(bytes).await;
+        Some(within(Self::read(&mut BufReader::new(stream))).await)
+    }
+
     async fn read(reader: &mut BufReader<TcpStream>) -> Self {
         let Some((status, headers)) = read_head(reader).await else {
             // The connection was closed without an answer.

@@ -265,6 +265,7 @@ impl Ledger for MemoryLedger {
             Some(Position::Append(number)) => number,
             _ => i64::MAX,
         };
+        let mut since = i64::MIN;
         let size = query.page_size(MAX_PAGE);
         let state = self.state();
         let mut visited = None;
@@ -275,14 +276,17 @@ impl Ledger for MemoryLedger {
                 .filter(|index| state.row(*index).is_some_and(|row| query.looks_at(scope, row, state.is_last(row))));
             let (count, last) = looked_at.take(most).fold((0, None), |(count, _), index| (count + 1, Some(number_of(index))));
             let end = last.filter(|_| count == most);
-            until = end.unwrap_or(until);
+            match query.order {
+                Order::Newest => since = end.unwrap_or(since),
+                _ => until = end.unwrap_or(until),
+            }
             visited = Some((count, end.map(|number| Position::Append(number).to_cursor())));
         }
         let (mut rows, mut bytes) = (Vec::new(), 0);
         let max_bytes = query.page_bytes(usize::MAX);
         let mut matching = state
             .ordered(query.order, after.as_ref())
-            .filter(|index| number_of(*index) <= until)
+            .filter(|index| (since..=until).contains(&number_of(*index)))
             .filter_map(|index| state.row(index).map(|row| (index, row)))
             .filter(|(_, row)| state.shows(row, scope, query));
         while rows.len() < size

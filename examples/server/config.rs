@@ -1,0 +1,235 @@
+//! The configuration: a TOML file, the environment, and the command line, each over the one before. Unknown names are refused, and all
+//! faults are told at once.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use toml::{Table, Value};
+
+/// Variables of the environment begin with this: `LOGLINE_SERVER_TLS_CERT` is `tls.cert` of the file.
+const PREFIX: &str = "LOGLINE_SERVER_";
+
+/// Everything that can be set.
+const NAMES: [&str; 13] = [
+    "listen",
+    "ledger",
+    "home",
+    "tenant",
+    "client_header",
+    "memory",
+    "tls.cert",
+    "tls.key",
+    "log.tiles",
+    "log.locks",
+    "jwt.issuer",
+    "jwt.audience",
+    "jwt.key_set",
+];
+
+/// Where the ledger is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Ledger {
+    Sqlite(PathBuf),
+    Postgres(String),
+}
+
+#[derive(Debug)]
+pub(crate) struct Config {
+    pub(crate) listen: SocketAddr,
+    pub(crate) ledger: Ledger,
+    /// The folder of keys and trust root. `None`: beside the file of the ledger.
+    pub(crate) home: Option<PathBuf>,
+    /// The tenant of the token that is printed.
+    pub(crate) tenant: String,
+    /// The header in which the proxy names the client.
+    pub(crate) client_header: Option<http::HeaderName>,
+    /// Whether the routes of memories are there.
+    pub(crate) memory: bool,
+    /// Certificate chain and key, as PEM files.
+    pub(crate) tls: Option<(PathBuf, PathBuf)>,
+    /// The folders of the transparency log.
+    pub(crate) log: Option<(PathBuf, PathBuf)>,
+    pub(crate) jwt: Option<Issuer>,
+}
+
+/// Whose JWTs are accepted beside API keys.
+#[derive(Debug)]
+pub(crate) struct Issuer {
+    pub(crate) issuer: String,
+    pub(crate) audience: String,
+    /// A file with the key set.
+    pub(crate) key_set: PathBuf,
+}
+
+/// What is set, and what is wrong with it.
+#[derive(Default)]
+struct Settings {
+    values: BTreeMap<String, Value>,
+    faults: Vec<String>,
+}
+
+impl Settings {
+    fn put(&mut self, name: &str, value: Value, from: &str) {
+        if NAMES.contains(&name) {
+            self.values.insert(name.to_owned(), value);
+        } else {
+            self.faults.push(format!("{from}: `{name}` is not known; there are {}", NAMES.join(", ")));
+        }
+    }
+
+    fn file(&mut self, path: &Path) {
+        let from = path.display().to_string();
+        let table = std::fs::read_to_string(path).map_err(|error| error.to_string());
+        let table = table.and_then(|text| text.parse::<Table>().map_err(|error| error.to_string()));
+        match table {
+            Err(error) => self.faults.push(format!("{from}: {error}")),
+            Ok(table) => {
+                for (name, value) in table {
+                    match value {
+                        Value::Table(inner) => {
+                            for (inner, value) in inner {
+                                self.put(&format!("{name}.{inner}"), value, &from);
+                            }
+                        }
+                        value => self.put(&name, value, &from),
+                    }
+                }
+            }
+        }
+    }
+
+    fn environment(&mut self, variables: impl IntoIterator<Item = (String, String)>) {
+        for (variable, value) in variables {
+            let Some(name) = variable.strip_prefix(PREFIX) else { continue };
+            let name = name.to_ascii_lowercase();
+            let known = NAMES.iter().find(|known| known.replace('.', "_") == name);
+            self.put(known.copied().unwrap_or(&name), Value::String(value), &variable);
+        }
+    }
+
+    fn text(&mut self, name: &str) -> Option<String> {
+        match self.values.get(name)? {
+            Value::String(text) if !text.is_empty() => Some(text.clone()),
+            _ => {
+                self.faults.push(format!("`{name}` must be a text that is not empty"));
+                None
+            }
+        }
+    }
+
+    fn parsed<T: std::str::FromStr>(&mut self, name: &str, expected: &str) -> Option<T> {
+        let text = self.text(name)?;
+        let parsed = text.parse().ok();
+        if parsed.is_none() {
+            self.faults.push(format!("`{name}` must be {expected}, and is `{text}`"));
+        }
+        parsed
+    }
+
+    fn switch(&mut self, name: &str) -> bool {
+        match self.values.get(name) {
+            None => false,
+            Some(Value::Boolean(on)) => *on,
+            Some(Value::String(text)) if ["true", "false"].contains(&text.as_str()) => text == "true",
+            Some(_) => {
+                self.faults.push(format!("`{name}` must be true or false"));
+                false
+            }
+        }
+    }
+
+    /// A file that can be read.
+    fn readable(&mut self, name: &str) -> Option<PathBuf> {
+        let path = PathBuf::from(self.text(name)?);
+        if let Err(error) = std::fs::File::open(&path) {
+            self.faults.push(format!("`{name}`: {}: {error}", path.display()));
+        }
+        Some(path)
+    }
+
+    /// Settings that are of use only together.
+    fn together(&mut self, names: &[&str]) -> bool {
+        let missing: Vec<_> = names.iter().filter(|name| !self.values.contains_key(**name)).copied().collect();
+        if !missing.is_empty() && missing.len() < names.len() {
+            self.faults.push(format!("{} must be set together: {} is missing", names.join(", "), missing.join(", ")));
+        }
+        missing.is_empty()
+    }
+}
+
+/// What the command line sets.
+pub(crate) struct Line {
+    pub(crate) file: Option<PathBuf>,
+    pub(crate) listen: Option<SocketAddr>,
+    pub(crate) db: Option<PathBuf>,
+    pub(crate) tenant: Option<String>,
+}
+
+impl Config {
+    /// Reads everything.
+    ///
+    /// # Errors
+    /// All faults.
+    pub(crate) fn read(line: Line, variables: impl IntoIterator<Item = (String, String)>) -> Result<Self, Vec<String>> {
+        let mut set = Settings::default();
+        if let Some(file) = &line.file {
+            set.file(file);
+        }
+        set.environment(variables);
+        if let Some(listen) = line.listen {
+            set.put("listen", Value::String(listen.to_string()), "--listen");
+        }
+        if let Some(db) = line.db {
+            set.put("ledger", Value::String(format!("sqlite:{}", db.display())), "--db");
+        }
+        if let Some(tenant) = line.tenant {
+            set.put("tenant", Value::String(tenant), "--tenant");
+        }
+        let listen = set.parsed("listen", "an address with a port");
+        let ledger = set.text("ledger").unwrap_or_default();
+        let ledger = match ledger.strip_prefix("sqlite:") {
+            Some(file) if !file.is_empty() => Some(Ledger::Sqlite(file.into())),
+            None if ledger.starts_with("postgres://") || ledger.starts_with("postgresql://") => Some(Ledger::Postgres(ledger)),
+            _ => {
+                set.faults.push("`ledger` must be `sqlite:FILE` or `postgres://…`; `--db FILE` sets it as well".to_owned());
+                None
+            }
+        };
+        let home = set.text("home").map(PathBuf::from);
+        if home.is_none() && matches!(ledger, Some(Ledger::Postgres(_))) {
+            set.faults.push("`home` must be set with PostgreSQL: the folder of keys and trust root".to_owned());
+        }
+        let tls = set.together(&["tls.cert", "tls.key"]);
+        let tls = (set.readable("tls.cert"), set.readable("tls.key")).into_pair().filter(|_| tls);
+        set.together(&["log.tiles", "log.locks"]);
+        let log = (set.text("log.tiles").map(PathBuf::from), set.text("log.locks").map(PathBuf::from)).into_pair();
+        set.together(&["jwt.issuer", "jwt.audience", "jwt.key_set"]);
+        let jwt = (set.text("jwt.issuer"), (set.text("jwt.audience"), set.readable("jwt.key_set")).into_pair()).into_pair();
+        let jwt = jwt.map(|(issuer, (audience, key_set))| Issuer { issuer, audience, key_set });
+        let client_header = set.parsed("client_header", "the name of a header");
+        let memory = set.switch("memory");
+        let tenant = set.text("tenant").unwrap_or_else(|| "acme".to_owned());
+        match (ledger, set.faults.is_empty()) {
+            (Some(ledger), true) => {
+                let listen = listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080)));
+                Ok(Self { listen, ledger, home, tenant, client_header, memory, tls, log, jwt })
+            }
+            _ => Err(set.faults),
+        }
+    }
+}
+
+/// Both or none.
+trait IntoPair {
+    type Pair;
+    fn into_pair(self) -> Option<Self::Pair>;
+}
+
+impl<A, B> IntoPair for (Option<A>, Option<B>) {
+    type Pair = (A, B);
+
+    fn into_pair(self) -> Option<(A, B)> {
+        self.0.zip(self.1)
+    }
+}

@@ -1,0 +1,57 @@
+//! What each metric means, as exporters print it. The texts are those of `docs/metrics.md`.
+
+/// Kind, name and meaning.
+const METRICS: [(Kind, &str, &str); 33] = [
+    (Kind::Histogram, "logline_append_spans", "spans in one append that was stored"),
+    (Kind::Histogram, "logline_ledger_seconds", "time of a call of the ledger: append, get, history, scan, take, heartbeat"),
+    (Kind::Counter, "logline_ledger_errors_total", "calls that failed because of the ledger, not of what was asked"),
+    (Kind::Histogram, "logline_tail_lag_seconds", "from the time in a row (at) until it comes through a tail of this process"),
+    (Kind::Gauge, "logline_queue_requests", "open requests: due, leased, later, parked; at most 10,000 are counted"),
+    (Kind::Gauge, "logline_queue_oldest_seconds", "how long the request that waits longest has been due"),
+    (Kind::Counter, "logline_claims_total", "attempts that this worker has begun"),
+    (Kind::Counter, "logline_claim_conflicts_total", "claims in which another worker was faster"),
+    (Kind::Gauge, "logline_attempts_running", "attempts that run in this process"),
+    (Kind::Counter, "logline_attempts_total", "attempts that have ended, by what became of them"),
+    (Kind::Histogram, "logline_attempt_seconds", "from the claim of an attempt to its end"),
+    (Kind::Counter, "logline_requests_parked_total", "requests that could neither be claimed nor closed"),
+    (Kind::Counter, "logline_quota_denied_total", "requests that were put off because a quota is used up"),
+    (Kind::Counter, "logline_shared_keys_total", "loops that found another process with this host's key"),
+    (Kind::Histogram, "logline_sandbox_seconds", "time of one run in the sandbox, ok or error"),
+    (Kind::Counter, "logline_sandbox_fuel_total", "fuel that guests have used"),
+    (Kind::Histogram, "logline_compile_seconds", "time to check and compile a module before it is published"),
+    (Kind::Counter, "logline_slots_total", "slots of schedules that became requests"),
+    (Kind::Counter, "logline_policy_spans_total", "spans that policies were asked about"),
+    (Kind::Counter, "logline_policy_effects_total", "spans that policies have written"),
+    (Kind::Histogram, "gen_ai.client.inference.duration", "seconds of one try at a provider"),
+    (Kind::Counter, "gen_ai.client.inference.usage.tokens", "tokens that a provider has counted"),
+    (Kind::Counter, "logline_memory_upserts_total", "memories that were written"),
+    (Kind::Counter, "logline_memory_searches_total", "searches"),
+    (Kind::Counter, "logline_memory_forgotten_keys_total", "keys of texts that were destroyed"),
+    (Kind::Counter, "logline_log_leaves_total", "spans that were entered into transparency logs"),
+    (Kind::Counter, "logline_log_failures_total", "steps of a log that failed"),
+    (Kind::Counter, "logline_http_requests_total", "calls answered"),
+    (Kind::Histogram, "logline_http_request_seconds", "from the head of a call to the head of its answer"),
+    (Kind::Gauge, "logline_http_streams", "open streams and waits"),
+    (Kind::Gauge, "logline_http_tails", "tails of the ledger, one for each tenant with streams"),
+    (Kind::Counter, "logline_http_rate_limited_total", "calls refused by a rate: key, tenant, refused"),
+    (Kind::Counter, "logline_http_tokens_refused_total", "tokens refused"),
+];
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+/// Gives the exporter of this process the meaning of every metric of LogLine, as `docs/metrics.md` has it. Call it after the exporter was
+/// installed.
+pub fn describe_metrics() {
+    for (kind, name, text) in METRICS {
+        match kind {
+            Kind::Counter => metrics::describe_counter!(name, text),
+            Kind::Gauge => metrics::describe_gauge!(name, text),
+            Kind::Histogram => metrics::describe_histogram!(name, text),
+        }
+    }
+}
