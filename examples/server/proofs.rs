@@ -8,12 +8,14 @@ use logline_log::note::{Note, NoteKey};
 use logline_log::store::Directory;
 use logline_log::{Checkpoint, Leaf, prove};
 
+use crate::site::Failed;
+
 /// What proves that a row is in the log of this key, whose files are below `tiles`. The checkpoint is read anew each time, so that it
 /// covers what was entered since.
 pub(crate) fn from_folder(
     tiles: &Path,
     key: &str,
-) -> Result<impl Fn(&SignedSpan) -> Result<Inclusion, String> + Send + Sync + use<>, logline::Failed> {
+) -> Result<impl Fn(&SignedSpan) -> Result<Inclusion, String> + Send + Sync + use<>, Failed> {
     let (tiles, log_key) = (Directory::new(tiles), key.to_owned());
     let origin = key.parse::<NoteKey>()?.name().to_string();
     Ok(move |row: &SignedSpan| {

@@ -29,6 +29,7 @@ const METRICS: [(Kind, &str, &str); 33] = [
     (Kind::Counter, "logline_memory_forgotten_keys_total", "keys of texts that were destroyed"),
     (Kind::Counter, "logline_log_leaves_total", "spans that were entered into transparency logs"),
     (Kind::Counter, "logline_log_failures_total", "steps of a log that failed"),
+    (Kind::Counter, "logline_witness_calls_total", "calls that a witness has answered"),
     (Kind::Counter, "logline_http_requests_total", "calls answered"),
     (Kind::Histogram, "logline_http_request_seconds", "from the head of a call to the head of its answer"),
     (Kind::Gauge, "logline_http_streams", "open streams and waits"),

@@ -25,7 +25,7 @@ use crate::service::{Service, json_bytes};
     paths(
         health::healthz, health::readyz, spans::list, spans::append, spans::show, spans::versions, timeline::list, timeline::stream,
         requests::execute, requests::list, requests::show, requests::wait, requests::cancel, requests::revive, metrics::list,
-        identity::show, trust::show, proposals::show, proofs::show,
+        identity::show, trust::trust, proposals::show, proofs::proof,
         governed::schedules, governed::policies, governed::waiting, governed::approve,
         keys::list, keys::issue, keys::rotate, keys::revoke,
     ),

@@ -22,7 +22,7 @@ fn responses(codes: &[Code]) -> Responses {
     texts.into_iter().map(|(status, codes)| (status, response(codes).into())).collect()
 }
 
-const READS: [Code; 16] = [
+const READS: [Code; 15] = [
     Code::InvalidParameter,
     Code::InvalidCursor,
     Code::NoToken,

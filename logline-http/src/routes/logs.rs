@@ -67,7 +67,9 @@ pub(crate) async fn proof(service: &Service, folders: &LogFolders, row: SignedSp
     let found = service.work(&tenant, usize::MAX, move || {
         let mut left = MOST_FILES;
         let mut read = |name: &str| {
-            left = left.checked_sub(1).ok_or_else(|| "the entry is too far back: `logline log prove` makes its proof".to_owned())?;
+            left = left
+                .checked_sub(1)
+                .ok_or_else(|| "the entry is too far back: `logline log prove` makes its proof".to_owned())?;
             tiles.read_now(&format!("{}/{name}", checkpoint.origin)).map_err(|error| error.to_string())
         };
         prove(&Leaf::of(&row), &note, &checkpoint, None, &mut read).map(|proof| proof.to_string())

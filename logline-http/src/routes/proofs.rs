@@ -23,7 +23,7 @@ use crate::service::{Service, answer, caller};
     (status = 200, description = "The proof, or why there is none", body = crate::wire::ProofBody),
     crate::refusals::Refused,
 ))]
-pub(crate) async fn show(
+pub(crate) async fn proof(
     State(service): State<Arc<Service>>,
     path: Result<Path<String>, PathRejection>,
     request: Request,

@@ -26,7 +26,7 @@ const MAX_DELEGATIONS: usize = 200;
     (status = 200, description = "What decides who may sign", body = crate::wire::TrustBody),
     crate::refusals::Refused,
 ))]
-pub(crate) async fn show(State(service): State<Arc<Service>>, request: Request) -> Result<Response, Problem> {
+pub(crate) async fn trust(State(service): State<Arc<Service>>, request: Request) -> Result<Response, Problem> {
     let caller = caller(&request)?;
     caller.identity.need(Permission::Read)?;
     not_known(&request)?;
