@@ -1,7 +1,7 @@
 //! What each metric means, as exporters print it. The texts are those of `docs/metrics.md`.
 
 /// Kind, name and meaning.
-const METRICS: [(Kind, &str, &str); 33] = [
+const METRICS: [(Kind, &str, &str); 34] = [
     (Kind::Histogram, "logline_append_spans", "spans in one append that was stored"),
     (Kind::Histogram, "logline_ledger_seconds", "time of a call of the ledger: append, get, history, scan, take, heartbeat"),
     (Kind::Counter, "logline_ledger_errors_total", "calls that failed because of the ledger, not of what was asked"),
