@@ -239,7 +239,7 @@ pub(crate) async fn admit_one(service: &Service, caller: &Caller, item: Value) -
 }
 
 async fn admit(service: &Service, caller: &Caller, Items { items, size }: Items) -> Result<Vec<Value>, Problem> {
-    let rules = service.host.rules().clone();
+    let rules = *service.host.rules();
     let verify = move || {
         let mut verifier = Verifier::new();
         let mut spans: Vec<VerifiedSpan> = Vec::with_capacity(items.len());
