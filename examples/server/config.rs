@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use logline_http::LogFolders;
 use toml::{Table, Value};
 
 /// Variables of the environment begin with this: `LOGLINE_SERVER_TLS_CERT` is `tls.cert` of the file.
 const PREFIX: &str = "LOGLINE_SERVER_";
 
 /// Everything that can be set.
-const NAMES: [&str; 13] = [
+const NAMES: [&str; 14] = [
     "listen",
     "ledger",
     "home",
@@ -22,6 +23,7 @@ const NAMES: [&str; 13] = [
     "tls.key",
     "log.tiles",
     "log.locks",
+    "log.key",
     "jwt.issuer",
     "jwt.audience",
     "jwt.key_set",
@@ -49,7 +51,7 @@ pub(crate) struct Config {
     /// Certificate chain and key, as PEM files.
     pub(crate) tls: Option<(PathBuf, PathBuf)>,
     /// The folders of the transparency log.
-    pub(crate) log: Option<(PathBuf, PathBuf)>,
+    pub(crate) log: Option<LogFolders>,
     pub(crate) jwt: Option<Issuer>,
 }
 
@@ -203,7 +205,13 @@ impl Config {
         let tls = set.together(&["tls.cert", "tls.key"]);
         let tls = (set.readable("tls.cert"), set.readable("tls.key")).into_pair().filter(|_| tls);
         set.together(&["log.tiles", "log.locks"]);
-        let log = (set.text("log.tiles").map(PathBuf::from), set.text("log.locks").map(PathBuf::from)).into_pair();
+        let log = (set.text("log.tiles"), set.text("log.locks")).into_pair();
+        let log = log.map(|(tiles, locks)| LogFolders::new(tiles, locks));
+        let key = set.parsed("log.key", "a key as `logline log checkpoint` prints it");
+        let log = match key {
+            Some(key) => log.map(|log| log.key(key)),
+            None => log,
+        };
         set.together(&["jwt.issuer", "jwt.audience", "jwt.key_set"]);
         let jwt = (set.text("jwt.issuer"), (set.text("jwt.audience"), set.readable("jwt.key_set")).into_pair()).into_pair();
         let jwt = jwt.map(|(issuer, (audience, key_set))| Issuer { issuer, audience, key_set });

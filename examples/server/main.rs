@@ -8,7 +8,6 @@
 #![allow(clippy::print_stderr, reason = "a program says what is wrong")]
 
 mod config;
-mod proofs;
 mod site;
 mod tls;
 
@@ -49,12 +48,6 @@ struct Arguments {
     /// The tenant of the token that is printed. Default `acme`.
     #[arg(long)]
     tenant: Option<String>,
-    /// The folder of transparency logs that `logline log run` keeps. With it the page shows whether a span is in the log.
-    #[arg(long, requires = "log_key")]
-    tiles: Option<PathBuf>,
-    /// The key of the tenant's log, as `logline log checkpoint --log-key` prints it.
-    #[arg(long, requires = "tiles")]
-    log_key: Option<String>,
 }
 
 /// The bounds of the buckets of durations, in seconds.
@@ -65,7 +58,7 @@ const COUNTS: [f64; 10] = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0,
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Arguments { config, check, listen, db, tenant, tiles, log_key } = Arguments::parse();
+    let Arguments { config, check, listen, db, tenant } = Arguments::parse();
     let config = match Config::read(Line { file: config, listen, db, tenant }, std::env::vars()) {
         Ok(config) => config,
         Err(faults) => {
@@ -79,7 +72,7 @@ async fn main() -> ExitCode {
         eprintln!("server: the configuration is valid");
         return ExitCode::SUCCESS;
     }
-    match run(&config, tiles.zip(log_key)).await {
+    match run(&config).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("server: {error}");
@@ -88,7 +81,7 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(config: &Config, log: Option<(PathBuf, String)>) -> Result<(), Failed> {
+async fn run(config: &Config) -> Result<(), Failed> {
     // The first line of standard output is for programs, so the log goes elsewhere.
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
@@ -107,10 +100,6 @@ async fn run(config: &Config, log: Option<(PathBuf, String)>) -> Result<(), Fail
     let tls = config.tls.as_ref().map(|(cert, key)| Tls::read(cert, key)).transpose()?;
     let Site { host, keys, jwt, options } = Site::open(config).await?;
     let options = options.metrics(move || exporter.render());
-    let options = match log {
-        Some((tiles, key)) => options.prove(proofs::from_folder(&tiles, &key)?),
-        None => options,
-    };
     let permissions = Permission::ALL.iter().copied();
     let new =
         NewKey::new(&config.tenant, "demo", "printed at the start", permissions).lifetime(Duration::from_secs(24 * 60 * 60));

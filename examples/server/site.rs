@@ -5,7 +5,7 @@ use std::sync::Arc;
 use logline::home::{Home, KeyOf, Setup};
 use logline_core::ledger::WorkQueue;
 use logline_core::{Draft, Host, SystemClock};
-use logline_http::{ApiKeys, Jwt, JwtOptions, LogFolders, Options, ServiceKey};
+use logline_http::{ApiKeys, Jwt, JwtOptions, Options, ServiceKey};
 use logline_kernels::Measured;
 use logline_memory::{LocalKeys, MemoryKernel, Vault};
 use logline_pg::{PgLedger, PgOptions, migrate};
@@ -82,7 +82,7 @@ impl Site {
         options.keys = Some(keys.clone());
         options.vault = memory.map(|kernel| kernel.vault().clone());
         options.client_header.clone_from(&config.client_header);
-        options.logs = config.log.clone().map(|(tiles, locks)| LogFolders { tiles, locks });
+        options.logs = config.log.clone();
         Ok(Self { host, keys, jwt: jwt.transpose()?, options })
     }
 }

@@ -14,7 +14,7 @@ import { Service, axeSource, chromium, folder, freePort, logline } from './site.
 const PATIENCE = 15_000;
 const dir = folder();
 const db = join(dir, 'demo.ledger');
-let [service, made, options, context, port] = [];
+let [service, made, settings, context, port] = [];
 // Every address that any tab asked for, and what it said on its console.
 const addresses = [];
 const said = [];
@@ -41,7 +41,7 @@ const views = () => ({
 
 before(async () => {
   port = await freePort();
-  ({ service, made, options } = await serveDemo(db, dir, port));
+  ({ service, made, settings } = await serveDemo(db, dir, port));
   context = await chromium();
   context.on('request', (request) => addresses.push(request.url()));
   context.on('page', (page) => {
@@ -351,7 +351,7 @@ test('after a restart the page goes on where it was: nothing is missing and noth
   writeFileSync(file, line(seal({ id: randomUUID(), entity_type: 'note', tenant_id: 'acme', owner_id: 'demo', who: 'user:demo', this: 'note.check', name, at: new Date().toISOString().replace('Z', '000Z') }, made.publisher)));
   logline(db, ['import', file, '--trust', `${db}.trust.json`]);
   const old = service.token;
-  service = await Service.start(db, port, options);
+  service = await Service.start(db, port, settings);
   assert.notEqual(service.token, old);
   await page.getByRole('link', { name }).waitFor({ timeout: 45_000 });
   const next = `back ${randomUUID()}`;

@@ -122,8 +122,8 @@ export async function serveDemo(db, folder, port) {
   const place = ['--tenant', TENANT, '--tiles', tiles, '--locks', locks, '--log-key', key];
   logline(db, ['log', 'run', ...place, '--until-idle']);
   const log = JSON.parse(logline(db, ['log', 'checkpoint', ...place, '--json']));
-  const options = ['--tiles', tiles, '--log-key', log.key];
-  return { service: await Service.start(db, port, options), made, options };
+  const settings = { LOGLINE_SERVER_LOG_TILES: tiles, LOGLINE_SERVER_LOG_LOCKS: locks, LOGLINE_SERVER_LOG_KEY: log.key };
+  return { service: await Service.start(db, port, settings), made, settings };
 }
 
 async function fill(service, db, folder) {

@@ -31,8 +31,9 @@ export const freePort = () => new Promise((found) => {
 
 /** The example `server` on a ledger. */
 export class Service {
-  static async start(db, port, more = []) {
-    const child = spawn(join(target, 'debug/examples/server'), ['--listen', `127.0.0.1:${port}`, '--db', db, ...more], { stdio: ['ignore', 'pipe', 'pipe'] });
+  /** `settings` are variables of its environment. */
+  static async start(db, port, settings = {}) {
+    const child = spawn(join(target, 'debug/examples/server'), ['--listen', `127.0.0.1:${port}`, '--db', db], { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ...settings } });
     process.on('exit', () => child.kill('SIGKILL'));
     let [out, log] = ['', ''];
     child.stderr.on('data', (data) => { log += data; });

@@ -38,7 +38,7 @@ pub use identity::{Identity, Permission};
 pub use openapi::openapi;
 #[cfg(feature = "log")]
 pub use options::LogFolders;
-pub use options::{Drain, Inclusion, Options, ProveInclusion, Rate, RenderMetrics};
+pub use options::{Drain, Options, Rate, RenderMetrics};
 pub use peers::Peer;
 pub use problem::{Code, PAGE, Problem};
 pub use router::router;

@@ -12,6 +12,8 @@ use utoipa::{Modify, OpenApi};
 use crate::problem::Problem;
 #[cfg(feature = "prompts")]
 use crate::routes::chat;
+#[cfg(feature = "policies")]
+use crate::routes::dry_run;
 #[cfg(feature = "log")]
 use crate::routes::logs;
 #[cfg(feature = "memory")]
@@ -26,7 +28,7 @@ use crate::service::{Service, json_bytes};
         health::healthz, health::readyz, spans::list, spans::append, spans::show, spans::versions, timeline::list, timeline::stream,
         requests::execute, requests::list, requests::show, requests::wait, requests::cancel, requests::revive, metrics::list,
         identity::show, trust::trust, proposals::show, proofs::proof,
-        governed::schedules, governed::policies, governed::waiting, governed::approve,
+        governed::schedules, governed::policies, proposals::waiting, proposals::approve,
         keys::list, keys::issue, keys::rotate, keys::revoke,
     ),
     components(schemas(crate::wire::ProblemBody)),
@@ -37,7 +39,7 @@ struct Document;
 
 #[cfg(feature = "policies")]
 #[derive(OpenApi)]
-#[openapi(paths(governed::dry_run))]
+#[openapi(paths(dry_run::dry_run))]
 struct WithPolicies;
 
 #[cfg(feature = "memory")]

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderName;
-use logline_core::SignedSpan;
 use logline_core::request::FUNCTION_RUN;
 use tokio::sync::watch;
 
@@ -16,18 +15,6 @@ use crate::cursor::ServiceKey;
 
 /// Writes all metrics of the process in Prometheus' text format.
 pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
-
-/// Proves that a row is in a transparency log, or says why it cannot. It may read files: it is called where that blocks nobody.
-pub type ProveInclusion = Arc<dyn Fn(&SignedSpan) -> Result<Inclusion, String> + Send + Sync>;
-
-/// A row's place in a transparency log. `docs/log.md` specifies both texts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Inclusion {
-    /// A `.tlog-proof`.
-    pub proof: String,
-    /// The key of the log, as `NAME+ID+BASE64`.
-    pub log_key: String,
-}
 
 /// How many calls are let through: `per_second` on average, and `burst` at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,8 +79,6 @@ pub struct Options {
     pub require_idempotency_key: bool,
     /// Answers `GET /metrics`, which is mounted only if this is set. It needs no token: expose it to the operator's network alone.
     pub metrics: Option<RenderMetrics>,
-    /// Answers `GET /api/spans/{id}/proof`. Without it the answer says that there is no log.
-    pub prove: Option<ProveInclusion>,
     /// Mounts the routes of API keys. Give the keys that the authenticator accepts. `None`: they are issued elsewhere.
     pub keys: Option<ApiKeys>,
     /// Mounts the routes of memories. The host must have the kernel `memory` with the same vault.
@@ -102,7 +87,7 @@ pub struct Options {
     /// Mounts the routes of prompts. The streams of the host's own `RunPrompt` ([`RunPrompt::streams`](logline_prompts::RunPrompt::streams)).
     #[cfg(feature = "prompts")]
     pub prompts: Option<logline_kernels::provider::Streams>,
-    /// Mounts the routes of the transparency log.
+    /// Mounts `GET /api/log/checkpoint`, and lets `GET /api/spans/{id}/proof` give proofs. Without it the answer says that there is no log.
     #[cfg(feature = "log")]
     pub logs: Option<LogFolders>,
     /// Ends streams and waits.
@@ -112,11 +97,29 @@ pub struct Options {
 /// Where the transparency logs of this service are, as `logline log run` writes them.
 #[cfg(feature = "log")]
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LogFolders {
     /// The folder of tiles and checkpoints.
     pub tiles: std::path::PathBuf,
     /// The folder of the last signed checkpoints.
     pub locks: std::path::PathBuf,
+    /// The keys of the logs, as far as they are to be told with proofs. A client that has the key from elsewhere trusts the service less.
+    pub keys: Vec<logline_log::note::NoteKey>,
+}
+
+#[cfg(feature = "log")]
+impl LogFolders {
+    /// Logs in these folders.
+    pub fn new(tiles: impl Into<std::path::PathBuf>, locks: impl Into<std::path::PathBuf>) -> Self {
+        Self { tiles: tiles.into(), locks: locks.into(), keys: Vec::new() }
+    }
+
+    /// Adds the key of a log.
+    #[must_use]
+    pub fn key(mut self, key: logline_log::note::NoteKey) -> Self {
+        self.keys.push(key);
+        self
+    }
 }
 
 impl Options {
@@ -143,7 +146,6 @@ impl Options {
             kinds: BTreeSet::from([FUNCTION_RUN.to_owned()]),
             require_idempotency_key: false,
             metrics: None,
-            prove: None,
             keys: None,
             #[cfg(feature = "memory")]
             vault: None,
@@ -159,13 +161,6 @@ impl Options {
     #[must_use]
     pub fn metrics(mut self, render: impl Fn() -> String + Send + Sync + 'static) -> Self {
         self.metrics = Some(Arc::new(render));
-        self
-    }
-
-    /// Sets what proves that a row is in a log.
-    #[must_use]
-    pub fn prove(mut self, prove: impl Fn(&SignedSpan) -> Result<Inclusion, String> + Send + Sync + 'static) -> Self {
-        self.prove = Some(Arc::new(prove));
         self
     }
 }

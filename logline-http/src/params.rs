@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
+#[cfg(any(feature = "memory", feature = "prompts"))]
+use http::HeaderMap;
+
 use crate::problem::{Code, Problem};
 
 /// The most bytes of a query.
@@ -64,6 +67,18 @@ fn decode(text: &str) -> Result<String, Problem> {
         return Err(Problem::new(Code::InvalidParameter, "the query has a NUL"));
     }
     String::from_utf8(bytes).map_err(|_| refused())
+}
+
+/// The value of a header that may be given once.
+#[cfg(any(feature = "memory", feature = "prompts"))]
+pub(crate) fn header<T: FromStr>(headers: &HeaderMap, name: &'static str, expected: &str) -> Result<Option<T>, Problem> {
+    let refused = || Problem::parameter(name, expected);
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => value.to_str().ok().and_then(|text| text.parse().ok()).map(Some).ok_or_else(refused),
+        _ => Err(refused()),
+    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@
 //! accepted lately are let through all the same: behind a proxy or one address of many users, nobody is shut out by others.
 
 use std::collections::{HashMap, HashSet};
-use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -36,11 +35,8 @@ fn forwarded(headers: &HeaderMap, name: &HeaderName) -> Option<IpAddr> {
 
 /// Whoever has one address of version 6 has the other 2^64 of its network as well.
 fn network(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
-            Some(v4) => v4.into(),
-            None => Ipv6Addr::from(u128::from(v6) >> 64 << 64).into(),
-        },
+    match address.to_canonical() {
+        IpAddr::V6(v6) => Ipv6Addr::from(u128::from(v6) >> 64 << 64).into(),
         v4 => v4,
     }
 }
@@ -123,13 +119,9 @@ impl Peers {
     /// It was refused: it counts again as any other.
     pub(crate) fn forget(&self, digest: &[u8; 32]) {
         let mut accepted = lock(&self.accepted);
-        remove(&mut accepted.present, digest);
-        remove(&mut accepted.past, digest);
+        accepted.present.remove(digest);
+        accepted.past.remove(digest);
     }
-}
-
-fn remove<T: Eq + Hash>(set: &mut HashSet<T>, item: &T) {
-    set.remove(item);
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -26,6 +26,8 @@ use crate::peers;
 use crate::problem::{Code, Problem, ProblemBody};
 #[cfg(feature = "prompts")]
 use crate::routes::chat;
+#[cfg(feature = "policies")]
+use crate::routes::dry_run;
 #[cfg(feature = "log")]
 use crate::routes::logs;
 #[cfg(feature = "memory")]
@@ -63,8 +65,8 @@ pub fn router(host: Host, auth: impl Authenticator, options: Options) -> Router 
         .route("/api/trust", get(trust::trust))
         .route("/api/schedules", get(governed::schedules))
         .route("/api/policies", get(governed::policies))
-        .route("/api/proposals", get(governed::waiting))
-        .route("/api/approvals", post(governed::approve));
+        .route("/api/proposals", get(proposals::waiting))
+        .route("/api/approvals", post(proposals::approve));
     let api = optional(api, &service).route_layer(from_fn_with_state(Arc::clone(&service), authenticate));
     let mut open = Router::new()
         .route("/healthz", get(health::healthz))
@@ -134,7 +136,7 @@ fn optional(mut api: Router<Arc<Service>>, service: &Service) -> Router<Arc<Serv
     }
     #[cfg(feature = "policies")]
     {
-        api = api.route("/api/policies/{id}/dry-run", post(governed::dry_run));
+        api = api.route("/api/policies/{id}/dry-run", post(dry_run::dry_run));
     }
     #[cfg(feature = "memory")]
     if service.options.vault.is_some() {

@@ -269,6 +269,12 @@ pub(crate) struct ProposalBody {
     pub(crate) carried_out: Option<String>,
 }
 
+/// Proposals that wait.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ProposalList {
+    pub(crate) proposals: Vec<ProposalBody>,
+}
+
 /// A vote.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct VoteBody {
@@ -293,7 +299,7 @@ pub(crate) struct RefusalBody {
 pub(crate) struct ProofBody {
     /// A `.tlog-proof`; null if there is none.
     pub(crate) proof: Option<String>,
-    /// The key of the log, as `NAME+ID+BASE64`.
+    /// The key of the log, as `NAME+ID+BASE64`; null if there is no proof, or the service was not given the key.
     pub(crate) log_key: Option<String>,
     /// Why there is no proof; null if there is one.
     pub(crate) reason: Option<String>,

@@ -217,6 +217,11 @@ fn a_model_is_told_what_was_remembered_and_no_file_has_it_in_the_clear() {
         let key = lab.host.confidential(TENANT, "alice").await.unwrap();
         let explained = explain_with(&reader, authorities, TENANT, run.id, Some(&key)).await.unwrap();
         assert_eq!((&explained.answer["text"], explained.text.as_str()), (&json!(SECRET_ANSWER), "Help Ada-Personal-Name."));
+        // An encrypted answer is no context: a model could make nothing of it.
+        let mut again = lab.asks(Value::Null);
+        again.input["context"] = json!([run.id]);
+        let refused = lab.host.execute(again).await.unwrap();
+        assert!(code(&refused) == "prompt_invalid" && lab.model.calls() == 1, "{:?}", refused.result);
         assert!(matches!(
             explain(&reader, authorities, TENANT, run.id).await,
             Err(ExplainError::Build(VerifyBuildError::Confidential { .. }))

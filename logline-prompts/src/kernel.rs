@@ -12,7 +12,7 @@ use crate::block::Block;
 use crate::build::build;
 use crate::ids::build_prompt;
 use crate::load::{LoadError, Versions, load};
-use crate::record::{Recorded, record};
+use crate::record::{Recorded, check_personal, record};
 use crate::render;
 use crate::variant::Variant;
 
@@ -101,6 +101,9 @@ impl Kernel for BuildPrompt {
             Ok(built) => built,
             Err(error) => return failed("prompt_invalid", error.to_string()),
         };
+        if let Err(reason) = check_personal(&built, context) {
+            return failed("prompt_invalid", reason);
+        }
         let Recorded { draft, compiled_hash } = match record(request, context, &loaded, &built, &vars).await? {
             Ok(recorded) => recorded,
             Err(failure) => return Ok(Effects::new(Err(failure))),

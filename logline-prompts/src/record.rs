@@ -26,6 +26,14 @@ pub(crate) fn about(draft: Draft, request: &SignedSpan, who: &str) -> Draft {
     }
 }
 
+/// Refuses personal values that would stand in the clear.
+pub(crate) fn check_personal(built: &Built, context: &Context<'_>) -> Result<(), String> {
+    match (&built.personal, context.confidential) {
+        (Some(name), None) => Err(format!("the variable `{name}` is personal: send the request as a confidential one")),
+        _ => Ok(()),
+    }
+}
+
 /// The record of a build, and the hash that it has there.
 pub(crate) struct Recorded {
     pub(crate) draft: Draft,
@@ -40,10 +48,6 @@ pub(crate) async fn record(
     built: &Built,
     vars: &Value,
 ) -> Result<Result<Recorded, Failure>, KernelError> {
-    if let (Some(name), None) = (&built.personal, context.confidential) {
-        let message = format!("the variable `{name}` is personal: send the request as a confidential one");
-        return Ok(Err(Failure::new("prompt_invalid", message)));
-    }
     let execution = context.attempt.execution_id;
     let id = ids::derive("prompt_build", &[&execution.to_string()]);
     let shown = match context.confidential {

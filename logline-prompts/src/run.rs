@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use logline_core::contract::{AskedBy, Context, Effects, Kernel, KernelError, Meters, Publishing, RequestKind, Sandbox};
+use logline_core::contract::{
+    AskedBy, Context, Effects, Kernel, KernelError, Meters, Publishing, RequestKind, Sandbox, sealed_text,
+};
 use logline_core::request::{Details, reference};
 use logline_core::{Draft, Failure, SignedSpan, Span, VerifiedSpan, ids};
 use logline_kernels::provider::{Providers, Streams};
@@ -16,7 +18,7 @@ use crate::chooser::FAMILY;
 use crate::contract::Contract;
 use crate::ids::prompt_runner;
 use crate::load::{LoadError, Loaded, Versions, active, in_use, load};
-use crate::record::{Recorded, about, record};
+use crate::record::{Recorded, about, check_personal, record};
 use crate::results::{SELECTION, VARIANT_OF};
 use crate::select::{Selected, select};
 use crate::talk::{Spoken, Talk, messages};
@@ -234,8 +236,8 @@ impl RunPrompt {
             Ok(contract) => contract,
             Err(reason) => return invalid(format!("metadata.run.contract: {reason}")),
         };
-        if let (Some(name), None) = (&built.personal, context.confidential) {
-            return invalid(format!("the variable `{name}` is personal: send the request as a confidential one"));
+        if let Err(reason) = check_personal(&built, context) {
+            return invalid(reason);
         }
         let recalled = match self.recalled(request, context, question).await? {
             Ok(recalled) => recalled,
@@ -259,10 +261,6 @@ impl RunPrompt {
             let message = "this host finds no memories: give the kernel `prompt_runner` something that does";
             return Ok(Err(Failure::new("memory_not_available", message)));
         };
-        if context.confidential.is_none() {
-            let message = "`memory` is for confidential requests: what a model is told would be recorded in the clear";
-            return Ok(Err(Failure::new("prompt_invalid", message)));
-        }
         Ok(recall.recall(request, context, asked, &question.text).await?.map(Some))
     }
 
@@ -297,6 +295,9 @@ impl RunPrompt {
                 return Ok(Err(format!("context: no span {id} that the request's owner can see")));
             };
             let content = match span.content.as_ref().or(span.output.as_ref()) {
+                Some(value) if sealed_text(value).is_some() => {
+                    return Ok(Err(format!("context: span {id} is encrypted, and a model could not read it: leave it out")));
+                }
                 Some(Value::String(text)) => text.clone(),
                 Some(value) => String::from_utf8_lossy(&logline_core::canonical::to_vec(value)).into_owned(),
                 None => return Ok(Err(format!("context: span {id} has neither content nor output"))),

@@ -8,54 +8,52 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::contract::{Cipher, CipherError, Confidential, ERASED, Kernel};
+use crate::contract::{Cipher, CipherError, Confidential, Kernel};
 use crate::host::{Host, HostError};
+use crate::ledger::LedgerError;
 use crate::request::{Request, State};
 use crate::span::{SignedSpan, Span, Visibility};
 use crate::value::failure::Failure;
 
-/// The member of a request, an execution or an outcome that is encrypted.
+/// The member of a request that is encrypted.
 const INPUT: &str = "input";
+
+/// The member of an execution, or of the outcome of a call, that is encrypted.
 pub(super) const OUTPUT: &str = "output";
 
 /// The member of `metadata` with the encrypted message of a failure.
-pub(super) const MESSAGE: &str = "sealed_message";
+const MESSAGE: &str = "sealed_message";
 
 /// What stands in place of the message of a failure.
 const HIDDEN: &str = "the request is confidential: its owner's key opens the message";
 
-/// The failure as others may see it, and the encrypted message.
-pub(super) async fn hide_failure(
-    confidential: &Confidential,
-    span: Uuid,
-    failure: &Failure,
-) -> Result<(Failure, Option<Value>), CipherError> {
-    let hidden = Failure::new(failure.code.as_str(), HIDDEN);
-    match confidential.seal(span, MESSAGE, &failure.message.as_str().into()).await {
-        Ok(message) => Ok((hidden, Some(message))),
-        // The user has forgotten something meanwhile. The message may quote it.
-        Err(CipherError::Erased) => Ok((hidden, None)),
-        Err(error) => Err(error),
-    }
-}
-
-/// The result of an attempt as it is recorded. Adds to `metadata` what cannot stand in the result.
+/// A result as it is recorded in a span: that of an attempt, or of a call. Adds to `members` what cannot stand in it. An output that cannot
+/// be encrypted, because its user has forgotten something meanwhile or because it is too long, becomes a failure, in `result` as well.
+///
+/// # Errors
+/// If keys are away: nothing can be recorded.
 pub(super) async fn hide_result(
     confidential: &Confidential,
-    execution: Uuid,
+    span: Uuid,
     result: &mut Result<Value, Failure>,
-    metadata: &mut Map<String, Value>,
-) -> Result<Result<Value, Failure>, CipherError> {
-    if let Ok(output) = &*result {
-        match confidential.seal(execution, OUTPUT, output).await {
+    members: &mut Map<String, Value>,
+) -> Result<Result<Value, Failure>, LedgerError> {
+    let failure = match &*result {
+        Err(failure) => failure.clone(),
+        Ok(output) => match confidential.seal(span, OUTPUT, output).await {
             Ok(sealed) => return Ok(Ok(sealed)),
-            Err(error @ CipherError::Unavailable { .. }) => return Err(error),
-            Err(error) => *result = Err(error.into_failure().unwrap_or_else(|error| Failure::new(ERASED, error.to_string()))),
+            Err(error) => error.into_failure()?,
+        },
+    };
+    match confidential.seal(span, MESSAGE, &failure.message.as_str().into()).await {
+        Ok(message) => {
+            members.insert(MESSAGE.to_owned(), message);
         }
+        // The message is lost. Nobody may read it, as it may quote what cannot be encrypted.
+        Err(error) => error.into_failure().map(drop)?,
     }
-    let failure = result.as_ref().err().cloned().unwrap_or_else(|| Failure::new("", ""));
-    let (hidden, message) = hide_failure(confidential, execution, &failure).await?;
-    metadata.extend(message.map(|message| (MESSAGE.to_owned(), message)));
+    let hidden = Failure::new(failure.code.as_str(), HIDDEN);
+    *result = Err(failure);
     Ok(Err(hidden))
 }
 

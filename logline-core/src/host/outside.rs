@@ -8,13 +8,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use serde_json::Map;
+use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::contract::{
-    Answer, Attempt, Call, CipherError, Confidential, ERASED, Outside, OutsideError, Remote, RemoteCall, Reply, Reservation,
+    Answer, Attempt, Call, CipherError, Confidential, Outside, OutsideError, Remote, RemoteCall, Reply, Reservation,
 };
-use crate::host::confidential::{MESSAGE, OUTPUT, hide_failure};
+use crate::host::confidential::{OUTPUT, hide_result};
 use crate::host::driver::AdmitError;
 use crate::host::{Host, HostError};
 use crate::keys::Verifier;
@@ -35,6 +35,9 @@ const MAX_CALLS: usize = 1000;
 
 /// How often the host tries to append an outcome if the ledger is unavailable: the call was made and cannot be undone.
 const RECORD_TRIES: u32 = 3;
+
+/// What a service answered, or why it did not.
+type Told = Result<Value, Failure>;
 
 /// The intents of a request by the call that each is for.
 type Intents = HashMap<CallId, Vec<Intent>>;
@@ -168,31 +171,26 @@ impl<'a> RecordedCalls<'a> {
         }
     }
 
-    /// What an outcome says, as it is recorded. `ended` becomes a failure if it cannot be recorded.
-    async fn hidden(&self, intent: &Intent, ended: &mut Ended) -> Result<Ended, CipherError> {
-        let Some(key) = self.confidential else { return Ok(ended.clone()) };
-        let outcome = intent.outcome_id(&self.running.tenant_id);
-        let mut hidden = ended.clone();
-        if let Recorded::Answered(value) = &ended.recorded {
-            match key.seal(outcome, OUTPUT, value).await {
-                Ok(sealed) => {
-                    hidden.recorded = Recorded::Answered(sealed);
-                    return Ok(hidden);
-                }
-                Err(error @ CipherError::Unavailable { .. }) => return Err(error),
-                // The call was made. What was answered is not written: the user has forgotten what it may quote, or it is too long.
-                Err(error) => {
-                    let code = if error == CipherError::Erased { ERASED } else { "answer_limit" };
-                    ended.recorded = Recorded::Failed(Failure::new(code, error.to_string()));
-                }
+    /// What an outcome records of a reply, and the reply in the clear if it is recorded encrypted. Adds to `details` what cannot stand in
+    /// the outcome's result.
+    async fn recorded_of(
+        &self,
+        intent: &Intent,
+        mut result: Told,
+        details: &mut Map<String, Value>,
+    ) -> (Recorded, Option<Told>) {
+        if result.as_ref().is_err_and(|failure| failure.code == OutsideError::UNKNOWN) {
+            return (Recorded::Unknown, None);
+        }
+        let Some(key) = self.confidential else { return (result.into(), None) };
+        match hide_result(key, intent.outcome_id(&self.running.tenant_id), &mut result, details).await {
+            Ok(hidden) => (hidden.into(), Some(result)),
+            // The call was made, and what was answered must not be written in the clear.
+            Err(error) => {
+                tracing::warn!(%error, call = intent.call.key, "an answer could not be encrypted: its outcome is unknown");
+                (Recorded::Unknown, None)
             }
         }
-        if let Recorded::Failed(failure) = &ended.recorded {
-            let (shown, message) = hide_failure(key, outcome, failure).await?;
-            hidden.recorded = Recorded::Failed(shown);
-            hidden.details.extend(message.map(|message| (MESSAGE.to_owned(), message)));
-        }
-        Ok(hidden)
     }
 
     fn key_of(&self, intent: &Intent) -> SpanKey {
@@ -316,40 +314,25 @@ impl Outside for RecordedCalls<'_> {
             return Err(OutsideError::LostClaim);
         }
         let asked = RemoteCall { operation: &call.operation, body: &call.body, idempotency_key: &idempotency_key };
-        let Reply { result, details, used } = remote.call(&asked).await;
-        let recorded = match result {
-            Ok(value) => Recorded::Answered(value),
-            Err(failure) if failure.code == OutsideError::UNKNOWN => Recorded::Unknown,
-            Err(failure) => Recorded::Failed(failure),
-        };
-        let mut ended = Ended { recorded, details, used };
+        let Reply { result, mut details, used } = remote.call(&asked).await;
         let took = host.inner.clock.now().since(began);
-        let hidden = match self.hidden(&intent, &mut ended).await {
-            Ok(hidden) => hidden,
-            Err(error) => {
-                // The keys are away. The call was made, and what was answered must not be written in the clear.
-                tracing::warn!(%error, call = intent.call.key, "an answer could not be encrypted: its outcome is unknown");
-                ended.recorded = Recorded::Unknown;
-                ended.clone()
-            }
-        };
-        let stored = storable(running, &intent, hidden.clone(), host);
-        if stored.recorded != hidden.recorded {
-            ended = stored.clone();
-        }
-        let outcome = self.record(&intent, &stored, took).await?;
-        let key = intent.call.key.clone();
-        match ended {
-            Ended { recorded: Recorded::Answered(value), details, .. } => {
+        let (recorded, clear) = self.recorded_of(&intent, result, &mut details).await;
+        let ended = storable(running, &intent, Ended { recorded, details, used }, host);
+        let outcome = self.record(&intent, &ended, took).await?;
+        let (key, details) = (intent.call.key.clone(), ended.details);
+        match (ended.recorded, clear) {
+            (Recorded::Answered(_), Some(Ok(value))) | (Recorded::Answered(value), None) => {
                 Ok(Answer { value, details, outcome, was_recorded: false })
             }
-            Ended { recorded: Recorded::Failed(failure), details, .. } => Err(OutsideError::Failed { key, failure, details }),
-            Ended { details, .. } if self.on_unknown == OnUnknown::Retry => {
+            (Recorded::Failed(_), Some(Err(failure))) | (Recorded::Failed(failure), _) => {
+                Err(OutsideError::Failed { key, failure, details })
+            }
+            _ if self.on_unknown == OnUnknown::Retry => {
                 let failure =
                     Failure::new("call_unanswered", "it is not known whether the call was carried out; it may be repeated");
                 Err(OutsideError::Failed { key, failure, details })
             }
-            Ended { .. } => Err(OutsideError::Unknown { key, intent: self.key_of(&intent) }),
+            _ => Err(OutsideError::Unknown { key, intent: self.key_of(&intent) }),
         }
     }
 

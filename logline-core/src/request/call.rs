@@ -275,6 +275,15 @@ pub(crate) enum Recorded {
     NotCalled,
 }
 
+impl From<Result<Value, Failure>> for Recorded {
+    fn from(result: Result<Value, Failure>) -> Self {
+        match result {
+            Ok(value) => Self::Answered(value),
+            Err(failure) => Self::Failed(failure),
+        }
+    }
+}
+
 impl Recorded {
     fn status(&self) -> &'static str {
         match self {

@@ -47,7 +47,7 @@ function proposal(found, tenant) {
 }
 
 /** Whether a proposal waits: for votes, or to be carried out. */
-const isWaiting = (found) => Boolean(found.error) || (!found.carried_out && (!found.refusal || found.refusal.code === 'not_approved'));
+const isWaiting = (found) => Boolean(found.error) || (!found.carried_out && (!found.refusal || ['not_approved', 'gate_not_passed'].includes(found.refusal.code)));
 
 /** The newest proposals, each with the count of its votes. */
 async function read(most) {
@@ -56,7 +56,7 @@ async function read(most) {
 }
 
 /** How many of the newest proposals wait. */
-export const countWaiting = async (most) => (await read(most)).filter(isWaiting).length;
+export const countWaiting = async () => (await get('proposals')).proposals.length;
 
 export async function render(content, { session, ending, isOpen }) {
   put(content, h('p', { class: 'quiet', text: 'Reading …' }));

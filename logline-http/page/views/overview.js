@@ -89,7 +89,7 @@ export async function render(content, { session, ending, isOpen }) {
   };
   const drawTiles = async () => {
     const [open, reports, escalations, proposals] = await Promise.all([read(['running', 'scheduled'], 500),
-      rows('spans', { type: 'error_report', limit: 100 }, 100), rows('spans', { type: 'escalation_request' }, 100), countWaiting(20)]);
+      rows('spans', { type: 'error_report', limit: 100 }, 100), rows('spans', { type: 'escalation_request' }, 100), countWaiting()]);
     if (!isOpen()) return;
     const now = queue(open);
     const problems = [...reports, ...escalations].filter((row) => row.status !== 'closed').length;

@@ -9,7 +9,7 @@ use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header as names};
 use logline_core::contract::Reader;
 use logline_core::contract::provider::Chunk;
 use logline_core::request;
@@ -20,11 +20,14 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::identity::Permission;
+use crate::params::header;
 use crate::problem::{Code, Problem};
 use crate::routes::{not_known, path_id};
 use crate::service::{Caller, Service, answer, caller, trace};
 use crate::slots::Slot;
 use crate::wire::chat::Ask;
+
+const SENSITIVITY: &str = "x-logline-sensitivity";
 
 /// Asks a model by a prompt that is in the ledger. The answer comes as events: `delta` with a piece of the text, then one `done` with the
 /// run, or one `error`. The pieces are not recorded, the run is. With a sensitivity that is not `public`, or with memories, nothing of it is
@@ -61,7 +64,7 @@ pub(crate) async fn chat(State(service): State<Arc<Service>>, request: Request) 
     if is_confidential {
         run = run.confidential();
         if let Err(HostError::Missing { .. }) = service.host.confidential(&identity.tenant, &identity.user).await {
-            return Err(Problem::parameter("x-logline-sensitivity", "`public`: this service has no keys to encrypt with"));
+            return Err(Problem::parameter(SENSITIVITY, "`public`: this service has no keys to encrypt with"));
         }
     }
     (run.trace_id, run.parent_span) = trace.map(|trace| (trace.id, trace.parent)).unzip();
@@ -73,8 +76,8 @@ pub(crate) async fn chat(State(service): State<Arc<Service>>, request: Request) 
     let events = stream::unfold(frames, |mut frames| async move { frames.next().await.map(|frame| (frame, frames)) });
     let mut response = Response::new(Body::from_stream(events.map(Ok::<_, Infallible>)));
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform"));
+    headers.insert(names::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(names::CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform"));
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
     Ok(response)
 }
@@ -95,11 +98,11 @@ async fn recalled(_: &Service, _: &Caller, headers: &HeaderMap) -> Result<Option
 
 /// Whether the call is to leave nothing in the clear.
 fn is_sensitive(headers: &HeaderMap) -> Result<bool, Problem> {
-    let mut given = headers.get_all("x-logline-sensitivity").iter();
-    match (given.next().map(HeaderValue::as_bytes), given.next()) {
-        (None | Some(b"public"), None) => Ok(false),
-        (Some(b"internal" | b"secret" | b"pii"), None) => Ok(true),
-        _ => Err(Problem::parameter("x-logline-sensitivity", "`public`, `internal`, `secret` or `pii`, once")),
+    const EXPECTED: &str = "`public`, `internal`, `secret` or `pii`, once";
+    match header::<String>(headers, SENSITIVITY, EXPECTED)?.as_deref() {
+        None | Some("public") => Ok(false),
+        Some("internal" | "secret" | "pii") => Ok(true),
+        Some(_) => Err(Problem::parameter(SENSITIVITY, EXPECTED)),
     }
 }
 

@@ -55,14 +55,27 @@ pub(crate) async fn checkpoint(State(service): State<Arc<Service>>, request: Req
     Ok(text(note.to_string()))
 }
 
+/// A row's place in its tenant's log.
+pub(crate) struct Inclusion {
+    /// A `.tlog-proof`.
+    pub(crate) proof: String,
+    /// The key of the log, if the service was given it.
+    pub(crate) log_key: Option<String>,
+}
+
 /// A proof that a row is in its tenant's log, or why there is none.
-pub(crate) async fn proof(service: &Service, folders: &LogFolders, row: SignedSpan) -> Result<Result<String, String>, Problem> {
+pub(crate) async fn prove_row(
+    service: &Service,
+    folders: &LogFolders,
+    row: SignedSpan,
+) -> Result<Result<Inclusion, String>, Problem> {
     let tenant = row.tenant_id.clone();
     let (tiles, note, checkpoint) = match published(folders, &tenant).await {
         Ok(published) => published,
         Err(problem) if problem.code() == Code::NotFound => return Ok(Err("the tenant has no published log yet".to_owned())),
         Err(problem) => return Err(problem),
     };
+    let log_key = folders.keys.iter().find(|key| *key.name() == checkpoint.origin).map(ToString::to_string);
     // It reads files, and hashes them: always on a thread of its own.
     let found = service.work(&tenant, usize::MAX, move || {
         let mut left = MOST_FILES;
@@ -74,5 +87,5 @@ pub(crate) async fn proof(service: &Service, folders: &LogFolders, row: SignedSp
         };
         prove(&Leaf::of(&row), &note, &checkpoint, None, &mut read).map(|proof| proof.to_string())
     });
-    Ok(found.await?.map_err(|error| error.to_string()))
+    Ok(found.await?.map(|proof| Inclusion { proof, log_key }).map_err(|error| error.to_string()))
 }

@@ -3,7 +3,6 @@
 //! Every call says what it may remember, by the header `X-LogLine-Memory`: without it, nothing.
 
 use std::collections::BTreeSet;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use axum::extract::rejection::PathRejection;
@@ -16,7 +15,7 @@ use logline_memory::{
 use serde_json::{Value, json};
 
 use crate::identity::Permission;
-use crate::params::Params;
+use crate::params::{Params, header};
 use crate::problem::{Code, Problem};
 use crate::routes::{not_known, path_id};
 use crate::service::{Caller, Service, answer, caller};
@@ -28,17 +27,6 @@ const SENSITIVITY: &str = "x-logline-sensitivity";
 
 /// The most memories of an answer.
 const MAX_HITS: usize = 50;
-
-/// The value of a header that may be given once.
-fn header<T: FromStr>(headers: &HeaderMap, name: &'static str, expected: &str) -> Result<Option<T>, Problem> {
-    let refused = || Problem::parameter(name, expected);
-    let mut values = headers.get_all(name).iter();
-    match (values.next(), values.next()) {
-        (None, _) => Ok(None),
-        (Some(value), None) => value.to_str().ok().and_then(|text| text.parse().ok()).map(Some).ok_or_else(refused),
-        _ => Err(refused()),
-    }
-}
 
 /// The session that a call names.
 fn session(headers: &HeaderMap) -> Result<Option<String>, Problem> {

@@ -2,6 +2,8 @@
 
 #[cfg(feature = "prompts")]
 pub(crate) mod chat;
+#[cfg(feature = "policies")]
+pub(crate) mod dry_run;
 pub(crate) mod governed;
 pub(crate) mod health;
 pub(crate) mod identity;

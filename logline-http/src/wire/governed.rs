@@ -1,4 +1,4 @@
-//! The shapes of keys, proposals and dry runs.
+//! The shapes of keys and dry runs.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -81,47 +81,6 @@ pub(crate) struct Revoked {
     pub(crate) id: Uuid,
     /// `revoked`
     pub(crate) status: String,
-}
-
-/// A vote that counts.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct CountedVote {
-    pub(crate) id: Uuid,
-    /// The approver's key.
-    pub(crate) key: String,
-}
-
-/// A vote that does not count.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct VoidVote {
-    pub(crate) id: Uuid,
-    pub(crate) key: String,
-    /// Why.
-    pub(crate) reason: String,
-}
-
-/// A proposal as it stands.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct ProposalState {
-    pub(crate) id: Uuid,
-    /// `waiting`, `approved`, `carried_out` or `refused`.
-    pub(crate) state: String,
-    /// Why it may not be carried out, as `{code, reason}`; null if it may.
-    pub(crate) refusal: Option<Value>,
-    /// What is proposed.
-    pub(crate) proposal: Value,
-    /// How many approvals are needed.
-    pub(crate) needed: u32,
-    pub(crate) approvals: Vec<CountedVote>,
-    pub(crate) rejections: Vec<CountedVote>,
-    /// The votes that do not count.
-    pub(crate) void: Vec<VoidVote>,
-}
-
-/// Proposals that wait.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct ProposalList {
-    pub(crate) proposals: Vec<ProposalState>,
 }
 
 /// What a policy would have decided about one span.

@@ -1,5 +1,6 @@
 //! What a token is told of itself, of who may sign, of proposals and of proofs, and what it is not told.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use logline::home::{Home, KeyOf};
@@ -10,7 +11,10 @@ use logline_core::trust::{Delegation, TrustRoot};
 use logline_core::{
     Clock as _, Draft, IdSource as _, KeyPair, Scope, SignedSpan, Signer as _, SystemClock, SystemIds, VerifiedSpan, Visibility,
 };
-use logline_http::{Inclusion, Permission, ServeOptions};
+use logline_http::{LogFolders, Permission, ServeOptions};
+use logline_log::note::{KeyKind, Note, NoteKey};
+use logline_log::store::Directory;
+use logline_log::{Checkpoint, Integrator, LogProof, LogSite, Policy, Step};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -111,6 +115,7 @@ async fn a_proposal_is_shown_with_both_versions_and_its_votes() {
 
     let proposed = propose(&stage, &first).await;
     let body = show(&proposed).await;
+    assert_eq!(stage.get(&token, "/api/proposals").await.ok(200)["proposals"], json!([body]), "it waits");
     assert_eq!(
         (&body["needed"], &body["refusal"]["code"], &body["in_force"]),
         (&json!(1), &json!("not_approved"), &Value::Null)
@@ -120,11 +125,12 @@ async fn a_proposal_is_shown_with_both_versions_and_its_votes() {
     let statement = proposed.statement(stage.host.trusted().ledger, Decision::Approve);
     // Who is no approver signs as well. It is shown, and does not count.
     let stranger = stage.publisher.clone();
-    for key in [&stranger, &approver] {
-        let vote = statement.clone().sign(key).await.unwrap().to_draft("approver").parent(proposed.id);
-        append(&stage, vote, key).await;
-    }
-    let body = show(&proposed).await;
+    let vote = async |key: &KeyPair| statement.clone().sign(key).await.unwrap().to_draft("approver").parent(proposed.id);
+    append(&stage, vote(&stranger).await, &stranger).await;
+    let sealed = vote(&approver).await.stamp(&SystemClock, &SystemIds).seal_local(&approver).unwrap();
+    let voter = stage.token("acme", "approver").await;
+    let body = stage.post(&voter, "/api/approvals", &[], &serde_json::from_slice(&sealed.to_line()).unwrap()).await.ok(201);
+    assert_eq!(body, show(&proposed).await);
     assert_eq!(
         (body["counted"][0]["key"].as_str(), &body["refusal"]),
         (Some(approver.public_key().to_string().as_str()), &Value::Null)
@@ -135,6 +141,7 @@ async fn a_proposal_is_shown_with_both_versions_and_its_votes() {
     stage.host.execute(promote).await.unwrap().result.unwrap();
     let body = show(&proposed).await;
     assert!(body["carried_out"].is_string() && body["refusal"].is_null());
+    assert_eq!(stage.get(&token, "/api/proposals").await.ok(200)["proposals"], json!([]), "it waits no more");
     assert_eq!((body["counted"].as_array().unwrap().len(), &body["void"]), (1, &json!([])));
 
     let next = Draft::next_version(&first).input(json!({"rate": 30}));
@@ -171,17 +178,30 @@ async fn a_proposal_of_another_tenant_or_of_a_private_span_is_not_shown() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_proof_is_of_the_version_that_is_asked_for_or_says_why_there_is_none() {
-    let prove = |row: &SignedSpan| match row.seq {
-        0 => Ok(Inclusion { proof: format!("proof of {}", row.seal.curr_hash), log_key: "log+00000000+AA==".to_owned() }),
-        _ => Err("the checkpoint is older than this version".to_owned()),
-    };
-    let stage = Stage::with(options().prove(prove), ServeOptions::default()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let (tiles, locks) = (folder.path().join("tiles"), folder.path().join("locks"));
+    let mut with_logs = options();
+    with_logs.logs = Some(LogFolders::new(&tiles, &locks));
+    let stage = Stage::with(with_logs, ServeOptions::default()).await;
     let first = stage.fee("acme").await;
-    let second = append(&stage, Draft::next_version(&first).input(json!({"rate": 30})), &stage.publisher).await;
     let token = stage.token("acme", "alice").await;
+    let path = format!("/api/spans/{}/proof", first.id);
+    assert_eq!(stage.get(&token, &path).await.ok(200)["reason"], "the tenant has no published log yet");
+    stage.get(&token, "/api/log/checkpoint").await.is(404, "not_found");
+    let signer = Arc::new(KeyPair::generate().unwrap());
+    let site = LogSite::new(Arc::new(Directory::new(&tiles)), Arc::new(Directory::new(&locks)), signer.clone());
+    let mut integrator = Integrator::new(Arc::new(stage.host.ledger().clone()), site, "acme");
+    while integrator.step().await.unwrap() != Step::Idle {}
+    let checkpoint = stage.get(&token, "/api/log/checkpoint").await;
+    let checkpoint = Checkpoint::of(&Note::parse(&checkpoint.body).unwrap()).unwrap();
+    let policy = Policy::of_log(NoteKey::new(checkpoint.origin, KeyKind::Log, signer.public_key()).unwrap());
+    let second = append(&stage, Draft::next_version(&first).input(json!({"rate": 30})), &stage.publisher).await;
     let proof = async |seq: u32| stage.get(&token, &format!("/api/spans/{}/proof?seq={seq}", second.id)).await;
-    assert_eq!(proof(0).await.ok(200)["proof"], format!("proof of {}", first.seal.curr_hash));
-    assert_eq!(proof(1).await.ok(200)["reason"], "the checkpoint is older than this version");
+    let given = proof(0).await.ok(200);
+    let given = LogProof::parse(given["proof"].as_str().unwrap().as_bytes()).unwrap();
+    given.verify(&first, &policy).unwrap();
+    assert!(given.verify(&second, &policy).is_err(), "it is of one version");
+    assert!(proof(1).await.ok(200)["reason"].as_str().unwrap().contains("log"), "no checkpoint covers it yet");
     proof(2).await.is(404, "not_found");
     let mallory = stage.token("beta", "alice").await;
     stage.get(&mallory, &format!("/api/spans/{}/proof?seq=0", second.id)).await.is(404, "not_found");

@@ -10,7 +10,8 @@ use logline_core::{Failure, KernelSet, SignedSpan, Span, VerifiedSpan, ids};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::call::{Ask, Asked, Providers};
+use super::ask::{Ask, Asked};
+use super::call::Providers;
 use super::spec::ProviderSpec;
 use super::streams::Streams;
 

@@ -3,6 +3,7 @@
 //! A provider is a span of type `provider`, signed by a publisher of the tenant. [`ProviderSpec`] is what its metadata say. An adapter
 //! ([`logline_core::contract::provider::Provider`]) makes one call; everything else is here. `docs/providers.md` is the specification.
 
+mod ask;
 mod breaker;
 mod call;
 mod gates;
@@ -15,9 +16,10 @@ mod spec;
 mod streams;
 pub mod telemetry;
 
+pub use ask::{Ask, Asked, Permit};
 pub use breaker::Breaker;
 pub(crate) use call::call_hash;
-pub use call::{Ask, Asked, Permit, Providers, Told};
+pub use call::{Providers, Told};
 pub use kernel::{PROVIDER_EMBED, PROVIDER_INVOKE, ProviderExec};
 pub use price::{Prices, cost};
 pub use scripted::{Script, ScriptedProvider};

@@ -16,7 +16,7 @@ use logline_core::contract::{Remote, RemoteCall, Reply};
 use serde_json::{Map, Value, json};
 use tokio::sync::Mutex;
 
-use super::call::Ask;
+use super::ask::Ask;
 use super::price;
 use super::spec::{ModelSpec, ProviderSpec};
 

@@ -8,7 +8,8 @@ use logline_core::contract::provider::ErrorKind;
 use serde_json::Value;
 use tracing::{Span, field};
 
-use super::call::{Ask, Told};
+use super::ask::Ask;
+use super::call::Told;
 
 /// What was asked: `chat` or `embeddings`.
 pub const OPERATION: &str = "gen_ai.operation.name";
