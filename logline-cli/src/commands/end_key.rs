@@ -38,6 +38,9 @@ pub(crate) struct Options {
 /// A larger file is not a checkpoint.
 const MAX_BYTES: u64 = 1 << 20;
 
+/// More logs than this stand in lists, so that the manifest has room for other ends.
+const MAX_IN_MANIFEST: usize = 100;
+
 pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Result<bool, Error> {
     let mut logs = Vec::new();
     for file in &options.checkpoint {
@@ -51,7 +54,11 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
     let mut manifest = trust.resolve(&site.ledger).await?.manifest;
     manifest.version = manifest.version.saturating_add(1);
     let (next, key) = (manifest.version, options.key_to_end);
-    let ended = Ended { role: options.role, tenants: options.tenant.clone(), ..Ended::of_key(key, logs) };
+    let mut ended = Ended { role: options.role, tenants: options.tenant.clone(), ..Ended::of_key(key, logs) };
+    if ended.logs.len() > MAX_IN_MANIFEST {
+        ended.lists = trust.list_logs(&site.ledger, &ended.logs, &site.key(KeyOf::Publisher)?, &SystemClock).await?;
+        ended.logs.clear();
+    }
     let span = trust.publish(&site.ledger, &manifest.end(ended), &site.key(KeyOf::Root)?, &SystemClock).await?;
     let in_force = trust.resolve(&site.ledger).await?.manifest.version == next;
     let hash = span.seal.curr_hash;

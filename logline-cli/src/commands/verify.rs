@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use logline_core::trust::Manifest;
+use logline_core::trust::{Ended, MAX_LISTS, Manifest};
 use logline_core::{ParsedSpan, Rules, SignedSpan, Verifier, parse_line};
 use logline_log::audit::{CheckKind, LogAudit, Verdict};
 use logline_log::note::{MAX_NOTE, Note, NoteKey};
@@ -43,6 +43,10 @@ pub(crate) struct Options {
     /// The manifest that you trust, as `logline manifest show --json` prints it: no row may be signed by a key after its end.
     #[arg(long, value_name = "FILE", requires = "log")]
     manifest: Option<PathBuf>,
+    /// The rows of tenant `system` that hold lists of logs, if the manifest ends a key in more logs than it has room for: an export of
+    /// `logline export --type blob --tenant system`.
+    #[arg(long, value_name = "FILE", requires = "manifest")]
+    lists: Option<PathBuf>,
     /// Rows of other tenants in the export are left out.
     #[arg(long)]
     tenant: Option<String>,
@@ -89,6 +93,28 @@ fn manifest(path: &Path) -> Result<Manifest, Error> {
     Ok(serde_json::from_slice(&bytes).map_err(|error| format!("{}: {error}", path.display()))?)
 }
 
+/// The ends of keys, with the logs that stand in lists.
+fn ended(manifest: &Manifest, lists: Option<&Path>) -> Result<Vec<Ended>, Error> {
+    let mut rows = Vec::new();
+    if let Some(path) = lists {
+        let named = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+        for line in read(path, MAX_LISTS * Rules::default().max_span_bytes)?.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            if let ParsedSpan::Signed(row) = parse_line(line, &Rules::default()).map_err(|e| named(&e))? {
+                rows.push(*row);
+            }
+        }
+    }
+    let mut whole = Vec::new();
+    for end in &manifest.ended {
+        let (end, missing) = end.with_lists(&rows);
+        if let Some(reason) = missing.first() {
+            return Err(format!("the end of key {}: {reason}; pass it with --lists", end.key).into());
+        }
+        whole.push(end);
+    }
+    Ok(whole)
+}
+
 fn note(path: &Path) -> Result<Note, Error> {
     Ok(Note::parse(&read(path, MAX_NOTE)?).map_err(|error| format!("{}: {error}", path.display()))?)
 }
@@ -99,7 +125,8 @@ fn audit(options: &Options, log: &Path, policy: &Policy, export: &mut (dyn BufRe
     audit.tenant = options.tenant.as_deref();
     audit.is_partial = options.partial;
     let manifest = options.manifest.as_deref().map(manifest).transpose()?;
-    audit.ended = manifest.as_ref().map(|manifest| manifest.ended.as_slice());
+    let ended = manifest.map(|manifest| ended(&manifest, options.lists.as_deref())).transpose()?;
+    audit.ended = ended.as_deref();
     audit.known = options.known.iter().map(|path| note(path)).collect::<Result<_, _>>()?;
     let files = Directory::new(log);
     let mut read = |name: &str| files.read_now(name).map_err(|error| error.to_string());

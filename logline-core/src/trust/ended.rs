@@ -7,12 +7,15 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+use crate::ledger::Ledger;
 use crate::roles::Role;
 use crate::span::SignedSpan;
+use crate::trust::log_list::{self, LogList, MAX_LISTS};
 use crate::trust::manifest::covers;
 use crate::value::hex::{Hash, PublicKey};
 
-/// The most logs that one end may name. A manifest has room for about 5,000 of them.
+/// The most logs that one end may name in the manifest itself. A manifest has room for about 5,000 of them. More are in lists:
+/// [`LogList`].
 pub const MAX_ENDED_LOGS: usize = 4096;
 
 /// The end of a key, or of one of its rights. Rows that the key has signed count only if they are leaves before the end of one of these
@@ -28,12 +31,16 @@ pub struct Ended {
     /// The tenants in which it ends, by name. `*` means every tenant except `system`. Empty: all of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tenants: Vec<String>,
-    /// Where each log ends for the key. What is in no log of this list does not count.
+    /// Where each log ends for the key. What is in no log of these and of `lists` does not count.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub logs: Vec<LogEnd>,
+    /// Blobs that hold more logs, for a key of many tenants. [`TrustRoot::list_logs`](crate::trust::TrustRoot::list_logs) makes them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lists: Vec<LogList>,
 }
 
 /// The place in a log from which on the rows of a key do not count.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, std::hash::Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LogEnd {
     /// The log's origin.
@@ -47,7 +54,7 @@ pub struct LogEnd {
 impl Ended {
     /// The end of everything that `key` may sign.
     pub fn of_key(key: PublicKey, logs: impl IntoIterator<Item = LogEnd>) -> Self {
-        Self { key, role: None, tenants: Vec::new(), logs: logs.into_iter().collect() }
+        Self { key, role: None, tenants: Vec::new(), logs: logs.into_iter().collect(), lists: Vec::new() }
     }
 
     /// Whether it ends `role` in `tenant`.
@@ -58,13 +65,16 @@ impl Ended {
 
     pub(crate) fn check(&self) -> Result<(), String> {
         let refuse = |reason: String| Err(format!("ended key {}: {reason}", self.key));
-        if self.logs.is_empty() {
+        if self.logs.is_empty() && self.lists.is_empty() {
             return refuse(
                 "it names no log: without one it would end the past as well; keep the right, stop using the key, and begin a log".to_owned(),
             );
         }
         if self.logs.len() > MAX_ENDED_LOGS {
             return refuse(format!("it names {} logs, {MAX_ENDED_LOGS} is the most", self.logs.len()));
+        }
+        if self.lists.len() > MAX_LISTS {
+            return refuse(format!("it names {} lists of logs, {MAX_LISTS} is the most", self.lists.len()));
         }
         let mut seen = HashSet::new();
         match self.logs.iter().find(|log| !seen.insert(log.origin.as_str())) {
@@ -77,15 +87,21 @@ impl Ended {
 /// Reads transparency logs: which rows of an ended key are older than its end. `logline_log` implements it from the files of a log.
 ///
 /// # Contract
-/// It answers from entries whose tree has exactly the root that the end names. What it cannot read or verify, it reports: nothing of
-/// that key counts then.
+/// It answers from entries whose tree has exactly the root that the end names. What it cannot read or verify, it reports: no row of that
+/// log counts then.
 #[async_trait]
 pub trait Logs: Send + Sync {
-    /// The `curr_hash` of every row that `ended.key` has signed and that is a leaf before the end.
-    ///
-    /// # Errors
-    /// A text, if a log cannot be read or is not the one that the end names.
-    async fn before(&self, ended: &Ended) -> Result<HashSet<Hash>, String>;
+    /// The rows that `ended.key` has signed and that are leaves before the end in one of `ended.logs`.
+    async fn before(&self, ended: &Ended) -> Before;
+}
+
+/// What logs say of the rows of an ended key.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Before {
+    /// The `curr_hash` of every row that is older than the end.
+    pub rows: HashSet<Hash>,
+    /// The logs that cannot be read, or are not the ones that the end names, and why.
+    pub unread: Vec<String>,
 }
 
 /// The ends of keys, with the rows that are older.
@@ -95,19 +111,20 @@ pub(crate) struct Ends(Arc<Vec<(Ended, HashSet<Hash>)>>);
 impl Ends {
     /// Reads the logs for every end. What cannot be read counts as nothing: the key has ended, and nothing shows what is older. The
     /// second value says what could not be read.
-    pub(crate) async fn read(ended: &[Ended], logs: Option<&dyn Logs>) -> (Self, Vec<String>) {
+    pub(crate) async fn read(ledger: &dyn Ledger, ended: &[Ended], logs: Option<&dyn Logs>) -> (Self, Vec<String>) {
         let (mut ends, mut unread) = (Vec::new(), Vec::new());
         for end in ended {
-            let before = match logs {
-                Some(logs) => logs.before(end).await,
-                None => Err("no log was given".to_owned()),
+            let (whole, missing) = log_list::expand(ledger, end).await;
+            let mut before = match logs {
+                Some(logs) => logs.before(&whole).await,
+                None => Before { rows: HashSet::new(), unread: vec!["no log was given".to_owned()] },
             };
-            let before = before.unwrap_or_else(|reason| {
-                tracing::error!(key = %end.key, reason, "the end of a key cannot be compared with a log: none of its rows count");
+            before.unread.extend(missing);
+            for reason in before.unread {
+                tracing::error!(key = %end.key, reason, "the end of a key cannot be compared with a log: none of its rows there count");
                 unread.push(format!("key {}: {reason}", end.key));
-                HashSet::new()
-            });
-            ends.push((end.clone(), before));
+            }
+            ends.push((end.clone(), before.rows));
         }
         (Self(Arc::new(ends)), unread)
     }

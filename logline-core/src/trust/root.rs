@@ -199,6 +199,12 @@ pub enum TrustError {
         /// The approver's key.
         key: PublicKey,
     },
+    /// The key that was to sign a list of logs is no publisher of `system`.
+    #[error("key {key} is not a publisher of tenant `system`: sign lists of logs with one that is")]
+    NotAPublisher {
+        /// The key.
+        key: PublicKey,
+    },
     /// Somebody else's span has the id that this one would have.
     #[error(
         "span {id} in tenant `system` was signed by another key: it does not count, and this one cannot be stored; run fsck"
@@ -206,6 +212,12 @@ pub enum TrustError {
     Occupied {
         /// The id.
         id: Uuid,
+    },
+    /// The manifest ends a key in a list of logs that is not in the ledger. Nothing of that key would count.
+    #[error("{reason}: append the list first, with `TrustRoot::list_logs`")]
+    MissingList {
+        /// Which list, and what is wrong.
+        reason: String,
     },
     /// The ledger failed.
     #[error(transparent)]
@@ -275,7 +287,7 @@ impl TrustRoot {
             return Err(TrustError::TooOld { found: manifest.version, min: self.min_version });
         }
         manifest.check_critical()?;
-        let (ends, unread) = Ends::read(&manifest.ended, logs).await;
+        let (ends, unread) = Ends::read(ledger, &manifest.ended, logs).await;
         let mut authorities = Authorities::new(self.manifest_id, &manifest, &self.keys).ends(ends).candidates(candidates);
         delegation::read(ledger, &mut authorities).await?;
         let (environment, pointers) = (Environment::default(), Pointers::default());
@@ -467,6 +479,7 @@ impl TrustRoot {
     ) -> Result<VerifiedSpan, TrustError> {
         manifest.check()?;
         manifest.check_critical()?;
+        self.check_lists(ledger, &manifest.ended).await?;
         let scope = Scope::runtime(SYSTEM_TENANT);
         let current = self.walk(ledger).await?.current;
         let current = current.as_ref().map(|(manifest, _)| manifest);

@@ -1,7 +1,6 @@
 //! The shapes of keys and dry runs.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -91,9 +90,9 @@ pub(crate) struct ForeseenBody {
     pub(crate) seq: u32,
     pub(crate) at: String,
     /// What follows; null if it could not decide.
-    pub(crate) decision: Option<Value>,
+    pub(crate) decision: Option<serde_json::Value>,
     /// Why it could not decide, as `{code, message}`.
-    pub(crate) error: Option<Value>,
+    pub(crate) error: Option<serde_json::Value>,
 }
 
 /// What a policy would have decided.

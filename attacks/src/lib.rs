@@ -1,0 +1,1 @@
+//! Programs that attack a shared host: `cargo run --example attack`.
