@@ -5,11 +5,15 @@
 //! outside the ledger's database, whose restore must not take it along.
 
 mod directory;
+#[cfg(feature = "object-store")]
+mod objects;
 
 use async_trait::async_trait;
 use thiserror::Error;
 
 pub use directory::Directory;
+#[cfg(feature = "object-store")]
+pub use objects::Bucket;
 
 /// The most bytes of an object: a full bundle of the largest entries is 16 MiB.
 pub const MAX_OBJECT: u64 = 17 << 20;
@@ -33,6 +37,14 @@ pub enum StoreError {
     Different {
         /// The object.
         name: String,
+    },
+    /// The store cannot do what a log needs. A retry cannot help.
+    #[error("log store: {name}: {reason}; take a store that creates and replaces objects on conditions")]
+    Unfit {
+        /// The object.
+        name: String,
+        /// What it cannot do.
+        reason: String,
     },
     /// The name of an object is not one that the store accepts. A retry cannot help.
     #[error("log store: `{name}` cannot be the name of an object: parts may have letters, digits, `.`, `-` and `_`")]
