@@ -186,6 +186,11 @@ fn sync_folder(path: &Path) -> io::Result<()> {
 
 /// Prints one span: as the canonical row with `json`, otherwise as one readable line.
 pub(crate) fn span(span: &SignedSpan, json: bool) -> io::Result<()> {
+    span_of(span, None, json)
+}
+
+/// The same, with the name of the function that it is about, as requests and executions have none of their own.
+pub(crate) fn span_of(span: &SignedSpan, function: Option<&str>, json: bool) -> io::Result<()> {
     let mut out = io::stdout().lock();
     if json {
         out.write_all(&span.to_line())?;
@@ -200,7 +205,10 @@ pub(crate) fn span(span: &SignedSpan, json: bool) -> io::Result<()> {
             plain(&span.key().to_string()),
             plain(span.status.as_deref().unwrap_or("-")),
             hash,
-            plain(span.name.as_deref().unwrap_or(&span.this))
+            match (span.name.as_deref(), function) {
+                (None, Some(function)) => format!("{} {}", plain(&span.this), plain(function)),
+                (name, _) => plain(name.unwrap_or(&span.this)),
+            }
         )
     }
 }

@@ -109,7 +109,9 @@ fn which_failed_today_and_why_is_one_command() {
     work(&folder);
     let (failed, _) = expect(&folder, 0, &["list", "--type", "execution", "--status", "error", "--since", "today"]);
     assert!(
-        failed.contains("no_amount: amount_minor is 0") && failed.contains("about ") && failed.lines().count() == 3,
+        failed.contains("function.run fee\n    guest:no_amount: amount_minor is 0")
+            && failed.contains("about ")
+            && failed.lines().count() == 3,
         "{failed}"
     );
     let (old, note) = expect(&folder, 0, &["list", "--until", "2020-01-01"]);

@@ -8,9 +8,74 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use logline_pg_testing::PrivateServer;
 use serde_json::{Value, json};
 use shell::{command, ended};
 use tempfile::TempDir;
+
+/// A folder to work in, with a ledger that the environment names.
+trait Site {
+    fn folder(&self) -> &TempDir;
+
+    fn command(&self, arguments: &[&str]) -> Command;
+
+    /// The file with the trust root.
+    fn trust(&self) -> &'static str;
+}
+
+impl Site for TempDir {
+    fn folder(&self) -> &TempDir {
+        self
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        command(self, arguments)
+    }
+
+    fn trust(&self) -> &'static str {
+        "demo.ledger.trust.json"
+    }
+}
+
+/// The same with a ledger in PostgreSQL.
+struct OnPostgres {
+    server: PrivateServer,
+    folder: TempDir,
+}
+
+impl OnPostgres {
+    fn new() -> Self {
+        let server = PrivateServer::start(&Default::default()).unwrap_or_else(|e| panic!("{e}"));
+        let site = Self { server, folder: tempfile::tempdir().unwrap() };
+        site.sql("CREATE DATABASE ledger");
+        let mut migrate = site.command(&["migrate"]);
+        let output = migrate.env("LOGLINE_LEDGER", site.server.url("postgres", "ledger")).output().unwrap();
+        ended(0, &["migrate"], &output);
+        site.sql("CREATE ROLE host LOGIN; GRANT logline_operator TO host");
+        site
+    }
+
+    fn sql(&self, sql: &str) {
+        let output = self.server.program("psql").args(["-q", "-v", "ON_ERROR_STOP=1", "-c", sql, "postgres"]).output().unwrap();
+        assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+impl Site for OnPostgres {
+    fn folder(&self) -> &TempDir {
+        &self.folder
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = command(&self.folder, arguments);
+        command.env("LOGLINE_LEDGER", self.server.url("host", "ledger")).env("LOGLINE_HOME", "home");
+        command
+    }
+
+    fn trust(&self) -> &'static str {
+        "home/trust.json"
+    }
+}
 
 /// Runs with an answer on standard input.
 fn answer(command: &mut Command, answer: &str) -> Output {
@@ -20,22 +85,22 @@ fn answer(command: &mut Command, answer: &str) -> Output {
 }
 
 #[track_caller]
-fn expect_answering(folder: &TempDir, status: i32, arguments: &[&str], says: &str) -> String {
-    let output = answer(&mut command(folder, arguments), says);
+fn expect_answering(site: &dyn Site, status: i32, arguments: &[&str], says: &str) -> String {
+    let output = answer(&mut site.command(arguments), says);
     let (out, err) = ended(status, arguments, &output);
     format!("{out}{err}")
 }
 
 #[track_caller]
-fn expect(folder: &TempDir, status: i32, arguments: &[&str]) -> String {
-    expect_answering(folder, status, arguments, "")
+fn expect(site: &dyn Site, status: i32, arguments: &[&str]) -> String {
+    expect_answering(site, status, arguments, "")
 }
 
 /// The same, for the object that `--json` prints.
 #[track_caller]
-fn object(folder: &TempDir, status: i32, arguments: &[&str], says: &str) -> Value {
+fn object(site: &dyn Site, status: i32, arguments: &[&str], says: &str) -> Value {
     let arguments = [arguments, &["--json"]].concat();
-    let output = answer(&mut command(folder, &arguments), says);
+    let output = answer(&mut site.command(&arguments), says);
     let (out, _) = ended(status, &arguments, &output);
     serde_json::from_str(out.lines().last().unwrap()).unwrap()
 }
@@ -43,12 +108,18 @@ fn object(folder: &TempDir, status: i32, arguments: &[&str], says: &str) -> Valu
 /// A ledger in which functions of `acme` need two of three approvals.
 fn governed() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
+    govern(&folder);
+    folder
+}
+
+fn govern(site: &dyn Site) {
+    let folder = site.folder();
     let guest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../logline-wasm/guests/fee.wasm");
     fs::copy(guest, folder.path().join("fee.wasm")).unwrap();
-    expect(&folder, 0, &["init", "--tenant", "acme"]);
-    let mut manifest = object(&folder, 0, &["manifest", "show"], "");
+    expect(site, 0, &["init", "--tenant", "acme"]);
+    let mut manifest = object(site, 0, &["manifest", "show"], "");
     for name in ["a", "b", "c"] {
-        let made = object(&folder, 0, &["keygen", &format!("{name}.key")], "");
+        let made = object(site, 0, &["keygen", &format!("{name}.key")], "");
         let key = made["public_key"].clone();
         manifest["authorities"].as_array_mut().unwrap().push(json!({"key": key, "role": "approver", "tenants": ["acme"]}));
     }
@@ -56,28 +127,27 @@ fn governed() -> TempDir {
         "promotion": "required", "classes": {"function": {"threshold": 2}}, "exclude_proposer": true, "exclude_signers": true,
     });
     fs::write(folder.path().join("m.json"), manifest.to_string()).unwrap();
-    expect(&folder, 0, &["manifest", "publish", "m.json"]);
-    publish(&folder, 25);
-    folder
+    expect(site, 0, &["manifest", "publish", "m.json"]);
+    publish(site, 25);
 }
 
-fn publish(folder: &TempDir, rate: u32) {
+fn publish(site: &dyn Site, rate: u32) {
     let config = json!({"rate": rate}).to_string();
-    expect(folder, 0, &["function", "publish", "fee.wasm", "--tenant", "acme", "--name", "fee", "--config", &config]);
+    expect(site, 0, &["function", "publish", "fee.wasm", "--tenant", "acme", "--name", "fee", "--config", &config]);
 }
 
-fn propose(folder: &TempDir, more: &[&str]) -> String {
+fn propose(site: &dyn Site, more: &[&str]) -> String {
     let arguments = ["propose", "function", "fee", "--tenant", "acme", "--reason", "the new rate"];
-    object(folder, 0, &[&arguments[..], more].concat(), "")["proposal"].as_str().unwrap().to_owned()
+    object(site, 0, &[&arguments[..], more].concat(), "")["proposal"].as_str().unwrap().to_owned()
 }
 
 /// The fee that the function computes, or the code of its failure.
-fn fee(folder: &TempDir) -> (String, Value) {
+fn fee(site: &dyn Site) -> (String, Value) {
     let arguments = ["request", "submit", "fee", "--tenant", "acme", "--owner", "api"];
     let input = ["--input", r#"{"payment":"p","amount_minor":10000}"#];
-    let id = expect(folder, 0, &[&arguments[..], &input[..]].concat()).lines().next().unwrap().trim().to_owned();
-    expect(folder, 0, &["run", "--until-idle"]);
-    let rows = command(folder, &["list", "--tenant", "acme", "--type", "execution", "--json"]).output().unwrap();
+    let id = expect(site, 0, &[&arguments[..], &input[..]].concat()).lines().next().unwrap().trim().to_owned();
+    expect(site, 0, &["run", "--until-idle"]);
+    let rows = site.command(&["list", "--tenant", "acme", "--type", "execution", "--json"]).output().unwrap();
     let rows = String::from_utf8(rows.stdout).unwrap();
     let execution: Vec<Value> = rows.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let execution = execution.into_iter().find(|row| row["related_to"][0] == id.as_str()).unwrap();
@@ -87,11 +157,20 @@ fn fee(folder: &TempDir) -> (String, Value) {
 
 #[test]
 fn a_function_is_proposed_approved_by_two_promoted_explained_and_rolled_back() {
-    let folder = governed();
-    assert_eq!(fee(&folder).1, "not_promoted");
-    let proposal = propose(&folder, &[]);
+    full_circle(&tempfile::tempdir().unwrap());
+}
+
+#[test]
+fn a_function_in_postgresql_is_proposed_approved_by_two_promoted_explained_and_rolled_back() {
+    full_circle(&OnPostgres::new());
+}
+
+fn full_circle(site: &dyn Site) {
+    govern(site);
+    assert_eq!(fee(site).1, "not_promoted");
+    let proposal = propose(site, &[]);
     let vote = |by: &str, proposal: &str, says: &str, status: i32| {
-        expect_answering(&folder, status, &["approve", proposal, "--tenant", "acme", "--key", by], says)
+        expect_answering(site, status, &["approve", proposal, "--tenant", "acme", "--key", by], says)
     };
     // Whoever does not say `yes` signs nothing.
     assert!(vote("a.key", &proposal, "no\n", 1).contains("nothing was signed"));
@@ -99,36 +178,36 @@ fn a_function_is_proposed_approved_by_two_promoted_explained_and_rolled_back() {
     for told in ["the new rate", "+   \"rate\": 25", "hashes to", "1 of 2 approvals"] {
         assert!(shown.contains(told), "{told} is missing:\n{shown}");
     }
-    let early = expect(&folder, 1, &["promote", &proposal, "--tenant", "acme"]);
+    let early = expect(site, 1, &["promote", &proposal, "--tenant", "acme"]);
     assert!(early.contains("1 of 2 approvals count"), "{early}");
     vote("b.key", &proposal, "yes\n", 0);
-    expect(&folder, 0, &["promote", &proposal, "--tenant", "acme"]);
-    let (execution, said) = fee(&folder);
+    expect(site, 0, &["promote", &proposal, "--tenant", "acme"]);
+    let (execution, said) = fee(site);
     assert_eq!(said, json!({"fee_minor": 25}));
     // Who has allowed it?
-    let explained = object(&folder, 0, &["explain", &execution, "--tenant", "acme"], "");
+    let explained = object(site, 0, &["explain", &execution, "--tenant", "acme"], "");
     assert_eq!((&explained["holds"], explained["approvals"].as_array().unwrap().len()), (&json!(true), 2));
     assert_eq!(explained["proposal"], proposal.as_str());
     // A new version changes nothing until it is promoted. The difference is shown.
-    publish(&folder, 99);
-    assert_eq!(fee(&folder).1, json!({"fee_minor": 25}));
-    let next = propose(&folder, &[]);
-    let diff = expect(&folder, 0, &["diff", &next, "--tenant", "acme"]);
+    publish(site, 99);
+    assert_eq!(fee(site).1, json!({"fee_minor": 25}));
+    let next = propose(site, &[]);
+    let diff = expect(site, 0, &["diff", &next, "--tenant", "acme"]);
     assert!(diff.contains("-   \"rate\": 25") && diff.contains("+   \"rate\": 99"), "{diff}");
     for by in ["b.key", "c.key"] {
         vote(by, &next, "yes\n", 0);
     }
-    expect(&folder, 0, &["promote", &next, "--tenant", "acme"]);
-    assert_eq!(fee(&folder).1, json!({"fee_minor": 99}));
+    expect(site, 0, &["promote", &next, "--tenant", "acme"]);
+    assert_eq!(fee(site).1, json!({"fee_minor": 99}));
     // And back, with approvals of its own.
-    let back = object(&folder, 0, &["rollback", "function", "fee", "--tenant", "acme", "--to", "0"], "");
+    let back = object(site, 0, &["rollback", "function", "fee", "--tenant", "acme", "--to", "0"], "");
     let back = back["proposal"].as_str().unwrap();
     for by in ["a.key", "c.key"] {
         vote(by, back, "yes\n", 0);
     }
-    expect(&folder, 0, &["promote", back, "--tenant", "acme"]);
-    assert_eq!(fee(&folder).1, json!({"fee_minor": 25}));
-    let clean = expect(&folder, 0, &["fsck", "--trust", "demo.ledger.trust.json"]);
+    expect(site, 0, &["promote", back, "--tenant", "acme"]);
+    assert_eq!(fee(site).1, json!({"fee_minor": 25}));
+    let clean = expect(site, 0, &["fsck", "--trust", site.trust()]);
     assert!(clean.contains("0 problems; authority checked"), "{clean}");
 }
 

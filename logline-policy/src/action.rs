@@ -1,11 +1,14 @@
 //! Actions: what a policy wants done, as JSON. CEL and WebAssembly policies use the same form.
 
-use crate::bound::Size;
+use std::fmt;
+
 use logline_core::request::{MAX_ATTEMPTS, MAX_PRIORITY};
 use logline_core::{Failure, Timestamp};
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use uuid::Uuid;
+
+use crate::bound::Size;
 
 /// The most actions that a policy may take about one span.
 pub const MAX_ACTIONS: usize = 16;
@@ -53,6 +56,28 @@ pub enum Action {
         /// The number that is added to the metric's sum. Its count grows by 1.
         value: f64,
     },
+}
+
+/// For people, on one line: what would happen.
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let key = match self {
+            Self::Emit { columns, key } => {
+                let text = |name: &str| columns.get(name).and_then(Value::as_str).unwrap_or("span");
+                write!(f, "emit a `{}`: {}", text("entity_type"), Value::Object(columns.clone()))?;
+                key.as_ref()
+            }
+            Self::Run { function, input, key, priority, max_attempts, due_at } => {
+                write!(f, "run {function} with {input}")?;
+                priority.map_or(Ok(()), |priority| write!(f, ", priority {priority}"))?;
+                max_attempts.map_or(Ok(()), |attempts| write!(f, ", at most {attempts} attempts"))?;
+                due_at.map_or(Ok(()), |at| write!(f, ", not before {at}"))?;
+                key.as_ref()
+            }
+            Self::Count { this, key, value, .. } => return write!(f, "count {value} in `{this}` for `{key}`"),
+        };
+        key.map_or(Ok(()), |key| write!(f, ", once for `{key}`"))
+    }
 }
 
 #[derive(Deserialize)]
@@ -130,6 +155,31 @@ impl Action {
             }
             _ => Err(invalid("an action must have exactly one of `emit`, `run` and `count`".to_owned())),
         }
+    }
+
+    /// The action as [`Action::of`] reads it.
+    #[must_use]
+    pub fn to_value(&self) -> Value {
+        // What is absent stays away, so that what was read and what is written are the same.
+        let mut value = match self {
+            Self::Emit { columns, .. } => json!({"emit": columns}),
+            Self::Run { function, input, priority, max_attempts, due_at, .. } => {
+                let mut run = Map::from_iter([("function".to_owned(), json!(function)), ("input".to_owned(), input.clone())]);
+                run.extend(priority.map(|priority| ("priority".to_owned(), json!(priority))));
+                run.extend(max_attempts.map(|attempts| ("max_attempts".to_owned(), json!(attempts))));
+                run.extend(due_at.map(|at| ("due_at".to_owned(), json!(at.to_string()))));
+                json!({"run": run})
+            }
+            Self::Count { this, labels, value, .. } => json!({"count": {"this": this, "labels": labels, "value": value}}),
+        };
+        let key = match self {
+            Self::Emit { key, .. } | Self::Run { key, .. } => key.as_ref(),
+            Self::Count { key, .. } => Some(key),
+        };
+        if let Some((members, key)) = value.as_object_mut().zip(key) {
+            members.insert("key".to_owned(), json!(key));
+        }
+        value
     }
 
     /// Reads the actions that a WebAssembly policy returned: a list, or `null` for none.

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use logline_core::contract::{AskedBy, Context, Effects, Kernel, KernelError, Meters, RequestKind, Sandbox};
+use logline_core::contract::{AskedBy, Context, Effects, Kernel, KernelError, Meters, Publishing, RequestKind, Sandbox};
 use logline_core::ledger::{Query, Versions};
 use logline_core::request;
-use logline_core::{Draft, Failure, SignedSpan, VerifiedSpan, Verifier, ids};
+use logline_core::{Draft, Failure, SignedSpan, Span, VerifiedSpan, Verifier, ids};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -39,6 +39,23 @@ impl Kernel for PolicyDue {
 
     fn lacks(&self, _: Option<&SignedSpan>, _: &[Arc<dyn Sandbox>]) -> Option<String> {
         None
+    }
+
+    /// The code of a policy in WebAssembly compiles, as a function's does. [`PolicyValidator`](crate::PolicyValidator) checks the rest.
+    async fn check(&self, span: &Span, publishing: &Publishing<'_>) -> Result<(), KernelError> {
+        if span.entity_type != "policy" || span.is_deleted || span.language.as_deref() != Some("wasm") {
+            return Ok(());
+        }
+        let refused = |code: &str, message: String| KernelError::Refused(Failure::new(code, message));
+        let (Some(runtime), Some(code)) = (&span.runtime, &span.code) else {
+            return Err(refused("invalid_policy", "a policy in wasm must have runtime and code, as a function has".to_owned()));
+        };
+        let Some(sandbox) = publishing.sandboxes.iter().find(|sandbox| sandbox.runtime() == runtime) else {
+            let advice = "correct the column `runtime`, or give this host the sandbox";
+            return Err(refused("runtime_not_available", format!("no sandbox of this host runs `{runtime}`: {advice}")));
+        };
+        let limits = publishing.manifest.limits_of(&span.tenant_id);
+        sandbox.check(&span.tenant_id, code, &limits).await.map_err(KernelError::Refused)
     }
 
     async fn run(&self, request: &VerifiedSpan, context: &Context<'_>) -> Result<Effects, KernelError> {

@@ -1,7 +1,10 @@
 //! Reads a variant and its blocks from the ledger.
 
+use std::collections::BTreeMap;
+
 use logline_core::contract::{Context, Reader};
 use logline_core::ledger::LedgerError;
+use logline_core::trust::governance::Version;
 use logline_core::trust::{Authorities, Trusted};
 use logline_core::{Hash, SignedSpan, SpanKey, Timestamp, VerifiedSpan, Verifier};
 use serde_json::Value;
@@ -23,6 +26,8 @@ pub struct Loaded {
     pub variant_span: VerifiedSpan,
     /// The spans of the blocks, in the same order.
     pub block_spans: Vec<VerifiedSpan>,
+    /// The promotions that have put them in force, by the id of each; empty if none is needed.
+    pub promotions: BTreeMap<Uuid, Version>,
 }
 
 /// Why a variant cannot be used.
@@ -126,15 +131,18 @@ impl<'a> Versions<'a> {
 /// # Errors
 /// See [`LoadError`].
 pub async fn load(reader: &Reader<'_>, versions: Versions<'_>, tenant: &str, variant: Uuid) -> Result<Loaded, LoadError> {
-    let variant_span = find(reader, versions, tenant, (VARIANT, variant)).await?;
+    let mut promotions = BTreeMap::new();
+    let (variant_span, promotion) = promoted(reader, versions, tenant, (VARIANT, variant)).await?;
+    promotions.extend(promotion.map(|promotion| (variant_span.id, promotion)));
     let variant = Variant::read(&variant_span).map_err(malformed(VARIANT, variant))?;
     let (mut blocks, mut block_spans) = (Vec::new(), Vec::new());
     for id in &variant.blocks {
-        let span = find(reader, versions, tenant, (BLOCK, *id)).await?;
+        let (span, promotion) = promoted(reader, versions, tenant, (BLOCK, *id)).await?;
+        promotions.extend(promotion.map(|promotion| (span.id, promotion)));
         blocks.push(Block::read(&span).map_err(malformed(BLOCK, *id))?);
         block_spans.push(span);
     }
-    Ok(Loaded { variant, blocks, variant_span, block_spans })
+    Ok(Loaded { variant, blocks, variant_span, block_spans, promotions })
 }
 
 pub(crate) fn malformed(what: &'static str, id: Uuid) -> impl FnOnce(String) -> LoadError {
@@ -145,24 +153,34 @@ pub(crate) async fn find(
     reader: &Reader<'_>,
     versions: Versions<'_>,
     tenant: &str,
-    (what, id): (&'static str, Uuid),
+    named: (&'static str, Uuid),
 ) -> Result<VerifiedSpan, LoadError> {
-    let last = reader.find(tenant, id).await?.ok_or(LoadError::NotFound { what, id })?;
-    let span = in_use(reader, versions, last, what).await?;
-    active(span, &versions.trusted.authorities, what)
+    promoted(reader, versions, tenant, named).await.map(|(span, _)| span)
 }
 
-/// The version of a span to use, where `last` is its last one.
+/// As [`find`], with the promotion that has put the version in force.
+async fn promoted(
+    reader: &Reader<'_>,
+    versions: Versions<'_>,
+    tenant: &str,
+    (what, id): (&'static str, Uuid),
+) -> Result<(VerifiedSpan, Option<Version>), LoadError> {
+    let last = reader.find(tenant, id).await?.ok_or(LoadError::NotFound { what, id })?;
+    let used = in_use(reader, versions, last, what).await?;
+    Ok((active(used.0, &versions.trusted.authorities, what)?, used.1))
+}
+
+/// The version of a span to use, where `last` is its last one, and the promotion that has put it in force.
 pub(crate) async fn in_use(
     reader: &Reader<'_>,
     versions: Versions<'_>,
     last: SignedSpan,
     what: &'static str,
-) -> Result<SignedSpan, LoadError> {
-    let Some(now) = versions.now else { return Ok(last) };
+) -> Result<(SignedSpan, Option<Version>), LoadError> {
+    let Some(now) = versions.now else { return Ok((last, None)) };
     let id = last.id;
     match reader.in_force(versions.trusted, last, now).await {
-        Ok(in_force) => Ok(in_force.span),
+        Ok(in_force) => Ok((in_force.span, in_force.promotion)),
         Err(error) => Err(LoadError::NotInForce { what, id, reason: error.refusal()?.message }),
     }
 }

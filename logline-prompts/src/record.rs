@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use logline_core::contract::{CipherError, Confidential, Context, KernelError};
 use logline_core::request::{self, CAUSE, reference};
+use logline_core::trust::governance::{PROMOTIONS, promotion_references};
 use logline_core::{Draft, Failure, Hash, SignedSpan, ids};
 use serde_json::{Map, Value, json};
 
@@ -72,6 +73,10 @@ pub(crate) async fn record(
         .meta("hashed", shown.hashed)
         .meta("variant", reference(&loaded.variant_span))
         .meta("blocks", blocks);
+    let draft = match loaded.promotions.is_empty() {
+        true => draft,
+        false => draft.meta(PROMOTIONS, promotion_references(&request.tenant_id, loaded.promotions.clone())),
+    };
     Ok(Ok(Recorded { draft: about(draft, request, "kernel:build_prompt"), compiled_hash: shown.compiled_hash }))
 }
 

@@ -203,7 +203,7 @@ impl RunPrompt {
             return Ok(Ok(Variety { id, selected: None }));
         };
         let span = match in_use(&context.owner, Versions::of(context), span, FAMILY).await {
-            Ok(span) => span,
+            Ok((span, _)) => span,
             Err(LoadError::Ledger(error)) => return Err(error.into()),
             Err(error) => return invalid(&error.to_string()),
         };

@@ -4,10 +4,13 @@
 #[path = "../../logline-kernels/tests/setup/quorum.rs"]
 mod quorum;
 
-use logline_core::ledger::LedgerExt as _;
+use std::collections::BTreeSet;
+
+use logline_core::fsck::{Audit, Event, fsck};
+use logline_core::ledger::{AppendOptions, Ledger as _, LedgerExt as _};
 use logline_core::request::Request;
 use logline_core::roles::Role;
-use logline_core::trust::governance::{Class, Governance};
+use logline_core::trust::governance::{Class, Governance, promotions_of};
 use logline_core::trust::{Manifest, RootSet, TrustRoot};
 use logline_core::{
     Draft, Host, KernelSet, KeyPair, MemoryLedger, SYSTEM_TENANT, Scope, Signer as _, SystemClock, Visibility, ids,
@@ -52,6 +55,21 @@ async fn build(host: &Host, variant: Uuid) -> Result<Value, logline_core::Failur
     host.execute(Request::new(TENANT, USER, variant, json!({"vars": {}})).this(PROMPT_BUILD)).await.unwrap().result
 }
 
+/// What an audit reports.
+async fn problems(host: &Host, ledger: &MemoryLedger) -> Vec<String> {
+    let trusted = host.trusted();
+    let mut audit = Audit::default();
+    (audit.authorities, audit.trusted) = (Some(&trusted.authorities), Some(trusted.as_ref()));
+    let mut problems = Vec::new();
+    let mut on_event = |event: Event| {
+        if let Event::Problem(problem) = event {
+            problems.push(problem.to_string());
+        }
+    };
+    fsck(ledger, audit, &mut on_event).await.unwrap();
+    problems
+}
+
 #[test]
 fn a_build_uses_promoted_versions_and_no_other() {
     block_on(async {
@@ -84,5 +102,20 @@ fn a_build_uses_promoted_versions_and_no_other() {
         let built = ledger.collect(&Scope::Operator, &query, 10).await.unwrap();
         assert_eq!(built.len(), 2);
         assert!(built.iter().all(|row| row.content == Some(json!("Be kind.\n\nBe brief."))));
+        // Each names the promotions of all that it was built of, and an audit compares them.
+        assert!(built.iter().all(|row| promotions_of(row).into_keys().eq(BTreeSet::from([variant, block_id]))));
+        assert_eq!(problems(&host, &ledger).await, Vec::<String>::new());
+        // A host that builds of another version than it names.
+        let named = built[0].meta("blocks").unwrap()[0].clone();
+        let mut forged = Draft::new("prompt_build").tenant(TENANT).owner("copy").who("host").this("prompt.p");
+        for (name, value) in built[0].metadata.as_ref().unwrap().as_object().unwrap() {
+            forged = forged.meta(name.as_str(), value.clone());
+        }
+        let mut other = named;
+        other["seq"] = json!(1);
+        other["curr_hash"] = json!(ledger.history(&Scope::Operator, TENANT, block_id, 1, 1).await.unwrap()[0].seal.curr_hash);
+        host.record(TENANT, vec![forged.meta("blocks", json!([other]))], &AppendOptions::default()).await.unwrap();
+        let problems = problems(&host, &ledger).await;
+        assert!(problems.len() == 1 && problems[0].contains("has put version 0 in force"), "{problems:?}");
     });
 }

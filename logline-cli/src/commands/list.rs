@@ -1,11 +1,13 @@
 //! `logline list`
 
+use std::collections::HashMap;
 use std::num::NonZeroUsize;
 
 use clap::Args;
-use logline_core::Timestamp;
-use logline_core::ledger::{Ledger as _, Order, Query, Versions};
+use logline_core::ledger::{Ledger, LedgerExt as _, Order, Query, Versions};
+use logline_core::{Scope, SignedSpan, Timestamp};
 use serde_json::Value;
+use uuid::Uuid;
 
 use crate::open::Identity;
 use crate::{Error, open, output, when};
@@ -43,6 +45,30 @@ pub(crate) struct Options {
 /// How many rows may be looked at that are older than `--since`: `at` is the author's time, so rows are only nearly in its order.
 const OLDER: usize = 10_000;
 
+/// The names of functions that requests and executions are about.
+#[derive(Default)]
+struct Functions(HashMap<Uuid, Option<String>>);
+
+impl Functions {
+    /// `None` if the span is about none, or about one without a name that the asker can see.
+    async fn of(&mut self, ledger: &dyn Ledger, scope: &Scope, span: &SignedSpan) -> Result<Option<String>, Error> {
+        let named = match span.entity_type.as_str() {
+            "request" => span.parent_id,
+            "execution" => {
+                let function = span.meta("function").and_then(|function| function.get("id")?.as_str());
+                function.and_then(|id| id.parse().ok())
+            }
+            _ => None,
+        };
+        let Some(id) = named else { return Ok(None) };
+        if !self.0.contains_key(&id) {
+            let found = ledger.find(scope, &span.tenant_id, id).await?;
+            self.0.insert(id, found.and_then(|function| function.span.name));
+        }
+        Ok(self.0.get(&id).cloned().flatten())
+    }
+}
+
 pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Result<bool, Error> {
     let ledger = open::for_reading(url).await?;
     let scope = options.identity.scope();
@@ -55,6 +81,7 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
         (options.entity_type.clone(), options.status.clone(), options.owner.clone());
     let limit = options.limit.get();
     let (mut cursor, mut found, mut older) = (None, 0, 0);
+    let mut functions = Functions::default();
     while found < limit && older < OLDER {
         let page = ledger.scan(&scope, &query, cursor.as_ref()).await?;
         cursor.clone_from(&page.next);
@@ -74,7 +101,8 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
                 continue;
             }
             found += 1;
-            output::span(&span, json)?;
+            let function = if json { None } else { functions.of(&ledger, &scope, &span).await? };
+            output::span_of(&span, function.as_deref(), json)?;
             if let Some(error) = span.error.as_ref().filter(|_| !json) {
                 let part = |name: &str| error.get(name).and_then(Value::as_str).unwrap_or("-");
                 output::line(&format!("    {}: {}", output::plain(part("code")), output::plain(part("message"))));

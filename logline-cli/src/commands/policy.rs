@@ -5,7 +5,7 @@ use std::path::Path;
 use clap::{Args, Subcommand};
 use logline_core::ledger::Ledger as _;
 use logline_core::{ParsedSpan, Rules, Scope, Span, Timestamp, parse_line};
-use logline_policy::{Decision, DryRunOptions, Foreseen, dry_run, policy_id};
+use logline_policy::{Action, Decision, DryRunOptions, Foreseen, dry_run, policy_id};
 use serde_json::{Value, json};
 
 use crate::site::{HomeOptions, Site, id_or};
@@ -54,7 +54,11 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
     let mut all_decided = true;
     for Foreseen { span, at, decision, .. } in &foreseen {
         let (told, value) = match decision {
-            Ok(Decision::Act(actions)) => (format!("{actions:?}"), json!({"decision": "act", "actions": actions.len()})),
+            Ok(Decision::Act(actions)) => {
+                let told: Vec<_> = actions.iter().map(ToString::to_string).collect();
+                let values: Vec<_> = actions.iter().map(Action::to_value).collect();
+                (told.join("; "), json!({"decision": "act", "actions": values}))
+            }
             Ok(Decision::Later(time)) => (format!("later, at {time}"), json!({"decision": "later", "at": time.to_string()})),
             Ok(_) => continue,
             Err(failure) => {

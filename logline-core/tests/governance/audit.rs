@@ -3,7 +3,7 @@
 use logline_core::fsck::{Audit, Event, fsck};
 use logline_core::ledger::LedgerExt as _;
 use logline_core::ndjson;
-use logline_core::trust::governance::{Environment, Version};
+use logline_core::trust::governance::{Class, Environment, Version};
 use logline_core::{Draft, MemoryLedger, Rules, Scope, SystemClock, VerifiedSpan};
 use serde_json::json;
 
@@ -108,6 +108,41 @@ fn the_audit_compares_what_ran_with_what_was_promoted() {
     assert_eq!(audit(&world).0.len(), known);
     world.now = world.now.saturating_add(HOUR);
     expect(&world, &ran(&world, &v0, Some(&first)), "had been replaced");
+}
+
+/// A record that a provider was asked, or a prompt built.
+fn used(world: &World, entity_type: &str, about: serde_json::Value) -> VerifiedSpan {
+    let draft = Draft::new(entity_type).tenant(TENANT).owner("alice").who("host").this("x").status("complete").metadata(about);
+    world.append(draft, HOST)
+}
+
+#[test]
+fn the_audit_compares_providers_and_prompts_that_were_used_as_well() {
+    let governance = governance().class(Class::Provider, 1).class(Class::Prompt, 1);
+    let mut world = World::governed(governance);
+    world.now = "2099-01-01T00:00:00.000000Z".parse().unwrap();
+    let draft = Draft::new("provider").tenant(TENANT).owner("team").who("p").this("provider.x").status("active");
+    let (provider, block) = (
+        logline_core::request::reference(&world.append(draft, AUTHOR)),
+        logline_core::request::reference(&world.append(
+            Draft::new("prompt_block").tenant(TENANT).owner("team").who("p").this("prompt.x").status("active"),
+            AUTHOR,
+        )),
+    );
+    let void = Version { id: new_id(), seq: 0, curr_hash: logline_core::Hash::of(b"none") };
+    let of_block: uuid::Uuid = block["id"].as_str().unwrap().parse().unwrap();
+    let named = logline_core::trust::governance::promotion_references(TENANT, [(of_block, void)]);
+    for (entity_type, about, said) in [
+        ("provider_request", json!({"details": {"provider": provider}}), "it names no promotion"),
+        ("prompt_build", json!({"variant": block}), "it names no promotion"),
+        ("prompt_build", json!({"blocks": [block], "promotions": named}), "of something else"),
+        ("prompt_build", json!({"blocks": [block], "promotions": {"x": 1}}), "it names no promotion"),
+    ] {
+        let span = used(&world, entity_type, about);
+        let (problems, _) = audit(&world);
+        let of_it: Vec<_> = problems.iter().filter(|problem| problem.contains(&span.id.to_string())).collect();
+        assert!(of_it.len() == 1 && of_it[0].contains(said), "{said}: {problems:?}");
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use http::StatusCode;
-use logline_policy::{Decision, DryRunOptions};
+use logline_policy::{Action, Decision, DryRunOptions};
 use serde_json::{Value, json};
 
 use crate::identity::Permission;
@@ -46,7 +46,9 @@ pub(crate) async fn dry_run(
         .into_iter()
         .map(|one| {
             let (decision, error) = match one.decision {
-                Ok(Decision::Act(actions)) => (json!({"actions": actions.len(), "detail": format!("{actions:?}")}), None),
+                Ok(Decision::Act(actions)) => {
+                    (json!({"actions": actions.iter().map(Action::to_value).collect::<Vec<_>>()}), None)
+                }
                 Ok(Decision::Later(at)) => (json!({"again_at": at.to_string()}), None),
                 Ok(_) => (Value::Null, None),
                 Err(failure) => (Value::Null, Some(json!({"code": failure.code, "message": failure.message}))),

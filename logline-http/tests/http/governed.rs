@@ -39,6 +39,8 @@ async fn schedules_and_policies_are_listed_and_a_dry_run_writes_nothing() {
     let path = format!("/api/policies/{}/dry-run", policy.id);
     let ran = stage.post(&reader, &path, &[], &Value::Null).await.ok(200);
     assert_eq!(ran["foreseen"].as_array().unwrap().len(), 2, "{ran}");
+    let action = json!({"emit": {"entity_type": "note", "this": "note.seen"}});
+    assert_eq!(ran["foreseen"][0]["decision"], json!({"actions": [action]}));
     assert_eq!(count().await, before, "nothing is written");
     // A policy sees rows that the user may not.
     stage.post(&writer, &path, &[], &Value::Null).await.is(403, "not_permitted");

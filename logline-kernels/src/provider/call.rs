@@ -8,6 +8,7 @@ use logline_core::contract::provider::{Advice, Chunks, ErrorKind, Provider, Secr
 use logline_core::contract::{Call, Context, KernelError, OutsideError, Reservation};
 use logline_core::ledger::{Query, Retry};
 use logline_core::request::{self, CallKind, reference};
+use logline_core::trust::governance::{PROMOTIONS, Version, promotion_references};
 use logline_core::{Failure, Hash, SignedSpan, SpanKey, VerifiedSpan, Verifier, canonical};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
@@ -68,6 +69,8 @@ impl Default for Providers {
 /// A provider that is to be asked.
 struct Resolved {
     span: VerifiedSpan,
+    /// The promotion that has put it in force; `None` if it needs none.
+    promotion: Option<Version>,
     spec: ProviderSpec,
     model: String,
 }
@@ -259,8 +262,8 @@ impl Providers {
         if span.entity_type != "provider" {
             return refused("provider_not_found", format!("it is of type `{}`, not a provider", span.entity_type));
         }
-        let span = match context.owner.in_force(context.trusted, span, context.attempt.started).await {
-            Ok(in_force) => in_force.span,
+        let (span, promotion) = match context.owner.in_force(context.trusted, span, context.attempt.started).await {
+            Ok(in_force) => (in_force.span, in_force.promotion),
             Err(error) => return Ok(Err(error.refusal()?)),
         };
         let span = match span.verify(&mut Verifier::new()) {
@@ -281,7 +284,7 @@ impl Providers {
             Ok((name, _)) => name.to_owned(),
             Err(reason) => return refused(ErrorKind::Invalid.code(), reason),
         };
-        Ok(Ok(Resolved { span, spec, model }))
+        Ok(Ok(Resolved { span, promotion, spec, model }))
     }
 }
 
@@ -302,7 +305,7 @@ struct CallOf<'a> {
 impl CallOf<'_> {
     /// Tries one provider. `ordinal` is the number of the last try.
     async fn with(&self, resolved: &Resolved, ordinal: &mut u32) -> Result<Ended, KernelError> {
-        let Resolved { span, spec, model: name } = resolved;
+        let Resolved { span, spec, model: name, .. } = resolved;
         let model = match resolved.model() {
             Ok(model) => model,
             Err(failure) => return Ok(Ended::Failed(failure)),
@@ -356,7 +359,7 @@ impl CallOf<'_> {
                 .ordinal(*ordinal)
                 .kind(CallKind::Provider)
                 .subject(span.id)
-                .details(self.about(span, spec, name))
+                .details(self.about(resolved))
                 .reserve(reserve.clone());
             let tried = tracing::debug_span!("model_try", ordinal, adapter = spec.adapter, model = name);
             let (failure, details) = match self.context.outside.call(&remote, &call).instrument(tried).await {
@@ -388,11 +391,14 @@ impl CallOf<'_> {
     }
 
     /// Which provider and model a try goes to, and which were asked first, for its intent.
-    fn about(&self, span: &SignedSpan, spec: &ProviderSpec, model: &str) -> Map<String, Value> {
+    fn about(&self, Resolved { span, promotion, spec, model }: &Resolved) -> Map<String, Value> {
         let mut about = Map::new();
         about.insert("provider".to_owned(), reference(span));
+        if let Some(promotion) = promotion {
+            about.insert(PROMOTIONS.to_owned(), promotion_references(self.tenant, [(span.id, *promotion)]));
+        }
         about.insert("adapter".to_owned(), spec.adapter.as_str().into());
-        about.insert("model".to_owned(), model.into());
+        about.insert("model".to_owned(), model.as_str().into());
         about.insert("asked_provider".to_owned(), json!(self.asked.provider));
         about.insert("asked_model".to_owned(), self.asked_model.as_str().into());
         about

@@ -1,9 +1,9 @@
 //! What is refused before a provider is asked.
 
 use logline_core::contract::provider::{Block, ModelAnswer, ModelRequest, Secret, SecretSource as _, StopReason, Usage};
-use logline_core::ledger::Ledger as _;
+use logline_core::ledger::{Ledger as _, LedgerExt as _};
 use logline_core::request::Request;
-use logline_core::trust::governance::{Class, Governance};
+use logline_core::trust::governance::{Class, Governance, promotions_of};
 use logline_core::{Draft, Host, HostError, Scope, Visibility};
 use logline_kernels::provider::{HostSecrets, PROVIDER_INVOKE, ProviderExec, Script};
 use serde_json::{Value, json};
@@ -231,5 +231,10 @@ fn a_provider_is_asked_as_it_was_promoted() {
         host.publish_if_changed(provider(changed).id(id), &key(PUBLISHER)).await.unwrap();
         assert!(host.execute(asking(id, "hello")).await.unwrap().result.is_ok());
         assert_eq!((site.provider.calls().len(), site.other.calls().len()), (2, 0));
+        // Each intent names the promotion, before anything was sent.
+        let query = logline_core::ledger::Query::chains().entity_type("provider_request");
+        let intents = site.ledger.collect(&Scope::Operator, &query, 10).await.unwrap();
+        let first = intents.iter().filter(|row| row.prev_hash.is_none());
+        assert_eq!(first.filter(|row| promotions_of(row).into_keys().eq([id])).count(), 2);
     });
 }

@@ -15,6 +15,7 @@ use logline_policy::{
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::time::Duration;
+use uuid::Uuid;
 
 #[test]
 fn what_a_policy_decides_happens_once_whoever_runs_it() {
@@ -219,6 +220,16 @@ fn a_policy_in_wasm_decides_in_the_sandbox() {
         let actions = json!([{"emit": {"entity_type": "reply", "content": "from wasm"}}]).to_string();
         let draft =
             |name: &str, code: &str| policy(name, json!({"on": ["note"]})).language("wasm").runtime("wasm@1").code(code);
+        // What cannot run is not published.
+        for (refused, code) in [
+            (draft("broken", "AGFzbQ=="), "invalid_module"),
+            (draft("elsewhere", &answer(&actions)).runtime("lua@1"), "runtime_not_available"),
+        ] {
+            match host.publish(refused, &key(PUBLISHER)).await {
+                Err(HostError::NotValid { reason, .. }) => assert_eq!(reason.code, code),
+                other => panic!("{other:?}"),
+            }
+        }
         host.publish(draft("wasm", &answer(&actions)), &key(PUBLISHER)).await.unwrap();
         host.publish(draft("traps", &setup::module("", "unreachable")), &key(PUBLISHER)).await.unwrap();
         host.publish(draft("spins", &setup::module("", "(loop $again (br $again)) (i64.const 0)")), &key(PUBLISHER))
@@ -336,6 +347,24 @@ fn the_seeds_compile_and_a_changed_input_survives_an_upgrade() {
         let slow = spans(&ledger, "policy").await.into_iter().rfind(|span| span.id == slow.id).unwrap();
         assert_eq!((slow.seq, slow.input.clone()), (2, Some(json!({"threshold_ms": 7}))));
     });
+}
+
+#[test]
+fn an_action_is_written_as_it_is_read_and_told_in_words() {
+    let function = Uuid::from_u128(7);
+    for (value, told) in [
+        (json!({"emit": {"entity_type": "note", "name": "n"}, "key": "k"}), "emit a `note`: {\"entity_type\":\"note\",\"name\":\"n\"}, once for `k`"),
+        (
+            json!({"run": {"function": function, "input": {"n": 1}, "priority": 3, "max_attempts": 2, "due_at": "2026-01-01T00:00:00.000000Z"}}),
+            "run 00000000-0000-0000-0000-000000000007 with {\"n\":1}, priority 3, at most 2 attempts, not before 2026-01-01T00:00:00.000000Z",
+        ),
+        (json!({"run": {"function": function, "input": null}}), "run 00000000-0000-0000-0000-000000000007 with null"),
+        (json!({"count": {"this": "m", "labels": {"a": 1}, "value": 2.5}, "key": "k"}), "count 2.5 in `m` for `k`"),
+    ] {
+        let action = Action::of(&value).unwrap();
+        assert_eq!(action.to_value(), value);
+        assert_eq!(action.to_string(), told);
+    }
 }
 
 #[test]

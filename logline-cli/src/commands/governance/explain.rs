@@ -3,7 +3,7 @@
 use clap::Args;
 use logline_core::ledger::{LedgerExt as _, WorkQueue as _};
 use logline_core::trust::Trusted;
-use logline_core::trust::governance::{Class, Environment, Held, Version, promotion_of};
+use logline_core::trust::governance::{Class, Environment, Held, Version, promotion_of, promotions_of};
 use logline_core::{Scope, SignedSpan, Verifier};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -14,7 +14,7 @@ use crate::{Error, output};
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// The id of an execution, a proposal or a promotion.
+    /// The id of an execution, a call of a provider (`provider_request`), a build of a prompt, a proposal or a promotion.
     id: Uuid,
     /// The tenant.
     #[arg(long)]
@@ -56,15 +56,19 @@ pub(crate) async fn explain(options: &Options, url: Option<&str>, json: bool) ->
         _ => {
             // The first version of a record is the record.
             let record = version(&site.ledger, tenant, options.id, 0).await?.unwrap_or(span);
-            let Some(named) = promotion_of(&record) else {
+            let named: Vec<_> = promotion_of(&record).into_iter().chain(promotions_of(&record).into_values()).collect();
+            if named.is_empty() {
                 output::line(&if json {
                     json!({"span": options.id, "promotion": null}).to_string()
                 } else {
                     format!("{} names no promotion: nothing had to be promoted for it", record.key())
                 });
-                return Ok(true);
-            };
-            promotion(&site, &trusted, tenant, named, json).await
+            }
+            let mut hold = true;
+            for named in named {
+                hold &= promotion(&site, &trusted, tenant, named, json).await?;
+            }
+            Ok(hold)
         }
     }
 }

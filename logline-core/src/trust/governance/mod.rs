@@ -22,7 +22,9 @@ pub use decide::{Case, Counted, Refusal, Tally, Void, VoidReason, Vote, decide};
 pub(crate) use in_force::Pointers;
 pub use in_force::{InForce, InForceError};
 pub(crate) use pointer::Promoted;
-pub use pointer::{Carried, Held, Pointer, pointer_id, promotion_of, promotion_reference};
+pub use pointer::{
+    Carried, Held, PROMOTIONS, Pointer, pointer_id, promotion_of, promotion_reference, promotion_references, promotions_of,
+};
 pub use proposal::{Act, MAX_REASON_BYTES, Proposal, Proposed, Version};
 pub use read::{Docket, MAX_READ, ReadError};
 pub(crate) use rules::Past;

@@ -3,6 +3,8 @@
 //! A promotion is the next version of one span, the pointer, whose id follows from tenant, environment, class and subject. So it names
 //! its predecessor by `prev_hash`, and of two hosts that promote at the same time one wins. Content never moves.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -272,7 +274,22 @@ pub(crate) fn carry_out(carrying: &Carrying<'_>) -> Carried {
 /// The promotion that has allowed what `record` records; `None` if it names none.
 #[must_use]
 pub fn promotion_of(record: &SignedSpan) -> Option<Version> {
-    let named = record.meta("promotion")?;
+    version_of(record.meta("promotion")?)
+}
+
+/// As [`promotion_of`], for records that may use several governed spans, such as the blocks of a prompt: by the id of each. A call to a
+/// provider has them in the details of its intent.
+#[must_use]
+pub fn promotions_of(record: &SignedSpan) -> BTreeMap<Uuid, Version> {
+    let in_details = || record.meta("details").and_then(|details| details.get(PROMOTIONS));
+    let named = record.meta(PROMOTIONS).or_else(in_details).and_then(Value::as_object).into_iter().flatten();
+    named.filter_map(|(id, named)| Some((id.parse().ok()?, version_of(named)?))).collect()
+}
+
+/// The name of the metadata that [`promotions_of`] reads.
+pub const PROMOTIONS: &str = "promotions";
+
+fn version_of(named: &Value) -> Option<Version> {
     let seq = named.get("seq")?.as_u64().and_then(|seq| u32::try_from(seq).ok())?;
     Some(Version {
         id: named.get("id")?.as_str()?.parse().ok()?,
@@ -290,4 +307,10 @@ pub fn promotion_reference(tenant: &str, promotion: &Version) -> Value {
         "seq": promotion.seq,
         "curr_hash": promotion.curr_hash.to_string(),
     })
+}
+
+/// The references to promotions, by the id of the span that each has put in force: the value of [`PROMOTIONS`].
+#[must_use]
+pub fn promotion_references(tenant: &str, promotions: impl IntoIterator<Item = (Uuid, Version)>) -> Value {
+    promotions.into_iter().map(|(id, promotion)| (id.to_string(), promotion_reference(tenant, &promotion))).collect()
 }
