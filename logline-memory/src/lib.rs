@@ -17,6 +17,7 @@ mod kernel;
 mod local;
 mod members;
 mod memories;
+mod orphans;
 pub mod rank;
 mod results;
 mod vault;
@@ -36,5 +37,6 @@ pub use kernel::{
 pub use local::LocalKeys;
 pub use members::MAX_NAME;
 pub use memories::{Memories, MemoryError, SESSION_TTL, close_epoch, contract, expire};
+pub use orphans::{GRACE, MAX_WAIT, Reaped, mend, reap};
 pub use results::{Answer, Hit, Recalled, Receipt, ReceiptState, Remembered, Wanted, What};
 pub use vault::{Closed, Forget, Forgotten, Sealed, Text, Vault, VaultError};

@@ -12,7 +12,7 @@ use logline_core::contract::{
     DataKey, Destruction, Epoch, Forgetting, Kept, KeyError, KeyProvider, KeyStore, RecordKey, SubjectKey,
 };
 use logline_core::ledger::{Ledger as _, LedgerError};
-use logline_core::{Scope, SignedSpan};
+use logline_core::{Scope, SignedSpan, Timestamp};
 use logline_memory::{
     Content, LocalKeys, Memories, MemoryKernel, Mode, ReceiptState, Sealed, Stored, Vault, VaultError, What, close_epoch,
 };
@@ -222,6 +222,21 @@ impl KeyStore for Stopping<SqliteKeys> {
         limit: usize,
     ) -> Result<Vec<RecordKey>, LedgerError> {
         self.at(self.inner.records(tenant, subject_key, after, limit)).await
+    }
+    async fn aged_records(
+        &self,
+        tenant: &str,
+        before: Timestamp,
+        after: Option<(Timestamp, Uuid)>,
+        limit: usize,
+    ) -> Result<Vec<RecordKey>, LedgerError> {
+        self.at(self.inner.aged_records(tenant, before, after, limit)).await
+    }
+    async fn drop_records(&self, tenant: &str, ids: &[Uuid], before: Timestamp) -> Result<usize, LedgerError> {
+        self.at(self.inner.drop_records(tenant, ids, before)).await
+    }
+    async fn now(&self, tenant: &str) -> Result<Timestamp, LedgerError> {
+        self.inner.now(tenant).await
     }
     async fn forget(&self, tenant: &str, receipt: Uuid, forgetting: &[Forgetting]) -> Result<Kept, LedgerError> {
         self.at(self.inner.forget(tenant, receipt, forgetting)).await

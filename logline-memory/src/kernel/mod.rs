@@ -21,7 +21,7 @@ use async_trait::async_trait;
 use logline_core::contract::{
     AskedBy, Context, Effects, Kernel, KernelError, Meters, Publishing, Reader, RequestKind, Sandbox,
 };
-use logline_core::ledger::{LedgerError, Query, Search};
+use logline_core::ledger::{LedgerError, Premise, Query, Search};
 use logline_core::request::CAUSE;
 use logline_core::trust::Authorities;
 use logline_core::{Draft, Failure, KernelSet, SignedSpan, Span, Timestamp, VerifiedSpan, Verifier, ids, request};
@@ -317,10 +317,12 @@ fn now(context: &Context<'_>) -> Timestamp {
     context.attempt.started.saturating_add(context.clock.now().since(context.began))
 }
 
-/// Checks that the consent which a call cites is in force now.
-async fn check_consent(context: &Context<'_>, asked: &Asked<'_>, cited: &Cited) -> Result<(), Refusal> {
+/// Checks that the consent which a call cites is in force now. What the call writes relies on it.
+async fn check_consent(context: &Context<'_>, asked: &Asked<'_>, cited: &Cited) -> Result<Premise, Refusal> {
     let latest = believed(context, asked.tenant, cited.id).await?;
-    Ok(covers(asked, cited, latest.as_deref(), now(context))?)
+    covers(asked, cited, latest.as_deref(), now(context))?;
+    let latest = latest.ok_or(NoConsent::Missing)?;
+    Ok(Premise::of(&latest)?)
 }
 
 /// Gives a draft the columns that follow from the request.

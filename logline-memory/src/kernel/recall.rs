@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use logline_core::contract::{Context, Effects};
+use logline_core::ledger::Premise;
 use logline_core::ledger::search::{SearchQuery, SearchScope};
 use logline_core::request::reference;
 use logline_core::{Draft, Scope, Timestamp, VerifiedSpan, ids};
@@ -47,7 +48,7 @@ impl<'r> Permit<'r> {
     }
 
     /// Checks that the consent which it cites is in force now.
-    pub(super) async fn check(&self, context: &Context<'_>) -> Result<(), Refusal> {
+    pub(super) async fn check(&self, context: &Context<'_>) -> Result<Premise, Refusal> {
         let asked = Asked { tenant: self.tenant, owner: self.owner, mode: self.mode, session: self.session };
         check_consent(context, &asked, &self.cited).await
     }
@@ -169,7 +170,7 @@ impl MemoryKernel {
         let known = &["letter", "query", "mode", "session_id", "consent", "limit", "tokens", "types", "tags"];
         let members = Members::of(input(request), "the input", known).map_err(invalid)?;
         let permit = Permit::read(&members, request)?;
-        permit.check(context).await?;
+        let consent = permit.check(context).await?;
         self.catch_up(&context.runtime, &request.tenant_id).await?;
         let letter = members.id("letter").map_err(invalid)?.ok_or_else(|| invalid("`letter` is missing"))?;
         let query = envelope(members.get("query").unwrap_or(&Value::Null)).map_err(invalid)?;
@@ -177,12 +178,11 @@ impl MemoryKernel {
         let query = self.vault.open_letter(&place, &query).await?;
         let search = Search::read(&members, &permit, &query)?;
         let found = self.look(request, context, &permit, &search).await?;
-        // Again, as late as can be.
-        permit.check(context).await?;
         let hits: Vec<_> = found.hits.iter().map(Hit::to_value).collect();
         let result = found.record.columns().id.to_string();
         let output = json!({"result": result, "hits": hits, "tokens": found.tokens, "truncated": found.is_full});
-        Ok(Effects::new(Ok(output)).emitted(vec![found.record]))
+        // The answer is committed only if this consent is the latest at that moment.
+        Ok(Effects::new(Ok(output)).emitted(vec![found.record]).relies_on([consent]))
     }
 
     /// Finds memories, and records why each candidate is in or out.
