@@ -481,7 +481,7 @@ async fn keep(options: &KeepOptions, url: Option<&str>, json: bool) -> Result<bo
     let site = Site::open(url, &options.home).await?;
     let kernel = site.memory()?;
     let hours = Duration::from_secs(u64::from(options.epoch_hours) * 3600);
-    let keeper = MemoryKeeper::new(&options.tenant).epoch(hours);
+    let keeper = MemoryKeeper::new(&options.tenant).epoch(hours).kernel(&kernel);
     let host = site.host_of(&kernel).await?;
     for tenant in &options.tenant {
         check_tenant(&host, &host.key(), Role::Runtime, tenant)?;

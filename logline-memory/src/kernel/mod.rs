@@ -8,6 +8,7 @@ mod remember;
 mod review;
 mod sealing;
 mod shelf;
+mod vectors;
 
 pub use recall::{MAX_LIMIT, PREVIEW};
 pub(crate) use recall::{QUERY, preview};
@@ -29,12 +30,14 @@ use logline_core::{Draft, Failure, KernelSet, SignedSpan, Span, Timestamp, Verif
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::embed::{BreakerOptions, Embedder};
 use crate::consent::{Asked, Cited, NoConsent, covers};
 use crate::form::{Memory, Status};
 use crate::index::IndexLimits;
 use crate::vault::{Forget, Vault, VaultError};
 
 use shelf::Shelves;
+use vectors::Embedding;
 
 /// The `this` of a request that records a consent, or withdraws it.
 pub const MEMORY_CONSENT: &str = "memory.consent";
@@ -87,6 +90,7 @@ pub struct MemoryKernel {
     classifier: Option<Arc<dyn Classifier>>,
     /// Finds public memories; `None` if the ledger cannot.
     search: Option<Arc<dyn Search>>,
+    embedding: Option<Embedding>,
     shelves: Shelves,
     /// Tenants whose receipts were compared with the store of keys.
     caught_up: Arc<Mutex<BTreeSet<String>>>,
@@ -103,7 +107,7 @@ impl MemoryKernel {
     #[must_use]
     pub fn new(vault: Vault) -> Self {
         let shelves = Shelves::new(OWNERS, IndexLimits::default());
-        Self { vault, classifier: None, search: None, shelves, caught_up: Arc::default() }
+        Self { vault, classifier: None, search: None, embedding: None, shelves, caught_up: Arc::default() }
     }
 
     /// Refuses what `classifier` calls noise.
@@ -117,6 +121,15 @@ impl MemoryKernel {
     #[must_use]
     pub fn search_in(mut self, ledger: impl Search + 'static) -> Self {
         self.search = Some(Arc::new(ledger));
+        self
+    }
+
+    /// Finds by vectors as well, with this embedder, and leaves it alone while it keeps failing. Public memories get vectors in the ledger,
+    /// if it keeps any; others get them in the memory of this process, if the embedder [is in it](Embedder::is_local). Nothing waits for an
+    /// embedder in order to be kept: a vector is made when a search or the loop `memory_keeper` comes by.
+    #[must_use]
+    pub fn embedder(mut self, embedder: impl Embedder + 'static, options: BreakerOptions) -> Self {
+        self.embedding = Some(Embedding::new(embedder, options));
         self
     }
 
