@@ -14,8 +14,8 @@ use uuid::Uuid;
 
 use crate::form::{MEMORY, Status};
 use crate::kernel::{MEMORY_SEAL, MemoryKernel, RECEIPT, ttl_at};
-use crate::memories::{MemoryError, close_epoch, expire};
-use crate::orphans::{GRACE, mend, reap, unreadable_of};
+use crate::memories::{MemoryError, close_epoch, expire, mend};
+use crate::orphans::{GRACE, reap, unreadable_of};
 
 const NAME: &str = "memory_keeper";
 const VERSION: u32 = 1;

@@ -16,7 +16,6 @@ use crate::kernel::{
     CONTENT, MEMORY_CONSENT, MEMORY_EXPIRE, MEMORY_FORGET, MEMORY_REVIEW, MEMORY_SEAL, MEMORY_SEARCH, MEMORY_UPSERT, QUERY,
     RECEIPT, accepted, contract_id, preview, public_id, realm,
 };
-use crate::orphans::mend;
 use crate::results::{Answer, Hit, Recalled, Receipt, Remembered, Wanted, What};
 use crate::vault::{Sealed, Vault, VaultError};
 
@@ -501,6 +500,18 @@ pub async fn close_epoch(host: &Host, tenant: &str) -> Result<u64, MemoryError> 
 /// If they could not be ended.
 pub async fn expire(host: &Host, tenant: &str, owner: &str) -> Result<u64, MemoryError> {
     let request = Request::new(tenant, owner, consent_id(tenant, owner, None), json!({})).this(MEMORY_EXPIRE).who("host");
+    let output = host.execute(request).await?.result?;
+    Ok(output.get("memories").and_then(Value::as_u64).unwrap_or_default())
+}
+
+/// Ends the memories of a user that lost their keys because everything of the user was forgotten at the same time, and writes a receipt
+/// for them. Returns how many.
+///
+/// # Errors
+/// If they could not be ended.
+pub async fn mend(host: &Host, tenant: &str, owner: &str) -> Result<u64, MemoryError> {
+    let input = json!({"lost": true});
+    let request = Request::new(tenant, owner, consent_id(tenant, owner, None), input).this(MEMORY_EXPIRE).who("host");
     let output = host.execute(request).await?.result?;
     Ok(output.get("memories").and_then(Value::as_u64).unwrap_or_default())
 }

@@ -3,6 +3,7 @@
 mod consenting;
 mod for_prompts;
 mod forgetting;
+mod lost;
 mod recall;
 mod remember;
 mod review;
@@ -10,7 +11,9 @@ mod sealing;
 mod shelf;
 mod vectors;
 
+pub use lost::MAX_WAIT;
 pub use recall::{MAX_LIMIT, PREVIEW};
+pub(crate) use lost::{earlier, key_of, unreadable};
 pub(crate) use recall::{QUERY, preview};
 pub(crate) use remember::{CONTENT, contract_id, public_id, realm};
 pub(crate) use sealing::ttl_at;

@@ -311,7 +311,7 @@ impl MemoryKernel {
         let Some(store) = &self.search else { return Ok(found) };
         for scope in search.scopes() {
             let name = name(&scope);
-            let mut query = SearchQuery::new(scope, search.text(), now, MAX_LIMIT).owner(search.owner);
+            let mut query = SearchQuery::new(scope, search.text(), now, MAX_LIMIT).owner(search.owner).similar();
             query.kinds = search.kinds.iter().map(|kind| kind.as_str().to_owned()).collect();
             query.tags.clone_from(&search.tags);
             let as_named =

@@ -5,11 +5,11 @@ use logline_core::{Draft, Failure, Span, VerifiedSpan, Verifier, canonical, ids}
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::lost::kept_since;
 use super::{MemoryKernel, Refusal, about, audit, check_consent, input, invalid, refused};
 use crate::consent::{Asked, Cited};
 use crate::form::{Body, Layer, MEMORY, Memory, Mode, Sensitivity, Status, Stored, Terms, envelope, is_memory_of, sealed};
 use crate::members::{MAX_NAME, Members};
-use crate::orphans::kept_since;
 use crate::vault::Sealed;
 
 /// The `entity_type` of contracts: JSON schemas that memories keep.

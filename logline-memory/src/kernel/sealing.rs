@@ -6,10 +6,10 @@ use logline_core::{Draft, SignedSpan, Timestamp, VerifiedSpan};
 use serde_json::{Value, json};
 
 use super::forgetting::select_where;
+use super::lost::{unreadable, was_forgotten};
 use super::{MemoryKernel, PAGE, RECEIPT, Refusal, about, each, input, invalid};
 use crate::form::{Status, Stored};
 use crate::members::Members;
-use crate::orphans::{unreadable, was_forgotten};
 
 impl MemoryKernel {
     /// Ends the memories of one user whose time has passed.
