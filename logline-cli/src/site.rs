@@ -187,7 +187,9 @@ impl Site {
                 let store = SqliteKeys::open(SqliteKeys::beside(path))?;
                 MemoryKernel::new(place.vault(folder, store).await?).search_in(ledger.clone())
             }
-            Backend::Postgres(ledger) => MemoryKernel::new(place.vault(folder, ledger.clone()).await?).search_in(ledger.clone()),
+            Backend::Postgres(ledger) => {
+                MemoryKernel::new(place.vault(folder, ledger.clone()).await?).search_in(ledger.clone())
+            }
         })
     }
 

@@ -44,7 +44,8 @@ impl Place {
     pub(crate) async fn vault(&self, folder: Option<&Path>, store: impl KeyStore + 'static) -> Result<Vault, Error> {
         match self {
             Self::Files => {
-                let folder = folder.ok_or("the keys of memories are in the home: pass --home DIR, or --memory-keys kms:PREFIX")?;
+                let folder =
+                    folder.ok_or("the keys of memories are in the home: pass --home DIR, or --memory-keys kms:PREFIX")?;
                 Ok(Vault::new(LocalKeys::open(folder)?, store))
             }
             Self::Kms(prefix) => in_kms(prefix, store).await,

@@ -24,7 +24,8 @@ impl KmsKeys {
             return Err(refused("AWS KMS has no region: set AWS_REGION, or a region in the profile".to_owned()));
         }
         let advice = "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the machine a role";
-        let provider = chain.credentials_provider().ok_or_else(|| refused(format!("there are no credentials for AWS: {advice}")))?;
+        let provider =
+            chain.credentials_provider().ok_or_else(|| refused(format!("there are no credentials for AWS: {advice}")))?;
         if let Err(error) = provider.provide_credentials().await {
             return Err(refused(format!("there are no credentials for AWS ({error}): {advice}")));
         }

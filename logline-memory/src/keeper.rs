@@ -48,7 +48,13 @@ impl MemoryKeeper {
     /// Keeps the memories of these tenants.
     pub fn new<T: Into<String>>(tenants: impl IntoIterator<Item = T>) -> Self {
         let day = Duration::from_secs(24 * 60 * 60);
-        Self { tenants: tenants.into_iter().map(Into::into).collect(), poll: Duration::from_secs(60), epoch: day, grace: GRACE, kernel: None }
+        Self {
+            tenants: tenants.into_iter().map(Into::into).collect(),
+            poll: Duration::from_secs(60),
+            epoch: day,
+            grace: GRACE,
+            kernel: None,
+        }
     }
 
     /// Also looks after keys and vectors, with those of this kernel: deletes keys whose text was never kept, ends memories that lost their
@@ -239,7 +245,12 @@ impl MemoryKeeper {
         }
         if lost > mended {
             let first = rows.first().map(|row| row.id.to_string()).unwrap_or_default();
-            tracing::error!(tenant = name, memories = lost - mended, first, "memories have no key, and nobody has forgotten them: restore the store of keys");
+            tracing::error!(
+                tenant = name,
+                memories = lost - mended,
+                first,
+                "memories have no key, and nobody has forgotten them: restore the store of keys"
+            );
             metrics::counter!("logline_memory_unreadable_total").increment(lost - mended);
         }
         (report.mended, report.unreadable) = (report.mended + mended, report.unreadable + lost.saturating_sub(mended));

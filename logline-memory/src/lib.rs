@@ -31,8 +31,8 @@ pub use form::{
 };
 pub use keeper::{KeeperReport, MemoryKeeper, memory_keeper};
 pub use kernel::{
-    Classifier, MAX_LIMIT, MAX_WAIT, MEMORY_CONSENT, MEMORY_EXPIRE, MEMORY_FORGET, MEMORY_FORGET_REST, MEMORY_REVIEW, MEMORY_SEAL,
-    MEMORY_SEARCH, MEMORY_UPSERT, MemoryKernel, PREVIEW, RECEIPT, memory_kernel,
+    Classifier, MAX_LIMIT, MAX_WAIT, MEMORY_CONSENT, MEMORY_EXPIRE, MEMORY_FORGET, MEMORY_FORGET_REST, MEMORY_REVIEW,
+    MEMORY_SEAL, MEMORY_SEARCH, MEMORY_UPSERT, MemoryKernel, PREVIEW, RECEIPT, memory_kernel,
 };
 pub use local::LocalKeys;
 pub use members::MAX_NAME;

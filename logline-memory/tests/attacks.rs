@@ -379,7 +379,8 @@ fn a_reviewer_does_not_review_what_her_own_key_has_asked_for() {
         let kept = host.run_request(TENANT, id).await.unwrap().result.unwrap()["memory"].as_str().unwrap().parse().unwrap();
         alice.ask_for_review(kept).await.unwrap();
         let decision = site.decides(kept, Decision::Approve, (REVIEWER, "somebody else"), |_| {}).await.unwrap();
-        let refused = Memories::new(&host, site.kernel.vault(), TENANT, "bob", Mode::On).review(kept, decision).await.unwrap_err();
+        let refused =
+            Memories::new(&host, site.kernel.vault(), TENANT, "bob", Mode::On).review(kept, decision).await.unwrap_err();
         assert!(refused.to_string().contains("the reviewer is the author"), "{refused}");
         // Of what others have asked for, the same key decides.
         let other = alice.remember(&fact("another rumour")).await.unwrap().id;

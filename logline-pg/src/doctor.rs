@@ -275,8 +275,7 @@ pub async fn doctor(options: &PgOptions) -> Result<Vec<Finding>, LedgerError> {
 /// Whether memories are found in spite of typing errors. That they are not is no fault.
 async fn trigrams(connection: &mut PgConnection) -> Result<Finding, LedgerError> {
     let is_there: bool = sqlx::query_scalar("SELECT ledger.has_trigrams()").fetch_one(connection).await.map_err(from_sqlx)?;
-    let (found, advice) =
-        if is_there { ("pg_trgm", "") } else { ("none: the database has no pg_trgm", search::NO_TRIGRAMS) };
+    let (found, advice) = if is_there { ("pg_trgm", "") } else { ("none: the database has no pg_trgm", search::NO_TRIGRAMS) };
     Ok(Finding { check: "trigrams", severity: Severity::Ok, found: found.to_owned(), advice })
 }
 

@@ -4,11 +4,11 @@
 //! unreadable there when the epoch of the tenant's key ends.
 
 use async_trait::async_trait;
-use logline_core::{Scope, Timestamp};
 use logline_core::contract::{
     Epoch, Forgetting, Kept, KeyStore, MAX_KEY_PAGE, MAX_RECORDS, MAX_WRAPS, RecordKey, SubjectKey, check_wrapped,
 };
 use logline_core::ledger::LedgerError;
+use logline_core::{Scope, Timestamp};
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Postgres, Row as _};
 use uuid::Uuid;

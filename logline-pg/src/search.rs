@@ -34,7 +34,8 @@ impl Search for PgLedger {
         let statement = asked.clone().bind(sqlx::query(sql).persistent(self.link().keeps_statements())).bind(words.clone());
         let mut rows = statement.fetch_all(&mut *connection).await.map_err(from_sqlx)?;
         if rows.is_empty() && query.similar {
-            let sql = "SELECT tenant_id, id, seq, curr_hash, score FROM ledger.search_similar($1, $2, $3, $9, $4, $5, $6, $7, $8)";
+            let sql =
+                "SELECT tenant_id, id, seq, curr_hash, score FROM ledger.search_similar($1, $2, $3, $9, $4, $5, $6, $7, $8)";
             let statement = asked.bind(sqlx::query(sql).persistent(self.link().keeps_statements())).bind(words);
             rows = statement.fetch_all(connection).await.map_err(from_sqlx)?;
         }

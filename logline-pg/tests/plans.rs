@@ -55,7 +55,8 @@ async fn fill(ledger: &PgLedger, tenant: &str) -> Vec<Uuid> {
     }
     // Memories of many, of which one user has a few, and a few are shared.
     let memory = |n: usize| {
-        let draft = Draft::new("memory").tenant(tenant).owner(if n % 200 == 7 { "alice".to_owned() } else { format!("user_{n}") });
+        let draft =
+            Draft::new("memory").tenant(tenant).owner(if n % 200 == 7 { "alice".to_owned() } else { format!("user_{n}") });
         let visibility = if n % 200 == 9 { Visibility::Tenant } else { Visibility::Private };
         seal(draft.who("host").this("memory.fact").visibility(visibility))
     };

@@ -371,7 +371,11 @@ mod tests {
             (foreign().entity_type("note"), Some(&after), "ur_public (tenant_id=? AND pos>?)"),
             (foreign().parent_id(id), None, "ur_public (tenant_id=?)"),
             (named().entity_type("memory").owner("alice"), Some(&after), "ur_memories (tenant_id=? AND owner_id=? AND pos>?)"),
-            (named().entity_type("memory").owner("alice").order(Order::Newest), None, "ur_memories (tenant_id=? AND owner_id=?)"),
+            (
+                named().entity_type("memory").owner("alice").order(Order::Newest),
+                None,
+                "ur_memories (tenant_id=? AND owner_id=?)",
+            ),
             (named().entity_type("memory").shared(), Some(&after), "ur_shared (tenant_id=? AND pos>?)"),
             (Query::timeline(), Some(&after), "ur_by_tenant (tenant_id=? AND pos>?)"),
             (Query::timeline(), Some(&after), "ur_public (tenant_id=? AND pos>?)"),

@@ -45,6 +45,17 @@ pub(crate) fn kms(python: &Path) -> Result<(), Failed> {
     let tests = ["test", "--quiet", "--workspace", "--test", "kms", "--", "--include-ignored"];
     command("cargo").args(tests).env("LOGLINE_KMS_URL", &url).run()?;
     // The tool has it by a feature.
-    let tool = ["test", "--quiet", "--workspace", "--features", "logline-cli/kms", "--test", "memory", "--", "--include-ignored", "keys"];
+    let tool = [
+        "test",
+        "--quiet",
+        "--workspace",
+        "--features",
+        "logline-cli/kms",
+        "--test",
+        "memory",
+        "--",
+        "--include-ignored",
+        "keys",
+    ];
     command("cargo").args(tool).env("LOGLINE_KMS_URL", &url).run()
 }

@@ -299,7 +299,8 @@ pub async fn history_starts_where_asked<L: Ledger>(ledger: &L) {
 /// Memories are found by who owns them, and by whether others may read them, among many that are neither.
 pub async fn memories_are_found_by_owner_and_by_who_may_read_them<L: Ledger>(ledger: &L) {
     let memory = |n: u128, owner: &str, visibility| {
-        let draft = Draft::new("memory").id(id(n)).tenant(TENANT).owner(owner).who("kernel:memory").this("memory.note").at(at(n));
+        let draft =
+            Draft::new("memory").id(id(n)).tenant(TENANT).owner(owner).who("kernel:memory").this("memory.note").at(at(n));
         seal(draft.visibility(visibility))
     };
     let mut rows: Vec<_> = (0..40).map(|n| memory(n, "bob", Visibility::Private)).collect();

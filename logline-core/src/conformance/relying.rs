@@ -12,7 +12,11 @@ fn consent(n: u128) -> Draft {
     Draft::new("consent").id(id(n)).tenant(TENANT).owner(USER).who("kernel:memory").this("memory").status("granted").at(at(n))
 }
 
-async fn relying<L: Ledger>(ledger: &L, on: &VerifiedSpan, batch: Vec<VerifiedSpan>) -> Result<Vec<AppendReceipt>, LedgerError> {
+async fn relying<L: Ledger>(
+    ledger: &L,
+    on: &VerifiedSpan,
+    batch: Vec<VerifiedSpan>,
+) -> Result<Vec<AppendReceipt>, LedgerError> {
     let premise = Premise::of(on).or_fail("a consent must be something to rely on");
     // Some appends of the runtime are decided one by one, and some together with others.
     ledger.append(&Scope::runtime(TENANT), batch, &AppendOptions::default().premises(vec![premise])).await

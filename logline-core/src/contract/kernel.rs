@@ -143,7 +143,14 @@ impl Effects {
     /// Effects with this result and nothing else to write.
     #[must_use]
     pub fn new(result: Result<Value, Failure>) -> Self {
-        Self { result, execution: Details::default(), emitted: Vec::new(), usage: Usage::default(), keeps: false, premises: Vec::new() }
+        Self {
+            result,
+            execution: Details::default(),
+            emitted: Vec::new(),
+            usage: Usage::default(),
+            keeps: false,
+            premises: Vec::new(),
+        }
     }
 
     /// Sets what the kernel adds to the execution.

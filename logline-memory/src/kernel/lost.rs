@@ -42,8 +42,7 @@ pub(crate) fn key_of(row: &SignedSpan) -> Option<Uuid> {
 /// If the keys cannot be read.
 pub(crate) async fn unreadable(vault: &Vault, tenant: &str, rows: Vec<SignedSpan>) -> Result<Vec<SignedSpan>, VaultError> {
     let is_found = |row: &SignedSpan| Stored::read(row).is_ok_and(|stored| stored.status.is_found());
-    let rows: Vec<_> =
-        rows.into_iter().filter(is_found).filter_map(|row| key_of(&row).map(|key| (key, row))).collect();
+    let rows: Vec<_> = rows.into_iter().filter(is_found).filter_map(|row| key_of(&row).map(|key| (key, row))).collect();
     let keys: Vec<_> = rows.iter().map(|(key, _)| *key).collect();
     let missing = vault.missing(tenant, &keys).await?;
     Ok(rows.into_iter().filter(|(key, _)| missing.contains(key)).map(|(_, row)| row).collect())

@@ -12,8 +12,8 @@ mod shelf;
 mod vectors;
 
 pub use lost::MAX_WAIT;
-pub use recall::{MAX_LIMIT, PREVIEW};
 pub(crate) use lost::{earlier, key_of, unreadable};
+pub use recall::{MAX_LIMIT, PREVIEW};
 pub(crate) use recall::{QUERY, preview};
 pub(crate) use remember::{CONTENT, contract_id, public_id, realm};
 pub(crate) use sealing::ttl_at;
@@ -33,8 +33,8 @@ use logline_core::{Draft, Failure, KernelSet, SignedSpan, Span, Timestamp, Verif
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::embed::{BreakerOptions, Embedder};
 use crate::consent::{Asked, Cited, NoConsent, covers};
+use crate::embed::{BreakerOptions, Embedder};
 use crate::form::{Memory, Status};
 use crate::index::IndexLimits;
 use crate::vault::{Forget, Vault, VaultError};

@@ -231,7 +231,8 @@ impl MemoryKernel {
         let mut hits = Vec::with_capacity(ranking.chosen.len());
         let mut previews = Vec::new();
         for candidate in ranking.chosen.iter().filter_map(|index| candidates.get(*index)) {
-            let Some(Standing { key, seq, layer, sensitivity, version }) = rows.iter().find(|row| row.key == candidate.key) else {
+            let Some(Standing { key, seq, layer, sensitivity, version }) = rows.iter().find(|row| row.key == candidate.key)
+            else {
                 continue;
             };
             let score = ranking.explained.iter().find(|explained| explained.key == *key).map(|explained| explained.score);
@@ -296,9 +297,8 @@ impl MemoryKernel {
                     (Whose::Shared, SearchScope::Tenant) => true,
                     _ => false,
                 };
-                let admits = |terms: &Terms| {
-                    is_in(terms.layer, terms.session.as_deref()) && search.admits(terms.kind, &terms.tags)
-                };
+                let admits =
+                    |terms: &Terms| is_in(terms.layer, terms.session.as_deref()) && search.admits(terms.kind, &terms.tags);
                 let named = |(id, seq, score)| Named { scope: name(&scope), key: Key::new(tenant, id), seq, score };
                 let by_words = shelf.search(search.text(), now, MAX_LIMIT, admits);
                 found.lists.push((ListKind::Text, by_words.into_iter().map(named).collect()));

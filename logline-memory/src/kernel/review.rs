@@ -109,13 +109,15 @@ const AUTHOR: &str = "the reviewer is the author of the memory: somebody else mu
 /// The keys that have brought a version of a memory: those that signed it, the request that wrote its text, and the request for its review.
 async fn authors(context: &Context<'_>, memory: &SignedSpan) -> Result<BTreeSet<PublicKey>, Refusal> {
     let provenance = memory.meta("provenance").and_then(|provenance| provenance.get("request")).and_then(Value::as_str);
-    let request = provenance.and_then(|id| id.parse().ok()).ok_or_else(|| refused("the memory does not say which request wrote it"))?;
+    let request =
+        provenance.and_then(|id| id.parse().ok()).ok_or_else(|| refused("the memory does not say which request wrote it"))?;
     let mut keys = BTreeSet::from([memory.seal.public_key]);
     for request in [Some(request), memory.related_to.first().copied()].into_iter().flatten() {
         // Its first version is what somebody asked for; the later ones are hosts'.
         let query = Query::timeline().tenant(&memory.tenant_id).id(request).limit(1);
         let first = context.runtime.scan(&query, None).await?.into_spans()?.into_iter().next();
-        let first = first.ok_or_else(|| refused("the request that wrote the memory is not there: import it, or keep the memory anew"))?;
+        let first = first
+            .ok_or_else(|| refused("the request that wrote the memory is not there: import it, or keep the memory anew"))?;
         keys.insert(first.seal.public_key);
     }
     Ok(keys)

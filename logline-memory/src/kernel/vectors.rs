@@ -160,7 +160,9 @@ impl Vectors {
             let (ids, some): (Vec<_>, Vec<_>) = some.into_iter().map(|(id, text)| (id, text.as_str().to_owned())).unzip();
             let made = embedder.embed(&some, Purpose::Document).await;
             match made {
-                Ok(vectors) if vectors.len() == ids.len() => ids.iter().zip(&vectors).for_each(|(id, vector)| self.put(*id, vector)),
+                Ok(vectors) if vectors.len() == ids.len() => {
+                    ids.iter().zip(&vectors).for_each(|(id, vector)| self.put(*id, vector))
+                }
                 Err(error) if !error.is_providers() && !matches!(error, EmbedError::Open { .. }) => {
                     for (id, text) in ids.into_iter().zip(&some) {
                         match embedder.embed(std::slice::from_ref(text), Purpose::Document).await {
@@ -188,7 +190,8 @@ impl Vectors {
         if self.of.as_ref() != Some(query.model()) {
             return Vec::new();
         }
-        let cosine = |values: &[f32]| query.values().iter().zip(values).map(|(one, other)| f64::from(*one) * f64::from(*other)).sum();
+        let cosine =
+            |values: &[f32]| query.values().iter().zip(values).map(|(one, other)| f64::from(*one) * f64::from(*other)).sum();
         let mut found: Vec<(Uuid, f64)> =
             self.kept.iter().filter(|(id, _)| admits(**id)).map(|(id, values)| (*id, cosine(values))).collect();
         found.sort_by(|left, right| right.1.total_cmp(&left.1).then_with(|| right.0.cmp(&left.0)));

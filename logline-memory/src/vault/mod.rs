@@ -13,9 +13,9 @@ mod letters;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use logline_core::{Hash, Timestamp};
 use logline_core::contract::{DataKey, Kept, KeyError, KeyProvider, KeyStore, MAX_KEY_PAGE, RecordKey, SubjectKey};
 use logline_core::ledger::LedgerError;
+use logline_core::{Hash, Timestamp};
 use thiserror::Error;
 use uuid::Uuid;
 use zeroize::Zeroizing;

@@ -265,10 +265,8 @@ fn a_forget_or_the_end_of_an_epoch_that_is_cut_off_anywhere_is_done_or_undone() 
             let (calls, stopped) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
             let provider = LocalKeys::open(site.path("tenant-keys")).unwrap();
             let store = SqliteKeys::open(site.path("service.ledger.keys.db")).unwrap();
-            let vault = Vault::new(
-                Stopping::new(provider, &calls, stop, &stopped),
-                Stopping::new(store, &calls, stop, &stopped),
-            );
+            let vault =
+                Vault::new(Stopping::new(provider, &calls, stop, &stopped), Stopping::new(store, &calls, stop, &stopped));
             let kernel = MemoryKernel::new(vault);
             let host = site::host(&site.ledger, &site.trust, &kernel).await;
             let alice = Memories::new(&host, kernel.vault(), TENANT, "alice", Mode::On);

@@ -9,13 +9,11 @@ use logline_core::ledger::{Ledger as _, LedgerExt as _, Query};
 use logline_core::request::Request;
 use logline_core::roles::Role;
 use logline_core::trust::{Manifest, RootSet, TrustRoot};
-use logline_core::{
-    Clock as _, Host, HostError, ManualClock, MemoryLedger, SYSTEM_TENANT, Scope, Signer as _, SystemClock,
-};
+use logline_core::{Clock as _, Host, HostError, ManualClock, MemoryLedger, SYSTEM_TENANT, Scope, Signer as _, SystemClock};
 use logline_kernels::{Loops, Run as _};
 use logline_memory::{
-    Classifier, KeeperReport, LocalKeys, MEMORY_FORGET, Memories, Memory, MemoryKeeper, MemoryKernel, Mode, Status, Stored, Vault,
-    What, consent_id, verify_erasure,
+    Classifier, KeeperReport, LocalKeys, MEMORY_FORGET, Memories, Memory, MemoryKeeper, MemoryKernel, Mode, Status, Stored,
+    Vault, What, consent_id, verify_erasure,
 };
 use logline_sqlite::SqliteKeys;
 use serde_json::json;
@@ -155,7 +153,6 @@ struct Timed {
     ledger: MemoryLedger,
     clock: Arc<ManualClock>,
     trust: TrustRoot,
-
 }
 
 impl Timed {

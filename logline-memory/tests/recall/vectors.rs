@@ -85,16 +85,25 @@ fn what_shares_no_word_with_the_query_is_found_in_every_scope_by_its_owner() {
         let alice = scripted.site.alice().await.session("s1");
         alice.remember(&fact("owns an old automobile")).await.unwrap();
         alice.remember(&fact("asked for a vehicle today").layer(Layer::Session)).await.unwrap();
-        alice.remember(&fact("automobile pool of the office").layer(Layer::Shared).visibility(Visibility::Tenant)).await.unwrap();
+        alice
+            .remember(&fact("automobile pool of the office").layer(Layer::Shared).visibility(Visibility::Tenant))
+            .await
+            .unwrap();
         alice.remember(&public("every automobile here is electric")).await.unwrap();
         alice.remember(&fact("prefers tea").key("drink")).await.unwrap();
         let found = texts(&alice, "which car").await;
         assert_eq!(found[..2], ["asked for a vehicle today", "owns an old automobile"]);
-        assert!(found.iter().any(|text| text.contains("pool")) && found.iter().any(|text| text.contains("electric")), "{found:?}");
+        assert!(
+            found.iter().any(|text| text.contains("pool")) && found.iter().any(|text| text.contains("electric")),
+            "{found:?}"
+        );
         let bob = scripted.site.memories("bob", Mode::On).session("s1");
         bob.grant(None).await.unwrap();
         let of_bob = texts(&bob, "which car").await;
-        assert!(of_bob.iter().all(|text| text.contains("pool") || text.contains("electric")) && of_bob.len() == 2, "{of_bob:?}");
+        assert!(
+            of_bob.iter().all(|text| text.contains("pool") || text.contains("electric")) && of_bob.len() == 2,
+            "{of_bob:?}"
+        );
         let carol = scripted.site.of("globex", "alice", Mode::On);
         carol.grant(None).await.unwrap();
         assert!(texts(&carol, "which car").await.is_empty());

@@ -15,9 +15,7 @@ use logline_core::{
     AdmitError, Host, IdSource as _, KeyPair, SYSTEM_TENANT, Scope, SignedSpan, Signer as _, SystemClock, SystemIds, Timestamp,
 };
 use logline_memory::envelope::Place;
-use logline_memory::{
-    Kind, LocalKeys, MEMORY_UPSERT, Memories, Memory, MemoryError, MemoryKernel, Mode, Vault, consent_id,
-};
+use logline_memory::{Kind, LocalKeys, MEMORY_UPSERT, Memories, Memory, MemoryError, MemoryKernel, Mode, Vault, consent_id};
 use logline_sqlite::{SqliteKeys, SqliteLedger};
 use serde_json::json;
 use tempfile::TempDir;

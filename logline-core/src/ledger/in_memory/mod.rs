@@ -18,9 +18,9 @@ use crate::ledger::quota::{self, Uses};
 use crate::ledger::scope::Scope;
 use crate::ledger::search::{Hit, Pending, Search, SearchQuery, Vector, VectorModel, VectorSupport, runtime_of};
 use crate::ledger::{
-    ActiveKind, AppendOptions, AppendReceipt, Capability, Conflict, Cursor, Due, Inspection, Ledger, LedgerError, MAX_ACTIVE, Order,
-    Outcome, Page, Parking, Poll, Polled, Position, Premise, Query, Row, Signal, Tenants, Touched, Versions, Waiting, Watch, WatchFrom,
-    Work, WorkQueue, tail, weight, work,
+    ActiveKind, AppendOptions, AppendReceipt, Capability, Conflict, Cursor, Due, Inspection, Ledger, LedgerError, MAX_ACTIVE,
+    Order, Outcome, Page, Parking, Poll, Polled, Position, Premise, Query, Row, Signal, Tenants, Touched, Versions, Waiting,
+    Watch, WatchFrom, Work, WorkQueue, tail, weight, work,
 };
 use crate::request::MAX_LEASE;
 use crate::span::SignedSpan;
