@@ -5,6 +5,7 @@
 //! user is forgotten may be committed right after its key was destroyed. Such a memory is ended by
 //! [`mend`](crate::mend).
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -67,10 +68,11 @@ pub async fn reap(
             reaped.more = true;
             break;
         }
-        if !texts.contains_key(&key.span) {
-            texts.insert(key.span, Texts::of(ledger, tenant, key.span, &mut rows).await?);
-        }
-        if texts.get(&key.span).is_some_and(|texts| texts.is_orphan(&key)) {
+        let of_span = match texts.entry(key.span) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(Texts::of(ledger, tenant, key.span, &mut rows).await?),
+        };
+        if of_span.is_orphan(&key) {
             orphans.push(key.id);
         }
         reaped.looked_at += 1;

@@ -86,13 +86,13 @@ pub(crate) fn generated(folder: &Path, corpus: &Corpus) -> Result<Hybrid, String
 
 /// LoCoMo: each conversation is one owner's.
 pub(crate) fn locomo(folder: &Path, conversations: &[Conversation]) -> Result<Hybrid, String> {
-    let place = |conversation: &'_ Conversation| -> Place<'_> {
-        let questions = conversation.questions.iter().map(|question| {
-            let is_answer: Box<dyn Fn(usize) -> bool + '_> =
-                Box::new(|n| question.evidence.contains(&conversation.turns[n].id));
-            (question.text.as_str(), is_answer)
-        });
-        Place { texts: conversation.turns.iter().map(|turn| turn.text.as_str()).collect(), questions: questions.collect() }
-    };
-    measure(folder, &conversations.iter().map(place).collect::<Vec<_>>())
+    measure(folder, &conversations.iter().map(turns).collect::<Vec<_>>())
+}
+
+fn turns(conversation: &Conversation) -> Place<'_> {
+    let questions = conversation.questions.iter().map(|question| {
+        let is_answer: Box<dyn Fn(usize) -> bool + '_> = Box::new(|n| question.evidence.contains(&conversation.turns[n].id));
+        (question.text.as_str(), is_answer)
+    });
+    Place { texts: conversation.turns.iter().map(|turn| turn.text.as_str()).collect(), questions: questions.collect() }
 }
