@@ -1,7 +1,8 @@
 //! What encryption costs memories.
 //!
-//! `cargo bench -p logline-benches --bench memory [-- MEMORIES ROUNDS]`: an envelope of 1 KiB beside bare AES-256-GCM; an upsert with and
-//! without encryption, in alternation; the first search over MEMORIES (10,000) encrypted memories of one user, and the following ones.
+//! `cargo bench -p logline-benches --bench memory [-- MEMORIES ROUNDS OTHERS]`: an envelope of 1 KiB beside bare AES-256-GCM; an upsert with
+//! and without encryption, in alternation; the first search over MEMORIES (10,000) encrypted memories of one user, and the following ones;
+//! the same first search of a new process after others of the tenant have kept OTHERS (100,000) memories, which it must not read.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -14,13 +15,15 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use logline_core::contract::DataKey;
+use logline_core::ledger::{AppendOptions, Ledger as _};
 use logline_core::roles::Role;
 use logline_core::trust::{Manifest, RootSet, TrustRoot};
-use logline_core::{Host, KeyPair, SYSTEM_TENANT, Signer as _, SystemClock};
+use logline_core::{Draft, Host, KeyPair, SYSTEM_TENANT, Scope, Signer as _, SystemClock, SystemIds};
 use logline_memory::envelope::{self, Place};
 use logline_memory::{Kind, LocalKeys, Memories, Memory, MemoryKernel, Mode, Sensitivity, Vault, Wanted};
 use logline_sqlite::{SqliteKeys, SqliteLedger};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use serde_json::json;
 use uuid::Uuid;
 
 fn median(mut times: Vec<Duration>) -> Duration {
@@ -65,13 +68,25 @@ fn envelopes(rounds: usize) {
     println!("envelope / bare: {:.2}", ours.as_secs_f64() / theirs.as_secs_f64());
 }
 
-async fn host(folder: &std::path::Path) -> (Host, MemoryKernel) {
-    let file = folder.join("bench.ledger");
-    let ledger = SqliteLedger::open(&file).unwrap();
-    let vault = Vault::new(LocalKeys::open(folder.join("keys")).unwrap(), SqliteKeys::open(SqliteKeys::beside(&file)).unwrap());
-    let kernel = MemoryKernel::new(vault).search_in(ledger.clone());
+fn key(n: u8) -> KeyPair {
+    KeyPair::from_seed(&[n; 32])
+}
+
+fn kernel(folder: &std::path::Path, ledger: &SqliteLedger) -> MemoryKernel {
+    let store = SqliteKeys::open(SqliteKeys::beside(folder.join("bench.ledger"))).unwrap();
+    MemoryKernel::new(Vault::new(LocalKeys::open(folder.join("keys")).unwrap(), store)).search_in(ledger.clone())
+}
+
+/// A host that has nothing in its memory yet.
+async fn host(ledger: &SqliteLedger, trust: &TrustRoot, kernel: &MemoryKernel) -> Host {
     let set = logline_kernels::all().and(kernel.all());
-    let key = |n: u8| KeyPair::from_seed(&[n; 32]);
+    Host::builder().ledger(ledger.clone()).trust(trust.clone()).key(key(3)).install(set).build().await.unwrap()
+}
+
+async fn site(folder: &std::path::Path) -> (SqliteLedger, TrustRoot, MemoryKernel) {
+    let ledger = SqliteLedger::open(folder.join("bench.ledger")).unwrap();
+    let kernel = kernel(folder, &ledger);
+    let set = logline_kernels::all().and(kernel.all());
     let trust = TrustRoot::new([key(1).public_key()], 1);
     let manifest = Manifest::first(RootSet::new([key(1).public_key()], 1))
         .allow_all(&set)
@@ -79,7 +94,26 @@ async fn host(folder: &std::path::Path) -> (Host, MemoryKernel) {
         .grant(key(3).public_key(), Role::Runtime, [SYSTEM_TENANT, "acme"]);
     trust.publish(&ledger, &manifest, &key(1), &SystemClock).await.unwrap();
     logline_kernels::install(&ledger, &set, &key(2), &SystemClock).await.unwrap();
-    (Host::builder().ledger(ledger).trust(trust).key(key(3)).install(set).build().await.unwrap(), kernel)
+    (ledger, trust, kernel)
+}
+
+/// Memories of other users of the tenant.
+async fn others(ledger: &SqliteLedger, count: usize) {
+    let runtime = key(3);
+    let numbers: Vec<_> = (0..count).collect();
+    for some in numbers.chunks(1000) {
+        let spans = some.iter().map(|n| {
+            let draft = Draft::new("memory").tenant("acme").owner(format!("other-{}", n % 997)).who("kernel:memory");
+            let draft = draft.this("memory.fact").status("active").content(json!({"redacted": true}));
+            draft
+                .meta("layer", "temporary")
+                .meta("sensitivity", "pii")
+                .stamp(&SystemClock, &SystemIds)
+                .seal_local(&runtime)
+                .unwrap()
+        });
+        ledger.append(&Scope::runtime("acme"), spans.collect(), &AppendOptions::default()).await.unwrap();
+    }
 }
 
 /// A sentence that no other number gives.
@@ -93,10 +127,11 @@ fn text(number: usize) -> String {
     )
 }
 
-async fn memories(count: usize, rounds: usize) {
+async fn memories(count: usize, rounds: usize, of_others: usize) {
     let folder = tempfile::tempdir().unwrap();
-    let (host, kernel) = host(folder.path()).await;
-    let alice = Memories::new(&host, kernel.vault(), "acme", "u-1", Mode::On);
+    let (ledger, trust, kept_by) = site(folder.path()).await;
+    let serving = host(&ledger, &trust, &kept_by).await;
+    let alice = Memories::new(&serving, kept_by.vault(), "acme", "u-1", Mode::On);
     alice.grant(None).await.unwrap();
     let (mut plain, mut sealed) = (Vec::new(), Vec::new());
     for round in 0..rounds {
@@ -112,7 +147,7 @@ async fn memories(count: usize, rounds: usize) {
     let (plain, sealed) = (median(plain), median(sealed));
     println!("upsert: in the clear {plain:?}, encrypted {sealed:?}, ratio {:.2}", sealed.as_secs_f64() / plain.as_secs_f64());
 
-    let bob = Memories::new(&host, kernel.vault(), "acme", "u-2", Mode::On);
+    let bob = Memories::new(&serving, kept_by.vault(), "acme", "u-2", Mode::On);
     bob.grant(None).await.unwrap();
     let numbers: Vec<_> = (0..count).collect();
     for some in numbers.chunks(16) {
@@ -135,13 +170,29 @@ async fn memories(count: usize, rounds: usize) {
         warm.push(search(format!("witness {} window", round * 37 % count)).await);
     }
     println!("search over {count} encrypted memories: first {first:?}, then {:?} (median)", median(warm));
+    let mut firsts = Vec::new();
+    for count in [0, of_others] {
+        others(&ledger, count).await;
+        let fresh = kernel(folder.path(), &ledger);
+        let serving = host(&ledger, &trust, &fresh).await;
+        let began = Instant::now();
+        let bob = Memories::new(&serving, fresh.vault(), "acme", "u-2", Mode::On);
+        assert!(!bob.search("bicycle harbour", &Wanted::most(10)).await.unwrap().hits.is_empty());
+        firsts.push(began.elapsed());
+    }
+    let ratio = firsts[1].as_secs_f64() / firsts[0].as_secs_f64();
+    println!(
+        "first search of a new process: {:?}, and {:?} beside {of_others} memories of others: {ratio:.2}",
+        firsts[0], firsts[1]
+    );
 }
 
 fn main() {
     // `cargo test --benches` and criterion's flags are not for this one.
     let numbers: Vec<usize> = std::env::args().skip(1).filter_map(|arg| arg.parse().ok()).collect();
     let (count, rounds) = (numbers.first().copied().unwrap_or(10_000), numbers.get(1).copied().unwrap_or(11));
+    let of_others = numbers.get(2).copied().unwrap_or(100_000);
     envelopes(rounds);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    runtime.block_on(memories(count, rounds));
+    runtime.block_on(memories(count, rounds, of_others));
 }

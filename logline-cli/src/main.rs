@@ -5,6 +5,7 @@ mod commands;
 mod open;
 mod output;
 mod site;
+mod tenant_keys;
 mod when;
 
 use std::io::IsTerminal as _;

@@ -15,7 +15,7 @@ use logline_core::{Clock as _, Host, KernelSet, KeyPair, PublicKey, Scope, Syste
 use logline_kernels::provider::{HostSecrets, ProviderExec};
 use logline_log::StoredLogs;
 use logline_log::store::Directory;
-use logline_memory::{LocalKeys, MemoryKeeper, MemoryKernel, Vault};
+use logline_memory::{MemoryKeeper, MemoryKernel, Vault};
 use logline_openai::OpenAi;
 use logline_pg::PgLedger;
 use logline_policy::policy_id;
@@ -27,6 +27,7 @@ use uuid::Uuid;
 use crate::Error;
 use crate::open::Location;
 use crate::output::plain;
+use crate::tenant_keys::Place;
 
 /// Where keys and trust root are.
 #[derive(Args)]
@@ -44,6 +45,10 @@ pub(crate) struct HomeOptions {
     /// Where the host works: `staging` or `production`. Each has its own promoted versions.
     #[arg(long, value_name = "NAME", env = "LOGLINE_ENVIRONMENT", default_value_t)]
     environment: Environment,
+    /// Where the tenants' keys for memories are: `files` of the home, or `kms:PREFIX`, keys of AWS KMS whose aliases begin with
+    /// `alias/PREFIX/` (this tool must be built with the feature `kms`).
+    #[arg(long, value_name = "PLACE", env = "LOGLINE_MEMORY_KEYS", default_value_t)]
+    memory_keys: Place,
     /// The folder of the tiles of transparency logs, if the manifest has ended a key: they say what is older.
     #[arg(long, value_name = "DIR", env = "LOGLINE_TILES")]
     tiles: Option<PathBuf>,
@@ -97,6 +102,7 @@ pub(crate) struct Site {
     key: Option<PathBuf>,
     environment: Environment,
     tiles: Option<PathBuf>,
+    memory_keys: Place,
 }
 
 impl Site {
@@ -127,6 +133,7 @@ impl Site {
             key: options.key.clone(),
             environment: options.environment,
             tiles: options.tiles.clone(),
+            memory_keys: options.memory_keys.clone(),
         })
     }
 
@@ -162,7 +169,7 @@ impl Site {
 
     /// A host that signs with the key of the home that is named here.
     pub(crate) async fn host(&self, of: KeyOf) -> Result<Host, Error> {
-        let memory = if self.has_memories() { Some(self.memory()?) } else { None };
+        let memory = if self.has_memories() { Some(self.memory().await?) } else { None };
         self.host_with(self.key(of)?, memory.as_ref()).await
     }
 
@@ -171,16 +178,18 @@ impl Site {
         self.host_with(KeyPair::generate()?, None).await
     }
 
-    /// The kernel `memory`, with the tenants' keys of the home and the store of keys beside the ledger.
-    pub(crate) fn memory(&self) -> Result<MemoryKernel, Error> {
-        let home = self.home.as_ref().ok_or("the keys of memories are in the home: pass --home DIR")?;
-        let keys = LocalKeys::open(home.tenant_keys())?;
+    /// The kernel `memory`, with the tenants' keys and the store of keys beside the ledger.
+    pub(crate) async fn memory(&self) -> Result<MemoryKernel, Error> {
+        let folder = self.home.as_ref().map(Home::tenant_keys);
+        let (place, folder) = (&self.memory_keys, folder.as_deref());
         Ok(match &self.backend {
             Backend::Sqlite(ledger, path) => {
                 let store = SqliteKeys::open(SqliteKeys::beside(path))?;
-                MemoryKernel::new(Vault::new(keys, store)).search_in(ledger.clone())
+                MemoryKernel::new(place.vault(folder, store).await?).search_in(ledger.clone())
             }
-            Backend::Postgres(ledger) => MemoryKernel::new(Vault::new(keys, ledger.clone())).search_in(ledger.clone()),
+            Backend::Postgres(ledger) => {
+                MemoryKernel::new(place.vault(folder, ledger.clone()).await?).search_in(ledger.clone())
+            }
         })
     }
 
@@ -189,13 +198,13 @@ impl Site {
         if !self.has_memories() {
             return Ok(None);
         }
-        let cipher: Arc<dyn Cipher> = Arc::new(self.memory()?.cipher(Arc::clone(&self.ledger)));
+        let cipher: Arc<dyn Cipher> = Arc::new(self.memory().await?.cipher(Arc::clone(&self.ledger)));
         Ok(Some(Confidential::of(&cipher, tenant, owner).await?))
     }
 
     /// Whether somebody has kept memories here.
     fn has_memories(&self) -> bool {
-        self.home.as_ref().is_some_and(|home| home.tenant_keys().exists())
+        self.memory_keys != Place::Files || self.home.as_ref().is_some_and(|home| home.tenant_keys().exists())
     }
 
     /// A host with the kernel `memory`, and with whatever else this tool has.

@@ -94,3 +94,56 @@ fn misuse_says_what_to_do() {
     let refused = folder.expect(2, &["memory", "add", "secret", "--tenant", "acme", "--owner", "u-1"]);
     assert!(refused.contains("no key of epoch 1"), "{refused}");
 }
+
+/// Without network: a service that cannot be used is told before anything is kept.
+#[test]
+fn keys_in_a_service_that_cannot_be_used_stop_the_command() {
+    let folder = Folder::new();
+    let user = ["--tenant", "acme", "--owner", "u-1"];
+    folder.memory("u-1", &["consent", "--grant"]);
+    let add = |place: &str| {
+        let args = [&["memory", "add", "tea", "--memory-keys", place][..], &user[..]].concat();
+        let mut command = shell::command(&folder.0, &args);
+        for variable in ["AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_ACCESS_KEY_ID"] {
+            command.env_remove(variable);
+        }
+        command.env("AWS_EC2_METADATA_DISABLED", "true").env("AWS_CONFIG_FILE", "/nonexistent");
+        let output = command.env("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent").output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (status, said) = add("kms:production");
+    let expected = if cfg!(feature = "kms") { "AWS_REGION" } else { "--features kms" };
+    assert!(status == Some(2) && said.contains(expected), "{said}");
+    let (status, said) = add("vault:production");
+    assert!(status == Some(2) && said.contains("kms:PREFIX"), "{said}");
+    assert!(folder.memory("u-1", &["search", "tea"]).is_empty());
+}
+
+/// Against a server that plays AWS KMS: `cargo xtask interop` starts one (moto) and names it in `LOGLINE_KMS_URL`.
+#[cfg(feature = "kms")]
+#[test]
+#[ignore = "needs a server that plays AWS KMS: cargo xtask interop runs it"]
+fn memories_are_kept_under_keys_of_a_service() {
+    let url = std::env::var("LOGLINE_KMS_URL").expect("LOGLINE_KMS_URL names no server: run `cargo xtask interop`");
+    let folder = Folder::new();
+    let memory = |args: &[&str]| {
+        let mut all = vec!["memory"];
+        all.extend(args);
+        all.extend(["--tenant", "acme", "--memory-keys", "kms:shell"]);
+        let mut command = shell::command(&folder.0, &all);
+        command.env("AWS_ENDPOINT_URL", &url).env("AWS_REGION", "eu-central-1");
+        let output = command.env("AWS_ACCESS_KEY_ID", "test").env("AWS_SECRET_ACCESS_KEY", "test").output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let owner = ["--owner", "u-1"];
+    memory(&[&["consent", "--grant"][..], &owner].concat());
+    memory(&[&["add", "prefers tea"][..], &owner].concat());
+    assert!(memory(&[&["search", "tea"][..], &owner].concat()).contains("prefers tea"));
+    memory(&[&["forget", "--last"][..], &owner].concat());
+    memory(&["seal"]);
+    // AWS waits before it deletes a key.
+    assert!(memory(&[&["receipts"][..], &owner].concat()).contains("sealing"));
+    assert!(memory(&["verify-erasure"]).contains("0 opened"));
+    assert!(!folder.0.path().join("demo.ledger.keys/tenants").exists(), "no key is in a file");
+}

@@ -150,10 +150,10 @@ const ROOMS: &[(&str, &[&str])] = &[
         "logline-memory",
         &[
             "index", "rank", "embed", "envelope", "wrap", "local", "vault", "members", "form", "consent", "kernel", "cipher",
-            "results", "memories", "erasure", "export", "keeper",
+            "results", "memories", "erasure", "export", "orphans", "keeper",
         ],
     ),
-    ("logline-kms", &["errors", "names"]),
+    ("logline-kms", &["errors", "names", "setup"]),
     (
         "logline-http",
         &[
@@ -186,7 +186,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
     ("logline-guest", &["abi", "host"]),
     ("logline", &["failed", "home", "dev"]),
-    ("logline-cli", &["open", "output", "when", "site", "commands"]),
+    ("logline-cli", &["open", "output", "when", "tenant_keys", "site", "commands"]),
 ];
 
 /// The closed list of what core depends on.

@@ -2,6 +2,7 @@
 
 mod errors;
 mod names;
+mod setup;
 
 use async_trait::async_trait;
 use aws_sdk_kms::Client;

@@ -1,6 +1,6 @@
 //! `memory_keeper`: the loop that ends what has passed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,12 +12,19 @@ use logline_kernels::harness::{Backoff, jittered};
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::form::MEMORY;
-use crate::kernel::{MEMORY_SEAL, RECEIPT, ttl_at};
-use crate::memories::{MemoryError, close_epoch, expire};
+use crate::form::{MEMORY, Status};
+use crate::kernel::{MEMORY_SEAL, MemoryKernel, RECEIPT, ttl_at};
+use crate::memories::{MemoryError, close_epoch, expire, mend};
+use crate::orphans::{GRACE, reap, unreadable_of};
 
 const NAME: &str = "memory_keeper";
 const VERSION: u32 = 1;
+/// How many memories get a vector in one look.
+const VECTORS: usize = 960;
+
+/// How many new versions one look compares with the keys.
+const LOOKED_AT: usize = 1000;
+
 const SEEDS: &str = include_str!("../seeds/keeper.ndjson");
 
 /// The id of the loop's function span.
@@ -33,13 +40,36 @@ pub struct MemoryKeeper {
     tenants: Vec<String>,
     poll: Duration,
     epoch: Duration,
+    grace: Duration,
+    kernel: Option<MemoryKernel>,
 }
 
 impl MemoryKeeper {
     /// Keeps the memories of these tenants.
     pub fn new<T: Into<String>>(tenants: impl IntoIterator<Item = T>) -> Self {
         let day = Duration::from_secs(24 * 60 * 60);
-        Self { tenants: tenants.into_iter().map(Into::into).collect(), poll: Duration::from_secs(60), epoch: day }
+        Self {
+            tenants: tenants.into_iter().map(Into::into).collect(),
+            poll: Duration::from_secs(60),
+            epoch: day,
+            grace: GRACE,
+            kernel: None,
+        }
+    }
+
+    /// Also looks after keys and vectors, with those of this kernel: deletes keys whose text was never kept, ends memories that lost their
+    /// keys while everything of their user was forgotten, and makes vectors of what is pending. Without it none of this is done.
+    #[must_use]
+    pub fn kernel(mut self, kernel: &MemoryKernel) -> Self {
+        self.kernel = Some(kernel.clone());
+        self
+    }
+
+    /// Sets for how long a key without a text is left alone, at least [`GRACE`], which is the default.
+    #[must_use]
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.grace = grace.max(GRACE);
+        self
     }
 
     /// Sets how often it looks for memories whose time has passed. Default one minute. (No search finds them meanwhile.)
@@ -73,13 +103,29 @@ pub struct KeeperReport {
     pub expired: u64,
     /// Epochs that it ended.
     pub epochs: u64,
+    /// Keys without a text that it deleted.
+    pub reaped: u64,
+    /// Memories without a key that it ended, because everything of their user was forgotten when they were written.
+    pub mended: u64,
+    /// Memories without a key that it has seen and left as they are: the store of keys is older than the ledger, or was damaged.
+    pub unreadable: u64,
+    /// Public memories that got a vector.
+    pub embedded: u64,
     /// Looks at a tenant that failed.
     pub failed: u64,
 }
 
 impl ServiceReport for KeeperReport {
     fn counts(&self) -> Vec<(&'static str, u64)> {
-        vec![("expired", self.expired), ("epochs", self.epochs), ("failed", self.failed)]
+        vec![
+            ("expired", self.expired),
+            ("epochs", self.epochs),
+            ("reaped", self.reaped),
+            ("mended", self.mended),
+            ("unreadable", self.unreadable),
+            ("embedded", self.embedded),
+            ("failed", self.failed),
+        ]
     }
 }
 
@@ -89,6 +135,10 @@ struct Tenant {
     cursor: Option<Cursor>,
     /// Memories with an end, and their owners.
     due: HashMap<Uuid, (Timestamp, String)>,
+    /// Up to where keys were looked at.
+    reaped: Option<(Timestamp, Uuid)>,
+    /// Memories whose keys are to be looked at.
+    changed: BTreeSet<Uuid>,
     backoff: Backoff,
     rests_until: Option<tokio::time::Instant>,
 }
@@ -141,7 +191,15 @@ impl Service for MemoryKeeper {
 
 impl MemoryKeeper {
     async fn look(&self, host: &Host, name: &str, tenant: &mut Tenant, report: &mut KeeperReport) -> Result<(), MemoryError> {
-        follow(host, name, tenant).await?;
+        follow(host, name, tenant, self.kernel.is_some()).await?;
+        if let Some(kernel) = &self.kernel {
+            self.look_after_keys(host, kernel, name, tenant, report).await?;
+            match kernel.embed_pending(name, VECTORS).await {
+                Ok(filled) => report.embedded += u64::try_from(filled.filled).unwrap_or(u64::MAX),
+                // Nothing else waits for an embedder.
+                Err(error) => tracing::debug!(tenant = name, %error, "some memories wait for their vectors"),
+            }
+        }
         let now = host.ledger().now().await?;
         let mut owners: Vec<_> = tenant.due.values().filter(|(at, _)| *at <= now).map(|(_, owner)| owner.clone()).collect();
         owners.sort_unstable();
@@ -167,6 +225,41 @@ impl MemoryKeeper {
         Ok(())
     }
 
+    /// Looks for keys without a text, and for texts without a key.
+    async fn look_after_keys(
+        &self,
+        host: &Host,
+        kernel: &MemoryKernel,
+        name: &str,
+        tenant: &mut Tenant,
+        report: &mut KeeperReport,
+    ) -> Result<(), MemoryError> {
+        let reaped = reap(host.ledger().as_ref(), kernel.vault(), name, self.grace, tenant.reaped).await?;
+        (tenant.reaped, report.reaped) = (reaped.reached, report.reaped + reaped.dropped);
+        let ids: Vec<_> = tenant.changed.iter().take(LOOKED_AT).copied().collect();
+        let rows = unreadable_of(host.ledger().as_ref(), kernel.vault(), name, ids.iter().copied()).await?;
+        let owners: BTreeSet<_> = rows.iter().map(|row| row.owner_id.clone()).collect();
+        let (lost, mut mended) = (u64::try_from(rows.len()).unwrap_or(u64::MAX), 0);
+        for owner in owners {
+            mended += mend(host, name, &owner).await?;
+        }
+        if lost > mended {
+            let first = rows.first().map(|row| row.id.to_string()).unwrap_or_default();
+            tracing::error!(
+                tenant = name,
+                memories = lost - mended,
+                first,
+                "memories have no key, and nobody has forgotten them: restore the store of keys"
+            );
+            metrics::counter!("logline_memory_unreadable_total").increment(lost - mended);
+        }
+        (report.mended, report.unreadable) = (report.mended + mended, report.unreadable + lost.saturating_sub(mended));
+        ids.iter().for_each(|id| {
+            tenant.changed.remove(id);
+        });
+        Ok(())
+    }
+
     /// Whether a receipt waits for an epoch that may end now: it was given out before the last turn of the clock by [`MemoryKeeper::epoch`],
     /// or its key is deleted by now.
     async fn has_unsealed(&self, host: &Host, name: &str, now: Timestamp) -> Result<bool, LedgerError> {
@@ -187,13 +280,16 @@ impl MemoryKeeper {
 }
 
 /// Reads which memories have an end.
-async fn follow(host: &Host, name: &str, tenant: &mut Tenant) -> Result<(), LedgerError> {
+async fn follow(host: &Host, name: &str, tenant: &mut Tenant, keeps_keys: bool) -> Result<(), LedgerError> {
     let query = Query::new().tenant(name).entity_type(MEMORY).versions(Versions::All);
     loop {
         let page = host.ledger().scan(&Scope::runtime(name), &query, tenant.cursor.as_ref()).await?;
         let last = page.rows.last().map(|row| row.cursor.clone());
         for row in page.rows {
             let row = row.span?;
+            if keeps_keys && row.status.as_deref().is_some_and(|status| status.parse().is_ok_and(Status::is_found)) {
+                tenant.changed.insert(row.id);
+            }
             match ttl_at(&row) {
                 Some(at) => tenant.due.insert(row.id, (at, row.owner_id.clone())),
                 None => tenant.due.remove(&row.id),

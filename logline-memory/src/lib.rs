@@ -17,6 +17,7 @@ mod kernel;
 mod local;
 mod members;
 mod memories;
+mod orphans;
 pub mod rank;
 mod results;
 mod vault;
@@ -30,11 +31,12 @@ pub use form::{
 };
 pub use keeper::{KeeperReport, MemoryKeeper, memory_keeper};
 pub use kernel::{
-    Classifier, MAX_LIMIT, MEMORY_CONSENT, MEMORY_EXPIRE, MEMORY_FORGET, MEMORY_FORGET_REST, MEMORY_REVIEW, MEMORY_SEAL,
-    MEMORY_SEARCH, MEMORY_UPSERT, MemoryKernel, PREVIEW, RECEIPT, memory_kernel,
+    Classifier, MAX_LIMIT, MAX_WAIT, MEMORY_CONSENT, MEMORY_EXPIRE, MEMORY_FORGET, MEMORY_FORGET_REST, MEMORY_REVIEW,
+    MEMORY_SEAL, MEMORY_SEARCH, MEMORY_UPSERT, MemoryKernel, PREVIEW, RECEIPT, memory_kernel,
 };
 pub use local::LocalKeys;
 pub use members::MAX_NAME;
-pub use memories::{Memories, MemoryError, SESSION_TTL, close_epoch, contract, expire};
+pub use memories::{Memories, MemoryError, SESSION_TTL, close_epoch, contract, expire, mend};
+pub use orphans::{GRACE, Reaped, reap};
 pub use results::{Answer, Hit, Recalled, Receipt, ReceiptState, Remembered, Wanted, What};
 pub use vault::{Closed, Forget, Forgotten, Sealed, Text, Vault, VaultError};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use logline_core::ledger::{Ledger as _, LedgerError, LedgerExt as _, Order, Query, Versions, WorkQueue as _};
 use logline_core::request::Request;
-use logline_core::{Draft, Failure, Host, HostError, Scope, SignedSpan, Timestamp, VerifiedSpan, Verifier, ids};
+use logline_core::{Draft, Execution, Failure, Host, HostError, Scope, SignedSpan, Timestamp, VerifiedSpan, Verifier, ids};
 use serde_json::{Value, json};
 use thiserror::Error;
 use uuid::Uuid;
@@ -160,8 +160,12 @@ impl<'h> Memories<'h> {
 
     /// Submits a request of the user and carries it out.
     pub(crate) async fn ask(&self, this: &str, about: Uuid, input: Value) -> Result<Value, MemoryError> {
+        Ok(self.executed(this, about, input).await?.result?)
+    }
+
+    async fn executed(&self, this: &str, about: Uuid, input: Value) -> Result<Execution, MemoryError> {
         let request = Request::new(&self.tenant, &self.owner, about, input).this(this);
-        Ok(self.host.execute(request).await?.result?)
+        Ok(self.host.execute(request).await?)
     }
 
     /// Keeps a memory. Everything but public ones is encrypted before the request is written. A memory under the same key supersedes
@@ -212,23 +216,48 @@ impl<'h> Memories<'h> {
             "session_id": self.session,
             "consent": consent.to_value(),
         });
-        let (name, value) = if is_public {
-            ("clear", body.to_value())
+        let envelope = if is_public {
+            None
         } else {
             let place = Place { tenant: &self.tenant, subject: &self.owner, span: id, field: CONTENT };
-            ("sealed", sealed(&self.vault.seal(&place, &body.to_bytes(), key.as_deref()).await?))
+            Some(self.vault.seal(&place, &body.to_bytes(), key.as_deref()).await?)
         };
         if let Some(members) = input.as_object_mut() {
-            members.insert(name.to_owned(), value);
+            match &envelope {
+                Some(envelope) => members.insert("sealed".to_owned(), sealed(envelope)),
+                None => members.insert("clear".to_owned(), body.to_value()),
+            };
             members.extend(origin.map(|origin| ("origin".to_owned(), origin.clone())));
         }
-        let output = self.ask(MEMORY_UPSERT, id, input).await?;
+        let execution = self.executed(MEMORY_UPSERT, id, input).await?;
+        if let Some(envelope) = &envelope {
+            self.settle(&execution, envelope).await?;
+        }
+        let output = execution.result?;
         let number = |name: &str| output.get(name).and_then(Value::as_u64);
         Ok(Remembered {
             id,
             seq: number("seq").and_then(|seq| u32::try_from(seq).ok()).unwrap_or_default(),
             superseded: output.get("superseded").and_then(Value::as_bool).unwrap_or_default(),
         })
+    }
+
+    /// Leaves no key without a text, and no text without a key, after a text was encrypted and its request carried out.
+    async fn settle(&self, execution: &Execution, envelope: &[u8]) -> Result<(), MemoryError> {
+        let is_kept = execution.result.is_ok();
+        if !is_kept && execution.retry_at().is_none() {
+            // The refusal is recorded, and the text stands in the request alone. What fails here is done by the loop `memory_keeper`.
+            if let Err(error) = self.vault.drop_key_of(&self.tenant, envelope).await {
+                tracing::warn!(tenant = self.tenant, %error, "the key of a refused text was not deleted: it is deleted later");
+            }
+        }
+        if is_kept && self.vault.is_lost(&self.tenant, envelope).await? {
+            // Everything of the user was forgotten while the memory was being written. It gets a receipt of its own.
+            mend(self.host, &self.tenant, &self.owner).await?;
+            let reason = "everything of the user was forgotten while the memory was being kept: keep it again";
+            return Err(Failure::new("erased", reason).into());
+        }
+        Ok(())
     }
 
     /// A memory that the user may read, in the clear. `None` if there is none, if it is not found any more, or if its time has passed.
@@ -471,6 +500,18 @@ pub async fn close_epoch(host: &Host, tenant: &str) -> Result<u64, MemoryError> 
 /// If they could not be ended.
 pub async fn expire(host: &Host, tenant: &str, owner: &str) -> Result<u64, MemoryError> {
     let request = Request::new(tenant, owner, consent_id(tenant, owner, None), json!({})).this(MEMORY_EXPIRE).who("host");
+    let output = host.execute(request).await?.result?;
+    Ok(output.get("memories").and_then(Value::as_u64).unwrap_or_default())
+}
+
+/// Ends the memories of a user that lost their keys because everything of the user was forgotten at the same time, and writes a receipt
+/// for them. Returns how many.
+///
+/// # Errors
+/// If they could not be ended.
+pub async fn mend(host: &Host, tenant: &str, owner: &str) -> Result<u64, MemoryError> {
+    let input = json!({"lost": true});
+    let request = Request::new(tenant, owner, consent_id(tenant, owner, None), input).this(MEMORY_EXPIRE).who("host");
     let output = host.execute(request).await?.result?;
     Ok(output.get("memories").and_then(Value::as_u64).unwrap_or_default())
 }

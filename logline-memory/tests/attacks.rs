@@ -9,8 +9,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use logline_core::ledger::LedgerExt as _;
 use logline_core::request::Request;
+use logline_core::roles::Role;
+use logline_core::trust::Manifest;
 use logline_core::trust::governance::Decision;
-use logline_core::{Draft, Scope, Signer as _, SystemClock, SystemIds, Visibility};
+use logline_core::{Draft, IdSource as _, Scope, Signer as _, SystemClock, SystemIds, Visibility};
 use logline_memory::index::IndexLimits;
 use logline_memory::{
     Classifier, Layer, LocalKeys, MEMORY_FORGET, Memories, Memory, MemoryError, MemoryKernel, Mode, Sensitivity, Vault,
@@ -355,5 +357,35 @@ fn two_hosts_that_end_an_epoch_at_once_both_succeed() {
             there.unwrap();
         }
         assert_eq!(alice.get(kept).await.unwrap().unwrap().body.text, "teapot");
+    });
+}
+
+/// A reviewer who brings a memory, and calls herself otherwise in her decision, is known by her key.
+#[test]
+fn a_reviewer_does_not_review_what_her_own_key_has_asked_for() {
+    block_on(async {
+        let site = Site::new().await;
+        let alice = site.alice().await;
+        // The reviewer's key is also that of a member, and has signed the request itself.
+        let trusted = site.trust.resolve(&site.ledger).await.unwrap();
+        let manifest = Manifest { version: trusted.manifest.version + 1, ..trusted.manifest.clone() };
+        let manifest = manifest.grant(key(REVIEWER).public_key(), Role::Member, [TENANT]);
+        site.trust.publish(&site.ledger, &manifest, &key(site::ROOT), &SystemClock).await.unwrap();
+        let host = site::host(&site.ledger, &site.trust, &site.kernel).await;
+        let request = site::upsert(&site, "a rumour").await;
+        let id = SystemIds.next_id(site.now().await);
+        let signed = request.into_draft(id).stamp(&SystemClock, &SystemIds).seal_local(&key(REVIEWER)).unwrap();
+        site.ledger.append_one(&Scope::user(TENANT, "alice"), signed).await.unwrap();
+        let kept = host.run_request(TENANT, id).await.unwrap().result.unwrap()["memory"].as_str().unwrap().parse().unwrap();
+        alice.ask_for_review(kept).await.unwrap();
+        let decision = site.decides(kept, Decision::Approve, (REVIEWER, "somebody else"), |_| {}).await.unwrap();
+        let refused =
+            Memories::new(&host, site.kernel.vault(), TENANT, "bob", Mode::On).review(kept, decision).await.unwrap_err();
+        assert!(refused.to_string().contains("the reviewer is the author"), "{refused}");
+        // Of what others have asked for, the same key decides.
+        let other = alice.remember(&fact("another rumour")).await.unwrap().id;
+        alice.ask_for_review(other).await.unwrap();
+        let decision = site.decides(other, Decision::Approve, (REVIEWER, "somebody else"), |_| {}).await.unwrap();
+        alice.review(other, decision).await.unwrap();
     });
 }

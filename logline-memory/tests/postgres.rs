@@ -81,6 +81,8 @@ fn memories_are_kept_found_and_forgotten_in_a_database() {
         }
         assert!(carol.search("penicillin tea", &Wanted::default()).await.unwrap().hits.is_empty());
 
+        site::revoke_races_upserts(&host, kernel.vault(), &ledger, 12).await;
+
         // No login but a host's reads the keys, and a host's transaction those of one tenant only.
         assert!(run(&server, "api", "SELECT * FROM memory.record_keys").await.is_err());
         assert!(run(&server, "host", "SET ROLE logline_operator; SELECT * FROM memory.record_keys").await.is_err());

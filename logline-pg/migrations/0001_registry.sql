@@ -80,6 +80,10 @@ CREATE INDEX ur_by_parent ON ledger.universal_registry (tenant_id, parent_id, ep
 CREATE INDEX ur_by_trace ON ledger.universal_registry (tenant_id, trace_id, epoch, xid, pos) WHERE trace_id IS NOT NULL;
 -- The rows that another tenant may read, so that a scan of them does not look at the others.
 CREATE INDEX ur_public ON ledger.universal_registry (tenant_id, epoch, xid, pos) WHERE visibility = 'public';
+-- The memories of one user, and those that others may read: a host reads them to search in them.
+CREATE INDEX ur_memories ON ledger.universal_registry (tenant_id, owner_id, epoch, xid, pos) WHERE entity_type = 'memory';
+CREATE INDEX ur_shared ON ledger.universal_registry (tenant_id, epoch, xid, pos)
+WHERE entity_type = 'memory' AND visibility <> 'private';
 CREATE INDEX ur_public_id ON ledger.universal_registry (tenant_id, id) WHERE visibility = 'public';
 
 CREATE VIEW ledger.visible_timeline WITH (security_invoker = true, security_barrier = true) AS
@@ -121,6 +125,36 @@ BEGIN
 END $$;
 CREATE TRIGGER ur_link AFTER INSERT ON ledger.universal_registry
 FOR EACH ROW WHEN (NEW.prev_hash IS NOT NULL) EXECUTE FUNCTION ledger.check_link();
+
+-- The types of spans that an append may rely on (`logline_core::ledger::PREMISES`; a test compares the two). Whoever relies on the last
+-- version of such a span holds its lock together with others, and whoever adds the next version holds it alone.
+CREATE FUNCTION ledger.premises() RETURNS text[] LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN ARRAY['consent'];
+CREATE FUNCTION ledger.premise_lock(tenant_id text, id uuid) RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN hashtextextended('logline.premise.' || id::text || '.' || tenant_id, 0);
+
+-- Holds versions that an append relies on until the transaction ends, and says which of them are the last ones of their ids. The versions
+-- are read by a statement of their own, whose snapshot is taken when the locks are held. It tells nobody anything who does not know the
+-- hash that is asked for.
+CREATE FUNCTION ledger.hold_premises(tenants text[], ids uuid[], hashes text[]) RETURNS TABLE (n bigint, holds boolean)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' AS $$
+BEGIN
+  -- In one order, so that hosts do not wait for each other in a circle.
+  PERFORM pg_advisory_xact_lock_shared(l.key) FROM (
+    SELECT DISTINCT ledger.premise_lock(p.tenant, p.id) AS key FROM unnest(tenants, ids) AS p(tenant, id) ORDER BY 1) l;
+  RETURN QUERY SELECT p.n, coalesce((SELECT u.curr_hash = p.hash AND u.entity_type = ANY (ledger.premises())
+      FROM ledger.universal_registry u WHERE u.tenant_id = p.tenant AND u.id = p.id ORDER BY u.seq DESC LIMIT 1), false)
+    FROM unnest(tenants, ids, hashes) WITH ORDINALITY AS p(tenant, id, hash, n);
+END $$;
+
+-- For those who insert without `ledger.append`, which takes the locks before its transaction has a number.
+CREATE FUNCTION ledger.lock_premise() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' AS $$
+BEGIN
+  PERFORM pg_advisory_xact_lock(ledger.premise_lock(NEW.tenant_id, NEW.id));
+  RETURN NEW;
+END $$;
+CREATE TRIGGER ur_premise BEFORE INSERT ON ledger.universal_registry
+FOR EACH ROW WHEN (NEW.entity_type = 'consent') EXECUTE FUNCTION ledger.lock_premise();
 
 -- Types that only the runtime writes: those that hosts sign according to `logline_core::roles::ENTITY_TYPES`, and names with
 -- the reserved prefix. A test compares the list, and the function, with that table.
@@ -230,6 +264,13 @@ DECLARE
   lo integer := 1;
   hi integer;
 BEGIN
+  -- Before the first row gives the transaction its number: so in append order a version on which others relied is followed by its next
+  -- version after all that relied on it.
+  IF $8 && ledger.premises() THEN
+    PERFORM pg_advisory_xact_lock(l.key) FROM (
+      SELECT DISTINCT ledger.premise_lock(p.tenant, p.span) AS key FROM unnest($16, $6, $8) AS p(tenant, span, type)
+      WHERE p.type = ANY (ledger.premises()) ORDER BY 1) l;
+  END IF;
   FOR i IN 1 .. cardinality(roles) LOOP
     -- The same as `ledger.identify`, without a call of it, which would cost as much as inserting a row.
     PERFORM set_config('role', roles[i], true), set_config('app.tenant_id', tenants[i], true),

@@ -176,6 +176,16 @@ BEGIN
     ORDER BY s.score DESC, f.id DESC, f.tenant_id LIMIT least(greatest(most, 0), 200);
 END $$;
 
+-- Finds memories that have words like those of a query, where the database has pg_trgm (`trigrams.sql` then replaces both functions).
+CREATE FUNCTION ledger.has_trigrams() RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN false;
+CREATE FUNCTION ledger.search_similar(scope text, session text, named_owner text, words text[], at timestamptz, most integer,
+  only_kinds text[], all_tags text[], only_tenants text[])
+RETURNS TABLE (tenant_id text, id uuid, seq integer, curr_hash text, score float8)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RETURN;
+END $$;
+
 -- Makes the index again from the registry. Its vectors are gone. Appends wait meanwhile.
 CREATE FUNCTION ledger.rebuild_memories() RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
@@ -201,9 +211,12 @@ $$;
 REVOKE EXECUTE ON FUNCTION ledger.plain(text), ledger.place(text, text[]), ledger.memory_entry(ledger.universal_registry),
   ledger.keep_memories(), ledger.searched_place(text, text, text), ledger.is_searched(text, text, text, text),
   ledger.search_text(text, text, text, text[], timestamptz, integer, text[], text[], text[]), ledger.rebuild_memories(),
+  ledger.search_similar(text, text, text, text[], timestamptz, integer, text[], text[], text[]), ledger.has_trigrams(),
   ledger.stray_memories() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION ledger.search_text(text, text, text, text[], timestamptz, integer, text[], text[], text[])
+GRANT EXECUTE ON FUNCTION ledger.search_text(text, text, text, text[], timestamptz, integer, text[], text[], text[]),
+  ledger.search_similar(text, text, text, text[], timestamptz, integer, text[], text[], text[])
 TO logline_app, logline_runtime;
+GRANT EXECUTE ON FUNCTION ledger.has_trigrams() TO logline_app, logline_runtime, logline_operator;
 GRANT EXECUTE ON FUNCTION ledger.rebuild_memories() TO logline_operator;
 GRANT EXECUTE ON FUNCTION ledger.stray_memories() TO logline_app, logline_runtime, logline_operator;
 

@@ -27,10 +27,12 @@ CREATE TABLE memory.record_keys (
   wrapped     bytea NOT NULL CHECK (octet_length(wrapped) BETWEEN 1 AND 4096),
   tag         bytea CHECK (octet_length(tag) = 32),
   note        bytea CHECK (octet_length(note) BETWEEN 1 AND 4096),
+  added_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
   CONSTRAINT record_keys_pkey PRIMARY KEY (tenant_id, id),
   CONSTRAINT record_keys_subject FOREIGN KEY (tenant_id, subject_key) REFERENCES memory.subject_keys ON DELETE CASCADE
 );
 CREATE INDEX record_keys_by_subject ON memory.record_keys (tenant_id, subject_key, id);
+CREATE INDEX record_keys_by_age ON memory.record_keys (tenant_id, added_at, id);
 CREATE INDEX record_keys_by_tag ON memory.record_keys (tenant_id, subject_key, tag, id) WHERE tag IS NOT NULL;
 CREATE TABLE memory.receipts (
   tenant_id text COLLATE "C" NOT NULL,

@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 use chrono::NaiveDate;
 use logline_core::ledger::chain::{self, Decision, Head};
 use logline_core::ledger::quota::Uses;
-use logline_core::ledger::{AppendOptions, AppendReceipt, Conflict, LedgerError, OnExisting, Outcome};
+use logline_core::ledger::{AppendOptions, AppendReceipt, Conflict, LedgerError, OnExisting, Outcome, Premise};
 use logline_core::request::Charges;
 use logline_core::{Hash, Scope, SignedSpan, SpanKey, VerifiedSpan};
 use sqlx::{AssertSqlSafe, PgConnection, Row as _};
@@ -45,6 +45,8 @@ pub(crate) struct Admission {
     added: HashMap<SpanKey, SignedSpan>,
     /// `None` if [`Admission::hold_counters`] has read no counter.
     counters: Option<Counters>,
+    /// The premises that hold, of those that [`Admission::hold_premises`] has read.
+    held: Vec<Premise>,
 }
 
 /// What tenants have used today of the quotas that the group charges.
@@ -55,7 +57,7 @@ struct Counters {
 
 impl Admission {
     pub(crate) fn new(link: Link) -> Self {
-        Self { link, heads: HashMap::new(), exists: HashMap::new(), added: HashMap::new(), counters: None }
+        Self { link, heads: HashMap::new(), exists: HashMap::new(), added: HashMap::new(), counters: None, held: Vec::new() }
     }
 
     /// Reads the last versions of the ids in `rows`, with the identity of `scope`, in the connection's transaction.
@@ -102,6 +104,40 @@ impl Admission {
         Ok(())
     }
 
+    /// Reads which premises hold, and locks them until the transaction ends.
+    pub(crate) async fn hold_premises(
+        &mut self,
+        connection: &mut PgConnection,
+        scope: &Scope,
+        premises: &[&Premise],
+    ) -> Result<(), Failure> {
+        self.identify(connection, scope).await?;
+        let found = sqlx::query("SELECT n FROM ledger.hold_premises($1, $2, $3) WHERE holds")
+            .persistent(self.link.keeps_statements())
+            .bind(premises.iter().map(|premise| premise.key().tenant_id.as_str()).collect::<Vec<_>>())
+            .bind(premises.iter().map(|premise| premise.key().id).collect::<Vec<_>>())
+            .bind(premises.iter().map(|premise| premise.curr_hash().to_string()).collect::<Vec<_>>())
+            .fetch_all(connection)
+            .await?;
+        for row in &found {
+            let number: i64 = row.try_get(0)?;
+            let premise = usize::try_from(number - 1).ok().and_then(|index| premises.get(index));
+            self.held.extend(premise.map(|premise| (*premise).clone()));
+        }
+        Ok(())
+    }
+
+    /// The first premise that does not hold. An earlier member of the group may have added the next version.
+    fn broken(&self, premises: &[Premise]) -> Option<Conflict> {
+        premises.iter().find_map(|premise| {
+            let key = premise.key();
+            let is_later = |span: &&SignedSpan| span.tenant_id == key.tenant_id && span.id == key.id && span.seq > key.seq;
+            let hash = premise.curr_hash();
+            let is_held = self.held.contains(premise) && !self.added.values().any(|span| is_later(&span));
+            premise.check(is_held.then_some(hash)).err()
+        })
+    }
+
     /// Reads the quota counters that `rows` charge, and locks them until the transaction ends.
     pub(crate) async fn hold_counters(
         &mut self,
@@ -145,8 +181,13 @@ impl Admission {
         let mut before: Vec<((String, Uuid), Option<KnownHead>)> = Vec::new();
         let mut added = Vec::new();
         let mut uses = self.counters.as_ref().map(|counters| Uses::on(counters.today));
+        let broken = self.broken(&options.premises);
         for row in batch {
             let decided = self.decide_one(connection, scope, &row.span, options, &mut uses).await;
+            let decided = decided.and_then(|receipt| match &broken {
+                Some(broken) if receipt.outcome == Outcome::Appended => Err(LedgerError::from(broken.clone()).into()),
+                _ => Ok(receipt),
+            });
             match decided {
                 Ok(receipt) => {
                     if receipt.outcome == Outcome::Appended {

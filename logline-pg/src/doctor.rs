@@ -265,10 +265,18 @@ pub async fn doctor(options: &PgOptions) -> Result<Vec<Finding>, LedgerError> {
         Finding { check: "definitions", severity: Severity::Failure, found: changed.join(", "), advice: CHANGED_DEFINITIONS }
     });
     findings.push(vectors(&mut connection).await?);
+    findings.push(trigrams(&mut connection).await?);
     findings.push(skew(&mut connection).await?);
     // The findings are complete. How the connection ends does not change them.
     let _ = connection.close().await;
     Ok(findings)
+}
+
+/// Whether memories are found in spite of typing errors. That they are not is no fault.
+async fn trigrams(connection: &mut PgConnection) -> Result<Finding, LedgerError> {
+    let is_there: bool = sqlx::query_scalar("SELECT ledger.has_trigrams()").fetch_one(connection).await.map_err(from_sqlx)?;
+    let (found, advice) = if is_there { ("pg_trgm", "") } else { ("none: the database has no pg_trgm", search::NO_TRIGRAMS) };
+    Ok(Finding { check: "trigrams", severity: Severity::Ok, found: found.to_owned(), advice })
 }
 
 /// Whether memories are found by vectors. That they are not is no fault: they are found by their words.

@@ -4,11 +4,11 @@
 //! unreadable there when the epoch of the tenant's key ends.
 
 use async_trait::async_trait;
-use logline_core::Scope;
 use logline_core::contract::{
     Epoch, Forgetting, Kept, KeyStore, MAX_KEY_PAGE, MAX_RECORDS, MAX_WRAPS, RecordKey, SubjectKey, check_wrapped,
 };
 use logline_core::ledger::LedgerError;
+use logline_core::{Scope, Timestamp};
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Postgres, Row as _};
 use uuid::Uuid;
@@ -16,6 +16,7 @@ use uuid::Uuid;
 use crate::PgLedger;
 use crate::error::from_sqlx;
 use crate::identity::{Access, Identified};
+use crate::types::Micros;
 
 /// Rows in one statement that inserts many.
 const ROWS: usize = 1000;
@@ -66,6 +67,7 @@ fn record(row: &PgRow) -> std::result::Result<RecordKey, sqlx::Error> {
         wrapped: row.try_get(3)?,
         tag: tag.and_then(|tag| tag.try_into().ok()),
         note: row.try_get(5)?,
+        added_at: Timestamp::from_unix_micros(row.try_get::<Micros, _>(6)?.0).unwrap_or(Timestamp::EPOCH),
     })
 }
 
@@ -303,7 +305,7 @@ impl KeyStore for PgLedger {
         }
         let mut keys = self.keys(Access::ReadOnly, tenant).await?;
         let query = keys.query(
-            "SELECT id, subject_key, span, wrapped, tag, note FROM memory.record_keys WHERE tenant_id = $1 AND id = ANY($2)",
+            "SELECT id, subject_key, span, wrapped, tag, note, added_at FROM memory.record_keys WHERE tenant_id = $1 AND id = ANY($2)",
         );
         let found = query.bind(ids.to_vec()).fetch_all(keys.connection()?).await.map_err(from_sqlx)?;
         keys.commit().await?;
@@ -313,7 +315,7 @@ impl KeyStore for PgLedger {
     async fn tagged(&self, tenant: &str, subject_key: Uuid, tag: &[u8; 32]) -> Result<Option<RecordKey>> {
         let mut keys = self.keys(Access::ReadOnly, tenant).await?;
         let query = keys.query(
-            "SELECT id, subject_key, span, wrapped, tag, note FROM memory.record_keys
+            "SELECT id, subject_key, span, wrapped, tag, note, added_at FROM memory.record_keys
              WHERE tenant_id = $1 AND subject_key = $2 AND tag = $3 ORDER BY id LIMIT 1",
         );
         let query = query.bind(subject_key).bind(tag.to_vec());
@@ -325,13 +327,51 @@ impl KeyStore for PgLedger {
     async fn records(&self, tenant: &str, subject_key: Uuid, after: Option<Uuid>, rows: usize) -> Result<Vec<RecordKey>> {
         let mut keys = self.keys(Access::ReadOnly, tenant).await?;
         let query = keys.query(
-            "SELECT id, subject_key, span, wrapped, tag, note FROM memory.record_keys
+            "SELECT id, subject_key, span, wrapped, tag, note, added_at FROM memory.record_keys
              WHERE tenant_id = $1 AND subject_key = $2 AND ($3::uuid IS NULL OR id > $3) ORDER BY id LIMIT $4",
         );
         let query = query.bind(subject_key).bind(after).bind(limit(rows));
         let found = query.fetch_all(keys.connection()?).await.map_err(from_sqlx)?;
         keys.commit().await?;
         all(&found, record)
+    }
+
+    async fn aged_records(
+        &self,
+        tenant: &str,
+        before: Timestamp,
+        after: Option<(Timestamp, Uuid)>,
+        rows: usize,
+    ) -> Result<Vec<RecordKey>> {
+        let mut keys = self.keys(Access::ReadOnly, tenant).await?;
+        let query = keys.query(
+            "SELECT id, subject_key, span, wrapped, tag, note, added_at FROM memory.record_keys
+             WHERE tenant_id = $1 AND added_at < $2 AND (added_at, id) > ($3, $4) ORDER BY added_at, id LIMIT $5",
+        );
+        // Nothing was added before the epoch of Unix.
+        let (at, id) = after.unwrap_or((Timestamp::EPOCH, Uuid::nil()));
+        let query = query.bind(Micros::from(before)).bind(Micros::from(at)).bind(id).bind(limit(rows));
+        let found = query.fetch_all(keys.connection()?).await.map_err(from_sqlx)?;
+        keys.commit().await?;
+        all(&found, record)
+    }
+
+    async fn drop_records(&self, tenant: &str, ids: &[Uuid], before: Timestamp) -> Result<usize> {
+        let mut keys = self.keys(Access::ReadWrite, tenant).await?;
+        let query = keys.query("DELETE FROM memory.record_keys WHERE tenant_id = $1 AND id = ANY($2) AND added_at < $3");
+        let query = query.bind(ids.to_vec()).bind(Micros::from(before));
+        let dropped = query.execute(keys.connection()?).await.map_err(from_sqlx)?.rows_affected();
+        keys.commit().await?;
+        Ok(usize::try_from(dropped).unwrap_or(usize::MAX))
+    }
+
+    async fn now(&self, tenant: &str) -> Result<Timestamp> {
+        let mut keys = self.keys(Access::ReadOnly, tenant).await?;
+        let query = keys.query("SELECT clock_timestamp() FROM (SELECT $1::text) t");
+        let row = query.fetch_one(keys.connection()?).await.map_err(from_sqlx)?;
+        keys.commit().await?;
+        let Micros(micros) = row.try_get(0).map_err(from_sqlx)?;
+        Timestamp::from_unix_micros(micros).map_err(|e| refused(format!("the server's time: {e}")))
     }
 
     async fn forget(&self, tenant: &str, receipt: Uuid, forgetting: &[Forgetting]) -> Result<Kept> {

@@ -30,6 +30,12 @@ const INSTALL_VECTORS: &str = include_str!("../migrations/vectors_install.sql");
 /// Makes what needs pgvector, if it is installed.
 const VECTORS: &str = include_str!("../migrations/vectors.sql");
 
+/// Installs pg_trgm where the server has it.
+const INSTALL_TRIGRAMS: &str = include_str!("../migrations/trigrams_install.sql");
+
+/// Makes what needs pg_trgm, if it is installed.
+const TRIGRAMS: &str = include_str!("../migrations/trigrams.sql");
+
 /// Makes the login a member of `logline_owner`, unless it can already take that role, and notes whether it had to. (From
 /// PostgreSQL 16 on, the creator of a role may grant it but may not take it.)
 const BECOME_OWNER: &str = "
@@ -133,8 +139,9 @@ async fn apply(connection: &mut PgConnection, new_epoch: bool, accepts: bool) ->
         transaction.execute(BOOTSTRAP).await.map_err(from_sqlx)?;
     }
     transaction.execute(INSTALL_VECTORS).await.map_err(from_sqlx)?;
+    transaction.execute(INSTALL_TRIGRAMS).await.map_err(from_sqlx)?;
     transaction.execute("SET LOCAL ROLE logline_owner").await.map_err(from_sqlx)?;
-    // Definitions that somebody has changed are not recorded because vectors have come.
+    // Definitions that somebody has changed are not recorded because an extension has come.
     let is_as_recorded = from == newest() && definitions::differences(&mut transaction).await?.is_empty();
     let pending = MIGRATIONS.iter().zip(1_i32..).filter(|(_, number)| *number > from);
     for ((name, sql), number) in pending {
@@ -146,10 +153,12 @@ async fn apply(connection: &mut PgConnection, new_epoch: bool, accepts: bool) ->
         tracing::info!(version = number, name, "ledger schema migrated");
     }
     transaction.execute(VECTORS).await.map_err(from_sqlx)?;
-    let made = transaction.fetch_one("SELECT current_setting('logline.vectors') = 'made'").await;
-    let has_new_vectors: bool = made.and_then(|row| row.try_get(0)).map_err(from_sqlx)?;
+    transaction.execute(TRIGRAMS).await.map_err(from_sqlx)?;
+    let made = "SELECT 'made' IN (current_setting('logline.vectors'), current_setting('logline.trigrams'))";
+    let made = transaction.fetch_one(made).await;
+    let has_more: bool = made.and_then(|row| row.try_get(0)).map_err(from_sqlx)?;
     // Not if there was nothing to migrate: that would accept whatever somebody has changed since.
-    if from < newest() || accepts || (has_new_vectors && is_as_recorded) {
+    if from < newest() || accepts || (has_more && is_as_recorded) {
         definitions::record(&mut transaction).await?;
     }
     let row = sqlx::query("SELECT ledger.open_epoch($1)").bind(new_epoch).fetch_one(&mut *transaction).await;

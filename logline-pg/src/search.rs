@@ -31,8 +31,14 @@ impl Search for PgLedger {
         let mut session = self.read(scope, None).await?;
         let connection = session.connection().map_err(from_sqlx)?;
         let sql = "SELECT tenant_id, id, seq, curr_hash, score FROM ledger.search_text($1, $2, $3, $9, $4, $5, $6, $7, $8)";
-        let statement = asked.bind(sqlx::query(sql).persistent(self.link().keeps_statements())).bind(words);
-        let rows = statement.fetch_all(connection).await.map_err(from_sqlx)?;
+        let statement = asked.clone().bind(sqlx::query(sql).persistent(self.link().keeps_statements())).bind(words.clone());
+        let mut rows = statement.fetch_all(&mut *connection).await.map_err(from_sqlx)?;
+        if rows.is_empty() && query.similar {
+            let sql =
+                "SELECT tenant_id, id, seq, curr_hash, score FROM ledger.search_similar($1, $2, $3, $9, $4, $5, $6, $7, $8)";
+            let statement = asked.bind(sqlx::query(sql).persistent(self.link().keeps_statements())).bind(words);
+            rows = statement.fetch_all(connection).await.map_err(from_sqlx)?;
+        }
         session.commit().await.map_err(from_sqlx)?;
         rows.iter().map(hit).collect()
     }
@@ -102,6 +108,10 @@ impl Search for PgLedger {
 pub(crate) const NO_VECTORS: &str =
     "install pgvector 0.8 or newer on the server and run `logline migrate`; until then memories are found by their words";
 
+/// What to do if typing errors are not forgiven.
+pub(crate) const NO_TRIGRAMS: &str =
+    "install pg_trgm (Debian: it comes with the server) and run `logline migrate`; until then a query finds whole words only";
+
 /// The SQLSTATE of a function that does not exist.
 const NO_FUNCTION: &str = "42883";
 
@@ -115,6 +125,7 @@ fn vectors_missing(error: sqlx::Error) -> LedgerError {
 }
 
 /// What the functions are asked, beside words and vectors.
+#[derive(Clone)]
 struct Asked {
     scope: &'static str,
     session: Option<String>,

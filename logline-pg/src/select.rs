@@ -522,6 +522,13 @@ impl Filters {
                 add(column, statement.bind(value.clone())?);
             }
         }
+        if query.shared {
+            rest.push("visibility <> 'private'".to_owned());
+        }
+        // As the index says it, whatever the plan knows of the parameters.
+        if query.of_memories().is_some() {
+            rest.push("entity_type = 'memory'".to_owned());
+        }
         if is_latest {
             rest.push("NOT is_deleted AND seq = ledger.last_seq(tenant_id, id)".to_owned());
         }

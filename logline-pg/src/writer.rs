@@ -26,11 +26,11 @@ pub(crate) struct Append {
 }
 
 impl Append {
-    /// Whether quota counters must be locked before the insert. This is so if limits apply, or if an attempt that has used
-    /// units ends. This way all hosts lock counters in one order.
+    /// Whether something must be locked before the insert: premises, or quota counters if limits apply, or if an attempt that has
+    /// used units ends. This way all hosts lock in one order.
     fn is_limited(&self) -> bool {
         let ends = |row: &EncodedRow| row.span.status.as_deref() != Some("running") && Charges::of(&row.span).is_some();
-        !self.options.limits.is_empty() || self.batch.iter().any(ends)
+        !self.options.limits.is_empty() || !self.options.premises.is_empty() || self.batch.iter().any(ends)
     }
 }
 
@@ -161,8 +161,8 @@ impl Writer {
         Ok(group.iter().map(|append| Ok(append.batch.iter().map(appended).collect())).collect())
     }
 
-    /// Reads what is stored, decides about each member, and inserts what is admitted. If limits apply, counters are read first
-    /// and stay locked to the end, so all of it is one transaction.
+    /// Reads what is stored, decides about each member, and inserts what is admitted. If limits apply, or a member relies on something,
+    /// counters and premises are read first and stay locked to the end, so all of it is one transaction.
     async fn decide_and_insert(&mut self, group: &[Append]) -> Result<Vec<Verdict>, Failure> {
         let link = self.link;
         let connection = self.connection().await?;
@@ -172,6 +172,11 @@ impl Writer {
         let mut transaction = connection.begin_with(if limited { "BEGIN READ WRITE" } else { "BEGIN READ ONLY" }).await?;
         let mut scopes = by_scope(group.iter().map(|append| (&append.scope, append)));
         if limited {
+            // Premises come first: what changes a counter gives the transaction its number, and with it its place in append order.
+            let premises: Vec<_> = group.iter().flat_map(|append| &append.options.premises).collect();
+            if let (Some((scope, _)), false) = (scopes.first(), premises.is_empty()) {
+                admission.hold_premises(&mut transaction, scope, &premises).await?;
+            }
             // Every host locks counters in the order of tenants, so that hosts do not deadlock.
             scopes.sort_by_key(|(scope, _)| scope.tenant());
             for (scope, members) in &scopes {

@@ -11,7 +11,7 @@ use logline_core::ledger::{
     AppendOptions, Ledger as _, LedgerExt as _, Limit, Order, Poll, Query, Versions, WatchFrom, WorkQueue as _,
 };
 use logline_core::request::Charges;
-use logline_core::{Draft, KeyPair, Scope, SystemClock, SystemIds, VerifiedSpan, Verifier};
+use logline_core::{Draft, KeyPair, Scope, SystemClock, SystemIds, VerifiedSpan, Verifier, Visibility};
 use logline_pg::PgLedger;
 use server::{block_on, connection, ledger, options, superuser};
 use uuid::Uuid;
@@ -53,6 +53,14 @@ async fn fill(ledger: &PgLedger, tenant: &str) -> Vec<Uuid> {
         }
         ledger.append(&scope, batch, &AppendOptions::default()).await.unwrap();
     }
+    // Memories of many, of which one user has a few, and a few are shared.
+    let memory = |n: usize| {
+        let draft =
+            Draft::new("memory").tenant(tenant).owner(if n % 200 == 7 { "alice".to_owned() } else { format!("user_{n}") });
+        let visibility = if n % 200 == 9 { Visibility::Tenant } else { Visibility::Private };
+        seal(draft.who("host").this("memory.fact").visibility(visibility))
+    };
+    ledger.append(&scope, (0..2000).map(memory).collect(), &AppendOptions::default()).await.unwrap();
     let mut last = ledger.get(&scope, tenant, ended[0]).await.unwrap().verify(&mut Verifier::new()).unwrap();
     for _ in 0..3 {
         let mut batch: Vec<_> = Vec::new();
@@ -154,6 +162,16 @@ async fn extravagant(database: &str, ended: &[Uuid]) -> Vec<String> {
             if cost > 150 {
                 found.push(format!("{cost} rows looked at as {scope:?} for {query:?}"));
             }
+        }
+    }
+    // A host that searches reads the memories of one user, or those that are shared, whoever else has how many.
+    let memories = || Query::timeline().tenant("acme").entity_type("memory");
+    for query in [memories().owner("alice"), memories().owner("alice").order(Order::Newest), memories().shared()] {
+        let (query, mut rows) = (&query, 0);
+        rows += PgLedger::connect(options("host", database)).await.unwrap().scan(acme, query, None).await.unwrap().rows.len();
+        let cost = cost(database, |ledger, _| async move { drop(ledger.scan(acme, query, None).await.unwrap()) }).await;
+        if rows != 10 || cost > 30 {
+            found.push(format!("{cost} rows looked at for {rows}, with {query:?}"));
         }
     }
     // Whether a version is the last takes another look each, and versions that are not take room.

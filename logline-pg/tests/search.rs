@@ -153,3 +153,35 @@ fn a_search_reads_no_more_of_a_table_that_others_have_filled() {
         drop(ledger);
     });
 }
+
+/// Where the server has pg_trgm, as Debian's has, a typing error finds what is meant: within the scope, after words, and only if asked.
+/// Elsewhere the doctor names it, and nothing fails.
+#[test]
+fn a_typing_error_finds_what_is_meant_where_the_server_has_pg_trgm() {
+    block_on(async {
+        let (database, ledger) = ledger().await;
+        let has = "SELECT EXISTS (SELECT FROM pg_available_extensions WHERE name = 'pg_trgm')";
+        let has: bool = sqlx::query_scalar(has).fetch_one(&mut connection("postgres", &database).await).await.unwrap();
+        let findings = doctor(&options("postgres", &database)).await.unwrap();
+        let trigrams = findings.iter().find(|finding| finding.check == "trigrams").unwrap();
+        assert_eq!((trigrams.severity, trigrams.found == "pg_trgm"), (Severity::Ok, has), "{trigrams:?}");
+        let runtime = Scope::runtime("acme");
+        let shared = memory(1, "The quarterly budget was approved in Lisbon", Visibility::Tenant);
+        let private = memory(2, "The budget of Alice is secret, quarterly", Visibility::Private);
+        let other = memory(3, "Nothing of the kind", Visibility::Tenant);
+        ledger.append(&runtime, vec![shared.clone(), private, other], &AppendOptions::default()).await.unwrap();
+        let found = async |tenant: &str, user: &str, query: SearchQuery| {
+            let hits = ledger.search_text(&Scope::user(tenant, user), &query).await.unwrap();
+            hits.into_iter().map(|hit| hit.id).collect::<Vec<_>>()
+        };
+        let typed = || SearchQuery::new(SearchScope::Tenant, "quartely budgett", at(), 10);
+        assert_eq!(found("acme", "bob", typed().similar()).await, if has { vec![shared.id] } else { Vec::new() });
+        assert!(found("acme", "bob", typed()).await.is_empty(), "nobody has asked for it");
+        assert!(found("globex", "bob", typed().similar()).await.is_empty(), "another tenant");
+        let of_alice = SearchQuery::new(SearchScope::Private, "quartely budgett", at(), 10).similar();
+        assert!(found("acme", "bob", of_alice.clone()).await.is_empty(), "another user");
+        assert_eq!(found("acme", "alice", of_alice).await.len(), usize::from(has));
+        let absent = SearchQuery::new(SearchScope::Tenant, "zeppelin xylophone", at(), 10).similar();
+        assert!(found("acme", "bob", absent).await.is_empty(), "there is nothing like it");
+    });
+}

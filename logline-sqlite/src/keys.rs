@@ -10,6 +10,7 @@ use logline_core::contract::{
     Epoch, Forgetting, Kept, KeyStore, MAX_KEY_PAGE, MAX_RECORDS, MAX_WRAPS, RecordKey, SubjectKey, check_wrapped,
 };
 use logline_core::ledger::LedgerError;
+use logline_core::{Clock as _, SystemClock, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 use uuid::Uuid;
 
@@ -20,7 +21,7 @@ use crate::readers::Readers;
 const APPLICATION_ID: i64 = 0x4c4f_474b;
 
 /// The schema version that this library writes.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 /// How long a call waits for other connections to the same file.
 const BUSY: Duration = Duration::from_secs(5);
@@ -51,9 +52,11 @@ CREATE TABLE record_keys (
   wrapped BLOB NOT NULL,
   tag BLOB,
   note BLOB,
+  added_at INTEGER NOT NULL,
   PRIMARY KEY (tenant, id)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX record_keys_by_subject ON record_keys (tenant, subject_key, id);
+CREATE INDEX record_keys_by_age ON record_keys (tenant, added_at, id);
 CREATE INDEX record_keys_by_tag ON record_keys (tenant, subject_key, tag, id) WHERE tag IS NOT NULL;
 CREATE TABLE receipts (tenant TEXT NOT NULL, id TEXT NOT NULL, PRIMARY KEY (tenant, id)) STRICT, WITHOUT ROWID;
 ";
@@ -197,6 +200,11 @@ fn id(row: &Row<'_>, index: usize) -> rusqlite::Result<Uuid> {
     text.parse().map_err(|e| rusqlite::Error::FromSqlConversionFailure(index, rusqlite::types::Type::Text, Box::new(e)))
 }
 
+/// The clock of this store is that of the machine.
+fn now() -> Timestamp {
+    SystemClock.now()
+}
+
 fn newest(transaction: &Transaction<'_>, tenant: &str) -> Result<Option<(i64, i64)>, LedgerError> {
     let found: (Option<i64>, Option<i64>) = transaction
         .query_row("SELECT min(number), max(number) FROM epochs WHERE tenant = ?1", [tenant], |row| {
@@ -237,7 +245,7 @@ fn subject(row: &Row<'_>) -> rusqlite::Result<SubjectKey> {
     })
 }
 
-const RECORD: &str = "id, subject_key, span, wrapped, tag, note";
+const RECORD: &str = "id, subject_key, span, wrapped, tag, note, added_at";
 
 fn record(row: &Row<'_>) -> rusqlite::Result<RecordKey> {
     Ok(RecordKey {
@@ -247,6 +255,7 @@ fn record(row: &Row<'_>) -> rusqlite::Result<RecordKey> {
         wrapped: row.get(3)?,
         tag: row.get(4)?,
         note: row.get(5)?,
+        added_at: Timestamp::from_unix_micros(row.get(6)?).unwrap_or(Timestamp::EPOCH),
     })
 }
 
@@ -268,7 +277,8 @@ fn insert_record(transaction: &Transaction<'_>, tenant: &str, key: &RecordKey) -
     if u64::try_from(added).unwrap_or(u64::MAX) > MAX_WRAPS {
         return Err(refused("the subject's key has wrapped as many keys as it may: forget something, which replaces it"));
     }
-    let sql = "INSERT INTO record_keys (tenant, id, subject_key, span, wrapped, tag, note) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+    let sql = "INSERT INTO record_keys (tenant, id, subject_key, span, wrapped, tag, note, added_at)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
     let mut insert = transaction.prepare_cached(sql).map_err(from_sqlite)?;
     let row = params![
         tenant,
@@ -277,7 +287,8 @@ fn insert_record(transaction: &Transaction<'_>, tenant: &str, key: &RecordKey) -
         key.span.to_string(),
         key.wrapped,
         key.tag.as_ref().map(<[u8; 32]>::as_slice),
-        key.note
+        key.note,
+        now().unix_micros()
     ];
     insert.execute(row).map_err(from_sqlite)?;
     Ok(true)
@@ -478,6 +489,46 @@ impl KeyStore for SqliteKeys {
             rows.collect::<Result<_, _>>().map_err(from_sqlite)
         })
         .await
+    }
+
+    async fn aged_records(
+        &self,
+        tenant: &str,
+        before: Timestamp,
+        after: Option<(Timestamp, Uuid)>,
+        limit: usize,
+    ) -> Result<Vec<RecordKey>, LedgerError> {
+        let tenant = tenant.to_owned();
+        self.with(move |transaction| {
+            let sql = format!(
+                "SELECT {RECORD} FROM record_keys WHERE tenant = ?1 AND added_at < ?2 AND (added_at, id) > (?3, ?4)
+                 ORDER BY added_at, id LIMIT ?5"
+            );
+            let limit = i64::try_from(limit.min(MAX_KEY_PAGE)).unwrap_or(i64::MAX);
+            let (at, id) = after.map_or((i64::MIN, String::new()), |(at, id)| (at.unix_micros(), id.to_string()));
+            let mut statement = transaction.prepare_cached(&sql).map_err(from_sqlite)?;
+            let rows = statement.query_map(params![tenant, before.unix_micros(), at, id, limit], record);
+            rows.and_then(Iterator::collect).map_err(from_sqlite)
+        })
+        .await
+    }
+
+    async fn drop_records(&self, tenant: &str, ids: &[Uuid], before: Timestamp) -> Result<usize, LedgerError> {
+        let (tenant, ids) = (tenant.to_owned(), ids.to_vec());
+        self.with(move |transaction| {
+            let sql = "DELETE FROM record_keys WHERE tenant = ?1 AND id = ?2 AND added_at < ?3";
+            let mut statement = transaction.prepare_cached(sql).map_err(from_sqlite)?;
+            let mut dropped = 0;
+            for id in ids {
+                dropped += statement.execute(params![tenant, id.to_string(), before.unix_micros()]).map_err(from_sqlite)?;
+            }
+            Ok(dropped)
+        })
+        .await
+    }
+
+    async fn now(&self, _: &str) -> Result<Timestamp, LedgerError> {
+        Ok(now())
     }
 
     async fn forget(&self, tenant: &str, receipt: Uuid, forgetting: &[Forgetting]) -> Result<Kept, LedgerError> {

@@ -14,7 +14,7 @@ use crate::options::{SqliteOptions, Synchronous};
 use crate::{search, work};
 
 /// The schema version that this library writes, stored in `user_version`.
-pub(crate) const VERSION: i64 = 2;
+pub(crate) const VERSION: i64 = 3;
 
 /// The `application_id` of a ledger file: `LOGL` in ASCII.
 const APPLICATION_ID: i64 = 0x4c4f_474c;
@@ -63,6 +63,9 @@ CREATE INDEX ur_by_parent ON universal_registry (tenant_id, parent_id, pos) WHER
 CREATE INDEX ur_by_trace ON universal_registry (tenant_id, trace_id, pos) WHERE trace_id IS NOT NULL;
 -- The rows that another tenant may read, so that a scan of them does not look at the others.
 CREATE INDEX ur_public ON universal_registry (tenant_id, pos) WHERE visibility = 'public';
+-- The memories of one user, and those that others may read: a host reads them to search in them.
+CREATE INDEX ur_memories ON universal_registry (tenant_id, owner_id, pos) WHERE entity_type = 'memory';
+CREATE INDEX ur_shared ON universal_registry (tenant_id, pos) WHERE entity_type = 'memory' AND visibility <> 'private';
 CREATE TRIGGER ur_no_update BEFORE UPDATE ON universal_registry
 BEGIN SELECT RAISE(ABORT, 'append-only: append the next version instead of an update'); END;
 CREATE TRIGGER ur_no_delete BEFORE DELETE ON universal_registry

@@ -1,6 +1,6 @@
 //! Translates queries into SQL. The conditions are those of `Scope::may_read`; the conformance suite compares the two.
 
-use logline_core::ledger::{Cursor, LedgerError, Narrow, Order, Page, Position, Query, Versions};
+use logline_core::ledger::{Cursor, LedgerError, Memories, Narrow, Order, Page, Position, Query, Versions};
 use logline_core::{SYSTEM_TENANT, Scope};
 use rusqlite::types::Value as SqlValue;
 use rusqlite::{Connection, params_from_iter};
@@ -121,13 +121,30 @@ impl Branch {
             ("owner_id", query.owner.clone()),
             ("status", query.status.clone()),
         ];
+        if query.shared {
+            branch.filters.push(fixed("visibility <> 'private'"));
+        }
+        let own_index = narrowest.and_then(|_| query.of_memories());
         for (column, value) in filters {
             match value {
+                // As the index says it, or SQLite would not use it.
+                Some(_) if own_index.is_some() && column == "entity_type" => branch.looks.push(fixed("entity_type = 'memory'")),
+                Some(value) if own_index == Some(Memories::OfOwner) && column == "owner_id" => {
+                    branch.looks.push(equals(column, value));
+                }
                 Some(value) if narrowest == Some(column) => branch.looks.push(equals(column, value)),
                 // `+` keeps the planner from using an index of this column.
                 Some(value) => branch.filters.push(equals(&format!("+{column}"), value)),
                 None => {}
             }
+        }
+        match own_index {
+            Some(Memories::OfOwner) => branch.index = "INDEXED BY ur_memories",
+            Some(Memories::Shared) => {
+                branch.index = "INDEXED BY ur_shared";
+                branch.looks.push(fixed("visibility <> 'private'"));
+            }
+            None => {}
         }
         if let Scope::User { user, .. } = scope
             && own
@@ -353,6 +370,13 @@ mod tests {
             (Query::chains().tenant("acme").id(id), Some(&version), "(tenant_id=? AND id=? AND seq>?)"),
             (foreign().entity_type("note"), Some(&after), "ur_public (tenant_id=? AND pos>?)"),
             (foreign().parent_id(id), None, "ur_public (tenant_id=?)"),
+            (named().entity_type("memory").owner("alice"), Some(&after), "ur_memories (tenant_id=? AND owner_id=? AND pos>?)"),
+            (
+                named().entity_type("memory").owner("alice").order(Order::Newest),
+                None,
+                "ur_memories (tenant_id=? AND owner_id=?)",
+            ),
+            (named().entity_type("memory").shared(), Some(&after), "ur_shared (tenant_id=? AND pos>?)"),
             (Query::timeline(), Some(&after), "ur_by_tenant (tenant_id=? AND pos>?)"),
             (Query::timeline(), Some(&after), "ur_public (tenant_id=? AND pos>?)"),
         ];

@@ -9,7 +9,7 @@ use std::sync::mpsc::Receiver;
 use futures_channel::oneshot;
 use logline_core::ledger::chain::{self, Decision, Head};
 use logline_core::ledger::quota::Uses;
-use logline_core::ledger::{AppendOptions, AppendReceipt, LedgerError, Order, Outcome, Signal};
+use logline_core::ledger::{AppendOptions, AppendReceipt, Conflict, LedgerError, Order, Outcome, Premise, Signal};
 use logline_core::{Hash, SignedSpan, VerifiedSpan};
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Row, TransactionBehavior, params};
 
@@ -170,9 +170,13 @@ fn append_batch(connection: &Connection, append: &Append) -> Result<Vec<AppendRe
     let options = &append.options;
     let now = work::now();
     let mut uses = Uses::on(now.day());
+    let broken = broken(connection, &options.premises)?;
     let mut admit = |span: &VerifiedSpan, row: &EncodedRow| {
         let receipt = decide(connection, &mut head, span, row, options)?;
         if receipt.outcome == Outcome::Appended {
+            if let Some(broken) = &broken {
+                return Err(broken.clone().into());
+            }
             work::admit(connection, &mut uses, span, &options.limits)?;
         }
         Ok(receipt)
@@ -200,6 +204,21 @@ fn append_batch(connection: &Connection, append: &Append) -> Result<Vec<AppendRe
     };
     work::charge(connection, &uses)?;
     Ok(receipts)
+}
+
+/// The first premise that does not hold. No other connection adds a version before this transaction ends.
+fn broken(connection: &Connection, premises: &[Premise]) -> Result<Option<Conflict>, LedgerError> {
+    for premise in premises {
+        let key = premise.key();
+        let mut head = connection.prepare_cached(HEAD).map_err(from_sqlite)?;
+        let found = head.query_row(params![key.tenant_id, key.id.to_string()], |row| row.get::<_, String>(1));
+        // A hash that cannot be read is not the one that is relied on.
+        let found: Option<Hash> = found.optional().map_err(from_sqlite)?.and_then(|hash| hash.parse().ok());
+        if let Err(broken) = premise.check(found.as_ref()) {
+            return Ok(Some(broken));
+        }
+    }
+    Ok(None)
 }
 
 const HEAD: &str = "SELECT seq, curr_hash, owner_id, entity_type FROM universal_registry

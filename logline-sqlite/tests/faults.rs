@@ -34,7 +34,7 @@ fn an_unknown_schema_version_is_refused() {
     drop(SqliteLedger::open(&path).unwrap());
     rusqlite::Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
     let error = open_error(&path);
-    assert!(matches!(error, LedgerError::SchemaVersion { found: 99, supported: 2, .. }));
+    assert!(matches!(error, LedgerError::SchemaVersion { found: 99, supported: 3, .. }));
     assert!(error.to_string().contains("upgrade this library"), "{error}");
     let read_only = SqliteLedger::open_with(SqliteOptions::new(&path).read_only()).err().unwrap();
     assert!(matches!(read_only, LedgerError::SchemaVersion { .. }));

@@ -41,6 +41,21 @@ pub(crate) fn kms(python: &Path) -> Result<(), Failed> {
         }
         std::thread::sleep(Duration::from_millis(100));
     }
+    let url = format!("http://127.0.0.1:{port}");
     let tests = ["test", "--quiet", "--workspace", "--test", "kms", "--", "--include-ignored"];
-    command("cargo").args(tests).env("LOGLINE_KMS_URL", format!("http://127.0.0.1:{port}")).run()
+    command("cargo").args(tests).env("LOGLINE_KMS_URL", &url).run()?;
+    // The tool has it by a feature.
+    let tool = [
+        "test",
+        "--quiet",
+        "--workspace",
+        "--features",
+        "logline-cli/kms",
+        "--test",
+        "memory",
+        "--",
+        "--include-ignored",
+        "keys",
+    ];
+    command("cargo").args(tool).env("LOGLINE_KMS_URL", &url).run()
 }

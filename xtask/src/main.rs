@@ -12,7 +12,7 @@
 //! - `cargo xtask package`: packs every crate that is published, and compiles it from its package.
 //! - `cargo xtask mutants [OPTIONS]`: changes the code of the trust chain and of requests, and lists the changes that no test of
 //!   the core noticed.
-//! - `cargo xtask memory-eval [--locomo FILE] [--longmemeval FILE] [--seed N] [--plot FILE]`: how often memories are found, on a
+//! - `cargo xtask memory-eval [--locomo FILE] [--longmemeval FILE] [--model DIR] [--seed N] [--plot FILE]`: how often memories are found, on a
 //!   generated corpus, and on data sets that the user has.
 //! - `cargo xtask bombs`: measures what the worst modules that pass the sandbox's scan cost the compiler.
 //! - `cargo xtask large`: the large-file test with 300 MB.
@@ -86,7 +86,7 @@ fn memory_eval(options: impl IntoIterator<Item = String>) -> Result<(), Failed> 
     let mut run = command("cargo").args(["run", "--quiet", "--package", "logline-memory-eval", "--"]);
     let mut is_path = false;
     for option in options {
-        let next_is_path = ["--locomo", "--longmemeval", "--plot"].contains(&option.as_str());
+        let next_is_path = ["--locomo", "--longmemeval", "--model", "--plot"].contains(&option.as_str());
         run = if is_path { run.arg(here.join(option)) } else { run.arg(option) };
         is_path = next_is_path;
     }

@@ -91,3 +91,36 @@ impl<'de, F: FnMut(&Asked)> Visitor<'de> for Each<F> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    /// The members that the data set publishes: roles and dates beside contents, answers that may be numbers, and questions that nothing
+    /// answers (`_abs`).
+    #[test]
+    fn the_published_format_is_read() {
+        let turn =
+            |content: &str| serde_json::json!({"role": "user", "content": content, "has_answer": content.contains("Porto")});
+        let question = |id: &str, answer: serde_json::Value| {
+            serde_json::json!({
+                "question_id": id, "question_type": "single-session-user", "question": "Where did my sister move?", "answer": answer,
+                "question_date": "2023/05/30 (Tue) 23:40",
+                "haystack_dates": ["2023/05/20 (Sat) 02:21", "2023/05/21 (Sun) 12:30"],
+                "haystack_session_ids": ["sharegpt_1", "answer_2"],
+                "haystack_sessions": [[turn("I like tea"), turn("Tea is nice")], [turn("My sister moved to Porto")]],
+                "answer_session_ids": ["answer_2"],
+            })
+        };
+        let questions = serde_json::json!([
+            question("e47becba", "Porto".into()),
+            question("6d550036", 3.into()),
+            question("1_abs", "".into())
+        ]);
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(questions.to_string().as_bytes()).unwrap();
+        assert_eq!(measure(file.path()).unwrap(), vec![Some(0), Some(0)]);
+    }
+}

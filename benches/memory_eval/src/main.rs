@@ -1,9 +1,9 @@
 //! Measures what memories are found: on a generated corpus, and on LoCoMo and LongMemEval where the user has their files.
 //!
-//! `cargo xtask memory-eval [--locomo FILE] [--longmemeval FILE] [--seed N] [--plot FILE]`
+//! `cargo xtask memory-eval [--locomo FILE] [--longmemeval FILE] [--model DIR] [--seed N] [--plot FILE]`
 //!
-//! Retrieval alone is measured: whether a turn that the data set names as evidence is among the first found. No answer is written, and no
-//! model is asked.
+//! Retrieval alone is measured: whether a turn that the data set names as evidence is among the first found. No answer is written. With
+//! `--model` the sentence transformer in DIR makes vectors, and text alone is compared with both.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -16,9 +16,11 @@
 
 #[path = "../../../logline-memory/tests/corpus/mod.rs"]
 mod corpus;
+mod hybrid;
 mod locomo;
 mod longmemeval;
 mod metrics;
+mod model;
 mod plot;
 mod systems;
 
@@ -29,12 +31,14 @@ use std::time::Instant;
 use logline_sqlite::SqliteLedger;
 use metrics::{Outcomes, table};
 
-const USAGE: &str = "usage: cargo xtask memory-eval [--locomo FILE] [--longmemeval FILE] [--seed N] [--plot FILE]";
+const USAGE: &str =
+    "usage: cargo xtask memory-eval [--locomo FILE] [--longmemeval FILE] [--model DIR] [--seed N] [--plot FILE]";
 
 #[derive(Default)]
 struct Arguments {
     locomo: Option<PathBuf>,
     longmemeval: Option<PathBuf>,
+    model: Option<PathBuf>,
     seed: Option<u64>,
     plot: Option<PathBuf>,
 }
@@ -47,6 +51,7 @@ fn arguments() -> Result<Arguments, String> {
         match name.as_str() {
             "--locomo" => found.locomo = Some(value.into()),
             "--longmemeval" => found.longmemeval = Some(value.into()),
+            "--model" => found.model = Some(value.into()),
             "--plot" => found.plot = Some(value.into()),
             "--seed" => found.seed = Some(value.parse().map_err(|_| format!("`{value}` is no number\n{USAGE}"))?),
             _ => return Err(format!("`{name}` is unknown\n{USAGE}")),
@@ -76,6 +81,9 @@ fn run(arguments: &Arguments) -> Result<(), String> {
         let in_process = systems::index(&conversations);
         let stored = runtime.block_on(systems::fts5(&conversations));
         report(&[("index in this process, over decrypted texts", &in_process), ("FTS5, public memories", &stored)]);
+        if let Some(folder) = &arguments.model {
+            compare(&hybrid::locomo(folder, &conversations)?);
+        }
     }
     if let Some(file) = &arguments.longmemeval {
         let outcomes = longmemeval::measure(file)?;
@@ -93,6 +101,18 @@ fn report(systems: &[(&str, &Outcomes)]) {
             "any@10 of `{first}` less that of `{second}`: {difference:+.3}, 95 % of resamples within {low:+.3} and {high:+.3}\n"
         );
     }
+}
+
+/// Text alone beside vectors and both.
+fn compare(measured: &hybrid::Hybrid) {
+    let systems =
+        [("text alone", &measured.text), ("vectors alone", &measured.vectors), ("text and vectors, fused", &measured.fused)];
+    print!("{}", table(&systems));
+    for (name, value) in metrics::VALUES {
+        let (difference, low, high) = metrics::paired_by(&measured.fused, &measured.text, value);
+        println!("{name} of both less that of text alone: {difference:+.3}, 95 % of resamples within {low:+.3} and {high:+.3}");
+    }
+    println!();
 }
 
 fn generated(runtime: &tokio::runtime::Runtime, arguments: &Arguments) -> Result<(), String> {
@@ -121,6 +141,10 @@ fn generated(runtime: &tokio::runtime::Runtime, arguments: &Arguments) -> Result
             [recall.at_1, recall.at_5, recall.at_10, recall.answered].map(|count| recall.share(count));
         let mrr = recall.reciprocal / recall.questions.max(1) as f64;
         println!("| {scope} | {} | {one:.3} | {five:.3} | {ten:.3} | {mrr:.3} | {answered:.3} |", recall.questions);
+    }
+    if let Some(folder) = &arguments.model {
+        println!("\ngenerated, seed {seed}, each question in the scope of its answer:");
+        compare(&hybrid::generated(folder, &corpus)?);
     }
     if let Some(file) = &arguments.plot {
         std::fs::write(file, plot::recall(&recalls)).map_err(|e| format!("{}: {e}", file.display()))?;

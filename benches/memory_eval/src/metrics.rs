@@ -29,8 +29,26 @@ pub(crate) fn table(systems: &[(&str, &Outcomes)]) -> String {
 /// How much more often `one` has the answer among the first ten than `other`, and the bounds between which 95 % of 10,000 resamples of the
 /// questions have this difference. Both must have been asked the same questions.
 pub(crate) fn paired(one: &Outcomes, other: &Outcomes) -> (f64, f64, f64) {
-    let has = |place: &Option<usize>| f64::from(u8::from(place.is_some_and(|place| place < 10)));
-    let differences: Vec<f64> = one.iter().zip(other).map(|(one, other)| has(one) - has(other)).collect();
+    paired_by(one, other, |place| within(place, 10))
+}
+
+/// What a question is worth, from the place of its answer.
+pub(crate) type Value = fn(Option<usize>) -> f64;
+
+/// The values whose means are reported.
+pub(crate) const VALUES: [(&str, Value); 3] = [
+    ("any@5", |place| within(place, 5)),
+    ("any@10", |place| within(place, 10)),
+    ("MRR", |place| place.map_or(0.0, |place| 1.0 / (place as f64 + 1.0))),
+];
+
+fn within(place: Option<usize>, most: usize) -> f64 {
+    f64::from(u8::from(place.is_some_and(|place| place < most)))
+}
+
+/// As [`paired`], for another value.
+pub(crate) fn paired_by(one: &Outcomes, other: &Outcomes, value: Value) -> (f64, f64, f64) {
+    let differences: Vec<f64> = one.iter().zip(other).map(|(one, other)| value(*one) - value(*other)).collect();
     let mean = |sum: f64| sum / differences.len().max(1) as f64;
     let mut chance = Chance::new(11);
     let mut resamples: Vec<f64> =

@@ -271,7 +271,7 @@ struct Opened {
 impl Opened {
     async fn of(url: Option<&str>, home: &HomeOptions, tenant: &str) -> Result<Self, Error> {
         let site = Site::open(url, home).await?;
-        let kernel = site.memory()?;
+        let kernel = site.memory().await?;
         let host = site.host_of(&kernel).await?;
         check_tenant(&host, &host.key(), Role::Runtime, tenant)?;
         Ok(Self { site, kernel, host })
@@ -479,9 +479,9 @@ async fn seal(options: &SealOptions, url: Option<&str>, json: bool) -> Result<bo
 
 async fn keep(options: &KeepOptions, url: Option<&str>, json: bool) -> Result<bool, Error> {
     let site = Site::open(url, &options.home).await?;
-    let kernel = site.memory()?;
+    let kernel = site.memory().await?;
     let hours = Duration::from_secs(u64::from(options.epoch_hours) * 3600);
-    let keeper = MemoryKeeper::new(&options.tenant).epoch(hours);
+    let keeper = MemoryKeeper::new(&options.tenant).epoch(hours).kernel(&kernel);
     let host = site.host_of(&kernel).await?;
     for tenant in &options.tenant {
         check_tenant(&host, &host.key(), Role::Runtime, tenant)?;

@@ -196,7 +196,7 @@ async fn submit(options: &Submit, url: Option<&str>, json: bool) -> Result<bool,
         request = request.max_attempts(attempts);
     }
     let site = Site::open(url, &options.home).await?;
-    let host = if options.confidential { site.host_of(&site.memory()?).await? } else { site.host(KeyOf::Host).await? };
+    let host = if options.confidential { site.host_of(&site.memory().await?).await? } else { site.host(KeyOf::Host).await? };
     check_tenant(&host, &host.key(), Role::Runtime, tenant)?;
     let found = site.ledger.find(&Scope::user(tenant, owner), tenant, function).await?;
     let is_one = |span: &SignedSpan| options.kind.is_some() || span.entity_type == "function";

@@ -1,10 +1,13 @@
 //! Trials of [`KeyStore`].
 
+use std::time::Duration;
+
 use uuid::Uuid;
 
 use super::Expect as _;
 use crate::contract::{Epoch, Forgetting, Kept, KeyStore, MAX_KEY_PAGE, MAX_WRAPPED_BYTES, RecordKey, Replacement, SubjectKey};
 use crate::ledger::LedgerError;
+use crate::value::timestamp::Timestamp;
 
 const ACME: &str = "acme";
 
@@ -18,7 +21,20 @@ fn subject(number: u128, owner: &str, epoch: u64) -> SubjectKey {
 
 fn record(number: u128, subject_key: u128) -> RecordKey {
     let tag = Some([9; 32]).filter(|_| number.is_multiple_of(2));
-    RecordKey { id: id(number), subject_key: id(subject_key), span: id(number + 1000), wrapped: vec![8; 60], tag, note: None }
+    RecordKey {
+        id: id(number),
+        subject_key: id(subject_key),
+        span: id(number + 1000),
+        wrapped: vec![8; 60],
+        tag,
+        note: None,
+        added_at: Timestamp::EPOCH,
+    }
+}
+
+/// The record without the time, which the store sets.
+fn timeless(record: RecordKey) -> RecordKey {
+    RecordKey { added_at: Timestamp::EPOCH, ..record }
 }
 
 async fn ok(outcome: impl Future<Output = Result<Kept, LedgerError>>) {
@@ -132,10 +148,11 @@ pub async fn what_is_forgotten_is_gone_and_what_stays_is_there(store: &impl KeyS
     let replacement = Replacement { key: subject(2, "alice", 1), records: vec![kept.clone()] };
     let forgetting = Forgetting { subject_key: id(1), added: 4, replacement: Some(replacement) };
     ok(store.forget(ACME, id(90), &[forgetting])).await;
-    assert_eq!(store.record_keys(ACME, &[id(11), id(12), id(13), id(14)]).await.or_fail("an answer"), vec![kept.clone()]);
+    let left = store.record_keys(ACME, &[id(11), id(12), id(13), id(14)]).await.or_fail("an answer");
+    assert_eq!(left.into_iter().map(timeless).collect::<Vec<_>>(), vec![kept.clone()]);
     assert_eq!(store.records(ACME, id(1), None, 10).await.or_fail("an answer"), Vec::new());
     assert_eq!(store.tagged(ACME, id(1), &[9; 32]).await.or_fail("an answer"), None);
-    assert_eq!(store.tagged(ACME, id(2), &[9; 32]).await.or_fail("an answer"), Some(kept));
+    assert_eq!(store.tagged(ACME, id(2), &[9; 32]).await.or_fail("an answer").map(timeless), Some(kept));
     let key = store.subject_key(ACME, "alice").await.or_fail("an answer").or_fail("a key");
     assert_eq!((key.id, key.added), (id(2), 1));
 }
@@ -188,6 +205,43 @@ pub async fn records_come_in_pages(store: &impl KeyStore) {
     assert_eq!(first, vec![id(11), id(12), id(13)]);
     assert_eq!(ids(store.records(ACME, id(1), first.last().copied(), 3).await.or_fail("an answer")), vec![id(14)]);
     assert_eq!(ids(store.records(ACME, id(1), Some(id(14)), 3).await.or_fail("an answer")), Vec::<Uuid>::new());
+}
+
+/// Records are listed by their age, across subjects and within the tenant, and page by page.
+pub async fn records_are_listed_by_their_age(store: &impl KeyStore) {
+    alice(store).await;
+    ok(store.add_subject_key(ACME, &subject(2, "bob", 1))).await;
+    ok(store.add_record_key(ACME, &record(5, 2))).await;
+    let now = store.now(ACME).await.or_fail("an answer").saturating_add(Duration::from_secs(1));
+    let all = store.aged_records(ACME, now, None, 10).await.or_fail("an answer");
+    assert_eq!(all.len(), 5);
+    assert!(all.is_sorted_by_key(|record| (record.added_at, record.id)), "{all:?}");
+    assert!(all.iter().all(|record| record.added_at < now && record.added_at > Timestamp::EPOCH), "{all:?}");
+    let (mut paged, mut after) = (Vec::new(), None);
+    loop {
+        let page = store.aged_records(ACME, now, after, 2).await.or_fail("an answer");
+        let Some(last) = page.last() else { break };
+        after = Some((last.added_at, last.id));
+        paged.extend(page);
+    }
+    assert_eq!(paged, all);
+    assert_eq!(store.aged_records(ACME, Timestamp::EPOCH, None, 10).await.or_fail("an answer"), Vec::new());
+    assert_eq!(store.aged_records("globex", now, None, 10).await.or_fail("an answer"), Vec::new());
+}
+
+/// A record is dropped alone, in its own tenant, and only if it is old enough.
+pub async fn a_record_that_is_too_young_is_not_dropped(store: &impl KeyStore) {
+    alice(store).await;
+    let young = Timestamp::EPOCH.saturating_add(Duration::from_secs(1));
+    assert_eq!(store.drop_records(ACME, &[id(11), id(12)], young).await.or_fail("an answer"), 0);
+    let now = store.now(ACME).await.or_fail("an answer").saturating_add(Duration::from_secs(1));
+    assert_eq!(store.drop_records("globex", &[id(11), id(12)], now).await.or_fail("an answer"), 0);
+    assert_eq!(store.drop_records(ACME, &[id(11), id(12), id(99)], now).await.or_fail("an answer"), 2);
+    let left: Vec<_> = store.records(ACME, id(1), None, 10).await.or_fail("an answer").iter().map(|key| key.id).collect();
+    assert_eq!(left, vec![id(13), id(14)]);
+    // The subject's key stays, and what was dropped is not in the way of a forgetting.
+    let rest = Forgetting { subject_key: id(1), added: added(store, "alice").await, replacement: None };
+    ok(store.forget(ACME, id(90), &[rest])).await;
 }
 
 /// Limits are held, and what is refused is not counted.

@@ -21,6 +21,7 @@ pub mod keeping;
 pub mod model;
 pub mod providing;
 pub mod reading;
+pub mod relying;
 pub mod searching;
 pub mod strategies;
 pub mod vectors;
@@ -56,6 +57,10 @@ macro_rules! conformance_suite {
             chains::keep_leaves_what_a_racing_host_wrote,
             chains::keep_does_not_believe_a_squatters_digest,
             chains::one_of_many_writers_of_a_version_wins,
+            relying::what_relies_on_an_old_version_is_not_stored,
+            relying::a_retry_of_what_was_stored_needs_no_premise,
+            relying::nothing_that_relies_on_a_version_comes_after_the_next_one,
+            reading::memories_are_found_by_owner_and_by_who_may_read_them,
             chains::concurrent_appends_all_land,
             chains::a_dropped_append_is_stored_whole_or_not_at_all,
             chains::an_oversized_batch_is_refused,
@@ -123,6 +128,8 @@ macro_rules! key_store_suite {
             keeping::receipts_are_remembered,
             keeping::records_come_in_pages,
             keeping::what_is_too_large_is_refused,
+            keeping::records_are_listed_by_their_age,
+            keeping::a_record_that_is_too_young_is_not_dropped,
         }
     };
 }

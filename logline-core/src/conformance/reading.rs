@@ -1,9 +1,10 @@
 //! Trials of scans, histories, cursors and tombstones.
 
-use super::{Expect as _, TENANT, append, append_all, fail, hold, id, next, note, same, seal};
+use super::{Expect as _, TENANT, USER, append, append_all, at, fail, hold, id, next, note, same, seal};
 use crate::ledger::scope::Scope;
 use crate::ledger::{Cursor, Ledger, LedgerError, LedgerExt as _, Order, Query, Versions};
-use crate::span::{SYSTEM_TENANT, SignedSpan};
+use crate::span::draft::Draft;
+use crate::span::{SYSTEM_TENANT, SignedSpan, Visibility};
 
 /// A tombstone hides the id from `get` and from scans of last versions. The history and the timeline still show all versions.
 pub async fn a_tombstone_hides_the_id_but_not_its_history<L: Ledger>(ledger: &L) {
@@ -107,6 +108,7 @@ pub async fn filters_match_the_last_version<L: Ledger>(ledger: &L) {
     same(&count(Query::new().parent_id(id(50))).await, &1, "by parent");
     same(&count(Query::new().trace_id("t1")).await, &1, "by trace");
     same(&count(Query::new().owner("bob")).await, &1, "by owner");
+    same(&count(Query::new().shared()).await, &0, "those that are shared");
     same(&count(Query::new().entity_type("note")).await, &2, "by type");
     same(&count(Query::new().entity_type("function")).await, &0, "by another type");
     same(&count(Query::new().id(id(2)).tenant(TENANT)).await, &1, "by id and tenant");
@@ -292,4 +294,37 @@ pub async fn history_starts_where_asked<L: Ledger>(ledger: &L) {
     same(&seqs, &vec![2, 3], "versions");
     let none = ledger.history(&Scope::Operator, TENANT, id(77), 0, 10).await.or_fail("history");
     hold(none.is_empty(), "an id that does not exist must have an empty history");
+}
+
+/// Memories are found by who owns them, and by whether others may read them, among many that are neither.
+pub async fn memories_are_found_by_owner_and_by_who_may_read_them<L: Ledger>(ledger: &L) {
+    let memory = |n: u128, owner: &str, visibility| {
+        let draft =
+            Draft::new("memory").id(id(n)).tenant(TENANT).owner(owner).who("kernel:memory").this("memory.note").at(at(n));
+        seal(draft.visibility(visibility))
+    };
+    let mut rows: Vec<_> = (0..40).map(|n| memory(n, "bob", Visibility::Private)).collect();
+    rows.push(memory(50, USER, Visibility::Private));
+    rows.push(memory(51, "bob", Visibility::Tenant));
+    rows.push(memory(52, USER, Visibility::Public));
+    rows.push(seal(note(60).visibility(Visibility::Public)));
+    append_all(ledger, rows).await.or_fail("append");
+    let found = async |query: Query| {
+        let rows = ledger.collect(&Scope::runtime(TENANT), &query.tenant(TENANT).limit(1), 10).await.or_fail("scan");
+        rows.iter().map(|row| row.id).collect::<Vec<_>>()
+    };
+    let memories = || Query::new().entity_type("memory");
+    let cases = [
+        (memories().owner(USER), vec![id(50), id(52)]),
+        (memories().owner(USER).order(Order::Newest), vec![id(52), id(50)]),
+        (memories().shared(), vec![id(51), id(52)]),
+        (memories().shared().versions(Versions::All).order(Order::Newest), vec![id(52), id(51)]),
+        (memories().shared().owner(USER), vec![id(52)]),
+        (memories().shared().max_visited(100), vec![id(51), id(52)]),
+        (Query::new().shared(), vec![id(51), id(52), id(60)]),
+        (memories().owner("nobody"), Vec::new()),
+    ];
+    for (query, expected) in cases {
+        same(&found(query.clone()).await, &expected, &format!("{query:?}"));
+    }
 }

@@ -11,7 +11,7 @@ use crate::contract::kernel_error::KernelError;
 use crate::contract::outside::Outside;
 use crate::contract::sandbox::Sandbox;
 use crate::ledger::scope::Scope;
-use crate::ledger::{Cursor, Ledger, LedgerError, LedgerExt as _, Page, Query};
+use crate::ledger::{Cursor, Ledger, LedgerError, LedgerExt as _, Page, Premise, Query};
 use crate::request::Details;
 use crate::span::draft::Draft;
 use crate::span::rules::Rules;
@@ -135,13 +135,22 @@ pub struct Effects {
     pub usage: Usage,
     /// Whether spans of `emitted` that are there already, with the same content, stay as they are.
     pub keeps: bool,
+    /// What `emitted` relies on: versions that must still be the last ones when it is stored.
+    pub premises: Vec<Premise>,
 }
 
 impl Effects {
     /// Effects with this result and nothing else to write.
     #[must_use]
     pub fn new(result: Result<Value, Failure>) -> Self {
-        Self { result, execution: Details::default(), emitted: Vec::new(), usage: Usage::default(), keeps: false }
+        Self {
+            result,
+            execution: Details::default(),
+            emitted: Vec::new(),
+            usage: Usage::default(),
+            keeps: false,
+            premises: Vec::new(),
+        }
     }
 
     /// Sets what the kernel adds to the execution.
@@ -163,6 +172,14 @@ impl Effects {
     #[must_use]
     pub fn keep_existing(mut self) -> Self {
         self.keeps = true;
+        self
+    }
+
+    /// Stores the output and what was emitted only if each of these versions is still the last one of its id at that moment. Otherwise
+    /// the kernel runs again, as if somebody had been faster with a span that it writes.
+    #[must_use]
+    pub fn relies_on(mut self, premises: impl IntoIterator<Item = Premise>) -> Self {
+        self.premises.extend(premises);
         self
     }
 

@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use crate::ledger::LedgerError;
+use crate::value::timestamp::Timestamp;
 
 /// The most bytes of a wrapped key.
 pub const MAX_WRAPPED_BYTES: usize = 4096;
@@ -47,6 +48,8 @@ pub struct RecordKey {
     pub tag: Option<[u8; 32]>,
     /// What `tag` was made of, encrypted under the record's key, at most [`MAX_WRAPPED_BYTES`].
     pub note: Option<Vec<u8>>,
+    /// When it was added, or wrapped again by an act of forgetting, by the store's clock. What a caller writes here is not stored.
+    pub added_at: Timestamp,
 }
 
 /// What takes the place of a subject's key that is destroyed.
@@ -144,6 +147,23 @@ pub trait KeyStore: Send + Sync {
         after: Option<Uuid>,
         limit: usize,
     ) -> Result<Vec<RecordKey>, LedgerError>;
+
+    /// Records of all subjects that were added before `before`, in the order of (`added_at`, id), after the pair `after`, at most `limit`.
+    async fn aged_records(
+        &self,
+        tenant: &str,
+        before: Timestamp,
+        after: Option<(Timestamp, Uuid)>,
+        limit: usize,
+    ) -> Result<Vec<RecordKey>, LedgerError>;
+
+    /// Deletes those of these records that were added before `before`, and returns how many. It is for keys whose text stands in no span:
+    /// the subject's key stays, so a copy of the store from before still opens them, until the subject forgets something and the epoch
+    /// ends.
+    async fn drop_records(&self, tenant: &str, ids: &[Uuid], before: Timestamp) -> Result<usize, LedgerError>;
+
+    /// The time by the store's clock, which dates what is added.
+    async fn now(&self, tenant: &str) -> Result<Timestamp, LedgerError>;
 
     /// Destroys keys, and remembers `receipt` as done. [`Kept::Stale`] if the subject's key is gone, or a record was added since it was
     /// read; then `receipt` is not remembered.

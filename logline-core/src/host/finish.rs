@@ -13,7 +13,7 @@ use crate::host::outside::RecordedCalls;
 use crate::host::{Claim, Host, HostError, publish};
 use crate::keys::{Signer, Verifier};
 use crate::ledger::scope::Scope;
-use crate::ledger::{AppendOptions, Due, Ledger as _, LedgerError, Retry, WatchFrom, Work, WorkQueue as _};
+use crate::ledger::{AppendOptions, Due, Ledger as _, LedgerError, Premise, Retry, WatchFrom, Work, WorkQueue as _};
 use crate::request::lifecycle::{self, Open, Origin};
 use crate::request::{self, Charges, Frame, NotRunnable, Phase, Recorded, Request, State, record, reference};
 use crate::span::draft::Draft;
@@ -61,13 +61,14 @@ async fn commit(
     drafts: Vec<Draft>,
     signer: &dyn Signer,
     keeps: bool,
+    premises: &[Premise],
 ) -> Result<Vec<VerifiedSpan>, AdmitError> {
     let mut tries = 1;
     loop {
-        match driver.write(scope, drafts.clone(), signer, &AppendOptions::default()).await {
+        match driver.write(scope, drafts.clone(), signer, &AppendOptions::default().premises(premises.to_vec())).await {
             // Perhaps another attempt has written what this one emits. If the claim is lost, this fails as well.
             Err(conflict @ AdmitError::Ledger(LedgerError::Conflict(_))) if keeps => {
-                let kept = driver.write(scope, drafts, signer, &AppendOptions::keep()).await;
+                let kept = driver.write(scope, drafts, signer, &AppendOptions::keep().premises(premises.to_vec())).await;
                 return if matches!(kept, Err(AdmitError::Ledger(LedgerError::KeepMismatch { .. }))) {
                     Err(conflict)
                 } else {
@@ -249,7 +250,7 @@ impl Host {
                 Ok(_) => kernel.run(&running, &context).await?,
                 Err(failure) => Effects::new(Err(Failure::clone(failure))),
             };
-            let Effects { mut result, mut execution, mut emitted, usage, keeps } = effects;
+            let Effects { mut result, mut execution, mut emitted, usage, keeps, mut premises } = effects;
             if result.is_ok() && runs > RUNS {
                 let reason = "other writers were faster each time with a span that this attempt wrote: try again";
                 (result, emitted) = (Err(Failure::new("conflict", reason)), Vec::new());
@@ -280,6 +281,9 @@ impl Host {
             // The spans that a failed attempt emitted are not stored.
             if result.is_ok() {
                 drafts.extend(emitted);
+            } else {
+                // The record of a failure relies on nothing.
+                premises.clear();
             }
             let slow_ms = trusted.manifest.times.slow_ms;
             if u64::from(frame.duration_ms) > slow_ms {
@@ -291,8 +295,8 @@ impl Host {
             let is_counted = kind.meters.fuel && trusted.manifest.throttle.per_tenant_daily_fuel.is_some();
             let used = usage.fuel.filter(|_| is_counted).map(|fuel| Charges::of_attempt(now.day(), FUEL_QUOTA, fuel));
             drafts.push(lifecycle::close(&open, hidden.as_ref().unwrap_or(&result), attempt.execution_id, used.as_ref(), now));
-            match commit(&driver, &scope, drafts, inner.signer.as_ref(), keeps).await {
-                // Somebody else has written the next version of a span that the kernel wrote. It reads again and decides again, unless
+            match commit(&driver, &scope, drafts, inner.signer.as_ref(), keeps, &premises).await {
+                // Somebody else has written the next version of a span that the kernel wrote or relied on. It reads again and decides again, unless
                 // it has called the outside: calls are made once.
                 Err(AdmitError::Ledger(LedgerError::Conflict(conflict)))
                     if conflict.key().id != running.id && outside.has_made_none() && runs <= RUNS =>

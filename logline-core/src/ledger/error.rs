@@ -199,7 +199,7 @@ impl LedgerError {
     }
 }
 
-/// An append failed because the stored versions of its id are not the ones that it expects.
+/// An append failed because the stored versions of its id, or of one that it relies on, are not the ones that it expects.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum Conflict {
@@ -241,10 +241,16 @@ pub enum Conflict {
         /// The `curr_hash` of the stored version before it.
         stored: Hash,
     },
+    /// The append relies on a version ([`Premise`](crate::ledger::Premise)) that is not the last one of its id any more.
+    #[error("the append relies on {key}, which is not the last version of its id any more: read it again and decide again")]
+    Premise {
+        /// The version that it relies on.
+        key: SpanKey,
+    },
 }
 
 impl Conflict {
-    /// The span that was to be appended.
+    /// The span that was to be appended, or on which the append relies.
     #[must_use]
     pub fn key(&self) -> &SpanKey {
         match self {
@@ -252,7 +258,8 @@ impl Conflict {
             | Self::AlreadyBegun { key, .. }
             | Self::NoPredecessor { key }
             | Self::Gap { key, .. }
-            | Self::Fork { key, .. } => key,
+            | Self::Fork { key, .. }
+            | Self::Premise { key } => key,
         }
     }
 }

@@ -5,6 +5,7 @@ pub mod chain;
 pub(crate) mod error;
 pub(crate) mod in_memory;
 mod position;
+mod premise;
 mod query;
 pub mod quota;
 pub(crate) mod scope;
@@ -26,7 +27,8 @@ use uuid::Uuid;
 pub use active::{ActiveKind, Activity, MAX_ACTIVE};
 pub use error::{Conflict, LedgerError, Retry};
 pub use position::Position;
-pub use query::{Narrow, Order, Query, Versions, weight};
+pub use premise::{PREMISES, Premise};
+pub use query::{Memories, Narrow, Order, Query, Versions, weight};
 pub use quota::Limit;
 pub use search::{Hit, Search, SearchEntry, SearchQuery, SearchScope};
 pub use signal::Signal;
@@ -132,7 +134,7 @@ impl Inspection {
     }
 }
 
-/// How an append treats versions that exist already, and which quota limits apply to it.
+/// How an append treats versions that exist already, which quota limits apply to it, and what it relies on.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct AppendOptions {
@@ -142,6 +144,9 @@ pub struct AppendOptions {
     /// that it names ([`Charges`](crate::request::Charges)), with or without a limit. If a limit is exceeded, nothing of the
     /// batch is stored. A limit applies to the claims of its own tenant only.
     pub limits: Vec<Limit>,
+    /// Versions of other spans that the batch relies on. If this append stores anything, each of them is the last version of its id at
+    /// that moment, and the next one, if it ever comes, comes later in append order. Otherwise it fails with [`Conflict::Premise`].
+    pub premises: Vec<Premise>,
 }
 
 impl AppendOptions {
@@ -149,6 +154,13 @@ impl AppendOptions {
     #[must_use]
     pub fn keep() -> Self {
         Self { on_existing: OnExisting::Keep, ..Self::default() }
+    }
+
+    /// Sets what the batch relies on.
+    #[must_use]
+    pub fn premises(mut self, premises: Vec<Premise>) -> Self {
+        self.premises = premises;
+        self
     }
 
     /// Sets the quota limits that apply to the claims of the batch.

@@ -23,6 +23,8 @@ pub struct Query {
     pub parent_id: Option<Uuid>,
     /// Rows with this `owner_id` only.
     pub owner: Option<String>,
+    /// Rows whose visibility is not private only: those that others than their owner may read.
+    pub shared: bool,
     /// Rows with this `status` only. Rows without a status do not match.
     pub status: Option<String>,
     /// Rows with this `trace_id` only. Rows without a trace do not match.
@@ -86,6 +88,18 @@ impl Narrow<'_> {
             Self::Type(name) => span.entity_type == name,
         }
     }
+}
+
+/// The `entity_type` of memories, which have indexes of their own.
+const MEMORY: &str = "memory";
+
+/// An index of memories in one tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Memories {
+    /// Those of one owner.
+    OfOwner,
+    /// Those that others than their owner may read.
+    Shared,
 }
 
 /// Which versions of an id a scan returns.
@@ -161,6 +175,13 @@ impl Query {
         until: Cursor,
     }
 
+    /// Returns rows only that others than their owner may read.
+    #[must_use]
+    pub fn shared(mut self) -> Self {
+        self.shared = true;
+        self
+    }
+
     /// Sets whether to return the last version of each id, or every version.
     #[must_use]
     pub fn versions(mut self, versions: Versions) -> Self {
@@ -193,6 +214,7 @@ impl Query {
             && same(self.entity_type.as_deref(), Some(span.entity_type.as_str()))
             && same(self.parent_id.as_ref(), span.parent_id.as_ref())
             && same(self.owner.as_deref(), Some(span.owner_id.as_str()))
+            && !(self.shared && span.visibility == Visibility::Private)
             && same(self.status.as_deref(), span.status.as_deref())
             && same(self.trace_id.as_deref(), span.trace_id.as_deref())
     }
@@ -233,6 +255,18 @@ impl Query {
         let trace = || self.trace_id.as_deref().map(Narrow::Trace);
         let entity_type = || self.entity_type.as_deref().map(Narrow::Type);
         parent.or_else(trace).or_else(entity_type)
+    }
+
+    /// The index of memories that a scan of one tenant uses in place of that of [`Query::narrowest`]. `None` if it asks for something else,
+    /// or limits how many rows it looks at ([`Query::looks_at`] counts all rows of the type).
+    #[must_use]
+    pub fn of_memories(&self) -> Option<Memories> {
+        let is_of_memories = self.narrowest() == Some(Narrow::Type(MEMORY)) && self.id.is_none() && self.visits().is_none();
+        match (is_of_memories && self.order != Order::Chain, &self.owner, self.shared) {
+            (true, Some(_), _) => Some(Memories::OfOwner),
+            (true, None, true) => Some(Memories::Shared),
+            _ => None,
+        }
     }
 
     /// Sets the largest number of rows that a page may look at. Zero means no limit.

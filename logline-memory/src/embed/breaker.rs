@@ -137,6 +137,10 @@ impl<E: Embedder> Embedder for Breaker<E> {
         self.inner.model()
     }
 
+    fn is_local(&self) -> bool {
+        self.inner.is_local()
+    }
+
     async fn embed(&self, texts: &[String], purpose: Purpose) -> Result<Vec<Vector>, EmbedError> {
         let entered = self.enter()?;
         let answer = match tokio::time::timeout(self.options.timeout, self.inner.embed(texts, purpose)).await {

@@ -54,6 +54,10 @@ impl Embedder for HashedEmbedder {
         &self.model
     }
 
+    fn is_local(&self) -> bool {
+        true
+    }
+
     async fn embed(&self, texts: &[String], _purpose: Purpose) -> Result<Vec<Vector>, EmbedError> {
         Ok(texts.iter().map(|text| self.vector(text)).collect::<Result<_, _>>()?)
     }

@@ -2,7 +2,8 @@
 //! leaves an embedder alone that keeps failing, and what has no vector yet stays
 //! [pending](logline_core::ledger::Search::pending).
 //!
-//! Only texts whose sensitivity is public have vectors that are stored: a text can be guessed from its vector.
+//! Only texts whose sensitivity is public have vectors that are stored: a text can be guessed from its vector. Vectors of other texts are
+//! made if the embedder is [in this process](Embedder::is_local), and kept in its memory alone.
 
 mod breaker;
 mod hashed;
@@ -30,6 +31,12 @@ pub use provider::ProviderEmbedder;
 pub trait Embedder: Send + Sync {
     /// The model, its version and its dimensions. Vectors of different models are never compared.
     fn model(&self) -> &VectorModel;
+
+    /// Whether it makes vectors within this process, so that no text leaves it. Only such an embedder is given texts that are not public;
+    /// another one is given queries and public texts. The default is false.
+    fn is_local(&self) -> bool {
+        false
+    }
 
     /// Makes vectors of 1 to [`EmbedRequest::MAX_TEXTS`](logline_core::contract::provider::EmbedRequest::MAX_TEXTS) texts.
     ///

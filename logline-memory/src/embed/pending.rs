@@ -26,7 +26,7 @@ pub struct Filled {
 ///
 /// # Errors
 /// [`EmbedError`], if the embedder or the ledger failed. What was filled before stays filled; a later call goes on.
-pub async fn fill_pending<S: Search, E: Embedder>(
+pub async fn fill_pending<S: Search + ?Sized, E: Embedder + ?Sized>(
     ledger: &S,
     tenant: &str,
     embedder: &E,
@@ -58,7 +58,7 @@ pub async fn fill_pending<S: Search, E: Embedder>(
     Ok(done)
 }
 
-async fn fill<S: Search, E: Embedder>(
+async fn fill<S: Search + ?Sized, E: Embedder + ?Sized>(
     ledger: &S,
     scope: &Scope,
     embedder: &E,

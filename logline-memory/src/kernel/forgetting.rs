@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::{MEMORY_FORGET_REST, MemoryKernel, PAGE, RECEIPT, Refusal, about, audit, each, input, invalid, refused};
 use crate::form::{MEMORY, Sensitivity, Status, Stored, is_memory_of};
 use crate::members::{MAX_NAME, Members};
-use crate::vault::Forget;
+use crate::vault::{Forget, Forgotten};
 
 /// What a request wants to be forgotten.
 struct Asked {
@@ -54,17 +54,29 @@ impl What {
 impl MemoryKernel {
     pub(super) async fn forget(&self, request: &VerifiedSpan, context: &Context<'_>) -> Result<Effects, Refusal> {
         let asked = What::read(input(request), is_rest(request)).map_err(invalid)?;
-        let rows = select(request, context, &asked).await?;
+        let mut rows = select(request, context, &asked).await?;
         let is_first = !is_rest(request);
         let forget = match asked.what {
             What::Subject if is_first => Forget::All,
             _ => Forget::Spans(rows.iter().map(|row| row.id).collect()),
         };
-        let has_keys = matches!(asked.what, What::Subject) && self.vault.has_key(&request.tenant_id, &request.owner_id).await?;
-        if rows.is_empty() && is_first && !has_keys {
+        let (tenant, owner) = (&request.tenant_id, &request.owner_id);
+        let has_keys = matches!(asked.what, What::Subject) && self.vault.has_key(tenant, owner).await?;
+        if rows.is_empty() && is_first && !has_keys && !self.has_begun(request).await? {
             return Err(refused("there is no such memory of this user: nothing was forgotten"));
         }
-        self.end(request, context, &rows, &forget, (asked.what.as_str(), Status::Forgotten)).await
+        let forgotten = self.vault.forget(tenant, receipt_id(request), owner, &forget).await?;
+        if forget == Forget::All {
+            // INVARIANT: what was committed before its key was destroyed is seen now, and gets its last version. What is committed later has
+            // no key at that moment: its writer looks, and so does the loop `memory_keeper`.
+            rows = select(request, context, &asked).await?;
+        }
+        self.ended(request, context, &rows, forgotten, (asked.what.as_str(), Status::Forgotten)).await
+    }
+
+    /// Whether an earlier attempt of this request has destroyed its keys, and ended before its receipt was written.
+    async fn has_begun(&self, request: &VerifiedSpan) -> Result<bool, Refusal> {
+        Ok(self.vault.not_forgotten(&request.tenant_id, &[receipt_id(request)]).await?.is_empty())
     }
 
     /// Destroys the keys of memories, and drafts their last versions and the receipt.
@@ -73,12 +85,23 @@ impl MemoryKernel {
         request: &VerifiedSpan,
         context: &Context<'_>,
         rows: &[SignedSpan],
-        forget: &Forget,
         (what, status): (&str, Status),
     ) -> Result<Effects, Refusal> {
-        let (tenant, owner) = (&request.tenant_id, &request.owner_id);
-        let id = ids::derive("memory_receipt", &[tenant, &request.id.to_string()]);
-        let forgotten = self.vault.forget(tenant, id, owner, forget).await?;
+        let forget = Forget::Spans(rows.iter().map(|row| row.id).collect());
+        let forgotten = self.vault.forget(&request.tenant_id, receipt_id(request), &request.owner_id, &forget).await?;
+        self.ended(request, context, rows, forgotten, (what, status)).await
+    }
+
+    /// Drafts the last versions of memories whose keys are destroyed, and the receipt.
+    async fn ended(
+        &self,
+        request: &VerifiedSpan,
+        context: &Context<'_>,
+        rows: &[SignedSpan],
+        forgotten: Forgotten,
+        (what, status): (&str, Status),
+    ) -> Result<Effects, Refusal> {
+        let (tenant, owner, id) = (&request.tenant_id, &request.owner_id, receipt_id(request));
         let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
         self.shelves.forget(tenant, owner, &ids).await;
         let (now, later) = rows.split_at(rows.len().min(PAGE));
@@ -128,6 +151,11 @@ impl MemoryKernel {
         }
         Ok(Effects::new(Ok(output)).emitted(emitted))
     }
+}
+
+/// The id of the receipt of a request, which is the same in all of its attempts.
+fn receipt_id(request: &SignedSpan) -> Uuid {
+    ids::derive("memory_receipt", &[&request.tenant_id, &request.id.to_string()])
 }
 
 /// Whether a host asks for the rest of a forgetting.

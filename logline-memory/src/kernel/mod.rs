@@ -3,12 +3,16 @@
 mod consenting;
 mod for_prompts;
 mod forgetting;
+mod lost;
 mod recall;
 mod remember;
 mod review;
 mod sealing;
 mod shelf;
+mod vectors;
 
+pub use lost::MAX_WAIT;
+pub(crate) use lost::{earlier, key_of, unreadable};
 pub use recall::{MAX_LIMIT, PREVIEW};
 pub(crate) use recall::{QUERY, preview};
 pub(crate) use remember::{CONTENT, contract_id, public_id, realm};
@@ -21,7 +25,7 @@ use async_trait::async_trait;
 use logline_core::contract::{
     AskedBy, Context, Effects, Kernel, KernelError, Meters, Publishing, Reader, RequestKind, Sandbox,
 };
-use logline_core::ledger::{LedgerError, Query, Search};
+use logline_core::ledger::{LedgerError, Premise, Query, Search};
 use logline_core::request::CAUSE;
 use logline_core::trust::Authorities;
 use logline_core::{Draft, Failure, KernelSet, SignedSpan, Span, Timestamp, VerifiedSpan, Verifier, ids, request};
@@ -30,11 +34,13 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::consent::{Asked, Cited, NoConsent, covers};
+use crate::embed::{BreakerOptions, Embedder};
 use crate::form::{Memory, Status};
 use crate::index::IndexLimits;
 use crate::vault::{Forget, Vault, VaultError};
 
 use shelf::Shelves;
+use vectors::Embedding;
 
 /// The `this` of a request that records a consent, or withdraws it.
 pub const MEMORY_CONSENT: &str = "memory.consent";
@@ -87,6 +93,7 @@ pub struct MemoryKernel {
     classifier: Option<Arc<dyn Classifier>>,
     /// Finds public memories; `None` if the ledger cannot.
     search: Option<Arc<dyn Search>>,
+    embedding: Option<Embedding>,
     shelves: Shelves,
     /// Tenants whose receipts were compared with the store of keys.
     caught_up: Arc<Mutex<BTreeSet<String>>>,
@@ -103,7 +110,7 @@ impl MemoryKernel {
     #[must_use]
     pub fn new(vault: Vault) -> Self {
         let shelves = Shelves::new(OWNERS, IndexLimits::default());
-        Self { vault, classifier: None, search: None, shelves, caught_up: Arc::default() }
+        Self { vault, classifier: None, search: None, embedding: None, shelves, caught_up: Arc::default() }
     }
 
     /// Refuses what `classifier` calls noise.
@@ -117,6 +124,15 @@ impl MemoryKernel {
     #[must_use]
     pub fn search_in(mut self, ledger: impl Search + 'static) -> Self {
         self.search = Some(Arc::new(ledger));
+        self
+    }
+
+    /// Finds by vectors as well, with this embedder, and leaves it alone while it keeps failing. Public memories get vectors in the ledger,
+    /// if it keeps any; others get them in the memory of this process, if the embedder [is in it](Embedder::is_local). Nothing waits for an
+    /// embedder in order to be kept: a vector is made when a search or the loop `memory_keeper` comes by.
+    #[must_use]
+    pub fn embedder(mut self, embedder: impl Embedder + 'static, options: BreakerOptions) -> Self {
+        self.embedding = Some(Embedding::new(embedder, options));
         self
     }
 
@@ -317,10 +333,12 @@ fn now(context: &Context<'_>) -> Timestamp {
     context.attempt.started.saturating_add(context.clock.now().since(context.began))
 }
 
-/// Checks that the consent which a call cites is in force now.
-async fn check_consent(context: &Context<'_>, asked: &Asked<'_>, cited: &Cited) -> Result<(), Refusal> {
+/// Checks that the consent which a call cites is in force now. What the call writes relies on it.
+async fn check_consent(context: &Context<'_>, asked: &Asked<'_>, cited: &Cited) -> Result<Premise, Refusal> {
     let latest = believed(context, asked.tenant, cited.id).await?;
-    Ok(covers(asked, cited, latest.as_deref(), now(context))?)
+    covers(asked, cited, latest.as_deref(), now(context))?;
+    let latest = latest.ok_or(NoConsent::Missing)?;
+    Ok(Premise::of(&latest)?)
 }
 
 /// Gives a draft the columns that follow from the request.

@@ -3,16 +3,18 @@
 use std::collections::BTreeSet;
 
 use logline_core::contract::{Context, Effects};
-use logline_core::ledger::search::{SearchQuery, SearchScope};
+use logline_core::ledger::Premise;
+use logline_core::ledger::search::{Hit as SearchHit, SearchQuery, SearchScope};
 use logline_core::request::reference;
 use logline_core::{Draft, Scope, Timestamp, VerifiedSpan, ids};
 use serde_json::{Value, json};
 
-use super::shelf::Whose;
+use super::shelf::{Source, Whose};
+use super::vectors::{Asked, Embedding};
 use super::{CONTENT, MemoryKernel, Refusal, about, believed, check_consent, input, invalid};
-use crate::consent::{Asked, Cited};
+use crate::consent::{Asked as Consented, Cited};
 use crate::envelope::Place;
-use crate::form::{Body, Content, Kind, Layer, Mode, Sensitivity, Stored, envelope};
+use crate::form::{Body, Content, Kind, Layer, Mode, Sensitivity, Stored, Terms, envelope};
 use crate::members::{MAX_NAME, Members};
 use crate::rank::{Budget, Candidate, Key, List, ListKind, Out, Tier, Verdict, rank};
 use crate::vault::{Sealed, VaultError};
@@ -47,8 +49,8 @@ impl<'r> Permit<'r> {
     }
 
     /// Checks that the consent which it cites is in force now.
-    pub(super) async fn check(&self, context: &Context<'_>) -> Result<(), Refusal> {
-        let asked = Asked { tenant: self.tenant, owner: self.owner, mode: self.mode, session: self.session };
+    pub(super) async fn check(&self, context: &Context<'_>) -> Result<Premise, Refusal> {
+        let asked = Consented { tenant: self.tenant, owner: self.owner, mode: self.mode, session: self.session };
         check_consent(context, &asked, &self.cited).await
     }
 }
@@ -154,8 +156,18 @@ struct Named {
     score: f64,
 }
 
-/// A memory that was named, as it is now.
+/// What the searches have named.
 struct Found {
+    /// Lists, each of one scope and best first.
+    lists: Vec<(ListKind, Vec<Named>)>,
+    /// Whether something could not be indexed.
+    is_full: bool,
+    /// How many memories in this process wait for a vector.
+    waiting: usize,
+}
+
+/// A memory that was named, as it is now.
+struct Standing {
     key: Key,
     seq: u32,
     layer: Layer,
@@ -169,7 +181,7 @@ impl MemoryKernel {
         let known = &["letter", "query", "mode", "session_id", "consent", "limit", "tokens", "types", "tags"];
         let members = Members::of(input(request), "the input", known).map_err(invalid)?;
         let permit = Permit::read(&members, request)?;
-        permit.check(context).await?;
+        let consent = permit.check(context).await?;
         self.catch_up(&context.runtime, &request.tenant_id).await?;
         let letter = members.id("letter").map_err(invalid)?.ok_or_else(|| invalid("`letter` is missing"))?;
         let query = envelope(members.get("query").unwrap_or(&Value::Null)).map_err(invalid)?;
@@ -177,12 +189,11 @@ impl MemoryKernel {
         let query = self.vault.open_letter(&place, &query).await?;
         let search = Search::read(&members, &permit, &query)?;
         let found = self.look(request, context, &permit, &search).await?;
-        // Again, as late as can be.
-        permit.check(context).await?;
         let hits: Vec<_> = found.hits.iter().map(Hit::to_value).collect();
         let result = found.record.columns().id.to_string();
         let output = json!({"result": result, "hits": hits, "tokens": found.tokens, "truncated": found.is_full});
-        Ok(Effects::new(Ok(output)).emitted(vec![found.record]))
+        // The answer is committed only if this consent is the latest at that moment.
+        Ok(Effects::new(Ok(output)).emitted(vec![found.record]).relies_on([consent]))
     }
 
     /// Finds memories, and records why each candidate is in or out.
@@ -194,15 +205,17 @@ impl MemoryKernel {
         search: &Search<'_>,
     ) -> Result<Looked, Refusal> {
         let (tenant, now) = (request.tenant_id.as_str(), context.attempt.started);
-        let (named, is_full) = self.named(context, tenant, search, now).await?;
+        let asked = self.ask_for_vectors(tenant, search.text()).await;
+        let Found { lists: named, is_full, waiting } = self.named(context, tenant, search, &asked, now).await?;
         let (candidates, rows) = self.candidates(context, &named, now).await?;
         let mut lists = Vec::new();
-        for list in &named {
+        for (kind, list) in &named {
             if let Some(first) = list.first() {
                 let hits = list.iter().map(|named| (named.key.clone(), named.score)).collect();
-                lists.push(List { scope: first.scope, kind: ListKind::Text, hits });
+                lists.push(List { scope: first.scope, kind: *kind, hits });
             }
         }
+        self.drop_superseded(tenant, search.owner, &candidates).await;
         let ranking = rank(&candidates, &lists, search.budget);
         let told: Vec<_> = ranking.explained.iter().map(|explained| {
             let layer = rows.iter().find(|row| row.key == explained.key).map(|row| row.layer.as_str());
@@ -218,7 +231,8 @@ impl MemoryKernel {
         let mut hits = Vec::with_capacity(ranking.chosen.len());
         let mut previews = Vec::new();
         for candidate in ranking.chosen.iter().filter_map(|index| candidates.get(*index)) {
-            let Some(Found { key, seq, layer, sensitivity, version }) = rows.iter().find(|row| row.key == candidate.key) else {
+            let Some(Standing { key, seq, layer, sensitivity, version }) = rows.iter().find(|row| row.key == candidate.key)
+            else {
                 continue;
             };
             let score = ranking.explained.iter().find(|explained| explained.key == *key).map(|explained| explained.score);
@@ -246,28 +260,36 @@ impl MemoryKernel {
             .meta("consent", permit.cited.to_value())
             .meta("previews", previews)
             .meta("truncated", is_full);
+        let draft = match asked.told(waiting) {
+            Some(told) => draft.meta("vectors", told),
+            None => draft,
+        };
         metrics::counter!("logline_memory_searches_total").increment(1);
         tracing::debug!(tenant, found = hits.len(), candidates = candidates.len(), "memories searched");
         Ok(Looked { hits, record: about(draft, request, context), tokens: ranking.tokens, is_full })
     }
 
-    /// The lists of the searches, each of one scope and best first. Also whether something could not be indexed.
     async fn named(
         &self,
         context: &Context<'_>,
         tenant: &str,
         search: &Search<'_>,
+        asked: &Asked,
         now: Timestamp,
-    ) -> Result<(Vec<Vec<Named>>, bool), Refusal> {
-        let (mut lists, mut is_full) = (Vec::new(), false);
+    ) -> Result<Found, Refusal> {
+        let mut found = Found { lists: Vec::new(), is_full: false, waiting: 0 };
+        let embedder = self.embedding.as_ref().and_then(Embedding::private);
+        let (reader, authorities, vault) = (&context.runtime, &context.trusted.authorities, &self.vault);
+        let source = Source { reader, authorities, vault, embedder, tenant };
         for whose in [Whose::Owner(search.owner.to_owned()), Whose::Shared] {
             if whose == Whose::Shared && search.mode != Mode::On {
                 continue;
             }
             let shelf = self.shelves.of(tenant, &whose)?;
             let mut shelf = shelf.lock().await;
-            shelf.update(&context.runtime, &context.trusted.authorities, &self.vault, tenant, &whose).await?;
-            is_full |= shelf.is_full;
+            shelf.update(&source, &whose).await?;
+            found.is_full |= shelf.is_full;
+            found.waiting += shelf.waiting();
             for scope in search.scopes() {
                 let is_in = |layer: Layer, session: Option<&str>| match (&whose, &scope) {
                     (Whose::Owner(_), SearchScope::Session { id }) => layer == Layer::Session && session == Some(id),
@@ -275,43 +297,54 @@ impl MemoryKernel {
                     (Whose::Shared, SearchScope::Tenant) => true,
                     _ => false,
                 };
-                let found = shelf.search(search.text(), now, MAX_LIMIT, |terms| {
-                    is_in(terms.layer, terms.session.as_deref()) && search.admits(terms.kind, &terms.tags)
-                });
-                lists.push(
-                    found
-                        .into_iter()
-                        .map(|(id, seq, score)| Named { scope: name(&scope), key: Key::new(tenant, id), seq, score })
-                        .collect(),
-                );
+                let admits =
+                    |terms: &Terms| is_in(terms.layer, terms.session.as_deref()) && search.admits(terms.kind, &terms.tags);
+                let named = |(id, seq, score)| Named { scope: name(&scope), key: Key::new(tenant, id), seq, score };
+                let by_words = shelf.search(search.text(), now, MAX_LIMIT, admits);
+                found.lists.push((ListKind::Text, by_words.into_iter().map(named).collect()));
+                if let Some(vector) = &asked.vector {
+                    let nearest = shelf.nearest(vector, now, MAX_LIMIT, admits);
+                    found.lists.push((ListKind::Vector, nearest.into_iter().map(named).collect()));
+                }
             }
         }
-        let Some(store) = &self.search else { return Ok((lists, is_full)) };
+        let Some(store) = &self.search else { return Ok(found) };
         for scope in search.scopes() {
             let name = name(&scope);
-            let mut query = SearchQuery::new(scope, search.text(), now, MAX_LIMIT).owner(search.owner);
+            let mut query = SearchQuery::new(scope, search.text(), now, MAX_LIMIT).owner(search.owner).similar();
             query.kinds = search.kinds.iter().map(|kind| kind.as_str().to_owned()).collect();
             query.tags.clone_from(&search.tags);
+            let as_named =
+                |hit: SearchHit| Named { scope: name, key: Key::new(hit.tenant_id, hit.id), seq: hit.seq, score: hit.score };
             let hits = store.search_text(&Scope::runtime(tenant), &query).await?;
-            lists.push(
-                hits.into_iter()
-                    .map(|hit| Named { scope: name, key: Key::new(hit.tenant_id, hit.id), seq: hit.seq, score: hit.score })
-                    .collect(),
-            );
+            found.lists.push((ListKind::Text, hits.into_iter().map(as_named).collect()));
+            if let Some(vector) = asked.vector.as_ref().filter(|_| asked.is_kept) {
+                let hits = store.search_vector(&Scope::runtime(tenant), &query, vector).await?;
+                found.lists.push((ListKind::Vector, hits.into_iter().map(as_named).collect()));
+            }
         }
-        Ok((lists, is_full))
+        Ok(found)
+    }
+
+    /// Takes memories from the shelves that have changed without the shelves' notice, such as one that is no longer shared.
+    async fn drop_superseded(&self, tenant: &str, owner: &str, candidates: &[Candidate]) {
+        let is_gone = |candidate: &&Candidate| candidate.withheld == Some(Out::Superseded) && candidate.key.tenant == tenant;
+        let gone: Vec<_> = candidates.iter().filter(is_gone).map(|candidate| candidate.key.id).collect();
+        if !gone.is_empty() {
+            self.shelves.forget(tenant, owner, &gone).await;
+        }
     }
 
     /// Reads what was named, as it is now.
     async fn candidates(
         &self,
         context: &Context<'_>,
-        named: &[Vec<Named>],
+        named: &[(ListKind, Vec<Named>)],
         now: Timestamp,
-    ) -> Result<(Vec<Candidate>, Vec<Found>), Refusal> {
+    ) -> Result<(Vec<Candidate>, Vec<Standing>), Refusal> {
         let (mut candidates, mut rows) = (Vec::new(), Vec::new());
         let mut seen = BTreeSet::new();
-        for named in named.iter().flatten() {
+        for named in named.iter().flat_map(|(_, named)| named) {
             if !seen.insert((named.key.clone(), named.scope)) {
                 continue;
             }
@@ -342,7 +375,7 @@ impl MemoryKernel {
                     }
                 },
             };
-            rows.push(Found { key: named.key.clone(), seq: row.seq, layer, sensitivity, version: reference(&row) });
+            rows.push(Standing { key: named.key.clone(), seq: row.seq, layer, sensitivity, version: reference(&row) });
             candidates.push(Candidate {
                 key: named.key.clone(),
                 tier,

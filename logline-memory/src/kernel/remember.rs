@@ -5,6 +5,7 @@ use logline_core::{Draft, Failure, Span, VerifiedSpan, Verifier, canonical, ids}
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::lost::kept_since;
 use super::{MemoryKernel, Refusal, about, audit, check_consent, input, invalid, refused};
 use crate::consent::{Asked, Cited};
 use crate::form::{Body, Layer, MEMORY, Memory, Mode, Sensitivity, Status, Stored, Terms, envelope, is_memory_of, sealed};
@@ -51,7 +52,7 @@ impl MemoryKernel {
         let session = members.text("session_id", MAX_NAME).map_err(invalid)?;
         let cited = Cited::read(members.get("consent"), "consent").map_err(invalid)?;
         let asked = Asked { tenant, owner, mode, session };
-        check_consent(context, &asked, &cited).await?;
+        let consent = check_consent(context, &asked, &cited).await?;
         may_be_kept(&terms, mode, session, now)?;
         self.catch_up(&context.runtime, tenant).await?;
 
@@ -61,8 +62,7 @@ impl MemoryKernel {
             (_, Some(value), None) => {
                 let envelope = envelope(value).map_err(invalid)?;
                 let text = Sealed { span: id, field: CONTENT, envelope: &envelope };
-                let text = self.vault.open(tenant, owner, &[text]).await?.pop();
-                let text = text.ok_or_else(|| invalid("`sealed` is missing"))??;
+                let text = self.vault.open_since(tenant, owner, text, kept_since(now)).await?;
                 (Body::parse(&text).map_err(invalid)?, Some(envelope))
             }
             _ => {
@@ -118,11 +118,10 @@ impl MemoryKernel {
             .content(content)
             .metadata(Value::Object(metadata));
         let emitted = vec![about(draft, request, context), audit(request, context, (id, seq), owner, "upsert").await?];
-        // Again, as late as can be: the classifier may have taken its time.
-        check_consent(context, &asked, &cited).await?;
         metrics::counter!("logline_memory_upserts_total", "layer" => memory.terms.layer.as_str()).increment(1);
         let output = json!({"memory": id.to_string(), "seq": seq, "superseded": superseded.is_some()});
-        Ok(Effects::new(Ok(output)).emitted(emitted))
+        // It is committed only if this consent is the latest at that moment: the classifier may have taken its time.
+        Ok(Effects::new(Ok(output)).emitted(emitted).relies_on([consent]))
     }
 }
 

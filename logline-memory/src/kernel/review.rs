@@ -1,9 +1,12 @@
 //! Moves a memory between layers: its owner asks for a review, a reviewer decides.
 
+use std::collections::BTreeSet;
+
 use logline_core::contract::{Context, Effects};
+use logline_core::ledger::{Premise, Query};
 use logline_core::trust::governance::{Class, Decision, Environment, SignedStatement};
-use logline_core::{Draft, SignedSpan, VerifiedSpan, Verifier};
-use serde_json::json;
+use logline_core::{Draft, PublicKey, SignedSpan, VerifiedSpan, Verifier};
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::remember::stored;
@@ -23,6 +26,7 @@ impl MemoryKernel {
         let consent = consent.ok_or(NoConsent::Missing)?;
         let asked = Asked { tenant: &request.tenant_id, owner: &found.owner_id, mode: Mode::On, session: None };
         covers(&asked, &Cited::of(&consent), Some(&*consent), context.attempt.started)?;
+        let relied = Premise::of(&consent)?;
         if before.terms.ttl_at.is_some_and(|at| at <= context.attempt.started) {
             return Err(refused("the memory has expired"));
         }
@@ -59,7 +63,8 @@ impl MemoryKernel {
         let seq = draft.columns().seq;
         let status = draft.columns().status.clone();
         let emitted = vec![about(draft, request, context), audit(request, context, (id, seq), &found.owner_id, action).await?];
-        Ok(Effects::new(Ok(json!({"memory": id.to_string(), "seq": seq, "status": status}))).emitted(emitted))
+        let output = json!({"memory": id.to_string(), "seq": seq, "status": status});
+        Ok(Effects::new(Ok(output)).emitted(emitted).relies_on([relied]))
     }
 
     /// What a reviewer has decided about exactly this version.
@@ -87,12 +92,33 @@ impl MemoryKernel {
             (said.subject == memory.id, "the decision is about another memory"),
             (said.approves == memory.seal.curr_hash, "the decision is about another version: review it again"),
             (context.attempt.started < said.expires, "the decision has expired: review it again"),
-            // Who brings a memory does not decide about it.
-            (span.owner_id != memory.owner_id, "the reviewer is the author of the memory: somebody else must review it"),
+            // Who brings a memory does not decide about it. Anybody may write another name into a span of their own, so that names alone
+            // say little.
+            (span.owner_id != memory.owner_id, AUTHOR),
+            (!authors(context, memory).await?.contains(&span.seal.public_key), AUTHOR),
         ];
         match checks.iter().find(|(holds, _)| !holds) {
             Some((_, reason)) => Err(refused(*reason)),
             None => Ok(said.decision),
         }
     }
+}
+
+const AUTHOR: &str = "the reviewer is the author of the memory: somebody else must review it";
+
+/// The keys that have brought a version of a memory: those that signed it, the request that wrote its text, and the request for its review.
+async fn authors(context: &Context<'_>, memory: &SignedSpan) -> Result<BTreeSet<PublicKey>, Refusal> {
+    let provenance = memory.meta("provenance").and_then(|provenance| provenance.get("request")).and_then(Value::as_str);
+    let request =
+        provenance.and_then(|id| id.parse().ok()).ok_or_else(|| refused("the memory does not say which request wrote it"))?;
+    let mut keys = BTreeSet::from([memory.seal.public_key]);
+    for request in [Some(request), memory.related_to.first().copied()].into_iter().flatten() {
+        // Its first version is what somebody asked for; the later ones are hosts'.
+        let query = Query::timeline().tenant(&memory.tenant_id).id(request).limit(1);
+        let first = context.runtime.scan(&query, None).await?.into_spans()?.into_iter().next();
+        let first = first
+            .ok_or_else(|| refused("the request that wrote the memory is not there: import it, or keep the memory anew"))?;
+        keys.insert(first.seal.public_key);
+    }
+    Ok(keys)
 }

@@ -6,20 +6,39 @@ use logline_core::{Draft, SignedSpan, Timestamp, VerifiedSpan};
 use serde_json::{Value, json};
 
 use super::forgetting::select_where;
-use super::{MemoryKernel, PAGE, RECEIPT, Refusal, about, each};
+use super::lost::{unreadable, was_forgotten};
+use super::{MemoryKernel, PAGE, RECEIPT, Refusal, about, each, input, invalid};
 use crate::form::{Status, Stored};
-use crate::vault::Forget;
+use crate::members::Members;
 
 impl MemoryKernel {
     /// Ends the memories of one user whose time has passed.
     pub(super) async fn expire(&self, request: &VerifiedSpan, context: &Context<'_>) -> Result<Effects, Refusal> {
+        let members = Members::of(input(request), "the input", &["lost"]).map_err(invalid)?;
+        if members.get("lost").and_then(Value::as_bool) == Some(true) {
+            return self.end_lost(request, context).await;
+        }
         let now = context.attempt.started;
         let rows = select_where(request, context, PAGE, |row| ttl_at(row).is_some_and(|at| at <= now)).await?;
         if rows.is_empty() {
             return Ok(Effects::new(Ok(json!({"memories": 0}))));
         }
-        let forget = Forget::Spans(rows.iter().map(|row| row.id).collect());
-        self.end(request, context, &rows, &forget, ("expired", Status::Expired)).await
+        self.end(request, context, &rows, ("expired", Status::Expired)).await
+    }
+
+    /// Ends the memories of one user that were committed after everything of the user was forgotten, and their keys with it.
+    async fn end_lost(&self, request: &VerifiedSpan, context: &Context<'_>) -> Result<Effects, Refusal> {
+        let rows = select_where(request, context, usize::MAX, |_| true).await?;
+        let mut lost = Vec::new();
+        for row in unreadable(&self.vault, &request.tenant_id, rows).await? {
+            if lost.len() < PAGE && was_forgotten(&context.runtime, &row).await? {
+                lost.push(row);
+            }
+        }
+        if lost.is_empty() {
+            return Ok(Effects::new(Ok(json!({"memories": 0}))));
+        }
+        self.end(request, context, &lost, ("lost", Status::Forgotten)).await
     }
 
     /// Ends the newest epoch of the tenant's key, and seals the receipts of what was forgotten before.

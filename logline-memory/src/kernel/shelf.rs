@@ -5,13 +5,16 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use logline_core::contract::Reader;
+use logline_core::ledger::search::Vector;
 use logline_core::ledger::{Cursor, LedgerError, Query, Versions};
 use logline_core::trust::Authorities;
 use logline_core::{Timestamp, VerifiedSpan, Verifier, Visibility};
 use tokio::sync::Mutex as AsyncMutex;
 use uuid::Uuid;
 
+use super::vectors::{PER_LOOK, Vectors};
 use super::{CONTENT, Refusal, accepted};
+use crate::embed::Embedder;
 use crate::form::{Body, Content, MEMORY, Stored, Terms};
 use crate::index::{Index, IndexLimits};
 use crate::vault::{Sealed, Vault, VaultError};
@@ -45,6 +48,19 @@ pub(super) struct Shelf {
     /// What each owner has here, in the order of the memories.
     shares: BTreeMap<String, Share>,
     limits: IndexLimits,
+    vectors: Vectors,
+    /// How many texts this look may still embed.
+    to_embed: usize,
+}
+
+/// What a shelf is filled from.
+pub(super) struct Source<'a> {
+    pub(super) reader: &'a Reader<'a>,
+    pub(super) authorities: &'a Authorities,
+    pub(super) vault: &'a Vault,
+    /// Makes vectors of what is on the shelf; `None` if it may not, or there is none.
+    pub(super) embedder: Option<&'a dyn Embedder>,
+    pub(super) tenant: &'a str,
 }
 
 /// What a memory takes beside its text, about: many small ones are a share as well.
@@ -61,7 +77,17 @@ struct Share {
 impl Shelf {
     fn new(limits: IndexLimits) -> Result<Self, Refusal> {
         let index = Index::new(limits).map_err(|_| super::refused("the system gave no random bytes: try again later"))?;
-        Ok(Self { index, live: HashMap::new(), cursor: None, is_full: false, freed: 0, shares: BTreeMap::new(), limits })
+        Ok(Self {
+            index,
+            live: HashMap::new(),
+            cursor: None,
+            is_full: false,
+            freed: 0,
+            shares: BTreeMap::new(),
+            limits,
+            vectors: Vectors::default(),
+            to_embed: 0,
+        })
     }
 
     /// Makes room for a memory of `owner` of this size: takes the oldest memories of who has most here, if that is more than `owner` would
@@ -81,13 +107,13 @@ impl Shelf {
         false
     }
 
-    /// Adds a memory, if there is room for it.
-    fn add(&mut self, row: &VerifiedSpan, terms: &Terms, text: &str) {
+    /// Adds a memory, if there is room for it. False if there is none.
+    fn add(&mut self, row: &VerifiedSpan, terms: &Terms, text: &str) -> bool {
         let (owner, bytes) = (row.owner_id.as_str(), text.len() + ENTRY_BYTES);
         while self.index.add(row.id, text).is_err() {
             self.is_full = true;
             if !self.make_room(owner, bytes) {
-                return;
+                return false;
             }
         }
         let share = self.shares.entry(owner.to_owned()).or_default();
@@ -98,6 +124,7 @@ impl Shelf {
             share.ids.push_back(row.id);
         }
         self.live.insert(row.id, Live { seq: row.seq, terms: terms.clone(), owner: owner.to_owned(), bytes });
+        true
     }
 
     /// Whether so much was removed from a full shelf that what found no room may find it now.
@@ -106,22 +133,21 @@ impl Shelf {
     }
 
     /// Reads what was appended since the last look.
-    pub(super) async fn update(
-        &mut self,
-        reader: &Reader<'_>,
-        authorities: &Authorities,
-        vault: &Vault,
-        tenant: &str,
-        whose: &Whose,
-    ) -> Result<(), Refusal> {
+    pub(super) async fn update(&mut self, source: &Source<'_>, whose: &Whose) -> Result<(), Refusal> {
+        let Source { reader, authorities, tenant, .. } = *source;
         let query = Query::new().tenant(tenant).entity_type(MEMORY).versions(Versions::All);
+        // Each of the two has an index, so that nobody else's memories are read.
         let query = match whose {
             Whose::Owner(owner) => query.owner(owner),
-            Whose::Shared => query,
+            Whose::Shared => query.shared(),
         };
         if self.has_room_again() {
             *self = Self::new(self.limits)?;
         }
+        if let (None, Some(embedder)) = (&self.cursor, source.embedder) {
+            self.vectors = Vectors::new(embedder, self.limits.bytes);
+        }
+        self.to_embed = PER_LOOK;
         loop {
             let page = reader.scan(&query, self.cursor.as_ref()).await?;
             let last = page.rows.last().map(|row| row.cursor.clone());
@@ -129,17 +155,33 @@ impl Shelf {
             let mut verifier = Verifier::new();
             // A row that nobody may have signed changes nothing.
             let rows = rows.into_iter().filter_map(|row| accepted(authorities, &mut verifier, row)).collect();
-            self.take(vault, tenant, whose, rows).await?;
+            self.take(source, whose, rows).await?;
             // The place after the last row, from which the next look goes on.
             self.cursor = page.next.clone().or(last).or(self.cursor.take());
             if page.next.is_none() {
-                return Ok(());
+                break;
             }
         }
+        self.embed_waiting(source).await
+    }
+
+    /// Makes vectors of memories that had to wait for them.
+    async fn embed_waiting(&mut self, source: &Source<'_>) -> Result<(), Refusal> {
+        let Some(embedder) = source.embedder else { return Ok(()) };
+        let mut texts = Vec::new();
+        for id in self.vectors.next(self.to_embed) {
+            match text_of(source, id).await? {
+                Some(text) => texts.push((id, text)),
+                None => self.vectors.remove(id),
+            }
+        }
+        self.vectors.embed(embedder, texts).await;
+        Ok(())
     }
 
     /// Takes new versions, in append order.
-    async fn take(&mut self, vault: &Vault, tenant: &str, whose: &Whose, rows: Vec<VerifiedSpan>) -> Result<(), Refusal> {
+    async fn take(&mut self, source: &Source<'_>, whose: &Whose, rows: Vec<VerifiedSpan>) -> Result<(), Refusal> {
+        let mut to_embed = Vec::new();
         let mut new: HashMap<Uuid, (VerifiedSpan, Terms, Vec<u8>)> = HashMap::new();
         for row in rows {
             self.freed += usize::from(self.remove(row.id) && self.is_full);
@@ -162,7 +204,7 @@ impl Shelf {
         for (owner, entries) in of_owner {
             let texts: Vec<_> =
                 entries.iter().map(|(row, _, envelope)| Sealed { span: row.id, field: CONTENT, envelope }).collect();
-            let opened = vault.open(tenant, &owner, &texts).await?;
+            let opened = source.vault.open(source.tenant, &owner, &texts).await?;
             for ((row, terms, _), text) in entries.iter().zip(opened) {
                 let body = match text {
                     Ok(text) => Body::parse(&text),
@@ -172,8 +214,19 @@ impl Shelf {
                 };
                 let Ok(body) = body else { continue };
                 let text = zeroize::Zeroizing::new(body.text);
-                self.add(row, terms, &text);
+                if !self.add(row, terms, &text) || source.embedder.is_none() {
+                    continue;
+                }
+                if to_embed.len() < self.to_embed {
+                    to_embed.push((row.id, text));
+                } else {
+                    self.vectors.wait(row.id);
+                }
             }
+        }
+        self.to_embed -= to_embed.len();
+        if let Some(embedder) = source.embedder {
+            self.vectors.embed(embedder, to_embed).await;
         }
         Ok(())
     }
@@ -181,6 +234,7 @@ impl Shelf {
     fn remove(&mut self, id: Uuid) -> bool {
         let Some(gone) = self.live.remove(&id) else { return false };
         self.index.remove(id);
+        self.vectors.remove(id);
         if let Some(share) = self.shares.get_mut(&gone.owner) {
             share.bytes = share.bytes.saturating_sub(gone.bytes);
         }
@@ -198,6 +252,39 @@ impl Shelf {
         let is_live = |live: &&Live| live.terms.ttl_at.is_none_or(|at| now < at) && admits(&live.terms);
         let found = self.index.search(query, limit, |id| self.live.get(&id).as_ref().is_some_and(is_live));
         found.into_iter().filter_map(|(id, score)| self.live.get(&id).map(|live| (id, live.seq, score))).collect()
+    }
+}
+
+impl Shelf {
+    /// The memories nearest to a vector that `admits` admits, as [`Shelf::search`].
+    pub(super) fn nearest(
+        &self,
+        query: &Vector,
+        now: Timestamp,
+        limit: usize,
+        admits: impl Fn(&Terms) -> bool,
+    ) -> Vec<(Uuid, u32, f64)> {
+        let is_live = |live: &&Live| live.terms.ttl_at.is_none_or(|at| now < at) && admits(&live.terms);
+        let found = self.vectors.nearest(query, limit, |id| self.live.get(&id).as_ref().is_some_and(is_live));
+        found.into_iter().filter_map(|(id, score)| self.live.get(&id).map(|live| (id, live.seq, score))).collect()
+    }
+
+    /// How many memories wait for a vector.
+    pub(super) fn waiting(&self) -> usize {
+        self.vectors.waiting()
+    }
+}
+
+/// The text of an encrypted memory that is found now.
+async fn text_of(source: &Source<'_>, id: Uuid) -> Result<Option<zeroize::Zeroizing<String>>, Refusal> {
+    let found = source.reader.find(source.tenant, id).await?;
+    let Some(row) = found.and_then(|row| accepted(source.authorities, &mut Verifier::new(), row)) else { return Ok(None) };
+    let Ok(Stored { content: Content::Sealed(envelope), status, .. }) = Stored::read(&row) else { return Ok(None) };
+    let text = Sealed { span: id, field: CONTENT, envelope: &envelope };
+    match source.vault.open(source.tenant, &row.owner_id, &[text]).await?.pop() {
+        Some(Ok(text)) if status.is_found() => Ok(Body::parse(&text).ok().map(|body| zeroize::Zeroizing::new(body.text))),
+        Some(Err(error)) if !matches!(error, VaultError::Erased | VaultError::Envelope(_)) => Err(error.into()),
+        _ => Ok(None),
     }
 }
 

@@ -5,6 +5,7 @@
 //! Texts that need no row of their own (queries, answers) are **letters**: their key is derived from the subject's, so that they become
 //! unreadable whenever the subject's key is replaced, that is with every act of forgetting.
 
+mod age;
 mod epochs;
 mod forget;
 mod letters;
@@ -12,9 +13,9 @@ mod letters;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use logline_core::Hash;
 use logline_core::contract::{DataKey, Kept, KeyError, KeyProvider, KeyStore, MAX_KEY_PAGE, RecordKey, SubjectKey};
 use logline_core::ledger::LedgerError;
+use logline_core::{Hash, Timestamp};
 use thiserror::Error;
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -241,6 +242,7 @@ impl Vault {
                 wrapped: subject.wrap(place.tenant, id, place.span, &record)?,
                 tag: key.map(|key| subject.tag(place.tenant, key.as_bytes())).transpose()?,
                 note,
+                added_at: Timestamp::EPOCH,
             };
             if self.store()?.add_record_key(place.tenant, &row).await? == Kept::Stored {
                 return Ok(envelope);
@@ -259,11 +261,22 @@ impl Vault {
         subject: &str,
         texts: &[Sealed<'_>],
     ) -> Result<Vec<Result<Text, VaultError>>, VaultError> {
+        self.open_all(tenant, subject, texts, Timestamp::EPOCH).await
+    }
+
+    /// As [`Vault::open`], for texts whose keys were added at `since` or later.
+    async fn open_all(
+        &self,
+        tenant: &str,
+        subject: &str,
+        texts: &[Sealed<'_>],
+        since: Timestamp,
+    ) -> Result<Vec<Result<Text, VaultError>>, VaultError> {
         for _ in 0..TRIES {
             let Some(opened) = self.subject(tenant, subject).await? else {
                 return Ok(texts.iter().map(|_| Err(VaultError::Erased)).collect());
             };
-            let found = self.open_under(tenant, &opened, texts).await?;
+            let found = self.open_under(tenant, &opened, texts, since).await?;
             // A record that is not under this key is gone, or was wrapped under a new one since the key was read.
             if !found.iter().any(|text| matches!(text, Err(VaultError::Erased)))
                 || self.store()?.subject_key(tenant, subject).await?.is_some_and(|again| again.id == opened.row.id)
@@ -279,12 +292,14 @@ impl Vault {
         tenant: &str,
         opened: &Opened,
         texts: &[Sealed<'_>],
+        since: Timestamp,
     ) -> Result<Vec<Result<Text, VaultError>>, VaultError> {
         let mut found = Vec::with_capacity(texts.len());
         for texts in texts.chunks(MAX_KEY_PAGE) {
             let ids: Vec<_> = texts.iter().filter_map(|text| envelope::key_id(text.envelope).ok()).collect();
             let rows = self.store()?.record_keys(tenant, &ids).await?;
-            let rows: BTreeMap<_, _> = rows.into_iter().map(|row| (row.id, row)).collect();
+            let rows = rows.into_iter().filter(|row| row.added_at >= since);
+            let rows: BTreeMap<_, _> = rows.map(|row| (row.id, row)).collect();
             for text in texts {
                 found.push(open_one(tenant, opened, &rows, text));
             }

@@ -5,13 +5,19 @@
 use std::future::Future;
 use std::path::{Path, PathBuf};
 
-use logline_core::ledger::{LedgerExt as _, Query};
+use base64::Engine as _;
+use logline_core::ledger::{Ledger, LedgerExt as _, Query};
+use logline_core::request::Request;
 use logline_core::roles::Role;
 use logline_core::trust::governance::{Class, Decision, Environment, Statement};
 use logline_core::trust::{Manifest, RootSet, TrustRoot};
-use logline_core::{AdmitError, Host, KeyPair, SYSTEM_TENANT, Scope, SignedSpan, Signer as _, SystemClock, Timestamp};
-use logline_memory::{Kind, LocalKeys, Memories, Memory, MemoryKernel, Mode, Vault};
+use logline_core::{
+    AdmitError, Host, IdSource as _, KeyPair, SYSTEM_TENANT, Scope, SignedSpan, Signer as _, SystemClock, SystemIds, Timestamp,
+};
+use logline_memory::envelope::Place;
+use logline_memory::{Kind, LocalKeys, MEMORY_UPSERT, Memories, Memory, MemoryError, MemoryKernel, Mode, Vault, consent_id};
 use logline_sqlite::{SqliteKeys, SqliteLedger};
+use serde_json::json;
 use tempfile::TempDir;
 use uuid::Uuid;
 
@@ -160,4 +166,56 @@ pub fn contains(bytes: &[u8], text: &str) -> bool {
 
 pub fn fact(text: &str) -> Memory {
     Memory::new(Kind::Fact, text)
+}
+
+/// The request of an application that keeps a private memory of alice: the key of its text is durable, and nothing was sent yet.
+pub async fn upsert(site: &Site, text: &str) -> Request {
+    let consent = site.last(consent_id(TENANT, "alice", None)).await;
+    let id = SystemIds.next_id(site.now().await);
+    let place = Place { tenant: TENANT, subject: "alice", span: id, field: "content" };
+    let body = logline_core::canonical::to_vec(&json!({"text": text}));
+    let envelope = site.kernel.vault().seal(&place, &body, None).await.unwrap();
+    let input = json!({
+        "id": id.to_string(),
+        "terms": {"type": "fact", "layer": "temporary", "sensitivity": "internal", "visibility": "private", "tags": []},
+        "mode": "on",
+        "consent": {"id": consent.id.to_string(), "seq": consent.seq, "curr_hash": consent.seal.curr_hash.to_string()},
+        "sealed": {"envelope": base64::engine::general_purpose::STANDARD.encode(envelope)},
+    });
+    Request::new(TENANT, "alice", id, input).this(MEMORY_UPSERT)
+}
+
+/// Withdraws a consent while memories are kept under it, again and again. In append order no memory comes after the end of the consent
+/// that it cites.
+pub async fn revoke_races_upserts(host: &Host, vault: &Vault, ledger: &dyn Ledger, rounds: usize) {
+    let alice = Memories::new(host, vault, TENANT, "racer", Mode::On);
+    let (mut kept, mut refused) = (0, 0);
+    for round in 0..rounds {
+        alice.grant(None).await.unwrap();
+        let texts: Vec<_> = (0..6).map(|n| fact(&format!("round {round}, memory {n}"))).collect();
+        let upserts = futures_util::future::join_all(texts.iter().map(|memory| alice.remember(memory)));
+        let (upserts, revoked) = tokio::join!(upserts, alice.revoke());
+        revoked.unwrap();
+        for upsert in upserts {
+            match upsert {
+                Ok(_) => kept += 1,
+                Err(MemoryError::NoConsent { .. }) => refused += 1,
+                Err(MemoryError::Failed(failure)) if failure.code == "no_consent" => refused += 1,
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+    }
+    assert!(kept + refused == rounds * 6 && refused > 0, "{kept} kept, {refused} refused");
+    let rows = ledger.collect(&Scope::Operator, &Query::timeline().tenant(TENANT).owner("racer"), usize::MAX).await.unwrap();
+    let mut latest = None;
+    for row in rows {
+        match row.entity_type.as_str() {
+            "consent" => latest = Some(row.seq),
+            "memory" => {
+                let cited = row.meta("consent").unwrap()["seq"].as_u64().and_then(|seq| u32::try_from(seq).ok());
+                assert_eq!(cited, latest, "{} cites a consent that had ended", row.key());
+            }
+            _ => {}
+        }
+    }
 }

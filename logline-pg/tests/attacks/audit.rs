@@ -32,6 +32,11 @@ fn the_databases_table_of_reserved_types_is_cores() {
                 assert_eq!(theirs, roles::is_reserved_for_runtime(span), "{entity_type}, first: {is_first}");
             }
         }
+        let premises: Vec<String> = sqlx::query_scalar("SELECT ledger.premises()").fetch_one(&mut session).await.unwrap();
+        assert_eq!(premises, logline_core::ledger::PREMISES);
+        let trigger = "SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE tgname = 'ur_premise'";
+        let trigger: String = sqlx::query_scalar(trigger).fetch_one(&mut session).await.unwrap();
+        assert!(premises.iter().all(|name| trigger.contains(&format!("'{name}'"))), "{trigger}");
         let sql = "SELECT ledger.idempotent_id('acme', 'alice', 'note', 'k-1')";
         let theirs: Uuid = sqlx::query_scalar(sql).fetch_one(&mut session).await.unwrap();
         assert_eq!(theirs, ids::idempotent("acme", "alice", "note", "k-1"));

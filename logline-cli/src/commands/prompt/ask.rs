@@ -69,7 +69,7 @@ pub(super) async fn run(options: &Ask, url: Option<&str>, json: bool) -> Result<
     let site = Site::open(url, &options.home).await?;
     let tenant = options.tenant.as_str();
     let is_confidential = options.confidential || options.memory != Recalls::Off;
-    let memory = if is_confidential { Some(site.memory()?) } else { None };
+    let memory = if is_confidential { Some(site.memory().await?) } else { None };
     let host = match &memory {
         Some(memory) => site.host_of(memory).await?,
         None => site.host(KeyOf::Host).await?,

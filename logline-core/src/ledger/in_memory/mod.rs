@@ -18,9 +18,9 @@ use crate::ledger::quota::{self, Uses};
 use crate::ledger::scope::Scope;
 use crate::ledger::search::{Hit, Pending, Search, SearchQuery, Vector, VectorModel, VectorSupport, runtime_of};
 use crate::ledger::{
-    ActiveKind, AppendOptions, AppendReceipt, Capability, Cursor, Due, Inspection, Ledger, LedgerError, MAX_ACTIVE, Order,
-    Outcome, Page, Parking, Poll, Polled, Position, Query, Row, Signal, Tenants, Touched, Versions, Waiting, Watch, WatchFrom,
-    Work, WorkQueue, tail, weight, work,
+    ActiveKind, AppendOptions, AppendReceipt, Capability, Conflict, Cursor, Due, Inspection, Ledger, LedgerError, MAX_ACTIVE,
+    Order, Outcome, Page, Parking, Poll, Polled, Position, Premise, Query, Row, Signal, Tenants, Touched, Versions, Waiting,
+    Watch, WatchFrom, Work, WorkQueue, tail, weight, work,
 };
 use crate::request::MAX_LEASE;
 use crate::span::SignedSpan;
@@ -99,6 +99,12 @@ impl State {
 
     fn last(&self, tenant: &str, id: Uuid) -> Option<&Arc<SignedSpan>> {
         self.chain(tenant, id).last().and_then(|index| self.row(*index))
+    }
+
+    /// The first premise that does not hold.
+    fn broken(&self, premises: &[Premise]) -> Option<Conflict> {
+        let head = |premise: &Premise| self.last(&premise.key().tenant_id, premise.key().id).map(|row| &row.seal.curr_hash);
+        premises.iter().find_map(|premise| premise.check(head(premise)).err())
     }
 
     fn version(&self, span: &SignedSpan) -> Option<&Arc<SignedSpan>> {
@@ -213,8 +219,14 @@ impl Ledger for MemoryLedger {
             let mut uses = Uses::on(now.day());
             let rows_before = state.rows.len();
             let mut receipts = Vec::with_capacity(batch.len());
+            let broken = state.broken(&options.premises);
             for span in batch {
-                match state.append(span, options, &mut uses) {
+                let admitted = state.append(span, options, &mut uses);
+                let relied = admitted.and_then(|receipt| match &broken {
+                    Some(broken) if receipt.outcome == Outcome::Appended => Err(broken.clone().into()),
+                    _ => Ok(receipt),
+                });
+                match relied {
                     Ok(receipt) => receipts.push(receipt),
                     Err(e) => {
                         state.rollback(rows_before);

@@ -56,6 +56,8 @@ pub struct SearchQuery {
     pub tags: BTreeSet<String>,
     /// Only public memories of these tenants. It does not apply to other scopes.
     pub tenants: Tenants,
+    /// Whether words that are like those of the text do, if no entry has one of these ([`SearchQuery::similar`]).
+    pub similar: bool,
 }
 
 /// The place in which a caller's search looks, and who the caller is there.
@@ -83,6 +85,7 @@ impl SearchQuery {
             kinds: BTreeSet::new(),
             tags: BTreeSet::new(),
             tenants: Tenants::All,
+            similar: false,
         }
     }
 
@@ -111,6 +114,13 @@ impl SearchQuery {
     #[must_use]
     pub fn tenants(mut self, tenants: Tenants) -> Self {
         self.tenants = tenants;
+        self
+    }
+
+    /// If no entry has a word of the query, finds entries that have words like them, as far as the backend can: PostgreSQL with pg_trgm.
+    #[must_use]
+    pub fn similar(mut self) -> Self {
+        self.similar = true;
         self
     }
 

@@ -1,7 +1,9 @@
 //! Searches: what is found, in which order, by whom, and what a search leaves behind.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
 
+#[path = "../site/mod.rs"]
 mod site;
+mod vectors;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

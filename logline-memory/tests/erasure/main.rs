@@ -1,6 +1,9 @@
 //! What is left of a forgotten memory: on the disk, in an old copy of everything, with every key that still exists.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
 
+mod orphans;
+mod races;
+#[path = "../site/mod.rs"]
 mod site;
 
 use std::path::Path;
@@ -12,7 +15,7 @@ use logline_core::contract::{
     DataKey, Destruction, Epoch, Forgetting, Kept, KeyError, KeyProvider, KeyStore, RecordKey, SubjectKey,
 };
 use logline_core::ledger::{Ledger as _, LedgerError};
-use logline_core::{Scope, SignedSpan};
+use logline_core::{Scope, SignedSpan, Timestamp};
 use logline_memory::{
     Content, LocalKeys, Memories, MemoryKernel, Mode, ReceiptState, Sealed, Stored, Vault, VaultError, What, close_epoch,
 };
@@ -139,7 +142,7 @@ fn a_restored_store_of_keys_forgets_again_before_anything_is_read() {
 
 /// Stops at the n-th call, as a machine that loses power before or after it.
 #[derive(Clone)]
-struct Stopping<T> {
+pub(crate) struct Stopping<T> {
     inner: Arc<T>,
     calls: Arc<AtomicUsize>,
     stop_at: usize,
@@ -147,6 +150,10 @@ struct Stopping<T> {
 }
 
 impl<T> Stopping<T> {
+    pub(crate) fn new(inner: T, calls: &Arc<AtomicUsize>, stop_at: usize, stopped: &Arc<Notify>) -> Self {
+        Self { inner: Arc::new(inner), calls: Arc::clone(calls), stop_at, stopped: Arc::clone(stopped) }
+    }
+
     /// Every call has two places at which it may stop: 2n before it, 2n + 1 after it.
     async fn at<R>(&self, call: impl Future<Output = R>) -> R {
         let number = self.calls.fetch_add(1, Ordering::SeqCst);
@@ -223,6 +230,21 @@ impl KeyStore for Stopping<SqliteKeys> {
     ) -> Result<Vec<RecordKey>, LedgerError> {
         self.at(self.inner.records(tenant, subject_key, after, limit)).await
     }
+    async fn aged_records(
+        &self,
+        tenant: &str,
+        before: Timestamp,
+        after: Option<(Timestamp, Uuid)>,
+        limit: usize,
+    ) -> Result<Vec<RecordKey>, LedgerError> {
+        self.at(self.inner.aged_records(tenant, before, after, limit)).await
+    }
+    async fn drop_records(&self, tenant: &str, ids: &[Uuid], before: Timestamp) -> Result<usize, LedgerError> {
+        self.at(self.inner.drop_records(tenant, ids, before)).await
+    }
+    async fn now(&self, tenant: &str) -> Result<Timestamp, LedgerError> {
+        self.inner.now(tenant).await
+    }
     async fn forget(&self, tenant: &str, receipt: Uuid, forgetting: &[Forgetting]) -> Result<Kept, LedgerError> {
         self.at(self.inner.forget(tenant, receipt, forgetting)).await
     }
@@ -241,12 +263,10 @@ fn a_forget_or_the_end_of_an_epoch_that_is_cut_off_anywhere_is_done_or_undone() 
             let goes = alice.remember(&fact(SECRET).key("a")).await.unwrap();
             let stays = alice.remember(&fact("likes tea").key("b")).await.unwrap();
             let (calls, stopped) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
-            let provider = Arc::new(LocalKeys::open(site.path("tenant-keys")).unwrap());
-            let store = Arc::new(SqliteKeys::open(site.path("service.ledger.keys.db")).unwrap());
-            let vault = Vault::new(
-                Stopping { inner: provider, calls: Arc::clone(&calls), stop_at: stop, stopped: Arc::clone(&stopped) },
-                Stopping { inner: store, calls: Arc::clone(&calls), stop_at: stop, stopped: Arc::clone(&stopped) },
-            );
+            let provider = LocalKeys::open(site.path("tenant-keys")).unwrap();
+            let store = SqliteKeys::open(site.path("service.ledger.keys.db")).unwrap();
+            let vault =
+                Vault::new(Stopping::new(provider, &calls, stop, &stopped), Stopping::new(store, &calls, stop, &stopped));
             let kernel = MemoryKernel::new(vault);
             let host = site::host(&site.ledger, &site.trust, &kernel).await;
             let alice = Memories::new(&host, kernel.vault(), TENANT, "alice", Mode::On);

@@ -1,0 +1,65 @@
+//! Texts that have waited too long for their memory, and memories whose keys are gone.
+
+use std::time::Duration;
+
+use logline_core::contract::Reader;
+use logline_core::ledger::{LedgerError, Query};
+use logline_core::{SignedSpan, Timestamp};
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::{RECEIPT, each};
+use crate::envelope;
+use crate::form::{Content, Stored};
+use crate::vault::{Vault, VaultError};
+
+/// For how long a text may wait between its encryption and the moment in which it is kept. A request that waited longer is refused with
+/// `erased`, and [`Memories::remember`](crate::Memories::remember) encrypts the text again.
+pub const MAX_WAIT: Duration = Duration::from_secs(12 * 60 * 60);
+
+/// `time` less `by`.
+pub(crate) fn earlier(time: Timestamp, by: Duration) -> Timestamp {
+    let micros = i64::try_from(by.as_micros()).unwrap_or(i64::MAX);
+    Timestamp::from_unix_micros(time.unix_micros().saturating_sub(micros)).unwrap_or(Timestamp::EPOCH)
+}
+
+/// The time from which on a text must have been encrypted to be kept at `now`.
+pub(super) fn kept_since(now: Timestamp) -> Timestamp {
+    earlier(now, MAX_WAIT)
+}
+
+/// The id of the key of an encrypted memory. A row that cannot be read has none.
+pub(crate) fn key_of(row: &SignedSpan) -> Option<Uuid> {
+    match Stored::read(row).ok()?.content {
+        Content::Sealed(envelope) => envelope::key_id(&envelope).ok(),
+        _ => None,
+    }
+}
+
+/// Of rows that are the last versions of memories: those that would be found, and whose keys are gone.
+///
+/// # Errors
+/// If the keys cannot be read.
+pub(crate) async fn unreadable(vault: &Vault, tenant: &str, rows: Vec<SignedSpan>) -> Result<Vec<SignedSpan>, VaultError> {
+    let is_found = |row: &SignedSpan| Stored::read(row).is_ok_and(|stored| stored.status.is_found());
+    let rows: Vec<_> = rows.into_iter().filter(is_found).filter_map(|row| key_of(&row).map(|key| (key, row))).collect();
+    let keys: Vec<_> = rows.iter().map(|(key, _)| *key).collect();
+    let missing = vault.missing(tenant, &keys).await?;
+    Ok(rows.into_iter().filter(|(key, _)| missing.contains(key)).map(|(_, row)| row).collect())
+}
+
+/// Whether the key of a memory was destroyed with everything of its user: a receipt says so that was given out about when the memory was
+/// written. If a key is gone for another reason, such as an old copy of the store of keys, it may come back, and the memory stays.
+pub(super) async fn was_forgotten(reader: &Reader<'_>, row: &SignedSpan) -> Result<bool, LedgerError> {
+    const ABOUT: i64 = 24 * 60 * 60 * 1_000_000;
+    let query = Query::new().tenant(&row.tenant_id).entity_type(RECEIPT).owner(&row.owner_id);
+    let mut found = false;
+    each(reader, &query, |receipt| {
+        let what = receipt.content.as_ref().and_then(|content| content.get("what")).and_then(Value::as_str);
+        let apart = receipt.at.unix_micros().saturating_sub(row.at.unix_micros()).saturating_abs();
+        found |= what == Some("subject") && apart < ABOUT;
+        !found
+    })
+    .await?;
+    Ok(found)
+}
