@@ -12,6 +12,7 @@ use http::{HeaderMap, StatusCode};
 use logline_core::ledger::{AppendOptions, LedgerExt as _, WorkQueue as _};
 use logline_core::{Draft, HostError, Scope, Timestamp, VerifiedSpan, Verifier, ids};
 use serde_json::{Value, json};
+use tracing::Instrument as _;
 
 use crate::problem::{Code, Problem};
 use crate::service::{Caller, Service};
@@ -76,7 +77,7 @@ pub(crate) async fn once(
 ) -> Result<Answer, Problem> {
     let Some(keyed) = keyed else { return work.await };
     let (service, caller) = (Arc::clone(service), caller.clone());
-    let task = tokio::spawn(async move {
+    let carried_out = async move {
         let record = Record { service: &service, caller: &caller, keyed: &keyed };
         match record.begin().await? {
             Begun::Before(answer) => Ok(answer),
@@ -86,7 +87,8 @@ pub(crate) async fn once(
                 done
             }
         }
-    });
+    };
+    let task = tokio::spawn(carried_out.instrument(tracing::Span::current()));
     task.await.unwrap_or_else(|_| Err(Problem::new(Code::Internal, "the call broke off: try it again with the same key")))
 }
 
