@@ -41,7 +41,7 @@ COUNTED = {
     "logline_slots_total",
     "logline_tail_lag_seconds_bucket",
     "gen_ai_client_inference_duration_bucket",
-    "gen_ai_client_inference_usage_tokens",
+    "gen_ai_client_inference_usage_tokens_total",
 }
 
 

@@ -95,6 +95,8 @@ async fn run(config: &Config) -> Result<(), Failed> {
     let traces = config.traces.as_ref().map(Traces::to).transpose()?;
     tracing_subscriber::registry().with(log).with(traces.as_ref().map(Traces::layer)).init();
     let exporter = PrometheusBuilder::new()
+        // Counters whose names come from OpenTelemetry's conventions end with `_total` as well.
+        .with_recommended_naming(true)
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
         .set_buckets_for_metric(Matcher::Suffix("_spans".to_owned()), &COUNTS)?
         .set_buckets_for_metric(Matcher::Suffix("_duration".to_owned()), &SECONDS)?
