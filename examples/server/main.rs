@@ -110,7 +110,9 @@ async fn run(config: &Config) -> Result<(), Failed> {
         }
     });
     if config.chat == Some(Model::Scripted) {
-        eprintln!("server: NO MODEL ANSWERS /api/chat: `chat.provider` is `scripted`, which repeats the question and is for trying out");
+        eprintln!(
+            "server: NO MODEL ANSWERS /api/chat: `chat.provider` is `scripted`, which repeats the question and is for trying out"
+        );
     }
     let tls = config.tls.as_ref().map(|(cert, key)| Tls::read(cert, key)).transpose()?;
     let Site { host, keys, jwt, options } = Site::open(config).await?;

@@ -32,6 +32,10 @@ pub(crate) struct Site {
 impl Site {
     /// Opens or makes the ledger and its keys, and publishes the function `fee`.
     pub(crate) async fn open(config: &Config) -> Result<Self, Failed> {
+        if let Some(home) = &config.home {
+            // The folders of keys in it are made for this user alone.
+            std::fs::create_dir_all(home).map_err(|error| format!("`home`: {}: {error}", home.display()))?;
+        }
         let tenant_keys = |home: &Home| LocalKeys::open(config.tenant_keys.clone().unwrap_or_else(|| home.tenant_keys()));
         let (ledger, home, memory): (Arc<dyn WorkQueue>, Home, Option<MemoryKernel>) = match &config.ledger {
             Ledger::Sqlite(file) => {

@@ -33,7 +33,7 @@ use crate::routes::logs;
 #[cfg(feature = "memory")]
 use crate::routes::memory;
 use crate::routes::{
-    governed, health, identity, keys, metrics as metric_routes, proofs, proposals, requests, spans, timeline, trust,
+    executions, governed, health, identity, keys, metrics as metric_routes, proofs, proposals, requests, spans, timeline, trust,
 };
 use crate::service::{CallTrace, Caller, Service, token};
 
@@ -53,6 +53,7 @@ pub fn router(host: Host, auth: impl Authenticator, options: Options) -> Router 
         .route("/api/timeline", get(timeline::list))
         .route("/api/timeline/stream", get(timeline::stream))
         .route("/api/execute", post(requests::execute))
+        .route("/api/executions", get(executions::list))
         .route("/api/requests", get(requests::list))
         .route("/api/requests/{id}", get(requests::show))
         .route("/api/requests/{id}/wait", get(requests::wait))
@@ -254,7 +255,7 @@ async fn observe(mut request: Request, next: Next) -> Response {
 
 /// The name of a route in metrics: one of those that exist.
 fn route_name(path: &str) -> &'static str {
-    const ROUTES: [&str; 39] = [
+    const ROUTES: [&str; 40] = [
         "/",
         "/page/{*file}",
         "/api/spans",
@@ -263,6 +264,7 @@ fn route_name(path: &str) -> &'static str {
         "/api/timeline",
         "/api/timeline/stream",
         "/api/execute",
+        "/api/executions",
         "/api/requests",
         "/api/requests/{id}",
         "/api/requests/{id}/wait",

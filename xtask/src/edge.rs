@@ -9,7 +9,7 @@ use logline_pg_testing::PrivateServer;
 
 use crate::packages::install;
 use crate::postgres;
-use crate::run::{Failed, command, root};
+use crate::run::{Failed, Task, command, root};
 
 /// The files of the example server.
 const SERVER: &str = "examples/server";
@@ -37,7 +37,8 @@ impl Server {
     fn start(database: Option<&str>) -> Result<Self, Failed> {
         command("cargo").args(["build", "--quiet", "--workspace", "--example", "server", "--bin", "logline"]).run()?;
         let program = built("examples/server");
-        let folder = std::env::temp_dir().join(format!("logline-edge-{}", std::process::id()));
+        let kind = if database.is_some() { "postgres" } else { "sqlite" };
+        let folder = std::env::temp_dir().join(format!("logline-edge-{kind}-{}", std::process::id()));
         let failed = |error: std::io::Error| Failed(format!("{}: {error}", program.display()));
         std::fs::create_dir_all(&folder).map_err(failed)?;
         let ledger = database.map_or_else(|| format!("sqlite:{}", folder.join("edge.ledger").display()), str::to_owned);
@@ -76,16 +77,22 @@ fn built(program: &str) -> PathBuf {
 pub(crate) fn judge(python: &Path) -> Result<(), Failed> {
     container(python)?;
     rules()?;
-    {
-        let server = Server::start(None)?;
-        routes(python, &server)?;
-        client(&server)?;
-        metrics(python, &server)?;
-    }
     postgres::ensure_installed()?;
     let database = PrivateServer::start(&Default::default()).map_err(|error| Failed(error.to_string()))?;
-    let server = Server::start(Some(&database.url("postgres", "postgres")))?;
-    routes(python, &server)
+    let on_postgres = Server::start(Some(&database.url("postgres", "postgres")))?;
+    let on_sqlite = Server::start(None)?;
+    // Both at once: the tool waits for answers more than it works.
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| routes(python, &on_postgres).output());
+        routes(python, &on_sqlite).run()?;
+        let other = other.join().map_err(|_| Failed("a thread of this task panicked".to_owned()))??;
+        let summary = other.lines().rev().take(12).collect::<Vec<_>>();
+        println!("\non PostgreSQL:");
+        summary.iter().rev().for_each(|line| println!("{line}"));
+        Ok(())
+    })?;
+    client(&on_sqlite)?;
+    metrics(python, &on_sqlite)
 }
 
 /// The container file. Nothing is built: that needs a daemon.
@@ -106,14 +113,13 @@ fn rules() -> Result<(), Failed> {
 }
 
 /// All checks of schemathesis, with a fixed seed. Streams do not end, so tests of this repository hold them.
-fn routes(python: &Path, server: &Server) -> Result<(), Failed> {
+fn routes(python: &Path, server: &Server) -> Task {
     let tool = python.with_file_name("schemathesis");
     command(tool)
         .args(["--config-file", "interop/schemathesis.toml", "run", &format!("{}/openapi.json", server.url)])
         .args(["--header", &format!("Authorization: Bearer {}", server.token)])
         .args(["--checks", "all", "--max-examples", "2", "--seed", "1", "--workers", "1", "--warnings", "off"])
         .args(["--exclude-path", "/api/timeline/stream"])
-        .run()
 }
 
 /// The generated client compiles against the document, and makes a round trip.

@@ -4,13 +4,13 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use axum::body::Body;
+use axum::Router;
+use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
@@ -30,7 +30,7 @@ struct Bare {
     rows: broadcast::Sender<Arc<str>>,
 }
 
-pub(crate) async fn serve() {
+pub(crate) async fn start() {
     let url = std::env::var(DATABASE).unwrap();
     let pool = PgPoolOptions::new().max_connections(10).connect(&url).await.unwrap();
     let bare = Bare { pool, rows: broadcast::Sender::new(4096) };
@@ -40,8 +40,11 @@ pub(crate) async fn serve() {
     axum::serve(listener, app).await.unwrap();
 }
 
-async fn append(State(bare): State<Bare>, Json(span): Json<Value>) -> Response {
-    let (id, text) = (Uuid::new_v4_like(), |name: &str| span[name].as_str().unwrap_or_default().to_owned());
+async fn append(State(bare): State<Bare>, body: Bytes) -> Response {
+    let span: Value = serde_json::from_slice(&body).unwrap();
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).unwrap();
+    let (id, text) = (Uuid::from_bytes(random), |name: &str| span[name].as_str().unwrap_or_default().to_owned());
     let (hash, signature) = ("0".repeat(64), "0".repeat(128));
     let metadata = json!({"sealed_by": {"by": "host", "for": "alice", "credential": id.to_string()}});
     let query = sqlx::query(INSERT)
@@ -57,28 +60,17 @@ async fn append(State(bare): State<Bare>, Json(span): Json<Value>) -> Response {
     query.execute(&bare.pool).await.unwrap();
     // Nobody may listen.
     let _ = bare.rows.send(format!("event: span\ndata: {span}\n\n").into());
-    (StatusCode::CREATED, Json(json!({"spans": [{"id": id.to_string()}]}))).into_response()
+    (StatusCode::CREATED, json!({"spans": [{"id": id.to_string()}]}).to_string()).into_response()
 }
 
 async fn follow(State(bare): State<Bare>) -> Response {
     let first = stream::iter([Ok::<_, Infallible>(Arc::<str>::from(": begun\n\n"))]);
-    let rows = stream::unfold(bare.rows.subscribe(), |mut rows| async move { Some((Ok(rows.recv().await.ok()?), rows)) });
-    let body = Body::from_stream(futures_util::StreamExt::map(
-        futures_util::StreamExt::chain(first, rows),
-        |text: Result<Arc<str>, Infallible>| text.map(|text| text.as_bytes().to_vec()),
-    ));
+    let rows =
+        stream::unfold(
+            bare.rows.subscribe(),
+            |mut rows| async move { Some((Ok::<_, Infallible>(rows.recv().await.ok()?), rows)) },
+        );
+    let lines = first.chain(rows).map(|text| text.map(|text| text.as_bytes().to_vec()));
+    let body = Body::from_stream(lines);
     ([("content-type", "text/event-stream")], body).into_response()
-}
-
-/// A random id without another feature of `uuid`.
-trait Random {
-    fn new_v4_like() -> Self;
-}
-
-impl Random for Uuid {
-    fn new_v4_like() -> Self {
-        let mut bytes = [0; 16];
-        getrandom::fill(&mut bytes).unwrap();
-        Self::from_bytes(bytes)
-    }
 }

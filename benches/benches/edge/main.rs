@@ -50,9 +50,14 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     // A child of this program: one of the servers.
     if let Ok(kind) = std::env::var(client::SERVER) {
+        // Whoever has started it holds the other end of this.
+        std::thread::spawn(|| {
+            let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+            std::process::exit(0);
+        });
         return match kind.as_str() {
-            "bare" => runtime.block_on(bare::serve()),
-            _ => runtime.block_on(ours::serve()),
+            "bare" => runtime.block_on(bare::start()),
+            _ => runtime.block_on(ours::start()),
         };
     }
     // `cargo bench` adds an option of its own.

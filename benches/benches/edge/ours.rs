@@ -1,7 +1,6 @@
 //! The edge with its worker, on SQLite or PostgreSQL, with the limits of the service out of the way.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use logline::home::{Home, KeyOf, Setup};
 use logline_core::ledger::WorkQueue;
@@ -21,7 +20,7 @@ const FEE: &[u8] = include_bytes!("../../../logline/examples/fee.wasm");
 /// How many tenants there are. Each may have a part of the streams.
 pub(crate) const TENANTS: usize = 10;
 
-pub(crate) async fn serve_forever() {
+pub(crate) async fn start() {
     let folder = tempfile::tempdir().unwrap();
     let ledger: Arc<dyn WorkQueue> = match std::env::var(DATABASE) {
         Ok(url) => Arc::new(PgLedger::connect(PgOptions::new(&url).unwrap()).await.unwrap()),
@@ -58,13 +57,4 @@ pub(crate) async fn serve_forever() {
     println!("{}", json!({"address": address, "tokens": tokens}));
     // Whoever has started it ends it.
     serve(listener, app, ServeOptions::default(), drain, std::future::pending()).await;
-}
-
-pub(crate) async fn serve_until_orphaned() {
-    // The parent holds the other end of standard input. If it dies, so does this.
-    std::thread::spawn(|| {
-        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
-        std::process::exit(0);
-    });
-    tokio::time::timeout(Duration::MAX, serve_forever()).await.unwrap();
 }

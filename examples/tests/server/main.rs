@@ -1,6 +1,7 @@
 //! The example `server`, and the lines of the pages that call it, as they are written there.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
 
+mod disk;
 mod traces;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -145,7 +146,8 @@ fn the_lines_about_chat_and_memory_work_as_written() {
 fn without_a_provider_nothing_is_asked_and_the_answer_says_what_is_missing() {
     let folder = tempfile::tempdir().unwrap();
     let ready = Ready::start(&mut start(folder.path(), &[]));
-    let line = "curl -sS -H \"Authorization: Bearer $TOKEN\" --json '{\"prompt\":\"chat@v1\",\"question\":\"?\"}' \"$URL/api/chat\"";
+    let line =
+        "curl -sS -H \"Authorization: Bearer $TOKEN\" --json '{\"prompt\":\"chat@v1\",\"question\":\"?\"}' \"$URL/api/chat\"";
     let refused = json(&run_line(line, &ready.url, &ready.token));
     assert_eq!(refused["code"], "not_found", "{refused}");
     ready.end();

@@ -112,8 +112,8 @@ fn a_call_is_one_connected_trace_from_its_caller_to_the_ledger_and_content_is_no
     let of_trace: Vec<_> = spans.iter().filter(|span| hex(&span.trace_id) == TRACE).collect();
     let parent = |span: &Span| hex(&span.parent_span_id);
     for span in &of_trace {
-        let is_connected = parent(span) == CALLER
-            || by_id.get(&parent(span)).is_some_and(|above| above.trace_id == span.trace_id);
+        let is_connected =
+            parent(span) == CALLER || by_id.get(&parent(span)).is_some_and(|above| above.trace_id == span.trace_id);
         assert!(is_connected, "{} hangs on nothing", span.name);
     }
     // The names on the way from a span to the caller.
@@ -153,7 +153,8 @@ fn a_collector_that_is_away_holds_up_nothing() {
     // Nobody listens there any more.
     let gone = format!("http://{}", TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
     let ready = Ready::start(start(folder.path(), &[]).env("OTEL_EXPORTER_OTLP_ENDPOINT", gone));
-    let line = "curl -sS --fail-with-body -H \"Authorization: Bearer $TOKEN\" --json '{\"entity_type\":\"note\"}' \"$URL/api/spans\"";
+    let line =
+        "curl -sS --fail-with-body -H \"Authorization: Bearer $TOKEN\" --json '{\"entity_type\":\"note\"}' \"$URL/api/spans\"";
     assert_eq!(json(&run_line(line, &ready.url, &ready.token))["sealed_by"], "host");
     ready.end();
 }

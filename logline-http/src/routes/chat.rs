@@ -25,7 +25,6 @@ use crate::params::header;
 use crate::problem::{Code, Problem};
 use crate::routes::{not_known, path_id};
 use crate::service::{Caller, Service, answer, call_trace, caller};
-use crate::slots::Slot;
 use crate::wire::chat::Ask;
 
 const SENSITIVITY: &str = "x-logline-sensitivity";
@@ -70,8 +69,14 @@ pub(crate) async fn chat(State(service): State<Arc<Service>>, request: Request) 
     let submitted = service.host.submit(run).await?;
     let pieces = streams.listen(&identity.tenant, submitted.id);
     let carried_out = carry_out(Arc::clone(&service), caller.clone(), submitted.id);
-    let outcome = tokio::spawn(carried_out.instrument(tracing::Span::current()));
-    let frames = Answering { pieces, outcome: Some(outcome), request: submitted.id, _slot: slot };
+    let outcome = async move {
+        // It is carried out whether the client stays or not, and takes its place for as long: whoever leaves and asks again waits for a
+        // place like everybody.
+        let _slot = slot;
+        carried_out.await
+    };
+    let outcome = tokio::spawn(outcome.instrument(tracing::Span::current()));
+    let frames = Answering { pieces, outcome: Some(outcome), request: submitted.id };
     let events = stream::unfold(frames, |mut frames| async move { frames.next().await.map(|frame| (frame, frames)) });
     let mut response = Response::new(Body::from_stream(events.map(Ok::<_, Infallible>)));
     let headers = response.headers_mut();
@@ -145,7 +150,6 @@ struct Answering {
     pieces: mpsc::Receiver<Chunk>,
     outcome: Option<tokio::task::JoinHandle<Result<Value, Problem>>>,
     request: Uuid,
-    _slot: Slot,
 }
 
 impl Answering {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use logline::behaviours;
@@ -81,13 +82,18 @@ impl Site {
     }
 }
 
+/// A call that writes a note with this number.
+fn note(token: &str, number: u64, headers: &str) -> String {
+    let body = json!({"entity_type": "note", "content": number}).to_string();
+    format!(
+        "POST /api/spans HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer {token}\r\ncontent-type: application/json\r\n{headers}content-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
 /// What a client with two addresses does: a call that an instance does not take goes to the other one, with its idempotency key.
 async fn post(addresses: &[std::net::SocketAddr], token: &str, number: u64) {
-    let body = json!({"entity_type": "note", "content": number}).to_string();
-    let head = format!(
-        "POST /api/spans HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer {token}\r\ncontent-type: application/json\r\nidempotency-key: n{number}\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    );
+    let head = note(token, number, &format!("idempotency-key: n{number}\r\n"));
     let until = tokio::time::Instant::now() + Duration::from_secs(30);
     for address in addresses.iter().cycle() {
         assert!(tokio::time::Instant::now() < until, "no instance takes the call");
@@ -203,4 +209,69 @@ async fn roll(site: &Site, calls: u64) {
     let [a, b] = instances;
     a.end().await;
     b.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgresql_that_restarts_under_load_loses_no_acknowledged_span() {
+    let server = PrivateServer::start(&ServerOptions::default()).unwrap();
+    let site = Site { folder: tempfile::tempdir().unwrap(), server: Some(server) };
+    migrate(&PgOptions::new(&site.url()).unwrap()).await.unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let instance = Instance::start(&site, listener).await;
+    let new = NewKey::new("acme", "alice", "test", [Permission::Read, Permission::Write]);
+    let token = instance.keys.issue(new, "operator").await.unwrap().token.to_string();
+    // Calls without idempotency keys: what is not acknowledged is given up.
+    let acknowledged = Arc::new(Mutex::new(BTreeSet::<u64>::new()));
+    let (next, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let writers: Vec<_> = (0..4)
+        .map(|_| {
+            let (token, acknowledged) = (token.clone(), Arc::clone(&acknowledged));
+            let (next, stop) = (Arc::clone(&next), Arc::clone(&stop));
+            tokio::spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    let answer = Answer::of(address, note(&token, number, "").as_bytes()).await.unwrap();
+                    match answer.status {
+                        201 => drop(acknowledged.lock().await.insert(number)),
+                        _ => answer.is(503, "unavailable"),
+                    }
+                }
+            })
+        })
+        .collect();
+    let more = async || {
+        let from = acknowledged.lock().await.len();
+        within(async {
+            while acknowledged.lock().await.len() < from + 50 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+    };
+    for _ in 0..2 {
+        more().await;
+        tokio::task::block_in_place(|| site.server.as_ref().unwrap().crash_and_restart()).unwrap();
+    }
+    more().await;
+    stop.store(true, Ordering::Relaxed);
+    for writer in writers {
+        within(writer).await.unwrap();
+    }
+    let acknowledged = acknowledged.lock().await;
+    let (mut rows, mut after) = (Vec::new(), String::new());
+    loop {
+        let head = format!(
+            "GET /api/spans?type=note&limit=500{after} HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer {token}\r\n\r\n"
+        );
+        let page = Answer::of(address, head.as_bytes()).await.unwrap().ok(200);
+        rows.extend(page["spans"].as_array().unwrap().iter().map(|row| row["content"].as_u64().unwrap()));
+        let Some(next) = page["next"].as_str() else { break };
+        after = format!("&after={next}");
+    }
+    let distinct: BTreeSet<_> = rows.iter().copied().collect();
+    assert_eq!(rows.len(), distinct.len(), "none is there twice");
+    let lost: Vec<_> = acknowledged.difference(&distinct).collect();
+    assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
+    instance.end().await;
 }
