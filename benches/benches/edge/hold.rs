@@ -84,7 +84,7 @@ pub(crate) async fn flat(seconds: usize) {
                 let (status, _) = connection.call(method, path, headers, body).await;
                 assert!(status < 500, "{path}: {status}");
                 calls.fetch_add(1, Ordering::Relaxed);
-                if number % 200 == 0 {
+                if number.is_multiple_of(200) {
                     let path = "/api/timeline/stream?type=note";
                     let mut stream = Connection::subscribe(server.address, path, &token).await;
                     connection.call("POST", "/api/spans", &good, &note).await;

@@ -25,6 +25,7 @@ use crate::params::header;
 use crate::problem::{Code, Problem};
 use crate::routes::{not_known, path_id};
 use crate::service::{Caller, Service, answer, call_trace, caller};
+use crate::slots::Slot;
 use crate::wire::chat::Ask;
 
 const SENSITIVITY: &str = "x-logline-sensitivity";
@@ -69,14 +70,16 @@ pub(crate) async fn chat(State(service): State<Arc<Service>>, request: Request) 
     let submitted = service.host.submit(run).await?;
     let pieces = streams.listen(&identity.tenant, submitted.id);
     let carried_out = carry_out(Arc::clone(&service), caller.clone(), submitted.id);
+    // It is carried out whether the client stays or not, and takes its place for as long: whoever leaves and asks again waits for a place
+    // like everybody.
+    let slot = Arc::new(slot);
+    let held = Arc::clone(&slot);
     let outcome = async move {
-        // It is carried out whether the client stays or not, and takes its place for as long: whoever leaves and asks again waits for a
-        // place like everybody.
-        let _slot = slot;
+        let _held = held;
         carried_out.await
     };
     let outcome = tokio::spawn(outcome.instrument(tracing::Span::current()));
-    let frames = Answering { pieces, outcome: Some(outcome), request: submitted.id };
+    let frames = Answering { pieces, outcome: Some(outcome), request: submitted.id, _slot: slot };
     let events = stream::unfold(frames, |mut frames| async move { frames.next().await.map(|frame| (frame, frames)) });
     let mut response = Response::new(Body::from_stream(events.map(Ok::<_, Infallible>)));
     let headers = response.headers_mut();
@@ -150,6 +153,7 @@ struct Answering {
     pieces: mpsc::Receiver<Chunk>,
     outcome: Option<tokio::task::JoinHandle<Result<Value, Problem>>>,
     request: Uuid,
+    _slot: Arc<Slot>,
 }
 
 impl Answering {

@@ -113,6 +113,11 @@ async fn an_answer_comes_in_pieces_and_ends_with_the_run_that_explains_it() {
     let run = done["run"].as_str().unwrap();
     let explained = stage.get(&alice, &format!("/api/prompts/runs/{run}/explain")).await.ok(200);
     assert!(explained["text"].as_str().unwrap().contains(FORM), "{explained}");
+    // The page's chart of costs reads them there.
+    let outcomes = stage.get(&alice, "/api/timeline?type=provider_execution").await.ok(200);
+    let cost = &outcomes["spans"][0]["metadata"]["details"]["cost"];
+    assert!(cost["nanos"].as_u64().is_some_and(|nanos| nanos > 0) && cost["currency"] == "USD", "{outcomes}");
+    assert!(include_str!("../../page/views/overview.js").contains("type: 'provider_execution'"));
     let mallory = stage.token("beta", "alice").await;
     stage.post(&mallory, "/api/chat", &[], &asked).await.is(404, "not_found");
     stage.get(&mallory, &format!("/api/prompts/runs/{run}/explain")).await.is(404, "not_found");
