@@ -7,18 +7,27 @@ use std::path::{Path, PathBuf};
 
 use logline_http::LogFolders;
 use toml::{Table, Value};
+use url::Url;
 
 /// Variables of the environment begin with this: `LOGLINE_SERVER_TLS_CERT` is `tls.cert` of the file.
 const PREFIX: &str = "LOGLINE_SERVER_";
 
 /// Everything that can be set.
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 22] = [
     "listen",
     "ledger",
     "home",
     "tenant",
     "client_header",
     "memory",
+    "tenant_keys",
+    "chat.provider",
+    "chat.url",
+    "chat.model",
+    "chat.secret_env",
+    "chat.secret_file",
+    "chat.max_tokens",
+    "otlp.endpoint",
     "tls.cert",
     "tls.key",
     "log.tiles",
@@ -46,13 +55,35 @@ pub(crate) struct Config {
     pub(crate) tenant: String,
     /// The header in which the proxy names the client.
     pub(crate) client_header: Option<http::HeaderName>,
-    /// Whether the routes of memories are there.
+    /// Whether there are memories, and confidential requests.
     pub(crate) memory: bool,
+    /// The folder of the tenants' keys, which protect memories. `None`: with the other keys.
+    pub(crate) tenant_keys: Option<PathBuf>,
+    /// The model that answers `/api/chat`.
+    pub(crate) chat: Option<Model>,
+    /// Where traces go: the address to which OTLP is sent over HTTP.
+    pub(crate) traces: Option<Url>,
     /// Certificate chain and key, as PEM files.
     pub(crate) tls: Option<(PathBuf, PathBuf)>,
     /// The folders of the transparency log.
     pub(crate) log: Option<LogFolders>,
     pub(crate) jwt: Option<Issuer>,
+}
+
+/// The model that answers questions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Model {
+    /// A script, for trying out.
+    Scripted,
+    /// A server that speaks OpenAI's protocol.
+    OpenAi { url: String, model: String, max_tokens: u32, secret: Option<Secret> },
+}
+
+/// Where the secret of a provider is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Secret {
+    Environment(String),
+    File(PathBuf),
 }
 
 /// Whose JWTs are accepted beside API keys.
@@ -68,6 +99,7 @@ pub(crate) struct Issuer {
 #[derive(Default)]
 struct Settings {
     values: BTreeMap<String, Value>,
+    variables: BTreeMap<String, String>,
     faults: Vec<String>,
 }
 
@@ -101,8 +133,8 @@ impl Settings {
         }
     }
 
-    fn environment(&mut self, variables: impl IntoIterator<Item = (String, String)>) {
-        for (variable, value) in variables {
+    fn environment(&mut self) {
+        for (variable, value) in self.variables.clone() {
             let Some(name) = variable.strip_prefix(PREFIX) else { continue };
             let name = name.to_ascii_lowercase();
             let known = NAMES.iter().find(|known| known.replace('.', "_") == name);
@@ -129,9 +161,9 @@ impl Settings {
         parsed
     }
 
-    fn switch(&mut self, name: &str) -> bool {
+    fn switch(&mut self, name: &str, default: bool) -> bool {
         match self.values.get(name) {
-            None => false,
+            None => default,
             Some(Value::Boolean(on)) => *on,
             Some(Value::String(text)) if ["true", "false"].contains(&text.as_str()) => text == "true",
             Some(_) => {
@@ -141,6 +173,20 @@ impl Settings {
         }
     }
 
+    /// A whole number from 1.
+    fn number(&mut self, name: &str, default: u32) -> u32 {
+        let number = match self.values.get(name) {
+            None => return default,
+            Some(Value::Integer(number)) => u32::try_from(*number).ok(),
+            Some(Value::String(text)) => text.parse().ok(),
+            Some(_) => None,
+        };
+        number.filter(|number| *number > 0).unwrap_or_else(|| {
+            self.faults.push(format!("`{name}` must be a whole number from 1"));
+            default
+        })
+    }
+
     /// A file that can be read.
     fn readable(&mut self, name: &str) -> Option<PathBuf> {
         let path = PathBuf::from(self.text(name)?);
@@ -148,6 +194,91 @@ impl Settings {
             self.faults.push(format!("`{name}`: {}: {error}", path.display()));
         }
         Some(path)
+    }
+
+    /// The address of a server: HTTPS, or HTTP.
+    fn url(&mut self, name: &str, text: &str) -> Option<Url> {
+        let url = Url::parse(text).ok();
+        let url = url.filter(|url| ["http", "https"].contains(&url.scheme()) && url.has_host() && url.query().is_none());
+        if url.is_none() {
+            // It may hold a password.
+            self.faults.push(format!("`{name}` must be an address that begins with https:// or http://, without a query"));
+        }
+        url
+    }
+
+    /// The model that answers questions.
+    fn chat(&mut self) -> Option<Model> {
+        const OPTIONS: [&str; 5] = ["chat.url", "chat.model", "chat.secret_env", "chat.secret_file", "chat.max_tokens"];
+        let given: Vec<_> = OPTIONS.into_iter().filter(|name| self.values.contains_key(*name)).collect();
+        let url = self.text("chat.url");
+        let url = url.and_then(|text| self.url("chat.url", &text).map(|_| text));
+        let model = self.text("chat.model");
+        let max_tokens = self.number("chat.max_tokens", 1000);
+        let secret = match (self.text("chat.secret_env"), self.readable("chat.secret_file")) {
+            (Some(_), Some(_)) => {
+                self.faults.push("`chat.secret_env` and `chat.secret_file` are both set: leave one of them out".to_owned());
+                None
+            }
+            (Some(name), None) => {
+                if self.variables.get(&name).is_none_or(String::is_empty) {
+                    self.faults.push(format!("`chat.secret_env`: the environment has no variable {name}, or it is empty"));
+                }
+                Some(Secret::Environment(name))
+            }
+            (None, Some(file)) => Some(Secret::File(file)),
+            (None, None) => None,
+        };
+        let provider = match self.values.contains_key("chat.provider") {
+            true => self.text("chat.provider"),
+            false if given.is_empty() => None,
+            false => {
+                self.faults.push(format!("`chat.provider` must be set with {}", given.join(", ")));
+                None
+            }
+        };
+        match provider.as_deref()? {
+            "scripted" if given.is_empty() => Some(Model::Scripted),
+            "scripted" => {
+                self.faults.push(format!("`chat.provider` is `scripted`, which takes no {}", given.join(", ")));
+                None
+            }
+            "openai" => {
+                let missing = |set: &mut Self, name: &str| {
+                    if !set.values.contains_key(name) {
+                        set.faults.push(format!("`{name}` must be set with the provider `openai`"));
+                    }
+                };
+                missing(self, "chat.url");
+                missing(self, "chat.model");
+                Some(Model::OpenAi { url: url?, model: model?, max_tokens, secret })
+            }
+            _ => {
+                self.faults.push("`chat.provider` must be `openai`, or `scripted` for trying out".to_owned());
+                None
+            }
+        }
+    }
+
+    /// Where traces go: what the configuration says, or else what OpenTelemetry's own variables say.
+    fn traces(&mut self) -> Option<Url> {
+        const OWN: &str = "otlp.endpoint";
+        const BASE: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+        const WHOLE: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
+        if self.variables.get("OTEL_SDK_DISABLED").is_some_and(|off| off.eq_ignore_ascii_case("true")) {
+            return None;
+        }
+        let variable = |set: &Self, name: &str| set.variables.get(name).filter(|text| !text.is_empty()).cloned();
+        let (name, text, is_whole) = match self.values.contains_key(OWN) {
+            true => (OWN, self.text(OWN)?, false),
+            false => match (variable(self, WHOLE), variable(self, BASE)) {
+                (Some(text), _) => (WHOLE, text, true),
+                (None, Some(text)) => (BASE, text, false),
+                (None, None) => return None,
+            },
+        };
+        let text = if is_whole { text } else { format!("{}/v1/traces", text.trim_end_matches('/')) };
+        self.url(name, &text)
     }
 
     /// Settings that are of use only together.
@@ -166,6 +297,7 @@ pub(crate) struct Line {
     pub(crate) listen: Option<SocketAddr>,
     pub(crate) db: Option<PathBuf>,
     pub(crate) tenant: Option<String>,
+    pub(crate) provider: Option<String>,
 }
 
 impl Config {
@@ -174,11 +306,11 @@ impl Config {
     /// # Errors
     /// All faults.
     pub(crate) fn read(line: Line, variables: impl IntoIterator<Item = (String, String)>) -> Result<Self, Vec<String>> {
-        let mut set = Settings::default();
+        let mut set = Settings { variables: variables.into_iter().collect(), ..Settings::default() };
         if let Some(file) = &line.file {
             set.file(file);
         }
-        set.environment(variables);
+        set.environment();
         if let Some(listen) = line.listen {
             set.put("listen", Value::String(listen.to_string()), "--listen");
         }
@@ -187,6 +319,9 @@ impl Config {
         }
         if let Some(tenant) = line.tenant {
             set.put("tenant", Value::String(tenant), "--tenant");
+        }
+        if let Some(provider) = line.provider {
+            set.put("chat.provider", Value::String(provider), "--provider");
         }
         let listen = set.parsed("listen", "an address with a port");
         let ledger = set.text("ledger").unwrap_or_default();
@@ -216,12 +351,14 @@ impl Config {
         let jwt = (set.text("jwt.issuer"), (set.text("jwt.audience"), set.readable("jwt.key_set")).into_pair()).into_pair();
         let jwt = jwt.map(|(issuer, (audience, key_set))| Issuer { issuer, audience, key_set });
         let client_header = set.parsed("client_header", "the name of a header");
-        let memory = set.switch("memory");
+        let memory = set.switch("memory", true);
+        let tenant_keys = set.text("tenant_keys").map(PathBuf::from);
+        let (chat, traces) = (set.chat(), set.traces());
         let tenant = set.text("tenant").unwrap_or_else(|| "acme".to_owned());
         match (ledger, set.faults.is_empty()) {
             (Some(ledger), true) => {
                 let listen = listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080)));
-                Ok(Self { listen, ledger, home, tenant, client_header, memory, tls, log, jwt })
+                Ok(Self { listen, ledger, home, tenant, client_header, memory, tenant_keys, chat, traces, tls, log, jwt })
             }
             _ => Err(set.faults),
         }

@@ -7,9 +7,11 @@
 //! it. It is for development: all keys are in one place ([`logline::home`]).
 #![allow(clippy::print_stderr, reason = "a program says what is wrong")]
 
+mod chat;
 mod config;
 mod site;
 mod tls;
+mod traces;
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -25,11 +27,12 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, Layer as _, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
-use config::{Config, Line};
+use config::{Config, Line, Model};
 use site::{Failed, Site};
 use tls::Tls;
+use traces::Traces;
 
 #[derive(Parser)]
 struct Arguments {
@@ -48,6 +51,10 @@ struct Arguments {
     /// The tenant of the token that is printed. Default `acme`.
     #[arg(long)]
     tenant: Option<String>,
+    /// What answers `/api/chat`: `openai`, with `chat.url` and `chat.model` of the configuration, or `scripted`, which is no model and is for
+    /// trying out.
+    #[arg(long)]
+    provider: Option<String>,
 }
 
 /// The bounds of the buckets of durations, in seconds.
@@ -58,8 +65,8 @@ const COUNTS: [f64; 10] = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0,
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Arguments { config, check, listen, db, tenant } = Arguments::parse();
-    let config = match Config::read(Line { file: config, listen, db, tenant }, std::env::vars()) {
+    let Arguments { config, check, listen, db, tenant, provider } = Arguments::parse();
+    let config = match Config::read(Line { file: config, listen, db, tenant, provider }, std::env::vars()) {
         Ok(config) => config,
         Err(faults) => {
             for fault in faults {
@@ -84,10 +91,15 @@ async fn main() -> ExitCode {
 async fn run(config: &Config) -> Result<(), Failed> {
     // The first line of standard output is for programs, so the log goes elsewhere.
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_filter(filter);
+    let traces = config.traces.as_ref().map(Traces::to).transpose()?;
+    tracing_subscriber::registry().with(log).with(traces.as_ref().map(Traces::layer)).init();
     let exporter = PrometheusBuilder::new()
+        // Counters whose names come from OpenTelemetry's conventions end with `_total` as well.
+        .with_recommended_naming(true)
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
         .set_buckets_for_metric(Matcher::Suffix("_spans".to_owned()), &COUNTS)?
+        .set_buckets_for_metric(Matcher::Suffix("_duration".to_owned()), &SECONDS)?
         .install_recorder()?;
     logline_http::describe_metrics();
     let upkeep = exporter.clone();
@@ -97,6 +109,11 @@ async fn run(config: &Config) -> Result<(), Failed> {
             upkeep.run_upkeep();
         }
     });
+    if config.chat == Some(Model::Scripted) {
+        eprintln!(
+            "server: NO MODEL ANSWERS /api/chat: `chat.provider` is `scripted`, which repeats the question and is for trying out"
+        );
+    }
     let tls = config.tls.as_ref().map(|(cert, key)| Tls::read(cert, key)).transpose()?;
     let Site { host, keys, jwt, options } = Site::open(config).await?;
     let options = options.metrics(move || exporter.render());
@@ -140,6 +157,9 @@ async fn run(config: &Config) -> Result<(), Failed> {
     serve(listener, app, tls, drain, shutdown).await;
     // Attempts in progress end or are given back.
     let ran = loops.await.map_err(|error| format!("the loops broke off: {error}"))?;
+    if let Some(traces) = traces {
+        tokio::task::spawn_blocking(move || traces.finish()).await?;
+    }
     ran.map_err(|error| format!("the loops failed: {error}"))?;
     Ok(())
 }

@@ -45,7 +45,7 @@ function recorded(host, publisher, fee) {
         ...(failed ? { error: failure } : { output: { fee_minor: Math.round(next() * 400) } }),
       });
       if (next() < 0.3) {
-        runtime('outside_outcome', minute - next() * 0.5, {
+        runtime('provider_execution', minute - next() * 0.5, {
           did: 'answered', this: 'provider.main', related_to: [execution.id], status: failed ? 'error' : 'complete',
           metadata: { details: { model: 'small-2', cost: { nanos: Math.round(400_000 + 2_600_000 * next()), currency: 'EUR' }, latency_ms: 300 + Math.round(900 * next()) } },
         });

@@ -282,7 +282,7 @@ pub(crate) fn published_id(tenant: &str, kind: &str, name: &str) -> Uuid {
     match kind {
         "policy" => policy_id(name),
         "function" => function_id(tenant, name),
-        _ => ids::derive("published", &[tenant, kind, name]),
+        _ => ids::published(tenant, kind, name),
     }
 }
 

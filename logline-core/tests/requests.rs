@@ -413,9 +413,14 @@ fn a_key_that_was_used_for_another_request_is_told_with_what_differs() {
     block_on(async {
         let site = Site::new().await;
         let keyed = |n: u32| request(json!({"n": n})).idempotency_key("pay_1");
-        let first = site.submit(keyed(1).trace("trace-1")).await;
-        // Retries have traces of their own.
-        for again in [keyed(1).trace("trace-2"), keyed(1)] {
+        let traced = |trace: &str, caller: &str| {
+            let mut request = keyed(1).trace(trace);
+            request.parent_span = Some(caller.to_owned());
+            request
+        };
+        let first = site.submit(traced("trace-1", "00f067aa0ba902b7")).await;
+        // Retries have traces of their own, and callers with spans of their own.
+        for again in [keyed(1).trace("trace-2"), traced("trace-2", "00f067aa0ba902b8"), keyed(1)] {
             assert_eq!(site.submit(again).await.seal.curr_hash, first.seal.curr_hash);
         }
         for (other, differ) in [

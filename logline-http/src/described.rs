@@ -38,6 +38,28 @@ const METRICS: [(Kind, &str, &str); 34] = [
     (Kind::Counter, "logline_http_tokens_refused_total", "tokens refused"),
 ];
 
+/// Counters without labels that begin at zero.
+const AT_ZERO: [&str; 11] = [
+    "logline_claims_total",
+    "logline_claim_conflicts_total",
+    "logline_requests_parked_total",
+    "logline_quota_denied_total",
+    "logline_shared_keys_total",
+    "logline_slots_total",
+    "logline_policy_spans_total",
+    "logline_policy_effects_total",
+    "logline_memory_searches_total",
+    "logline_memory_forgotten_keys_total",
+    "logline_http_tokens_refused_total",
+];
+
+/// Those with a label, and its values.
+const LABELLED_AT_ZERO: [(&str, &str, &[&str]); 3] = [
+    ("logline_ledger_errors_total", "operation", &["append", "get", "history", "scan", "take", "heartbeat"]),
+    ("logline_memory_upserts_total", "layer", &["session", "temporary", "permanent", "shared", "local"]),
+    ("logline_http_rate_limited_total", "limit", &["key", "tenant", "refused"]),
+];
+
 #[derive(Clone, Copy)]
 enum Kind {
     Counter,
@@ -45,14 +67,23 @@ enum Kind {
     Histogram,
 }
 
-/// Gives the exporter of this process the meaning of every metric of LogLine, as `docs/metrics.md` has it. Call it after the exporter was
-/// installed.
+/// Gives the exporter of this process the meaning of every metric of LogLine, as `docs/metrics.md` has it, and lets counters of what seldom
+/// happens begin at zero: an alert on an increase does not see the first fault of a series that begins with it. Call it after the exporter
+/// was installed.
 pub fn describe_metrics() {
     for (kind, name, text) in METRICS {
         match kind {
             Kind::Counter => metrics::describe_counter!(name, text),
             Kind::Gauge => metrics::describe_gauge!(name, text),
             Kind::Histogram => metrics::describe_histogram!(name, text),
+        }
+    }
+    for name in AT_ZERO {
+        metrics::counter!(name).absolute(0);
+    }
+    for (name, label, values) in LABELLED_AT_ZERO {
+        for value in values {
+            metrics::counter!(name, label => *value).absolute(0);
         }
     }
 }

@@ -12,6 +12,7 @@ use http::{HeaderMap, StatusCode};
 use logline_core::ledger::{AppendOptions, LedgerExt as _, WorkQueue as _};
 use logline_core::{Draft, HostError, Scope, Timestamp, VerifiedSpan, Verifier, ids};
 use serde_json::{Value, json};
+use tracing::Instrument as _;
 
 use crate::problem::{Code, Problem};
 use crate::service::{Caller, Service};
@@ -21,6 +22,14 @@ const LEASE: Duration = Duration::from_secs(60);
 /// The longest pause that is asked of a client whose call still runs.
 const LONGEST: Duration = Duration::from_secs(15);
 const MAX_KEY: usize = 255;
+/// When an outcome that could not be recorded is tried again. Together they are shorter than a lease.
+const PAUSES: [Duration; 5] = [
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_secs(4),
+    Duration::from_secs(10),
+    Duration::from_secs(25),
+];
 /// How often a version is written before somebody else is blamed for being faster.
 const TRIES: u32 = 4;
 
@@ -76,7 +85,7 @@ pub(crate) async fn once(
 ) -> Result<Answer, Problem> {
     let Some(keyed) = keyed else { return work.await };
     let (service, caller) = (Arc::clone(service), caller.clone());
-    let task = tokio::spawn(async move {
+    let carried_out = async move {
         let record = Record { service: &service, caller: &caller, keyed: &keyed };
         match record.begin().await? {
             Begun::Before(answer) => Ok(answer),
@@ -86,7 +95,8 @@ pub(crate) async fn once(
                 done
             }
         }
-    });
+    };
+    let task = tokio::spawn(carried_out.instrument(tracing::Span::current()));
     task.await.unwrap_or_else(|_| Err(Problem::new(Code::Internal, "the call broke off: try it again with the same key")))
 }
 
@@ -177,9 +187,24 @@ impl Record<'_> {
         } else {
             next.did("failed").status("failed")
         };
-        if let Err(error) = self.service.host.record(&open.tenant_id, vec![next], &AppendOptions::default()).await {
-            tracing::warn!(%error, record = %open.key(), "the outcome of a call with an idempotency key is not recorded");
+        let (host, tenant, record) = (self.service.host.clone(), open.tenant_id.clone(), open.key());
+        let write = async move || host.record(&tenant, vec![next.clone()], &AppendOptions::default()).await;
+        if write().await.is_ok() {
+            return;
         }
+        // Until it is written, whoever repeats the call is told that it runs: the ledger may be back soon.
+        tokio::spawn(async move {
+            for pause in PAUSES {
+                tokio::time::sleep(pause).await;
+                match write().await {
+                    Ok(_) => return,
+                    // It was written, or somebody else has carried out the call.
+                    Err(error) if error.is_conflict() => return,
+                    Err(error) => tracing::debug!(%error, record = %record, "the outcome of a call is not recorded yet"),
+                }
+            }
+            tracing::warn!(record = %record, "the outcome of a call with an idempotency key is not recorded");
+        });
     }
 }
 

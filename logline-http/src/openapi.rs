@@ -18,14 +18,16 @@ use crate::routes::dry_run;
 use crate::routes::logs;
 #[cfg(feature = "memory")]
 use crate::routes::memory;
-use crate::routes::{governed, health, identity, keys, metrics, proofs, proposals, requests, spans, timeline, trust};
+use crate::routes::{
+    executions, governed, health, identity, keys, metrics, proofs, proposals, requests, spans, timeline, trust,
+};
 use crate::service::{Service, json_bytes};
 
 #[derive(OpenApi)]
 #[openapi(
     info(title = "LogLine", description = "Spans, timelines and requests of one host. Every error is a problem (RFC 9457) with a stable code."),
     paths(
-        health::healthz, health::readyz, spans::list, spans::append, spans::show, spans::versions, timeline::list, timeline::stream,
+        health::healthz, health::readyz, spans::list, spans::append, spans::show, spans::versions, timeline::list, timeline::stream, executions::list,
         requests::execute, requests::list, requests::show, requests::wait, requests::cancel, requests::revive, metrics::list,
         identity::show, trust::trust, proposals::show, proofs::proof,
         governed::schedules, governed::policies, proposals::waiting, proposals::approve,

@@ -33,9 +33,9 @@ use crate::routes::logs;
 #[cfg(feature = "memory")]
 use crate::routes::memory;
 use crate::routes::{
-    governed, health, identity, keys, metrics as metric_routes, proofs, proposals, requests, spans, timeline, trust,
+    executions, governed, health, identity, keys, metrics as metric_routes, proofs, proposals, requests, spans, timeline, trust,
 };
-use crate::service::{Caller, Service, token, trace};
+use crate::service::{CallTrace, Caller, Service, token};
 
 const REQUEST_ID: &str = "x-request-id";
 
@@ -53,6 +53,7 @@ pub fn router(host: Host, auth: impl Authenticator, options: Options) -> Router 
         .route("/api/timeline", get(timeline::list))
         .route("/api/timeline/stream", get(timeline::stream))
         .route("/api/execute", post(requests::execute))
+        .route("/api/executions", get(executions::list))
         .route("/api/requests", get(requests::list))
         .route("/api/requests/{id}", get(requests::show))
         .route("/api/requests/{id}/wait", get(requests::wait))
@@ -220,15 +221,27 @@ async fn observe(mut request: Request, next: Next) -> Response {
     request.extensions_mut().insert(CallId(id.clone()));
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().map_or("other", |path| route_name(path.as_str()));
-    let trace_id = trace(request.headers()).map(|trace| trace.id).unwrap_or_default();
-    let span = tracing::info_span!("http", http.request.method = %method, http.route = route, request_id = %id, trace_id);
+    // An unknown method would be a label of the client's choice.
+    let method = if matches!(method.as_str(), "GET" | "POST" | "HEAD") { method.as_str() } else { "other" };
+    let trace = CallTrace::of(request.headers());
+    // Whoever exports traces names the span by the conventions for HTTP servers.
+    let span = tracing::info_span!(
+        "http",
+        "otel.name" = format!("{method} {route}"),
+        "otel.kind" = "server",
+        http.request.method = method,
+        http.route = route,
+        http.response.status_code = tracing::field::Empty,
+        request_id = %id,
+        trace_id = trace.id,
+        parent_span = trace.parent,
+    );
+    request.extensions_mut().insert(trace);
     let mut response = next.run(request).instrument(span.clone()).await;
     let status = response.status();
+    span.record("http.response.status_code", status.as_u16());
     span.in_scope(|| tracing::debug!(status = status.as_u16(), "answered"));
-    // An unknown method would be a label of the client's choice.
-    let method =
-        if matches!(method.as_str(), "GET" | "POST" | "HEAD") { method.as_str().to_owned() } else { "other".to_owned() };
-    metrics::counter!("logline_http_requests_total", "method" => method, "route" => route, "status" => status.as_str().to_owned())
+    metrics::counter!("logline_http_requests_total", "method" => method.to_owned(), "route" => route, "status" => status.as_str().to_owned())
         .increment(1);
     metrics::histogram!("logline_http_request_seconds", "route" => route).record(began.elapsed().as_secs_f64());
     let headers = response.headers_mut();
@@ -242,7 +255,7 @@ async fn observe(mut request: Request, next: Next) -> Response {
 
 /// The name of a route in metrics: one of those that exist.
 fn route_name(path: &str) -> &'static str {
-    const ROUTES: [&str; 39] = [
+    const ROUTES: [&str; 40] = [
         "/",
         "/page/{*file}",
         "/api/spans",
@@ -251,6 +264,7 @@ fn route_name(path: &str) -> &'static str {
         "/api/timeline",
         "/api/timeline/stream",
         "/api/execute",
+        "/api/executions",
         "/api/requests",
         "/api/requests/{id}",
         "/api/requests/{id}/wait",

@@ -171,6 +171,36 @@ pub(crate) fn id(text: &str) -> Result<Uuid, Problem> {
     parsed.ok_or_else(|| Problem::parameter("id", "a UUID"))
 }
 
+/// The trace of a call, which may have begun with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CallTrace {
+    /// The 32 digits of the trace.
+    pub(crate) id: String,
+    /// The 16 digits of the caller's span. `None`: the trace begins here.
+    pub(crate) parent: Option<String>,
+}
+
+impl CallTrace {
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        match trace(headers) {
+            Some(Trace { id, parent }) => Self { id, parent: Some(parent) },
+            None => {
+                let mut bytes = [0; 16];
+                // Traces that are mixed up confuse a reader, nothing else. One of zeros would not be valid.
+                getrandom::fill(&mut bytes).ok();
+                let [first, ..] = &mut bytes;
+                *first |= 1;
+                Self { id: Uuid::from_bytes(bytes).simple().to_string(), parent: None }
+            }
+        }
+    }
+}
+
+/// The trace of a request that a call submits.
+pub(crate) fn call_trace(extensions: &http::Extensions, headers: &HeaderMap) -> CallTrace {
+    extensions.get::<CallTrace>().cloned().unwrap_or_else(|| CallTrace::of(headers))
+}
+
 /// Where a call comes from, by its `traceparent` (Trace Context level 1).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Trace {

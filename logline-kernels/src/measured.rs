@@ -1,4 +1,4 @@
-//! A ledger and a sandbox that measure what passes through them. `docs/metrics.md` lists the metrics.
+//! A ledger and a sandbox that measure what passes through them, and show it in traces. `docs/metrics.md` lists metrics and spans.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use logline_core::ledger::{
 };
 use logline_core::trust::Limits;
 use logline_core::{Failure, Scope, SignedSpan, Timestamp, VerifiedSpan};
+use tracing::{Instrument as _, Span, field};
 use uuid::Uuid;
 
 /// Measures the calls of a ledger.
@@ -44,6 +45,11 @@ fn note<T>(operation: &'static str, began: Instant, outcome: &Result<T, LedgerEr
     }
 }
 
+/// The span of a call, named by the conventions for databases. `spans` is how many are appended.
+fn call(operation: &'static str, spans: Option<usize>) -> Span {
+    tracing::debug_span!("ledger", "otel.name" = operation, "otel.kind" = "client", "db.operation.name" = operation, spans)
+}
+
 #[deny(clippy::missing_trait_methods)]
 #[async_trait]
 impl<L: Ledger> Ledger for Measured<L> {
@@ -54,7 +60,7 @@ impl<L: Ledger> Ledger for Measured<L> {
         options: &AppendOptions,
     ) -> Result<Vec<AppendReceipt>, LedgerError> {
         let (began, spans) = (Instant::now(), batch.len());
-        let outcome = self.0.append(scope, batch, options).await;
+        let outcome = self.0.append(scope, batch, options).instrument(call("append", Some(spans))).await;
         note("append", began, &outcome);
         if outcome.is_ok() {
             #[allow(clippy::cast_precision_loss, reason = "a batch has a few thousand spans")]
@@ -65,7 +71,7 @@ impl<L: Ledger> Ledger for Measured<L> {
 
     async fn get(&self, scope: &Scope, tenant: &str, id: Uuid) -> Result<SignedSpan, LedgerError> {
         let began = Instant::now();
-        let outcome = self.0.get(scope, tenant, id).await;
+        let outcome = self.0.get(scope, tenant, id).instrument(call("get", None)).await;
         note("get", began, &outcome);
         outcome
     }
@@ -79,14 +85,14 @@ impl<L: Ledger> Ledger for Measured<L> {
         limit: usize,
     ) -> Result<Vec<SignedSpan>, LedgerError> {
         let began = Instant::now();
-        let outcome = self.0.history(scope, tenant, id, from_seq, limit).await;
+        let outcome = self.0.history(scope, tenant, id, from_seq, limit).instrument(call("history", None)).await;
         note("history", began, &outcome);
         outcome
     }
 
     async fn scan(&self, scope: &Scope, query: &Query, cursor: Option<&Cursor>) -> Result<Page, LedgerError> {
         let began = Instant::now();
-        let outcome = self.0.scan(scope, query, cursor).await;
+        let outcome = self.0.scan(scope, query, cursor).instrument(call("scan", None)).await;
         note("scan", began, &outcome);
         outcome
     }
@@ -204,8 +210,10 @@ impl<S: Sandbox> Sandbox for Measured<S> {
 
     async fn run(&self, job: Job<'_>, host: &mut dyn HostCalls) -> Report {
         let began = Instant::now();
-        let report = self.0.run(job, host).await;
+        let span = tracing::debug_span!("sandbox", runtime = self.0.runtime(), fuel = field::Empty, outcome = field::Empty);
+        let report = self.0.run(job, host).instrument(span.clone()).await;
         let outcome = if report.result.is_ok() { "ok" } else { "error" };
+        span.record("fuel", report.receipt.fuel_used).record("outcome", outcome);
         metrics::histogram!("logline_sandbox_seconds", "outcome" => outcome).record(began.elapsed().as_secs_f64());
         metrics::counter!("logline_sandbox_fuel_total").increment(report.receipt.fuel_used);
         report

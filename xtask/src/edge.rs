@@ -1,12 +1,15 @@
-//! Foreign tools judge the HTTP edge: schemathesis the routes, promtool metrics, rules and alerts, and a client that is generated from the
-//! OpenAPI document, in TypeScript, makes a round trip.
+//! Foreign tools judge the HTTP edge: schemathesis the routes, on both ledgers, promtool metrics, rules and alerts, hadolint the container
+//! file, and a client that is generated from the OpenAPI document, in TypeScript, makes a round trip.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use logline_pg_testing::PrivateServer;
+
 use crate::packages::install;
-use crate::run::{Failed, command, root};
+use crate::postgres;
+use crate::run::{Failed, Task, command, root};
 
 /// The files of the example server.
 const SERVER: &str = "examples/server";
@@ -15,6 +18,7 @@ const SERVER: &str = "examples/server";
 struct Server {
     child: Child,
     folder: PathBuf,
+    ledger: String,
     url: String,
     token: String,
 }
@@ -29,23 +33,27 @@ impl Drop for Server {
 }
 
 impl Server {
-    /// Starts the example server on a new ledger.
-    fn start() -> Result<Self, Failed> {
-        command("cargo").args(["build", "--quiet", "--workspace", "--example", "server"]).run()?;
-        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-        let program = target.join("debug/examples/server");
-        let folder = std::env::temp_dir().join(format!("logline-edge-{}", std::process::id()));
+    /// Starts the example server on a new ledger: a file, or the database at this address.
+    fn start(database: Option<&str>) -> Result<Self, Failed> {
+        command("cargo").args(["build", "--quiet", "--workspace", "--example", "server", "--bin", "logline"]).run()?;
+        let program = built("examples/server");
+        let kind = if database.is_some() { "postgres" } else { "sqlite" };
+        let folder = std::env::temp_dir().join(format!("logline-edge-{kind}-{}", std::process::id()));
         let failed = |error: std::io::Error| Failed(format!("{}: {error}", program.display()));
         std::fs::create_dir_all(&folder).map_err(failed)?;
-        let mut child = Command::new(&program)
-            .args(["--listen", "127.0.0.1:0", "--db"])
-            .arg(folder.join("edge.ledger"))
-            .env("LOGLINE_SERVER_MEMORY", "true")
+        let ledger = database.map_or_else(|| format!("sqlite:{}", folder.join("edge.ledger").display()), str::to_owned);
+        let mut start = Command::new(&program);
+        if database.is_some() {
+            start.env("LOGLINE_SERVER_HOME", folder.join("home"));
+        }
+        let mut child = start
+            .args(["--listen", "127.0.0.1:0", "--provider", "scripted"])
+            .env("LOGLINE_SERVER_LEDGER", &ledger)
             .stdout(Stdio::piped())
             .spawn()
             .map_err(failed)?;
         let output = child.stdout.take();
-        let mut server = Self { child, folder, url: String::new(), token: String::new() };
+        let mut server = Self { child, folder, ledger, url: String::new(), token: String::new() };
         let mut line = String::new();
         if let Some(output) = output {
             BufReader::new(output).read_line(&mut line).map_err(failed)?;
@@ -59,13 +67,37 @@ impl Server {
     }
 }
 
+/// A program that cargo has built.
+fn built(program: &str) -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    target.join("debug").join(program)
+}
+
 /// Everything about the edge.
 pub(crate) fn judge(python: &Path) -> Result<(), Failed> {
+    container(python)?;
     rules()?;
-    let server = Server::start()?;
-    routes(python, &server)?;
-    client(&server)?;
-    metrics(&server)
+    postgres::ensure_installed()?;
+    let database = PrivateServer::start(&Default::default()).map_err(|error| Failed(error.to_string()))?;
+    let on_postgres = Server::start(Some(&database.url("postgres", "postgres")))?;
+    let on_sqlite = Server::start(None)?;
+    // Both at once: the tool waits for answers more than it works.
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| routes(python, &on_postgres).output());
+        routes(python, &on_sqlite).run()?;
+        let other = other.join().map_err(|_| Failed("a thread of this task panicked".to_owned()))??;
+        let summary = other.lines().rev().take(12).collect::<Vec<_>>();
+        println!("\non PostgreSQL:");
+        summary.iter().rev().for_each(|line| println!("{line}"));
+        Ok(())
+    })?;
+    client(&on_sqlite)?;
+    metrics(python, &on_sqlite)
+}
+
+/// The container file. Nothing is built: that needs a daemon.
+fn container(python: &Path) -> Result<(), Failed> {
+    command(python.with_file_name("hadolint")).arg("--no-color").arg(root().join(SERVER).join("Containerfile")).run()
 }
 
 fn promtool() -> Result<(), Failed> {
@@ -81,14 +113,13 @@ fn rules() -> Result<(), Failed> {
 }
 
 /// All checks of schemathesis, with a fixed seed. Streams do not end, so tests of this repository hold them.
-fn routes(python: &Path, server: &Server) -> Result<(), Failed> {
+fn routes(python: &Path, server: &Server) -> Task {
     let tool = python.with_file_name("schemathesis");
     command(tool)
         .args(["--config-file", "interop/schemathesis.toml", "run", &format!("{}/openapi.json", server.url)])
         .args(["--header", &format!("Authorization: Bearer {}", server.token)])
-        .args(["--checks", "all", "--max-examples", "4", "--seed", "1", "--workers", "1", "--warnings", "off"])
+        .args(["--checks", "all", "--max-examples", "2", "--seed", "1", "--workers", "1", "--warnings", "off"])
         .args(["--exclude-path", "/api/timeline/stream"])
-        .run()
 }
 
 /// The generated client compiles against the document, and makes a round trip.
@@ -107,8 +138,10 @@ fn client(server: &Server) -> Result<(), Failed> {
     command("node").arg("built/round_trip.js").env("URL", &server.url).env("TOKEN", &server.token).folder(&folder).run()
 }
 
-/// What the server has measured by now is as Prometheus expects it.
-fn metrics(server: &Server) -> Result<(), Failed> {
+/// Every metric that the dashboard and the alerts name is in what the server has measured after some work, and Prometheus takes it.
+fn metrics(python: &Path, server: &Server) -> Result<(), Failed> {
+    let work = command(python).arg("interop/live_metrics.py").args([&server.url, &server.token]);
+    work.arg(built("logline")).arg(&server.ledger).run()?;
     let file = server.folder.join("metrics.txt");
     command("curl")
         .args(["--silent", "--show-error", "--fail", "--output"])

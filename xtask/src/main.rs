@@ -3,7 +3,8 @@
 //! - `cargo xtask test`: runs every test, and installs what is missing.
 //! - `cargo xtask interop`: foreign tools judge what the adapters of model providers send: botocore and OpenAI's client; Go's
 //!   `sumdb`, pymerkle and sigstore judge transparency logs, and are judged; a server with pgvector runs the trials of vectors; moto
-//!   plays AWS KMS; schemathesis, promtool and a generated TypeScript client judge the HTTP edge; Node and Chromium run the page.
+//!   plays AWS KMS; schemathesis, promtool, hadolint and a generated TypeScript client judge the HTTP edge; Node and Chromium run the page.
+//! - `cargo xtask edge`: of these, only what judges the HTTP edge.
 //! - `cargo xtask screenshots`: writes the images of the page for the documentation.
 //! - `cargo xtask ci`: both, plus format, lints, docs and the dependency policy.
 //! - `cargo xtask simulate [SEEDS]`: the simulation of a fleet with 5,000 seeds, or with this many.
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
     let result = match task.as_str() {
         "test" => test(),
         "interop" => interop::interop(),
+        "edge" => python::with_foreign_tools().and_then(|python| edge::judge(&python)),
         "ci" => ci(),
         "screenshots" => page::screenshots(),
         "large" => large(),
@@ -57,7 +59,7 @@ fn main() -> ExitCode {
         "guests" => guests(),
         _ => {
             eprintln!(
-                "usage: cargo xtask test | interop | ci | screenshots | simulate [SEEDS] | kill-log [ROUNDS] | attack [OPTIONS] | package | memory-eval [OPTIONS] | mutants [OPTIONS] | bombs | large | guests"
+                "usage: cargo xtask test | interop | edge | ci | screenshots | simulate [SEEDS] | kill-log [ROUNDS] | attack [OPTIONS] | package | memory-eval [OPTIONS] | mutants [OPTIONS] | bombs | large | guests"
             );
             return ExitCode::from(2);
         }

@@ -77,7 +77,9 @@ impl Task {
         let shown = self.shown();
         let output = self.0.output().map_err(|e| Failed(format!("`{shown}` could not be started: {e}")))?;
         if !output.status.success() {
-            return Err(Failed(format!("`{shown}`: {}", String::from_utf8_lossy(&output.stderr))));
+            // Some tools say on standard output what is wrong.
+            let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+            return Err(Failed(format!("`{shown}`: {err}\n{out}")));
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }

@@ -10,6 +10,7 @@ use crate::host::claim::FUEL_QUOTA;
 use crate::host::confidential::hide_result;
 use crate::host::driver::{AdmitError, Driver};
 use crate::host::outside::RecordedCalls;
+use crate::host::submit::trace_request;
 use crate::host::{Claim, Host, HostError, publish};
 use crate::keys::{Signer, Verifier};
 use crate::ledger::scope::Scope;
@@ -213,7 +214,7 @@ impl Host {
     /// # Errors
     /// If the host could not carry it out; a conflict if the claim was lost. A failure of the function is not an error: it is
     /// in [`Execution::result`].
-    #[tracing::instrument(skip_all, fields(tenant = claim.running.tenant_id, request = %claim.running.id, attempt = claim.attempt.number, trace_id = claim.running.trace_id), err(level = "debug"))]
+    #[tracing::instrument(name = "attempt", skip_all, fields(tenant = claim.running.tenant_id, request = %claim.running.id, attempt = claim.attempt.number, trace_id = claim.running.trace_id, outcome), err(level = "debug"))]
     pub async fn finish(&self, claim: Claim) -> Result<Execution, HostError> {
         let inner = &self.inner;
         let Claim { running, kind, attempt, began, kernel, booted, trusted, function, promotion } = claim;
@@ -313,6 +314,8 @@ impl Host {
         let incomplete = HostError::Internal { what: "an attempt without a record or an end" };
         // INVARIANT: the record of the attempt is the first draft, the closing version the last.
         let (Some(span), Some(request)) = (written.next(), written.next_back()) else { return Err(incomplete) };
+        written.filter(|span| span.entity_type == "request").for_each(|request| trace_request(&request));
+        tracing::Span::current().record("outcome", if result.is_ok() { "ok" } else { "error" });
         tracing::debug!(execution = %attempt.execution_id, ok = result.is_ok(), "attempt recorded");
         Ok(Execution { result, span, request })
     }

@@ -8,7 +8,7 @@ use crate::host::{Host, HostError, publish};
 use crate::keys::Verifier;
 use crate::ledger::scope::Scope;
 use crate::ledger::{AppendOptions, Ledger as _, LedgerError, OnExisting, Outcome};
-use crate::request::{FUNCTION_RUN, Request, lifecycle};
+use crate::request::{FUNCTION_RUN, PARENT_SPAN, Request, lifecycle};
 use crate::span::seal::VerifiedSpan;
 use crate::span::{DIGEST_KEY, Span, canonical};
 use crate::value::failure::Failure;
@@ -74,7 +74,9 @@ impl Host {
         }
         let new = batch.iter_mut().zip(new).filter_map(|(span, new)| new.then_some(span));
         for (span, receipt) in new.zip(appended?) {
-            if receipt.outcome != Outcome::Appended {
+            if receipt.outcome == Outcome::Appended {
+                trace_request(span);
+            } else {
                 let not_found = || LedgerError::NotFound { tenant: span.tenant_id.clone(), id: span.id };
                 *span = self.stored(&scope, span).await?.ok_or_else(not_found)?;
             }
@@ -111,6 +113,14 @@ impl Host {
         self.trusted().authorities.check(&stored)?;
         Ok(Some(stored))
     }
+}
+
+/// Opens and ends the `tracing` span of a new request, whose parent is the span of whoever asks. Attempts come later, and on any host: they
+/// know the request, so whoever exports traces can derive from its id what they hang on.
+pub(super) fn trace_request(request: &Span) {
+    let trace_id = request.trace_id.as_deref();
+    let parent_span = request.meta(PARENT_SPAN).and_then(Value::as_str);
+    drop(tracing::info_span!("request", request = %request.id, kind = request.this, trace_id, parent_span));
 }
 
 /// Refuses what would only fail later, or would collide with the requests of others.
@@ -151,7 +161,8 @@ fn differences(stored: &Span, asked: &Span) -> Vec<String> {
         span.metadata.as_ref().and_then(Value::as_object).into_iter().flatten().map(|(name, _)| name.clone()).collect()
     };
     let members = names(stored).into_iter().chain(names(asked)).collect::<BTreeSet<_>>();
-    let members = members.into_iter().filter(|name| name != DIGEST_KEY && stored.meta(name) != asked.meta(name));
+    let members = members.into_iter().filter(|name| ![DIGEST_KEY, PARENT_SPAN].contains(&name.as_str()));
+    let members = members.filter(|name| stored.meta(name) != asked.meta(name));
     differ.extend(members.map(|name| format!("metadata.{name}")));
     differ
 }

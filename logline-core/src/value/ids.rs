@@ -58,6 +58,13 @@ pub fn idempotent(tenant: &str, owner: &str, entity_type: &str, key: &str) -> Uu
     derive("idempotent", &[tenant, owner, entity_type, key])
 }
 
+/// The id of what is published under a name: a provider, a prompt, a schedule. Tools that publish by name make it, and whoever is told a
+/// name finds the span by it. (Functions and policies have ids of their own.)
+#[must_use]
+pub fn published(tenant: &str, entity_type: &str, name: &str) -> Uuid {
+    derive("published", &[tenant, entity_type, name])
+}
+
 /// The id of the execution that records an attempt of `request`. The first `attempt` is 1.
 #[must_use]
 pub fn execution(tenant: &str, request: Uuid, attempt: u32) -> Uuid {

@@ -64,19 +64,32 @@ function charts(executions, outcomes, now) {
   ];
 }
 
+/** The slowest executions of the last hour, with the way to each. */
+function slowest(executions, now) {
+  const timed = byMinute(executions, now).flat().filter((row) => typeof row.duration_ms === 'number');
+  const found = timed.sort((a, b) => b.duration_ms - a.duration_ms).slice(0, 5);
+  return found.length === 0 ? [] : [h('h2', { text: 'Slowest in the last hour' }), h('ul', { class: 'newest' }, found.map((row) => h('li', {},
+    h('time', { class: 'quiet', datetime: row.at, title: full(row.at), text: short(row.at) }), h('span', { class: 'cell-type', text: duration(row.duration_ms) }),
+    h('a', { href: toSpan(row), text: titleOf(row) }), row.status ? pill(row.status) : h('span'))))];
+}
+
 const tile = (name, value, href, kind) => h('a', { class: `tile tile-${kind ?? 'plain'}`, href }, h('span', { class: 'tile-label', text: name }), h('span', { class: 'tile-value', text: value }));
 
 export async function render(content, { session, ending, isOpen }) {
   const tiles = h('section', { class: 'tiles', 'aria-label': 'What waits' });
   const graphs = h('section', { class: 'charts', 'aria-label': 'The last hour' });
-  const newest = h('section', { class: 'card' });
-  put(content, tiles, graphs, newest);
+  const [newest, slow] = [h('section', { class: 'card' }), h('section', { class: 'card', hidden: true })];
+  put(content, tiles, graphs, newest, slow);
   put(graphs, charts([], [], Date.now()));
   put(tiles, ['Oldest waits', 'Due now', 'Running', 'Retrying', 'Problems', 'Wait for approval'].map((name) => tile(name, '…', to(['overview']))));
 
   let [executions, outcomes] = [[], []];
-  const drawCharts = () => put(graphs, charts(executions, outcomes, Date.now()),
-    executions.length >= MOST && h('p', { class: 'quiet', text: `Computed from the newest ${number(MOST)} executions.` }));
+  const drawCharts = () => {
+    put(graphs, charts(executions, outcomes, Date.now()),
+      executions.length >= MOST && h('p', { class: 'quiet', text: `Computed from the newest ${number(MOST)} executions.` }));
+    put(slow, slowest(executions, Date.now()));
+    slow.hidden = !slow.firstChild;
+  };
   const drawNewest = () => {
     const list = [];
     for (let index = 0; index < session.feed.length && list.length < 12; index += 1) list.push(session.feed.at(index));
@@ -104,14 +117,14 @@ export async function render(content, { session, ending, isOpen }) {
   drawNewest();
   const whole = Promise.all([
     rows('timeline', { type: 'execution' }, MOST, isOld).then((found) => { executions = found; drawCharts(); }),
-    rows('timeline', { type: 'outside_outcome' }, MOST, isOld).then((found) => { outcomes = found; drawCharts(); }),
+    rows('timeline', { type: 'provider_execution' }, MOST, isOld).then((found) => { outcomes = found; drawCharts(); }),
     drawTiles(), session.ready.then(() => isOpen() && drawNewest()),
   ]);
 
   let [timer, isChanged] = [0, false];
   ending(session.onRow((row) => {
     if (row.entity_type === 'execution') executions.unshift(row);
-    if (row.entity_type === 'outside_outcome') outcomes.unshift(row);
+    if (row.entity_type === 'provider_execution') outcomes.unshift(row);
     isChanged = true;
     timer ||= setTimeout(() => { timer = 0; if (isOpen()) { drawNewest(); drawCharts(); } }, 250);
   }));

@@ -17,6 +17,8 @@ use zeroize::Zeroizing;
 use crate::auth::{AuthError, Authenticator};
 use crate::identity::{Identity, Permission};
 
+/// How often a revocation is written before somebody else is blamed for being faster each time.
+const REVOKE_TRIES: u32 = 64;
 const PREFIX: &str = "ll_";
 const ENTITY_TYPE: &str = "api_key";
 const HASH: &str = "secret_hash";
@@ -185,15 +187,21 @@ impl ApiKeys {
         self.write(tenant, id, draft, &secret).await
     }
 
-    /// Ends a key at once.
+    /// Ends a key at once, also if somebody else goes on giving it new secrets meanwhile.
     ///
     /// # Errors
     /// [`KeyError::NoKey`]; if the span cannot be written.
     pub async fn revoke(&self, tenant: &str, id: Uuid, by: &str) -> Result<(), KeyError> {
-        let key = self.active(tenant, id).await?;
-        let draft = Draft::next_version(&key).who(by).did("revoked").status("revoked");
-        self.host.record(tenant, vec![draft], &AppendOptions::default()).await?;
-        Ok(())
+        let mut tries = 1;
+        loop {
+            let key = self.active(tenant, id).await?;
+            let draft = Draft::next_version(&key).who(by).did("revoked").status("revoked");
+            match self.host.record(tenant, vec![draft], &AppendOptions::default()).await {
+                // Whoever has the secret must not keep its end from being written.
+                Err(error) if error.is_conflict() && tries < REVOKE_TRIES => tries += 1,
+                written => return Ok(written.map(drop)?),
+            }
+        }
     }
 
     async fn write(&self, tenant: &str, id: Uuid, draft: Draft, secret: &str) -> Result<IssuedKey, KeyError> {

@@ -12,18 +12,19 @@ use futures_util::{StreamExt as _, stream};
 use http::{HeaderMap, HeaderValue, StatusCode, header as names};
 use logline_core::contract::Reader;
 use logline_core::contract::provider::Chunk;
-use logline_core::request;
-use logline_core::{HostError, Scope};
+use logline_core::ledger::LedgerExt as _;
+use logline_core::{HostError, Scope, ids, request};
 use logline_prompts::{ExplainError, PROMPT_RUN, VerifyBuildError, explain_with};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 use crate::identity::Permission;
 use crate::params::header;
 use crate::problem::{Code, Problem};
 use crate::routes::{not_known, path_id};
-use crate::service::{Caller, Service, answer, caller, trace};
+use crate::service::{Caller, Service, answer, call_trace, caller};
 use crate::slots::Slot;
 use crate::wire::chat::Ask;
 
@@ -41,13 +42,10 @@ pub(crate) async fn chat(State(service): State<Arc<Service>>, request: Request) 
     caller.identity.need(Permission::Execute)?;
     not_known(&request)?;
     let streams = service.options.prompts.clone().ok_or_else(Problem::not_found)?;
-    let (trace, headers) = (trace(request.headers()), request.headers().clone());
+    let (trace, headers) = (call_trace(request.extensions(), request.headers()), request.headers().clone());
     let asked: Ask = service.json(&caller, request).await?;
     let slot = service.slot(caller.tenant())?;
-    let found = service.ledger().get(&caller.scope(), caller.tenant(), asked.prompt).await?;
-    if !["prompt_variant", "prompt_family"].contains(&found.entity_type.as_str()) {
-        return Err(Problem::not_found());
-    }
+    let prompt = prompt(&service, &caller, &asked.prompt).await?;
     let mut input = json!({"question": asked.question});
     for (name, value) in [("vars", asked.vars), ("context", asked.context), ("session", asked.session.map(Value::from))] {
         if let (Some(value), Some(members)) = (value, input.as_object_mut()) {
@@ -60,18 +58,27 @@ pub(crate) async fn chat(State(service): State<Arc<Service>>, request: Request) 
     if let (Some(recalled), Some(members)) = (recalled, input.as_object_mut()) {
         members.insert("memory".to_owned(), recalled);
     }
-    let mut run = request::Request::new(&identity.tenant, &identity.user, asked.prompt, input).this(PROMPT_RUN);
+    let mut run = request::Request::new(&identity.tenant, &identity.user, prompt, input).this(PROMPT_RUN);
     if is_confidential {
         run = run.confidential();
         if let Err(HostError::Missing { .. }) = service.host.confidential(&identity.tenant, &identity.user).await {
             return Err(Problem::parameter(SENSITIVITY, "`public`: this service has no keys to encrypt with"));
         }
     }
-    (run.trace_id, run.parent_span) = trace.map(|trace| (trace.id, trace.parent)).unzip();
+    (run.trace_id, run.parent_span) = (Some(trace.id), trace.parent);
     // This host carries it out, so that the pieces come here. If a worker of another host is faster, the answer comes in one piece.
     let submitted = service.host.submit(run).await?;
     let pieces = streams.listen(&identity.tenant, submitted.id);
-    let outcome = tokio::spawn(carry_out(Arc::clone(&service), caller.clone(), submitted.id));
+    let carried_out = carry_out(Arc::clone(&service), caller.clone(), submitted.id);
+    // It is carried out whether the client stays or not, and takes its place for as long: whoever leaves and asks again waits for a place
+    // like everybody.
+    let slot = Arc::new(slot);
+    let held = Arc::clone(&slot);
+    let outcome = async move {
+        let _held = held;
+        carried_out.await
+    };
+    let outcome = tokio::spawn(outcome.instrument(tracing::Span::current()));
     let frames = Answering { pieces, outcome: Some(outcome), request: submitted.id, _slot: slot };
     let events = stream::unfold(frames, |mut frames| async move { frames.next().await.map(|frame| (frame, frames)) });
     let mut response = Response::new(Body::from_stream(events.map(Ok::<_, Infallible>)));
@@ -80,6 +87,24 @@ pub(crate) async fn chat(State(service): State<Arc<Service>>, request: Request) 
     headers.insert(names::CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform"));
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
     Ok(response)
+}
+
+/// What may be asked with.
+const PROMPTS: [&str; 2] = ["prompt_variant", "prompt_family"];
+
+/// The id of a prompt that the caller may see, by its id or its name.
+async fn prompt(service: &Service, caller: &Caller, text: &str) -> Result<Uuid, Problem> {
+    let ids = match Uuid::try_parse(text) {
+        Ok(id) => vec![id],
+        Err(_) => PROMPTS.iter().map(|kind| ids::published(caller.tenant(), kind, text)).collect(),
+    };
+    for id in ids {
+        let found = service.ledger().find(&caller.scope(), caller.tenant(), id).await?;
+        if found.is_some_and(|found| PROMPTS.contains(&found.entity_type.as_str())) {
+            return Ok(id);
+        }
+    }
+    Err(Problem::new(Code::NotFound, "there is no prompt of this id or name that this token may see"))
 }
 
 /// Which memories the model may be told, as the headers of the call say it. `None`: none.
@@ -128,7 +153,7 @@ struct Answering {
     pieces: mpsc::Receiver<Chunk>,
     outcome: Option<tokio::task::JoinHandle<Result<Value, Problem>>>,
     request: Uuid,
-    _slot: Slot,
+    _slot: Arc<Slot>,
 }
 
 impl Answering {

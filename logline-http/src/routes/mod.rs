@@ -4,6 +4,7 @@
 pub(crate) mod chat;
 #[cfg(feature = "policies")]
 pub(crate) mod dry_run;
+pub(crate) mod executions;
 pub(crate) mod governed;
 pub(crate) mod health;
 pub(crate) mod identity;

@@ -21,7 +21,7 @@ use crate::routes::spans::{finished, rows_of};
 use crate::routes::timeline::wait_until;
 use crate::routes::{not_known, path_id};
 use crate::rows;
-use crate::service::{Caller, Service, Trace, answer, caller, media_type, preferred_wait, trace};
+use crate::service::{CallTrace, Caller, Service, answer, call_trace, caller, media_type, preferred_wait};
 use crate::wire::Execute;
 
 /// Submits a request. With `Prefer: wait=N` the answer comes when it has ended, or after N seconds.
@@ -54,7 +54,7 @@ pub(crate) async fn execute(State(service): State<Arc<Service>>, request: Reques
     let (asked, digest) = service.work(caller.tenant(), size, parse).await??;
     let keyed = key.clone().zip(digest).map(|(key, body)| Keyed { key, method: "POST", path: "/api/execute", body });
     caller.identity.check_named(asked.tenant_id.as_deref(), asked.owner_id.as_deref())?;
-    let work = submit(Arc::clone(&service), caller.clone(), asked, key, trace(&parts.headers));
+    let work = submit(Arc::clone(&service), caller.clone(), asked, key, call_trace(&parts.extensions, &parts.headers));
     let done = once(&service, &caller, keyed, work).await?;
     let id = done.body.get("request").and_then(Value::as_str).and_then(|id| id.parse::<Uuid>().ok());
     // A refusal that is repeated.
@@ -117,7 +117,7 @@ async fn submit(
     caller: Caller,
     asked: Execute,
     key: Option<String>,
-    trace: Option<Trace>,
+    trace: CallTrace,
 ) -> Result<Answer, Problem> {
     let identity = &caller.identity;
     let function = function(&service, &caller, &asked.function).await?;
@@ -152,7 +152,7 @@ async fn submit(
         let parsed = visibility.parse::<Visibility>();
         request.visibility = parsed.map_err(|()| Problem::parameter("visibility", "`private`, `tenant` or `public`"))?;
     }
-    (request.trace_id, request.parent_span) = trace.map(|trace| (trace.id, trace.parent)).unzip();
+    (request.trace_id, request.parent_span) = (Some(trace.id), trace.parent);
     request.idempotency_key = key;
     let submitted = service.host.submit(request).await?;
     Ok(Answer::new(StatusCode::ACCEPTED, json!({"request": submitted.id.to_string()})))

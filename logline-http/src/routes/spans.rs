@@ -34,7 +34,7 @@ pub(crate) async fn list(State(service): State<Arc<Service>>, request: Request) 
 }
 
 /// The bytes that a row may have on average, if a page is long. Pages of fewer rows are written at once.
-const ROW: usize = 4 << 10;
+pub(crate) const ROW: usize = 4 << 10;
 
 /// One page of what `query` begins with.
 pub(crate) async fn rows_of(service: &Service, request: Request, query: Query) -> Result<Response, Problem> {

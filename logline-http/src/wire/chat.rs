@@ -25,8 +25,9 @@ pub(crate) struct Headers {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Ask {
-    /// The `prompt_variant`, or the `prompt_family` of which one is chosen.
-    pub(crate) prompt: Uuid,
+    /// The `prompt_variant`, or the `prompt_family` of which one is chosen: its id, or the name under which it was published.
+    #[schema(min_length = 1, max_length = 256)]
+    pub(crate) prompt: String,
     pub(crate) question: String,
     /// The variables of the prompt.
     pub(crate) vars: Option<Value>,

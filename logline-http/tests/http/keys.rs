@@ -108,3 +108,26 @@ async fn a_key_that_calls_too_often_is_told_when_to_come_back() {
     until_refused(&stage, &bob).await.is(429, "rate_limited");
     assert_eq!(stage.get(&other, "/api/spans").await.status, 200);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thief_who_keeps_rotating_a_key_does_not_keep_it_from_being_revoked() {
+    let stage = Stage::start().await;
+    let issued = stage.keys.issue(new("alice"), "operator").await.unwrap();
+    let (id, keys) = (issued.id, stage.keys.clone());
+    let thief = tokio::spawn(async move {
+        let mut stolen = Vec::new();
+        // Until there is nothing left to rotate.
+        loop {
+            match keys.rotate("acme", id, Duration::from_secs(3600), "thief").await {
+                Ok(rotated) => stolen.push(rotated.token.to_string()),
+                Err(KeyError::NoKey { .. }) => return stolen,
+                Err(_) => {}
+            }
+        }
+    });
+    stage.keys.revoke("acme", id, "operator").await.unwrap();
+    let stolen = crate::stage::within(thief).await.unwrap();
+    for token in stolen.iter().rev().take(10).chain([&issued.token.to_string()]) {
+        stage.get(token, "/api/identity").await.is(401, "invalid_token");
+    }
+}

@@ -12,6 +12,7 @@ mod minds;
 mod openapi;
 mod page;
 mod reports;
+mod rolling;
 mod round_trip;
 mod stage;
 mod standing;
