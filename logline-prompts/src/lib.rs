@@ -22,6 +22,7 @@ mod samples;
 mod seeds;
 mod select;
 mod talk;
+mod tools;
 mod variable;
 mod variant;
 mod verify;
@@ -31,7 +32,7 @@ pub use block::{Block, MAX_BLOCKS, Rank};
 pub use build::{BuildError, Built, MAX_TEXT_BYTES, build};
 pub use chooser::{PROMPT_LEARN, PROMPT_SELECT, PromptBandit};
 pub use contract::{answer_contract, insufficient};
-pub use explain::{ExplainError, Explained, Try, explain, explain_with};
+pub use explain::{ExplainError, Explained, ToolCall, Try, explain, explain_with};
 pub use family::{Family, Guard, MAX_VARIANTS, Metric};
 pub use ids::{
     BUILD_PROMPT, PROMPT_BANDIT, PROMPT_EVAL, PROMPT_RUNNER, build_prompt, prompt_bandit, prompt_eval, prompt_runner,
@@ -41,6 +42,7 @@ pub use load::{LoadError, Loaded, Versions, load};
 pub use run::{PROMPT_RUN, RunPrompt};
 pub use samples::{sample_id, samples};
 pub use seeds::all;
+pub use tools::{MAX_TOOL_ROUNDS, MAX_TOOLS};
 pub use variable::{Kind, Variable};
 pub use variant::{Ran, Shot, Variant};
 pub use verify::{VerifyBuildError, verify_build, verify_build_with};

@@ -6,13 +6,15 @@ use std::time::Duration;
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use logline_core::contract::provider::{Advice, Chunks, ErrorKind, Provider, Secret, SecretSource};
 use logline_core::contract::{Call, Context, KernelError, OutsideError, Reservation};
-use logline_core::ledger::{Query, Retry};
+use logline_core::ledger::Query;
 use logline_core::request::{self, CallKind, reference};
 use logline_core::{Failure, Hash, SignedSpan, SpanKey, VerifiedSpan, Verifier, canonical};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 use tracing::Instrument as _;
 use uuid::Uuid;
+
+use crate::harness::holding;
 
 use super::ask::{Ask, Asked, input_tokens};
 use super::gates::Gates;
@@ -23,9 +25,6 @@ use super::telemetry::Observed;
 
 /// The most active providers of a tenant that functions may name.
 const MAX_NAMED: usize = 100;
-
-/// How often the lease of an attempt is extended while it waits.
-const EXTEND_EVERY: Duration = Duration::from_secs(10);
 
 /// A recorded answer of a provider.
 #[derive(Debug, Clone, PartialEq)]
@@ -159,30 +158,9 @@ impl Providers {
         };
         let observed = Observed::new(&first.spec.adapter, &first.model, asked.ask);
         let asking = self.ask_all(context, tenant, &first, &attempt).instrument(observed.span());
-        let result = self.holding(context, asking).await?;
+        let result = holding(context, asking).await?;
         observed.ended(&result);
         Ok(result)
-    }
-
-    /// Extends the lease of the attempt while it waits for a provider, which may take longer than a lease.
-    async fn holding(
-        &self,
-        context: &Context<'_>,
-        call: impl Future<Output = Result<Result<Told, Failure>, KernelError>>,
-    ) -> Result<Result<Told, Failure>, KernelError> {
-        let mut call = std::pin::pin!(call);
-        loop {
-            match tokio::time::timeout(EXTEND_EVERY, &mut call).await {
-                Ok(done) => return done,
-                Err(_) => match context.outside.extend().await {
-                    Ok(true) => {}
-                    Ok(false) => return Err(KernelError::LostClaim),
-                    // The call goes on: it is paid for, and the lease lasts for a while yet.
-                    Err(error) if error.retry() == Retry::Later => tracing::warn!(%error, "the lease could not be extended"),
-                    Err(error) => return Err(error.into()),
-                },
-            }
-        }
     }
 
     async fn ask_all(
