@@ -70,7 +70,14 @@ async fn run() -> Result<()> {
     let (ledger, trust) = (MemoryLedger::new(), TrustRoot::new([root.public_key()], 1));
     trust.publish(&ledger, &manifest, &root, &SystemClock).await?;
     logline_kernels::install(&ledger, &set, &publisher, &SystemClock).await?;
-    let host = Host::builder().ledger(ledger.clone()).trust(trust.clone()).key(runtime).install(set).sandbox(WasmSandbox::new()?).build().await?;
+    let host = Host::builder()
+        .ledger(ledger.clone())
+        .trust(trust.clone())
+        .key(runtime)
+        .install(set)
+        .sandbox(WasmSandbox::new()?)
+        .build()
+        .await?;
     let publish = async |draft: Draft| host.publish(draft, &publisher).await;
 
     // Who may say what: four blocks, a variant of them, and the provider that it asks.

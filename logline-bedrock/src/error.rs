@@ -142,8 +142,8 @@ where
         }
         _ => return of_transport(failed),
     };
-    let (code, status) = named(exception.err())
-        .unwrap_or_else(|| (exception.err().code().unwrap_or("an exception without a name"), 500));
+    let (code, status) =
+        named(exception.err()).unwrap_or_else(|| (exception.err().code().unwrap_or("an exception without a name"), 500));
     let said = exception.err().message().unwrap_or("it says no more");
     after(kind(code, status, said), code, said, delivered)
 }

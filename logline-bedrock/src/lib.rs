@@ -194,12 +194,7 @@ impl Bedrock {
         reading.finish()
     }
 
-    async fn whole_message(
-        &self,
-        client: &Client,
-        model: &str,
-        request: &ModelRequest,
-    ) -> Result<ModelAnswer, ProviderError> {
+    async fn whole_message(&self, client: &Client, model: &str, request: &ModelRequest) -> Result<ModelAnswer, ProviderError> {
         let body = messages::body(request, self.shared.model_fields.as_ref())?.to_string();
         let guardrail = self.shared.guardrail.as_ref();
         let asked = client.invoke_model().model_id(model).body(Blob::new(body));

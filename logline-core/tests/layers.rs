@@ -16,7 +16,19 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
     (
         "logline-kernels",
-        &["measured", "harness", "seeds", "recall", "provider", "tool", "run_code", "replay", "schedule", "worker", "governance"],
+        &[
+            "measured",
+            "harness",
+            "seeds",
+            "recall",
+            "provider",
+            "tool",
+            "run_code",
+            "replay",
+            "schedule",
+            "worker",
+            "governance",
+        ],
     ),
     (
         "logline-policy",
@@ -117,6 +129,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "select",
             "chooser",
             "talk",
+            "directives",
             "run",
             "eval",
             "verify",

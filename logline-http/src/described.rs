@@ -14,7 +14,11 @@ const METRICS: [(Kind, &str, &str); 36] = [
     (Kind::Counter, "logline_attempts_total", "attempts that have ended, by what became of them"),
     (Kind::Histogram, "logline_attempt_seconds", "from the claim of an attempt to its end"),
     (Kind::Counter, "logline_requests_parked_total", "requests that could neither be claimed nor closed"),
-    (Kind::Counter, "logline_calls_closed_total", "calls to the outside that no attempt would have closed, and that were closed as unknown"),
+    (
+        Kind::Counter,
+        "logline_calls_closed_total",
+        "calls to the outside that no attempt would have closed, and that were closed as unknown",
+    ),
     (Kind::Counter, "logline_quota_denied_total", "requests that were put off because a quota is used up"),
     (Kind::Counter, "logline_shared_keys_total", "loops that found another process with this host's key"),
     (Kind::Histogram, "logline_sandbox_seconds", "time of one run in the sandbox, ok or error"),

@@ -54,7 +54,9 @@ impl ToolSpec {
         let name = spec.name.as_deref().or(function.name.as_deref()).unwrap_or_default();
         if !is_name(name) {
             let name = name.escape_debug();
-            return Err(format!("metadata.tool.name: `{name}` is no name for models: it has 1 to 64 letters, digits, `_` and `-`"));
+            return Err(format!(
+                "metadata.tool.name: `{name}` is no name for models: it has 1 to 64 letters, digits, `_` and `-`"
+            ));
         }
         if !(1..=MAX_DESCRIPTION).contains(&spec.description.len()) {
             return Err(format!("metadata.tool.description must have 1 to {MAX_DESCRIPTION} bytes"));

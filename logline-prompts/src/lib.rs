@@ -5,6 +5,7 @@ mod block;
 mod build;
 mod chooser;
 mod contract;
+mod directives;
 pub mod eval;
 mod explain;
 mod family;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use logline_core::contract::provider::Block;
 use logline_core::contract::{
     AskedBy, Context, Effects, Kernel, KernelError, Meters, Publishing, RequestKind, Sandbox, sealed_text,
 };
@@ -17,6 +18,7 @@ use uuid::Uuid;
 use crate::build::{Built, build};
 use crate::chooser::FAMILY;
 use crate::contract::Contract;
+use crate::directives::directives;
 use crate::ids::prompt_runner;
 use crate::load::{LoadError, Loaded, Versions, active, in_use, load};
 use crate::record::{Recorded, about, check_personal, record};
@@ -301,13 +303,16 @@ impl RunPrompt {
         prepared: Prepared,
     ) -> Result<Result<Run, Failure>, KernelError> {
         let Prepared { ran, built, contract, text, cited, recalled, tools } = prepared;
-        let asking = messages(loaded, &ran, &built.text, text);
+        let mut asking = messages(loaded, &ran, &built.text, text);
+        let directives = directives(request, context, loaded).await?;
+        asking.system.extend(directives.iter().map(|directive| Block::text(directive.text.as_str())));
+        let directives = directives.into_iter().map(|directive| directive.reference).collect();
         let listener = self.streams.take(&request.tenant_id, request.id);
         let told = self.recall.as_deref().zip(recalled.as_ref());
         let (providers, contract) = (&self.providers, contract.as_ref());
         let talk = Talk { providers, ran: &ran, contract, prefix: "", recalled: told, tools: &tools, are_tools_away: false };
         let spoken = talk.ask(context, request, asking, listener).await?;
-        Ok(spoken.map(|spoken| Run { built, cited, spoken, recalled, tools }))
+        Ok(spoken.map(|spoken| Run { built, cited, spoken, recalled, tools, directives }))
     }
 
     /// The question with its context, and what became of each span of the context.
@@ -400,6 +405,8 @@ struct Run {
     spoken: Spoken,
     recalled: Option<Recalled>,
     tools: Toolbox,
+    /// The versions of the directives that it obeyed.
+    directives: Vec<Value>,
 }
 
 impl Run {
@@ -412,7 +419,7 @@ impl Run {
         question: &Question,
         selected: Option<Selected>,
     ) -> Result<Result<(Vec<Draft>, Value, Uuid), Failure>, KernelError> {
-        let Self { built, cited, spoken, recalled, tools } = self;
+        let Self { built, cited, spoken, recalled, tools, directives } = self;
         let execution = context.attempt.execution_id;
         let Recorded { draft: made, compiled_hash } = match record(request, context, loaded, &built, &question.vars).await? {
             Ok(recorded) => recorded,
@@ -452,6 +459,9 @@ impl Run {
             let calls: Vec<_> = spoken.used.iter().map(Used::to_value).collect();
             draft = draft.meta("tools", tools.recorded()).meta("tool_use_count", calls.len()).meta("tool_calls", calls);
         }
+        if !directives.is_empty() {
+            draft = draft.meta("directives", directives);
+        }
         if spoken.is_exhausted {
             draft = draft.meta("tool_rounds_used_up", tools.rounds);
         }
@@ -481,7 +491,8 @@ const BYTES_PER_TOKEN: usize = 4;
 
 /// Reads the input of a request.
 fn question(input: Option<&Value>) -> Result<Question, String> {
-    let members = logline_core::json::members(input, "the input", &["question", "vars", "context", "session", "memory", "tools"])?;
+    let members =
+        logline_core::json::members(input, "the input", &["question", "vars", "context", "session", "memory", "tools"])?;
     let text = match members.get("question") {
         Some(Value::String(text)) if !text.trim().is_empty() && text.len() <= MAX_QUESTION => text.clone(),
         Some(Value::String(_)) => {
@@ -505,7 +516,8 @@ fn question(input: Option<&Value>) -> Result<Question, String> {
     let tools = match members.get("tools") {
         None | Some(Value::Null) => Vec::new(),
         Some(Value::Array(named)) if named.len() <= MAX_TOOLS => {
-            let text = |named: &Value| named.as_str().map(str::to_owned).ok_or("`tools` must be a list of ids and names".to_owned());
+            let text =
+                |named: &Value| named.as_str().map(str::to_owned).ok_or("`tools` must be a list of ids and names".to_owned());
             named.iter().map(text).collect::<Result<_, _>>()?
         }
         Some(_) => return Err(format!("`tools` must be a list of at most {MAX_TOOLS} ids and names")),

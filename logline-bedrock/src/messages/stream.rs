@@ -15,9 +15,16 @@ const MAX_BLOCKS: usize = 1024;
 /// A block, as far as it has been read.
 enum Part {
     Text(String),
-    Reasoning { text: String, signature: String },
+    Reasoning {
+        text: String,
+        signature: String,
+    },
     Redacted(String),
-    Tool { id: String, name: String, input: String },
+    Tool {
+        id: String,
+        name: String,
+        input: String,
+    },
     /// Of a kind that is not known here.
     Unknown,
 }

@@ -76,7 +76,8 @@ fn tools_results_and_turns_are_as_the_messages_want_them() {
         request.messages.push(said(Role::User, vec![Block::text("See:"), result]));
         request.messages.push(said(Role::User, vec![Block::text(" "), Block::text("So?")]));
         let body = sent(&server, &request).await;
-        let turn: Vec<_> = body["messages"][2]["content"].as_array().unwrap().iter().map(|block| block["type"].clone()).collect();
+        let turn: Vec<_> =
+            body["messages"][2]["content"].as_array().unwrap().iter().map(|block| block["type"].clone()).collect();
         assert_eq!(turn, ["tool_result", "text", "text"], "one turn, and the results stand first");
         assert_eq!(body["tools"], json!([{"name": "weather", "input_schema": {"type": "object"}}]), "what was used is named");
         assert!(body.get("tool_choice").is_none());
@@ -97,7 +98,10 @@ fn tools_results_and_turns_are_as_the_messages_want_them() {
             data: data.to_owned(),
         };
         for (request, reason) in [
-            (odd(Block::CachePoint { ttl: Some(CacheTtl::OneHour) }), "messages[0].content[0]: a cache point must stand behind"),
+            (
+                odd(Block::CachePoint { ttl: Some(CacheTtl::OneHour) }),
+                "messages[0].content[0]: a cache point must stand behind",
+            ),
             (odd(file("text/csv", "AAAA")), "pdf or plain text"),
             (odd(file("text/plain", "//8=")), "UTF-8"),
             (odd(file("application/pdf", "%")), "base64"),
@@ -181,7 +185,8 @@ fn reasoning_comes_back_as_it_was_whole_and_in_pieces() {
         let result = Block::ToolResult { id: "t1".to_owned(), content: vec![Block::text("sun")], is_error: false };
         request.messages.push(said(Role::User, vec![result]));
         let back = sent(&server, &request).await["messages"][1]["content"].clone();
-        let known: Vec<_> = content.as_array().unwrap().iter().filter(|block| block["type"] != "server_thing").cloned().collect();
+        let known: Vec<_> =
+            content.as_array().unwrap().iter().filter(|block| block["type"] != "server_thing").cloned().collect();
         assert_eq!(back, json!(known));
     });
 }
@@ -196,7 +201,10 @@ fn usage_is_told_by_class_and_what_is_not_said_is_not_known() {
             "cache_creation": {"ephemeral_5m_input_tokens": 40, "ephemeral_1h_input_tokens": 4}, "service_tier": "standard",
         });
         let used = whole(&server, message(&text, "end_turn", &stated)).await.unwrap().usage;
-        assert_eq!((used.input, used.cache_read, used.cache_write, used.cache_write_1h, used.output), (Some(10), Some(30), Some(40), Some(4), Some(20)));
+        assert_eq!(
+            (used.input, used.cache_read, used.cache_write, used.cache_write_1h, used.output),
+            (Some(10), Some(30), Some(40), Some(4), Some(20))
+        );
         assert_eq!((used.total(), used.raw), (Some(104), stated.clone()));
         let none = whole(&server, message(&text, "end_turn", &json!({}))).await.unwrap().usage;
         assert_eq!((none.input, none.output, none.raw), (None, None, Value::Null));

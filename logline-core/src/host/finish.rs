@@ -228,7 +228,8 @@ impl Host {
             Some(opened) => opened.input.as_ref().map(Option::as_ref),
         };
         let outside = RecordedCalls::new(self, &running, &open.state, attempt, confidential);
-        let functions = InnerRequests { host: self, running: &running, kernel: kernel.name(), state: &open.state, outside: &outside };
+        let functions =
+            InnerRequests { host: self, running: &running, kernel: kernel.name(), state: &open.state, outside: &outside };
         let context = Context {
             runtime: Reader::new(&inner.ledger, scope.clone()),
             owner: Reader::new(&inner.ledger, Scope::user(tenant, running.owner_id.clone())),

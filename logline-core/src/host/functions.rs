@@ -126,7 +126,8 @@ impl InnerRequests<'_> {
             return Err(format!("request {} was not made by a host for this call", first.id));
         }
         if first.parent_id != Some(call.function) || first.input.as_ref() != Some(&call.input) {
-            let reason = "an earlier attempt has used the key `{}` for another function or input, in request {}: it is not run again";
+            let reason =
+                "an earlier attempt has used the key `{}` for another function or input, in request {}: it is not run again";
             return Err(reason.replacen("{}", &call.key, 1).replacen("{}", &first.id.to_string(), 1));
         }
         Ok(())
@@ -146,7 +147,9 @@ impl InnerRequests<'_> {
                 NotRunnable::NotDue { .. } | NotRunnable::NotEquipped { .. } | NotRunnable::NoKernel { .. },
             )) => self.elsewhere(first).await,
             // The claim has closed the request: what it recorded says why.
-            Err(HostError::NotRunnable(_) | HostError::NotVerified(_) | HostError::NotAuthorised(_)) => self.recorded(first).await,
+            Err(HostError::NotRunnable(_) | HostError::NotVerified(_) | HostError::NotAuthorised(_)) => {
+                self.recorded(first).await
+            }
             Err(error) if error.is_conflict() => self.elsewhere(first).await,
             Err(error) => Err(of_host(error)),
         }

@@ -12,10 +12,7 @@ const EXTEND_EVERY: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// Those of `work`; [`KernelError::LostClaim`] if another attempt has begun.
-pub async fn holding<T>(
-    context: &Context<'_>,
-    work: impl Future<Output = Result<T, KernelError>>,
-) -> Result<T, KernelError> {
+pub async fn holding<T>(context: &Context<'_>, work: impl Future<Output = Result<T, KernelError>>) -> Result<T, KernelError> {
     let mut work = std::pin::pin!(work);
     loop {
         match tokio::time::timeout(EXTEND_EVERY, &mut work).await {

@@ -18,6 +18,7 @@ use crate::harness::holding;
 
 use super::ask::{Ask, Asked, input_tokens};
 use super::gates::Gates;
+use super::price_table::{self, Priced};
 use super::remote::{CHUNKS, Listening, OneTry, Quotas, RETRY_AFTER_MS, SERVICE};
 use super::secrets::HostSecrets;
 use super::spec::{ModelSpec, ProviderSpec, Target};
@@ -69,6 +70,8 @@ struct Resolved {
     span: VerifiedSpan,
     spec: ProviderSpec,
     model: String,
+    /// The table that prices the call; `None` if the provider span does, or nothing.
+    priced: Option<Priced>,
 }
 
 impl Resolved {
@@ -259,7 +262,22 @@ impl Providers {
             Ok((name, _)) => name.to_owned(),
             Err(reason) => return refused(ErrorKind::Invalid.code(), reason),
         };
-        Ok(Ok(Resolved { span, spec, model }))
+        let (mut spec, mut priced) = (spec, None);
+        if let Some(id) = spec.price_table {
+            let table = match price_table::in_force(context, tenant, id).await? {
+                Ok(table) => table,
+                Err(failure) => return Ok(Err(failure)),
+            };
+            if let Err(reason) = table.table.fits(&spec.adapter, spec.currency.as_deref()) {
+                return refused("price_table_invalid", reason);
+            }
+            for (name, model) in &mut spec.models {
+                model.prices = table.table.at(model.id.as_deref().unwrap_or(name), table.at).cloned();
+            }
+            spec.currency = Some(table.table.currency.clone());
+            priced = Some(table);
+        }
+        Ok(Ok(Resolved { span, spec, model, priced }))
     }
 }
 
@@ -280,7 +298,7 @@ struct CallOf<'a> {
 impl CallOf<'_> {
     /// Tries one provider. `ordinal` is the number of the last try.
     async fn with(&self, resolved: &Resolved, ordinal: &mut u32) -> Result<Ended, KernelError> {
-        let Resolved { span, spec, model: name } = resolved;
+        let Resolved { span, spec, model: name, priced } = resolved;
         let model = match resolved.model() {
             Ok(model) => model,
             Err(failure) => return Ok(Ended::Failed(failure)),
@@ -308,8 +326,8 @@ impl CallOf<'_> {
             Err(failure) => return Ok(Ended::Elsewhere(failure)),
         };
         let secret = secret.as_ref();
-        let remote =
-            OneTry { adapter, spec, model_name: name, model, secret, ask: &ask, listening: &self.listening, quotas: &quotas };
+        let (ask, listening, quotas) = (&ask, &self.listening, &quotas);
+        let remote = OneTry { adapter, spec, model_name: name, model, secret, ask, listening, quotas, priced: priced.as_ref() };
         let longest = Duration::from_millis(spec.retry.max_pause_ms);
         let mut pauses = ExponentialBuilder::default()
             .with_min_delay(Duration::from_millis(spec.retry.pause_ms))

@@ -114,7 +114,8 @@ impl Kernel for RunCode {
         let outcome = match find_function(request, context).await? {
             Found::Function(function, _) if is_other_version(request, &function) => {
                 let hash = function.seal.curr_hash;
-                let message = format!("version {hash} of function {} is in force, and the request allows another one only", function.id);
+                let message =
+                    format!("version {hash} of function {} is in force, and the request allows another one only", function.id);
                 Outcome { function: Some(*function), ..Outcome::refused(Failure::new("other_version", message)) }
             }
             Found::Function(function, promotion) => {

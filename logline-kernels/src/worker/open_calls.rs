@@ -94,12 +94,7 @@ async fn pass(
 }
 
 /// Looks at the calls of a tenant that are known to be open, and at those that came since. Returns how many it closed.
-async fn of_tenant(
-    host: &Host,
-    tenant: &str,
-    place: &mut Place,
-    left: &mut usize,
-) -> Result<u64, HostError> {
+async fn of_tenant(host: &Host, tenant: &str, place: &mut Place, left: &mut usize) -> Result<u64, HostError> {
     let mut closed = 0;
     for intent in place.open.clone() {
         if *left == 0 {

@@ -540,7 +540,8 @@ fn a_worker_closes_the_calls_that_are_left() {
         let left = left.parent(done.request.id).status("open").meta("call_key", "b").meta("attempt", 1).meta("ordinal", 1);
         let left = left.meta("call_hash", logline_core::Hash::of(b"b").to_string());
         let left = setup::smuggle(&ledger, left, HOST).await;
-        let worker = logline_kernels::Worker::new(logline_kernels::WorkerOptions::default().open_calls(Duration::from_millis(5)));
+        let worker =
+            logline_kernels::Worker::new(logline_kernels::WorkerOptions::default().open_calls(Duration::from_millis(5)));
         let is_closed = |span: &SignedSpan| span.entity_type == "outside_outcome" && span.parent_id == Some(left.id);
         // A host of all tenants knows those whose requests it had.
         host.submit(Request::new(TENANT, USER, done.request.parent_id.unwrap(), json!(2))).await.unwrap();

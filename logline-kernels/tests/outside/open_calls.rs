@@ -145,7 +145,8 @@ impl<L: WorkQueue + Clone + 'static> Site<L> {
     async fn intent(&self, request: Uuid, attempt: u32, n: u8) -> Uuid {
         let draft = Draft::new("provider_request").tenant(TENANT).owner(USER).who("host").this("provider.call").parent(request);
         let draft = draft.status("open").meta("call_key", "late").meta("call_hash", Hash::of(b"late").to_string());
-        let span = draft.meta("attempt", attempt).meta("ordinal", 1).stamp(&SystemClock, &SystemIds).seal_local(&key(n)).unwrap();
+        let span =
+            draft.meta("attempt", attempt).meta("ordinal", 1).stamp(&SystemClock, &SystemIds).seal_local(&key(n)).unwrap();
         self.ledger.append_one(&Scope::runtime(TENANT), span.clone()).await.unwrap();
         span.id
     }

@@ -17,8 +17,8 @@ use super::trials::{Candidate, Evaluation};
 use crate::contract::Contract;
 use crate::ids::prompt_eval;
 use crate::load::{LoadError, Versions, find, load};
-use crate::tools::Toolbox;
 use crate::record::about;
+use crate::tools::Toolbox;
 
 /// The `this` of a request that evaluates variants. Its parent is the suite, its input `{"variants": [ID, …]}`. The others are compared
 /// with the first.

@@ -39,6 +39,9 @@ pub struct Explained {
     pub blocks: Value,
     /// The spans that were offered as context, and whether they were used.
     pub context: Value,
+    /// The directives that were in force, with their hashes; `null` if there were none.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    pub directives: Value,
     /// The `prompt_selection` that chose the variant; `null` if the request named it.
     #[serde(skip_serializing_if = "Value::is_null")]
     pub selection: Value,
@@ -189,6 +192,7 @@ pub async fn explain_with(
         text: built.text,
         blocks: record.meta("blocks").cloned().unwrap_or_default(),
         context: of("context"),
+        directives: of("directives"),
         selection: of("selection"),
         tries,
         tools: of("tools"),

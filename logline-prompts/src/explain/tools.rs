@@ -44,7 +44,8 @@ pub(crate) async fn tool_calls(
         if let Some(inner) = one.request {
             let asked = trusted(reader, authorities, tenant, inner, "request").await?;
             let within = Within { request, key: call.clone() };
-            if Within::of(&asked).as_ref() != Some(&within) || inner != within.id(tenant) || asked.input.as_ref() != Some(input) {
+            if Within::of(&asked).as_ref() != Some(&within) || inner != within.id(tenant) || asked.input.as_ref() != Some(input)
+            {
                 return Err(no_record("its request was made for something else"));
             }
         }

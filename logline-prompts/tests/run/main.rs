@@ -1,6 +1,7 @@
 //! Prompts that are run: answers that hold to their contract or do not, context, and explanations from the ledger alone.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
 
+mod directives;
 #[path = "../site/mod.rs"]
 mod site;
 mod tools;

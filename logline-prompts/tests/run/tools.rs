@@ -82,7 +82,8 @@ fn a_model_uses_a_function_and_the_ledger_shows_what_ran() {
         assert_eq!((calls[0].tools.len(), calls[0].tools[0].name.as_str()), (1, "state"));
         let turn = &calls[1].messages[calls[1].messages.len() - 2];
         assert_eq!(turn.content[0], thought, "reasoning goes back as it was");
-        let results = [("t1".to_owned(), r#"{"order":17}"#.to_owned(), false), ("t2".to_owned(), r#"{"order":18}"#.to_owned(), false)];
+        let results =
+            [("t1".to_owned(), r#"{"order":17}"#.to_owned(), false), ("t2".to_owned(), r#"{"order":18}"#.to_owned(), false)];
         assert_eq!(told(&calls[1]), results, "all results of a turn are in the one next message");
 
         let explained = site.explain(&site.ledger, run_of(&execution)).await.unwrap();
@@ -93,7 +94,10 @@ fn a_model_uses_a_function_and_the_ledger_shows_what_ran() {
         assert_eq!(explained.tools[0]["function"], call.function, "what could run is what ran");
         let inner = site.ledger.find(&Scope::runtime(TENANT), TENANT, call.request.unwrap()).await.unwrap().unwrap();
         let within = Within { request: execution.request.id, key: "tool/1/0".to_owned() };
-        assert_eq!((Within::of(&inner), &inner.trace_id, inner.owner_id.as_str()), (Some(within), &execution.request.trace_id, USER));
+        assert_eq!(
+            (Within::of(&inner), &inner.trace_id, inner.owner_id.as_str()),
+            (Some(within), &execution.request.trace_id, USER)
+        );
         let ran = site.ledger.find(&Scope::runtime(TENANT), TENANT, call.execution.unwrap()).await.unwrap().unwrap();
         assert_eq!((ran.parent_id, ran.output.clone()), (Some(function), Some(order())));
         let record = record(&site, &execution).await;
@@ -145,7 +149,10 @@ fn a_model_that_never_stops_using_tools_gets_no_sixth_round() {
             let counts = (site.provider.calls().len(), site.sandbox.runs().len());
             assert_eq!(counts, (rounds as usize + 1, rounds as usize));
             let record = record(&site, &execution).await;
-            assert_eq!((record.meta("contract"), record.meta("tool_rounds_used_up")), (Some(&json!("broken")), Some(&json!(rounds))));
+            assert_eq!(
+                (record.meta("contract"), record.meta("tool_rounds_used_up")),
+                (Some(&json!("broken")), Some(&json!(rounds)))
+            );
             site.explain(&site.ledger, run_of(&execution)).await.unwrap();
         }
         // One answer that uses many: only so many are run.
@@ -344,8 +351,15 @@ fn a_tool_call_that_was_changed_is_not_explained() {
         ] {
             let copy = MemoryLedger::new();
             for entity_type in [
-                "function", "provider", "prompt_block", "prompt_variant", "prompt_build", "provider_request", "provider_execution",
-                "request", "execution",
+                "function",
+                "provider",
+                "prompt_block",
+                "prompt_variant",
+                "prompt_build",
+                "provider_request",
+                "provider_execution",
+                "request",
+                "execution",
             ] {
                 for span in site.all(entity_type).await {
                     copy.append_one(&Scope::Operator, span.verify(&mut Verifier::new()).unwrap()).await.unwrap();

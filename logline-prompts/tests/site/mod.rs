@@ -1,5 +1,5 @@
 //! A host with a scripted provider, a block, and whatever variants a test publishes.
-#![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
+#![allow(dead_code, unreachable_pub, unused_imports, reason = "each test file uses a part")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
 
 mod scripted;
@@ -14,8 +14,8 @@ use logline_core::request::Request;
 use logline_core::roles::Role;
 use logline_core::trust::{Manifest, RootSet, TrustRoot};
 use logline_core::{
-    Draft, Execution, Host, KernelSet, KeyPair, ManualClock, MemoryLedger, SYSTEM_TENANT, Scope, SignedSpan, Signer, SystemClock,
-    SystemIds, Visibility,
+    Draft, Execution, Host, KernelSet, KeyPair, ManualClock, MemoryLedger, SYSTEM_TENANT, Scope, SignedSpan, Signer,
+    SystemClock, SystemIds, Visibility,
 };
 use logline_kernels::provider::{HostSecrets, ProviderExec, ScriptedProvider};
 use logline_prompts::{ExplainError, Explained, PROMPT_RUN, RunPrompt, explain};
@@ -98,7 +98,8 @@ impl Site {
 
     /// Another host of the site, which signs so.
     pub async fn host_signing(&self, signer: impl Signer + 'static) -> Host {
-        let builder = Host::builder().ledger(self.ledger.clone()).trust(self.trust.clone()).key(signer).clock(self.clock.clone());
+        let builder =
+            Host::builder().ledger(self.ledger.clone()).trust(self.trust.clone()).key(signer).clock(self.clock.clone());
         builder.install(self.set.clone()).sandbox(self.sandbox.clone()).build().await.unwrap()
     }
 
