@@ -3,7 +3,8 @@
     python interop/bedrock.py RECORD
 
 RECORD has what went over the line in the adapter's tests. Requests are signed and written again by botocore, and every body is held to AWS's
-own description of the service: a member that it does not know is an error.
+own description of the service: a member that it does not know is an error. Anthropic's messages, which are a body of InvokeModel, are held to the
+types of Anthropic's own client.
 """
 
 import base64
@@ -15,12 +16,16 @@ import sys
 import urllib.parse
 from collections import Counter
 
+import anthropic.types
+import anthropic.types.message_create_params
 import botocore.session
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest, AWSResponse
 from botocore.config import Config
 from botocore.credentials import Credentials
 from botocore.eventstream import EventStreamBuffer
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import SchemaValidator
 
 # The keys of the adapter's tests.
 KEYS = {
@@ -29,7 +34,12 @@ KEYS = {
     "AKID": ("sk-hunter2", "st-hunter2"),
 }
 REGION = "eu-central-1"
-OPERATIONS = {"converse": "Converse", "converse-stream": "ConverseStream", "invoke": "InvokeModel"}
+OPERATIONS = {
+    "converse": "Converse",
+    "converse-stream": "ConverseStream",
+    "invoke": "InvokeModel",
+    "invoke-with-response-stream": "InvokeModelWithResponseStream",
+}
 # Ids of the tests that are none of AWS, so that the pattern of ids does not fit them.
 NO_IDS = {"trial-model", "../../admin?x=1#"}
 
@@ -152,9 +162,11 @@ class Request:
         if self.model not in NO_IDS:
             name = "ConversationalModelId" if self.operation.startswith("Converse") else "InvokeModelIdentifier"
             check(self.model, name, "modelId")
-        if self.operation == "InvokeModel":
+        if self.operation.startswith("InvokeModel"):
             # What is in the body is the model's, and not in the description of the service.
-            json.loads(self.body)
+            body = json.loads(self.body)
+            if "anthropic_version" in body:
+                check_messages(body)
             return {"modelId": self.model, "body": self.body, "contentType": "application/json", "accept": "application/json"}
         shape = f"{self.operation}Request"
         body = json.loads(self.body)
@@ -260,6 +272,92 @@ def check_frame(data):
     check({kind: payload}, "ConverseStreamOutput", "frame")
 
 
+def closed(shape):
+    """A type of the client as it takes dictionaries, with members that it does not know refused, in whatever is in it too."""
+    core = TypeAdapter(shape).core_schema
+
+    def close(schema):
+        if isinstance(schema, dict):
+            if schema.get("type") in ("typed-dict", "model-fields"):
+                schema = {**schema, "extra_behavior": "forbid"}
+            if schema.get("type") == "model":
+                schema = {**schema, "config": {**schema.get("config", {}), "extra_fields_behavior": "forbid"}}
+            return {key: close(value) for key, value in schema.items()}
+        if isinstance(schema, list):
+            return [close(value) for value in schema]
+        if isinstance(schema, tuple):
+            return tuple(close(value) for value in schema)
+        return schema
+
+    return SchemaValidator(close(core))
+
+
+MESSAGES = closed(list[anthropic.types.MessageParam])
+TOOLS = closed(list[anthropic.types.ToolParam])
+CHOICE = closed(anthropic.types.ToolChoiceParam)
+SYSTEM = closed(list[anthropic.types.TextBlockParam])
+OUTPUT = closed(anthropic.types.OutputConfigParam)
+EVENT = TypeAdapter(anthropic.types.RawMessageStreamEvent)
+# A member of Bedrock, and members that the client's newest types do not have, because its newest models do not take them.
+OF_BEDROCK = {"anthropic_version", "temperature", "top_p"}
+
+
+def check_messages(body):
+    """Holds the body of InvokeModel to the types of Anthropic's client."""
+    known = set(anthropic.types.message_create_params.MessageCreateParamsBase.__annotations__) | OF_BEDROCK
+    if unknown := body.keys() - known:
+        fail("messages", f"unknown members {sorted(unknown)}")
+    if body["anthropic_version"] != "bedrock-2023-05-31" or not isinstance(body["max_tokens"], int):
+        fail("messages", "the version, or max_tokens")
+    for member, validator in [("messages", MESSAGES), ("tools", TOOLS), ("tool_choice", CHOICE), ("system", SYSTEM), ("output_config", OUTPUT)]:
+        if member not in body:
+            continue
+        try:
+            validate(validator, body[member])
+        except ValidationError as error:
+            fail(f"messages: {member}", str(error)[:2000])
+
+
+def validate(validator, value):
+    checked = validator.validate_python(value)
+    # What is only read when it is asked for must hold too.
+    def read(value):
+        if isinstance(value, dict):
+            return [read(member) for member in value.values()]
+        if isinstance(value, (str, bytes, int, float, bool, type(None))):
+            return value
+        return [read(member) for member in value]
+
+    read(checked)
+
+
+def check_message(body):
+    anthropic.types.Message.model_validate(with_usage(json.loads(body)))
+
+
+def with_usage(message):
+    # Some tests leave out what is always said.
+    if message["usage"] == {}:
+        message["usage"] = {"input_tokens": 1, "output_tokens": 1}
+    return message
+
+
+def check_chunk(data):
+    buffer = EventStreamBuffer()
+    buffer.add_data(data)
+    [message] = list(buffer)
+    payload = json.loads(message.payload)
+    check({message.headers[":event-type"]: payload}, "ResponseStream", "chunk")
+    event = json.loads(base64.b64decode(payload["bytes"]))
+    if event["type"] == "ping":
+        return
+    if event["type"] == "message_start":
+        with_usage(event["message"])
+    if event["type"] == "message_delta" and event["usage"] == {}:
+        event["usage"] = {"output_tokens": 1}
+    EVENT.validate_python(event)
+
+
 def must_be_refused():
     """That the checks can fail."""
     message = {"role": "user", "content": [{"text": "hi"}]}
@@ -275,6 +373,24 @@ def must_be_refused():
     ]:
         try:
             check({"modelId": "amazon.nova-pro-v1:0", **bad}, "ConverseRequest", "request")
+        except Wrong:
+            continue
+        fail("self-test", f"{bad} was not refused")
+    good = {"anthropic_version": "bedrock-2023-05-31", "max_tokens": 9, "messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]}
+    check_messages(good)
+    for bad in [
+        {"anthropic_version": "2023-06-01"},
+        {"max_tokens": "9"},
+        {"labels": {}},
+        {"messages": [{"role": "operator", "content": []}]},
+        {"messages": [{"role": "user", "content": [{"type": "text"}]}]},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "hi", "bold": True}]}]},
+        {"messages": [{"role": "user", "content": [{"type": "tool_result", "content": []}]}]},
+        {"tools": [{"name": "a"}]},
+        {"tool_choice": {"type": "some"}},
+    ]:
+        try:
+            check_messages({**good, **bad})
         except Wrong:
             continue
         fail("self-test", f"{bad} was not refused")
@@ -299,6 +415,10 @@ def main():
                 check_answer(data)
             elif line["kind"] == "frame":
                 check_frame(data)
+            elif line["kind"] == "message":
+                check_message(data)
+            elif line["kind"] == "chunk":
+                check_chunk(data)
             else:
                 request = Request(line)
                 seen[request.operation] += 1
@@ -307,6 +427,7 @@ def main():
                 if (request.path, request.body) not in known:
                     known[request.path, request.body] = check_rewritten(client, request)
     least = {"Converse": 100, "ConverseStream": 100, "InvokeModel": 5, "signed": 100, "with a key of Bedrock": 100, "answer": 20, "frame": 100}
+    least |= {"InvokeModelWithResponseStream": 50, "message": 10, "chunk": 100}
     for what, number in least.items():
         if seen[what] < number:
             fail("record", f"{seen[what]} of {what}, where {number} are expected: the tests recorded too little")

@@ -1,5 +1,5 @@
 //! Asks a model with a prompt of signed blocks, and explains the answer from the ledger alone: which sentences of whom, which versions,
-//! which tries, what it cost.
+//! which tries, which tools, what it cost.
 //!
 //! `cargo run --example explain_an_answer` needs no network: its provider follows a script.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example prints its results")]
@@ -9,19 +9,33 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use logline_core::contract::Reader;
-use logline_core::contract::provider::{ErrorKind, Provider, ProviderError};
+use logline_core::contract::provider::{Block, ErrorKind, ModelAnswer, Provider, ProviderError, StopReason, Usage};
 use logline_core::request::Request;
 use logline_core::roles::Role;
 use logline_core::trust::{Manifest, RootSet, TrustRoot};
 use logline_core::{Draft, Host, KeyPair, MemoryLedger, SYSTEM_TENANT, Scope, Signer as _, SystemClock, Visibility};
 use logline_kernels::provider::{HostSecrets, ProviderExec, Script, ScriptedProvider};
 use logline_prompts::{PROMPT_RUN, RunPrompt, explain, verify_build};
+use logline_wasm::WasmSandbox;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 const TENANT: &str = "acme";
+
+/// A module that says that every order is packed. `docs/writing-functions.md` shows how to write one in Rust.
+const ORDER_STATE: &str = r#"(module
+  (memory (export "memory") 1)
+  (global $next (mut i32) (i32.const 4096))
+  (data (i32.const 1024) "{\22state\22:\22packed\22}")
+  (func (export "alloc") (param $len i32) (result i32)
+    (local $at i32)
+    (local.set $at (global.get $next))
+    (global.set $next (i32.add (local.get $at) (local.get $len)))
+    (local.get $at))
+  (func (export "run") (param i32 i32) (result i64)
+    (i64.or (i64.shl (i64.const 1024) (i64.const 32)) (i64.const 18))))"#;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -56,7 +70,14 @@ async fn run() -> Result<()> {
     let (ledger, trust) = (MemoryLedger::new(), TrustRoot::new([root.public_key()], 1));
     trust.publish(&ledger, &manifest, &root, &SystemClock).await?;
     logline_kernels::install(&ledger, &set, &publisher, &SystemClock).await?;
-    let host = Host::builder().ledger(ledger.clone()).trust(trust.clone()).key(runtime).install(set).build().await?;
+    let host = Host::builder()
+        .ledger(ledger.clone())
+        .trust(trust.clone())
+        .key(runtime)
+        .install(set)
+        .sandbox(WasmSandbox::new()?)
+        .build()
+        .await?;
     let publish = async |draft: Draft| host.publish(draft, &publisher).await;
 
     // Who may say what: four blocks, a variant of them, and the provider that it asks.
@@ -76,16 +97,24 @@ async fn run() -> Result<()> {
         "retry": {"tries": 2, "pause_ms": 10, "max_pause_ms": 100},
     }));
     let provider = publish(provider).await?;
+    // A function that the model may use as a tool: it answers with the state of the order that it is asked about.
+    let said = json!({
+        "description": "Tells the state of an order.",
+        "input_schema": {"type": "object", "required": ["order"], "properties": {"order": {"type": "integer"}}},
+    });
+    publish(draft("function", "order_state").runtime("wasm@1").code(ORDER_STATE).metadata(json!({"tool": said}))).await?;
     let metadata = json!({
         "family": "support",
         "block_ids": [task.id, form.id, honest.id, product.id],
-        "run": {"provider": provider.id, "contract": "answer"},
+        "run": {"provider": provider.id, "contract": "answer", "tools": ["order_state"]},
     });
     let variant = publish(draft("prompt_variant", "support@v1").metadata(metadata)).await?;
 
-    // The provider is busy at first, and the first answer does not hold to the contract.
+    // The provider is busy at first, then the model looks the order up, and its first answer does not hold to the contract.
+    let wanted = Block::ToolUse { id: "use-1".to_owned(), name: "order_state".to_owned(), input: json!({"order": 17}) };
     scripted.then([
         Script::Fail(ProviderError::new(ErrorKind::Throttled, "too many calls")),
+        Script::Answer(ModelAnswer::new(vec![wanted], StopReason::ToolUse, Usage::of(120, 20))),
         Script::Text("It ships today!".to_owned()),
         Script::Text(r#"{"text": "Order 17 is packed and ships today.", "confidence": 0.9}"#.to_owned()),
     ]);
@@ -107,6 +136,12 @@ async fn run() -> Result<()> {
         println!("  {} try {}: {how:20} {cost}", one.call.as_str().unwrap_or_default(), one.ordinal);
     }
 
+    println!("the tools:");
+    for call in &explained.tool_calls {
+        let execution = call.execution.map(|id| id.to_string()).unwrap_or_default();
+        println!("  {} {}({}) = {} (execution {execution})", call.call, call.name, call.input, call.output);
+    }
+
     // A new version of a block changes the next answer, and not what this one was made of.
     let next = Draft::next_version(&task).content(json!("The customer is {{ customer }}. {{ orders|length }} orders."));
     publish(next).await?;
@@ -114,7 +149,7 @@ async fn run() -> Result<()> {
     println!("\nafter a new version of a block, the prompt is built again to {}", again.compiled_hash);
 
     let used = explained.tries.iter().filter(|one| one.is_used).count();
-    if again.text != explained.text || explained.tries.len() != 3 || used != 2 {
+    if again.text != explained.text || explained.tries.len() != 4 || used != 3 || explained.tool_calls.len() != 1 {
         return Err("the record does not say what happened".into());
     }
     Ok(())

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_bedrockruntime::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_bedrockruntime::operation::RequestId as _;
-use aws_sdk_bedrockruntime::types::error::ConverseStreamOutputError;
+use aws_sdk_bedrockruntime::types::error::{ConverseStreamOutputError, ResponseStreamError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::http::Headers;
 use aws_smithy_types::event_stream::RawMessage;
@@ -79,6 +79,61 @@ fn kind(code: &str, status: u16, said: &str) -> ErrorKind {
 /// The error in a stream, after `delivered` pieces of the answer.
 pub(crate) fn of_stream(failed: &SdkError<ConverseStreamOutputError, RawMessage>, delivered: u32) -> ProviderError {
     use ConverseStreamOutputError as Of;
+    of_events(failed, delivered, |exception| match exception {
+        Of::InternalServerException(_) => Some(("InternalServerException", 500)),
+        Of::ModelStreamErrorException(_) => Some(("ModelStreamErrorException", 424)),
+        Of::ValidationException(_) => Some(("ValidationException", 400)),
+        Of::ThrottlingException(_) => Some(("ThrottlingException", 429)),
+        Of::ServiceUnavailableException(_) => Some(("ServiceUnavailableException", 503)),
+        _ => None,
+    })
+}
+
+/// As [`of_stream`], of a stream of chunks.
+pub(crate) fn of_chunks(failed: &SdkError<ResponseStreamError, RawMessage>, delivered: u32) -> ProviderError {
+    use ResponseStreamError as Of;
+    of_events(failed, delivered, |exception| match exception {
+        Of::InternalServerException(_) => Some(("InternalServerException", 500)),
+        Of::ModelStreamErrorException(_) => Some(("ModelStreamErrorException", 424)),
+        Of::ModelTimeoutException(_) => Some(("ModelTimeoutException", 408)),
+        Of::ValidationException(_) => Some(("ValidationException", 400)),
+        Of::ThrottlingException(_) => Some(("ThrottlingException", 429)),
+        Of::ServiceUnavailableException(_) => Some(("ServiceUnavailableException", 503)),
+        _ => None,
+    })
+}
+
+/// The error that an event of Anthropic's messages tells.
+pub(crate) fn of_event(code: &str, said: &str, delivered: u32) -> ProviderError {
+    let known = match code {
+        "overloaded_error" => ErrorKind::NotReady,
+        "rate_limit_error" => ErrorKind::Throttled,
+        "invalid_request_error" | "request_too_large" => ErrorKind::Invalid,
+        "authentication_error" | "permission_error" | "not_found_error" => ErrorKind::Denied,
+        "timeout_error" => ErrorKind::TimedOut,
+        _ => ErrorKind::ModelError,
+    };
+    after(known, code, said, delivered)
+}
+
+/// An error after `delivered` pieces of the answer.
+fn after(kind: ErrorKind, code: &str, said: &str, delivered: u32) -> ProviderError {
+    let kind = match kind {
+        // It is about what was asked, so it must not count against the provider.
+        kind if delivered == 0 || !kind.is_providers() => kind,
+        _ => ErrorKind::StreamBroken,
+    };
+    error(kind, format!("{code} after {delivered} pieces of the answer: {said}"))
+}
+
+fn of_events<E>(
+    failed: &SdkError<E, RawMessage>,
+    delivered: u32,
+    named: impl Fn(&E) -> Option<(&'static str, u16)>,
+) -> ProviderError
+where
+    E: ProvideErrorMetadata + Error + 'static,
+{
     let exception = match failed {
         SdkError::ServiceError(exception) => exception,
         // The frame is whole, so it is what the provider said.
@@ -87,21 +142,10 @@ pub(crate) fn of_stream(failed: &SdkError<ConverseStreamOutputError, RawMessage>
         }
         _ => return of_transport(failed),
     };
-    let (code, status) = match exception.err() {
-        Of::InternalServerException(_) => ("InternalServerException", 500),
-        Of::ModelStreamErrorException(_) => ("ModelStreamErrorException", 424),
-        Of::ValidationException(_) => ("ValidationException", 400),
-        Of::ThrottlingException(_) => ("ThrottlingException", 429),
-        Of::ServiceUnavailableException(_) => ("ServiceUnavailableException", 503),
-        other => (other.code().unwrap_or("an exception without a name"), 500),
-    };
+    let (code, status) =
+        named(exception.err()).unwrap_or_else(|| (exception.err().code().unwrap_or("an exception without a name"), 500));
     let said = exception.err().message().unwrap_or("it says no more");
-    let kind = match kind(code, status, said) {
-        // It is about what was asked, so it must not count against the provider.
-        kind if delivered == 0 || !kind.is_providers() => kind,
-        _ => ErrorKind::StreamBroken,
-    };
-    error(kind, format!("{code} after {delivered} pieces of the answer: {said}"))
+    after(kind(code, status, said), code, said, delivered)
 }
 
 /// The error of a call that was not answered at all, or whose answer did not come whole.

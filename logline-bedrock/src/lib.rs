@@ -6,6 +6,7 @@ mod embed;
 mod endpoint;
 mod error;
 mod http;
+mod messages;
 mod setup;
 mod stream;
 mod value;
@@ -25,20 +26,22 @@ use aws_sdk_bedrockruntime::config::{
 };
 use aws_sdk_bedrockruntime::operation::RequestId as _;
 use aws_sdk_bedrockruntime::primitives::Blob;
+use aws_sdk_bedrockruntime::types::ResponseStream;
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::auth::http::HTTP_BEARER_AUTH_SCHEME_ID;
 use aws_smithy_runtime_api::client::interceptors::context::BeforeDeserializationInterceptorContextRef;
-use aws_smithy_types::Document;
 use logline_core::contract::provider::{
     Chunks, Deadlines, EmbedRequest, Embeddings, Endpoint, ErrorKind, ModelAnswer, ModelRequest, Provider, ProviderError,
 };
+use serde_json::Value;
 
 pub use embed::Embedder;
 pub use setup::{BedrockBuilder, Guardrail, SetupError};
 
 use body::Body;
 use endpoint::{Login, check_url, region_of};
-use error::{error, of_call, of_credentials, of_stream, too_late};
+use error::{error, of_call, of_chunks, of_credentials, of_stream, too_late};
+use value::to_document;
 
 /// The adapter `bedrock`. It is cheap to clone; clones share their connections and credentials.
 #[derive(Clone)]
@@ -55,7 +58,9 @@ struct Shared {
     /// Whether the host has a Bedrock API key of its own.
     has_token: bool,
     guardrail: Option<Guardrail>,
-    model_fields: Option<Document>,
+    model_fields: Option<Value>,
+    /// Whether conversations are Anthropic's own messages, and not Converse.
+    speaks_messages: bool,
     embedders: BTreeMap<String, Embedder>,
 }
 
@@ -138,10 +143,13 @@ impl Bedrock {
     }
 
     async fn whole(&self, client: &Client, model: &str, request: &ModelRequest) -> Result<ModelAnswer, ProviderError> {
+        if self.shared.speaks_messages {
+            return self.whole_message(client, model, request).await;
+        }
         let asked = Body::of(request)?
             .converse(client.converse().model_id(model))
             .set_guardrail_config(self.shared.guardrail.as_ref().map(Guardrail::whole))
-            .set_additional_model_request_fields(self.shared.model_fields.clone());
+            .set_additional_model_request_fields(self.shared.model_fields.as_ref().map(to_document));
         answer::whole(&asked.send().await.map_err(of_call)?)
     }
 
@@ -152,14 +160,14 @@ impl Bedrock {
         request: &ModelRequest,
         (chunks, delivered): (&mut dyn Chunks, &mut u32),
     ) -> Result<ModelAnswer, ProviderError> {
+        if self.shared.speaks_messages {
+            return self.streamed_message(client, endpoint, request, (chunks, delivered)).await;
+        }
         let asked = Body::of(request)?
             .converse_stream(client.converse_stream().model_id(endpoint.model))
             .set_guardrail_config(self.shared.guardrail.as_ref().map(Guardrail::streamed))
-            .set_additional_model_request_fields(self.shared.model_fields.clone());
-        let Deadlines { connect, first_byte, idle, total } = endpoint.deadlines;
-        // A schema that Bedrock has not seen is compiled first, which may take minutes.
-        let has_schema = request.output_schema.is_some() || request.tools.iter().any(|tool| tool.strict);
-        let wait = if has_schema { total } else { connect.saturating_add(first_byte) };
+            .set_additional_model_request_fields(self.shared.model_fields.as_ref().map(to_document));
+        let (idle, wait) = (endpoint.deadlines.idle, until_first_byte(endpoint, request));
         let sent = tokio::time::timeout(wait, asked.send()).await;
         let mut output = sent.map_err(|_| too_late("no answer", wait))?.map_err(of_call)?;
         let id = output.request_id().map(str::to_owned);
@@ -186,6 +194,62 @@ impl Bedrock {
         reading.finish()
     }
 
+    async fn whole_message(&self, client: &Client, model: &str, request: &ModelRequest) -> Result<ModelAnswer, ProviderError> {
+        let body = messages::body(request, self.shared.model_fields.as_ref())?.to_string();
+        let guardrail = self.shared.guardrail.as_ref();
+        let asked = client.invoke_model().model_id(model).body(Blob::new(body));
+        let asked = asked
+            .content_type(JSON)
+            .accept(JSON)
+            .set_guardrail_identifier(guardrail.map(|guardrail| guardrail.id.clone()))
+            .set_guardrail_version(guardrail.map(|guardrail| guardrail.version.clone()));
+        let output = asked.send().await.map_err(of_call)?;
+        messages::whole(output.body().as_ref(), output.request_id().map(str::to_owned))
+    }
+
+    async fn streamed_message(
+        &self,
+        client: &Client,
+        endpoint: &Endpoint<'_>,
+        request: &ModelRequest,
+        (chunks, delivered): (&mut dyn Chunks, &mut u32),
+    ) -> Result<ModelAnswer, ProviderError> {
+        let body = messages::body(request, self.shared.model_fields.as_ref())?.to_string();
+        let guardrail = self.shared.guardrail.as_ref();
+        let asked = client.invoke_model_with_response_stream().model_id(endpoint.model).body(Blob::new(body));
+        let asked = asked
+            .content_type(JSON)
+            .accept(JSON)
+            .set_guardrail_identifier(guardrail.map(|guardrail| guardrail.id.clone()))
+            .set_guardrail_version(guardrail.map(|guardrail| guardrail.version.clone()));
+        let (idle, wait) = (endpoint.deadlines.idle, until_first_byte(endpoint, request));
+        let sent = tokio::time::timeout(wait, asked.send()).await;
+        let mut output = sent.map_err(|_| too_late("no answer", wait))?.map_err(of_call)?;
+        let id = output.request_id().map(str::to_owned);
+        let mut reading = messages::Reading::new(id.clone());
+        let named = |error: ProviderError| error.request_id(id.clone());
+        while !reading.is_done() {
+            let event = match tokio::time::timeout(idle, output.body.recv()).await {
+                Ok(Ok(Some(event))) => event,
+                Ok(Ok(None)) => break,
+                // The model has said everything. The answer was paid for, and is not lost for its last frame.
+                _ if reading.is_whole() => break,
+                Ok(Err(failed)) => return Err(named(of_chunks(&failed, *delivered))),
+                Err(_) => return Err(named(too_late("no further piece of the answer", idle))),
+            };
+            let ResponseStream::Chunk(part) = event else { continue };
+            let bytes = part.bytes().map(AsRef::as_ref).unwrap_or_default();
+            if let Some(chunk) = reading.take(bytes, *delivered).map_err(named)? {
+                chunks.deliver(chunk).await;
+                *delivered = delivered.saturating_add(1);
+            }
+        }
+        if reading.is_done() {
+            let _ = tokio::time::timeout(END_OF_BODY, output.body.recv()).await;
+        }
+        reading.finish()
+    }
+
     async fn vectors(&self, client: &Client, model: &str, request: &EmbedRequest) -> Result<Embeddings, ProviderError> {
         let known = self.shared.embedders.get(model).copied().or_else(|| Embedder::of_model(model));
         let embedder = known.ok_or_else(|| {
@@ -204,6 +268,16 @@ impl Bedrock {
         let found = embedder.read(output.body().as_ref(), request.texts.len(), counted.tokens());
         found.map(|found| found.request_id(id.clone())).map_err(|error| error.request_id(id))
     }
+}
+
+/// The media type of requests and answers of InvokeModel.
+const JSON: &str = "application/json";
+
+/// How long the first byte of a stream is waited for. A schema that Bedrock has not seen is compiled first, which may take minutes.
+fn until_first_byte(endpoint: &Endpoint<'_>, request: &ModelRequest) -> Duration {
+    let Deadlines { connect, first_byte, total, .. } = endpoint.deadlines;
+    let has_schema = request.output_schema.is_some() || request.tools.iter().any(|tool| tool.strict);
+    if has_schema { total } else { connect.saturating_add(first_byte) }
 }
 
 /// How long the end of a body is waited for after the last event.

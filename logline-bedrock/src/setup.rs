@@ -80,9 +80,17 @@ pub struct BedrockBuilder {
     guardrail: Option<Guardrail>,
     model_fields: Option<Value>,
     embedders: BTreeMap<String, Embedder>,
+    messages: bool,
 }
 
 impl BedrockBuilder {
+    /// Asks Anthropic's models in their own messages, by InvokeModel, instead of by Converse. The adapter's name is then `bedrock-messages`
+    /// if no other is set, so that a provider span chooses between the two.
+    pub fn messages(mut self) -> Self {
+        self.messages = true;
+        self
+    }
+
     /// The adapter's name in provider spans. Default: `bedrock`. With names of their own, one host can have several adapters, such as one
     /// with a guardrail.
     pub fn name(mut self, name: impl Into<String>) -> Self {
@@ -171,13 +179,14 @@ impl BedrockBuilder {
         }
         let has_token = !has_own && std::env::var_os(TOKEN_VARIABLE).is_some_and(|token| !token.is_empty());
         let shared = Shared {
-            name: self.name.unwrap_or_else(|| "bedrock".to_owned()),
+            name: self.name.unwrap_or_else(|| if self.messages { "bedrock-messages" } else { "bedrock" }.to_owned()),
             region: chain.region().map(|region| region.as_ref().to_owned()),
             credentials: chain.credentials_provider(),
             config,
             has_token,
             guardrail: self.guardrail,
-            model_fields: self.model_fields.as_ref().map(crate::value::to_document),
+            model_fields: self.model_fields,
+            speaks_messages: self.messages,
             embedders: self.embedders,
         };
         Ok(Bedrock { shared: Arc::new(shared) })

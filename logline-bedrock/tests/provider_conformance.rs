@@ -10,3 +10,11 @@ mod whole {
 mod byte_by_byte {
     logline_core::provider_suite!(super::stage::dripping, super::stage::block_on);
 }
+
+mod messages {
+    logline_core::provider_suite!(super::stage::open_messages, super::stage::block_on);
+}
+
+mod messages_byte_by_byte {
+    logline_core::provider_suite!(super::stage::dripping_messages, super::stage::block_on);
+}

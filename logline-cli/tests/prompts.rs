@@ -107,6 +107,7 @@ fn prompts_are_published_built_evaluated_run_and_explained() {
     let (_, err) = folder.both(2, &with(&["prompt", "build", "support@v1"]));
     assert!(err.contains("needs a value for `customer`"), "{err}");
     assert!(folder.expect(0, &with(&["provider", "check", "main", "--call"])).contains("model small"));
+    assert!(folder.expect(0, &with(&["provider", "costs"])).contains("1 calls, 1 with a cost that was computed again, 0 that"));
 
     // The model cannot say that there is no answer, so one fixture of five fails, and the gate does not ask for more.
     let eval = with(&["prompt", "eval", "support", "--variant", "support@v1", "--variant", "support@v2"]);

@@ -18,7 +18,8 @@ pub use audit::{fsck, ndjson};
 pub use host::driver::AdmitError;
 pub use host::stage0::{BootError, Booted};
 pub use host::{
-    Claim, EXECUTIONS_QUOTA, Execution, FUEL_QUOTA, Host, HostBuilder, HostError, KernelSet, Service, ServiceReport, Shutdown,
+    Claim, EXECUTIONS_QUOTA, Execution, FUEL_QUOTA, Host, HostBuilder, HostError, KernelSet, OpenCall, OpenCalls, Service,
+    ServiceReport, Shutdown,
 };
 pub use keys::keyfile::{HexErrorKind, KeyFileError, KeyTextError};
 pub use keys::{KeyPair, SignError, SignatureError, Signer, Verifier, check_key, dsse};

@@ -16,7 +16,19 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
     (
         "logline-kernels",
-        &["measured", "harness", "seeds", "recall", "provider", "run_code", "replay", "schedule", "worker", "governance"],
+        &[
+            "measured",
+            "harness",
+            "seeds",
+            "recall",
+            "provider",
+            "tool",
+            "run_code",
+            "replay",
+            "schedule",
+            "worker",
+            "governance",
+        ],
     ),
     (
         "logline-policy",
@@ -93,7 +105,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         ],
     ),
     ("logline-openai", &["error", "http", "body", "answer", "stream"]),
-    ("logline-bedrock", &["value", "http", "error", "endpoint", "embed", "body", "answer", "stream", "setup"]),
+    ("logline-bedrock", &["value", "http", "error", "endpoint", "embed", "body", "answer", "stream", "messages", "setup"]),
     (
         "logline-prompts",
         &[
@@ -105,6 +117,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "language",
             "render",
             "contract",
+            "tools",
             "variant",
             "family",
             "build",
@@ -116,6 +129,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "select",
             "chooser",
             "talk",
+            "directives",
             "run",
             "eval",
             "verify",

@@ -1,7 +1,7 @@
 //! What each metric means, as exporters print it. The texts are those of `docs/metrics.md`.
 
 /// Kind, name and meaning.
-const METRICS: [(Kind, &str, &str); 34] = [
+const METRICS: [(Kind, &str, &str); 36] = [
     (Kind::Histogram, "logline_append_spans", "spans in one append that was stored"),
     (Kind::Histogram, "logline_ledger_seconds", "time of a call of the ledger: append, get, history, scan, take, heartbeat"),
     (Kind::Counter, "logline_ledger_errors_total", "calls that failed because of the ledger, not of what was asked"),
@@ -14,6 +14,11 @@ const METRICS: [(Kind, &str, &str); 34] = [
     (Kind::Counter, "logline_attempts_total", "attempts that have ended, by what became of them"),
     (Kind::Histogram, "logline_attempt_seconds", "from the claim of an attempt to its end"),
     (Kind::Counter, "logline_requests_parked_total", "requests that could neither be claimed nor closed"),
+    (
+        Kind::Counter,
+        "logline_calls_closed_total",
+        "calls to the outside that no attempt would have closed, and that were closed as unknown",
+    ),
     (Kind::Counter, "logline_quota_denied_total", "requests that were put off because a quota is used up"),
     (Kind::Counter, "logline_shared_keys_total", "loops that found another process with this host's key"),
     (Kind::Histogram, "logline_sandbox_seconds", "time of one run in the sandbox, ok or error"),
@@ -24,6 +29,7 @@ const METRICS: [(Kind, &str, &str); 34] = [
     (Kind::Counter, "logline_policy_effects_total", "spans that policies have written"),
     (Kind::Histogram, "gen_ai.client.inference.duration", "seconds of one try at a provider"),
     (Kind::Counter, "gen_ai.client.inference.usage.tokens", "tokens that a provider has counted"),
+    (Kind::Histogram, "gen_ai.execute_tool.duration", "seconds from the use of a tool by a model to its result"),
     (Kind::Counter, "logline_memory_upserts_total", "memories that were written"),
     (Kind::Counter, "logline_memory_searches_total", "searches"),
     (Kind::Counter, "logline_memory_forgotten_keys_total", "keys of texts that were destroyed"),

@@ -9,6 +9,7 @@ mod replay;
 mod run_code;
 pub mod schedule;
 mod seeds;
+pub mod tool;
 mod worker;
 
 use logline_core::KernelSet;

@@ -412,7 +412,12 @@ fn what_cannot_be_kept_confidential_is_refused_before_it_is_written() {
         ] {
             assert_eq!(code(&lab.host.execute(request).await.unwrap()), "prompt_invalid");
         }
+        // A tool would see what is confidential, and its execution would show it.
+        let tools = json!({"question": QUESTION, "vars": {"customer": SECRET_NAME}, "tools": ["lookup"]});
+        let tools = Request::new(TENANT, "alice", lab.variant, tools).this(PROMPT_RUN).confidential();
+        assert_eq!(code(&lab.host.execute(tools).await.unwrap()), "tools_not_confidential");
         assert_eq!(lab.model.calls(), 0);
+        assert!(lab.found().is_empty());
         // Without keys, a host refuses.
         let without = Host::builder().ledger(lab.ledger.clone()).trust(TrustRoot::new([key(ROOT).public_key()], 1));
         let without = without.key(key(HOST)).install(lab.host.installed().clone()).build().await.unwrap();

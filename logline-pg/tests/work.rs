@@ -1,6 +1,8 @@
 //! The queue and the counters in the database: what the suite cannot do because it has one host and no hands in the tables.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
 
+#[path = "../../logline-kernels/tests/outside/open_calls.rs"]
+mod open_calls;
 mod server;
 
 use std::time::Duration;
@@ -217,5 +219,14 @@ fn another_tenants_worker_learns_and_changes_nothing_of_my_counters_and_leases()
         assert_eq!(ledger.claimable(&Poll::new(10)).await.unwrap().len(), 2);
         assert!(ledger.heartbeat(&Work::of(running), Duration::ZERO).await.unwrap());
         assert_eq!(ledger.claimable(&Poll::new(10)).await.unwrap().len(), 3);
+    });
+}
+
+#[test]
+fn calls_that_no_attempt_closes_are_closed_once() {
+    block_on(async {
+        open_calls::of_many_reapers_one_closes_a_call(&ledger().await.1).await;
+        open_calls::a_late_answer_and_a_reaper_write_one_outcome(&ledger().await.1).await;
+        open_calls::calls_of_attempts_that_are_over_are_closed(&ledger().await.1).await;
     });
 }

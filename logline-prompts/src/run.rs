@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use logline_core::contract::provider::Block;
 use logline_core::contract::{
     AskedBy, Context, Effects, Kernel, KernelError, Meters, Publishing, RequestKind, Sandbox, sealed_text,
 };
@@ -10,22 +11,25 @@ use logline_core::request::{Details, reference};
 use logline_core::{Draft, Failure, SignedSpan, Span, VerifiedSpan, ids};
 use logline_kernels::provider::{Providers, Streams};
 use logline_kernels::recall::{Recall, Recalled};
+use logline_kernels::tool::ToolSpec;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use crate::build::{Built, build};
 use crate::chooser::FAMILY;
 use crate::contract::Contract;
+use crate::directives::directives;
 use crate::ids::prompt_runner;
 use crate::load::{LoadError, Loaded, Versions, active, in_use, load};
 use crate::record::{Recorded, about, check_personal, record};
 use crate::results::{SELECTION, VARIANT_OF};
 use crate::select::{Selected, select};
 use crate::talk::{Spoken, Talk, messages};
+use crate::tools::{MAX_TOOLS, Toolbox, Used};
 use crate::variant::{Ran, Variant};
 
 /// The `this` of a request that runs a prompt. Its parent is a variant, or a family of which one is chosen. Its input is
-/// `{"question", "vars"?, "context"?, "session"?, "memory"?}`.
+/// `{"question", "vars"?, "context"?, "session"?, "memory"?, "tools"?}`.
 pub const PROMPT_RUN: &str = "prompt.run";
 
 /// The most spans of context that a request may name.
@@ -84,6 +88,8 @@ struct Question {
     session: Option<String>,
     /// Which memories the model may be told. It is for whoever finds them to read.
     memory: Option<Value>,
+    /// Functions that the model may use beside those of the variant.
+    tools: Vec<String>,
 }
 
 #[async_trait]
@@ -113,12 +119,17 @@ impl Kernel for RunPrompt {
         true
     }
 
-    /// A variant whose contract is no schema, or whose provider is not there, is not published.
+    /// A variant whose contract is no schema, or whose provider is not there, is not published; nor is a tool whose input has none.
     async fn check(&self, span: &Span, publishing: &Publishing<'_>) -> Result<(), KernelError> {
+        let refused = |reason: String| KernelError::Refused(Failure::new("prompt_invalid", reason));
+        if span.entity_type == "function" && !span.is_deleted {
+            let Some(tool) = ToolSpec::of(span).map_err(refused)? else { return Ok(()) };
+            let read = Contract::read(&tool.input_schema).map(drop);
+            return read.map_err(|reason| refused(format!("metadata.tool.input_schema: {reason}")));
+        }
         if span.entity_type != "prompt_variant" || span.is_deleted {
             return Ok(());
         }
-        let refused = |reason: String| KernelError::Refused(Failure::new("prompt_invalid", reason));
         let Some(ran) = Variant::read(span).map_err(refused)?.run else { return Ok(()) };
         if let Some(schema) = ran.schema() {
             Contract::read(&schema).map_err(|reason| refused(format!("metadata.run.contract: {reason}")))?;
@@ -239,14 +250,34 @@ impl RunPrompt {
         if let Err(reason) = check_personal(&built, context) {
             return invalid(reason);
         }
+        let tools = match self.tools(request, context, &ran, question).await? {
+            Ok(tools) => tools,
+            Err(failure) => return Ok(Err(failure)),
+        };
         let recalled = match self.recalled(request, context, question).await? {
             Ok(recalled) => recalled,
             Err(failure) => return Ok(Err(failure)),
         };
         Ok(match self.cite(request, context, &ran, question, recalled.as_ref()).await? {
-            Ok((text, cited)) => Ok(Prepared { ran, built, contract, text, cited, recalled }),
+            Ok((text, cited)) => Ok(Prepared { ran, built, contract, text, cited, recalled, tools }),
             Err(reason) => return invalid(reason),
         })
+    }
+
+    /// The tools that the model may use: those of the variant, and those of the request.
+    async fn tools(
+        &self,
+        request: &VerifiedSpan,
+        context: &Context<'_>,
+        ran: &Ran,
+        question: &Question,
+    ) -> Result<Result<Toolbox, Failure>, KernelError> {
+        let named: Vec<_> = ran.tools.iter().chain(&question.tools).collect();
+        if !named.is_empty() && context.confidential.is_some() {
+            let reason = "a function keeps nothing confidential: leave the tools out, or send the request as one that is not confidential";
+            return Ok(Err(Failure::new("tools_not_confidential", reason)));
+        }
+        Toolbox::find(context, &request.tenant_id, named, ran.rounds()).await
     }
 
     /// The memories that the request wants the model to be told.
@@ -271,13 +302,17 @@ impl RunPrompt {
         loaded: &Loaded,
         prepared: Prepared,
     ) -> Result<Result<Run, Failure>, KernelError> {
-        let Prepared { ran, built, contract, text, cited, recalled } = prepared;
-        let asking = messages(loaded, &ran, &built.text, text);
+        let Prepared { ran, built, contract, text, cited, recalled, tools } = prepared;
+        let mut asking = messages(loaded, &ran, &built.text, text);
+        let directives = directives(request, context, loaded).await?;
+        asking.system.extend(directives.iter().map(|directive| Block::text(directive.text.as_str())));
+        let directives = directives.into_iter().map(|directive| directive.reference).collect();
         let listener = self.streams.take(&request.tenant_id, request.id);
         let told = self.recall.as_deref().zip(recalled.as_ref());
-        let talk = Talk { providers: &self.providers, ran: &ran, contract: contract.as_ref(), prefix: "", recalled: told };
+        let (providers, contract) = (&self.providers, contract.as_ref());
+        let talk = Talk { providers, ran: &ran, contract, prefix: "", recalled: told, tools: &tools, are_tools_away: false };
         let spoken = talk.ask(context, request, asking, listener).await?;
-        Ok(spoken.map(|spoken| Run { built, cited, spoken, recalled }))
+        Ok(spoken.map(|spoken| Run { built, cited, spoken, recalled, tools, directives }))
     }
 
     /// The question with its context, and what became of each span of the context.
@@ -360,6 +395,7 @@ struct Prepared {
     text: String,
     cited: Vec<Value>,
     recalled: Option<Recalled>,
+    tools: Toolbox,
 }
 
 /// A run with its answer.
@@ -368,6 +404,9 @@ struct Run {
     cited: Vec<Value>,
     spoken: Spoken,
     recalled: Option<Recalled>,
+    tools: Toolbox,
+    /// The versions of the directives that it obeyed.
+    directives: Vec<Value>,
 }
 
 impl Run {
@@ -380,7 +419,7 @@ impl Run {
         question: &Question,
         selected: Option<Selected>,
     ) -> Result<Result<(Vec<Draft>, Value, Uuid), Failure>, KernelError> {
-        let Self { built, cited, spoken, recalled } = self;
+        let Self { built, cited, spoken, recalled, tools, directives } = self;
         let execution = context.attempt.execution_id;
         let Recorded { draft: made, compiled_hash } = match record(request, context, loaded, &built, &question.vars).await? {
             Ok(recorded) => recorded,
@@ -416,6 +455,16 @@ impl Run {
         for (name, value) in spoken.measures().into_iter().chain(spoken.says_of_itself()) {
             draft = draft.meta(&name, value);
         }
+        if !tools.is_empty() {
+            let calls: Vec<_> = spoken.used.iter().map(Used::to_value).collect();
+            draft = draft.meta("tools", tools.recorded()).meta("tool_use_count", calls.len()).meta("tool_calls", calls);
+        }
+        if !directives.is_empty() {
+            draft = draft.meta("directives", directives);
+        }
+        if spoken.is_exhausted {
+            draft = draft.meta("tool_rounds_used_up", tools.rounds);
+        }
         let mut drafts = vec![made];
         if let Some(recalled) = recalled {
             draft = draft.meta("memory", recalled.record.columns().id.to_string());
@@ -442,7 +491,8 @@ const BYTES_PER_TOKEN: usize = 4;
 
 /// Reads the input of a request.
 fn question(input: Option<&Value>) -> Result<Question, String> {
-    let members = logline_core::json::members(input, "the input", &["question", "vars", "context", "session", "memory"])?;
+    let members =
+        logline_core::json::members(input, "the input", &["question", "vars", "context", "session", "memory", "tools"])?;
     let text = match members.get("question") {
         Some(Value::String(text)) if !text.trim().is_empty() && text.len() <= MAX_QUESTION => text.clone(),
         Some(Value::String(_)) => {
@@ -463,6 +513,15 @@ fn question(input: Option<&Value>) -> Result<Question, String> {
         Some(Value::String(session)) => Some(session.clone()),
         Some(_) => return Err("`session` must be a text".to_owned()),
     };
+    let tools = match members.get("tools") {
+        None | Some(Value::Null) => Vec::new(),
+        Some(Value::Array(named)) if named.len() <= MAX_TOOLS => {
+            let text =
+                |named: &Value| named.as_str().map(str::to_owned).ok_or("`tools` must be a list of ids and names".to_owned());
+            named.iter().map(text).collect::<Result<_, _>>()?
+        }
+        Some(_) => return Err(format!("`tools` must be a list of at most {MAX_TOOLS} ids and names")),
+    };
     let memory = members.get("memory").filter(|memory| !memory.is_null()).cloned();
-    Ok(Question { text, vars: members.get("vars").cloned().unwrap_or_default(), context, session, memory })
+    Ok(Question { text, vars: members.get("vars").cloned().unwrap_or_default(), context, session, memory, tools })
 }

@@ -1,7 +1,7 @@
-//! Asking a model until its answer holds to the contract, at most twice.
+//! Asking a model until its answer holds to the contract, at most twice, and letting it use tools on the way.
 
 use async_trait::async_trait;
-use logline_core::contract::provider::{Message, ModelAnswer, ModelRequest, OutputSchema};
+use logline_core::contract::provider::{Message, ModelAnswer, ModelRequest, OutputSchema, Role};
 use logline_core::contract::{Context, KernelError};
 use logline_core::{Failure, VerifiedSpan};
 use logline_kernels::provider::{Ask, Asked, Listener, Permit, Providers, Told};
@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use crate::contract::{Contract, insufficient};
 use crate::load::Loaded;
 use crate::results::{CONFIDENCE, INSUFFICIENT};
+use crate::tools::{Round, Toolbox, Used};
 use crate::variant::Ran;
 
 /// How often the model is asked: once, and once more if its answer does not hold to the contract.
@@ -43,6 +44,10 @@ pub(crate) struct Spoken {
     pub(crate) output: Value,
     pub(crate) held: Held,
     pub(crate) outcomes: Vec<Told>,
+    /// The tools that the model used, in order.
+    pub(crate) used: Vec<Used>,
+    /// Whether the model still wanted tools when its rounds were used up.
+    pub(crate) is_exhausted: bool,
 }
 
 /// What is asked, and of whom.
@@ -54,6 +59,9 @@ pub(crate) struct Talk<'a> {
     pub(crate) prefix: &'a str,
     /// The memories that the model is told; `None` if there are none.
     pub(crate) recalled: Option<(&'a dyn Recall, &'a Recalled)>,
+    pub(crate) tools: &'a Toolbox,
+    /// Whether every use of a tool is told that it is not there.
+    pub(crate) are_tools_away: bool,
 }
 
 /// The messages of a prompt and a question: the examples of the variant stand before the question.
@@ -73,7 +81,8 @@ pub(crate) fn messages(loaded: &Loaded, ran: &Ran, system: &str, question: Strin
 }
 
 impl Talk<'_> {
-    /// Asks, and asks once more if the answer does not hold to the contract. A listener hears the first answer.
+    /// Asks, lets the model use its tools, and asks once more if the answer does not hold to the contract. A listener hears the first
+    /// answer, with what leads to it.
     pub(crate) async fn ask(
         &self,
         context: &Context<'_>,
@@ -81,31 +90,68 @@ impl Talk<'_> {
         mut asking: ModelRequest,
         mut listener: Option<Listener>,
     ) -> Result<Result<Spoken, Failure>, KernelError> {
-        let mut outcomes = Vec::new();
+        asking.tools = self.tools.offered();
+        let mut spoken =
+            Spoken { output: insufficient(), held: Held::Broken, outcomes: Vec::new(), used: Vec::new(), is_exhausted: false };
+        let mut rounds = 0;
         for n in 1..=TRIES {
-            let ask = Ask::Invoke(asking.clone());
-            let key = format!("{}answer/{n}", self.prefix);
-            let consent = self.recalled.map(|(recall, recalled)| Consent { recall, recalled, request, context });
-            let permit = consent.as_ref().map(|consent| consent as &dyn Permit);
-            let asked = Asked::new(self.ran.provider, &ask, &key).model(self.ran.model.as_deref()).permit(permit);
-            let mut heard = listener.take();
-            let chunks = heard.as_mut().map(|listener| listener.chunks());
-            let told = match self.providers.call(context, request, &asked, chunks).await? {
-                Ok(told) => told,
-                Err(failure) => return Ok(Err(failure)),
+            let mut steps = 0;
+            let answer = loop {
+                // Keys of answers to results of tools count on: `answer/1`, `answer/1/1`.
+                let step = if steps == 0 { String::new() } else { format!("/{steps}") };
+                let key = format!("{}answer/{n}{step}", self.prefix);
+                let told = match self.call(context, request, &asking, &key, listener.as_mut()).await? {
+                    Ok(told) => told,
+                    Err(failure) => return Ok(Err(failure)),
+                };
+                let Ok(answer) = ModelAnswer::deserialize_from(&told.answer) else {
+                    return Ok(Err(Failure::new("provider:bad_answer", "the recorded answer cannot be read")));
+                };
+                spoken.outcomes.push(told);
+                if !self.tools.is_wanted(&answer) {
+                    break answer;
+                }
+                if rounds == self.tools.rounds {
+                    spoken.is_exhausted = true;
+                    return Ok(Ok(spoken));
+                }
+                (rounds, steps) = (rounds + 1, steps + 1);
+                let round = Round { prefix: self.prefix, number: rounds, is_away: self.are_tools_away };
+                let results = self.tools.results(context, round, &answer, &mut spoken.used).await?;
+                let content = match results {
+                    Ok(content) => content,
+                    Err(failure) => return Ok(Err(failure)),
+                };
+                // Everything that the model said goes back as it was, its reasoning too, and all results in one message.
+                asking.messages.push(Message { role: Role::Assistant, content: answer.content });
+                asking.messages.push(Message { role: Role::User, content });
+                asking = asking.without_blanks();
             };
-            let Ok(answer) = ModelAnswer::deserialize_from(&told.answer) else {
-                return Ok(Err(Failure::new("provider:bad_answer", "the recorded answer cannot be read")));
-            };
-            outcomes.push(told);
+            listener = None;
             let said = answer.text();
             match self.contract.map(|contract| contract.answer(&said)) {
-                None => return Ok(Ok(Spoken { output: json!({"text": said}), held: Held::Unchecked, outcomes })),
-                Some(Ok(output)) => return Ok(Ok(Spoken { output, held: Held::Kept, outcomes })),
+                None => return Ok(Ok(Spoken { output: json!({"text": said}), held: Held::Unchecked, ..spoken })),
+                Some(Ok(output)) => return Ok(Ok(Spoken { output, held: Held::Kept, ..spoken })),
                 Some(Err(faults)) => repair(&mut asking, &said, &faults),
             }
         }
-        Ok(Ok(Spoken { output: insufficient(), held: Held::Broken, outcomes }))
+        Ok(Ok(spoken))
+    }
+
+    async fn call(
+        &self,
+        context: &Context<'_>,
+        request: &VerifiedSpan,
+        asking: &ModelRequest,
+        key: &str,
+        listener: Option<&mut Listener>,
+    ) -> Result<Result<Told, Failure>, KernelError> {
+        let ask = Ask::Invoke(asking.clone());
+        let consent = self.recalled.map(|(recall, recalled)| Consent { recall, recalled, request, context });
+        let permit = consent.as_ref().map(|consent| consent as &dyn Permit);
+        let asked = Asked::new(self.ran.provider, &ask, key).model(self.ran.model.as_deref()).permit(permit);
+        let chunks = listener.map(|listener| listener.chunks());
+        self.providers.call(context, request, &asked, chunks).await
     }
 }
 

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::block::MAX_BLOCKS;
 use crate::contract::answer_contract;
+use crate::tools::{MAX_TOOL_ROUNDS, MAX_TOOLS};
 
 /// A way to build the prompts of a family.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,6 +56,12 @@ pub struct Ran {
     /// The most tokens of context, about. Default 8,000.
     #[serde(default = "usual_context")]
     pub context_tokens: usize,
+    /// The functions that the model may use as tools, by id or name, at most [`MAX_TOOLS`](crate::MAX_TOOLS).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tools: Vec<String>,
+    /// The most rounds of tools, 1 to [`MAX_TOOL_ROUNDS`](crate::MAX_TOOL_ROUNDS); `None`: so many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool_rounds: Option<u32>,
 }
 
 fn usual_context() -> usize {
@@ -62,6 +69,22 @@ fn usual_context() -> usize {
 }
 
 impl Ran {
+    /// The most rounds of tools.
+    #[must_use]
+    pub fn rounds(&self) -> u32 {
+        self.tool_rounds.unwrap_or(MAX_TOOL_ROUNDS)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if !(1..=MAX_TOOL_ROUNDS).contains(&self.rounds()) {
+            return Err(format!("metadata.run.tool_rounds must be from 1 to {MAX_TOOL_ROUNDS}"));
+        }
+        if self.tools.len() > MAX_TOOLS {
+            return Err(format!("metadata.run.tools: {MAX_TOOLS} is the most"));
+        }
+        Ok(())
+    }
+
     /// The schema of answers.
     #[must_use]
     pub fn schema(&self) -> Option<Value> {
@@ -158,6 +181,9 @@ impl Variant {
         }
         if few_shots.len() > MAX_SHOTS {
             return Err(format!("metadata.few_shots: {MAX_SHOTS} is the most"));
+        }
+        if let Some(run) = &run {
+            run.check()?;
         }
         Ok(Self { name, family, prior, blocks: block_ids, vars, shots: few_shots, run })
     }

@@ -2,6 +2,7 @@
 #![allow(dead_code, unused_imports, reason = "each test file uses its own part")]
 
 pub(crate) mod frames;
+pub(crate) mod messages;
 
 use async_trait::async_trait;
 use logline_bedrock::{Bedrock, BedrockBuilder, Credentials};
@@ -37,14 +38,37 @@ pub(crate) async fn open_with(more: impl FnOnce(BedrockBuilder) -> BedrockBuilde
     opened(false, more).await
 }
 
+/// A server whose adapter speaks Anthropic's messages.
+pub(crate) async fn open_messages() -> (JoinHandle<()>, Server) {
+    open_messages_with(|builder| builder).await
+}
+
+/// As [`open_messages`], set up otherwise.
+pub(crate) async fn open_messages_with(more: impl FnOnce(BedrockBuilder) -> BedrockBuilder) -> (JoinHandle<()>, Server) {
+    opened_as(messages::Messages, false, |builder| more(builder.messages())).await
+}
+
+/// As [`open_messages`], and every byte is sent by itself.
+pub(crate) async fn dripping_messages() -> (JoinHandle<()>, Server) {
+    opened_as(messages::Messages, true, BedrockBuilder::messages).await
+}
+
 async fn opened(drips: bool, more: impl FnOnce(BedrockBuilder) -> BedrockBuilder) -> (JoinHandle<()>, Server) {
+    opened_as(Service, drips, more).await
+}
+
+async fn opened_as(
+    service: impl Dialect,
+    drips: bool,
+    more: impl FnOnce(BedrockBuilder) -> BedrockBuilder,
+) -> (JoinHandle<()>, Server) {
     let adapter = async |address: String| {
         let url = format!("http://{address}");
         let keys = Credentials::new(ACCESS_KEY, SECRET_KEY, Some(SESSION_TOKEN.to_owned()), None, "trial");
         let builder = Bedrock::builder().region(REGION).credentials(keys).endpoint_url(&url);
         (more(builder).load().await.unwrap(), url)
     };
-    logline_loopback::open(Service, drips, adapter).await
+    logline_loopback::open(service, drips, adapter).await
 }
 
 struct Service;
@@ -80,25 +104,7 @@ async fn play(mut line: Line, scene: Scene, streams: bool) {
         Scene::Says(text, used) => (text.clone(), "end_turn", usage(used.as_ref())),
         Scene::IsCut(text) => (text.clone(), "max_tokens", usage(Some(&Usage::of(5, 50)))),
         Scene::UsesTool(id, name, input) => return tool(line, (id, name, input), streams).await,
-        Scene::Fails(kind, pause) => {
-            let (status, code, said) = match kind {
-                ErrorKind::Throttled => ("429 Too Many Requests", "ThrottlingException", "Too many requests"),
-                ErrorKind::NotReady => ("429 Too Many Requests", "ModelNotReadyException", "Model is being loaded"),
-                ErrorKind::Quota => ("400 Bad Request", "ServiceQuotaExceededException", "Quota exceeded"),
-                ErrorKind::Invalid => ("400 Bad Request", "ValidationException", "Malformed input request"),
-                ErrorKind::Denied => ("403 Forbidden", "AccessDeniedException", "You don't have access"),
-                ErrorKind::ContentFiltered => ("400 Bad Request", "ValidationException", "Blocked by our content filters"),
-                _ => ("424 Failed Dependency", "ModelErrorException", "The model failed"),
-            };
-            let body = json!({"message": format!("{said}, not with {TRIAL_SECRET}")}).to_string();
-            let pause = pause.map_or(String::new(), |pause| format!("\r\nretry-after: {}", pause.as_secs()));
-            let head = format!(
-                "{status}{pause}\r\nx-amzn-errortype: {code}:http://internal.amazon.com/\r\nx-amzn-requestid: req-7\r\n\
-                 content-type: application/json\r\ncontent-length: {}",
-                body.len()
-            );
-            return line.raw(&head, body.as_bytes()).await;
-        }
+        Scene::Fails(kind, pause) => return refuse(&mut line, *kind, *pause).await,
         Scene::Breaks(text) => {
             line.begin(EVENTS).await;
             for piece in pieces(text) {
@@ -124,6 +130,27 @@ async fn play(mut line: Line, scene: Scene, streams: bool) {
     } else {
         whole(&mut line, json!([{"text": text}]), reason, used).await;
     }
+}
+
+/// Answers with an error, as every operation does.
+async fn refuse(line: &mut Line, kind: ErrorKind, pause: Option<std::time::Duration>) {
+    let (status, code, said) = match kind {
+        ErrorKind::Throttled => ("429 Too Many Requests", "ThrottlingException", "Too many requests"),
+        ErrorKind::NotReady => ("429 Too Many Requests", "ModelNotReadyException", "Model is being loaded"),
+        ErrorKind::Quota => ("400 Bad Request", "ServiceQuotaExceededException", "Quota exceeded"),
+        ErrorKind::Invalid => ("400 Bad Request", "ValidationException", "Malformed input request"),
+        ErrorKind::Denied => ("403 Forbidden", "AccessDeniedException", "You don't have access"),
+        ErrorKind::ContentFiltered => ("400 Bad Request", "ValidationException", "Blocked by our content filters"),
+        _ => ("424 Failed Dependency", "ModelErrorException", "The model failed"),
+    };
+    let body = json!({"message": format!("{said}, not with {TRIAL_SECRET}")}).to_string();
+    let pause = pause.map_or(String::new(), |pause| format!("\r\nretry-after: {}", pause.as_secs()));
+    let head = format!(
+        "{status}{pause}\r\nx-amzn-errortype: {code}:http://internal.amazon.com/\r\nx-amzn-requestid: req-7\r\n\
+         content-type: application/json\r\ncontent-length: {}",
+        body.len()
+    );
+    line.raw(&head, body.as_bytes()).await;
 }
 
 async fn tool(mut line: Line, (id, name, input): (&str, &str, &Value), streams: bool) {

@@ -68,6 +68,9 @@ struct Publish {
     /// Lower limits than the manifest's for the tenant, as a JSON object: fuel, memory_bytes, timeout_ms, …
     #[arg(long, value_name = "JSON")]
     limits: Option<String>,
+    /// What models have to know of it to use it as a tool, as a JSON object: name, description, input_schema.
+    #[arg(long, value_name = "JSON")]
+    tool: Option<String>,
     #[command(flatten)]
     home: HomeOptions,
 }
@@ -120,6 +123,9 @@ async fn publish(options: &Publish, url: Option<&str>, json: bool) -> Result<boo
     }
     if let Some(limits) = &options.limits {
         function = function.meta("limits", json_of("--limits", limits)?);
+    }
+    if let Some(tool) = &options.tool {
+        function = function.meta("tool", json_of("--tool", tool)?);
     }
     let site = Site::open(url, &options.home).await?;
     let publisher = site.key(KeyOf::Publisher)?;

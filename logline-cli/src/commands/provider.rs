@@ -2,11 +2,12 @@
 
 use clap::{Args, Subcommand};
 use logline::home::KeyOf;
+use logline_core::contract::Reader;
 use logline_core::contract::provider::SecretSource as _;
 use logline_core::ledger::LedgerExt as _;
 use logline_core::request::Request;
 use logline_core::{Scope, SignedSpan};
-use logline_kernels::provider::{PROVIDER_INVOKE, ProviderSpec};
+use logline_kernels::provider::{PROVIDER_INVOKE, ProviderSpec, verify_costs};
 use serde_json::json;
 
 use crate::site::{HomeOptions, Site};
@@ -24,6 +25,49 @@ enum Command {
     /// word, which is recorded and costs what it costs.
     #[command(after_help = "Example: logline provider check main --ledger sqlite:demo.ledger --tenant acme --call")]
     Check(Box<Check>),
+    /// Computes the cost of every recorded call again, from its usage and from the prices that its record names by hash. Exit status 1 if
+    /// one does not verify.
+    #[command(after_help = "Example: logline provider costs --ledger sqlite:demo.ledger --tenant acme")]
+    Costs(Box<Costs>),
+}
+
+#[derive(Args)]
+struct Costs {
+    /// The tenant.
+    #[arg(long)]
+    tenant: String,
+    #[command(flatten)]
+    home: HomeOptions,
+}
+
+/// How many calls are read at once.
+const PAGE: usize = 500;
+
+async fn costs(options: &Costs, url: Option<&str>, json: bool) -> Result<bool, Error> {
+    let site = Site::open(url, &options.home).await?;
+    let trusted = site.trusted().await?;
+    let reader = Reader::new(&site.ledger, Scope::runtime(&options.tenant));
+    let (mut looked_at, mut priced, mut faults, mut after) = (0, 0, 0, None);
+    loop {
+        let page = verify_costs(&reader, &trusted.authorities, &options.tenant, after.as_ref(), PAGE).await?;
+        looked_at += page.looked_at;
+        priced += page.priced;
+        for fault in page.faults {
+            faults += 1;
+            let text = fault.to_string();
+            output::line(&if json { json!({"fault": text}).to_string() } else { output::plain(&text) });
+        }
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    output::line(&if json {
+        json!({"calls": looked_at, "verified": priced, "faults": faults}).to_string()
+    } else {
+        format!("{looked_at} calls, {priced} with a cost that was computed again, {faults} that do not verify")
+    });
+    Ok(faults == 0)
 }
 
 #[derive(Args)]
@@ -44,7 +88,10 @@ struct Check {
 }
 
 pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Result<bool, Error> {
-    let Command::Check(options) = &options.command;
+    let options = match &options.command {
+        Command::Check(options) => options,
+        Command::Costs(options) => return costs(options, url, json).await,
+    };
     let site = Site::open(url, &options.home).await?;
     let id = site.named(&options.tenant, "provider", &options.provider).await?;
     let span = site.ledger.find(&Scope::runtime(&options.tenant), &options.tenant, id).await?;

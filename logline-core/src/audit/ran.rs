@@ -81,8 +81,8 @@ fn uses_of(row: &SignedSpan) -> Vec<Used> {
     let found = match row.entity_type.as_str() {
         "execution" => vec![used(Class::Function, row.meta("function"), promotion_of(row))],
         "provider_request" => {
-            let details = row.meta("details");
-            vec![used(Class::Provider, details.and_then(|details| details.get("provider")), None)]
+            let detail = |name: &str| row.meta("details").and_then(|details| details.get(name));
+            ["provider", "price_table"].map(|name| used(Class::Provider, detail(name), None)).into()
         }
         _ => {
             let blocks = row.meta("blocks").and_then(Value::as_array).into_iter().flatten();

@@ -7,6 +7,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::contract::cipher::Confidential;
+use crate::contract::functions::Functions;
 use crate::contract::kernel_error::KernelError;
 use crate::contract::outside::Outside;
 use crate::contract::sandbox::Sandbox;
@@ -240,6 +241,8 @@ pub struct Context<'a> {
     pub rules: Rules,
     /// Makes calls to services outside the ledger, and records each call before and after it is made.
     pub outside: &'a dyn Outside,
+    /// Runs functions of the ledger, each as a request of its own.
+    pub functions: &'a dyn Functions,
 }
 
 /// One attempt of a request.

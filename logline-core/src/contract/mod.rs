@@ -4,6 +4,7 @@
 //! host, because a loop gets the host as an argument.
 
 mod cipher;
+mod functions;
 mod kernel;
 mod kernel_error;
 mod key_provider;
@@ -14,6 +15,7 @@ mod sandbox;
 mod validator;
 
 pub use cipher::{Cipher, CipherError, Confidential, ERASED, Generation, SEALED, Slot, sealed_text};
+pub use functions::{FunctionCall, FunctionEnded, FunctionRun, Functions};
 pub use kernel::{AskedBy, Attempt, Context, Effects, Kernel, Meters, NATIVE_RUNTIME, Publishing, Reader, RequestKind, Usage};
 pub use kernel_error::KernelError;
 pub use key_provider::{DataKey, Destruction, KeyError, KeyProvider};

@@ -9,6 +9,7 @@ use crate::contract::{Context, Effects, Reader};
 use crate::host::claim::FUEL_QUOTA;
 use crate::host::confidential::hide_result;
 use crate::host::driver::{AdmitError, Driver};
+use crate::host::functions::InnerRequests;
 use crate::host::outside::RecordedCalls;
 use crate::host::submit::trace_request;
 use crate::host::{Claim, Host, HostError, publish};
@@ -166,7 +167,7 @@ impl Host {
     }
 
     /// The recorded result of a request, if it has one.
-    async fn recorded(&self, request: &VerifiedSpan) -> Result<Option<Execution>, HostError> {
+    pub(super) async fn recorded(&self, request: &VerifiedSpan) -> Result<Option<Execution>, HostError> {
         let (ledger, scope) = (&self.inner.ledger, Scope::runtime(request.tenant_id.clone()));
         let tenant = &request.tenant_id;
         let closing = ledger.get(&scope, tenant, request.id).await?.verify(&mut Verifier::new())?;
@@ -229,6 +230,8 @@ impl Host {
             Some(opened) => opened.input.as_ref().map(Option::as_ref),
         };
         let outside = RecordedCalls::new(self, &running, &open.state, attempt, confidential);
+        let functions =
+            InnerRequests { host: self, running: &running, kernel: kernel.name(), state: &open.state, outside: &outside };
         let context = Context {
             runtime: Reader::new(&inner.ledger, scope.clone()),
             owner: Reader::new(&inner.ledger, Scope::user(tenant, running.owner_id.clone())),
@@ -244,6 +247,7 @@ impl Host {
             confidential,
             rules: inner.rules,
             outside: &outside,
+            functions: &functions,
         };
         let mut runs = 1;
         let (mut written, may_come, result) = loop {

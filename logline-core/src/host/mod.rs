@@ -8,7 +8,9 @@ pub(crate) mod driver;
 mod end;
 mod error;
 mod finish;
+mod functions;
 mod kernel_set;
+mod open_calls;
 mod outside;
 mod publish;
 mod service;
@@ -27,6 +29,7 @@ pub use claim::{Claim, EXECUTIONS_QUOTA, FUEL_QUOTA};
 pub use error::HostError;
 pub use finish::Execution;
 pub use kernel_set::KernelSet;
+pub use open_calls::{OpenCall, OpenCalls};
 pub use service::{Service, ServiceReport, Shutdown};
 
 use crate::contract::{AskedBy, Cipher, Sandbox};

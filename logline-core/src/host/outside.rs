@@ -141,7 +141,7 @@ impl<'a> RecordedCalls<'a> {
         let Some(intents) = earlier.get(call) else { return Ok(None) };
         let mut unknown = None;
         for intent in intents {
-            let (outcome, Ended { recorded, details, .. }) =
+            let Settled { outcome, ended: Ended { recorded, details, .. }, .. } =
                 self.host.settle(self.running, intent).await.map_err(not_recorded)?;
             match recorded {
                 Recorded::Answered(value) => {
@@ -396,6 +396,14 @@ fn not_recorded(error: HostError) -> OutsideError {
     }
 }
 
+/// The outcome of an intent.
+pub(super) struct Settled {
+    pub(super) outcome: SpanKey,
+    ended: Ended,
+    /// Whether it was recorded just now, as `unknown`.
+    pub(super) is_new: bool,
+}
+
 impl Host {
     /// Every intent of a request, in the order of the attempts.
     async fn intents(&self, request: &SignedSpan) -> Result<Vec<Intent>, LedgerError> {
@@ -418,14 +426,14 @@ impl Host {
     }
 
     /// The outcome of an intent. If it has none, `unknown` is recorded.
-    async fn settle(&self, request: &SignedSpan, intent: &Intent) -> Result<(SpanKey, Ended), HostError> {
+    pub(super) async fn settle(&self, request: &SignedSpan, intent: &Intent) -> Result<Settled, HostError> {
         let tenant = &request.tenant_id;
         let scope = Scope::runtime(tenant);
-        let find = async || -> Result<Option<(SpanKey, Ended)>, HostError> {
+        let find = async || -> Result<Option<Settled>, HostError> {
             let found = self.ledger().history(&scope, tenant, intent.outcome_id(tenant), 0, 1).await?;
             let Some(found) = found.into_iter().next() else { return Ok(None) };
             let found = found.verify(&mut Verifier::new())?;
-            Ok(Some((found.key(), Ended::read(&found))))
+            Ok(Some(Settled { outcome: found.key(), ended: Ended::read(&found), is_new: false }))
         };
         if let Some(found) = find().await? {
             return Ok(found);
@@ -433,7 +441,10 @@ impl Host {
         let unknown = Ended::new(Recorded::Unknown);
         let draft = intent.end(request, &unknown).who(format!("host:{}", self.key()));
         match self.record(tenant, vec![draft], &AppendOptions::default()).await {
-            Ok(written) => Ok((super::publish::last(written)?.key(), unknown)),
+            Ok(written) => {
+                let outcome = super::publish::last(written)?.key();
+                Ok(Settled { outcome, ended: unknown, is_new: true })
+            }
             // The attempt that made the call, or another host, has recorded an outcome first.
             Err(error) if error.is_conflict() => find().await?.ok_or(error),
             Err(error) => Err(error),

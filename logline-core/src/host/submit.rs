@@ -106,7 +106,7 @@ impl Host {
 
     /// The stored version with the key of `span`. Anybody who can write to the store can have taken the id: only a row whose signer
     /// may sign it is an answer.
-    async fn stored(&self, scope: &Scope, span: &VerifiedSpan) -> Result<Option<VerifiedSpan>, HostError> {
+    pub(super) async fn stored(&self, scope: &Scope, span: &VerifiedSpan) -> Result<Option<VerifiedSpan>, HostError> {
         let stored = self.inner.ledger.history(scope, &span.tenant_id, span.id, span.seq, 1).await?;
         let Some(stored) = stored.into_iter().next() else { return Ok(None) };
         let stored = stored.verify(&mut Verifier::new())?;

@@ -5,9 +5,12 @@ use std::time::Duration;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::request::state::{CAUSE, MAX_ATTEMPTS, MAX_BACKOFF, MAX_PRIORITY, OnUnknown, PARENT_SPAN, Phase, Step, Terms};
+use crate::request::state::{
+    CAUSE, MAX_ATTEMPTS, MAX_BACKOFF, MAX_PRIORITY, OnUnknown, PARENT_SPAN, Phase, Step, Terms, WITHIN, Within,
+};
 use crate::span::Visibility;
 use crate::span::draft::Draft;
+use crate::value::hex::Hash;
 use crate::value::ids;
 use crate::value::timestamp::Timestamp;
 
@@ -43,6 +46,9 @@ pub struct Request {
     pub terms: Terms,
     /// The policy that makes the request, as the runtime records it in `metadata`, under [`CAUSE`]. `None` if no policy does.
     pub cause: Option<Value>,
+    /// The request whose kernel makes this one, as the runtime records it in `metadata`, under [`WITHIN`]. `None` if no kernel does. Its
+    /// id then follows from it, and neither slot nor idempotency key are used.
+    pub within: Option<Within>,
 }
 
 impl Request {
@@ -61,6 +67,7 @@ impl Request {
             idempotency_key: None,
             terms: Terms::default(),
             cause: None,
+            within: None,
         }
     }
 
@@ -135,6 +142,21 @@ impl Request {
         self
     }
 
+    /// Allows this version of the function alone. If another one is in force when an attempt begins, the request fails with
+    /// `other_version`.
+    #[must_use]
+    pub fn function_hash(mut self, hash: Hash) -> Self {
+        self.terms.function_hash = Some(hash);
+        self
+    }
+
+    /// Sets the request whose kernel makes this one.
+    #[must_use]
+    pub fn within(mut self, within: Within) -> Self {
+        self.within = Some(within);
+        self
+    }
+
     /// Sets the policy that makes the request.
     #[must_use]
     pub fn cause(mut self, cause: Value) -> Self {
@@ -163,9 +185,12 @@ impl Request {
         self
     }
 
-    /// The id that follows from its slot or its idempotency key. `None` if it has neither.
+    /// The id that follows from the request that it is made in, its slot or its idempotency key. `None` if it has none of them.
     #[must_use]
     pub fn derived_id(&self) -> Option<Uuid> {
+        if let Some(within) = &self.within {
+            return Some(within.id(&self.tenant));
+        }
         let (function, slot) = (self.function.to_string(), self.terms.slot.map(|slot| slot.to_string()));
         let (kind, key) = match (&slot, &self.idempotency_key) {
             (Some(slot), _) => ("slot", slot),
@@ -200,6 +225,10 @@ impl Request {
         let draft = self.terms.write(draft);
         let draft = match self.cause {
             Some(cause) => draft.meta(CAUSE, cause),
+            None => draft,
+        };
+        let draft = match self.within {
+            Some(within) => draft.meta(WITHIN, within.to_value()),
             None => draft,
         };
         let draft = match self.parent_span {

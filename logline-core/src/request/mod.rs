@@ -26,6 +26,6 @@ pub use not_runnable::NotRunnable;
 pub use quota::{Charges, MAX_KEY_BYTES, MAX_KEYS, MAX_UNITS};
 pub use state::{
     CAUSE, DEFAULT_BACKOFF, DEFAULT_LEASE, DEFAULT_LOST_ATTEMPTS, DEFAULT_PRIORITY, MAX_ATTEMPTS, MAX_BACKOFF, MAX_LEASE,
-    MAX_PRIORITY, OnUnknown, PARENT_SPAN, Phase, QueueEntry, State, Step, Terms, Unreadable, asks_the_same, cause,
-    without_host_only,
+    MAX_PRIORITY, OnUnknown, PARENT_SPAN, Phase, QueueEntry, State, Step, Terms, Unreadable, WITHIN, Within, asks_the_same,
+    cause, without_host_only,
 };

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use thiserror::Error;
 use uuid::Uuid;
 
@@ -15,7 +15,8 @@ use crate::request::quota::{Charged, Charges};
 use crate::span::draft::Draft;
 use crate::span::rules::MAX_INTEGER;
 use crate::span::{SignedSpan, Span};
-use crate::value::hex::PublicKey;
+use crate::value::hex::{Hash, PublicKey};
+use crate::value::ids;
 use crate::value::timestamp::Timestamp;
 
 /// The most attempts of a request that does not set `max_attempts`. Its first failure ends it. Only an attempt whose worker was
@@ -49,6 +50,9 @@ pub const PARENT_SPAN: &str = "parent_span";
 /// The member of metadata in which the runtime records the policy that caused a span, and how many policies led to it.
 pub const CAUSE: &str = "policy";
 
+/// The member of metadata in which the runtime records the request whose kernel makes this one: [`Within`].
+pub const WITHIN: &str = "within";
+
 pub(crate) const ATTEMPT: &str = "attempt";
 const NOT_COUNTED: &str = "attempts_not_counted";
 const DUE_AT: &str = "due_at";
@@ -59,6 +63,7 @@ const DEADLINE: &str = "deadline";
 const SLOT: &str = "slot";
 const ON_UNKNOWN: &str = "on_unknown";
 const CONFIDENTIAL: &str = "confidential";
+const FUNCTION_HASH: &str = "function_hash";
 const WORKER: &str = "worker";
 const LEASE_MS: &str = "lease_ms";
 const LEASE_UNTIL: &str = "lease_until";
@@ -68,7 +73,7 @@ const EXECUTION: &str = "execution";
 
 /// Members that only a host may write. If somebody else signs a first version with such members, they are ignored, and later
 /// versions leave them out.
-const HOST_ONLY: &[&str] = &[WORKER, LEASE_MS, LEASE_UNTIL, QUOTA, FUEL_ALLOWED, EXECUTION, NOT_COUNTED];
+const HOST_ONLY: &[&str] = &[WORKER, LEASE_MS, LEASE_UNTIL, QUOTA, FUEL_ALLOWED, EXECUTION, NOT_COUNTED, WITHIN];
 
 /// Removes the members that only a host may write from a draft of a request that somebody else has written.
 #[must_use]
@@ -199,6 +204,8 @@ pub struct Terms {
     pub on_unknown: OnUnknown,
     /// Whether the input, and everything that comes of it, is encrypted under the owner's key.
     pub confidential: bool,
+    /// The hash of the only version of the function that may run. `None`: the version in force when an attempt begins.
+    pub function_hash: Option<Hash>,
 }
 
 impl Terms {
@@ -214,6 +221,7 @@ impl Terms {
             (SLOT, time(self.slot)),
             (ON_UNKNOWN, (self.on_unknown == OnUnknown::Retry).then(|| "retry".into())),
             (CONFIDENTIAL, self.confidential.then(|| true.into())),
+            (FUNCTION_HASH, self.function_hash.map(|hash| hash.to_string().into())),
         ];
         members.into_iter().fold(draft.meta(ATTEMPT, 0), |draft, (name, value)| match value {
             Some(value) => draft.meta(name, value),
@@ -282,6 +290,37 @@ pub(crate) fn write_not_counted(draft: Draft, attempts: u32) -> Draft {
     draft.meta(NOT_COUNTED, attempts)
 }
 
+const A_HASH: &str = "64 lower-case hexadecimal digits";
+
+/// Where a request comes from that a kernel makes while it carries out another one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Within {
+    /// The request that the kernel carries out, in the same tenant.
+    pub request: Uuid,
+    /// The kernel's name for the inner request, the same in every attempt. 1 to 128 bytes.
+    pub key: String,
+}
+
+impl Within {
+    /// What a version of a request says. `None` if no kernel has made it. It is believed if a host has signed the version.
+    #[must_use]
+    pub fn of(span: &Span) -> Option<Self> {
+        let said = span.meta(WITHIN)?;
+        let text = |name: &str| said.get(name).and_then(Value::as_str);
+        Some(Self { request: text("request")?.parse().ok()?, key: text("key")?.to_owned() })
+    }
+
+    /// The id of the inner request: there is one for each key.
+    #[must_use]
+    pub fn id(&self, tenant: &str) -> Uuid {
+        ids::derive("request_within", &[tenant, &self.request.to_string(), &self.key])
+    }
+
+    pub(crate) fn to_value(&self) -> Value {
+        json!({"request": self.request.to_string(), "key": self.key})
+    }
+}
+
 /// A member of metadata, or the status, has a value that is not valid in a request.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{place} must be {expected}")]
@@ -347,6 +386,10 @@ impl State {
                 confidential: match span.meta(CONFIDENTIAL) {
                     None => false,
                     Some(value) => value.as_bool().ok_or_else(|| member(CONFIDENTIAL).unreadable("true or false"))?,
+                },
+                function_hash: match member(FUNCTION_HASH).text(A_HASH)? {
+                    None => None,
+                    Some(text) => Some(text.parse().map_err(|_| member(FUNCTION_HASH).unreadable(A_HASH))?),
                 },
             },
             fuel_allowed: member(FUEL_ALLOWED).number(0..=u64::MAX, whole)?,

@@ -49,6 +49,9 @@ pub(crate) struct Explained {
     pub(crate) text: String,
     pub(crate) blocks: Value,
     pub(crate) context: Value,
+    pub(crate) directives: Option<Value>,
     pub(crate) selection: Option<Value>,
     pub(crate) tries: Vec<Value>,
+    pub(crate) tools: Option<Value>,
+    pub(crate) tool_calls: Option<Vec<Value>>,
 }

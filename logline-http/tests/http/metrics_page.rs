@@ -9,7 +9,8 @@ const RULES: &str = include_str!("../../../examples/server/alerts.yml");
 const OPERATIONS: &str = include_str!("../../../docs/operations.md");
 
 /// Metrics whose names and labels are constants: those of the calls to providers.
-const BY_CONSTANT: [&str; 2] = ["gen_ai.client.inference.duration", "gen_ai.client.inference.usage.tokens"];
+const BY_CONSTANT: [&str; 3] =
+    ["gen_ai.client.inference.duration", "gen_ai.client.inference.usage.tokens", "gen_ai.execute_tool.duration"];
 
 /// Words that no label may have: their values are the clients' or too many.
 const NO_LABEL: [&str; 6] = ["tenant", "user", "owner", "id", "request", "path"];

@@ -6,7 +6,7 @@ use std::time::Duration;
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use logline_core::contract::provider::{Advice, Chunks, ErrorKind, Provider, Secret, SecretSource};
 use logline_core::contract::{Call, Context, KernelError, OutsideError, Reservation};
-use logline_core::ledger::{Query, Retry};
+use logline_core::ledger::Query;
 use logline_core::request::{self, CallKind, reference};
 use logline_core::trust::governance::{PROMOTIONS, Version, promotion_references};
 use logline_core::{Failure, Hash, SignedSpan, SpanKey, VerifiedSpan, Verifier, canonical};
@@ -15,8 +15,11 @@ use tokio::time::Instant;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
+use crate::harness::holding;
+
 use super::ask::{Ask, Asked, input_tokens};
 use super::gates::Gates;
+use super::price_table::{self, Priced};
 use super::remote::{CHUNKS, Listening, OneTry, Quotas, RETRY_AFTER_MS, SERVICE};
 use super::secrets::HostSecrets;
 use super::spec::{ModelSpec, ProviderSpec, Target};
@@ -24,9 +27,6 @@ use super::telemetry::Observed;
 
 /// The most active providers of a tenant that functions may name.
 const MAX_NAMED: usize = 100;
-
-/// How often the lease of an attempt is extended while it waits.
-const EXTEND_EVERY: Duration = Duration::from_secs(10);
 
 /// A recorded answer of a provider.
 #[derive(Debug, Clone, PartialEq)]
@@ -73,6 +73,8 @@ struct Resolved {
     promotion: Option<Version>,
     spec: ProviderSpec,
     model: String,
+    /// The table that prices the call; `None` if the provider span does, or nothing.
+    priced: Option<Priced>,
 }
 
 impl Resolved {
@@ -162,30 +164,9 @@ impl Providers {
         };
         let observed = Observed::new(&first.spec.adapter, &first.model, asked.ask);
         let asking = self.ask_all(context, tenant, &first, &attempt).instrument(observed.span());
-        let result = self.holding(context, asking).await?;
+        let result = holding(context, asking).await?;
         observed.ended(&result);
         Ok(result)
-    }
-
-    /// Extends the lease of the attempt while it waits for a provider, which may take longer than a lease.
-    async fn holding(
-        &self,
-        context: &Context<'_>,
-        call: impl Future<Output = Result<Result<Told, Failure>, KernelError>>,
-    ) -> Result<Result<Told, Failure>, KernelError> {
-        let mut call = std::pin::pin!(call);
-        loop {
-            match tokio::time::timeout(EXTEND_EVERY, &mut call).await {
-                Ok(done) => return done,
-                Err(_) => match context.outside.extend().await {
-                    Ok(true) => {}
-                    Ok(false) => return Err(KernelError::LostClaim),
-                    // The call goes on: it is paid for, and the lease lasts for a while yet.
-                    Err(error) if error.retry() == Retry::Later => tracing::warn!(%error, "the lease could not be extended"),
-                    Err(error) => return Err(error.into()),
-                },
-            }
-        }
     }
 
     async fn ask_all(
@@ -284,7 +265,22 @@ impl Providers {
             Ok((name, _)) => name.to_owned(),
             Err(reason) => return refused(ErrorKind::Invalid.code(), reason),
         };
-        Ok(Ok(Resolved { span, promotion, spec, model }))
+        let (mut spec, mut priced) = (spec, None);
+        if let Some(id) = spec.price_table {
+            let table = match price_table::in_force(context, tenant, id).await? {
+                Ok(table) => table,
+                Err(failure) => return Ok(Err(failure)),
+            };
+            if let Err(reason) = table.table.fits(&spec.adapter, spec.currency.as_deref()) {
+                return refused("price_table_invalid", reason);
+            }
+            for (name, model) in &mut spec.models {
+                model.prices = table.table.at(model.id.as_deref().unwrap_or(name), table.at).cloned();
+            }
+            spec.currency = Some(table.table.currency.clone());
+            priced = Some(table);
+        }
+        Ok(Ok(Resolved { span, promotion, spec, model, priced }))
     }
 }
 
@@ -305,7 +301,7 @@ struct CallOf<'a> {
 impl CallOf<'_> {
     /// Tries one provider. `ordinal` is the number of the last try.
     async fn with(&self, resolved: &Resolved, ordinal: &mut u32) -> Result<Ended, KernelError> {
-        let Resolved { span, spec, model: name, .. } = resolved;
+        let Resolved { span, spec, model: name, priced, .. } = resolved;
         let model = match resolved.model() {
             Ok(model) => model,
             Err(failure) => return Ok(Ended::Failed(failure)),
@@ -333,8 +329,8 @@ impl CallOf<'_> {
             Err(failure) => return Ok(Ended::Elsewhere(failure)),
         };
         let secret = secret.as_ref();
-        let remote =
-            OneTry { adapter, spec, model_name: name, model, secret, ask: &ask, listening: &self.listening, quotas: &quotas };
+        let (ask, listening, quotas) = (&ask, &self.listening, &quotas);
+        let remote = OneTry { adapter, spec, model_name: name, model, secret, ask, listening, quotas, priced: priced.as_ref() };
         let longest = Duration::from_millis(spec.retry.max_pause_ms);
         let mut pauses = ExponentialBuilder::default()
             .with_min_delay(Duration::from_millis(spec.retry.pause_ms))
@@ -391,11 +387,16 @@ impl CallOf<'_> {
     }
 
     /// Which provider and model a try goes to, and which were asked first, for its intent.
-    fn about(&self, Resolved { span, promotion, spec, model }: &Resolved) -> Map<String, Value> {
+    fn about(&self, Resolved { span, promotion, spec, model, priced }: &Resolved) -> Map<String, Value> {
         let mut about = Map::new();
         about.insert("provider".to_owned(), reference(span));
-        if let Some(promotion) = promotion {
-            about.insert(PROMOTIONS.to_owned(), promotion_references(self.tenant, [(span.id, *promotion)]));
+        let mut promotions: Vec<_> = promotion.map(|promotion| (span.id, promotion)).into_iter().collect();
+        if let Some(priced) = priced {
+            about.insert("price_table".to_owned(), priced.reference.clone());
+            promotions.extend(priced.promotion);
+        }
+        if !promotions.is_empty() {
+            about.insert(PROMOTIONS.to_owned(), promotion_references(self.tenant, promotions));
         }
         about.insert("adapter".to_owned(), spec.adapter.as_str().into());
         about.insert("model".to_owned(), model.as_str().into());

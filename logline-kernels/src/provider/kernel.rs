@@ -12,7 +12,8 @@ use uuid::Uuid;
 
 use super::ask::{Ask, Asked};
 use super::call::Providers;
-use super::spec::ProviderSpec;
+use super::price_table::{self, PRICE_TABLE, PriceTable};
+use super::spec::{ModelSpec, ProviderSpec};
 use super::streams::Streams;
 
 /// The `this` of a request for an answer of a model. Its parent is the provider span, its input `{"model"?, "request"}`.
@@ -89,21 +90,38 @@ impl Kernel for ProviderExec {
     }
 
     async fn check(&self, span: &Span, publishing: &Publishing<'_>) -> Result<(), KernelError> {
+        if span.entity_type == PRICE_TABLE && !span.is_deleted {
+            let refused = |reason: String| KernelError::Refused(Failure::new("price_table_invalid", reason));
+            return PriceTable::read(span).map(drop).map_err(refused);
+        }
         if span.entity_type != "provider" || span.is_deleted {
             return Ok(());
         }
         let refused = |reason: String| KernelError::Refused(Failure::new("provider_invalid", reason));
         let spec = ProviderSpec::read(span).map_err(refused)?;
         self.providers.check(&spec).map_err(refused)?;
+        let mut currency = spec.currency.clone();
+        let mut table = None;
+        if let Some(id) = spec.price_table {
+            let place = |reason: String| refused(format!("metadata.price_table: {reason}"));
+            let found = price_table::published(&publishing.reader, &span.tenant_id, id).await?.map_err(place)?;
+            found.fits(&spec.adapter, spec.currency.as_deref()).map_err(place)?;
+            currency = Some(found.currency.clone());
+            table = Some(found);
+        }
         let budget = publishing.manifest.budget_of(&span.tenant_id);
         if let Some(money) = budget.money_per_day {
-            let not_priced = spec.models.iter().find(|(_, model)| model.prices.is_none());
+            let has_prices = |(name, model): &(&String, &ModelSpec)| match &table {
+                Some(table) => table.knows(model.id.as_deref().unwrap_or(name)),
+                None => model.prices.is_some(),
+            };
+            let not_priced = spec.models.iter().find(|model| !has_prices(model));
             if let Some((name, _)) = not_priced {
                 return Err(refused(format!(
                     "metadata.models.{name}.prices: the tenant has a budget of money, so it needs prices"
                 )));
             }
-            if spec.currency.as_ref() != Some(&money.currency) {
+            if currency.as_ref() != Some(&money.currency) {
                 return Err(refused(format!("metadata.currency: the tenant's budget is in {}", money.currency)));
             }
         }

@@ -18,6 +18,7 @@ use tokio::sync::Mutex;
 
 use super::ask::Ask;
 use super::price;
+use super::price_table::Priced;
 use super::spec::{ModelSpec, ProviderSpec};
 
 /// The names of the quotas that a call reserves of.
@@ -40,6 +41,8 @@ pub(super) struct OneTry<'a, 'l> {
     pub(super) ask: &'a Ask,
     pub(super) listening: &'a Listening<'l>,
     pub(super) quotas: &'a Quotas,
+    /// The table that has the prices; `None` if the provider span has them.
+    pub(super) priced: Option<&'a Priced>,
 }
 
 /// Counts the pieces that it passes on.
@@ -260,7 +263,12 @@ impl OneTry<'_, '_> {
         if let (Some(prices), Some(currency)) = (&self.model.prices, &self.spec.currency)
             && let Some(nanos) = price::cost(usage, prices).filter(|nanos| *nanos <= MAX_INTEGER)
         {
-            details.insert("cost".to_owned(), json!({"nanos": nanos, "currency": currency}));
+            let mut cost = json!({"nanos": nanos, "currency": currency});
+            if let (Some(Priced { reference, at, .. }), Some(members)) = (self.priced, cost.as_object_mut()) {
+                members.insert("price_table".to_owned(), reference.clone());
+                members.insert("priced_at".to_owned(), at.to_string().into());
+            }
+            details.insert("cost".to_owned(), cost);
         }
     }
 }

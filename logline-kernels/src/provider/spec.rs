@@ -43,6 +43,9 @@ pub struct ProviderSpec {
     /// The currency of all prices, such as `USD`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub currency: Option<String>,
+    /// The table that has the prices, in the same tenant, instead of `prices` of the models. `currency` may then be left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub price_table: Option<Uuid>,
     /// What calls may use.
     #[serde(default)]
     pub limits: ProviderLimits,
@@ -202,6 +205,9 @@ impl ProviderSpec {
         for (name, model) in &self.models {
             if model.max_tokens == 0 {
                 return Err(format!("models.{name}.max_tokens must be at least 1"));
+            }
+            if self.price_table.is_some() && model.prices.is_some() {
+                return Err(format!("models.{name}.prices: the prices are those of price_table: leave one of them out"));
             }
             if let Some(prices) = &model.prices {
                 prices.check().map_err(|reason| format!("models.{name}.prices.{reason}"))?;

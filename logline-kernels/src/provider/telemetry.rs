@@ -32,10 +32,19 @@ pub const DURATION: &str = "gen_ai.client.inference.duration";
 /// Tokens of calls that were answered (counter).
 pub const TOKENS: &str = "gen_ai.client.inference.usage.tokens";
 
+/// The name of a tool, for the model.
+pub const TOOL_NAME: &str = "gen_ai.tool.name";
+/// What kind of tool it is: always `function`.
+pub const TOOL_TYPE: &str = "gen_ai.tool.type";
+/// The model's id of the use of a tool.
+pub const TOOL_CALL: &str = "gen_ai.tool.call.id";
+/// Seconds from the use of a tool to its result (histogram).
+pub const TOOL_DURATION: &str = "gen_ai.execute_tool.duration";
+
 /// The conventions' name of an adapter's provider.
 fn provider(adapter: &str) -> &str {
     match adapter {
-        "bedrock" => "aws.bedrock",
+        "bedrock" | "bedrock-messages" => "aws.bedrock",
         other => other,
     }
 }

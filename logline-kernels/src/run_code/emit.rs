@@ -2,7 +2,7 @@
 //!
 //! INVARIANT: the host's key signs only what the request's owner may write.
 
-use logline_core::request::{self, CAUSE, FUNCTION_RUN};
+use logline_core::request::{self, CAUSE, FUNCTION_RUN, Within};
 use logline_core::{Draft, Failure, Scope, ids, json, parse_draft, roles};
 use serde_json::Value;
 
@@ -59,6 +59,10 @@ impl<S: Source> Guest<'_, S> {
         // The host's key signs the draft, and some kinds of requests are carried out only because a host has signed them.
         if is_request && columns.this != FUNCTION_RUN {
             return Err(refuse(format!("a function may submit `{FUNCTION_RUN}` only, not `{}`", columns.this)));
+        }
+        // A model decides how often a tool runs. If tools could ask for themselves, nobody would.
+        if is_request && Within::of(self.facts.request).is_some() {
+            return Err(refuse("a function that runs as a tool may not submit requests".to_owned()));
         }
         let scope = Scope::user(&self.facts.request.tenant_id, &self.facts.request.owner_id);
         scope.check_append(draft.columns()).map_err(|e| refuse(e.to_string()))?;

@@ -7,7 +7,7 @@ use logline_core::contract::{
     AskedBy, Context, Effects, Job, Kernel, KernelError, Meters, NATIVE_RUNTIME, Publishing, RequestKind, Sandbox, Usage,
 };
 use logline_core::ledger::LedgerError;
-use logline_core::request::{FUNCTION_RUN, reference};
+use logline_core::request::{FUNCTION_RUN, State, reference};
 use logline_core::trust::capability;
 use logline_core::trust::governance::Version;
 use logline_core::{Failure, Scope, SignedSpan, Span, VerifiedSpan, Verifier, canonical, ids};
@@ -20,6 +20,7 @@ use super::guest::{Facts, Guest};
 use super::journal::Recorder;
 use super::outcome::Outcome;
 use crate::provider::Providers;
+use crate::tool::ToolSpec;
 
 /// The kernel `run_code`, version 2.
 #[derive(Debug, Default)]
@@ -101,6 +102,7 @@ impl Kernel for RunCode {
                     .map_err(|reason| refused("invalid_capabilities", format!("metadata.capabilities: {reason}")))?;
             }
         }
+        ToolSpec::of(span).map_err(|reason| refused("invalid_tool", reason))?;
         match self.blobs.code(span, reader, limits.module_bytes).await? {
             Code::Text(code) if code.is_empty() => Err(refused("invalid_module", "the column `code` is empty".to_owned())),
             Code::Text(code) => sandbox.check(&span.tenant_id, &code, &limits).await.map_err(KernelError::Refused),
@@ -110,6 +112,12 @@ impl Kernel for RunCode {
 
     async fn run(&self, request: &VerifiedSpan, context: &Context<'_>) -> Result<Effects, KernelError> {
         let outcome = match find_function(request, context).await? {
+            Found::Function(function, _) if is_other_version(request, &function) => {
+                let hash = function.seal.curr_hash;
+                let message =
+                    format!("version {hash} of function {} is in force, and the request allows another one only", function.id);
+                Outcome { function: Some(*function), ..Outcome::refused(Failure::new("other_version", message)) }
+            }
             Found::Function(function, promotion) => {
                 let outcome = run_function(request, *function, context, (&self.blobs, self.providers.as_ref())).await?;
                 Outcome { promotion, ..outcome }
@@ -179,6 +187,12 @@ fn authorised(function: VerifiedSpan, promotion: Option<Version>, context: &Cont
             Found::Refused(Failure::new("function_not_authorised", message))
         }
     }
+}
+
+/// Whether the request allows another version of the function only.
+fn is_other_version(request: &SignedSpan, function: &SignedSpan) -> bool {
+    let allowed = State::of(request).ok().and_then(|state| state.terms.function_hash);
+    allowed.is_some_and(|allowed| allowed != function.seal.curr_hash)
 }
 
 /// The sandbox that runs a function.

@@ -1,6 +1,6 @@
 //! The running attempts of a worker: how many may run, which need a heartbeat, and how they end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -28,7 +28,12 @@ struct State {
     /// The key is the hash of the version that claimed the attempt, so two attempts of one request have different keys.
     running: BTreeMap<Hash, Running>,
     report: WorkerReport,
+    /// The tenants of the requests so far, at most [`MAX_TENANTS`].
+    tenants: BTreeSet<String>,
 }
+
+/// How many tenants are remembered.
+const MAX_TENANTS: usize = 10_000;
 
 struct Running {
     claimed: Arc<VerifiedSpan>,
@@ -47,6 +52,11 @@ impl Attempts {
 
     pub(super) fn note_conflict(&self) {
         self.lock().report.conflicts += 1;
+    }
+
+    /// The tenants of the requests that this worker had.
+    pub(super) fn tenants(&self) -> BTreeSet<String> {
+        self.lock().tenants.clone()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -91,6 +101,10 @@ impl Attempts {
         {
             let mut state = self.lock();
             state.report.claimed += 1;
+            let tenant = &claim.running().tenant_id;
+            if state.tenants.len() < MAX_TENANTS && !state.tenants.contains(tenant) {
+                state.tenants.insert(tenant.clone());
+            }
             // An older attempt at the same request has lost its claim: what it comes to cannot be recorded any more.
             let (tenant, id) = (claim.running().tenant_id.as_str(), claim.running().id);
             let older = state.running.values().filter(|other| other.claimed.id == id && other.claimed.tenant_id == tenant);

@@ -10,8 +10,14 @@ use tokio::task::AbortHandle;
 
 use super::attempts::Attempts;
 
-/// Stops the heartbeats when it is dropped.
+/// Stops a task when it is dropped.
 pub(super) struct AbortOnDrop(AbortHandle);
+
+impl AbortOnDrop {
+    pub(super) fn of(task: &tokio::task::JoinHandle<()>) -> Self {
+        Self(task.abort_handle())
+    }
+}
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {
@@ -21,7 +27,7 @@ impl Drop for AbortOnDrop {
 
 /// Starts the heartbeats. Each extends a lease to `lease` from now.
 pub(super) fn start(host: &Host, attempts: &Arc<Attempts>, lease: Duration) -> AbortOnDrop {
-    AbortOnDrop(tokio::spawn(keep_leases(host.clone(), Arc::clone(attempts), lease)).abort_handle())
+    AbortOnDrop::of(&tokio::spawn(keep_leases(host.clone(), Arc::clone(attempts), lease)))
 }
 
 /// Extends the leases of attempts older than a sixth of `lease`, every sixth of `lease`.

@@ -2,6 +2,7 @@
 
 mod attempts;
 mod heartbeat;
+mod open_calls;
 mod poll;
 
 use std::sync::Arc;
@@ -34,6 +35,9 @@ pub struct WorkerOptions {
     pub lease: Duration,
     /// How long a shutdown waits for running attempts before it gives them back. Default 30 seconds.
     pub grace: Duration,
+    /// The time between passes over the calls to the outside, which close those that no attempt will close
+    /// ([`Host::close_open_calls`]). Default 60 seconds.
+    pub open_calls: Duration,
 }
 
 impl Default for WorkerOptions {
@@ -44,6 +48,7 @@ impl Default for WorkerOptions {
             poll: Duration::from_secs(1),
             lease: Duration::from_secs(30),
             grace: Duration::from_secs(30),
+            open_calls: Duration::from_secs(60),
         }
     }
 }
@@ -79,6 +84,13 @@ impl WorkerOptions {
     #[must_use]
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
+        self
+    }
+
+    /// Sets the time between passes over the calls to the outside.
+    #[must_use]
+    pub fn open_calls(mut self, interval: Duration) -> Self {
+        self.open_calls = interval;
         self
     }
 
@@ -155,11 +167,12 @@ impl Service for Worker {
         host.boot_request_kernels().await?;
         let attempts = Arc::new(Attempts::default());
         let heartbeats = heartbeat::start(host, &attempts, self.options.lease);
+        let passes = open_calls::start(host, &attempts, self.options.open_calls);
         let result = poll::work(host, &self.options, &attempts, shutdown).await;
         if result.is_ok() {
             attempts.clear(host, self.options.grace).await;
         }
-        drop(heartbeats);
+        drop((heartbeats, passes));
         attempts.abort_all();
         result.map(|()| Box::new(attempts.report()) as Box<dyn ServiceReport>)
     }

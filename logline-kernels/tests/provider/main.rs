@@ -4,6 +4,7 @@
 mod budgets;
 mod failures;
 mod listeners;
+mod prices;
 mod records;
 mod refusals;
 #[path = "../setup/mod.rs"]

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::suite::Judge;
 use crate::contract::Contract;
 use crate::talk::{Held, Talk};
+use crate::tools::Toolbox;
 use crate::variant::Ran;
 
 /// What every judge is told.
@@ -56,6 +57,8 @@ impl<'a> Bench<'a> {
             contract: Some(verdict()),
             native: false,
             context_tokens: 0,
+            tools: Vec::new(),
+            tool_rounds: None,
         };
         let prompt_hash = Hash::of(system.as_bytes());
         Ok(Self { providers, ran, system, contract: Contract::read(&verdict())?, prompt_hash })
@@ -72,8 +75,15 @@ impl<'a> Bench<'a> {
         let case = json!({"question": question, "answer": answer, "criterion": criterion});
         let mut asking = ModelRequest::default().system(&self.system);
         asking.messages.push(Message::user(String::from_utf8_lossy(&logline_core::canonical::to_vec(&case)).into_owned()));
-        let talk =
-            Talk { providers: self.providers, ran: &self.ran, contract: Some(&self.contract), prefix: name, recalled: None };
+        let talk = Talk {
+            providers: self.providers,
+            ran: &self.ran,
+            contract: Some(&self.contract),
+            prefix: name,
+            recalled: None,
+            tools: &Toolbox::empty(),
+            are_tools_away: false,
+        };
         Ok(talk.ask(context, request, asking, None).await?.and_then(|spoken| {
             if spoken.held != Held::Kept {
                 return Err(Failure::new("judge", "the judge gave no verdict"));

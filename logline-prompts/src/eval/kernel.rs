@@ -18,6 +18,7 @@ use crate::contract::Contract;
 use crate::ids::prompt_eval;
 use crate::load::{LoadError, Versions, find, load};
 use crate::record::about;
+use crate::tools::Toolbox;
 
 /// The `this` of a request that evaluates variants. Its parent is the suite, its input `{"variants": [ID, …]}`. The others are compared
 /// with the first.
@@ -123,11 +124,13 @@ impl EvalPrompt {
                 Err(reason) => return invalid(reason),
             }
         }
-        let per_trial = |contract: bool| if contract { 2 } else { 1 };
+        let per_trial = |one: &Candidate| {
+            let rounds = if one.tools.is_empty() { 0 } else { usize::try_from(one.tools.rounds).unwrap_or(usize::MAX) };
+            if one.contract.is_some() { rounds.saturating_add(2) } else { rounds.saturating_add(1) }
+        };
         let criteria: usize = suite.fixtures.iter().map(|fixture| fixture.criteria().count()).sum();
         let rulings = criteria.saturating_mul(usize::try_from(suite.repeats).unwrap_or(usize::MAX)).saturating_mul(2);
-        let each =
-            candidates.iter().map(|one| trials.saturating_mul(per_trial(one.contract.is_some())).saturating_add(rulings));
+        let each = candidates.iter().map(|one| trials.saturating_mul(per_trial(one)).saturating_add(rulings));
         let examples = suite.judge.as_ref().map_or(0, |judge| judge.examples.len().saturating_mul(2));
         let calls = each.fold(examples, usize::saturating_add);
         if calls > MAX_CALLS {
@@ -203,8 +206,12 @@ async fn candidate(
         Ok(contract) => contract,
         Err(reason) => return Ok(Err(format!("`{name}`: metadata.run.contract: {reason}"))),
     };
+    let tools = match Toolbox::find(context, tenant, &ran.tools, ran.rounds()).await? {
+        Ok(tools) => tools,
+        Err(failure) => return Ok(Err(format!("`{name}`: {}", failure.message))),
+    };
     let blocks = loaded.block_spans.iter().map(|span| reference(span)).collect::<Vec<_>>().into();
-    Ok(Ok(Candidate { loaded, contract, blocks }))
+    Ok(Ok(Candidate { loaded, contract, blocks, tools }))
 }
 
 /// Drafts the `prompt_eval_run`.

@@ -8,7 +8,7 @@ use logline_kernels::provider::Providers;
 use serde_json::Value;
 
 use super::check::{Answered, Checked, check, text};
-use super::fixture::{Expectation, Fixture};
+use super::fixture::{Expectation, Fixture, FixtureKind};
 use super::judge::Bench;
 use super::suite::Suite;
 use super::tally::{Agreement, JudgeReport, Trial, Verdict};
@@ -16,6 +16,7 @@ use crate::build::build;
 use crate::contract::Contract;
 use crate::load::Loaded;
 use crate::talk::{Held, Talk, messages};
+use crate::tools::Toolbox;
 
 /// The most faults of a trial that are recorded, and the most bytes of each.
 const FAULTS: (usize, usize) = (3, 200);
@@ -25,6 +26,7 @@ pub(super) struct Candidate {
     pub(super) loaded: Loaded,
     pub(super) contract: Option<Contract>,
     pub(super) blocks: Value,
+    pub(super) tools: Toolbox,
 }
 
 /// One evaluation.
@@ -90,8 +92,15 @@ impl Evaluation<'_> {
         // By the version, so that a later attempt does not take the answers of another.
         let version = candidate.loaded.variant_span.seal.curr_hash.to_string();
         let prefix = format!("{}/{}/{repeat}/", version.get(..12).unwrap_or_default(), fixture.id);
-        let talk =
-            Talk { providers: self.providers, ran, contract: candidate.contract.as_ref(), prefix: &prefix, recalled: None };
+        let talk = Talk {
+            providers: self.providers,
+            ran,
+            contract: candidate.contract.as_ref(),
+            prefix: &prefix,
+            recalled: None,
+            tools: &candidate.tools,
+            are_tools_away: fixture.kind == FixtureKind::ToolUnavailable,
+        };
         let spoken = match talk.ask(self.context, self.request, asking, None).await? {
             Ok(spoken) => spoken,
             Err(failure) => {
@@ -105,7 +114,9 @@ impl Evaluation<'_> {
         trial.answers = spoken.outcomes.iter().map(|told| told.outcome.id.to_string()).collect();
         let (mut faults, mut unknown) = (Vec::new(), Vec::new());
         if spoken.held == Held::Broken {
-            faults.push("the answer does not hold to the contract of the variant".to_owned());
+            let used_up = "the model still wanted tools when its rounds were used up";
+            let broken = "the answer does not hold to the contract of the variant";
+            faults.push(if spoken.is_exhausted { used_up } else { broken }.to_owned());
         }
         let answered = Answered {
             output: &spoken.output,

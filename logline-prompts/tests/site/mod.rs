@@ -1,6 +1,8 @@
 //! A host with a scripted provider, a block, and whatever variants a test publishes.
-#![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
+#![allow(dead_code, unreachable_pub, unused_imports, reason = "each test file uses a part")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
+
+mod scripted;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -12,8 +14,8 @@ use logline_core::request::Request;
 use logline_core::roles::Role;
 use logline_core::trust::{Manifest, RootSet, TrustRoot};
 use logline_core::{
-    Draft, Execution, Host, KernelSet, KeyPair, MemoryLedger, SYSTEM_TENANT, Scope, SignedSpan, Signer as _, SystemClock,
-    SystemIds, Visibility,
+    Draft, Execution, Host, KernelSet, KeyPair, ManualClock, MemoryLedger, SYSTEM_TENANT, Scope, SignedSpan, Signer,
+    SystemClock, SystemIds, Visibility,
 };
 use logline_kernels::provider::{HostSecrets, ProviderExec, ScriptedProvider};
 use logline_prompts::{ExplainError, Explained, PROMPT_RUN, RunPrompt, explain};
@@ -42,35 +44,47 @@ pub struct Site {
     pub provider: ScriptedProvider,
     pub run: RunPrompt,
     pub spans: [Uuid; 2],
+    pub sandbox: ScriptedSandbox,
+    pub clock: Arc<ManualClock>,
+    set: KernelSet,
 }
+
+pub use scripted::{Mortal, ScriptedSandbox};
 
 impl Site {
     pub async fn new() -> Self {
-        Self::with(ScriptedProvider::new("scripted")).await
+        Self::with(ScriptedProvider::new("scripted"), |_| {}).await
     }
 
     /// A provider that answers by this function.
     pub async fn answering(
         answer: impl Fn(&ModelRequest) -> Result<ModelAnswer, ProviderError> + Send + Sync + 'static,
     ) -> Self {
-        Self::with(ScriptedProvider::new("scripted").answering(answer)).await
+        Self::with(ScriptedProvider::new("scripted").answering(answer), |_| {}).await
     }
 
-    async fn with(provider: ScriptedProvider) -> Self {
+    /// A site whose manifest is as `change` makes it.
+    pub async fn governed(change: impl FnOnce(&mut Manifest)) -> Self {
+        Self::with(ScriptedProvider::new("scripted"), change).await
+    }
+
+    async fn with(provider: ScriptedProvider, change: impl FnOnce(&mut Manifest)) -> Self {
         let adapters: [Arc<dyn Provider>; 1] = [Arc::new(provider.clone())];
         let exec = ProviderExec::new(adapters, HostSecrets::new());
         let run = RunPrompt::new(exec.providers());
         let set: KernelSet = logline_kernels::with_providers(&exec).and(logline_prompts::all(&run));
         let trust = TrustRoot::new([key(ROOT).public_key()], 1);
-        let manifest = Manifest::first(RootSet::new([key(ROOT).public_key()], 1))
+        let mut manifest = Manifest::first(RootSet::new([key(ROOT).public_key()], 1))
             .allow_all(&set)
             .grant(key(PUBLISHER).public_key(), Role::Publisher, [SYSTEM_TENANT, TENANT])
             .grant(key(HOST).public_key(), Role::Runtime, [SYSTEM_TENANT, "*"]);
-        let ledger = MemoryLedger::new();
+        change(&mut manifest);
+        let clock = Arc::new(ManualClock::new("2026-05-01T12:00:00Z".parse().unwrap()));
+        let (ledger, sandbox) = (MemoryLedger::with_clock(clock.clone()), ScriptedSandbox::default());
         trust.publish(&ledger, &manifest, &key(ROOT), &SystemClock).await.unwrap();
         logline_kernels::install(&ledger, &set, &key(PUBLISHER), &SystemClock).await.unwrap();
-        let host =
-            Host::builder().ledger(ledger.clone()).trust(trust.clone()).key(key(HOST)).install(set).build().await.unwrap();
+        let builder = Host::builder().ledger(ledger.clone()).trust(trust.clone()).key(key(HOST)).clock(clock.clone());
+        let host = builder.install(set.clone()).sandbox(sandbox.clone()).build().await.unwrap();
         let publish = async |draft: Draft| host.publish(draft, &key(PUBLISHER)).await.unwrap().id;
         let spec = json!({
             "adapter": "scripted", "currency": "USD", "retry": {"tries": 2, "pause_ms": 0, "max_pause_ms": 1},
@@ -79,7 +93,14 @@ impl Site {
         let asked = publish(draft("provider", "main").metadata(spec)).await;
         let block = draft("prompt_block", "task").content(json!("Help {{ customer }}."));
         let block = publish(block.metadata(json!({"rank": "task", "vars": {"customer": {"type": "text"}}}))).await;
-        Self { ledger, host, trust, provider, run, spans: [asked, block] }
+        Self { ledger, host, trust, provider, run, spans: [asked, block], sandbox, clock, set }
+    }
+
+    /// Another host of the site, which signs so.
+    pub async fn host_signing(&self, signer: impl Signer + 'static) -> Host {
+        let builder =
+            Host::builder().ledger(self.ledger.clone()).trust(self.trust.clone()).key(signer).clock(self.clock.clone());
+        builder.install(self.set.clone()).sandbox(self.sandbox.clone()).build().await.unwrap()
     }
 
     pub async fn publish(&self, draft: Draft) -> Uuid {
@@ -123,6 +144,13 @@ impl Site {
 pub fn draft(entity_type: &str, name: &str) -> Draft {
     let draft = Draft::new(entity_type).tenant(TENANT).owner("copy").who("publisher").this(format!("{entity_type}.{name}"));
     draft.name(name).visibility(Visibility::Tenant).status("active")
+}
+
+/// A function that models may use; its code is what it does.
+pub fn tool(name: &str, code: &str) -> Draft {
+    let schema = json!({"type": "object", "required": ["order"], "properties": {"order": {"type": "integer"}}});
+    let said = json!({"description": "Tells the state of an order.", "input_schema": schema});
+    draft("function", name).runtime("script@1").code(code).metadata(json!({"tool": said}))
 }
 
 pub fn vars() -> Value {

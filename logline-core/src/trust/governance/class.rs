@@ -16,7 +16,7 @@ pub enum Class {
     Function,
     /// Policies.
     Policy,
-    /// Providers of models.
+    /// Providers of models, and their prices.
     Provider,
     /// Blocks and variants of prompts, and their families.
     Prompt,
@@ -52,7 +52,7 @@ impl Class {
             "manifest" => Self::Manifest,
             "function" => Self::Function,
             "policy" => Self::Policy,
-            "provider" => Self::Provider,
+            "price_table" | "provider" => Self::Provider,
             "prompt_block" | "prompt_family" | "prompt_variant" => Self::Prompt,
             "memory" => Self::Memory,
             "app_bundle" | "bundle_template" => Self::Bundle,

@@ -13,6 +13,10 @@ use uuid::Uuid;
 use crate::record::KEYED;
 use crate::verify::{VerifyBuildError, verify_build_with};
 
+mod tools;
+
+use tools::tool_calls;
+
 /// How an answer came about.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
@@ -35,11 +39,47 @@ pub struct Explained {
     pub blocks: Value,
     /// The spans that were offered as context, and whether they were used.
     pub context: Value,
+    /// The directives that were in force, with their hashes; `null` if there were none.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    pub directives: Value,
     /// The `prompt_selection` that chose the variant; `null` if the request named it.
     #[serde(skip_serializing_if = "Value::is_null")]
     pub selection: Value,
     /// Every try of every call to a provider, in order.
     pub tries: Vec<Try>,
+    /// The tools that the model could use, with the hashes of the versions that could run; `null` if there were none.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    pub tools: Value,
+    /// Every use of a tool, in order, each compared with what the model asked for and with the record of its execution.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<ToolCall>,
+}
+
+/// One use of a tool.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct ToolCall {
+    /// The key of the call, such as `tool/1/0`: the first round, its first tool.
+    pub call: String,
+    /// The name of the tool, as the model said it.
+    pub name: String,
+    /// What the model gave the tool.
+    pub input: Value,
+    /// What the tool gave back; `null` if it failed.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    pub output: Value,
+    /// The code of what went wrong; `null` if nothing did.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    pub error: Value,
+    /// The request that ran it; `None` if it was refused before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request: Option<Uuid>,
+    /// The execution that records it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub execution: Option<Uuid>,
+    /// The function, with the hash of the version that ran.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    pub function: Value,
 }
 
 /// One try of a call to a provider.
@@ -135,6 +175,7 @@ pub async fn explain_with(
     if used.is_empty() || tries.iter().filter(|one| one.is_used).count() != used.len() {
         return Err(no_record("an answer that it names is none of its request".to_owned()));
     }
+    let tool_calls = tool_calls(reader, authorities, &run, request).await?;
     let answer = run.output.clone().unwrap_or_default();
     let is_keyed = record.meta("hashed").and_then(Value::as_str) == Some(KEYED);
     let answer = match key.filter(|_| is_keyed) {
@@ -151,8 +192,11 @@ pub async fn explain_with(
         text: built.text,
         blocks: record.meta("blocks").cloned().unwrap_or_default(),
         context: of("context"),
+        directives: of("directives"),
         selection: of("selection"),
         tries,
+        tools: of("tools"),
+        tool_calls,
     })
 }
 

@@ -1,6 +1,8 @@
 //! What is sent.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
 
+mod messages;
+#[path = "../stage/mod.rs"]
 mod stage;
 
 use std::time::Duration;

@@ -1,7 +1,10 @@
 //! Prompts that are run: answers that hold to their contract or do not, context, and explanations from the ledger alone.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
 
+mod directives;
+#[path = "../site/mod.rs"]
 mod site;
+mod tools;
 
 use logline_core::contract::provider::{ErrorKind, ProviderError, Role as Speaker};
 use logline_core::ledger::{Ledger as _, LedgerExt as _};
@@ -137,7 +140,7 @@ fn a_question_that_makes_no_sense_costs_no_call() {
         assert!(refused(json!({"provider": Uuid::from_u128(5)})).await.contains("no provider"));
         assert!(refused(json!({"provider": site.spans[0], "contract": {"type": "blob"}})).await.contains("no JSON schema"));
         assert!(refused(json!({"provider": site.spans[0], "contract": "other"})).await.contains("must be an object"));
-        assert!(refused(json!({"provider": site.spans[0], "tools": []})).await.contains("tools"));
+        assert!(refused(json!({"provider": site.spans[0], "tool": []})).await.contains("tool"));
     });
 }
 

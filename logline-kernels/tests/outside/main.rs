@@ -1,6 +1,8 @@
 //! Calls to the outside: how often a service was called, and what the ledger says of it, whatever dies when.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
 
+mod open_calls;
+#[path = "../setup/mod.rs"]
 mod setup;
 
 use std::sync::atomic::AtomicUsize;
@@ -510,5 +512,39 @@ fn intents_and_outcomes_are_the_hosts_to_write() {
             let forged = forged.stamp(&SystemClock, &logline_core::SystemIds).seal_local(&key(setup::STRANGER)).unwrap();
             assert!(site.ledger.append_one(&Scope::user(TENANT, USER), forged).await.is_err(), "{entity_type}");
         }
+    });
+}
+
+#[test]
+fn calls_that_no_attempt_closes_are_closed_once_in_memory_and_in_a_file() {
+    block_on(async {
+        open_calls::of_many_reapers_one_closes_a_call(&MemoryLedger::new()).await;
+        open_calls::a_late_answer_and_a_reaper_write_one_outcome(&MemoryLedger::new()).await;
+        open_calls::calls_of_attempts_that_are_over_are_closed(&MemoryLedger::new()).await;
+        let folder = tempfile::tempdir().unwrap();
+        let open = |name: &str| logline_sqlite::SqliteLedger::open(folder.path().join(name)).unwrap();
+        open_calls::of_many_reapers_one_closes_a_call(&open("one.ledger")).await;
+        open_calls::a_late_answer_and_a_reaper_write_one_outcome(&open("two.ledger")).await;
+        open_calls::calls_of_attempts_that_are_over_are_closed(&open("three.ledger")).await;
+    });
+}
+
+/// A worker closes what others have left, without being asked.
+#[test]
+fn a_worker_closes_the_calls_that_are_left() {
+    block_on(async {
+        let ledger = setup::ledger(&setup::manifest().allow_all(&logline_kernels::all())).await;
+        let host = setup::host_of(&ledger).await;
+        let done = setup::run(&host, &setup::echo(), json!(1)).await;
+        let left = Draft::new("outside_request").tenant(TENANT).owner(USER).who("host").this("outside.call");
+        let left = left.parent(done.request.id).status("open").meta("call_key", "b").meta("attempt", 1).meta("ordinal", 1);
+        let left = left.meta("call_hash", logline_core::Hash::of(b"b").to_string());
+        let left = setup::smuggle(&ledger, left, HOST).await;
+        let worker =
+            logline_kernels::Worker::new(logline_kernels::WorkerOptions::default().open_calls(Duration::from_millis(5)));
+        let is_closed = |span: &SignedSpan| span.entity_type == "outside_outcome" && span.parent_id == Some(left.id);
+        // A host of all tenants knows those whose requests it had.
+        host.submit(Request::new(TENANT, USER, done.request.parent_id.unwrap(), json!(2))).await.unwrap();
+        setup::run_until(&host, worker, setup::until(&ledger, 1, is_closed)).await;
     });
 }
