@@ -18,8 +18,11 @@ const DEPTH: usize = 100;
 /// Texts that one search looks through, and questions about them with what counts as their answer.
 struct Place<'a> {
     texts: Vec<&'a str>,
-    questions: Vec<(&'a str, Box<dyn Fn(usize) -> bool + 'a>)>,
+    questions: Vec<Asked<'a>>,
 }
+
+/// A question, and whether the text at a place answers it.
+type Asked<'a> = (&'a str, Box<dyn Fn(usize) -> bool + 'a>);
 
 /// The outcomes of the three ways, for the same questions in the same order.
 #[derive(Default)]
