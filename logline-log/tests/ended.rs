@@ -12,7 +12,8 @@ use logline_core::ndjson;
 use logline_core::roles::Role;
 use logline_core::trust::governance::{Class, Decision, Environment, Governance, Proposed, Wish};
 use logline_core::trust::{
-    Delegation, DelegationError, Ended, LogEnd, LogList, MAX_ENDED_LOGS, Manifest, ManifestError, RootSet, SkipReason, TrustError, TrustRoot, Trusted,
+    Delegation, DelegationError, Ended, LogEnd, LogList, MAX_ENDED_LOGS, Manifest, ManifestError, RootSet, SkipReason,
+    TrustError, TrustRoot, Trusted,
 };
 use logline_core::{
     Clock as _, Draft, Hash, Host, HostError, IdSource as _, MemoryLedger, Rules, SYSTEM_TENANT, Scope, Signer as _,

@@ -98,7 +98,10 @@ fn ended(manifest: &Manifest, lists: Option<&Path>) -> Result<Vec<Ended>, Error>
     let mut rows = Vec::new();
     if let Some(path) = lists {
         let named = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-        for line in read(path, MAX_LISTS * Rules::default().max_span_bytes)?.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        for line in read(path, MAX_LISTS * Rules::default().max_span_bytes)?
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+        {
             if let ParsedSpan::Signed(row) = parse_line(line, &Rules::default()).map_err(|e| named(&e))? {
                 rows.push(*row);
             }

@@ -126,7 +126,8 @@ async fn named(
     (used, promotion, began): (&Used, &Version, Timestamp),
 ) -> Result<Result<(), String>, LedgerError> {
     let Used { tenant, class, version, .. } = used;
-    let place = Environment::ALL.into_iter().find(|environment| pointer_id(tenant, *environment, *class, version.id) == promotion.id);
+    let place =
+        Environment::ALL.into_iter().find(|environment| pointer_id(tenant, *environment, *class, version.id) == promotion.id);
     let Some(environment) = place else {
         return Ok(Err("it names a promotion of something else".to_owned()));
     };

@@ -8,8 +8,8 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::keys::{Signer, Verifier};
-use crate::ledger::scope::Scope;
 use crate::ledger::Ledger;
+use crate::ledger::scope::Scope;
 use crate::roles::Role;
 use crate::span::draft::Draft;
 use crate::span::{SYSTEM_TENANT, SignedSpan};

@@ -353,7 +353,10 @@ fn the_seeds_compile_and_a_changed_input_survives_an_upgrade() {
 fn an_action_is_written_as_it_is_read_and_told_in_words() {
     let function = Uuid::from_u128(7);
     for (value, told) in [
-        (json!({"emit": {"entity_type": "note", "name": "n"}, "key": "k"}), "emit a `note`: {\"entity_type\":\"note\",\"name\":\"n\"}, once for `k`"),
+        (
+            json!({"emit": {"entity_type": "note", "name": "n"}, "key": "k"}),
+            "emit a `note`: {\"entity_type\":\"note\",\"name\":\"n\"}, once for `k`",
+        ),
         (
             json!({"run": {"function": function, "input": {"n": 1}, "priority": 3, "max_attempts": 2, "due_at": "2026-01-01T00:00:00.000000Z"}}),
             "run 00000000-0000-0000-0000-000000000007 with {\"n\":1}, priority 3, at most 2 attempts, not before 2026-01-01T00:00:00.000000Z",
