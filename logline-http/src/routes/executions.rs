@@ -28,7 +28,12 @@ pub(crate) async fn list(State(service): State<Arc<Service>>, request: Request) 
     let scope = caller.read_scope();
     let own = ["id", "status", "owner_id", "tenant_id", "parent_id", "trace_id", "slower_than"];
     let params = Params::read(request.uri().query(), &[&own[..], &rows::PAGING[..]].concat())?;
-    let least = params.parsed::<u32>("slower_than", "milliseconds, a whole number")?;
+    let expected = "milliseconds, a whole number up to 2147483647";
+    let least = params.parsed::<u32>("slower_than", expected)?;
+    // No row has more.
+    if least.is_some_and(|least| i32::try_from(least).is_err()) {
+        return Err(Problem::parameter("slower_than", expected));
+    }
     let query = rows::filter(Query::timeline(), &params, &caller.identity)?.entity_type("execution");
     let (query, mut cursor) = rows::paging(query, &params, &scope, &service.options.key, service.options.max_page)?;
     let limit = query.limit;
