@@ -84,7 +84,11 @@ fn builds(calls: u32, rounds: usize) {
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_fuel(Some(1_000_000));
     let templates: Vec<_> = (0..BLOCKS).map(template).collect();
-    let alone = || templates.iter().map(|text| environment.render_str(text, &vars).unwrap()).collect::<Vec<_>>().join("\n\n");
+    let alone = || {
+        let values = minijinja::Value::from_serialize(&vars);
+        let texts = templates.iter().map(|text| environment.render_str(text, values.clone()).unwrap());
+        texts.collect::<Vec<_>>().join("\n\n")
+    };
     let built = build(&variant, &blocks, &vars).unwrap();
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
