@@ -22,6 +22,7 @@ use logline_kernels::provider::{HostSecrets, ProviderExec, ScriptedProvider};
 use logline_prompts::eval::PROMPT_EVALUATE;
 use logline_prompts::{Block, RunPrompt, Variant, build};
 use logline_sqlite::SqliteLedger;
+use minijinja::value::Serde;
 use minijinja::{Environment, UndefinedBehavior};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -85,8 +86,7 @@ fn builds(calls: u32, rounds: usize) {
     environment.set_fuel(Some(1_000_000));
     let templates: Vec<_> = (0..BLOCKS).map(template).collect();
     let alone = || {
-        let values = minijinja::Value::from_serialize(&vars);
-        let texts = templates.iter().map(|text| environment.render_str(text, values.clone()).unwrap());
+        let texts = templates.iter().map(|text| environment.render_str(text, Serde(&vars)).unwrap());
         texts.collect::<Vec<_>>().join("\n\n")
     };
     let built = build(&variant, &blocks, &vars).unwrap();
