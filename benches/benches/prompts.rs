@@ -22,6 +22,7 @@ use logline_kernels::provider::{HostSecrets, ProviderExec, ScriptedProvider};
 use logline_prompts::eval::PROMPT_EVALUATE;
 use logline_prompts::{Block, RunPrompt, Variant, build};
 use logline_sqlite::SqliteLedger;
+use minijinja::value::Serde;
 use minijinja::{Environment, UndefinedBehavior};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -84,7 +85,10 @@ fn builds(calls: u32, rounds: usize) {
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_fuel(Some(1_000_000));
     let templates: Vec<_> = (0..BLOCKS).map(template).collect();
-    let alone = || templates.iter().map(|text| environment.render_str(text, &vars).unwrap()).collect::<Vec<_>>().join("\n\n");
+    let alone = || {
+        let texts = templates.iter().map(|text| environment.render_str(text, Serde(&vars)).unwrap());
+        texts.collect::<Vec<_>>().join("\n\n")
+    };
     let built = build(&variant, &blocks, &vars).unwrap();
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..rounds {

@@ -53,5 +53,5 @@ pub(crate) struct Explained {
     pub(crate) selection: Option<Value>,
     pub(crate) tries: Vec<Value>,
     pub(crate) tools: Option<Value>,
-    pub(crate) tool_calls: Option<Vec<Value>>,
+    pub(crate) tool_calls: Option<Value>,
 }

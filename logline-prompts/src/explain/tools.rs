@@ -58,7 +58,7 @@ pub(crate) async fn tool_calls(
             }
             match recorded.result {
                 Ok(output) => one.output = output,
-                Err(failure) if one.error != Value::from(failure.code.as_str()) => {
+                Err(failure) if one.error != failure.code.as_str() => {
                     return Err(no_record("it ended otherwise"));
                 }
                 Err(_) => {}

@@ -263,8 +263,8 @@ fn quotas_and_budgets_hold_for_every_round() {
         assert!(site.ask(variant, question("q")).await.result.is_ok());
         assert!(told(&site.provider.calls()[1])[0].1.contains("quota"), "the tool had no quota left");
         assert!(site.sandbox.runs().is_empty());
-        let open = site.all("request").await.into_iter().filter(|span| Within::of(span).is_some());
-        assert_eq!(open.last().unwrap().status.as_deref(), Some("cancelled"), "nobody waits for it until tomorrow");
+        let mut open = site.all("request").await.into_iter().filter(|span| Within::of(span).is_some());
+        assert_eq!(open.next_back().unwrap().status.as_deref(), Some("cancelled"), "nobody waits for it until tomorrow");
     });
 }
 
