@@ -6,7 +6,7 @@ use logline_pg::PgLedger;
 use sqlx::{AssertSqlSafe, Executor as _};
 use uuid::Uuid;
 
-use crate::server::{block_on, options};
+use crate::server::{block_on, connection, options};
 use crate::setup::{insert, note, refusal, seal, session, with_secrets};
 
 /// One row that nobody can read would otherwise stop every look at the queue, and every group of appends that touches its id.
@@ -160,5 +160,45 @@ fn a_colleagues_attempt_on_my_span_does_not_fail_my_next_version() {
             accepted.unwrap();
             head = next;
         }
+    });
+}
+
+/// Somebody relies on a consent, and has not committed yet. Its next version waits until then, so that it comes later for every reader.
+#[test]
+fn a_version_on_which_an_open_transaction_relies_is_followed_only_afterwards() {
+    block_on(async {
+        let (database, ledger, _) = with_secrets().await;
+        let scope = Scope::runtime("acme");
+        let consent = |draft: Draft| seal(draft.tenant("acme").owner("alice").who("host").this("memory"));
+        let first = consent(Draft::new("consent").status("granted"));
+        ledger.append_one(&scope, first.clone()).await.unwrap();
+        let next = consent(Draft::next_version(&first).status("revoked"));
+        let mut relies = connection("host", &database).await;
+        relies.execute("BEGIN; SELECT ledger.identify('logline_runtime', 'acme', '', '')").await.unwrap();
+        let holds = "SELECT holds FROM ledger.hold_premises(ARRAY['acme'], ARRAY[$1], ARRAY[$2])";
+        let holds = sqlx::query_scalar::<_, bool>(holds).bind(first.id).bind(first.seal.curr_hash.to_string());
+        assert!(holds.fetch_one(&mut relies).await.unwrap());
+        let mut watcher = connection("postgres", &database).await;
+        let committed = async {
+            let waits = "SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+                WHERE l.locktype = 'advisory' AND NOT l.granted AND d.datname = current_database()";
+            let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+            while sqlx::query_scalar::<_, i64>(waits).fetch_one(&mut watcher).await.unwrap() == 0 {
+                assert!(std::time::Instant::now() < deadline, "the next version did not wait");
+            }
+            // What it relies on is still the last version.
+            let last = ledger.get(&scope, "acme", first.id).await.unwrap();
+            assert_eq!(last.seq, first.seq);
+            relies.execute("COMMIT").await.unwrap();
+        };
+        let (appended, ()) = tokio::join!(ledger.append_one(&scope, next.clone()), committed);
+        appended.unwrap();
+        // Afterwards the version before holds no more.
+        relies.execute("BEGIN; SELECT ledger.identify('logline_runtime', 'acme', '', '')").await.unwrap();
+        let held = "SELECT holds FROM ledger.hold_premises(ARRAY['acme', 'acme'], ARRAY[$1, $1], ARRAY[$2, $3]) ORDER BY n";
+        let held = sqlx::query_scalar::<_, bool>(held).bind(first.id);
+        let held = held.bind(first.seal.curr_hash.to_string()).bind(next.seal.curr_hash.to_string());
+        assert_eq!(held.fetch_all(&mut relies).await.unwrap(), [false, true]);
+        relies.execute("ROLLBACK").await.unwrap();
     });
 }
