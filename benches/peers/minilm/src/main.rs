@@ -4,14 +4,17 @@
 //! `model.safetensors`. It writes the number of dimensions (four bytes, little-endian), and then for each text as many `f32`
 //! (little-endian): the mean of its tokens, of length 1.
 
+mod bert;
+
 use std::error::Error;
 use std::io::{BufRead as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use candle_core::{DType, Device, Tensor};
+use bert::{Bert, Config};
+use candle_core::{DType, Device};
 use candle_nn::VarBuilder;
-use candle_transformers::models::bert::{BertModel, Config};
+use serde_json::Value;
 use tokenizers::{Tokenizer, TruncationParams};
 
 /// The model was trained with texts of so many tokens.
@@ -35,13 +38,27 @@ fn main() -> ExitCode {
 
 fn run(folder: &Path) -> Result<(), Failed> {
     let read = |name: &str| std::fs::read(folder.join(name)).map_err(|e| format!("{name}: {e}"));
-    let config: Config = serde_json::from_slice(&read("config.json")?)?;
+    let config: Value = serde_json::from_slice(&read("config.json")?)?;
+    let size = |name: &str| {
+        let size = config.get(name).and_then(Value::as_u64).and_then(|size| usize::try_from(size).ok());
+        size.ok_or_else(|| format!("config.json: `{name}` must be a whole number"))
+    };
+    let config = Config {
+        hidden: size("hidden_size")?,
+        inner: size("intermediate_size")?,
+        layers: size("num_hidden_layers")?,
+        heads: size("num_attention_heads")?,
+        words: size("vocab_size")?,
+        places: size("max_position_embeddings")?,
+        kinds: size("type_vocab_size")?,
+        epsilon: config.get("layer_norm_eps").and_then(Value::as_f64).unwrap_or(1e-12),
+    };
     let mut tokenizer = Tokenizer::from_bytes(read("tokenizer.json")?)?;
     tokenizer.with_padding(None).with_truncation(Some(TruncationParams { max_length: MAX_TOKENS, ..Default::default() }))?;
     let weights = VarBuilder::from_buffered_safetensors(read("model.safetensors")?, DType::F32, &Device::Cpu)?;
-    let model = BertModel::load(weights, &config)?;
+    let model = Bert::load(&weights, &config)?;
     let mut output = std::io::stdout().lock();
-    output.write_all(&u32::try_from(config.hidden_size)?.to_le_bytes())?;
+    output.write_all(&u32::try_from(config.hidden)?.to_le_bytes())?;
     for line in std::io::stdin().lock().lines() {
         let text: String = serde_json::from_str(&line?)?;
         for value in vector(&model, &tokenizer, &text)? {
@@ -52,12 +69,9 @@ fn run(folder: &Path) -> Result<(), Failed> {
     Ok(())
 }
 
-fn vector(model: &BertModel, tokenizer: &Tokenizer, text: &str) -> Result<Vec<f32>, Failed> {
+fn vector(model: &Bert, tokenizer: &Tokenizer, text: &str) -> Result<Vec<f32>, Failed> {
     let tokens = tokenizer.encode(text, true)?;
-    let tokens = Tensor::new(tokens.get_ids(), &Device::Cpu)?.unsqueeze(0)?;
-    let kinds = tokens.zeros_like()?;
-    // One text at a time, so that no token is padding.
-    let mean = model.forward(&tokens, &kinds, None)?.squeeze(0)?.mean(0)?;
+    let mean = model.forward(tokens.get_ids())?.mean(0)?;
     let length = mean.sqr()?.sum_all()?.sqrt()?;
     Ok(mean.broadcast_div(&length)?.to_vec1()?)
 }
