@@ -1,7 +1,7 @@
 //! What each metric means, as exporters print it. The texts are those of `docs/metrics.md`.
 
 /// Kind, name and meaning.
-const METRICS: [(Kind, &str, &str); 36] = [
+const METRICS: [(Kind, &str, &str); 39] = [
     (Kind::Histogram, "logline_append_spans", "spans in one append that was stored"),
     (Kind::Histogram, "logline_ledger_seconds", "time of a call of the ledger: append, get, history, scan, take, heartbeat"),
     (Kind::Counter, "logline_ledger_errors_total", "calls that failed because of the ledger, not of what was asked"),
@@ -33,6 +33,17 @@ const METRICS: [(Kind, &str, &str); 36] = [
     (Kind::Counter, "logline_memory_upserts_total", "memories that were written"),
     (Kind::Counter, "logline_memory_searches_total", "searches"),
     (Kind::Counter, "logline_memory_forgotten_keys_total", "keys of texts that were destroyed"),
+    (Kind::Counter, "logline_memory_orphaned_keys_total", "keys without a text that were deleted"),
+    (
+        Kind::Counter,
+        "logline_memory_unreadable_total",
+        "memories without a key that nobody has forgotten: restore the store of keys",
+    ),
+    (
+        Kind::Counter,
+        "logline_memory_searches_without_vectors_total",
+        "searches that found by words alone, because the embedder failed",
+    ),
     (Kind::Counter, "logline_log_leaves_total", "spans that were entered into transparency logs"),
     (Kind::Counter, "logline_log_failures_total", "steps of a log that failed"),
     (Kind::Counter, "logline_witness_calls_total", "calls that a witness has answered"),
@@ -45,7 +56,7 @@ const METRICS: [(Kind, &str, &str); 36] = [
 ];
 
 /// Counters without labels that begin at zero.
-const AT_ZERO: [&str; 11] = [
+const AT_ZERO: [&str; 14] = [
     "logline_claims_total",
     "logline_claim_conflicts_total",
     "logline_requests_parked_total",
@@ -56,6 +67,9 @@ const AT_ZERO: [&str; 11] = [
     "logline_policy_effects_total",
     "logline_memory_searches_total",
     "logline_memory_forgotten_keys_total",
+    "logline_memory_orphaned_keys_total",
+    "logline_memory_unreadable_total",
+    "logline_memory_searches_without_vectors_total",
     "logline_http_tokens_refused_total",
 ];
 

@@ -57,7 +57,7 @@ fn a_database_of_version_1_is_migrated_and_its_open_work_found() {
             "DROP TABLE memory.epochs, memory.subject_keys, memory.record_keys, memory.receipts CASCADE; DROP TABLE ledger.memories CASCADE; DROP TRIGGER ur_memories ON ledger.universal_registry; DROP TEXT SEARCH CONFIGURATION ledger.memory;
              DROP TEXT SEARCH DICTIONARY ledger.stems;
              DROP FUNCTION IF EXISTS ledger.plain, ledger.place, ledger.memory_entry, ledger.keep_memories, ledger.searched_place, ledger.is_searched,
-               ledger.search_text, ledger.rebuild_memories, ledger.stray_memories CASCADE;
+               ledger.search_text, ledger.search_similar, ledger.has_trigrams, ledger.rebuild_memories, ledger.stray_memories CASCADE;
              DROP TABLE ledger.work, ledger.active, ledger.quota; DROP TRIGGER ur_work ON ledger.universal_registry; DROP TRIGGER ur_counters ON ledger.universal_registry;
              DROP FUNCTION IF EXISTS ledger.today, ledger.number_in, ledger.time_in, ledger.is_claim, ledger.ends_attempt, ledger.ready_at, ledger.charges,
                ledger.keep_work, ledger.keep_counters, ledger.charged_as, ledger.claimable, ledger.hold_due, ledger.take, ledger.is_due, ledger.heartbeat, ledger.used, ledger.hold_counters, ledger.rebuild_work,

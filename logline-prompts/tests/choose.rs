@@ -4,6 +4,7 @@
 mod site;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use logline_core::contract::Reader;
 use logline_core::contract::provider::{ErrorKind, ProviderError};
@@ -34,6 +35,7 @@ impl Two {
     }
 
     async fn request(&self, this: &str, input: Value) -> Execution {
+        self.site.clock.advance(Duration::from_millis(1));
         self.site.host.execute(Request::new(TENANT, USER, self.family, input).this(this)).await.unwrap()
     }
 
@@ -47,6 +49,7 @@ impl Two {
 
     /// A run of this variant that the family chose, with an answer that is good or not. Recorded by hand, as nobody can ask for the choice.
     async fn run(&self, variant: usize, is_good: bool) {
+        self.site.clock.advance(Duration::from_millis(1));
         let variant = self.site.ledger.get(&Scope::runtime(TENANT), TENANT, self.variants[variant]).await.unwrap();
         let confidence = if is_good { 0.9 } else { 0.1 };
         let run = Draft::new("prompt_run")
@@ -100,7 +103,8 @@ fn what_does_better_is_chosen_more_often_and_every_choice_verifies() {
             let propensity = chosen["propensity"].as_f64().unwrap();
             assert!(if is_second { propensity > 0.85 } else { (0.1..0.15).contains(&propensity) }, "{chosen}");
         }
-        assert!(often[&two.variants[1].to_string()] > 28, "{often:?}");
+        // Of 40 at 0.85 it is below 25 once in 50,000 times.
+        assert!(often[&two.variants[1].to_string()] > 24, "{often:?}");
     });
 }
 

@@ -14,8 +14,18 @@ fn resident() -> usize {
     line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
 }
 
+/// In a process of its own, whose memory no other test uses.
+#[test]
+fn a_thousand_subscribers_share_one_tail_and_get_every_row() {
+    let mut alone = std::process::Command::new(std::env::current_exe().unwrap());
+    let output = alone.args(["--exact", "crowd::alone", "--ignored", "--nocapture"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_thousand_subscribers_share_one_tail_and_get_every_row() {
+#[ignore = "the test above runs it alone"]
+async fn alone() {
     const SUBSCRIBERS: usize = 1000;
     const ROWS: u64 = 25;
     let stage = Stage::with(
