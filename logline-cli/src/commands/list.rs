@@ -1,6 +1,7 @@
 //! `logline list`
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::num::NonZeroUsize;
 
 use clap::Args;
@@ -61,9 +62,9 @@ impl Functions {
             _ => None,
         };
         let Some(id) = named else { return Ok(None) };
-        if !self.0.contains_key(&id) {
+        if let Entry::Vacant(place) = self.0.entry(id) {
             let found = ledger.find(scope, &span.tenant_id, id).await?;
-            self.0.insert(id, found.and_then(|function| function.span.name));
+            place.insert(found.and_then(|function| function.span.name));
         }
         Ok(self.0.get(&id).cloned().flatten())
     }
