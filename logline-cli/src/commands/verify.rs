@@ -43,8 +43,8 @@ pub(crate) struct Options {
     /// The manifest that you trust, as `logline manifest show --json` prints it: no row may be signed by a key after its end.
     #[arg(long, value_name = "FILE", requires = "log")]
     manifest: Option<PathBuf>,
-    /// The rows of tenant `system` that hold lists of logs, if the manifest ends a key in more logs than it has room for: an export of
-    /// `logline export --type blob --tenant system`.
+    /// The rows of tenant `system` that hold lists of logs, if the manifest ends a key in more logs than it has room for, as
+    /// `logline list --tenant system --type blob --versions --limit 1000 --json` prints them.
     #[arg(long, value_name = "FILE", requires = "manifest")]
     lists: Option<PathBuf>,
     /// Rows of other tenants in the export are left out.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, LedgerError};
 use crate::roles::Role;
 use crate::span::SignedSpan;
 use crate::trust::log_list::{self, LogList, MAX_LISTS};
@@ -109,12 +109,19 @@ pub struct Before {
 pub(crate) struct Ends(Arc<Vec<(Ended, HashSet<Hash>)>>);
 
 impl Ends {
-    /// Reads the logs for every end. What cannot be read counts as nothing: the key has ended, and nothing shows what is older. The
-    /// second value says what could not be read.
-    pub(crate) async fn read(ledger: &dyn Ledger, ended: &[Ended], logs: Option<&dyn Logs>) -> (Self, Vec<String>) {
+    /// Reads the logs for every end. A log that cannot be read counts as nothing: the key has ended, and nothing shows what is older. The
+    /// second value says which could not be read.
+    ///
+    /// # Errors
+    /// If the ledger fails: whoever has read the ends before goes on with those.
+    pub(crate) async fn read(
+        ledger: &dyn Ledger,
+        ended: &[Ended],
+        logs: Option<&dyn Logs>,
+    ) -> Result<(Self, Vec<String>), LedgerError> {
         let (mut ends, mut unread) = (Vec::new(), Vec::new());
         for end in ended {
-            let (whole, missing) = log_list::expand(ledger, end).await;
+            let (whole, missing) = log_list::expand(ledger, end).await?;
             let mut before = match logs {
                 Some(logs) => logs.before(&whole).await,
                 None => Before { rows: HashSet::new(), unread: vec!["no log was given".to_owned()] },
@@ -126,7 +133,7 @@ impl Ends {
             }
             ends.push((end.clone(), before.rows));
         }
-        (Self(Arc::new(ends)), unread)
+        Ok((Self(Arc::new(ends)), unread))
     }
 
     /// Whether `role` of `key` has ended in `tenant`.

@@ -8,8 +8,8 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::keys::{Signer, Verifier};
-use crate::ledger::Ledger;
 use crate::ledger::scope::Scope;
+use crate::ledger::{Ledger, LedgerError};
 use crate::roles::Role;
 use crate::span::draft::Draft;
 use crate::span::{SYSTEM_TENANT, SignedSpan};
@@ -68,17 +68,12 @@ impl Ended {
 }
 
 /// As [`Ended::with_lists`], from the ledger.
-pub(super) async fn expand(ledger: &dyn Ledger, ended: &Ended) -> (Ended, Vec<String>) {
+pub(super) async fn expand(ledger: &dyn Ledger, ended: &Ended) -> Result<(Ended, Vec<String>), LedgerError> {
     let mut rows = Vec::new();
-    let mut failed = Vec::new();
     for list in &ended.lists {
-        match ledger.history(&Scope::runtime(SYSTEM_TENANT), SYSTEM_TENANT, list.id, 0, 1).await {
-            Ok(found) => rows.extend(found),
-            Err(error) => failed.push(format!("list of logs {}: {error}", list.id)),
-        }
+        rows.extend(ledger.history(&Scope::runtime(SYSTEM_TENANT), SYSTEM_TENANT, list.id, 0, 1).await?);
     }
-    let (whole, missing) = ended.with_lists(&rows);
-    (whole, if failed.is_empty() { missing } else { failed })
+    Ok(ended.with_lists(&rows))
 }
 
 impl TrustRoot {
@@ -114,7 +109,7 @@ impl TrustRoot {
     /// Checks that the lists of a manifest's ends are there: without them nothing of these keys would count.
     pub(super) async fn check_lists(&self, ledger: &dyn Ledger, ended: &[Ended]) -> Result<(), TrustError> {
         for end in ended {
-            let (_, missing) = expand(ledger, end).await;
+            let (_, missing) = expand(ledger, end).await?;
             if let Some(reason) = missing.into_iter().next() {
                 return Err(TrustError::MissingList { reason });
             }

@@ -287,7 +287,7 @@ impl TrustRoot {
             return Err(TrustError::TooOld { found: manifest.version, min: self.min_version });
         }
         manifest.check_critical()?;
-        let (ends, unread) = Ends::read(ledger, &manifest.ended, logs).await;
+        let (ends, unread) = Ends::read(ledger, &manifest.ended, logs).await?;
         let mut authorities = Authorities::new(self.manifest_id, &manifest, &self.keys).ends(ends).candidates(candidates);
         delegation::read(ledger, &mut authorities).await?;
         let (environment, pointers) = (Environment::default(), Pointers::default());
