@@ -7,6 +7,7 @@ mod endpoint;
 mod error;
 mod http;
 mod messages;
+mod pieces;
 mod setup;
 mod stream;
 mod value;
@@ -26,7 +27,6 @@ use aws_sdk_bedrockruntime::config::{
 };
 use aws_sdk_bedrockruntime::operation::RequestId as _;
 use aws_sdk_bedrockruntime::primitives::Blob;
-use aws_sdk_bedrockruntime::types::ResponseStream;
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::auth::http::HTTP_BEARER_AUTH_SCHEME_ID;
 use aws_smithy_runtime_api::client::interceptors::context::BeforeDeserializationInterceptorContextRef;
@@ -40,7 +40,7 @@ pub use setup::{BedrockBuilder, Guardrail, SetupError};
 
 use body::Body;
 use endpoint::{Login, check_url, region_of};
-use error::{error, of_call, of_chunks, of_credentials, of_stream, too_late};
+use error::{error, of_call, of_credentials, too_late};
 use value::to_document;
 
 /// The adapter `bedrock`. It is cheap to clone; clones share their connections and credentials.
@@ -169,29 +169,9 @@ impl Bedrock {
             .set_additional_model_request_fields(self.shared.model_fields.as_ref().map(to_document));
         let (idle, wait) = (endpoint.deadlines.idle, until_first_byte(endpoint, request));
         let sent = tokio::time::timeout(wait, asked.send()).await;
-        let mut output = sent.map_err(|_| too_late("no answer", wait))?.map_err(of_call)?;
+        let output = sent.map_err(|_| too_late("no answer", wait))?.map_err(of_call)?;
         let id = output.request_id().map(str::to_owned);
-        let mut reading = stream::Reading::new(id.clone());
-        let named = |error: ProviderError| error.request_id(id.clone());
-        while !reading.is_done() {
-            let event = match tokio::time::timeout(idle, output.stream.recv()).await {
-                Ok(Ok(Some(event))) => event,
-                Ok(Ok(None)) => break,
-                // Only the usage is missing. The answer was paid for, and is not lost for that.
-                _ if reading.is_whole() => break,
-                Ok(Err(failed)) => return Err(named(of_stream(&failed, *delivered))),
-                Err(_) => return Err(named(too_late("no further piece of the answer", idle))),
-            };
-            if let Some(chunk) = reading.take(event).map_err(named)? {
-                chunks.deliver(chunk).await;
-                *delivered = delivered.saturating_add(1);
-            }
-        }
-        if reading.is_done() {
-            // Only the end of the body follows. Whoever has read it can use the connection again.
-            let _ = tokio::time::timeout(END_OF_BODY, output.stream.recv()).await;
-        }
-        reading.finish()
+        pieces::read::<stream::Reading>(output.stream, id, idle, (chunks, delivered)).await
     }
 
     async fn whole_message(&self, client: &Client, model: &str, request: &ModelRequest) -> Result<ModelAnswer, ProviderError> {
@@ -224,30 +204,9 @@ impl Bedrock {
             .set_guardrail_version(guardrail.map(|guardrail| guardrail.version.clone()));
         let (idle, wait) = (endpoint.deadlines.idle, until_first_byte(endpoint, request));
         let sent = tokio::time::timeout(wait, asked.send()).await;
-        let mut output = sent.map_err(|_| too_late("no answer", wait))?.map_err(of_call)?;
+        let output = sent.map_err(|_| too_late("no answer", wait))?.map_err(of_call)?;
         let id = output.request_id().map(str::to_owned);
-        let mut reading = messages::Reading::new(id.clone());
-        let named = |error: ProviderError| error.request_id(id.clone());
-        while !reading.is_done() {
-            let event = match tokio::time::timeout(idle, output.body.recv()).await {
-                Ok(Ok(Some(event))) => event,
-                Ok(Ok(None)) => break,
-                // The model has said everything. The answer was paid for, and is not lost for its last frame.
-                _ if reading.is_whole() => break,
-                Ok(Err(failed)) => return Err(named(of_chunks(&failed, *delivered))),
-                Err(_) => return Err(named(too_late("no further piece of the answer", idle))),
-            };
-            let ResponseStream::Chunk(part) = event else { continue };
-            let bytes = part.bytes().map(AsRef::as_ref).unwrap_or_default();
-            if let Some(chunk) = reading.take(bytes, *delivered).map_err(named)? {
-                chunks.deliver(chunk).await;
-                *delivered = delivered.saturating_add(1);
-            }
-        }
-        if reading.is_done() {
-            let _ = tokio::time::timeout(END_OF_BODY, output.body.recv()).await;
-        }
-        reading.finish()
+        pieces::read::<messages::Reading>(output.body, id, idle, (chunks, delivered)).await
     }
 
     async fn vectors(&self, client: &Client, model: &str, request: &EmbedRequest) -> Result<Embeddings, ProviderError> {
@@ -279,9 +238,6 @@ fn until_first_byte(endpoint: &Endpoint<'_>, request: &ModelRequest) -> Duration
     let has_schema = request.output_schema.is_some() || request.tools.iter().any(|tool| tool.strict);
     if has_schema { total } else { connect.saturating_add(first_byte) }
 }
-
-/// How long the end of a body is waited for after the last event.
-const END_OF_BODY: Duration = Duration::from_millis(100);
 
 fn no_region() -> ProviderError {
     let message = "the AWS region is not known: set AWS_REGION, name a region in the profile, or set it with \

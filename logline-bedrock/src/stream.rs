@@ -4,11 +4,15 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
 use aws_sdk_bedrockruntime::types as sdk;
+use aws_sdk_bedrockruntime::types::error::ConverseStreamOutputError;
+use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_types::event_stream::RawMessage;
 use logline_core::contract::provider::{Block, Chunk, ErrorKind, ModelAnswer, ProviderError};
 use serde_json::{Value, json};
 
 use crate::answer;
-use crate::error::{bad, error};
+use crate::error::{bad, error, of_stream};
+use crate::pieces::Pieces;
 
 /// The most blocks of one answer.
 const MAX_BLOCKS: usize = 1024;
@@ -43,23 +47,28 @@ pub(crate) struct Reading {
     is_done: bool,
 }
 
-impl Reading {
-    pub(crate) fn new(request_id: Option<String>) -> Self {
-        Self { request_id, ..Self::default() }
+impl Pieces for Reading {
+    type Event = sdk::ConverseStreamOutput;
+    type Failed = ConverseStreamOutputError;
+
+    fn named(self, request_id: Option<String>) -> Self {
+        Self { request_id, ..self }
     }
 
-    /// Whether nothing follows. Usage comes after the end of the message, so that is not the end of the answer.
-    pub(crate) fn is_done(&self) -> bool {
+    /// Usage comes after the end of the message, so that is not the end of the answer.
+    fn is_done(&self) -> bool {
         self.is_done
     }
 
-    /// Whether the model has said everything, so that only the usage may be missing.
-    pub(crate) fn is_whole(&self) -> bool {
+    fn is_whole(&self) -> bool {
         self.stop.is_some()
     }
 
-    /// Takes an event; the pieces that it brought.
-    pub(crate) fn take(&mut self, event: sdk::ConverseStreamOutput) -> Result<Option<Chunk>, ProviderError> {
+    fn broken(failed: &SdkError<ConverseStreamOutputError, RawMessage>, delivered: u32) -> ProviderError {
+        of_stream(failed, delivered)
+    }
+
+    fn take(&mut self, event: sdk::ConverseStreamOutput, _: u32) -> Result<Option<Chunk>, ProviderError> {
         use sdk::ConverseStreamOutput as Event;
         match event {
             Event::ContentBlockStart(event) => match event.start {
@@ -91,6 +100,22 @@ impl Reading {
         }
     }
 
+    fn finish(self) -> Result<ModelAnswer, ProviderError> {
+        let Self { parts, stop, usage, model, request_id, .. } = self;
+        let Some(reason) = stop else {
+            let message = "the stream ended before the answer did (no messageStop)";
+            return Err(error(ErrorKind::StreamBroken, message).request_id(request_id));
+        };
+        let used = answer::usage(usage.as_ref(), &reason);
+        let is_cut = reason.as_str() == "max_tokens";
+        let content: Vec<Block> = parts.into_values().filter_map(|part| block(part, is_cut)).collect();
+        let stop =
+            answer::stop(&reason, &content).map_err(|error| error.request_id(request_id.clone()).usage(Some(used.clone())))?;
+        Ok(ModelAnswer::new(content, stop, used).model(model).request_id(request_id))
+    }
+}
+
+impl Reading {
     fn begin(&mut self, index: i32, part: Part) -> Result<(), ProviderError> {
         self.check_room(index)?;
         match self.parts.entry(index) {
@@ -163,21 +188,6 @@ impl Reading {
             },
             _ => Ok(None),
         }
-    }
-
-    /// The whole answer.
-    pub(crate) fn finish(self) -> Result<ModelAnswer, ProviderError> {
-        let Self { parts, stop, usage, model, request_id, .. } = self;
-        let Some(reason) = stop else {
-            let message = "the stream ended before the answer did (no messageStop)";
-            return Err(error(ErrorKind::StreamBroken, message).request_id(request_id));
-        };
-        let used = answer::usage(usage.as_ref(), &reason);
-        let is_cut = reason.as_str() == "max_tokens";
-        let content: Vec<Block> = parts.into_values().filter_map(|part| block(part, is_cut)).collect();
-        let stop =
-            answer::stop(&reason, &content).map_err(|error| error.request_id(request_id.clone()).usage(Some(used.clone())))?;
-        Ok(ModelAnswer::new(content, stop, used).model(model).request_id(request_id))
     }
 }
 

@@ -105,7 +105,10 @@ const ROOMS: &[(&str, &[&str])] = &[
         ],
     ),
     ("logline-openai", &["error", "http", "body", "answer", "stream"]),
-    ("logline-bedrock", &["value", "http", "error", "endpoint", "embed", "body", "answer", "stream", "messages", "setup"]),
+    (
+        "logline-bedrock",
+        &["value", "http", "error", "endpoint", "embed", "body", "answer", "pieces", "stream", "messages", "setup"],
+    ),
     (
         "logline-prompts",
         &[

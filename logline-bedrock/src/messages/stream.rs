@@ -2,12 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use aws_sdk_bedrockruntime::types::ResponseStream;
+use aws_sdk_bedrockruntime::types::error::ResponseStreamError;
+use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_types::event_stream::RawMessage;
 use logline_core::contract::provider::{Block, Chunk, ErrorKind, ModelAnswer, ProviderError};
 use serde_json::{Map, Value, json};
 
 use super::answer::{stop, text, usage, was_stopped};
 use crate::answer::text_block;
-use crate::error::{bad, error, of_event};
+use crate::error::{bad, error, of_chunks, of_event};
+use crate::pieces::Pieces;
 
 /// The most blocks of one answer.
 const MAX_BLOCKS: usize = 1024;
@@ -42,23 +47,29 @@ pub(crate) struct Reading {
     is_done: bool,
 }
 
-impl Reading {
-    pub(crate) fn new(request_id: Option<String>) -> Self {
-        Self { request_id, ..Self::default() }
+impl Pieces for Reading {
+    type Event = ResponseStream;
+    type Failed = ResponseStreamError;
+
+    fn named(self, request_id: Option<String>) -> Self {
+        Self { request_id, ..self }
     }
 
-    /// Whether nothing follows.
-    pub(crate) fn is_done(&self) -> bool {
+    fn is_done(&self) -> bool {
         self.is_done
     }
 
-    /// Whether the model has said everything.
-    pub(crate) fn is_whole(&self) -> bool {
+    fn is_whole(&self) -> bool {
         self.reason.is_some()
     }
 
-    /// Takes an event; the piece that it brought. `delivered` is how many pieces came before.
-    pub(crate) fn take(&mut self, event: &[u8], delivered: u32) -> Result<Option<Chunk>, ProviderError> {
+    fn broken(failed: &SdkError<ResponseStreamError, RawMessage>, delivered: u32) -> ProviderError {
+        of_chunks(failed, delivered)
+    }
+
+    fn take(&mut self, event: ResponseStream, delivered: u32) -> Result<Option<Chunk>, ProviderError> {
+        let ResponseStream::Chunk(part) = event else { return Ok(None) };
+        let event = part.bytes().map(AsRef::as_ref).unwrap_or_default();
         let event: Value = serde_json::from_slice(event).map_err(|_| bad("an event of the stream is not JSON"))?;
         self.was_stopped |= was_stopped(&event);
         let index = event.get("index").and_then(Value::as_u64);
@@ -91,6 +102,22 @@ impl Reading {
         }
     }
 
+    fn finish(self) -> Result<ModelAnswer, ProviderError> {
+        let Self { parts, reason, was_stopped, usage: said, model, request_id, .. } = self;
+        if reason.is_none() && !was_stopped {
+            let message = "the stream ended before the answer did (no stop_reason)";
+            return Err(error(ErrorKind::StreamBroken, message).request_id(request_id));
+        }
+        let used = usage(&Value::Object(said));
+        let is_cut = reason.as_deref() == Some("max_tokens");
+        let content: Vec<_> = parts.into_values().filter_map(|part| block(part, is_cut)).collect();
+        let stop = stop(reason.as_deref(), was_stopped, &content)
+            .map_err(|error| error.request_id(request_id.clone()).usage(Some(used.clone())))?;
+        Ok(ModelAnswer::new(content, stop, used).model(model).request_id(request_id))
+    }
+}
+
+impl Reading {
     fn note_usage(&mut self, said: &Value) {
         let said = said.get("usage").and_then(Value::as_object).into_iter().flatten();
         self.usage.extend(said.filter(|(_, value)| !value.is_null()).map(|(name, value)| (name.clone(), value.clone())));
@@ -161,21 +188,6 @@ impl Reading {
             // Sources of a text, and what is not known here.
             _ => Ok(None),
         }
-    }
-
-    /// The whole answer.
-    pub(crate) fn finish(self) -> Result<ModelAnswer, ProviderError> {
-        let Self { parts, reason, was_stopped, usage: said, model, request_id, .. } = self;
-        if reason.is_none() && !was_stopped {
-            let message = "the stream ended before the answer did (no stop_reason)";
-            return Err(error(ErrorKind::StreamBroken, message).request_id(request_id));
-        }
-        let used = usage(&Value::Object(said));
-        let is_cut = reason.as_deref() == Some("max_tokens");
-        let content: Vec<_> = parts.into_values().filter_map(|part| block(part, is_cut)).collect();
-        let stop = stop(reason.as_deref(), was_stopped, &content)
-            .map_err(|error| error.request_id(request_id.clone()).usage(Some(used.clone())))?;
-        Ok(ModelAnswer::new(content, stop, used).model(model).request_id(request_id))
     }
 }
 
