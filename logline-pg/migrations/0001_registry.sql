@@ -256,13 +256,15 @@ CREATE FUNCTION ledger.append(
   related_to text[], owner_id text[], tenant_id text[], visibility text[], status text[], is_deleted boolean[], name text[],
   description text[], code text[], language text[], runtime text[], input json[], output json[], error json[],
   content json[], duration_ms integer[], trace_id text[], prev_hash text[], curr_hash text[], signature text[],
-  public_key text[], metadata json[]) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+  public_key text[], metadata json[], held_tenants text[], held uuid[], held_seqs integer[], held_hashes text[],
+  held_ms bigint[], alone boolean) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 -- An open transaction that has inserted a key makes others wait for it. They must not wait long.
 SET lock_timeout = '1s' AS $$
 #variable_conflict use_column
 DECLARE
   lo integer := 1;
   hi integer;
+  claims record;
 BEGIN
   -- Before the first row gives the transaction its number: so in append order a version on which others relied is followed by its next
   -- version after all that relied on it.
@@ -270,6 +272,22 @@ BEGIN
     PERFORM pg_advisory_xact_lock(l.key) FROM (
       SELECT DISTINCT ledger.premise_lock(p.tenant, p.span) AS key FROM unnest($16, $6, $8) AS p(tenant, span, type)
       WHERE p.type = ANY (ledger.premises()) ORDER BY 1) l;
+  END IF;
+  IF cardinality($37) > 0 THEN
+    -- If two hosts wait for each other, both give up soon, and each then tries its appends one by one.
+    PERFORM set_config('lock_timeout', CASE WHEN $41 THEN '1s' ELSE '100ms' END, true);
+    FOR claims IN
+      SELECT c.tenant, array_agg(c.id ORDER BY c.id) AS ids, array_agg(c.seq ORDER BY c.id) AS seqs,
+        array_agg(c.hash ORDER BY c.id) AS hashes, array_agg(c.ms ORDER BY c.id) AS ms
+      FROM unnest($36, $37, $38, $39, $40) AS c(tenant, id, seq, hash, ms) GROUP BY c.tenant ORDER BY c.tenant
+    LOOP
+      PERFORM set_config('role', 'logline_runtime', true), set_config('app.tenant_id', claims.tenant, true),
+        set_config('app.user_id', '', true), set_config('app.named_tenant_id', '', true);
+      IF NOT ledger.hold_claims(claims.tenant, claims.ids, claims.seqs, claims.hashes, claims.ms) THEN
+        RAISE EXCEPTION 'a claim for which rows are appended is lost' USING ERRCODE = 'LL002';
+      END IF;
+    END LOOP;
+    PERFORM set_config('lock_timeout', '1s', true);
   END IF;
   FOR i IN 1 .. cardinality(roles) LOOP
     -- The same as `ledger.identify`, without a call of it, which would cost as much as inserting a row.

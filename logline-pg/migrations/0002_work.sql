@@ -434,21 +434,26 @@ SET search_path = pg_catalog, pg_temp AS $$
     AND w.ready_at <= clock_timestamp() AND ledger.is_within(tenant))
 $$;
 
--- Extends the lease of a claim, if the claim is still the last version.
-CREATE FUNCTION ledger.heartbeat(tenant text, request uuid, version integer, hash text, lease_ms bigint) RETURNS boolean
+-- Extends the leases of claims of one tenant, if each is still the last version of its request. `requests` are in order and each stands
+-- there once, so that hosts lock in one order.
+CREATE FUNCTION ledger.hold_claims(tenant text, requests uuid[], versions integer[], hashes text[], leases_ms bigint[]) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  kept boolean;
+  kept bigint;
 BEGIN
   -- Tries twice. If the first UPDATE waited for a rebuild, only a new snapshot shows the rows that the rebuild made.
   FOR attempt IN 1 .. 2 LOOP
-    UPDATE ledger.work w SET ready_at = clock_timestamp() + lease_ms * interval '1 ms', parked = NULL
-    WHERE w.tenant_id = tenant AND w.id = request AND w.seq = version AND w.curr_hash = hash AND w.leased
+    IF cardinality(requests) > 1 THEN
+      PERFORM FROM ledger.work w WHERE w.tenant_id = tenant AND w.id = ANY (requests) AND ledger.is_within(tenant) ORDER BY w.id FOR UPDATE;
+    END IF;
+    UPDATE ledger.work w SET ready_at = clock_timestamp() + c.ms * interval '1 ms', parked = NULL
+    FROM unnest(requests, versions, hashes, leases_ms) AS c(id, seq, hash, ms)
+    WHERE w.tenant_id = tenant AND w.id = c.id AND w.seq = c.seq AND w.curr_hash = c.hash AND w.leased
       AND ledger.is_within(tenant);
-    kept := FOUND;
-    EXIT WHEN kept;
+    GET DIAGNOSTICS kept = ROW_COUNT;
+    EXIT WHEN kept = cardinality(requests);
   END LOOP;
-  RETURN kept;
+  RETURN kept = cardinality(requests);
 END $$;
 
 -- Keeps requests from being offered until the given times. A row that is locked is about to have another version, so it is left
@@ -570,12 +575,12 @@ REVOKE EXECUTE ON FUNCTION ledger.today(), ledger.number_in(json, text, numeric)
   ledger.is_claim(text, text, boolean), ledger.ready_at(boolean, json), ledger.charges(text, json, date), ledger.charged_as(text, text, text, text, boolean), ledger.ends_attempt(text, text, boolean), ledger.keep_work(), ledger.keep_counters(), ledger.claimable(text, integer, text[], integer, json),
   ledger.active_as(text, text, boolean), ledger.keep_active(), ledger.list_active(text, text, uuid, integer, text[]),
   ledger.take(text, integer, bigint, text[], integer, json), ledger.hold_due(text, integer, bigint, text[], integer, json), ledger.is_due(text, uuid, integer, text),
-  ledger.heartbeat(text, uuid, integer, text, bigint), ledger.next_tenant(text, text[]),
+  ledger.hold_claims(text, uuid[], integer[], text[], bigint[]), ledger.next_tenant(text, text[]),
   ledger.park(text, uuid[], integer[], timestamptz[], text[]), ledger.waiting(text, uuid), ledger.list_open(text, uuid, integer, text[]),
   ledger.refuse_active(text, text, uuid[], integer[]), ledger.offer_active(text, text[]), ledger.touched(integer, xid8),
   ledger.used(text, text), ledger.hold_counters(text[], text[]), ledger.rebuild_work(), ledger.stray_work() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION ledger.claimable(text, integer, text[], integer, json), ledger.list_active(text, text, uuid, integer, text[]), ledger.take(text, integer, bigint, text[], integer, json), ledger.hold_due(text, integer, bigint, text[], integer, json), ledger.is_due(text, uuid, integer, text),
-  ledger.heartbeat(text, uuid, integer, text, bigint), ledger.park(text, uuid[], integer[], timestamptz[], text[]), ledger.waiting(text, uuid), ledger.list_open(text, uuid, integer, text[]),
+  ledger.hold_claims(text, uuid[], integer[], text[], bigint[]), ledger.park(text, uuid[], integer[], timestamptz[], text[]), ledger.waiting(text, uuid), ledger.list_open(text, uuid, integer, text[]),
   ledger.refuse_active(text, text, uuid[], integer[]), ledger.offer_active(text, text[]), ledger.touched(integer, xid8),
   ledger.used(text, text), ledger.hold_counters(text[], text[]) TO logline_runtime, logline_operator;
 GRANT EXECUTE ON FUNCTION ledger.rebuild_work() TO logline_operator;

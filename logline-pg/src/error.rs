@@ -5,6 +5,9 @@ use logline_core::ledger::LedgerError;
 /// The SQLSTATE that the registry raises for a version that does not follow the last one.
 const NO_LINK: &str = "LL001";
 
+/// The SQLSTATE that an append raises if a claim for which it is made is not held.
+const CLAIM_LOST: &str = "LL002";
+
 /// The SQLSTATE of a write on a replica or in a read-only session.
 pub(crate) const READ_ONLY: &str = "25006";
 
@@ -31,6 +34,8 @@ impl From<LedgerError> for Failure {
 pub(crate) enum Setback {
     /// Another writer was first: read what is stored, and decide again.
     Raced,
+    /// A claim for which one of the appends is made is lost.
+    ClaimLost,
     /// The same statement may succeed if it is repeated.
     Again,
     /// The connection failed, or its server takes no writes. It is unknown whether the statement was carried out. Another
@@ -47,6 +52,7 @@ pub(crate) fn setback(error: &sqlx::Error) -> Setback {
     let code = error.code().unwrap_or_default();
     match code.as_ref() {
         "23505" | NO_LINK => Setback::Raced,
+        CLAIM_LOST => Setback::ClaimLost,
         "40001" | "40P01" => Setback::Again,
         // After a failover another server takes the writes.
         READ_ONLY => Setback::Lost,

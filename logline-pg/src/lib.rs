@@ -283,6 +283,7 @@ impl Ledger for PgLedger {
             scope.check_append(span)?;
         }
         quota::check_limits(&options.limits, batch.iter().map(|span| &***span))?;
+        options.held.as_ref().map_or(Ok(()), |held| held.check_scope(scope))?;
         if batch.is_empty() {
             return Ok(Vec::new());
         }

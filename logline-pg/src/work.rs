@@ -231,13 +231,13 @@ impl WorkQueue for PgLedger {
     async fn heartbeat(&self, held: &Work, lease: Duration) -> Result<bool, LedgerError> {
         let mut session = self.begin(Access::ReadWrite, &Scope::runtime(&held.tenant_id), None).await?;
         let connection = session.connection().map_err(from_sqlx)?;
-        let kept = sqlx::query_scalar("SELECT ledger.heartbeat($1, $2, $3, $4, $5)")
+        let kept = sqlx::query_scalar("SELECT ledger.hold_claims($1, $2, $3, $4, $5)")
             .persistent(self.link().keeps_statements())
             .bind(&held.tenant_id)
-            .bind(held.id)
-            .bind(i32::try_from(held.seq).unwrap_or(i32::MAX))
-            .bind(held.curr_hash.to_string())
-            .bind(i64::try_from(lease.min(MAX_LEASE).as_millis()).unwrap_or(i64::MAX))
+            .bind([held.id])
+            .bind([i32::try_from(held.seq).unwrap_or(i32::MAX)])
+            .bind([held.curr_hash.to_string()])
+            .bind([i64::try_from(lease.min(MAX_LEASE).as_millis()).unwrap_or(i64::MAX)])
             .fetch_one(connection)
             .await
             .map_err(from_sqlx)?;

@@ -1,14 +1,17 @@
 //! The tasks that write. Each takes the appends that wait, of any scopes, and commits them with one statement.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-use logline_core::Scope;
-use logline_core::ledger::{AppendOptions, AppendReceipt, LedgerError, OnExisting, Outcome};
+use logline_core::ledger::{AppendOptions, AppendReceipt, HeldClaim, LedgerError, OnExisting, Outcome};
 use logline_core::request::Charges;
+use logline_core::{Hash, Scope};
 use sqlx::pool::PoolConnection;
 use sqlx::{Connection as _, PgConnection, PgPool, Postgres};
 use tokio::sync::{Mutex, mpsc, oneshot};
+use uuid::Uuid;
 
 use crate::admit::Admission;
 use crate::error::{Failure, Setback, from_sqlx, same_again, setback};
@@ -125,6 +128,13 @@ impl Writer {
             };
             match setback(&error) {
                 Setback::Raced => careful = true,
+                // What was stored already needs no claim any more, so what is stored is read first.
+                Setback::ClaimLost if group.len() == 1 && !careful => careful = true,
+                Setback::ClaimLost => {
+                    let lost = group.first().and_then(|append| append.options.held.as_ref()).map(HeldClaim::lost);
+                    let error = lost.filter(|_| group.len() == 1).map_or_else(|| from_sqlx(error), LedgerError::from);
+                    return Err(Stop { error, apart: true });
+                }
                 Setback::Again => {}
                 Setback::Lost => {
                     // The connection is closed, not given back to the pool: its server may be alive but take no writes.
@@ -156,7 +166,7 @@ impl Writer {
     /// Inserts everything without reading first. It trusts that each version follows the last one, and the database checks it.
     async fn insert_all(&mut self, group: &[Append]) -> Result<Vec<Verdict>, Failure> {
         let rows: Vec<_> = group.iter().flat_map(|append| append.batch.iter().map(|row| (&append.scope, row))).collect();
-        self.insert(rows).await?;
+        self.insert(rows, Held::of(group, |_| true)).await?;
         let appended = |row: &EncodedRow| AppendReceipt::new(row.span.key(), row.span.seal.curr_hash, Outcome::Appended);
         Ok(group.iter().map(|append| Ok(append.batch.iter().map(appended).collect())).collect())
     }
@@ -196,6 +206,10 @@ impl Writer {
                 Ok(receipts) => verdicts.push(Ok(receipts)),
             }
         }
+        let held = {
+            let appended = |verdict: &Verdict| verdict.iter().flatten().any(|receipt| receipt.outcome == Outcome::Appended);
+            Held::of(group, |index| verdicts.get(index).is_some_and(appended))
+        };
         let admitted = group.iter().zip(&verdicts).filter_map(|(append, verdict)| Some((append, verdict.as_ref().ok()?)));
         let rows: Vec<_> = admitted
             .flat_map(|(append, receipts)| {
@@ -205,25 +219,25 @@ impl Writer {
             .map(|(scope, row, _)| (scope, row))
             .collect();
         if limited {
-            insert(&mut transaction, rows, link).await?;
+            insert(&mut transaction, rows, &held, link).await?;
             transaction.commit().await?;
         } else {
             transaction.commit().await?;
-            self.insert(rows).await?;
+            self.insert(rows, held).await?;
         }
         Ok(verdicts)
     }
 
     /// Inserts the rows in their own transaction.
-    async fn insert(&mut self, rows: Vec<(&Scope, &EncodedRow)>) -> Result<(), sqlx::Error> {
+    async fn insert(&mut self, rows: Vec<(&Scope, &EncodedRow)>, held: Held<'_>) -> Result<(), sqlx::Error> {
         let link = self.link;
         let connection = self.connection().await?;
         match link {
             // A single statement is a transaction by itself.
-            Link::Direct => insert(connection, rows, link).await,
+            Link::Direct => insert(connection, rows, &held, link).await,
             Link::Pooled => {
                 let mut transaction = connection.begin().await?;
-                insert(&mut transaction, rows, link).await?;
+                insert(&mut transaction, rows, &held, link).await?;
                 transaction.commit().await
             }
         }
@@ -301,8 +315,34 @@ fn together<'a>(rows: Vec<(&'a Scope, &'a EncodedRow)>) -> Vec<Together<'a>> {
     groups
 }
 
+/// The claims for which the appends of a group are made, each once.
+struct Held<'a> {
+    claims: BTreeMap<(&'a str, Uuid, u32, &'a Hash), Duration>,
+    /// Whether the group is one append. Only such an append waits long for a claim that another transaction holds.
+    alone: bool,
+}
+
+impl<'a> Held<'a> {
+    /// `counts` says of the number of an append whether its claim must be held.
+    fn of(group: &'a [Append], counts: impl Fn(usize) -> bool) -> Self {
+        let mut claims = BTreeMap::new();
+        let counted = group.iter().enumerate().filter(|(index, _)| counts(*index));
+        for claim in counted.filter_map(|(_, append)| append.options.held.as_ref()) {
+            let work = claim.work();
+            let lease: &mut Duration = claims.entry((work.tenant_id.as_str(), work.id, work.seq, &work.curr_hash)).or_default();
+            *lease = claim.lease().max(*lease);
+        }
+        Self { claims, alone: group.len() == 1 }
+    }
+}
+
 /// Inserts the rows of several scopes with one call of `ledger.append`.
-async fn insert(connection: &mut PgConnection, rows: Vec<(&Scope, &EncodedRow)>, link: Link) -> Result<(), sqlx::Error> {
+async fn insert(
+    connection: &mut PgConnection,
+    rows: Vec<(&Scope, &EncodedRow)>,
+    held: &Held<'_>,
+    link: Link,
+) -> Result<(), sqlx::Error> {
     if rows.is_empty() {
         return Ok(());
     }
@@ -320,10 +360,20 @@ async fn insert(connection: &mut PgConnection, rows: Vec<(&Scope, &EncodedRow)>,
         .bind(ends.collect::<Vec<_>>())
         .bind(groups.iter().map(Together::many).collect::<Vec<_>>());
     let rows: Vec<&EncodedRow> = groups.iter().flat_map(|group| group.rows.iter().copied()).collect();
-    row::bind(query, &rows).execute(connection).await.map(drop)
+    let claims = || held.claims.keys();
+    row::bind(query, &rows)
+        .bind(claims().map(|(tenant, ..)| *tenant).collect::<Vec<_>>())
+        .bind(claims().map(|(_, id, ..)| *id).collect::<Vec<_>>())
+        .bind(claims().map(|(_, _, seq, _)| i32::try_from(*seq).unwrap_or(i32::MAX)).collect::<Vec<_>>())
+        .bind(claims().map(|(.., hash)| hash.to_string()).collect::<Vec<_>>())
+        .bind(held.claims.values().map(|lease| i64::try_from(lease.as_millis()).unwrap_or(i64::MAX)).collect::<Vec<_>>())
+        .bind(held.alone)
+        .execute(connection)
+        .await
+        .map(drop)
 }
 
 fn append_sql() -> &'static str {
     "SELECT ledger.append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, \
-     $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35)"
+     $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38, $39, $40, $41)"
 }

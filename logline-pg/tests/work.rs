@@ -60,7 +60,7 @@ fn a_database_of_version_1_is_migrated_and_its_open_work_found() {
                ledger.search_text, ledger.search_similar, ledger.has_trigrams, ledger.rebuild_memories, ledger.stray_memories CASCADE;
              DROP TABLE ledger.work, ledger.active, ledger.quota; DROP TRIGGER ur_work ON ledger.universal_registry; DROP TRIGGER ur_counters ON ledger.universal_registry;
              DROP FUNCTION IF EXISTS ledger.today, ledger.number_in, ledger.time_in, ledger.is_claim, ledger.ends_attempt, ledger.ready_at, ledger.charges,
-               ledger.keep_work, ledger.keep_counters, ledger.charged_as, ledger.claimable, ledger.hold_due, ledger.take, ledger.is_due, ledger.heartbeat, ledger.used, ledger.hold_counters, ledger.rebuild_work,
+               ledger.keep_work, ledger.keep_counters, ledger.charged_as, ledger.claimable, ledger.hold_due, ledger.take, ledger.is_due, ledger.hold_claims, ledger.used, ledger.hold_counters, ledger.rebuild_work,
                ledger.stray_work, ledger.next_tenant, ledger.park, ledger.waiting, ledger.list_open, ledger.active_as, ledger.keep_active, ledger.list_active, ledger.refuse_active, ledger.offer_active, ledger.touched CASCADE;
              DELETE FROM ledger.migrations WHERE version >= 2",
         )
@@ -209,12 +209,13 @@ fn another_tenants_worker_learns_and_changes_nothing_of_my_counters_and_leases()
         assert_eq!(used, 0);
         let held = sqlx::query("SELECT * FROM ledger.hold_counters(ARRAY['acme', 'globex'], ARRAY['runs', 'runs'])");
         assert_eq!(held.fetch_all(&mut session).await.unwrap().len(), 1);
-        let steal: bool = sqlx::query_scalar("SELECT ledger.heartbeat('acme', $1, 1, $2, 0)")
-            .bind(running.id)
-            .bind(running.seal.curr_hash.to_string())
-            .fetch_one(&mut session)
-            .await
-            .unwrap();
+        let steal: bool =
+            sqlx::query_scalar("SELECT ledger.hold_claims('acme', ARRAY[$1::uuid], ARRAY[1], ARRAY[$2], ARRAY[0::bigint])")
+                .bind(running.id)
+                .bind(running.seal.curr_hash.to_string())
+                .fetch_one(&mut session)
+                .await
+                .unwrap();
         assert!(!steal);
         assert_eq!(ledger.claimable(&Poll::new(10)).await.unwrap().len(), 2);
         assert!(ledger.heartbeat(&Work::of(running), Duration::ZERO).await.unwrap());

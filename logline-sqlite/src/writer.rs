@@ -9,7 +9,7 @@ use std::sync::mpsc::Receiver;
 use futures_channel::oneshot;
 use logline_core::ledger::chain::{self, Decision, Head};
 use logline_core::ledger::quota::Uses;
-use logline_core::ledger::{AppendOptions, AppendReceipt, Conflict, LedgerError, Order, Outcome, Premise, Signal};
+use logline_core::ledger::{AppendOptions, AppendReceipt, Conflict, HeldClaim, LedgerError, Order, Outcome, Premise, Signal};
 use logline_core::{Hash, SignedSpan, VerifiedSpan};
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Row, TransactionBehavior, params};
 
@@ -170,7 +170,10 @@ fn append_batch(connection: &Connection, append: &Append) -> Result<Vec<AppendRe
     let options = &append.options;
     let now = work::now();
     let mut uses = Uses::on(now.day());
-    let broken = broken(connection, &options.premises)?;
+    let broken = match broken(connection, &options.premises)? {
+        None => lost(connection, options.held.as_ref())?,
+        broken => broken,
+    };
     let mut admit = |span: &VerifiedSpan, row: &EncodedRow| {
         let receipt = decide(connection, &mut head, span, row, options)?;
         if receipt.outcome == Outcome::Appended {
@@ -219,6 +222,13 @@ fn broken(connection: &Connection, premises: &[Premise]) -> Result<Option<Confli
         }
     }
     Ok(None)
+}
+
+/// Extends the lease of a claim, or says that it is lost.
+fn lost(connection: &Connection, claim: Option<&HeldClaim>) -> Result<Option<Conflict>, LedgerError> {
+    let Some(claim) = claim else { return Ok(None) };
+    let is_held = work::heartbeat(connection, claim.work(), claim.lease())?;
+    Ok((!is_held).then(|| claim.lost()))
 }
 
 const HEAD: &str = "SELECT seq, curr_hash, owner_id, entity_type FROM universal_registry

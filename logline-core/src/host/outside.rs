@@ -1,7 +1,7 @@
 //! Records calls to the outside: an intent before each call, an outcome after it.
 //!
-//! The order of three steps must not change: append the intent, extend the lease, make the call. If the lease can be extended,
-//! no other attempt has replaced this one yet. So an attempt that replaces it later finds the intent.
+//! An intent is stored only while the attempt holds its claim, and the same append extends the lease. So an attempt that replaces this
+//! one later finds the intent.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -19,7 +19,7 @@ use crate::host::driver::AdmitError;
 use crate::host::{Host, HostError};
 use crate::keys::Verifier;
 use crate::ledger::scope::Scope;
-use crate::ledger::{AppendOptions, Ledger as _, LedgerError, Limit, Query, Retry, Work, WorkQueue as _};
+use crate::ledger::{AppendOptions, HeldClaim, Ledger as _, LedgerError, Limit, Query, Retry, Work, WorkQueue as _};
 use crate::request::CallKind;
 use crate::request::call::{CallId, Ended, Intent, MAX_NAME, Recorded, Said, call_body, call_hash};
 use crate::request::quota::{Charges, MAX_KEY_BYTES, MAX_KEYS, MAX_UNITS};
@@ -154,7 +154,7 @@ impl<'a> RecordedCalls<'a> {
                     return Ok(Some(Answer { value, details, outcome, was_recorded: true }));
                 }
                 Recorded::Unknown => unknown = Some(self.key_of(intent)),
-                Recorded::Failed(_) | Recorded::NotCalled => {}
+                Recorded::Failed(_) => {}
             }
         }
         match unknown {
@@ -208,7 +208,8 @@ impl<'a> RecordedCalls<'a> {
         let (host, running) = (self.host, self.running);
         let limit =
             |one: &Reservation| Limit { tenant: running.tenant_id.clone(), key: one.quota.clone(), per_day: one.per_day };
-        let options = AppendOptions::default().limits(call.reserve.iter().map(limit).collect());
+        let options =
+            AppendOptions::default().limits(call.reserve.iter().map(limit).collect()).held(HeldClaim::of(running, self.lease));
         let mut tries = 1;
         loop {
             let reserved = match call.reserve.as_slice() {
@@ -236,7 +237,7 @@ impl<'a> RecordedCalls<'a> {
             }
             match recorded {
                 Ok(_) => return Ok(intent),
-                // Only the holder of the claim writes under this id, so this host is no longer the holder.
+                // The claim is lost. Only its holder writes under this id.
                 Err(error) if error.is_conflict() => return Err(OutsideError::LostClaim),
                 Err(error) => match ledger_error(&error) {
                     // Midnight passed between the two.
@@ -304,15 +305,6 @@ impl Outside for RecordedCalls<'_> {
         let idempotency_key = id.idempotency_key(running);
         let intent = self.begin(remote, call, id, &idempotency_key).await?;
         let began = host.inner.clock.now();
-        if !self.extend().await? {
-            // No call was made. If the next attempt has recorded `unknown` for this intent already, that outcome stays.
-            let not_called = Ended::new(Recorded::NotCalled);
-            self.record(&intent, &not_called, Duration::ZERO).await.map(drop).or_else(|error| match error {
-                OutsideError::LostClaim => Ok(()),
-                error => Err(error),
-            })?;
-            return Err(OutsideError::LostClaim);
-        }
         let asked = RemoteCall { operation: &call.operation, body: &call.body, idempotency_key: &idempotency_key };
         let Reply { result, mut details, used } = remote.call(&asked).await;
         let took = host.inner.clock.now().since(began);

@@ -247,10 +247,16 @@ pub enum Conflict {
         /// The version that it relies on.
         key: SpanKey,
     },
+    /// The append is for a claim ([`HeldClaim`](crate::ledger::HeldClaim)) that is not held any more.
+    #[error("the claim {key} is lost: the request has ended, or another attempt has begun; stop this one")]
+    ClaimLost {
+        /// The version that was the claim.
+        key: SpanKey,
+    },
 }
 
 impl Conflict {
-    /// The span that was to be appended, or on which the append relies.
+    /// The span that was to be appended, or the version that must be the last one for it.
     #[must_use]
     pub fn key(&self) -> &SpanKey {
         match self {
@@ -259,7 +265,8 @@ impl Conflict {
             | Self::NoPredecessor { key }
             | Self::Gap { key, .. }
             | Self::Fork { key, .. }
-            | Self::Premise { key } => key,
+            | Self::Premise { key }
+            | Self::ClaimLost { key } => key,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod active;
 pub mod chain;
+mod claim;
 pub(crate) mod error;
 pub(crate) mod in_memory;
 mod position;
@@ -25,6 +26,7 @@ use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use uuid::Uuid;
 
 pub use active::{ActiveKind, Activity, MAX_ACTIVE};
+pub use claim::HeldClaim;
 pub use error::{Conflict, LedgerError, Retry};
 pub use position::Position;
 pub use premise::{PREMISES, Premise};
@@ -134,7 +136,7 @@ impl Inspection {
     }
 }
 
-/// How an append treats versions that exist already, which quota limits apply to it, and what it relies on.
+/// How an append treats versions that exist already, which quota limits apply to it, and what must hold when it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct AppendOptions {
@@ -147,6 +149,9 @@ pub struct AppendOptions {
     /// Versions of other spans that the batch relies on. If this append stores anything, each of them is the last version of its id at
     /// that moment, and the next one, if it ever comes, comes later in append order. Otherwise it fails with [`Conflict::Premise`].
     pub premises: Vec<Premise>,
+    /// The claim for which the batch is appended. If this append stores anything, the claim is held at that moment and its lease is
+    /// extended. Otherwise it fails with [`Conflict::ClaimLost`]. So whoever has taken the request over sees the batch.
+    pub held: Option<HeldClaim>,
 }
 
 impl AppendOptions {
@@ -160,6 +165,13 @@ impl AppendOptions {
     #[must_use]
     pub fn premises(mut self, premises: Vec<Premise>) -> Self {
         self.premises = premises;
+        self
+    }
+
+    /// Sets the claim for which the batch is appended.
+    #[must_use]
+    pub fn held(mut self, claim: HeldClaim) -> Self {
+        self.held = Some(claim);
         self
     }
 

@@ -230,9 +230,6 @@ impl Intent {
                 let message = "the attempt ended before it recorded whether the call was carried out";
                 draft.error(Failure::new(UNKNOWN, message).to_value())
             }
-            Recorded::NotCalled => {
-                draft.error(Failure::new("not_called", "the attempt had lost its claim: no call was made").to_value())
-            }
         }
     }
 
@@ -240,9 +237,7 @@ impl Intent {
     /// nobody knows whether the call was carried out.
     fn settled(&self, ended: &Ended) -> Option<Charges> {
         let reserved = self.reserved.as_ref()?;
-        let nothing = BTreeMap::new();
         let used = match ended.recorded {
-            Recorded::NotCalled => &nothing,
             Recorded::Unknown => return None,
             Recorded::Answered(_) | Recorded::Failed(_) => ended.used.as_ref()?,
         };
@@ -271,8 +266,6 @@ pub(crate) enum Recorded {
     Failed(Failure),
     /// It is not known whether the call was carried out.
     Unknown,
-    /// No call was made.
-    NotCalled,
 }
 
 impl From<Result<Value, Failure>> for Recorded {
@@ -290,7 +283,6 @@ impl Recorded {
             Self::Answered(_) => "complete",
             Self::Failed(_) => "error",
             Self::Unknown => "unknown",
-            Self::NotCalled => "not_called",
         }
     }
 }
@@ -313,7 +305,6 @@ impl Ended {
         let recorded = match outcome.status.as_deref() {
             Some("complete") => Recorded::Answered(outcome.output.clone().unwrap_or_default()),
             Some("error") => Recorded::Failed(outcome.error.as_ref().map(Failure::from_value).unwrap_or(Failure::new("", ""))),
-            Some("not_called") => Recorded::NotCalled,
             _ => Recorded::Unknown,
         };
         let details = outcome.meta(DETAILS).and_then(Value::as_object).cloned().unwrap_or_default();

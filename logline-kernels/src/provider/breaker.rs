@@ -3,7 +3,9 @@
 //! Its state follows from the recorded outcomes of the provider's last calls. So all hosts of a fleet come to the same decision without
 //! talking to each other, a restart forgets nothing, and anybody can compute it again.
 
-use std::time::Duration;
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 use logline_core::contract::Reader;
 use logline_core::contract::provider::ErrorKind;
@@ -59,20 +61,69 @@ impl Breaker {
     }
 
     /// Reads the provider's last outcomes, and says until when it is left alone.
-    pub(crate) async fn read(
+    async fn read(
         &self,
         reader: &Reader<'_>,
         tenant: &str,
         provider: Uuid,
         now: Timestamp,
     ) -> Result<Option<Timestamp>, LedgerError> {
-        if self.failures == 0 {
+        let outcomes = Query::timeline().tenant(tenant).entity_type(CallKind::Provider.outcome()).parent_id(provider);
+        let outcomes = outcomes.order(Order::Newest);
+        let last = async |count: usize| -> Result<Vec<SignedSpan>, LedgerError> {
+            let page = reader.scan(&outcomes.clone().limit(count), None).await?;
+            Ok(page.rows.into_iter().filter_map(|row| row.span.ok()).collect())
+        };
+        // Usually the last call succeeded, and an answer may be long.
+        if !last(1).await?.first().is_some_and(is_failure) {
             return Ok(None);
         }
-        let outcomes = Query::timeline().tenant(tenant).entity_type(CallKind::Provider.outcome()).parent_id(provider);
-        let page = reader.scan(&outcomes.order(Order::Newest).limit(self.failures), None).await?;
-        let spans: Vec<_> = page.rows.into_iter().filter_map(|row| row.span.ok()).collect();
-        Ok(self.open_until(&spans, now))
+        Ok(self.open_until(&last(self.failures).await?, now))
+    }
+}
+
+/// For how long a host believes that it may call a provider, after it has read the last outcomes.
+const BELIEVED: Duration = Duration::from_millis(250);
+
+/// How many providers a host remembers.
+const MAX_READ: usize = 4096;
+
+/// The breakers that this host has just read, and that let calls through. A host that makes many calls need not read before each.
+#[derive(Default)]
+pub(crate) struct Breakers(Mutex<HashMap<(String, Uuid), Instant>>);
+
+impl Breakers {
+    fn known(&self) -> MutexGuard<'_, HashMap<(String, Uuid), Instant>> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Until when a provider is left alone. `None`: it may be called.
+    pub(crate) async fn open_until(
+        &self,
+        breaker: &Breaker,
+        reader: &Reader<'_>,
+        (tenant, provider): (&str, Uuid),
+        now: Timestamp,
+    ) -> Result<Option<Timestamp>, LedgerError> {
+        let key = (tenant.to_owned(), provider);
+        if breaker.failures == 0 || self.known().get(&key).is_some_and(|read| read.elapsed() < BELIEVED) {
+            return Ok(None);
+        }
+        let read = Instant::now();
+        let until = breaker.read(reader, tenant, provider, now).await?;
+        if until.is_none() {
+            let mut known = self.known();
+            if known.len() >= MAX_READ {
+                known.clear();
+            }
+            known.insert(key, read);
+        }
+        Ok(until)
+    }
+
+    /// Reads again before the next call, because a call has failed.
+    pub(crate) fn forget(&self, tenant: &str, provider: Uuid) {
+        self.known().remove(&(tenant.to_owned(), provider));
     }
 }
 

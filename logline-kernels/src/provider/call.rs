@@ -18,6 +18,7 @@ use uuid::Uuid;
 use crate::harness::holding;
 
 use super::ask::{Ask, Asked, input_tokens};
+use super::breaker::Breakers;
 use super::gates::Gates;
 use super::price_table::{self, Priced};
 use super::remote::{CHUNKS, Listening, OneTry, Quotas, RETRY_AFTER_MS, SERVICE};
@@ -52,6 +53,7 @@ struct Inner {
     adapters: Vec<Arc<dyn Provider>>,
     secrets: Arc<dyn SecretSource>,
     gates: Gates,
+    breakers: Breakers,
 }
 
 impl std::fmt::Debug for Providers {
@@ -95,7 +97,8 @@ enum Ended {
 impl Providers {
     /// Providers that are called through `adapters`, with the secrets of `secrets`.
     pub fn new(adapters: impl IntoIterator<Item = Arc<dyn Provider>>, secrets: impl SecretSource + 'static) -> Self {
-        let inner = Inner { adapters: adapters.into_iter().collect(), secrets: Arc::new(secrets), gates: Gates::default() };
+        let (gates, breakers) = (Gates::default(), Breakers::default());
+        let inner = Inner { adapters: adapters.into_iter().collect(), secrets: Arc::new(secrets), gates, breakers };
         Self { inner: Arc::new(inner) }
     }
 
@@ -319,8 +322,8 @@ impl CallOf<'_> {
             Ok(reserve) => reserve,
             Err(failure) => return Ok(Ended::Failed(failure)),
         };
-        let now = self.context.clock.now();
-        if let Some(until) = spec.breaker.read(&self.context.runtime, self.tenant, span.id, now).await? {
+        let (now, breakers) = (self.context.clock.now(), &self.providers.inner.breakers);
+        if let Some(until) = breakers.open_until(&spec.breaker, &self.context.runtime, (self.tenant, span.id), now).await? {
             let message = format!("its last {} calls failed, so it is left alone until {until}", spec.breaker.failures);
             return Ok(Ended::Elsewhere(Failure::new(ErrorKind::NotReady.code(), message)));
         }
@@ -368,6 +371,7 @@ impl CallOf<'_> {
                 Err(error) => return Ok(Ended::Failed(error.into_failure()?)),
             };
             drop(permit);
+            breakers.forget(self.tenant, span.id);
             let number = |name: &str| details.get(name).and_then(Value::as_u64);
             if number(CHUNKS).is_some_and(|delivered| delivered > 0) {
                 return Ok(Ended::Failed(failure));

@@ -96,7 +96,7 @@ pub struct Try {
     pub provider: Value,
     /// The model.
     pub model: Value,
-    /// `complete`, `error`, `unknown` or `not_called`; `open` if the try has no outcome yet.
+    /// `complete`, `error` or `unknown`; `open` if the try has no outcome yet.
     pub status: String,
     /// The code of the failure.
     #[serde(skip_serializing_if = "Value::is_null")]

@@ -18,9 +18,9 @@ use crate::ledger::quota::{self, Uses};
 use crate::ledger::scope::Scope;
 use crate::ledger::search::{Hit, Pending, Search, SearchQuery, Vector, VectorModel, VectorSupport, runtime_of};
 use crate::ledger::{
-    ActiveKind, AppendOptions, AppendReceipt, Capability, Conflict, Cursor, Due, Inspection, Ledger, LedgerError, MAX_ACTIVE,
-    Order, Outcome, Page, Parking, Poll, Polled, Position, Premise, Query, Row, Signal, Tenants, Touched, Versions, Waiting,
-    Watch, WatchFrom, Work, WorkQueue, tail, weight, work,
+    ActiveKind, AppendOptions, AppendReceipt, Capability, Conflict, Cursor, Due, HeldClaim, Inspection, Ledger, LedgerError,
+    MAX_ACTIVE, Order, Outcome, Page, Parking, Poll, Polled, Position, Premise, Query, Row, Signal, Tenants, Touched, Versions,
+    Waiting, Watch, WatchFrom, Work, WorkQueue, tail, weight, work,
 };
 use crate::request::MAX_LEASE;
 use crate::span::SignedSpan;
@@ -105,6 +105,13 @@ impl State {
     fn broken(&self, premises: &[Premise]) -> Option<Conflict> {
         let head = |premise: &Premise| self.last(&premise.key().tenant_id, premise.key().id).map(|row| &row.seal.curr_hash);
         premises.iter().find_map(|premise| premise.check(head(premise)).err())
+    }
+
+    /// Extends the lease of a claim, or says that it is lost.
+    fn lost(&mut self, claim: Option<&HeldClaim>, now: Timestamp) -> Option<Conflict> {
+        let claim = claim?;
+        let is_held = self.queue.extend(claim.work(), now.saturating_add(claim.lease()));
+        (!is_held).then(|| claim.lost())
     }
 
     fn version(&self, span: &SignedSpan) -> Option<&Arc<SignedSpan>> {
@@ -213,13 +220,14 @@ impl Ledger for MemoryLedger {
             scope.check_append(span)?;
         }
         quota::check_limits(&options.limits, batch.iter().map(|span| &***span))?;
+        options.held.as_ref().map_or(Ok(()), |held| held.check_scope(scope))?;
         let receipts = {
             let mut state = self.state();
             let now = self.shared.clock.now();
             let mut uses = Uses::on(now.day());
             let rows_before = state.rows.len();
             let mut receipts = Vec::with_capacity(batch.len());
-            let broken = state.broken(&options.premises);
+            let broken = state.broken(&options.premises).or_else(|| state.lost(options.held.as_ref(), now));
             for span in batch {
                 let admitted = state.append(span, options, &mut uses);
                 let relied = admitted.and_then(|receipt| match &broken {
