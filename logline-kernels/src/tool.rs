@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use logline_core::contract::{Context, FunctionCall, FunctionEnded, FunctionRun, KernelError};
 use logline_core::ledger::Query;
 use logline_core::request::reference;
-use logline_core::{Failure, Hash, SignedSpan, Span, Verifier};
+use logline_core::{Failure, Hash, SignedSpan, Span, VerifiedSpan, Verifier};
 use serde::Deserialize;
 use serde_json::Value;
 use tracing::Instrument as _;
@@ -120,19 +120,26 @@ impl Tool {
         if let Err(error) = context.trusted.authorities.check(&function) {
             return refused(error.to_string());
         }
-        let spec = match ToolSpec::of(&function) {
-            Ok(Some(spec)) => spec,
-            Ok(None) => return refused("it has no metadata.tool, which says to models what it does".to_owned()),
-            Err(reason) => return refused(reason),
-        };
-        Ok(Ok(Self {
+        match Self::of(&function) {
+            Ok(tool) => Ok(Ok(tool)),
+            Err(reason) => refused(reason),
+        }
+    }
+
+    /// The tool that a version of a function is.
+    ///
+    /// # Errors
+    /// Why it is none.
+    pub fn of(function: &VerifiedSpan) -> Result<Self, String> {
+        let spec = ToolSpec::of(function)?.ok_or("it has no metadata.tool, which says to models what it does")?;
+        Ok(Self {
             name: spec.name.unwrap_or_default(),
             description: spec.description,
             input_schema: spec.input_schema,
             function: function.id,
             version: function.seal.curr_hash,
-            reference: reference(&function),
-        }))
+            reference: reference(function),
+        })
     }
 
     /// Runs the tool as a request within the attempt's request, and waits for its end. `key` names the call, `use_id` is the model's name of

@@ -398,12 +398,10 @@ BEGIN
         WHERE l.tenant_id = u.tenant_id AND l.id = span ORDER BY l.seq DESC LIMIT 1))
       ORDER BY u.xid, u.pos LIMIT most;
   ELSIF span IS NOT NULL AND only_last THEN
-    -- `epoch + 0` keeps the planner from an index that has the order but not the id.
-    RETURN QUERY SELECT u.xid, u.pos FROM ledger.universal_registry u
-      WHERE u.tenant_id = tenant AND u.id = span AND (NOT only_public OR u.visibility = 'public')
-      AND u.seq = (SELECT l.seq FROM ledger.universal_registry l WHERE l.tenant_id = tenant AND l.id = span
-        ORDER BY l.seq DESC LIMIT 1)
-      AND u.epoch + 0 = of_epoch AND (u.xid, u.pos) > (after_xid, after_pos) AND (u.xid, u.pos) <= (until_xid, until_pos);
+    -- With this order and limit only the primary key can serve, also in a plan that was made while the table was empty.
+    RETURN QUERY SELECT u.xid, u.pos FROM (SELECT * FROM ledger.universal_registry l WHERE l.tenant_id = tenant AND l.id = span
+        ORDER BY l.seq DESC LIMIT 1) u
+      WHERE (NOT only_public OR u.visibility = 'public') AND u.epoch = of_epoch AND (u.xid, u.pos) > (after_xid, after_pos) AND (u.xid, u.pos) <= (until_xid, until_pos);
   ELSIF span IS NOT NULL AND only_public THEN
     -- Its own index, so that the versions that are not public cost nothing.
     RETURN QUERY SELECT u.xid, u.pos FROM ledger.universal_registry u
@@ -411,6 +409,7 @@ BEGIN
       AND u.epoch + 0 = of_epoch AND (u.xid, u.pos) > (after_xid, after_pos) AND (u.xid, u.pos) <= (until_xid, until_pos)
       ORDER BY u.epoch + 0, u.xid, u.pos LIMIT most;
   ELSIF span IS NOT NULL THEN
+    -- `epoch + 0` keeps the planner from an index that has the order but not the id.
     RETURN QUERY SELECT u.xid, u.pos FROM ledger.universal_registry u
       WHERE u.tenant_id = tenant AND u.id = span
       AND u.epoch + 0 = of_epoch AND (u.xid, u.pos) > (after_xid, after_pos) AND (u.xid, u.pos) <= (until_xid, until_pos)
@@ -459,12 +458,10 @@ BEGIN
         WHERE l.tenant_id = u.tenant_id AND l.id = span ORDER BY l.seq DESC LIMIT 1))
       ORDER BY u.xid DESC, u.pos DESC LIMIT most;
   ELSIF span IS NOT NULL AND only_last THEN
-    -- `epoch + 0` keeps the planner from an index that has the order but not the id.
-    RETURN QUERY SELECT u.xid, u.pos FROM ledger.universal_registry u
-      WHERE u.tenant_id = tenant AND u.id = span AND (NOT only_public OR u.visibility = 'public')
-      AND u.seq = (SELECT l.seq FROM ledger.universal_registry l WHERE l.tenant_id = tenant AND l.id = span
-        ORDER BY l.seq DESC LIMIT 1)
-      AND u.epoch + 0 = of_epoch AND (u.xid, u.pos) <= (until_xid, until_pos);
+    -- With this order and limit only the primary key can serve, also in a plan that was made while the table was empty.
+    RETURN QUERY SELECT u.xid, u.pos FROM (SELECT * FROM ledger.universal_registry l WHERE l.tenant_id = tenant AND l.id = span
+        ORDER BY l.seq DESC LIMIT 1) u
+      WHERE (NOT only_public OR u.visibility = 'public') AND u.epoch = of_epoch AND (u.xid, u.pos) <= (until_xid, until_pos);
   ELSIF span IS NOT NULL AND only_public THEN
     -- Its own index, so that the versions that are not public cost nothing.
     RETURN QUERY SELECT u.xid, u.pos FROM ledger.universal_registry u

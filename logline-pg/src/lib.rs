@@ -311,10 +311,7 @@ impl Ledger for PgLedger {
         }
         let mut reading = self.read(scope, Some(tenant)).await?;
         let connection = reading.connection().map_err(from_sqlx)?;
-        let sql = format!(
-            "SELECT {COLUMNS} FROM ledger.universal_registry WHERE tenant_id = $1 AND id = $2
-                AND seq = (SELECT ledger.last_seq($1, $2)) AND NOT is_deleted"
-        );
+        let sql = format!("SELECT * FROM ({}) r WHERE NOT is_deleted", select::last_version(COLUMNS, "$1", "$2"));
         let query = sqlx::query(AssertSqlSafe(sql)).persistent(self.link().keeps_statements()).bind(tenant).bind(id);
         let found = query.fetch_optional(connection).await.map_err(from_sqlx)?;
         reading.commit().await.map_err(from_sqlx)?;

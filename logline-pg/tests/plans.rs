@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use logline_core::ledger::{
-    AppendOptions, Ledger as _, LedgerExt as _, Limit, Order, Poll, Query, Versions, WatchFrom, WorkQueue as _,
+    AppendOptions, HeldClaim, Ledger as _, LedgerExt as _, Limit, Order, Poll, Query, Versions, WatchFrom, WorkQueue as _,
 };
 use logline_core::request::Charges;
 use logline_core::{Draft, KeyPair, Scope, SystemClock, SystemIds, VerifiedSpan, Verifier, Visibility};
@@ -266,5 +266,109 @@ fn no_call_reads_the_whole_of_a_tenant() {
         found.push("planned without parameters:".to_owned());
         found.extend(extravagant(&database, &ended).await);
         assert_eq!(found.len(), 3, "{found:#?}");
+    });
+}
+
+/// Something that a host does all the time. `None` if there is no such step.
+async fn usual(ledger: &PgLedger, first: &VerifiedSpan, n: usize, step: usize) -> Option<String> {
+    let acme = &Scope::runtime("acme");
+    let (parent, mallory) = (Uuid::from_u128(8), &Scope::user("acme", "mallory"));
+    let queries = [
+        Query::timeline().limit(50).tenant("acme"),
+        Query::timeline().limit(50).order(Order::Newest),
+        Query::timeline().limit(50).entity_type("request"),
+        Query::timeline().limit(50).entity_type("request").order(Order::Newest),
+        Query::timeline().limit(50).parent_id(parent),
+        Query::timeline().limit(50).parent_id(parent).entity_type("note").order(Order::Newest),
+        Query::timeline().limit(50).trace_id("trace-8"),
+        Query::timeline().limit(50).id(first.id),
+        Query::chains().limit(50).id(first.id),
+        Query::new().limit(1).id(first.id),
+        Query::new().limit(1).max_visited(20).tenant("acme").id(first.id),
+        Query::new().limit(1).max_visited(20).parent_id(parent),
+    ];
+    if let Some(query) = queries.get(step) {
+        ledger.scan(acme, query, None).await.unwrap();
+        return Some(format!("scan {query:?}"));
+    }
+    Some(
+        match step - queries.len() {
+            0 => {
+                ledger.get(acme, "acme", first.id).await.unwrap();
+                "get"
+            }
+            1 => {
+                ledger.find(mallory, "acme", first.id).await.unwrap();
+                "find by somebody else"
+            }
+            2 => {
+                ledger.history(acme, "acme", first.id, 0, 100).await.unwrap();
+                "history"
+            }
+            3 => {
+                let span = note("acme", n);
+                for _ in 0..2 {
+                    ledger.append(acme, vec![span.clone()], &AppendOptions::keep()).await.unwrap();
+                }
+                "append twice"
+            }
+            4 => {
+                let scheduled = request("acme");
+                ledger.append_one(acme, scheduled.clone()).await.unwrap();
+                let running = next(&scheduled, "running");
+                ledger.append_one(acme, running.clone()).await.unwrap();
+                let held = AppendOptions::default().held(HeldClaim::of(&running, Duration::from_secs(60)));
+                ledger.append(acme, vec![note("acme", n)], &held).await.unwrap();
+                ledger.append_one(acme, next(&running, "complete")).await.unwrap();
+                "a request"
+            }
+            5 => {
+                ledger.take(&Poll::new(10).after("acme".to_owned()).hold(Duration::from_millis(1))).await.unwrap();
+                "take"
+            }
+            _ => return None,
+        }
+        .to_owned(),
+    )
+}
+
+/// How many rows are looked at in all, if a step is made while the ledger is empty and `times` more often by the same connections when it
+/// is not. Also what the step is.
+async fn looked_at_later(step: usize, times: usize) -> Option<(String, i64)> {
+    let (database, filler) = ledger().await;
+    superuser(&database, "ALTER TABLE ledger.universal_registry SET (autovacuum_enabled = false)").await;
+    let (scope, first) = (Scope::runtime("acme"), note("acme", 0));
+    filler.append_one(&scope, first.clone()).await.unwrap();
+    let early = PgLedger::connect(options("host", &database).max_connections(2).writers(1)).await.unwrap();
+    let mut what = None;
+    for n in 0..TIMES {
+        what = usual(&early, &first, n, step).await;
+    }
+    let what = what?;
+    let mut rows: Vec<_> = (1..3000).map(|n| note("acme", n)).collect();
+    rows.extend((0..100).map(|_| request("acme")));
+    filler.append(&scope, rows, &AppendOptions::default()).await.unwrap();
+    drop(filler);
+    for n in 0..times {
+        usual(&early, &first, n, step).await;
+    }
+    drop(early);
+    Some((what, looked_at(&database).await))
+}
+
+/// Connections that were used while the ledger was empty keep the plans that they made then, until the server has statistics.
+#[test]
+fn a_plan_that_was_made_for_an_empty_ledger_reads_no_whole_tenant_later() {
+    block_on(async {
+        let (_, without) = looked_at_later(0, 0).await.unwrap();
+        let mut found = Vec::new();
+        for step in 0.. {
+            let Some((what, all)) = looked_at_later(step, TIMES).await else { break };
+            let cost = (all - without) / i64::try_from(TIMES).unwrap();
+            if cost > 400 {
+                found.push(format!("{cost} rows looked at: {what}"));
+            }
+        }
+        assert!(found.is_empty(), "{found:#?}");
     });
 }

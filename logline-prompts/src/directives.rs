@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::load::Loaded;
 
 /// The entity type. Only hosts sign such spans, and policies may have them written.
-const DIRECTIVE: &str = "prompt_directive";
+pub(crate) const DIRECTIVE: &str = "prompt_directive";
 
 /// How many of the newest directives of a tenant are looked at.
 const MAX_LOOKED_AT: usize = 50;
@@ -59,9 +59,14 @@ pub(crate) async fn directives(
 /// What a directive says, if it was in force at `asked`. It must say until when it is.
 fn text(span: &SignedSpan, asked: Timestamp) -> Option<String> {
     let until: Timestamp = span.meta("ttl_at")?.as_str()?.parse().ok()?;
-    let text = span.content.as_ref()?.get("text")?.as_str()?;
+    (span.at <= asked && asked < until).then(|| said(span))?
+}
+
+/// What a directive says to models.
+pub(crate) fn said(directive: &SignedSpan) -> Option<String> {
+    let text = directive.content.as_ref()?.get("text")?.as_str()?;
     let is_short = !text.trim().is_empty() && text.len() <= MAX_TEXT;
-    (is_short && span.at <= asked && asked < until).then(|| text.to_owned())
+    is_short.then(|| text.to_owned())
 }
 
 /// Whether a directive is about the family or variant that runs: its parent is one of them, or one of their runs.

@@ -5,6 +5,7 @@ mod block;
 mod build;
 mod chooser;
 mod contract;
+mod conversation;
 mod directives;
 pub mod eval;
 mod explain;
@@ -14,6 +15,7 @@ mod kernel;
 mod language;
 mod learn;
 mod load;
+mod question;
 pub mod rates;
 mod record;
 mod render;
@@ -33,7 +35,7 @@ pub use block::{Block, MAX_BLOCKS, Rank};
 pub use build::{BuildError, Built, MAX_TEXT_BYTES, build};
 pub use chooser::{PROMPT_LEARN, PROMPT_SELECT, PromptBandit};
 pub use contract::{answer_contract, insufficient};
-pub use explain::{ExplainError, Explained, ToolCall, Try, explain, explain_with};
+pub use explain::{Checked, ExplainError, Explained, ToolCall, Try, explain, explain_with};
 pub use family::{Family, Guard, MAX_VARIANTS, Metric};
 pub use ids::{
     BUILD_PROMPT, PROMPT_BANDIT, PROMPT_EVAL, PROMPT_RUNNER, build_prompt, prompt_bandit, prompt_eval, prompt_runner,

@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use logline_core::contract::provider::Block;
-use logline_core::contract::{
-    AskedBy, Context, Effects, Kernel, KernelError, Meters, Publishing, RequestKind, Sandbox, sealed_text,
-};
+use logline_core::contract::{AskedBy, Context, Effects, Kernel, KernelError, Meters, Publishing, RequestKind, Sandbox};
 use logline_core::request::{Details, reference};
 use logline_core::{Draft, Failure, SignedSpan, Span, VerifiedSpan, ids};
 use logline_kernels::provider::{Providers, Streams};
@@ -18,25 +16,21 @@ use uuid::Uuid;
 use crate::build::{Built, build};
 use crate::chooser::FAMILY;
 use crate::contract::Contract;
+use crate::conversation::messages;
 use crate::directives::directives;
 use crate::ids::prompt_runner;
 use crate::load::{LoadError, Loaded, Versions, active, in_use, load};
+use crate::question::{Cites, Question, content};
 use crate::record::{Recorded, about, check_personal, record};
 use crate::results::{SELECTION, VARIANT_OF};
 use crate::select::{Selected, select};
-use crate::talk::{Spoken, Talk, messages};
-use crate::tools::{MAX_TOOLS, Toolbox, Used};
+use crate::talk::{Spoken, Talk};
+use crate::tools::{Toolbox, Used};
 use crate::variant::{Ran, Variant};
 
 /// The `this` of a request that runs a prompt. Its parent is a variant, or a family of which one is chosen. Its input is
 /// `{"question", "vars"?, "context"?, "session"?, "memory"?, "tools"?}`.
 pub const PROMPT_RUN: &str = "prompt.run";
-
-/// The most spans of context that a request may name.
-const MAX_CONTEXT: usize = 64;
-
-/// The most bytes of a question.
-const MAX_QUESTION: usize = 64 << 10;
 
 /// The kernel `prompt_runner`, version 1.
 #[derive(Clone)]
@@ -78,18 +72,6 @@ impl RunPrompt {
     pub fn streams(&self) -> &Streams {
         &self.streams
     }
-}
-
-/// What a request asks.
-struct Question {
-    text: String,
-    vars: Value,
-    context: Vec<Uuid>,
-    session: Option<String>,
-    /// Which memories the model may be told. It is for whoever finds them to read.
-    memory: Option<Value>,
-    /// Functions that the model may use beside those of the variant.
-    tools: Vec<String>,
 }
 
 #[async_trait]
@@ -155,7 +137,7 @@ struct Variety {
 impl RunPrompt {
     async fn answer(&self, request: &VerifiedSpan, context: &Context<'_>) -> Result<Effects, KernelError> {
         let invalid = |reason: String| Ok(Effects::new(Err(Failure::new("prompt_invalid", reason))));
-        let question = match question(context.input) {
+        let question = match Question::read(context.input) {
             Ok(question) => question,
             Err(reason) => return invalid(reason),
         };
@@ -303,7 +285,7 @@ impl RunPrompt {
         prepared: Prepared,
     ) -> Result<Result<Run, Failure>, KernelError> {
         let Prepared { ran, built, contract, text, cited, recalled, tools } = prepared;
-        let mut asking = messages(loaded, &ran, &built.text, text);
+        let mut asking = messages(&loaded.variant, &ran, &built.text, text);
         let directives = directives(request, context, loaded).await?;
         asking.system.extend(directives.iter().map(|directive| Block::text(directive.text.as_str())));
         let directives = directives.into_iter().map(|directive| directive.reference).collect();
@@ -329,13 +311,9 @@ impl RunPrompt {
             let Some(span) = context.owner.find(&request.tenant_id, *id).await? else {
                 return Ok(Err(format!("context: no span {id} that the request's owner can see")));
             };
-            let content = match span.content.as_ref().or(span.output.as_ref()) {
-                Some(value) if sealed_text(value).is_some() => {
-                    return Ok(Err(format!("context: span {id} is encrypted, and a model could not read it: leave it out")));
-                }
-                Some(Value::String(text)) => text.clone(),
-                Some(value) => String::from_utf8_lossy(&logline_core::canonical::to_vec(value)).into_owned(),
-                None => return Ok(Err(format!("context: span {id} has neither content nor output"))),
+            let content = match content(&span) {
+                Ok(content) => content,
+                Err(reason) => return Ok(Err(reason)),
             };
             cites.add("context", *id, reference(&span), &content);
         }
@@ -347,43 +325,6 @@ impl RunPrompt {
             cites.add("memory", found.id, version, &found.text);
         }
         Ok(Ok(cites.before(&question.text)))
-    }
-}
-
-/// What stands before the question: contents that are data, each in a frame of its own, as far as the budget allows.
-struct Cites {
-    left: usize,
-    text: String,
-    cited: Vec<Value>,
-}
-
-impl Cites {
-    fn new(tokens: usize) -> Self {
-        Self { left: tokens.saturating_mul(BYTES_PER_TOKEN), text: String::new(), cited: Vec::new() }
-    }
-
-    fn add(&mut self, frame: &str, id: Uuid, mut version: Value, content: &str) {
-        let fits = content.len() <= self.left;
-        if let Some(members) = version.as_object_mut() {
-            members.insert("used".to_owned(), fits.into());
-        }
-        self.cited.push(version);
-        if fits {
-            self.left -= content.len();
-            // A content must not end its own frame and begin that of another span.
-            let mut content = content.to_owned();
-            for name in ["context", "memory"] {
-                content = content.replace(&format!("</{name}"), &format!("<\\/{name}"));
-                content = content.replace(&format!("<{name}"), &format!("<\\{name}"));
-            }
-            self.text.push_str(&format!("<{frame} id=\"{id}\">\n{content}\n</{frame}>\n\n"));
-        }
-    }
-
-    /// The contents and the question, and what became of each content.
-    fn before(mut self, question: &str) -> (String, Vec<Value>) {
-        self.text.push_str(question);
-        (self.text, self.cited)
     }
 }
 
@@ -484,44 +425,4 @@ impl Run {
         drafts.push(draft);
         Ok(Ok((drafts, told.into(), run)))
     }
-}
-
-/// About how many bytes a token has.
-const BYTES_PER_TOKEN: usize = 4;
-
-/// Reads the input of a request.
-fn question(input: Option<&Value>) -> Result<Question, String> {
-    let members =
-        logline_core::json::members(input, "the input", &["question", "vars", "context", "session", "memory", "tools"])?;
-    let text = match members.get("question") {
-        Some(Value::String(text)) if !text.trim().is_empty() && text.len() <= MAX_QUESTION => text.clone(),
-        Some(Value::String(_)) => {
-            return Err(format!("`question` must have 1 to {MAX_QUESTION} bytes, and not white space only"));
-        }
-        _ => return Err("`question` must be a text".to_owned()),
-    };
-    let context = match members.get("context") {
-        None | Some(Value::Null) => Vec::new(),
-        Some(Value::Array(named)) if named.len() <= MAX_CONTEXT => named
-            .iter()
-            .map(|id| id.as_str().and_then(|id| id.parse().ok()).ok_or("`context` must be a list of ids".to_owned()))
-            .collect::<Result<_, _>>()?,
-        Some(_) => return Err(format!("`context` must be a list of at most {MAX_CONTEXT} ids")),
-    };
-    let session = match members.get("session") {
-        None | Some(Value::Null) => None,
-        Some(Value::String(session)) => Some(session.clone()),
-        Some(_) => return Err("`session` must be a text".to_owned()),
-    };
-    let tools = match members.get("tools") {
-        None | Some(Value::Null) => Vec::new(),
-        Some(Value::Array(named)) if named.len() <= MAX_TOOLS => {
-            let text =
-                |named: &Value| named.as_str().map(str::to_owned).ok_or("`tools` must be a list of ids and names".to_owned());
-            named.iter().map(text).collect::<Result<_, _>>()?
-        }
-        Some(_) => return Err(format!("`tools` must be a list of at most {MAX_TOOLS} ids and names")),
-    };
-    let memory = members.get("memory").filter(|memory| !memory.is_null()).cloned();
-    Ok(Question { text, vars: members.get("vars").cloned().unwrap_or_default(), context, session, memory, tools })
 }

@@ -1,7 +1,7 @@
 //! Asking a model until its answer holds to the contract, at most twice, and letting it use tools on the way.
 
 use async_trait::async_trait;
-use logline_core::contract::provider::{Message, ModelAnswer, ModelRequest, OutputSchema, Role};
+use logline_core::contract::provider::{ModelAnswer, ModelRequest};
 use logline_core::contract::{Context, KernelError};
 use logline_core::{Failure, VerifiedSpan};
 use logline_kernels::provider::{Ask, Asked, Listener, Permit, Providers, Told};
@@ -9,34 +9,10 @@ use logline_kernels::recall::{Recall, Recalled};
 use serde_json::{Map, Value, json};
 
 use crate::contract::{Contract, insufficient};
-use crate::load::Loaded;
+use crate::conversation::{Conversation, Held, Turn};
 use crate::results::{CONFIDENCE, INSUFFICIENT};
 use crate::tools::{Round, Toolbox, Used};
 use crate::variant::Ran;
-
-/// How often the model is asked: once, and once more if its answer does not hold to the contract.
-const TRIES: u32 = 2;
-
-/// How the answer stands to the contract.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Held {
-    /// There is no contract.
-    Unchecked,
-    /// The answer holds to it.
-    Kept,
-    /// No answer held to it. The output says that there is none.
-    Broken,
-}
-
-impl Held {
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Unchecked => "none",
-            Self::Kept => "held",
-            Self::Broken => "broken",
-        }
-    }
-}
 
 /// An answer, and the calls that led to it.
 #[derive(Debug)]
@@ -64,22 +40,6 @@ pub(crate) struct Talk<'a> {
     pub(crate) are_tools_away: bool,
 }
 
-/// The messages of a prompt and a question: the examples of the variant stand before the question.
-pub(crate) fn messages(loaded: &Loaded, ran: &Ran, system: &str, question: String) -> ModelRequest {
-    let mut asking = ModelRequest::default().system(system);
-    for shot in &loaded.variant.shots {
-        asking.messages.push(Message::user(shot.user.as_str()));
-        asking.messages.push(Message::assistant(shot.assistant.as_str()));
-    }
-    asking.messages.push(Message::user(question));
-    asking.max_tokens = ran.max_tokens;
-    asking.temperature = ran.temperature;
-    if let Some(schema) = ran.schema().filter(|_| ran.native) {
-        asking.output_schema = Some(OutputSchema { name: "answer".to_owned(), schema });
-    }
-    asking
-}
-
 impl Talk<'_> {
     /// Asks, lets the model use its tools, and asks once more if the answer does not hold to the contract. A listener hears the first
     /// answer, with what leads to it.
@@ -87,55 +47,36 @@ impl Talk<'_> {
         &self,
         context: &Context<'_>,
         request: &VerifiedSpan,
-        mut asking: ModelRequest,
+        asking: ModelRequest,
         mut listener: Option<Listener>,
     ) -> Result<Result<Spoken, Failure>, KernelError> {
-        asking.tools = self.tools.offered();
+        let mut conversation = Conversation::new(asking, self.contract, self.tools);
         let mut spoken =
             Spoken { output: insufficient(), held: Held::Broken, outcomes: Vec::new(), used: Vec::new(), is_exhausted: false };
-        let mut rounds = 0;
-        for n in 1..=TRIES {
-            let mut steps = 0;
-            let answer = loop {
-                // Keys of answers to results of tools count on: `answer/1`, `answer/1/1`.
-                let step = if steps == 0 { String::new() } else { format!("/{steps}") };
-                let key = format!("{}answer/{n}{step}", self.prefix);
-                let told = match self.call(context, request, &asking, &key, listener.as_mut()).await? {
-                    Ok(told) => told,
-                    Err(failure) => return Ok(Err(failure)),
-                };
-                let Ok(answer) = ModelAnswer::deserialize_from(&told.answer) else {
-                    return Ok(Err(Failure::new("provider:bad_answer", "the recorded answer cannot be read")));
-                };
-                spoken.outcomes.push(told);
-                if !self.tools.is_wanted(&answer) {
-                    break answer;
-                }
-                if rounds == self.tools.rounds {
-                    spoken.is_exhausted = true;
-                    return Ok(Ok(spoken));
-                }
-                (rounds, steps) = (rounds + 1, steps + 1);
-                let round = Round { prefix: self.prefix, number: rounds, is_away: self.are_tools_away };
-                let results = self.tools.results(context, round, &answer, &mut spoken.used).await?;
-                let content = match results {
-                    Ok(content) => content,
-                    Err(failure) => return Ok(Err(failure)),
-                };
-                // Everything that the model said goes back as it was, its reasoning too, and all results in one message.
-                asking.messages.push(Message { role: Role::Assistant, content: answer.content });
-                asking.messages.push(Message { role: Role::User, content });
-                asking = asking.without_blanks();
+        loop {
+            let key = format!("{}{}", self.prefix, conversation.key());
+            let told = match self.call(context, request, conversation.asking(), &key, listener.as_mut()).await? {
+                Ok(told) => told,
+                Err(failure) => return Ok(Err(failure)),
             };
-            listener = None;
-            let said = answer.text();
-            match self.contract.map(|contract| contract.answer(&said)) {
-                None => return Ok(Ok(Spoken { output: json!({"text": said}), held: Held::Unchecked, ..spoken })),
-                Some(Ok(output)) => return Ok(Ok(Spoken { output, held: Held::Kept, ..spoken })),
-                Some(Err(faults)) => repair(&mut asking, &said, &faults),
+            let Ok(answer) = ModelAnswer::deserialize_from(&told.answer) else {
+                return Ok(Err(Failure::new("provider:bad_answer", "the recorded answer cannot be read")));
+            };
+            spoken.outcomes.push(told);
+            match conversation.answered(&answer) {
+                Turn::Tools(number) => {
+                    let round = Round { prefix: self.prefix, number, is_away: self.are_tools_away };
+                    let results = match self.tools.results(context, round, &answer, &mut spoken.used).await? {
+                        Ok(results) => results,
+                        Err(failure) => return Ok(Err(failure)),
+                    };
+                    conversation.told(answer, results);
+                }
+                Turn::Again => listener = None,
+                Turn::Over(output, held) => return Ok(Ok(Spoken { output, held, ..spoken })),
+                Turn::UsedUp => return Ok(Ok(Spoken { is_exhausted: true, ..spoken })),
             }
         }
-        Ok(Ok(spoken))
     }
 
     async fn call(
@@ -168,16 +109,6 @@ impl Permit for Consent<'_> {
     async fn check(&self) -> Result<Result<(), Failure>, KernelError> {
         self.recall.still_permitted(self.request, self.context, self.recalled).await
     }
-}
-
-/// Tells the model what was wrong with its answer.
-fn repair(asking: &mut ModelRequest, said: &str, faults: &[String]) {
-    let said = if said.trim().is_empty() { "(nothing)" } else { said };
-    asking.messages.push(Message::assistant(said));
-    let faults = faults.join("; ");
-    asking
-        .messages
-        .push(Message::user(format!("Your answer does not hold to the schema: {faults}. Answer again, with JSON alone.")));
 }
 
 impl Spoken {

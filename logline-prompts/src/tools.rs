@@ -73,6 +73,12 @@ impl Toolbox {
         Self { tools: Vec::new(), rounds: 0 }
     }
 
+    /// The tools of a run that has been recorded, in their order.
+    pub(crate) fn of(tools: impl IntoIterator<Item = Tool>, rounds: u32) -> Result<Self, String> {
+        let with_contract = |tool: Tool| Contract::read(&tool.input_schema).map(|contract| (tool, contract));
+        Ok(Self { tools: tools.into_iter().map(with_contract).collect::<Result<_, _>>()?, rounds })
+    }
+
     /// Finds the functions that are named, each in the version that is in force now. The inner error is a failure of the request.
     pub(crate) async fn find<'a>(
         context: &Context<'_>,
@@ -156,35 +162,46 @@ impl Toolbox {
                 function: Value::Null,
                 error: None,
             };
-            let result = if n < MAX_USES {
-                self.run(context, round, (name, input), &mut one).await?
-            } else {
-                Err(Failure::new("too_many_tools", format!("an answer may use {MAX_USES} tools at most: ask again")))
+            let result = match self.allowed(n, (name, input), round.is_away) {
+                Ok(tool) => Self::run(context, round, tool, input, &mut one).await?,
+                Err(refused) => Err(refused),
             };
-            results.push(told(id, result, &mut one));
+            let (result, code) = told(id, result);
+            one.error = code;
+            results.push(result);
             used.push(one);
         }
         Ok(Ok(results))
     }
 
-    async fn run(
-        &self,
-        context: &Context<'_>,
-        round: Round<'_>,
-        (name, input): (&str, &Value),
-        used: &mut Used,
-    ) -> Result<Result<Value, Failure>, KernelError> {
+    /// The tool that the use with this number in its answer means, or why it is not run.
+    pub(crate) fn allowed(&self, n: usize, (name, input): (&str, &Value), is_away: bool) -> Result<&Tool, Failure> {
+        if n >= MAX_USES {
+            return Err(Failure::new("too_many_tools", format!("an answer may use {MAX_USES} tools at most: ask again")));
+        }
         let Some((tool, contract)) = self.tools.iter().find(|(tool, _)| tool.name == name) else {
             let names: Vec<_> = self.tools.iter().map(|(tool, _)| tool.name.as_str()).collect();
-            return Ok(Err(Failure::new("unknown_tool", format!("there is no such tool, there are: {}", names.join(", ")))));
+            return Err(Failure::new("unknown_tool", format!("there is no such tool, there are: {}", names.join(", "))));
         };
-        if round.is_away {
-            return Ok(Err(Failure::new("tool_unavailable", "the tool cannot be used now")));
+        if is_away {
+            return Err(Failure::new("tool_unavailable", "the tool cannot be used now"));
         }
-        if let Err(faults) = contract.value(input) {
-            let message = format!("the input does not hold to the schema: {}", faults.join("; "));
-            return Ok(Err(Failure::new("invalid_input", message)));
+        match contract.value(input) {
+            Ok(()) => Ok(tool),
+            Err(faults) => {
+                let message = format!("the input does not hold to the schema: {}", faults.join("; "));
+                Err(Failure::new("invalid_input", message))
+            }
         }
+    }
+
+    async fn run(
+        context: &Context<'_>,
+        round: Round<'_>,
+        tool: &Tool,
+        input: &Value,
+        used: &mut Used,
+    ) -> Result<Result<Value, Failure>, KernelError> {
         let key = format!("{}{}", round.prefix, used.key);
         let ended = tool.run(context, &key, &used.use_id, input.clone()).await?;
         used.request = ended.request.map(|key| key.id.to_string());
@@ -194,8 +211,8 @@ impl Toolbox {
     }
 }
 
-/// The result of one use, as the model is told of it.
-fn told(id: &str, result: Result<Value, Failure>, used: &mut Used) -> Block {
+/// The result of one use, as the model is told of it, and the code of what went wrong.
+pub(crate) fn told(id: &str, result: Result<Value, Failure>) -> (Block, Option<String>) {
     let text = |value: &Value| match value {
         Value::String(text) => text.clone(),
         value => String::from_utf8_lossy(&canonical::to_vec(value)).into_owned(),
@@ -205,14 +222,11 @@ fn told(id: &str, result: Result<Value, Failure>, used: &mut Used) -> Block {
         let too_long = || format!("the output has {bytes} bytes, a model is told {MAX_RESULT} at most: ask for less");
         if bytes <= MAX_RESULT { Ok(text) } else { Err(Failure::new("output_limit", too_long())) }
     });
-    let (text, is_error) = match result {
+    let (text, code) = match result {
         // Providers refuse results without words.
-        Ok(text) if text.trim().is_empty() => ("(nothing)".to_owned(), false),
-        Ok(text) => (text, false),
-        Err(failure) => {
-            used.error = Some(failure.code.clone());
-            (text(&failure.to_value()), true)
-        }
+        Ok(text) if text.trim().is_empty() => ("(nothing)".to_owned(), None),
+        Ok(text) => (text, None),
+        Err(failure) => (text(&failure.to_value()), Some(failure.code)),
     };
-    Block::ToolResult { id: id.to_owned(), content: vec![Block::text(text)], is_error }
+    (Block::ToolResult { id: id.to_owned(), content: vec![Block::text(text)], is_error: code.is_some() }, code)
 }

@@ -458,7 +458,9 @@ fn body(provider: &Value, model: &Value, request: Value) -> Value {
     json!({"provider": provider, "model": model, "request": request})
 }
 
-/// The hash that the intent of a call has, if this provider and model were asked first.
-pub(crate) fn call_hash(ask: &Ask, provider: &Value, model: &Value) -> Hash {
+/// The hash that the intent of a call has in `metadata.call_hash`, if this provider (its id, as a text) and this model (a text) were asked
+/// first. That of a confidential request is keyed, and another one.
+#[must_use]
+pub fn call_hash(ask: &Ask, provider: &Value, model: &Value) -> Hash {
     request::call_hash(SERVICE, ask.operation(), &body(provider, model, ask.to_value()))
 }

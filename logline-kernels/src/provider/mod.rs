@@ -20,8 +20,7 @@ mod verify_cost;
 
 pub use ask::{Ask, Asked, Permit};
 pub use breaker::Breaker;
-pub(crate) use call::call_hash;
-pub use call::{Providers, Told};
+pub use call::{Providers, Told, call_hash};
 pub use kernel::{PROVIDER_EMBED, PROVIDER_INVOKE, ProviderExec};
 pub use price::{Prices, cost};
 pub use price_table::{PRICE_TABLE, PriceRow, PriceTable};

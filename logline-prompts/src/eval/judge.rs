@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use super::suite::Judge;
 use crate::contract::Contract;
-use crate::talk::{Held, Talk};
+use crate::conversation::Held;
+use crate::talk::Talk;
 use crate::tools::Toolbox;
 use crate::variant::Ran;
 

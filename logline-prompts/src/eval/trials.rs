@@ -14,8 +14,9 @@ use super::suite::Suite;
 use super::tally::{Agreement, JudgeReport, Trial, Verdict};
 use crate::build::build;
 use crate::contract::Contract;
+use crate::conversation::{Held, messages};
 use crate::load::Loaded;
-use crate::talk::{Held, Talk, messages};
+use crate::talk::Talk;
 use crate::tools::Toolbox;
 
 /// The most faults of a trial that are recorded, and the most bytes of each.
@@ -88,7 +89,7 @@ impl Evaluation<'_> {
         };
         trial.compiled_hash = Some(built.compiled_hash.to_string());
         let Some(ran) = &candidate.loaded.variant.run else { return Ok((trial, rulings)) };
-        let asking = messages(&candidate.loaded, ran, &built.text, question(fixture));
+        let asking = messages(&candidate.loaded.variant, ran, &built.text, question(fixture));
         // By the version, so that a later attempt does not take the answers of another.
         let version = candidate.loaded.variant_span.seal.curr_hash.to_string();
         let prefix = format!("{}/{}/{repeat}/", version.get(..12).unwrap_or_default(), fixture.id);

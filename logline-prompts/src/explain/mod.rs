@@ -1,11 +1,13 @@
 //! How an answer came about: from the ledger alone.
 
+use std::fmt;
+
 use logline_core::contract::{CipherError, Confidential, Reader};
 use logline_core::ledger::{LedgerError, Query};
 use logline_core::request::CallKind;
 use logline_core::trust::Authorities;
-use logline_core::{SignedSpan, Verifier};
-use serde::Serialize;
+use logline_core::{Failure, Hash, SignedSpan, Verifier};
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 use thiserror::Error;
 use uuid::Uuid;
@@ -13,8 +15,10 @@ use uuid::Uuid;
 use crate::record::KEYED;
 use crate::verify::{VerifyBuildError, verify_build_with};
 
+mod asked;
 mod tools;
 
+use asked::Asked;
 use tools::tool_calls;
 
 /// How an answer came about.
@@ -47,12 +51,40 @@ pub struct Explained {
     pub selection: Value,
     /// Every try of every call to a provider, in order.
     pub tries: Vec<Try>,
+    /// Whether the model was asked just this: each call that led to the answer was made up again from prompt, question, context, directives,
+    /// earlier answers and results of tools, and compared with the hash in its intent. A difference is an error.
+    pub asked: Checked,
     /// The tools that the model could use, with the hashes of the versions that could run; `null` if there were none.
     #[serde(skip_serializing_if = "Value::is_null")]
     pub tools: Value,
     /// Every use of a tool, in order, each compared with what the model asked for and with the record of its execution.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tool_calls: Vec<ToolCall>,
+}
+
+/// Whether something was checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Checked {
+    /// It holds.
+    Passed,
+    /// It cannot be checked, for this reason.
+    NotChecked(String),
+}
+
+impl fmt::Display for Checked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Passed => f.write_str("passed"),
+            Self::NotChecked(reason) => write!(f, "not checked: {reason}"),
+        }
+    }
+}
+
+impl Serialize for Checked {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
 }
 
 /// One use of a tool.
@@ -80,6 +112,9 @@ pub struct ToolCall {
     /// The function, with the hash of the version that ran.
     #[serde(skip_serializing_if = "Value::is_null")]
     pub function: Value,
+    /// How its execution ended; `None` if there is none.
+    #[serde(skip)]
+    result: Option<Result<Value, Failure>>,
 }
 
 /// One try of a call to a provider.
@@ -122,6 +157,18 @@ pub enum ExplainError {
         id: Uuid,
         /// Why.
         reason: String,
+    },
+    /// The model was asked something else than the records of the run say.
+    #[error("prompt_run {id}: its call `{call}` has the hash {recorded}, and what its records say was asked has {again}")]
+    AskedOtherwise {
+        /// The id of the run.
+        id: Uuid,
+        /// The key of the call.
+        call: String,
+        /// The hash in the intent of the call.
+        recorded: String,
+        /// The hash of the call that was made up again.
+        again: Hash,
     },
     /// The prompt does not verify.
     #[error(transparent)]
@@ -175,9 +222,14 @@ pub async fn explain_with(
     if used.is_empty() || tries.iter().filter(|one| one.is_used).count() != used.len() {
         return Err(no_record("an answer that it names is none of its request".to_owned()));
     }
+    if of("variant") != record.meta("variant").cloned().unwrap_or_default() {
+        return Err(no_record("its variant is not that of its build".to_owned()));
+    }
     let tool_calls = tool_calls(reader, authorities, &run, request).await?;
-    let answer = run.output.clone().unwrap_or_default();
     let is_keyed = record.meta("hashed").and_then(Value::as_str) == Some(KEYED);
+    let asked = Asked { reader, authorities, run: &run, request, text: &built.text, tool_calls: &tool_calls };
+    let asked = if is_keyed { asked::confidential() } else { asked.check().await? };
+    let answer = run.output.clone().unwrap_or_default();
     let answer = match key.filter(|_| is_keyed) {
         None => answer,
         Some(key) => key.open(run.id, "output", &answer).await?,
@@ -195,6 +247,7 @@ pub async fn explain_with(
         directives: of("directives"),
         selection: of("selection"),
         tries,
+        asked,
         tools: of("tools"),
         tool_calls,
     })

@@ -40,6 +40,7 @@ pub(crate) async fn tool_calls(
             request: uuid(said, "request"),
             execution: uuid(said, "execution"),
             function: said.get("function").cloned().unwrap_or_default(),
+            result: None,
         };
         if let Some(inner) = one.request {
             let asked = trusted(reader, authorities, tenant, inner, "request").await?;
@@ -56,6 +57,7 @@ pub(crate) async fn tool_calls(
             if ran.meta("function").cloned().unwrap_or_default() != one.function {
                 return Err(no_record("another version ran"));
             }
+            one.result = Some(recorded.result.clone());
             match recorded.result {
                 Ok(output) => one.output = output,
                 Err(failure) if one.error != failure.code.as_str() => {

@@ -41,6 +41,7 @@ fn a_directive_is_told_to_the_runs_of_its_family_until_it_ends() {
         assert_eq!(system(&site), ["Help Ada.", TOLD]);
         let explained = site.explain(&site.ledger, run_of(&told)).await.unwrap();
         assert_eq!((explained.text.as_str(), explained.directives.as_array().unwrap().len()), ("Help Ada.", 1));
+        assert_eq!(explained.asked, logline_prompts::Checked::Passed);
         // Another family does not hear it.
         let mut other = site.draft(json!({"provider": site.spans[0]}));
         other = other.name("sales@v1");

@@ -11,7 +11,7 @@ use logline_core::ledger::{Ledger as _, LedgerExt as _};
 use logline_core::request::Request;
 use logline_core::{Draft, MemoryLedger, Scope, Span, Verifier};
 use logline_kernels::provider::Script;
-use logline_prompts::{ExplainError, PROMPT_RUN};
+use logline_prompts::{Checked, ExplainError, PROMPT_RUN};
 use serde_json::{Value, json};
 use site::*;
 use uuid::Uuid;
@@ -34,7 +34,7 @@ fn an_answer_is_traced_to_prompt_model_and_cost() {
         );
 
         let explained = site.explain(&site.ledger, run_of(&execution)).await.unwrap();
-        assert_eq!(explained.text, "Help Ada.");
+        assert_eq!((explained.text.as_str(), &explained.asked), ("Help Ada.", &Checked::Passed));
         assert_eq!(json!(explained.compiled_hash), out["compiled_hash"]);
         assert_eq!(explained.blocks[0]["id"], json!(site.spans[1].to_string()));
         let statuses: Vec<_> = explained.tries.iter().map(|one| (one.status.as_str(), one.is_used)).collect();
@@ -58,6 +58,7 @@ fn an_answer_that_breaks_its_contract_is_repaired_once() {
         assert!(format!("{repair:?}").contains("the answer is not JSON"), "{repair:?}");
         let explained = site.explain(&site.ledger, run_of(&execution)).await.unwrap();
         assert_eq!((explained.contract, explained.tries.len()), (json!("held"), 2));
+        assert_eq!(explained.asked, Checked::Passed, "the repair too");
 
         let bad = || Script::Text(r#"{"text": "Done.", "confidence": 7}"#.to_owned());
         site.provider.then([bad(), bad(), bad()]);
@@ -102,6 +103,7 @@ fn context_is_what_the_asker_may_see_within_a_budget() {
         assert!(asked.contains("It is Monday.") && !asked.contains("xxxx"), "{asked}");
         let explained = site.explain(&site.ledger, run_of(&execution)).await.unwrap();
         assert_eq!((explained.context[0]["used"].clone(), explained.context[1]["used"].clone()), (json!(true), json!(false)));
+        assert_eq!(explained.asked, Checked::Passed, "with its context");
         for (context, said) in [
             (json!([theirs]), "no span"),
             (json!(["x"]), "must be a list of ids"),
@@ -203,5 +205,44 @@ fn a_record_that_was_changed_is_not_explained() {
             assert!(matches!(site.explain(&copy, first).await, Err(ExplainError::NoRecord { .. })), "{member}");
         }
         assert!(matches!(site.explain(&site.ledger, variant).await, Err(ExplainError::NoRecord { .. })));
+    });
+}
+
+/// Somebody with the host's key changes what was asked, or what the intent of a call says of it, and leaves the rest as it was.
+#[test]
+fn a_run_that_asked_something_else_than_its_records_say_is_not_explained() {
+    block_on(async {
+        let site = Site::new().await;
+        let variant = site.variant(json!({})).await;
+        let run = run_of(&site.ask(variant, question("one")).await);
+        assert_eq!(site.explain(&site.ledger, run).await.unwrap().asked, Checked::Passed);
+        let other_question: fn(&mut Span) = |request| request.input.as_mut().unwrap()["question"] = json!("two");
+        let other_hash: fn(&mut Span) = |intent| intent.metadata.as_mut().unwrap()["call_hash"] = json!("0".repeat(64));
+        let other_model: fn(&mut Span) = |intent| intent.metadata.as_mut().unwrap()["details"]["asked_model"] = json!("m2");
+        for (of, change) in [("request", other_question), ("provider_request", other_hash), ("provider_request", other_model)] {
+            let copy = MemoryLedger::new();
+            for entity_type in [
+                "provider",
+                "prompt_block",
+                "prompt_variant",
+                "prompt_build",
+                "prompt_run",
+                "request",
+                "provider_request",
+                "provider_execution",
+            ] {
+                for span in site.all(entity_type).await.into_iter().filter(|span| span.seq == 0) {
+                    let mut span = span.verify(&mut Verifier::new()).unwrap();
+                    if entity_type == of {
+                        let mut columns = Span::clone(&span);
+                        change(&mut columns);
+                        span = Draft::from_columns(columns).seal_local(&key(HOST)).unwrap();
+                    }
+                    copy.append_one(&Scope::Operator, span).await.unwrap();
+                }
+            }
+            let error = site.explain(&copy, run).await.unwrap_err();
+            assert!(matches!(&error, ExplainError::AskedOtherwise { call, .. } if call == "answer/1"), "{error}");
+        }
     });
 }

@@ -10,7 +10,7 @@ use logline_core::request::{Request, Within};
 use logline_core::trust::Budget;
 use logline_core::{Execution, Hash, HostError, MemoryLedger, Scope, SignedSpan, Span, Verifier, Visibility};
 use logline_kernels::provider::Script;
-use logline_prompts::{ExplainError, MAX_TOOL_ROUNDS, PROMPT_RUN};
+use logline_prompts::{Checked, ExplainError, MAX_TOOL_ROUNDS, PROMPT_RUN};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
@@ -87,7 +87,7 @@ fn a_model_uses_a_function_and_the_ledger_shows_what_ran() {
         assert_eq!(told(&calls[1]), results, "all results of a turn are in the one next message");
 
         let explained = site.explain(&site.ledger, run_of(&execution)).await.unwrap();
-        assert_eq!(explained.tool_calls.len(), 2);
+        assert_eq!((explained.tool_calls.len(), &explained.asked), (2, &Checked::Passed));
         let call = &explained.tool_calls[0];
         assert_eq!((call.call.as_str(), &call.input, &call.output), ("tool/1/0", &order(), &order()));
         assert_eq!(call.function["id"], json!(function.to_string()));
@@ -127,6 +127,7 @@ fn what_goes_wrong_with_a_tool_is_told_to_the_model_and_to_the_record() {
             assert_eq!(site.sandbox.runs().len(), runs, "{error}");
             let explained = site.explain(&site.ledger, run_of(&execution)).await.unwrap();
             assert_eq!(explained.tool_calls[0].error, error);
+            assert_eq!(explained.asked, Checked::Passed, "{error}");
             assert_eq!(explained.tool_calls[0].execution.is_some(), runs > 0, "{error}");
             let requests: std::collections::BTreeSet<_> = site.all("request").await.iter().map(|span| span.id).collect();
             assert_eq!(requests.len(), 1 + runs, "{error}: the question, and what ran");
@@ -153,7 +154,7 @@ fn a_model_that_never_stops_using_tools_gets_no_sixth_round() {
                 (record.meta("contract"), record.meta("tool_rounds_used_up")),
                 (Some(&json!("broken")), Some(&json!(rounds)))
             );
-            site.explain(&site.ledger, run_of(&execution)).await.unwrap();
+            assert_eq!(site.explain(&site.ledger, run_of(&execution)).await.unwrap().asked, Checked::Passed);
         }
         // One answer that uses many: only so many are run.
         let (site, variant, _) = site("echo", json!({})).await;
