@@ -10,6 +10,7 @@ mod cursor;
 mod described;
 mod idempotency;
 mod identity;
+mod lately;
 mod openapi;
 mod options;
 #[cfg(feature = "page")]

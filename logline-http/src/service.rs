@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 use crate::auth::{AuthError, Authenticator};
 use crate::bodies::Bodies;
 use crate::identity::Identity;
+use crate::lately::Lately;
 use crate::options::Options;
 use crate::peers::Peers;
 use crate::problem::{Code, Problem};
@@ -37,6 +38,8 @@ pub(crate) struct Service {
     pub(crate) peers: Peers,
     pub(crate) readiness: Readiness,
     pub(crate) queue: QueueGauges,
+    /// Functions that a user of a tenant could see: an execution need not read the code of its function first.
+    pub(crate) functions: Lately<(String, String, Uuid)>,
     /// The OpenAPI document of the routes that are mounted.
     pub(crate) document: OnceLock<String>,
     /// Bytes of rows that streams have sent and their clients have not taken.
@@ -61,6 +64,7 @@ impl Service {
             peers: Peers::new(options.refused_rate),
             readiness: Readiness::default(),
             queue: QueueGauges::default(),
+            functions: Lately::default(),
             document: OnceLock::new(),
             sending: Slots::new(SENDING.0, SENDING.1, None),
             reads: Turns::new(READS),

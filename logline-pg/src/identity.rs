@@ -82,6 +82,32 @@ impl Plain {
     }
 }
 
+/// A connection for one statement that takes on its identity by itself. It goes back to its pool only after [`OneStatement::end`]: if the
+/// statement fails or is cancelled, the state of the connection is unknown and it is closed.
+pub(crate) struct OneStatement(Option<PoolConnection<Postgres>>);
+
+impl OneStatement {
+    pub(crate) async fn begin(pool: &PgPool) -> Result<Self, sqlx::Error> {
+        acquire(pool).await.map(|connection| Self(Some(connection)))
+    }
+
+    pub(crate) fn connection(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
+        self.0.as_deref_mut().ok_or(sqlx::Error::PoolClosed)
+    }
+
+    pub(crate) fn end(mut self) {
+        drop(self.0.take());
+    }
+}
+
+impl Drop for OneStatement {
+    fn drop(&mut self) {
+        if let Some(connection) = self.0.take() {
+            drop(connection.detach());
+        }
+    }
+}
+
 /// A transaction with the identity of a scope.
 ///
 /// The connection goes back to its pool only after [`Identified::commit`]. If its user fails, panics or is cancelled, its state

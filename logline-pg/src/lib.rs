@@ -42,7 +42,7 @@ pub use options::PgOptions;
 pub use tail::Holder;
 
 use error::from_sqlx;
-use identity::{Access, Identified, Link};
+use identity::{Access, Identified, Link, OneStatement};
 use position::{After, AppendPosition};
 use row::{COLUMNS, EncodedRow};
 use select::Select;
@@ -192,6 +192,43 @@ impl PgLedger {
         }
     }
 
+    /// Reads one version of a span: the last one, or the first one from `from_seq` on. If a pooled connection is dead, another one is tried.
+    async fn version(
+        &self,
+        scope: &Scope,
+        tenant: &str,
+        id: Uuid,
+        from_seq: Option<u32>,
+    ) -> Result<Option<SignedSpan>, LedgerError> {
+        let sql = format!("SELECT {COLUMNS} FROM ledger.version($1, $2, $3, $4, $5, $6)");
+        let mut tries = 0;
+        let found = loop {
+            let mut statement = OneStatement::begin(&self.shared.pool).await.map_err(from_sqlx)?;
+            let query = sqlx::query(AssertSqlSafe(sql.as_str()))
+                .persistent(self.link().keeps_statements())
+                .bind(identity::role(scope))
+                .bind(scope.tenant().unwrap_or_default())
+                .bind(identity::user(scope))
+                .bind(tenant)
+                .bind(id)
+                .bind(from_seq.map(|seq| i32::try_from(seq).unwrap_or(i32::MAX)));
+            match query.fetch_optional(statement.connection().map_err(from_sqlx)?).await {
+                Err(sqlx::Error::Io(error)) if tries <= self.shared.options.max_connections => {
+                    tracing::debug!(%error, "a pooled connection was dead; trying another");
+                    tries += 1;
+                }
+                Err(error) => return Err(from_sqlx(error)),
+                Ok(found) => {
+                    statement.end();
+                    break found;
+                }
+            }
+        };
+        let Some(found) = found else { return Ok(None) };
+        let (_, span, _) = row::decode(&found, 0)?;
+        Ok(Some(span?))
+    }
+
     /// Reads one page. With `settle` it waits, up to [`PgOptions::settle`], until it can show what was committed before it
     /// began.
     async fn page(&self, scope: &Scope, query: &Query, cursor: Option<&Cursor>, settle: bool) -> Result<Page, LedgerError> {
@@ -309,14 +346,7 @@ impl Ledger for PgLedger {
         if scope.is_nobody() {
             return Err(not_found());
         }
-        let mut reading = self.read(scope, Some(tenant)).await?;
-        let connection = reading.connection().map_err(from_sqlx)?;
-        let sql = format!("SELECT * FROM ({}) r WHERE NOT is_deleted", select::last_version(COLUMNS, "$1", "$2"));
-        let query = sqlx::query(AssertSqlSafe(sql)).persistent(self.link().keeps_statements()).bind(tenant).bind(id);
-        let found = query.fetch_optional(connection).await.map_err(from_sqlx)?;
-        reading.commit().await.map_err(from_sqlx)?;
-        let (_, span, _) = row::decode(&found.ok_or_else(not_found)?, 0)?;
-        Ok(span?)
+        self.version(scope, tenant, id, None).await?.ok_or_else(not_found)
     }
 
     async fn history(
@@ -328,8 +358,11 @@ impl Ledger for PgLedger {
         limit: usize,
     ) -> Result<Vec<SignedSpan>, LedgerError> {
         let query = Query::chains().tenant(tenant).id(id).limit(limit.clamp(1, MAX_PAGE));
-        if limit == 0 {
-            return Ok(Vec::new());
+        match limit {
+            0 => return Ok(Vec::new()),
+            1 if scope.is_nobody() => return Ok(Vec::new()),
+            1 => return Ok(self.version(scope, tenant, id, Some(from_seq)).await?.into_iter().collect()),
+            _ => {}
         }
         // A cursor names the last version that was read, so this one names the version before `from_seq`.
         let before = logline_core::ledger::Position::Chain {

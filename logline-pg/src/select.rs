@@ -491,7 +491,7 @@ impl<'a> Select<'a> {
 
 /// A statement for the last version of an id, if the identity may see it. With this order and limit the planner uses the primary key, also
 /// while the table is empty and every index seems as good: a connection keeps its plans until the server has statistics.
-pub(crate) fn last_version(columns: &str, tenant: &str, id: &str) -> String {
+fn last_version(columns: &str, tenant: &str, id: &str) -> String {
     format!(
         "SELECT {columns} FROM ledger.universal_registry WHERE tenant_id = {tenant} AND id = {id}
            AND seq >= (SELECT ledger.last_seq({tenant}, {id})) ORDER BY seq LIMIT 1"

@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use crate::block::{Block, MAX_BLOCKS};
 use crate::language::Fault;
-use crate::render;
+use crate::render::Engine;
 use crate::variable::Variable;
 use crate::variant::Variant;
 
@@ -143,11 +143,13 @@ pub fn build(variant: &Variant, blocks: &[Block], vars: &Value) -> Result<Built,
     if let Some(prior) = &variant.prior {
         push(&mut parts, prior, &mut left)?;
     }
+    let engine = Engine::new();
     let (mut all, mut personal, mut templates) = (Map::new(), None, Vec::new());
     for block in blocks {
-        let values = values(block, given, &variant.vars)?;
-        let template = |Fault { line, reason }| BuildError::Template { block: block.name.clone(), line, reason };
-        let text = render::render(&block.template, &Value::Object(values.clone()), left).map_err(template)?;
+        let fault = |Fault { line, reason }| BuildError::Template { block: block.name.clone(), line, reason };
+        let template = engine.compile(&block.template).map_err(fault)?;
+        let values = values(block, &template.names(), given, &variant.vars)?;
+        let text = template.render(&values, left).map_err(fault)?;
         push(&mut parts, &text, &mut left)?;
         all.extend(values);
         templates.push(block.template.as_str());
@@ -184,15 +186,11 @@ fn push(parts: &mut Vec<String>, text: &str, left: &mut usize) -> Result<(), Bui
 /// The values of a block's variables.
 fn values(
     block: &Block,
+    used: &BTreeSet<String>,
     given: &Map<String, Value>,
     usual: &BTreeMap<String, Value>,
 ) -> Result<Map<String, Value>, BuildError> {
     let name_of = || block.name.clone();
-    let used = render::names(&block.template).map_err(|Fault { line, reason }| BuildError::Template {
-        block: name_of(),
-        line,
-        reason,
-    })?;
     if let Some(name) = used.iter().find(|name| !block.variables.contains_key(*name)) {
         return Err(BuildError::Undeclared { block: name_of(), name: name.clone() });
     }

@@ -27,7 +27,7 @@ pub(crate) fn check(template: &str) -> Result<(), Fault> {
     let mut rest = template;
     let mut line = 1;
     let mut tags = 0;
-    while let Some(at) = rest.find("{{").into_iter().chain(rest.find("{%")).chain(rest.find("{#")).min() {
+    while let Some(at) = rest.as_bytes().windows(2).position(|pair| matches!(pair, [b'{', b'{' | b'%' | b'#'])) {
         let (before, tag) = rest.split_at(at);
         line += before.matches('\n').count();
         let Some((inner, after)) = split_tag(tag) else {

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::io;
 
 use minijinja::value::{Rest, Serde};
-use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, Value};
-use serde_json::Value as Json;
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, Template, UndefinedBehavior, Value};
+use serde_json::{Map, Value as Json};
 
 use crate::language::{self, Fault};
 
@@ -79,24 +79,37 @@ impl io::Write for Bounded {
     }
 }
 
-/// The names that a template uses.
-pub(crate) fn names(template: &str) -> Result<BTreeSet<String>, Fault> {
-    language::check(template)?;
-    let environment = environment();
-    let parsed = environment.template_from_named_str("block", template).map_err(|error| fault(&error))?;
-    Ok(parsed.undeclared_variables(false).into_iter().collect())
+/// Renders templates. Making one costs as much as compiling a short template.
+pub(crate) struct Engine(Environment<'static>);
+
+impl Engine {
+    pub(crate) fn new() -> Self {
+        Self(environment())
+    }
+
+    /// Checks a template, and compiles it.
+    pub(crate) fn compile<'t>(&'t self, template: &'t str) -> Result<Compiled<'t>, Fault> {
+        language::check(template)?;
+        self.0.template_from_named_str("block", template).map(Compiled).map_err(|error| fault(&error))
+    }
 }
 
-/// The text of a template with these values, at most `most` bytes.
-pub(crate) fn render(template: &str, values: &Json, most: usize) -> Result<String, Fault> {
-    language::check(template)?;
-    let environment = environment();
-    let parsed = environment.template_from_named_str("block", template).map_err(|error| fault(&error))?;
-    let mut out = Bounded { text: Vec::new(), most };
-    let rendered = parsed.render_captured_to(Serde(values), &mut out);
-    match rendered {
-        Ok(_) => String::from_utf8(out.text).map_err(|_| Fault { line: 1, reason: "the text is not UTF-8".to_owned() }),
-        Err(error) => Err(fault(&error)),
+/// A template that was checked.
+pub(crate) struct Compiled<'t>(Template<'t, 't>);
+
+impl Compiled<'_> {
+    /// The names that it uses.
+    pub(crate) fn names(&self) -> BTreeSet<String> {
+        self.0.undeclared_variables(false).into_iter().collect()
+    }
+
+    /// Its text with these values, at most `most` bytes.
+    pub(crate) fn render(&self, values: &Map<String, Json>, most: usize) -> Result<String, Fault> {
+        let mut out = Bounded { text: Vec::new(), most };
+        match self.0.render_captured_to(Serde(values), &mut out) {
+            Ok(_) => String::from_utf8(out.text).map_err(|_| Fault { line: 1, reason: "the text is not UTF-8".to_owned() }),
+            Err(error) => Err(fault(&error)),
+        }
     }
 }
 

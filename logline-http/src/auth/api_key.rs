@@ -1,13 +1,15 @@
 //! API keys: secrets of which the ledger has the hash, in spans of type `api_key`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use logline_core::ledger::{AppendOptions, LedgerError, LedgerExt as _};
 use logline_core::{
-    Clock, Draft, Host, HostError, MAX_NAME_BYTES, SYSTEM_TENANT, Scope, SystemClock, Timestamp, VerifiedSpan, Verifier,
+    Clock, Draft, Hash, Host, HostError, MAX_NAME_BYTES, SYSTEM_TENANT, Scope, SignedSpan, SystemClock, Timestamp,
+    VerifiedSpan, Verifier,
 };
 use serde_json::Value;
 use thiserror::Error;
@@ -33,8 +35,12 @@ const EXPIRES: &str = "expires_at";
 #[derive(Clone)]
 pub struct ApiKeys {
     host: Host,
-    clock: std::sync::Arc<dyn Clock>,
+    clock: Arc<dyn Clock>,
+    verified: Arc<Mutex<HashMap<Hash, Arc<VerifiedSpan>>>>,
 }
+
+/// How many versions of keys are remembered as verified.
+const MAX_VERIFIED: usize = 4096;
 
 /// What a new key is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,13 +132,13 @@ impl ApiKeys {
     /// The keys in the ledger of `host`, which must be a runtime key of the tenants that have keys.
     #[must_use]
     pub fn new(host: Host) -> Self {
-        Self { host, clock: std::sync::Arc::new(SystemClock) }
+        Self { host, clock: Arc::new(SystemClock), verified: Arc::default() }
     }
 
     /// Sets the clock that decides when keys end. Default: the machine's.
     #[must_use]
     pub fn clock(mut self, clock: impl Clock + 'static) -> Self {
-        self.clock = std::sync::Arc::new(clock);
+        self.clock = Arc::new(clock);
         self
     }
 
@@ -211,17 +217,36 @@ impl ApiKeys {
         Ok(IssuedKey { id, token, span })
     }
 
-    async fn active(&self, tenant: &str, id: Uuid) -> Result<VerifiedSpan, KeyError> {
+    async fn active(&self, tenant: &str, id: Uuid) -> Result<Arc<VerifiedSpan>, KeyError> {
         let key = self.find(tenant, id).await?;
         key.filter(|key| key.status.as_deref() == Some("active")).ok_or(KeyError::NoKey { id })
     }
 
     /// The last version of a key, if a host has signed it.
-    async fn find(&self, tenant: &str, id: Uuid) -> Result<Option<VerifiedSpan>, LedgerError> {
-        let found = self.host.ledger().find(&Scope::runtime(tenant), tenant, id).await?;
-        let key = found.filter(|span| span.entity_type == ENTITY_TYPE && span.tenant_id == tenant);
-        let key = key.and_then(|span| span.verify(&mut Verifier::new()).ok());
+    async fn find(&self, tenant: &str, id: Uuid) -> Result<Option<Arc<VerifiedSpan>>, LedgerError> {
+        let Some(found) = self.host.ledger().find(&Scope::runtime(tenant), tenant, id).await? else { return Ok(None) };
+        let key = self.verified(found, tenant, id);
         Ok(key.filter(|key| self.host.trusted().authorities.check(key).is_ok()))
+    }
+
+    /// A version of a key, verified now or before. Nothing else of the row counts than its hash if it was verified before.
+    fn verified(&self, found: SignedSpan, tenant: &str, id: Uuid) -> Option<Arc<VerifiedSpan>> {
+        let known = || self.verified.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let hash = found.seal.curr_hash;
+        let key = known().get(&hash).map(Arc::clone);
+        let key = match key {
+            Some(key) => key,
+            None => {
+                let key = Arc::new(found.verify(&mut Verifier::new()).ok()?);
+                let mut known = known();
+                if known.len() >= MAX_VERIFIED {
+                    known.clear();
+                }
+                known.insert(hash, Arc::clone(&key));
+                key
+            }
+        };
+        (key.entity_type == ENTITY_TYPE && key.tenant_id == tenant && key.id == id).then_some(key)
     }
 }
 

@@ -11,6 +11,7 @@ use logline_core::ledger::{Ledger as _, LedgerExt as _, Query, WorkQueue as _};
 use logline_core::request::{self, Phase, State as RequestState};
 use logline_core::{SignedSpan, Timestamp, Visibility, canonical, ids, json as strict};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::idempotency::{Answer, Keyed, key, once};
@@ -18,7 +19,6 @@ use crate::identity::Permission;
 use crate::params::Params;
 use crate::problem::{Code, Problem};
 use crate::routes::spans::{finished, rows_of};
-use crate::routes::timeline::wait_until;
 use crate::routes::{not_known, path_id};
 use crate::rows;
 use crate::service::{CallTrace, Caller, Service, answer, call_trace, caller, media_type, preferred_wait};
@@ -60,11 +60,11 @@ pub(crate) async fn execute(State(service): State<Arc<Service>>, request: Reques
     // A refusal that is repeated.
     let Some(id) = id else { return Ok(finished(done)) };
     // It is submitted. Whatever keeps this call from waiting must not look as if it were not, or the client would submit it again.
-    let mut response = match after(&service, &caller, id, wait_of(&service, &parts.headers)).await {
+    let mut response = match after(&service, &caller, id, wait_of(&service, &parts.headers), true).await {
         Ok(response) => response,
         Err(problem) => {
             tracing::debug!(code = problem.code().as_str(), request = %id, "a call does not wait");
-            after(&service, &caller, id, None).await?
+            after(&service, &caller, id, None, true).await?
         }
     };
     if done.is_repeated {
@@ -78,16 +78,19 @@ fn wait_of(service: &Service, headers: &HeaderMap) -> Option<Duration> {
     preferred_wait(headers).map(|seconds| Duration::from_secs(seconds).min(service.options.max_wait))
 }
 
-/// The state of a request, after a wait if there is one.
-async fn after(service: &Service, caller: &Caller, id: Uuid, wait: Option<Duration>) -> Result<Response, Problem> {
-    let look = async || find(service, caller, id).await;
+/// The state of a request, after a wait if there is one. `is_new`: it has probably not ended yet.
+async fn after(
+    service: &Service,
+    caller: &Caller,
+    id: Uuid,
+    wait: Option<Duration>,
+    is_new: bool,
+) -> Result<Response, Problem> {
     let found = match wait.filter(|wait| !wait.is_zero()) {
-        None => look().await?,
+        None => find(service, caller, id).await?,
         Some(wait) => {
             let _slot = service.slot(caller.tenant())?;
-            let tenant = caller.tenant();
-            let concerns = |entry: &crate::tail::Entry| entry.span.id == id && entry.span.tenant_id == tenant;
-            wait_until(service, tenant, wait, concerns, look, has_ended).await?
+            ended(service, caller, id, wait, is_new).await?
         }
     };
     let status = if has_ended(&found) { StatusCode::OK } else { StatusCode::ACCEPTED };
@@ -100,6 +103,38 @@ async fn after(service: &Service, caller: &Caller, id: Uuid, wait: Option<Durati
         applied.map(|applied| response.headers_mut().insert("preference-applied", applied)).ok();
     }
     Ok(response)
+}
+
+/// A request when it has ended, or when the time is over.
+async fn ended(service: &Service, caller: &Caller, id: Uuid, wait: Duration, is_new: bool) -> Result<SignedSpan, Problem> {
+    let (until, tenant) = (Instant::now() + wait, caller.tenant());
+    if !is_new {
+        let found = find(service, caller, id).await?;
+        if has_ended(&found) {
+            return Ok(found);
+        }
+    }
+    // From before the next look, so that no row is missed.
+    let mut follower = service.tails.follow_now(tenant).await?;
+    let found = find(service, caller, id).await?;
+    if has_ended(&found) {
+        return Ok(found);
+    }
+    loop {
+        let row = tokio::select! {
+            () = service.options.drain.wait() => return find(service, caller, id).await,
+            row = tokio::time::timeout_at(until, follower.next()) => row,
+        };
+        let Ok(row) = row else { return find(service, caller, id).await };
+        let row = &row?.span;
+        if row.id == id && row.tenant_id == tenant && has_ended(row) {
+            // A revival may have followed, so the end counts only if it is still the last version.
+            let found = find(service, caller, id).await?;
+            if has_ended(&found) {
+                return Ok(found);
+            }
+        }
+    }
 }
 
 fn has_ended(request: &SignedSpan) -> bool {
@@ -161,9 +196,17 @@ async fn submit(
 /// The id of a function that the caller may see, by its id or its name.
 async fn function(service: &Service, caller: &Caller, text: &str) -> Result<Uuid, Problem> {
     let id = text.parse().unwrap_or_else(|_| ids::derive("function", &[caller.tenant(), text]));
+    let seen = (caller.tenant().to_owned(), caller.identity.user.clone(), id);
+    if service.functions.was_true(&seen) {
+        return Ok(id);
+    }
+    let now = std::time::Instant::now();
     let found = service.ledger().find(&caller.scope(), caller.tenant(), id).await?;
     match found {
-        Some(span) if span.entity_type == "function" => Ok(id),
+        Some(span) if span.entity_type == "function" => {
+            service.functions.is_true(seen, now);
+            Ok(id)
+        }
         _ => Err(Problem::new(Code::NotFound, "there is no function of this id or name that this token may see")),
     }
 }
@@ -218,7 +261,7 @@ pub(crate) async fn show(
     let (caller, id) = (caller(&request)?, path_id(path)?);
     caller.identity.need(Permission::Read)?;
     not_known(&request)?;
-    after(&service, &caller, id, None).await
+    after(&service, &caller, id, None, false).await
 }
 
 /// Waits for the end of a request.
@@ -240,7 +283,7 @@ pub(crate) async fn wait(
     let params = Params::read(request.uri().query(), &["seconds"])?;
     let most = service.options.max_wait;
     let wait = params.parsed("seconds", "a whole number")?.map_or(most, Duration::from_secs).min(most);
-    after(&service, &caller, id, Some(wait)).await
+    after(&service, &caller, id, Some(wait), false).await
 }
 
 /// Cancels a request that has not ended.
@@ -276,7 +319,7 @@ pub(crate) async fn revive(
 
 /// What became of a request. Who may change it without seeing it is told its status alone.
 async fn changed_to(service: &Service, caller: &Caller, changed: &SignedSpan) -> Result<Response, Problem> {
-    match after(service, caller, changed.id, None).await {
+    match after(service, caller, changed.id, None, false).await {
         Err(problem) if problem.code() == Code::NotFound => {
             let status = if has_ended(changed) { StatusCode::OK } else { StatusCode::ACCEPTED };
             Ok(answer(status, &json!({"id": changed.id.to_string(), "status": changed.status})))

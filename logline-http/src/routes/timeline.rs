@@ -283,36 +283,6 @@ impl Live {
     }
 }
 
-/// Waits until `is_end` says so about what `look` reads, which is read again after every row of the tenant that `concerns`.
-pub(crate) async fn wait_until<T, F: Future<Output = Result<T, Problem>>>(
-    service: &Service,
-    tenant: &str,
-    wait: Duration,
-    concerns: impl Fn(&Entry) -> bool,
-    look: impl Fn() -> F,
-    is_end: impl Fn(&T) -> bool,
-) -> Result<T, Problem> {
-    let until = Instant::now() + wait;
-    let found = look().await?;
-    if is_end(&found) {
-        return Ok(found);
-    }
-    // From before the next look, so that no row is missed.
-    let mut follower = service.tails.follow_now(tenant).await?;
-    let mut found = look().await?;
-    while !is_end(&found) {
-        let row = tokio::select! {
-            () = service.options.drain.wait() => return Ok(found),
-            row = tokio::time::timeout_at(until, follower.next()) => row,
-        };
-        let Ok(row) = row else { return Ok(found) };
-        if concerns(&*row?) {
-            found = look().await?;
-        }
-    }
-    Ok(found)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
