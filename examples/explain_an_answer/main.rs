@@ -15,7 +15,7 @@ use logline_core::roles::Role;
 use logline_core::trust::{Manifest, RootSet, TrustRoot};
 use logline_core::{Draft, Host, KeyPair, MemoryLedger, SYSTEM_TENANT, Scope, Signer as _, SystemClock, Visibility};
 use logline_kernels::provider::{HostSecrets, ProviderExec, Script, ScriptedProvider};
-use logline_prompts::{PROMPT_RUN, RunPrompt, explain, verify_build};
+use logline_prompts::{Checked, PROMPT_RUN, RunPrompt, explain, verify_build};
 use logline_wasm::WasmSandbox;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -136,6 +136,8 @@ async fn run() -> Result<()> {
         println!("  {} try {}: {how:20} {cost}", one.call.as_str().unwrap_or_default(), one.ordinal);
     }
 
+    println!("what was asked, made up again and compared with the calls: {}", explained.asked);
+
     println!("the tools:");
     for call in &explained.tool_calls {
         let execution = call.execution.map(|id| id.to_string()).unwrap_or_default();
@@ -149,7 +151,8 @@ async fn run() -> Result<()> {
     println!("\nafter a new version of a block, the prompt is built again to {}", again.compiled_hash);
 
     let used = explained.tries.iter().filter(|one| one.is_used).count();
-    if again.text != explained.text || explained.tries.len() != 4 || used != 3 || explained.tool_calls.len() != 1 {
+    let is_whole = explained.tries.len() == 4 && used == 3 && explained.tool_calls.len() == 1;
+    if again.text != explained.text || !is_whole || explained.asked != Checked::Passed {
         return Err("the record does not say what happened".into());
     }
     Ok(())

@@ -23,7 +23,7 @@ use logline_core::ledger::{Ledger as _, LedgerExt as _, Query, WatchFrom};
 use logline_core::request::Request;
 use logline_kernels::provider::Script;
 use logline_prompts::eval::{EvalRun, PROMPT_EVALUATE, report};
-use logline_prompts::{PROMPT_BUILD, PROMPT_LEARN, PROMPT_RUN, explain, verify_build, verify_selection};
+use logline_prompts::{Checked, PROMPT_BUILD, PROMPT_LEARN, PROMPT_RUN, explain, verify_build, verify_selection};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -157,6 +157,7 @@ async fn look_back(site: &Site, last: &Value) -> Result<()> {
     let authorities = &trusted.authorities;
     let explained = explain(&site.reader(), authorities, TENANT, uuid(last, "run")?).await?;
     println!("\nwhy the last customer was told {}:", explained.answer);
+    println!("  what was asked, made up again and compared with the calls: {}", explained.asked);
     println!("  the prompt {} of {} blocks", explained.compiled_hash, explained.blocks.as_array().map_or(0, Vec::len));
     for one in &explained.tries {
         println!(
@@ -170,6 +171,7 @@ async fn look_back(site: &Site, last: &Value) -> Result<()> {
     verify_build(&site.reader(), authorities, TENANT, explained.build).await?;
     let choice = verify_selection(&site.reader(), &trusted, TENANT, uuid(last, "selection")?).await?;
     println!("  the variant was as likely as {:.3}, and comes out again from seed and counts", choice.propensity);
+    holds(explained.asked == Checked::Passed, "the calls asked what the records say")?;
     holds(explained.tries.iter().any(|one| one.is_used), "the answer has a call")
 }
 

@@ -96,7 +96,10 @@ impl hkdf::KeyType for Bytes32 {
 
 /// Derives 32 bytes for a purpose. `None` never happens: the length is one that HKDF can give.
 pub(crate) fn derive(salt: &[u8], key: &DataKey, purpose: &str) -> Option<Zeroizing<[u8; 32]>> {
-    let prk = hkdf::Salt::new(hkdf::HKDF_SHA512, salt).extract(key.reveal());
+    expand(&hkdf::Salt::new(hkdf::HKDF_SHA512, salt).extract(key.reveal()), purpose)
+}
+
+fn expand(prk: &hkdf::Prk, purpose: &str) -> Option<Zeroizing<[u8; 32]>> {
     let mut bytes = Zeroizing::new([0; 32]);
     let info = [purpose.as_bytes()];
     prk.expand(&info, Bytes32).and_then(|okm| okm.fill(bytes.as_mut())).ok().map(|()| bytes)
@@ -108,8 +111,9 @@ pub(crate) fn cipher(key: &[u8; 32]) -> Option<LessSafeKey> {
 }
 
 fn derived(salt: &[u8], key: &DataKey) -> Option<Derived> {
-    let commitment = derive(salt, key, "logline.envelope.v1.commit")?;
-    let key = derive(salt, key, "logline.envelope.v1.encrypt")?;
+    let prk = hkdf::Salt::new(hkdf::HKDF_SHA512, salt).extract(key.reveal());
+    let commitment = expand(&prk, "logline.envelope.v1.commit")?;
+    let key = expand(&prk, "logline.envelope.v1.encrypt")?;
     Some(Derived { key: cipher(&key)?, commitment })
 }
 

@@ -79,6 +79,12 @@ pub(super) async fn explain_run(options: &Explain, url: Option<&str>, json: bool
             one.attempt, one.ordinal
         ));
     }
+    output::line(&format!("asked     {} (each call was made up again and compared with its hash)", explained.asked));
+    for call in &explained.tool_calls {
+        let how = call.error.as_str().unwrap_or("complete");
+        let run = call.execution.map_or_else(|| "not run".to_owned(), |id| format!("execution {id}"));
+        output::line(&format!("tool      {}, {}: {how}, {run}", call.call, output::plain(&call.name)));
+    }
     Ok(true)
 }
 
