@@ -170,12 +170,12 @@ impl Site {
     /// A host that signs with the key of the home that is named here.
     pub(crate) async fn host(&self, of: KeyOf) -> Result<Host, Error> {
         let memory = if self.has_memories() { Some(self.memory().await?) } else { None };
-        self.host_with(self.key(of)?, memory.as_ref()).await
+        self.host_with(self.key(of)?, memory.as_ref(), KernelSet::new()).await
     }
 
     /// A host that reads, and signs nothing that anybody would trust.
     pub(crate) async fn reader(&self) -> Result<Host, Error> {
-        self.host_with(KeyPair::generate()?, None).await
+        self.host_with(KeyPair::generate()?, None, KernelSet::new()).await
     }
 
     /// The kernel `memory`, with the tenants' keys and the store of keys beside the ledger.
@@ -199,7 +199,7 @@ impl Site {
             return Ok(None);
         }
         let cipher: Arc<dyn Cipher> = Arc::new(self.memory().await?.cipher(Arc::clone(&self.ledger)));
-        Ok(Some(Confidential::of(&cipher, tenant, owner).await?))
+        Ok(Some(Confidential::of(&cipher, &self.trusted().await?.authorities, tenant, owner).await?))
     }
 
     /// Whether somebody has kept memories here.
@@ -209,10 +209,15 @@ impl Site {
 
     /// A host with the kernel `memory`, and with whatever else this tool has.
     pub(crate) async fn host_of(&self, memory: &MemoryKernel) -> Result<Host, Error> {
-        self.host_with(self.key(KeyOf::Host)?, Some(memory)).await
+        self.host_with(self.key(KeyOf::Host)?, Some(memory), KernelSet::new()).await
     }
 
-    async fn host_with(&self, key: KeyPair, memory: Option<&MemoryKernel>) -> Result<Host, Error> {
+    /// As [`Site::host_of`], with the loop that looks after memories.
+    pub(crate) async fn host_keeping(&self, memory: &MemoryKernel, keeper: &MemoryKeeper) -> Result<Host, Error> {
+        self.host_with(self.key(KeyOf::Host)?, Some(memory), keeper.all()).await
+    }
+
+    async fn host_with(&self, key: KeyPair, memory: Option<&MemoryKernel>, more: KernelSet) -> Result<Host, Error> {
         let providers = self.providers()?;
         let run = RunPrompt::new(providers.providers());
         let host = Host::builder()
@@ -222,9 +227,9 @@ impl Site {
             .environment(self.environment)
             .sandbox(WasmSandbox::new()?);
         let host = match memory {
-            None => host.install(logline::behaviours_with_prompts(&providers, &run)),
+            None => host.install(logline::behaviours_with_prompts(&providers, &run).and(more)),
             Some(memory) => host
-                .install(logline::behaviours_with_prompts(&providers, &run.recall(memory.clone())).and(memory.all()))
+                .install(logline::behaviours_with_prompts(&providers, &run.recall(memory.clone())).and(memory.all()).and(more))
                 .cipher(memory.cipher(Arc::clone(&self.ledger))),
         };
         let host = match logs_in(self.tiles.as_ref()) {

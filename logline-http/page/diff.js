@@ -5,6 +5,7 @@ import { h } from './dom.js';
 const MOST_LINES = 500;
 const MOST_SHOWN = 1000;
 const MOST_TEXT = 4000;
+const MOST_CHANGES = 200;
 
 const isObject = (value) => typeof value === 'object' && value !== null;
 
@@ -77,5 +78,6 @@ export function diff(before, after) {
   const without = (row) => Object.fromEntries(Object.entries(row).filter(([name]) => !SEAL.includes(name)));
   const found = differences(without(before), without(after));
   if (found.length === 0) return h('p', { class: 'quiet', text: 'Nothing but time and seal differs.' });
-  return h('div', { class: 'changes' }, found.map(change));
+  return h('div', { class: 'changes' }, found.slice(0, MOST_CHANGES).map(change),
+    found.length > MOST_CHANGES && h('p', { class: 'quiet', text: `… and ${found.length - MOST_CHANGES} more members differ. The versions themselves have them all.` }));
 }

@@ -66,11 +66,16 @@ export function title(row) {
   return found.length > 200 ? `${found.slice(0, 200)}…` : found;
 }
 
+/** A value of a row as text, whatever it is: rows are what others wrote. */
+export function plain(value, most = 500) {
+  if (value === null || value === undefined) return '';
+  const text = typeof value === 'string' ? value : typeof value === 'object' ? JSON.stringify(value) : String(value);
+  return text.length > most ? `${text.slice(0, most)}…` : text;
+}
+
 /** What failed, in one line. */
 export function errorText(error) {
-  if (error === null || error === undefined) return '';
-  if (typeof error === 'string') return error.slice(0, 500);
+  if (typeof error !== 'object' || error === null) return plain(error);
   const { code, message } = error;
-  if (code || message) return [code, message].filter(Boolean).join(': ').slice(0, 500);
-  return JSON.stringify(error).slice(0, 500);
+  return code || message ? plain([plain(code), plain(message)].filter(Boolean).join(': ')) : plain(error);
 }

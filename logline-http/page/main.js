@@ -168,7 +168,7 @@ function render() {
     else link.removeAttribute('aria-current');
   }
   if (!session) return show(signIn, { reason: null, onToken: begin });
-  const view = VIEWS[route.name] ?? overview;
+  const view = Object.hasOwn(VIEWS, route.name) ? VIEWS[route.name] : overview;
   const isAnother = shown !== null && shown !== location.hash;
   shown = location.hash;
   const heading = show(view, { route, session });

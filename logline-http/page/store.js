@@ -1,13 +1,14 @@
 // What is loaded of the timeline: the newest versions, without gaps, up to a limit. Lists and charts read it, the stream adds to it.
 
 import { get } from './api.js';
+import { plain } from './format.js';
 
 /** The most versions that are kept. Older ones are found by narrower filters. */
 export const LIMIT = 100_000;
 const PAGE = 500;
 
 const MOST_TEXT = 300;
-const cut = (text) => (typeof text === 'string' && text.length > MOST_TEXT ? `${text.slice(0, MOST_TEXT)}…` : text);
+const cut = (value) => (value === null || value === undefined ? value : plain(value, MOST_TEXT));
 
 // What lists show of a row. A row may have a mebibyte, and a hundred thousand of them are kept: whoever opens one reads it again.
 function light(row) {

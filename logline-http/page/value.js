@@ -3,13 +3,17 @@
 import { h } from './dom.js';
 
 const MOST_PARTS = 3000;
-const MOST_TEXT = 200_000;
+const MOST_TEXT = 50_000;
+// Browsers take seconds to break a long text in some scripts.
+const MOST_VALUE = 20_000;
 
 function parts(value, depth, out) {
   const indent = '  '.repeat(depth);
   if (out.length > MOST_PARTS) return;
   if (value === null || typeof value !== 'object') {
-    out.push(h('span', { class: `json-${value === null ? 'null' : typeof value}`, text: JSON.stringify(value) }));
+    const text = JSON.stringify(value);
+    const shown = text.length > MOST_VALUE ? `${text.slice(0, MOST_VALUE)}… (${text.length - MOST_VALUE} more characters)` : text;
+    out.push(h('span', { class: `json-${value === null ? 'null' : typeof value}`, text: shown }));
     return;
   }
   const isList = Array.isArray(value);
@@ -20,6 +24,7 @@ function parts(value, depth, out) {
   }
   out.push(isList ? '[' : '{');
   entries.forEach(([name, item], index) => {
+    if (out.length > MOST_PARTS) return;
     out.push(`${index > 0 ? ',' : ''}\n${indent}  `);
     if (name !== null) out.push(h('span', { class: 'json-name', text: JSON.stringify(name) }), ': ');
     parts(item, depth + 1, out);

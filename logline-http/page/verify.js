@@ -100,13 +100,14 @@ async function checkRole(row, trust) {
 async function checkInclusion(row, answer) {
   if (!answer) return unchecked('the service was not asked for a proof');
   if (!answer.proof) return unchecked(answer.reason ?? 'the service has no proof');
+  if (!answer.log_key) return unchecked('the service does not name the key of its log');
   if (!globalThis.crypto?.subtle) return unchecked('browsers verify proofs in secure contexts only: open this page by https, or on localhost');
   try {
     const place = await verifyInclusion(row, answer.proof, answer.log_key);
     return passed(`entry ${place.index} of ${place.size} in ${place.origin.slice(0, 28)}…, whose key is the service's word`);
   } catch (error) {
     if (error instanceof NotProven) return failed(error.message);
-    throw error;
+    return unchecked(`the proof could not be read: ${error.message}`);
   }
 }
 

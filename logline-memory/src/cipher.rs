@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use logline_core::contract::{Cipher, CipherError, Generation, Reader, Slot};
 use logline_core::ledger::Ledger;
+use logline_core::trust::Authorities;
 use logline_core::{Hash, Scope};
 use zeroize::Zeroizing;
 
@@ -45,9 +46,10 @@ fn place<'a>(slot: &Slot<'a>) -> Place<'a> {
 
 #[async_trait]
 impl Cipher for MemoryCipher {
-    async fn generation(&self, tenant: &str, owner: &str) -> Result<Generation, CipherError> {
+    async fn generation(&self, authorities: &Authorities, tenant: &str, owner: &str) -> Result<Generation, CipherError> {
         let reader = Reader::new(self.ledger.as_ref(), Scope::runtime(tenant));
-        self.kernel.catch_up(&reader, tenant).await.map_err(|refusal| CipherError::Unavailable { reason: refusal.reason() })?;
+        let caught_up = self.kernel.catch_up(&reader, authorities, tenant).await;
+        caught_up.map_err(|refusal| CipherError::Unavailable { reason: refusal.reason() })?;
         Ok(Generation(self.vault().subject_key(tenant, owner).await.map_err(encrypting)?))
     }
 

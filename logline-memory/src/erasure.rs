@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 
 use logline_core::contract::Reader;
 use logline_core::ledger::{Ledger, LedgerError, Query, Versions};
+use logline_core::trust::Authorities;
 use logline_core::{Scope, SpanKey};
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::belief;
 use crate::form::{Content, MEMORY, Status, Stored};
 use crate::kernel::{CONTENT, RECEIPT, each};
 use crate::memories::MemoryError;
 use crate::results::{Receipt, ReceiptState};
-use crate::vault::{Sealed, Vault, VaultError};
+use crate::vault::{Sealed, Vault};
 
 /// What [`verify_erasure`] has found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -42,15 +44,21 @@ impl Erasure {
     }
 }
 
-/// Tries to open every version of every memory of a tenant that was forgotten or has expired, with the keys that are left.
+/// Tries to open every version of every memory of a tenant that was forgotten or has expired, with the keys that are left. Receipts and ends
+/// count if hosts have signed them (`authorities`), and of what stands in the ledger after them, only what hosts have signed.
 ///
 /// # Errors
 /// If ledger or keys cannot be read.
-pub async fn verify_erasure(ledger: &dyn Ledger, vault: &Vault, tenant: &str) -> Result<Erasure, MemoryError> {
+pub async fn verify_erasure(
+    ledger: &dyn Ledger,
+    authorities: &Authorities,
+    vault: &Vault,
+    tenant: &str,
+) -> Result<Erasure, MemoryError> {
     let mut found = Erasure::default();
     let mut receipts = Vec::new();
     let reader = Reader::new(ledger, Scope::runtime(tenant));
-    each(&reader, &Query::new().tenant(tenant).entity_type(RECEIPT), |row| {
+    belief::each(&reader, authorities, &Query::new().tenant(tenant).entity_type(RECEIPT), |row| {
         match Receipt::of(&row).map(|receipt| receipt.state) {
             Some(ReceiptState::Shredded) => found.shredded += 1,
             Some(ReceiptState::Sealing(_)) => found.sealing += 1,
@@ -65,7 +73,7 @@ pub async fn verify_erasure(ledger: &dyn Ledger, vault: &Vault, tenant: &str) ->
         found.not_remembered.extend(vault.not_forgotten(tenant, some).await?);
     }
     let mut gone: BTreeMap<Uuid, u32> = BTreeMap::new();
-    each(&reader, &Query::new().tenant(tenant).entity_type(MEMORY), |row| {
+    belief::each(&reader, authorities, &Query::new().tenant(tenant).entity_type(MEMORY), |row| {
         let status = Stored::read(&row).map(|stored| stored.status);
         if matches!(status, Ok(Status::Forgotten | Status::Expired)) {
             gone.insert(row.id, row.seq);
@@ -94,7 +102,7 @@ pub async fn verify_erasure(ledger: &dyn Ledger, vault: &Vault, tenant: &str) ->
             found.versions += 1;
             match text {
                 Ok(_) => found.opened.push(key.clone()),
-                Err(VaultError::Erased | VaultError::Envelope(_)) => {}
+                Err(error) if error.is_of_text() => {}
                 Err(error) => return Err(error.into()),
             }
         }

@@ -18,11 +18,11 @@ use thiserror::Error;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
+use crate::belief;
 use crate::envelope::{self, Place};
 use crate::form::{Body, Layer, MEMORY, Memory, Terms};
 use crate::members::Members;
 use crate::memories::{Memories, MemoryError};
-use crate::vault::VaultError;
 
 /// The payload type of the manifest's signature.
 const PAYLOAD: &str = "application/vnd.logline.memory-export.v1";
@@ -146,14 +146,22 @@ impl Memories<'_> {
         let (mut count, mut cursor) = (0_u64, None);
         let query = Query::new().tenant(&self.tenant).entity_type(MEMORY).owner(&self.owner).order(Order::Append);
         let now = self.host.ledger().now().await.map_err(MemoryError::from)?;
+        let trusted = self.host.trusted();
         loop {
             let page = self.host.ledger().scan(&Scope::runtime(&self.tenant), &query, cursor.as_ref()).await;
             let page = page.map_err(MemoryError::from)?;
             for row in page.rows {
                 let row = row.span.map_err(|damaged| MemoryError::Ledger(damaged.into()))?;
+                // The host signs the export: what nobody may have signed is not in it.
+                let row = belief::latest(&self.reader(), &trusted.authorities, row).await.map_err(MemoryError::from)?;
+                let Some(row) = row else { continue };
                 let found = match self.open_any(&row, now).await {
                     Ok(Some(found)) => found,
-                    Ok(None) | Err(MemoryError::Vault(VaultError::Erased)) => continue,
+                    Ok(None) => continue,
+                    Err(MemoryError::Vault(error)) if error.is_of_text() => {
+                        tracing::warn!(memory = %row.id, %error, "a memory cannot be read, and is not in the export");
+                        continue;
+                    }
                     Err(error) => return Err(error.into()),
                 };
                 let curr_hash = row.seal.curr_hash.to_string();

@@ -7,11 +7,12 @@ use async_trait::async_trait;
 use futures_util::FutureExt as _;
 use logline_core::ledger::{Cursor, Ledger as _, LedgerError, Query, Versions, WorkQueue as _};
 use logline_core::request::Request;
-use logline_core::{Host, HostError, KernelSet, Scope, Service, ServiceReport, Shutdown, Timestamp, ids};
+use logline_core::{Host, HostError, KernelSet, Scope, Service, ServiceReport, Shutdown, Timestamp, Verifier, ids};
 use logline_kernels::harness::{Backoff, jittered};
 use serde_json::json;
 use uuid::Uuid;
 
+use crate::belief::accepted;
 use crate::form::{MEMORY, Status};
 use crate::kernel::{MEMORY_SEAL, MemoryKernel, RECEIPT, ttl_at};
 use crate::memories::{MemoryError, close_epoch, expire, mend};
@@ -237,7 +238,8 @@ impl MemoryKeeper {
         let reaped = reap(host.ledger().as_ref(), kernel.vault(), name, self.grace, tenant.reaped).await?;
         (tenant.reaped, report.reaped) = (reaped.reached, report.reaped + reaped.dropped);
         let ids: Vec<_> = tenant.changed.iter().take(LOOKED_AT).copied().collect();
-        let rows = unreadable_of(host.ledger().as_ref(), kernel.vault(), name, ids.iter().copied()).await?;
+        let (ledger, trusted) = (host.ledger().as_ref(), host.trusted());
+        let rows = unreadable_of(ledger, &trusted.authorities, kernel.vault(), name, ids.iter().copied()).await?;
         let owners: BTreeSet<_> = rows.iter().map(|row| row.owner_id.clone()).collect();
         let (lost, mut mended) = (u64::try_from(rows.len()).unwrap_or(u64::MAX), 0);
         for owner in owners {
@@ -268,7 +270,7 @@ impl MemoryKeeper {
             let query = Query::new().tenant(name).entity_type(RECEIPT).status(status);
             let page = host.ledger().scan(&scope, &query, None).await?;
             for row in page.rows {
-                let row = row.span?;
+                let Some(row) = accepted(&host.trusted().authorities, &mut Verifier::new(), row.span?) else { continue };
                 let gone_at: Option<Timestamp> = row.meta("gone_at").and_then(|at| at.as_str()?.parse().ok());
                 if row.at.saturating_add(age) <= now && gone_at.is_none_or(|at| at <= now) {
                     return Ok(true);

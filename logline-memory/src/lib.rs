@@ -4,6 +4,7 @@
     allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")
 )]
 
+mod belief;
 mod cipher;
 mod consent;
 pub mod embed;

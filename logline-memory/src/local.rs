@@ -71,7 +71,12 @@ impl LocalKeys {
                     }
                 }
                 let mut text = Zeroizing::new(String::with_capacity(128));
-                file.take(256).read_to_string(&mut text).map_err(|e| unavailable(&path, &e))?;
+                file.take(256).read_to_string(&mut text).map_err(|e| match e.kind() {
+                    io::ErrorKind::InvalidData => {
+                        KeyError::Refused { reason: format!("{} is damaged: restore the file", path.display()) }
+                    }
+                    _ => unavailable(&path, &e),
+                })?;
                 text
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => {

@@ -2,19 +2,21 @@
 
 use std::time::Duration;
 
-use logline_core::ledger::{Ledger as _, LedgerError, LedgerExt as _, Order, Query, Versions, WorkQueue as _};
+use logline_core::contract::Reader;
+use logline_core::ledger::{Ledger as _, LedgerError, Order, Query, Versions, WorkQueue as _};
 use logline_core::request::Request;
-use logline_core::{Draft, Execution, Failure, Host, HostError, Scope, SignedSpan, Timestamp, VerifiedSpan, Verifier, ids};
+use logline_core::{Draft, Execution, Failure, Host, HostError, Scope, SignedSpan, Timestamp, Verifier, ids};
 use serde_json::{Value, json};
 use thiserror::Error;
 use uuid::Uuid;
 
+use crate::belief::{self, Believed, accepted};
 use crate::consent::{Asked, Cited, NoConsent, consent_id, covers};
 use crate::envelope::Place;
 use crate::form::{Body, Content, Layer, MEMORY, Memory, Mode, Sensitivity, Status, Stored, Terms, sealed};
 use crate::kernel::{
     CONTENT, MEMORY_CONSENT, MEMORY_EXPIRE, MEMORY_FORGET, MEMORY_REVIEW, MEMORY_SEAL, MEMORY_SEARCH, MEMORY_UPSERT, QUERY,
-    RECEIPT, accepted, contract_id, preview, public_id, realm,
+    RECEIPT, contract_id, preview, public_id, realm,
 };
 use crate::results::{Answer, Hit, Recalled, Receipt, Remembered, Wanted, What};
 use crate::vault::{Sealed, Vault, VaultError};
@@ -99,9 +101,13 @@ impl<'h> Memories<'h> {
     }
 
     /// The latest version of a span, if a key has signed it that may.
-    async fn believed(&self, scope: &Scope, tenant: &str, id: Uuid) -> Result<Option<VerifiedSpan>, MemoryError> {
-        let found = self.host.ledger().find(scope, tenant, id).await?;
-        Ok(found.and_then(|row| accepted(&self.host.trusted().authorities, &mut Verifier::new(), row)))
+    async fn believed(&self, scope: &Scope, tenant: &str, id: Uuid) -> Result<Option<Believed>, MemoryError> {
+        let (reader, trusted) = (Reader::new(self.host.ledger().as_ref(), scope.clone()), self.host.trusted());
+        Ok(belief::find(&reader, &trusted.authorities, tenant, id).await?)
+    }
+
+    pub(crate) fn reader(&self) -> Reader<'_> {
+        Reader::new(self.host.ledger().as_ref(), Scope::runtime(&self.tenant))
     }
 
     /// The consent that these calls can cite: that of the session, or the general one.
@@ -363,7 +369,8 @@ impl<'h> Memories<'h> {
             let Some(span) = self.believed(&scope, &text(hit, "tenant"), id).await? else { continue };
             let memory = match self.open(&span, now).await {
                 Ok(Some(memory)) => memory,
-                Ok(None) | Err(MemoryError::Vault(VaultError::Erased)) => continue,
+                Ok(None) => continue,
+                Err(MemoryError::Vault(error)) if error.is_of_text() => continue,
                 Err(error) => return Err(error),
             };
             let score = hit.get("score").and_then(Value::as_f64).unwrap_or_default();
@@ -434,18 +441,19 @@ impl<'h> Memories<'h> {
     async fn newest(&self) -> Result<Uuid, MemoryError> {
         let query = Query::new().tenant(&self.tenant).entity_type(MEMORY).owner(&self.owner).order(Order::Newest);
         let query = query.versions(Versions::All);
-        let scope = Scope::runtime(&self.tenant);
-        let mut cursor = None;
+        let (scope, trusted) = (Scope::runtime(&self.tenant), self.host.trusted());
+        let (mut cursor, mut verifier) = (None, Verifier::new());
         loop {
             let page = self.host.ledger().scan(&scope, &query, cursor.as_ref()).await?;
             for row in page.rows {
                 let row = row.span.map_err(LedgerError::from)?;
                 // Only first versions say when a memory began.
                 if row.prev_hash.is_none()
-                    && let Some(last) = self.host.ledger().find(&scope, &self.tenant, row.id).await?
+                    && let Some(first) = accepted(&trusted.authorities, &mut verifier, row)
+                    && let Some(last) = self.believed(&scope, &self.tenant, first.id).await?
                     && Stored::read(&last).is_ok_and(|stored| stored.status.is_found() || stored.status == Status::Denied)
                 {
-                    return Ok(row.id);
+                    return Ok(first.id);
                 }
             }
             match page.next {
@@ -471,8 +479,14 @@ impl<'h> Memories<'h> {
     /// The ledger's.
     pub async fn receipts(&self, limit: usize) -> Result<Vec<Receipt>, MemoryError> {
         let query = Query::new().tenant(&self.tenant).entity_type(RECEIPT).owner(&self.owner).order(Order::Newest);
-        let rows = self.host.ledger().collect(&Scope::runtime(&self.tenant), &query, limit).await?;
-        Ok(rows.iter().filter_map(Receipt::of).collect())
+        let (reader, trusted) = (self.reader(), self.host.trusted());
+        let mut receipts = Vec::new();
+        belief::each(&reader, &trusted.authorities, &query, |row| {
+            receipts.extend(Receipt::of(&row).filter(|_| receipts.len() < limit));
+            receipts.len() < limit
+        })
+        .await?;
+        Ok(receipts)
     }
 }
 

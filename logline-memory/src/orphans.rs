@@ -9,11 +9,13 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use logline_core::contract::RecordKey;
-use logline_core::ledger::{Ledger, LedgerError, LedgerExt as _};
-use logline_core::{Scope, SignedSpan, Timestamp};
+use logline_core::contract::{Reader, RecordKey};
+use logline_core::ledger::{Ledger, LedgerError};
+use logline_core::trust::Authorities;
+use logline_core::{Scope, Timestamp};
 use uuid::Uuid;
 
+use crate::belief::{self, Believed};
 use crate::form::MEMORY;
 use crate::kernel::{earlier, key_of, unreadable};
 use crate::memories::MemoryError;
@@ -106,9 +108,10 @@ impl Texts {
                 found.is_foreign |= row.entity_type != MEMORY;
                 found.keys.extend(key_of(row));
             }
+            // A page may end early, because its rows are long: only an empty one is the end.
             match page.last() {
-                Some(last) if page.len() == PAGE => from = last.seq.saturating_add(1),
-                _ => return Ok(found),
+                Some(last) => from = last.seq.saturating_add(1),
+                None => return Ok(found),
             }
         }
     }
@@ -124,13 +127,14 @@ impl Texts {
 /// If ledger or keys fail.
 pub(crate) async fn unreadable_of(
     ledger: &dyn Ledger,
+    authorities: &Authorities,
     vault: &Vault,
     tenant: &str,
     ids: impl IntoIterator<Item = Uuid>,
-) -> Result<Vec<SignedSpan>, MemoryError> {
-    let (scope, mut rows) = (Scope::runtime(tenant), Vec::new());
+) -> Result<Vec<Believed>, MemoryError> {
+    let (reader, mut rows) = (Reader::new(ledger, Scope::runtime(tenant)), Vec::new());
     for id in ids {
-        rows.extend(ledger.find(&scope, tenant, id).await?);
+        rows.extend(belief::find(&reader, authorities, tenant, id).await?);
     }
     Ok(unreadable(vault, tenant, rows).await?)
 }

@@ -42,7 +42,7 @@ fn of_two_forgettings_at_once_each_destroys_what_its_receipt_names() {
             // What has nothing to do with it is read on all the time.
             assert_eq!(alice.get(stays.id).await.unwrap().unwrap().body.text, "stays");
         }
-        let found = verify_erasure(&site.ledger, site.kernel.vault(), TENANT).await.unwrap();
+        let found = verify_erasure(&site.ledger, &site.host.trusted().authorities, site.kernel.vault(), TENANT).await.unwrap();
         assert!(found.is_clean() && found.memories == 120, "{found:?}");
     });
 }

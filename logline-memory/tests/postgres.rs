@@ -100,7 +100,7 @@ fn memories_are_kept_found_and_forgotten_in_a_database() {
         assert_eq!(alice.get(goes.id).await.unwrap(), None);
         close_epoch(&host, TENANT).await.unwrap();
         assert_eq!(alice.get(stays.id).await.unwrap().unwrap().body.text, "likes tea");
-        let erased = verify_erasure(&ledger, kernel.vault(), TENANT).await.unwrap();
+        let erased = verify_erasure(&ledger, &host.trusted().authorities, kernel.vault(), TENANT).await.unwrap();
         assert!(erased.is_clean() && erased.versions == 1 && erased.sealed == 1, "{erased:?}");
 
         // Every byte that the server has on the disk: tables, indexes, the log.
@@ -119,7 +119,7 @@ fn memories_are_kept_found_and_forgotten_in_a_database() {
         assert_eq!(ledger.epoch(TENANT).await.unwrap().unwrap().newest, 1);
         let opened = alice.get(stays.id).await;
         assert!(matches!(opened, Err(MemoryError::Vault(VaultError::Key(KeyError::Destroyed { .. })))), "{opened:?}");
-        let verified = verify_erasure(&ledger, kernel.vault(), TENANT).await;
+        let verified = verify_erasure(&ledger, &host.trusted().authorities, kernel.vault(), TENANT).await;
         assert!(verified.is_err() || verified.unwrap().opened.is_empty());
     });
 }

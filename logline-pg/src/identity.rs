@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use logline_core::Scope;
 use sqlx::pool::PoolConnection;
+use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, PgPool, Postgres, Row as _, Transaction};
 
 use crate::stopper::{Running, Stopper};
@@ -62,7 +63,7 @@ impl Plain {
             Link::Direct => Self::Connection(acquire(pool).await?),
             Link::Pooled => match pool.begin().await {
                 Ok(transaction) => Self::Transaction(transaction),
-                Err(error) => return Err(cause(pool, error).await),
+                Err(error) => return Err(cause(&pool.connect_options(), error).await),
             },
         })
     }
@@ -191,17 +192,17 @@ const PROBE: Duration = Duration::from_secs(2);
 pub(crate) async fn acquire(pool: &PgPool) -> Result<PoolConnection<Postgres>, sqlx::Error> {
     match pool.acquire().await {
         Ok(connection) => Ok(connection),
-        Err(error) => Err(cause(pool, error).await),
+        Err(error) => Err(cause(&pool.connect_options(), error).await),
     }
 }
 
 /// Why the pool has given no connection in time. The pool does not say whether all its connections are busy or the server does
 /// not answer, so this tries to connect once.
-async fn cause(pool: &PgPool, error: sqlx::Error) -> sqlx::Error {
+pub(crate) async fn cause(options: &PgConnectOptions, error: sqlx::Error) -> sqlx::Error {
     if !matches!(error, sqlx::Error::PoolTimedOut) {
         return error;
     }
-    match tokio::time::timeout(PROBE, PgConnection::connect_with(&pool.connect_options())).await {
+    match tokio::time::timeout(PROBE, PgConnection::connect_with(options)).await {
         Ok(Ok(connection)) => {
             // It has told what it was made for.
             let _ = connection.close().await;

@@ -132,8 +132,11 @@ impl PgLedger {
                 })
             })
             .connect_with(connect)
-            .await
-            .map_err(from_sqlx)?;
+            .await;
+        let pool = match pool {
+            Ok(pool) => pool,
+            Err(error) => return Err(from_sqlx(identity::cause(&options.connect, error).await)),
+        };
         check_schema(&pool).await?;
         let tail = Arc::new(Tail::default());
         let queued = Arc::new(AtomicUsize::new(0));

@@ -90,7 +90,14 @@ impl Service for PolicyAgent {
             }
             seen = arrivals.seen();
             let is_due = Instant::now() >= next_update;
-            match agent.update(is_due).await {
+            // A ledger that is away must not hold up the end.
+            let updated = tokio::select! {
+                biased;
+                () = &mut shutdown => None,
+                updated = agent.update(is_due) => Some(updated),
+            };
+            let Some(updated) = updated else { return Ok(Box::new(agent.report)) };
+            match updated {
                 Ok(()) => {
                     if is_due {
                         next_update = Instant::now() + jittered(host, self.options.poll);

@@ -349,7 +349,8 @@ impl KeyStore for SqliteKeys {
     async fn open_epoch(&self, tenant: &str, epoch: u64) -> Result<Kept, LedgerError> {
         let tenant = tenant.to_owned();
         self.with(move |transaction| {
-            let next = newest(transaction, &tenant)?.map_or(1, |(_, newest)| newest + 1);
+            let newest = newest(transaction, &tenant)?.map_or(0, |(_, newest)| newest);
+            let next = newest.checked_add(1).ok_or_else(|| refused("the number of an epoch is out of range"))?;
             if number(epoch)? != next {
                 return Ok(Kept::Stale);
             }

@@ -482,7 +482,7 @@ async fn keep(options: &KeepOptions, url: Option<&str>, json: bool) -> Result<bo
     let kernel = site.memory().await?;
     let hours = Duration::from_secs(u64::from(options.epoch_hours) * 3600);
     let keeper = MemoryKeeper::new(&options.tenant).epoch(hours).kernel(&kernel);
-    let host = site.host_of(&kernel).await?;
+    let host = site.host_keeping(&kernel, &keeper).await?;
     for tenant in &options.tenant {
         check_tenant(&host, &host.key(), Role::Runtime, tenant)?;
     }
@@ -494,7 +494,8 @@ async fn keep(options: &KeepOptions, url: Option<&str>, json: bool) -> Result<bo
 
 async fn verify(options: &SealOptions, url: Option<&str>, json: bool) -> Result<bool, Error> {
     let opened = Opened::of(url, &options.home, &options.tenant).await?;
-    let found = verify_erasure(&opened.site.ledger, opened.kernel.vault(), &options.tenant).await?;
+    let found =
+        verify_erasure(&opened.site.ledger, &opened.host.trusted().authorities, opened.kernel.vault(), &options.tenant).await?;
     if json {
         let line = json!({
             "memories": found.memories, "versions": found.versions, "opened": found.opened.iter().map(|key| key.id).collect::<Vec<_>>(),

@@ -9,9 +9,9 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
 use logline::home::KeyOf;
 use logline_core::ledger::{Ledger, LedgerExt as _};
-use logline_core::request::Request;
+use logline_core::request::{NotRunnable, Request};
 use logline_core::roles::Role;
-use logline_core::{Execution, Scope, SignedSpan, Timestamp};
+use logline_core::{Execution, HostError, Scope, SignedSpan, Timestamp};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -240,7 +240,21 @@ async fn wait(options: &Wait, url: Option<&str>, json: bool) -> Result<bool, Err
         )
         .into());
     };
-    let Execution { result, span, .. } = ended?;
+    let ended = match ended {
+        Err(HostError::NotRunnable(NotRunnable::Ended { status, .. })) => {
+            output::line(&if json {
+                json!({"request": id.to_string(), "status": status}).to_string()
+            } else {
+                format!("request {id} has ended with the status `{status}`, and no attempt has a result")
+            });
+            return Ok(false);
+        }
+        ended => ended?,
+    };
+    if let Some(at) = ended.retry_at() {
+        output::note(&format!("it is tried again at {at}"));
+    }
+    let Execution { result, span, .. } = ended;
     if json {
         output::span(&span, true)?;
     } else {

@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::ledger::LedgerError;
 use crate::span::canonical;
+use crate::trust::Authorities;
 use crate::value::failure::Failure;
 use crate::value::hex::Hash;
 use crate::value::json;
@@ -47,8 +48,9 @@ pub struct Generation(pub Uuid);
 /// - Errors contain no text and no key.
 #[async_trait]
 pub trait Cipher: Send + Sync {
-    /// The user's key of now. Makes one if the user has none.
-    async fn generation(&self, tenant: &str, owner: &str) -> Result<Generation, CipherError>;
+    /// The user's key of now. Makes one if the user has none. `authorities` say which rows of the ledger count, such as those by which a
+    /// user has forgotten something.
+    async fn generation(&self, authorities: &Authorities, tenant: &str, owner: &str) -> Result<Generation, CipherError>;
 
     /// Encrypts `clear`. The result is plain ASCII.
     async fn encrypt(&self, slot: &Slot<'_>, key: Generation, clear: &[u8]) -> Result<String, CipherError>;
@@ -133,8 +135,13 @@ impl Confidential {
     ///
     /// # Errors
     /// The cipher's.
-    pub async fn of(cipher: &Arc<dyn Cipher>, tenant: &str, owner: &str) -> Result<Self, CipherError> {
-        let key = cipher.generation(tenant, owner).await?;
+    pub async fn of(
+        cipher: &Arc<dyn Cipher>,
+        authorities: &Authorities,
+        tenant: &str,
+        owner: &str,
+    ) -> Result<Self, CipherError> {
+        let key = cipher.generation(authorities, tenant, owner).await?;
         Ok(Self { cipher: Arc::clone(cipher), tenant: tenant.to_owned(), owner: owner.to_owned(), key })
     }
 

@@ -75,7 +75,7 @@ impl Host {
     /// # Errors
     /// [`HostError::Missing`] if the host has no [cipher](crate::HostBuilder::cipher); the cipher's.
     pub async fn confidential(&self, tenant: &str, owner: &str) -> Result<Confidential, HostError> {
-        Ok(Confidential::of(self.cipher()?, tenant, owner).await?)
+        Ok(Confidential::of(self.cipher()?, &self.trusted().authorities, tenant, owner).await?)
     }
 
     /// Encrypts the input of a confidential request.

@@ -87,8 +87,8 @@ pub trait Ledger: Send + Sync + 'static {
     /// The last version of an id. [`LedgerError::NotFound`] if it does not exist, is not visible, or is a tombstone.
     async fn get(&self, scope: &Scope, tenant: &str, id: Uuid) -> Result<SignedSpan, LedgerError>;
 
-    /// Up to `limit` versions of an id that the scope may see, from `from_seq` on, oldest first, with tombstones. Empty if
-    /// there are none.
+    /// Up to `limit` versions of an id that the scope may see, from `from_seq` on, oldest first, with tombstones. If they are long it may
+    /// return fewer, but at least one: whoever wants all goes on after the last one until the answer is empty.
     async fn history(
         &self,
         scope: &Scope,

@@ -282,7 +282,8 @@ pub(crate) fn write_execution(draft: Draft, execution: Uuid) -> Draft {
 
 /// Restarts the count of attempts and removes the deadline. A deadline that has passed would end the request at once.
 pub(crate) fn write_revival(draft: Draft, attempts: u32, due: Timestamp) -> Draft {
-    write_not_counted(write_due(draft, due), attempts).without_meta(DEADLINE)
+    // What an earlier attempt has recorded is not the outcome of what begins now.
+    write_not_counted(write_due(draft, due), attempts).without_meta(DEADLINE).without_meta(EXECUTION)
 }
 
 /// Writes how many of the attempts so far do not count.

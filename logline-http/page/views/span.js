@@ -3,7 +3,7 @@
 import { get, rows } from '../api.js';
 import { diff } from '../diff.js';
 import { h, notice, pill, put } from '../dom.js';
-import { errorText, full, head, relative, title as titleOf } from '../format.js';
+import { errorText, full, head, plain, relative, title as titleOf } from '../format.js';
 import { to, toSpan, toVersion } from '../router.js';
 import { json } from '../value.js';
 import { CHECKS, summary, verify } from '../verify.js';
@@ -102,7 +102,7 @@ async function resolve(origin, tenant) {
 
 const origin = ({ path, id, tenant, row }) => h('li', {},
   h('span', { class: 'cell-type', text: path }),
-  row ? h('a', { href: toSpan(row), text: titleOf(row) }) : h('code', { text: `${tenant ? `${tenant}/` : ''}${id}` }),
+  row ? h('a', { href: toSpan(row), text: titleOf(row) }) : h('code', { text: `${tenant ? `${plain(tenant)}/` : ''}${plain(id)}` }),
   row ? h('span', { class: 'quiet', text: row.entity_type }) : h('span', { class: 'quiet', text: 'not to be seen with this token' }));
 
 export async function render(content, { route, session, retitle, ending, isOpen }) {

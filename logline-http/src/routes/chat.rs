@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
@@ -148,6 +149,9 @@ async fn carry_out(service: Arc<Service>, caller: Caller, id: Uuid) -> Result<Va
     }
 }
 
+/// How often a client hears that the answer is still being made.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+
 /// An answer that is being made.
 struct Answering {
     pieces: mpsc::Receiver<Chunk>,
@@ -158,14 +162,25 @@ struct Answering {
 
 impl Answering {
     async fn next(&mut self) -> Option<Bytes> {
-        while let Some(piece) = self.pieces.recv().await {
-            if let Chunk::Text(text) = piece {
-                return Some(event("delta", &json!({"text": text})));
-            }
-        }
-        let outcome = self.outcome.take()?;
+        let outcome = loop {
+            let Answering { pieces, outcome, .. } = self;
+            let outcome = outcome.as_mut()?;
+            // Pieces first: those that wait are delivered before the end. The end may come without them, such as from another host, or if
+            // the model was never asked.
+            let ended = tokio::select! {
+                biased;
+                piece = pieces.recv(), if !pieces.is_closed() || !pieces.is_empty() => match piece {
+                    Some(Chunk::Text(text)) => return Some(event("delta", &json!({"text": text}))),
+                    _ => continue,
+                },
+                ended = outcome => ended,
+                () = tokio::time::sleep(HEARTBEAT) => return Some(Bytes::from_static(b": alive\n\n")),
+            };
+            self.outcome = None;
+            break ended;
+        };
         let request = self.request.to_string();
-        Some(match outcome.await {
+        Some(match outcome {
             Ok(Ok(output)) => {
                 let of = |name: &str| output.get(name).cloned().unwrap_or_default();
                 event(

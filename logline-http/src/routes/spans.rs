@@ -105,9 +105,14 @@ pub(crate) async fn versions(
         return Err(Problem::parameter("limit", &format!("from 1 to {most}")));
     }
     let limit = limit.min(service.ledger().capability().max_page);
-    let found = service.ledger().history(&caller.read_scope(), caller.tenant(), id, from, limit).await?;
+    let (scope, tenant) = (caller.read_scope(), caller.tenant());
+    let found = service.reading(tenant, service.ledger().history(&scope, tenant, id, from, limit)).await?;
     let Some(last) = found.last() else { return Err(Problem::not_found()) };
-    let next = if found.len() == limit { last.seq.checked_add(1) } else { None };
+    // Fewer than were asked for may be all, or as many as fit.
+    let next = match last.seq.checked_add(1) {
+        Some(next) if !service.ledger().history(&scope, tenant, id, next, 1).await?.is_empty() => Some(next),
+        _ => None,
+    };
     let mut body = format!("{{\"next_seq\":{},\"spans\":", next.map_or(Value::Null, Value::from)).into_bytes();
     rows::write_list(&mut body, &found);
     body.push(b'}');

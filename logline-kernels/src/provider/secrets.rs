@@ -80,7 +80,11 @@ impl HostSecrets {
     /// # Errors
     /// What is wrong, and where.
     pub fn read(text: &str) -> Result<Self, String> {
-        let listed: BTreeMap<String, Listed> = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        let listed: BTreeMap<String, Listed> = serde_json::from_str(text).map_err(|error| {
+            // Never the error's own text: it quotes what it found, and that may be a secret that somebody has put here.
+            let (line, column) = (error.line(), error.column());
+            format!("line {line}, column {column}: it must be {{REFERENCE: {{\"env\": VARIABLE, \"urls\": [...]}}}}, or \"file\": PATH for \"env\"; the secret itself does not stand here")
+        })?;
         listed.into_iter().try_fold(Self::default(), |secrets, (reference, Listed { env, file, urls })| match (env, file) {
             (Some(variable), None) => Ok(secrets.env(reference, variable, urls)),
             (None, Some(path)) => Ok(secrets.file(reference, path, urls)),

@@ -3,13 +3,17 @@
 use std::time::Duration;
 
 use logline_core::contract::{Context, Effects};
-use logline_core::{Draft, VerifiedSpan};
+use logline_core::{Draft, Failure, Timestamp, VerifiedSpan};
 use serde_json::json;
 
-use super::{Refusal, about, input, invalid};
+use super::{Refusal, about, believed, input, invalid};
+use crate::belief::next_of;
 use crate::consent::{CONSENT, GRANTED, REVOKED, consent_id};
 
 use crate::members::{MAX_NAME, Members};
+
+/// When the user decided last, as far as decisions were carried out.
+const DECIDED: &str = "decided_at";
 
 /// A consent for one session ends with it.
 const SESSION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -28,12 +32,21 @@ pub(super) async fn run(request: &VerifiedSpan, context: &Context<'_>) -> Result
         other => return Err(invalid(format!("`decision` must be grant or revoke, not `{}`", other.escape_debug()))),
     };
     let id = consent_id(&request.tenant_id, &request.owner_id, session);
-    let before = context.runtime.find(&request.tenant_id, id).await?;
-    let draft = match &before {
-        Some(before) => Draft::next_version(before).without_meta("until"),
-        None => Draft::new(CONSENT).id(id),
-    };
+    // When the user decided: the request may be carried out much later.
+    let first = context.runtime.version(&request.tenant_id, request.id, 0).await?;
+    let decided = first.map_or(request.at, |first| first.at);
+    let before = believed(context, &request.tenant_id, id).await?;
+    let later = before.as_ref().and_then(|before| before.meta(DECIDED)?.as_str()?.parse::<Timestamp>().ok());
+    // A withdrawal always counts. A grant does not, if the user has decided again since.
+    if status == GRANTED && later.is_some_and(|later| decided < later) {
+        let reason = "the user has decided again since this was asked for: ask the user once more if memories are wanted";
+        return Err(Refusal::Failed(Failure::new("superseded", reason)));
+    }
+    let at = (request.tenant_id.as_str(), id);
+    let draft = next_of(&context.runtime, &context.trusted.authorities, at, || Draft::new(CONSENT)).await?;
     let mut draft = draft
+        .without_meta("until")
+        .meta(DECIDED, later.into_iter().chain([decided]).max().unwrap_or(decided).to_string())
         .did(if status == GRANTED { "granted" } else { "revoked" })
         .this(if session.is_some() { "memory.session" } else { "memory" })
         .related([request.id])

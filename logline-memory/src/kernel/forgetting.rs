@@ -1,6 +1,8 @@
 //! Forgets: the request is the signed intent, then keys are destroyed, then the receipt is written. An attempt that is stopped in between
 //! is made again, and destroys what is left.
 
+use std::time::Duration;
+
 use logline_core::contract::{Context, Effects};
 use logline_core::ledger::{Order, Query};
 use logline_core::request::Request;
@@ -8,7 +10,8 @@ use logline_core::{Draft, Hash, SignedSpan, Timestamp, VerifiedSpan, ids};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{MEMORY_FORGET_REST, MemoryKernel, PAGE, RECEIPT, Refusal, about, audit, each, input, invalid, refused};
+use super::{MEMORY_FORGET_REST, MemoryKernel, PAGE, RECEIPT, Refusal, about, audit, believed, input, invalid, refused};
+use crate::belief::{Believed, each};
 use crate::form::{MEMORY, Sensitivity, Status, Stored, is_memory_of};
 use crate::members::{MAX_NAME, Members};
 use crate::vault::{Forget, Forgotten};
@@ -53,11 +56,16 @@ impl What {
 
 impl MemoryKernel {
     pub(super) async fn forget(&self, request: &VerifiedSpan, context: &Context<'_>) -> Result<Effects, Refusal> {
-        let asked = What::read(input(request), is_rest(request)).map_err(invalid)?;
+        let mut asked = What::read(input(request), is_rest(request)).map_err(invalid)?;
+        self.catch_up(&context.runtime, &context.trusted.authorities, &request.tenant_id).await?;
+        asked.until = match asked.until {
+            None => long_ago(request, context).await?,
+            until => until,
+        };
         let mut rows = select(request, context, &asked).await?;
         let is_first = !is_rest(request);
         let forget = match asked.what {
-            What::Subject if is_first => Forget::All,
+            What::Subject if is_first && !self.has_newer(request, context, &asked).await? => Forget::All,
             _ => Forget::Spans(rows.iter().map(|row| row.id).collect()),
         };
         let (tenant, owner) = (&request.tenant_id, &request.owner_id);
@@ -74,6 +82,12 @@ impl MemoryKernel {
         self.ended(request, context, &rows, forgotten, (asked.what.as_str(), Status::Forgotten)).await
     }
 
+    /// Whether the user has kept something since a forgetting was asked for that was carried out much later.
+    async fn has_newer(&self, request: &VerifiedSpan, context: &Context<'_>, asked: &Asked) -> Result<bool, Refusal> {
+        let Some(until) = asked.until else { return Ok(false) };
+        Ok(!select_where(request, context, 1, |row| row.at > until).await?.is_empty())
+    }
+
     /// Whether an earlier attempt of this request has destroyed its keys, and ended before its receipt was written.
     async fn has_begun(&self, request: &VerifiedSpan) -> Result<bool, Refusal> {
         Ok(self.vault.not_forgotten(&request.tenant_id, &[receipt_id(request)]).await?.is_empty())
@@ -84,7 +98,7 @@ impl MemoryKernel {
         &self,
         request: &VerifiedSpan,
         context: &Context<'_>,
-        rows: &[SignedSpan],
+        rows: &[Believed],
         (what, status): (&str, Status),
     ) -> Result<Effects, Refusal> {
         let forget = Forget::Spans(rows.iter().map(|row| row.id).collect());
@@ -97,7 +111,7 @@ impl MemoryKernel {
         &self,
         request: &VerifiedSpan,
         context: &Context<'_>,
-        rows: &[SignedSpan],
+        rows: &[Believed],
         forgotten: Forgotten,
         (what, status): (&str, Status),
     ) -> Result<Effects, Refusal> {
@@ -106,8 +120,7 @@ impl MemoryKernel {
         self.shelves.forget(tenant, owner, &ids).await;
         let (now, later) = rows.split_at(rows.len().min(PAGE));
         let mut emitted = Vec::with_capacity(now.len() * 2 + 2);
-        let is_public =
-            |row: &&SignedSpan| row.meta("sensitivity").and_then(Value::as_str) == Some(Sensitivity::Public.as_str());
+        let is_public = |row: &&Believed| row.meta("sensitivity").and_then(Value::as_str) == Some(Sensitivity::Public.as_str());
         let in_the_clear = rows.iter().filter(is_public).count();
         for row in now {
             let draft = ended(row, status).related([request.id]);
@@ -153,6 +166,18 @@ impl MemoryKernel {
     }
 }
 
+/// How long a forgetting may wait and still mean everything that is there when it is carried out: hosts' clocks differ, and nothing that was
+/// there when it was asked for may be left.
+const SOON: Duration = Duration::from_secs(60);
+
+/// The time up to which memories are meant, if this is carried out long after it was asked for, such as by a host that found the request
+/// of one that died. What the user has kept since is not forgotten.
+async fn long_ago(request: &VerifiedSpan, context: &Context<'_>) -> Result<Option<Timestamp>, Refusal> {
+    let first = context.runtime.version(&request.tenant_id, request.id, 0).await?;
+    let meant = first.map_or(request.at, |first| first.at).saturating_add(SOON);
+    Ok((meant < context.attempt.started).then_some(meant))
+}
+
 /// The id of the receipt of a request, which is the same in all of its attempts.
 fn receipt_id(request: &SignedSpan) -> Uuid {
     ids::derive("memory_receipt", &[&request.tenant_id, &request.id.to_string()])
@@ -172,8 +197,9 @@ fn next_input(request: &SignedSpan) -> Value {
 }
 
 /// The last version of a memory: it has neither text nor envelope.
-fn ended(row: &SignedSpan, status: Status) -> Draft {
-    let mut draft = Draft::next_version(row)
+fn ended(row: &Believed, status: Status) -> Draft {
+    let mut draft = row
+        .next()
         .did(status.as_str())
         .name(MEMORY)
         .status(status.as_str())
@@ -186,10 +212,10 @@ fn ended(row: &SignedSpan, status: Status) -> Draft {
 }
 
 /// Reads the memories of the request's owner that are still there.
-async fn select(request: &SignedSpan, context: &Context<'_>, asked: &Asked) -> Result<Vec<SignedSpan>, Refusal> {
+async fn select(request: &SignedSpan, context: &Context<'_>, asked: &Asked) -> Result<Vec<Believed>, Refusal> {
     let session = match &asked.what {
         What::One(id) => {
-            let found = context.runtime.find(&request.tenant_id, *id).await?;
+            let found = believed(context, &request.tenant_id, *id).await?;
             return Ok(found.into_iter().filter(|row| is_there(row, request)).collect());
         }
         What::Session(session) => Some(session.as_str()),
@@ -214,10 +240,10 @@ pub(super) async fn select_where(
     context: &Context<'_>,
     max: usize,
     is_meant: impl Fn(&SignedSpan) -> bool,
-) -> Result<Vec<SignedSpan>, Refusal> {
+) -> Result<Vec<Believed>, Refusal> {
     let query = Query::new().tenant(&request.tenant_id).entity_type(MEMORY).owner(&request.owner_id).order(Order::Newest);
     let mut rows = Vec::new();
-    each(&context.runtime, &query, |row| {
+    each(&context.runtime, &context.trusted.authorities, &query, |row| {
         if is_there(&row, request) && is_meant(&row) {
             rows.push(row);
         }

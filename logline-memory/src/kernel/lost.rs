@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use logline_core::contract::Reader;
 use logline_core::ledger::{LedgerError, Query};
+use logline_core::trust::Authorities;
 use logline_core::{SignedSpan, Timestamp};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{RECEIPT, each};
+use super::RECEIPT;
+use crate::belief::{Believed, each};
 use crate::envelope;
 use crate::form::{Content, Stored};
 use crate::vault::{Vault, VaultError};
@@ -40,8 +42,8 @@ pub(crate) fn key_of(row: &SignedSpan) -> Option<Uuid> {
 ///
 /// # Errors
 /// If the keys cannot be read.
-pub(crate) async fn unreadable(vault: &Vault, tenant: &str, rows: Vec<SignedSpan>) -> Result<Vec<SignedSpan>, VaultError> {
-    let is_found = |row: &SignedSpan| Stored::read(row).is_ok_and(|stored| stored.status.is_found());
+pub(crate) async fn unreadable(vault: &Vault, tenant: &str, rows: Vec<Believed>) -> Result<Vec<Believed>, VaultError> {
+    let is_found = |row: &Believed| Stored::read(row).is_ok_and(|stored| stored.status.is_found());
     let rows: Vec<_> = rows.into_iter().filter(is_found).filter_map(|row| key_of(&row).map(|key| (key, row))).collect();
     let keys: Vec<_> = rows.iter().map(|(key, _)| *key).collect();
     let missing = vault.missing(tenant, &keys).await?;
@@ -50,11 +52,15 @@ pub(crate) async fn unreadable(vault: &Vault, tenant: &str, rows: Vec<SignedSpan
 
 /// Whether the key of a memory was destroyed with everything of its user: a receipt says so that was given out about when the memory was
 /// written. If a key is gone for another reason, such as an old copy of the store of keys, it may come back, and the memory stays.
-pub(super) async fn was_forgotten(reader: &Reader<'_>, row: &SignedSpan) -> Result<bool, LedgerError> {
+pub(super) async fn was_forgotten(
+    reader: &Reader<'_>,
+    authorities: &Authorities,
+    row: &SignedSpan,
+) -> Result<bool, LedgerError> {
     const ABOUT: i64 = 24 * 60 * 60 * 1_000_000;
     let query = Query::new().tenant(&row.tenant_id).entity_type(RECEIPT).owner(&row.owner_id);
     let mut found = false;
-    each(reader, &query, |receipt| {
+    each(reader, authorities, &query, |receipt| {
         let what = receipt.content.as_ref().and_then(|content| content.get("what")).and_then(Value::as_str);
         let apart = receipt.at.unix_micros().saturating_sub(row.at.unix_micros()).saturating_abs();
         found |= what == Some("subject") && apart < ABOUT;

@@ -28,11 +28,12 @@ use logline_core::contract::{
 use logline_core::ledger::{LedgerError, Premise, Query, Search};
 use logline_core::request::CAUSE;
 use logline_core::trust::Authorities;
-use logline_core::{Draft, Failure, KernelSet, SignedSpan, Span, Timestamp, VerifiedSpan, Verifier, ids, request};
+use logline_core::{Draft, Failure, KernelSet, SignedSpan, Span, Timestamp, VerifiedSpan, ids, request};
 
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::belief::{self, Believed, next_of};
 use crate::consent::{Asked, Cited, NoConsent, covers};
 use crate::embed::{BreakerOptions, Embedder};
 use crate::form::{Memory, Status};
@@ -157,15 +158,20 @@ impl MemoryKernel {
     }
 
     /// Destroys again what was forgotten, if the store of keys does not remember it: then it comes from a backup. Nothing of a tenant is
-    /// opened before.
-    pub(crate) async fn catch_up(&self, reader: &Reader<'_>, tenant: &str) -> Result<(), Refusal> {
+    /// opened, forgotten or sealed before. Keys are destroyed only for receipts and ends that hosts have signed.
+    ///
+    /// A store that knows nothing of a tenant whose memories are in the ledger is refused: it was lost, and not begun.
+    pub(crate) async fn catch_up(&self, reader: &Reader<'_>, authorities: &Authorities, tenant: &str) -> Result<(), Refusal> {
         let known = || self.caught_up.lock().unwrap_or_else(PoisonError::into_inner);
         if known().contains(tenant) {
             return Ok(());
         }
+        if self.vault.is_new(tenant).await? && self.has_encrypted(reader, authorities, tenant).await? {
+            return Err(Refusal::Failed(Failure::new("memory_keys_lost", KEYS_LOST)));
+        }
         let mut receipts = Vec::new();
         let query = Query::new().tenant(tenant).entity_type(RECEIPT);
-        each(reader, &query, |row| {
+        belief::each(reader, authorities, &query, |row| {
             receipts.push((row.id, row.owner_id.clone()));
             true
         })
@@ -180,8 +186,8 @@ impl MemoryKernel {
             tracing::warn!(tenant, %receipt, "the store of keys does not remember a receipt: it forgets again");
             let mut gone = BTreeSet::new();
             for span in self.vault.spans(tenant, &owner).await? {
-                let last = reader.find(tenant, span).await?;
-                let stands = last.as_deref().and_then(|last| crate::form::Stored::read(last).ok());
+                let last = belief::find(reader, authorities, tenant, span).await?;
+                let stands = last.and_then(|last| crate::form::Stored::read(&last).ok());
                 if stands.is_some_and(|stored| matches!(stored.status, Status::Forgotten | Status::Expired)) {
                     gone.insert(span);
                 }
@@ -195,7 +201,23 @@ impl MemoryKernel {
         known.insert(tenant.to_owned());
         Ok(())
     }
+
+    /// Whether the ledger has a memory of the tenant that needs a key.
+    async fn has_encrypted(&self, reader: &Reader<'_>, authorities: &Authorities, tenant: &str) -> Result<bool, Refusal> {
+        let mut found = false;
+        belief::each(reader, authorities, &Query::new().tenant(tenant).entity_type(crate::form::MEMORY), |row| {
+            found =
+                lost::key_of(&row).is_some() && crate::form::Stored::read(&row).is_ok_and(|stored| stored.status.is_found());
+            !found
+        })
+        .await?;
+        Ok(found)
+    }
 }
+
+/// Why nothing is done with a store of keys that is empty.
+const KEYS_LOST: &str = "the store of keys knows nothing of this tenant, whose encrypted memories are in the ledger: restore the store from its \
+                         backup (nothing was opened, forgotten or destroyed; a retry does not help before)";
 
 /// Why a request is not carried out.
 pub(crate) enum Refusal {
@@ -317,15 +339,9 @@ impl Kernel for MemoryKernel {
     }
 }
 
-/// A row, if a key that may sign it has signed it. Whoever can write to the store can write rows; what gives rights is verified.
-pub(crate) fn accepted(authorities: &Authorities, verifier: &mut Verifier, row: SignedSpan) -> Option<VerifiedSpan> {
-    row.verify(verifier).ok().filter(|row| authorities.check(row).is_ok())
-}
-
-/// The latest version of a span, if it may be believed.
-async fn believed(context: &Context<'_>, tenant: &str, id: Uuid) -> Result<Option<VerifiedSpan>, Refusal> {
-    let found = context.runtime.find(tenant, id).await?;
-    Ok(found.and_then(|row| accepted(&context.trusted.authorities, &mut Verifier::new(), row)))
+/// The latest version of a span that counts.
+async fn believed(context: &Context<'_>, tenant: &str, id: Uuid) -> Result<Option<Believed>, Refusal> {
+    Ok(belief::find(&context.runtime, &context.trusted.authorities, tenant, id).await?)
 }
 
 /// The ledger's time, as far as this attempt can know it.
@@ -336,7 +352,7 @@ fn now(context: &Context<'_>) -> Timestamp {
 /// Checks that the consent which a call cites is in force now. What the call writes relies on it.
 async fn check_consent(context: &Context<'_>, asked: &Asked<'_>, cited: &Cited) -> Result<Premise, Refusal> {
     let latest = believed(context, asked.tenant, cited.id).await?;
-    covers(asked, cited, latest.as_deref(), now(context))?;
+    covers(asked, cited, latest.as_deref().map(|latest| &**latest), now(context))?;
     let latest = latest.ok_or(NoConsent::Missing)?;
     Ok(Premise::of(&latest)?)
 }
@@ -363,11 +379,8 @@ async fn audit(
     action: &str,
 ) -> Result<Draft, Refusal> {
     let id = ids::derive("memory_audit", &[&request.tenant_id, &memory.0.to_string()]);
-    let before = context.runtime.find(&request.tenant_id, id).await?;
-    let draft = match &before {
-        Some(before) => Draft::next_version(before),
-        None => Draft::new("memory_audit").id(id).owner(owner),
-    };
+    let fresh = || Draft::new("memory_audit").owner(owner);
+    let draft = next_of(&context.runtime, &context.trusted.authorities, (&request.tenant_id, id), fresh).await?;
     let draft = draft
         .did(action)
         .this("memory.audit")

@@ -17,7 +17,7 @@ use crate::envelope::Place;
 use crate::form::{Body, Content, Kind, Layer, Mode, Sensitivity, Stored, Terms, envelope};
 use crate::members::{MAX_NAME, Members};
 use crate::rank::{Budget, Candidate, Key, List, ListKind, Out, Tier, Verdict, rank};
-use crate::vault::{Sealed, VaultError};
+use crate::vault::Sealed;
 
 /// The most memories of an answer.
 pub const MAX_LIMIT: usize = 50;
@@ -182,7 +182,7 @@ impl MemoryKernel {
         let members = Members::of(input(request), "the input", known).map_err(invalid)?;
         let permit = Permit::read(&members, request)?;
         let consent = permit.check(context).await?;
-        self.catch_up(&context.runtime, &request.tenant_id).await?;
+        self.catch_up(&context.runtime, &context.trusted.authorities, &request.tenant_id).await?;
         let letter = members.id("letter").map_err(invalid)?.ok_or_else(|| invalid("`letter` is missing"))?;
         let query = envelope(members.get("query").unwrap_or(&Value::Null)).map_err(invalid)?;
         let place = Place { tenant: &request.tenant_id, subject: &request.owner_id, span: letter, field: QUERY };
@@ -393,7 +393,8 @@ impl MemoryKernel {
         let text = Sealed { span: row.id, field: CONTENT, envelope };
         match self.vault.open(&row.tenant_id, &row.owner_id, &[text]).await?.pop() {
             Some(Ok(text)) => Ok(Body::parse(&text).ok()),
-            Some(Err(VaultError::Erased | VaultError::Envelope(_))) | None => Ok(None),
+            None => Ok(None),
+            Some(Err(error)) if error.is_of_text() => Ok(None),
             Some(Err(error)) => Err(error.into()),
         }
     }

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::lost::kept_since;
-use super::{MemoryKernel, Refusal, about, audit, check_consent, input, invalid, refused};
+use super::{MemoryKernel, Refusal, about, audit, believed, check_consent, input, invalid, refused};
+use crate::belief::next_of;
 use crate::consent::{Asked, Cited};
 use crate::form::{Body, Layer, MEMORY, Memory, Mode, Sensitivity, Status, Stored, Terms, envelope, is_memory_of, sealed};
 use crate::members::{MAX_NAME, Members};
@@ -54,7 +55,7 @@ impl MemoryKernel {
         let asked = Asked { tenant, owner, mode, session };
         let consent = check_consent(context, &asked, &cited).await?;
         may_be_kept(&terms, mode, session, now)?;
-        self.catch_up(&context.runtime, tenant).await?;
+        self.catch_up(&context.runtime, &context.trusted.authorities, tenant).await?;
 
         let (body, envelope) = match (terms.sensitivity, members.get("sealed"), members.get("clear")) {
             (Sensitivity::Public, None, Some(clear)) => (Body::read(clear).map_err(invalid)?, None),
@@ -82,18 +83,19 @@ impl MemoryKernel {
             return Err(Refusal::Failed(Failure::new("memory_noise", reason)));
         }
 
-        let before = context.runtime.find(tenant, id).await?;
+        let before = believed(context, tenant, id).await?;
         let (draft, superseded) = match &before {
-            None => (Draft::new(MEMORY).id(id), None),
+            None => {
+                let fresh = || Draft::new(MEMORY);
+                (next_of(&context.runtime, &context.trusted.authorities, (tenant, id), fresh).await?, None)
+            }
             Some(before) if !is_memory_of(before, tenant, owner) => {
                 return Err(refused("the id belongs to another span: leave the choice of the id to the library"));
             }
             Some(before) if memory.terms.sensitivity != Sensitivity::Public && has_ended(before) => {
                 return Err(refused("the memory has ended, and its id with it: keep this as a new one"));
             }
-            Some(before) => {
-                (Draft::next_version(before), Some(json!({"seq": before.seq, "curr_hash": before.seal.curr_hash.to_string()})))
-            }
+            Some(before) => (before.next(), Some(json!({"seq": before.seq, "curr_hash": before.seal.curr_hash.to_string()}))),
         };
         let seq = draft.columns().seq;
         let name = memory.body.key.as_deref().filter(|_| memory.terms.sensitivity == Sensitivity::Public).unwrap_or(MEMORY);
@@ -176,7 +178,7 @@ fn may_be_kept(terms: &Terms, mode: Mode, session: Option<&str>, now: logline_co
     Ok(())
 }
 
-/// Whether a memory keeps its contract. The error names the place, never the value.
+/// Whether a memory keeps its contract. The error names the place in the schema, and nothing of the memory.
 async fn keeps_contract(context: &Context<'_>, tenant: &str, name: &str, body: &Body) -> Result<(), Refusal> {
     let found = context.runtime.find(tenant, contract_id(tenant, name)).await?;
     let found = found.filter(|found| found.entity_type == CONTRACT && found.name.as_deref() == Some(name));
@@ -193,8 +195,9 @@ async fn keeps_contract(context: &Context<'_>, tenant: &str, name: &str, body: &
     let first = validator.iter_errors(&value).next();
     match first {
         Some(error) => {
-            let (at, rule) = (error.instance_path(), error.schema_path());
-            Err(failed(format!("the contract `{}` is not kept at `{at}`: see `{rule}` of its schema", name.escape_debug())))
+            // Names of members are what was said, as values are: only the schema's own words are told.
+            let rule = error.schema_path();
+            Err(failed(format!("the contract `{}` is not kept: see `{rule}` of its schema", name.escape_debug())))
         }
         None => Ok(()),
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use logline_core::contract::{Context, Effects};
 use logline_core::ledger::{Premise, Query};
 use logline_core::trust::governance::{Class, Decision, Environment, SignedStatement};
-use logline_core::{Draft, PublicKey, SignedSpan, VerifiedSpan, Verifier};
+use logline_core::{PublicKey, SignedSpan, VerifiedSpan, Verifier};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -30,7 +30,7 @@ impl MemoryKernel {
         if before.terms.ttl_at.is_some_and(|at| at <= context.attempt.started) {
             return Err(refused("the memory has expired"));
         }
-        let draft = Draft::next_version(&found).related([request.id]);
+        let draft = found.next().related([request.id]);
         let (draft, action) = match members.needed("step", MAX_NAME).map_err(invalid)? {
             "ask" => {
                 if found.owner_id != request.owner_id {

@@ -1,14 +1,17 @@
 //! Ends what has passed: memories at their time, and epochs of the tenant's key.
 
+use std::collections::BTreeMap;
+
 use logline_core::contract::{Context, Destruction, Effects};
 use logline_core::ledger::{Order, Query};
-use logline_core::{Draft, SignedSpan, Timestamp, VerifiedSpan};
+use logline_core::{Failure, SignedSpan, Timestamp, VerifiedSpan};
 use serde_json::{Value, json};
 
 use super::forgetting::select_where;
-use super::lost::{unreadable, was_forgotten};
-use super::{MemoryKernel, PAGE, RECEIPT, Refusal, about, each, input, invalid};
-use crate::form::{Status, Stored};
+use super::lost::{key_of, unreadable, was_forgotten};
+use super::{MemoryKernel, PAGE, RECEIPT, Refusal, about, input, invalid};
+use crate::belief::{Believed, each};
+use crate::form::{MEMORY, Status, Stored};
 use crate::members::Members;
 
 impl MemoryKernel {
@@ -31,7 +34,7 @@ impl MemoryKernel {
         let rows = select_where(request, context, usize::MAX, |_| true).await?;
         let mut lost = Vec::new();
         for row in unreadable(&self.vault, &request.tenant_id, rows).await? {
-            if lost.len() < PAGE && was_forgotten(&context.runtime, &row).await? {
+            if lost.len() < PAGE && was_forgotten(&context.runtime, &context.trusted.authorities, &row).await? {
                 lost.push(row);
             }
         }
@@ -44,18 +47,28 @@ impl MemoryKernel {
     /// Ends the newest epoch of the tenant's key, and seals the receipts of what was forgotten before.
     pub(super) async fn seal_receipts(&self, request: &VerifiedSpan, context: &Context<'_>) -> Result<Effects, Refusal> {
         let tenant = request.tenant_id.as_str();
+        let (reader, authorities) = (&context.runtime, &context.trusted.authorities);
+        self.catch_up(reader, authorities, tenant).await?;
+        if let Some(owner) = self.without_keys(context, tenant).await? {
+            let reason = format!(
+                "memories of the user `{}` are in the ledger, and the store has no key of this user: restore the store of keys from its \
+                 newest backup before an epoch ends, or forget everything of this user",
+                owner.escape_debug()
+            );
+            return Err(Refusal::Failed(Failure::new("memory_keys_lost", reason)));
+        }
         let closed = self.vault.close_epoch(tenant).await?;
         let now = context.attempt.started;
         let query = Query::new().tenant(tenant).entity_type(RECEIPT).order(Order::Append);
         let (mut sealed, mut waiting, mut more) = (0_u64, 0_u64, false);
         let mut emitted = Vec::new();
-        each(&context.runtime, &query, |row| {
+        each(reader, authorities, &query, |row| {
             let Some(gone_at) = gone_at(&row, closed.newest, closed.destroyed, now) else { return true };
             if emitted.len() == PAGE {
                 more = true;
                 return false;
             }
-            let draft = Draft::next_version(&row).related([request.id]).meta("sealed_in_epoch", closed.newest);
+            let draft = row.next().related([request.id]).meta("sealed_in_epoch", closed.newest);
             let draft = match gone_at {
                 Some(at) => {
                     waiting += 1;
@@ -72,6 +85,29 @@ impl MemoryKernel {
         .await?;
         let output = json!({"epoch": closed.newest, "sealed": sealed, "waiting": waiting, "more": more});
         Ok(Effects::new(Ok(output)).emitted(emitted))
+    }
+}
+
+impl MemoryKernel {
+    /// A user who has memories that need a key, has none, and has not forgotten everything: an older copy of the store is in use. The key of
+    /// an epoch must not be destroyed then, because it wraps what the newer copy has.
+    async fn without_keys(&self, context: &Context<'_>, tenant: &str) -> Result<Option<String>, Refusal> {
+        let (reader, authorities) = (&context.runtime, &context.trusted.authorities);
+        let mut owners: BTreeMap<String, Believed> = BTreeMap::new();
+        each(reader, authorities, &Query::new().tenant(tenant).entity_type(MEMORY), |row| {
+            let is_found = Stored::read(&row).is_ok_and(|stored| stored.status.is_found());
+            if is_found && key_of(&row).is_some() && !owners.contains_key(&row.owner_id) {
+                owners.insert(row.owner_id.clone(), row);
+            }
+            true
+        })
+        .await?;
+        for (owner, row) in owners {
+            if !self.vault.has_key(tenant, &owner).await? && !was_forgotten(reader, authorities, &row).await? {
+                return Ok(Some(owner));
+            }
+        }
+        Ok(None)
     }
 }
 

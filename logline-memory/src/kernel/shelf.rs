@@ -13,11 +13,12 @@ use tokio::sync::Mutex as AsyncMutex;
 use uuid::Uuid;
 
 use super::vectors::{PER_LOOK, Vectors};
-use super::{CONTENT, Refusal, accepted};
+use super::{CONTENT, Refusal};
+use crate::belief::{self, accepted};
 use crate::embed::Embedder;
 use crate::form::{Body, Content, MEMORY, Stored, Terms};
 use crate::index::{Index, IndexLimits};
-use crate::vault::{Sealed, Vault, VaultError};
+use crate::vault::{Sealed, Vault};
 
 /// A memory that can be found.
 pub(super) struct Live {
@@ -209,7 +210,10 @@ impl Shelf {
                 let body = match text {
                     Ok(text) => Body::parse(&text),
                     // Its key is gone, or it was damaged: it is not found. `logline fsck` finds damaged rows.
-                    Err(VaultError::Erased | VaultError::Envelope(_)) => continue,
+                    Err(error) if error.is_of_text() => {
+                        tracing::warn!(memory = %row.id, %error, "a memory cannot be read, and is not found");
+                        continue;
+                    }
                     Err(error) => return Err(error.into()),
                 };
                 let Ok(body) = body else { continue };
@@ -277,13 +281,13 @@ impl Shelf {
 
 /// The text of an encrypted memory that is found now.
 async fn text_of(source: &Source<'_>, id: Uuid) -> Result<Option<zeroize::Zeroizing<String>>, Refusal> {
-    let found = source.reader.find(source.tenant, id).await?;
-    let Some(row) = found.and_then(|row| accepted(source.authorities, &mut Verifier::new(), row)) else { return Ok(None) };
+    let found = belief::find(source.reader, source.authorities, source.tenant, id).await?;
+    let Some(row) = found else { return Ok(None) };
     let Ok(Stored { content: Content::Sealed(envelope), status, .. }) = Stored::read(&row) else { return Ok(None) };
     let text = Sealed { span: id, field: CONTENT, envelope: &envelope };
     match source.vault.open(source.tenant, &row.owner_id, &[text]).await?.pop() {
         Some(Ok(text)) if status.is_found() => Ok(Body::parse(&text).ok().map(|body| zeroize::Zeroizing::new(body.text))),
-        Some(Err(error)) if !matches!(error, VaultError::Erased | VaultError::Envelope(_)) => Err(error.into()),
+        Some(Err(error)) if !error.is_of_text() => Err(error.into()),
         _ => Ok(None),
     }
 }

@@ -58,7 +58,17 @@ impl Vault {
                         new => new?,
                     };
                     let stay = records.iter().filter(|record| !spans.contains(&record.span));
-                    let records = stay.map(|record| again(tenant, &old, &new, record)).collect::<Result<_, _>>()?;
+                    let mut records = Vec::new();
+                    for record in stay {
+                        match again(tenant, &old, &new, record) {
+                            Ok(record) => records.push(record),
+                            // Nobody can open it as it is, and it keeps nobody from forgetting.
+                            Err(error) if error.is_of_text() => {
+                                tracing::error!(tenant, span = %record.span, %error, "the key of a record is damaged, and is lost");
+                            }
+                            Err(error) => return Err(error),
+                        }
+                    }
                     Some(Replacement { key: new.row, records })
                 }
             };
@@ -89,6 +99,11 @@ impl Vault {
     /// Whether a subject has a key.
     pub(crate) async fn has_key(&self, tenant: &str, subject: &str) -> Result<bool, VaultError> {
         Ok(self.store()?.subject_key(tenant, subject).await?.is_some())
+    }
+
+    /// Whether the store has never heard of a tenant.
+    pub(crate) async fn is_new(&self, tenant: &str) -> Result<bool, VaultError> {
+        Ok(self.store()?.epoch(tenant).await?.is_none())
     }
 
     /// The spans whose texts this subject's keys still open.

@@ -68,6 +68,12 @@ pub enum VaultError {
 }
 
 impl VaultError {
+    /// Whether it concerns this text alone, which nothing opens as things are: its key is destroyed, or the text or its key is damaged.
+    #[must_use]
+    pub fn is_of_text(&self) -> bool {
+        matches!(self, Self::Erased | Self::Envelope(_) | Self::Key(KeyError::NotOpened))
+    }
+
     /// Whether the same call may succeed later.
     #[must_use]
     pub fn may_retry(&self) -> bool {

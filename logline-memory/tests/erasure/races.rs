@@ -95,7 +95,12 @@ fn a_memory_that_is_kept_while_everything_is_forgotten_is_readable_or_has_a_rece
         assert_eq!(alice.get(kept.unwrap().id).await.unwrap().unwrap().body.text, "slow");
         assert_eq!(all_is_readable_or_ended(&site, &alice).await, (1, 2));
         assert_eq!(whats(&site).await, ["subject", "lost"]);
-        assert!(verify_erasure(&site.ledger, site.kernel.vault(), TENANT).await.unwrap().is_clean());
+        assert!(
+            verify_erasure(&site.ledger, &site.host.trusted().authorities, site.kernel.vault(), TENANT)
+                .await
+                .unwrap()
+                .is_clean()
+        );
     });
 }
 
