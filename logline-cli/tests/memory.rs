@@ -147,3 +147,25 @@ fn memories_are_kept_under_keys_of_a_service() {
     assert!(memory(&["verify-erasure"]).contains("0 opened"));
     assert!(!folder.0.path().join("demo.ledger.keys/tenants").exists(), "no key is in a file");
 }
+
+#[cfg(unix)]
+#[test]
+fn the_loop_that_looks_after_memories_starts_and_ends_in_order() {
+    use std::io::{BufRead as _, BufReader};
+    let folder = Folder::new();
+    folder.memory("u-1", &["consent", "--grant"]);
+    folder.memory("u-1", &["add", "prefers tea"]);
+    let mut child = shell::command(&folder.0, &["memory", "keep", "--tenant", "acme"])
+        .stderr(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stderr.as_mut().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.contains("looking after memories"), "{line}");
+    let pid = child.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    let ended = child.wait_with_output().unwrap();
+    let printed = String::from_utf8_lossy(&ended.stdout);
+    assert!(ended.status.success() && printed.contains("memory_keeper"), "{printed}{}", String::from_utf8_lossy(&ended.stderr));
+}

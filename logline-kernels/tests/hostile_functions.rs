@@ -371,6 +371,25 @@ fn an_attempt_that_is_cancelled_before_it_ends_is_not_free() {
 }
 
 #[test]
+fn a_revived_request_has_not_the_outcome_of_its_older_attempt() {
+    use futures_util::FutureExt as _;
+    block_on(async {
+        let ledger = ledger(&manifest()).await;
+        let host = host_of(&ledger).await;
+        let traps = host.publish(function(&module("", "unreachable")), &key(PUBLISHER)).await.unwrap().id;
+        let failed = host.execute(Request::new(TENANT, USER, traps, json!(1))).await.unwrap();
+        let id = failed.request.id;
+        assert_eq!(host.outcome(TENANT, id).await.unwrap().result.unwrap_err().code, "trap");
+        host.revive(TENANT, id, "user:alice").await.unwrap();
+        assert!(host.outcome(TENANT, id).now_or_never().is_none(), "it has not ended");
+        host.cancel(TENANT, id, "user:alice").await.unwrap();
+        let ended = host.outcome(TENANT, id).await;
+        let is_cancelled = |error: &HostError| matches!(error, HostError::NotRunnable(NotRunnable::Ended { status, .. }) if status == "cancelled");
+        assert!(ended.as_ref().is_err_and(is_cancelled), "{ended:?}");
+    });
+}
+
+#[test]
 fn what_only_the_runtime_says_of_a_request_is_not_believed_of_others() {
     block_on(async {
         const MEMBER: u8 = 77;

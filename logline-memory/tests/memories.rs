@@ -221,7 +221,13 @@ fn a_memory_that_breaks_its_contract_is_refused_with_the_place_and_not_the_value
         assert!(alice.get(kept.id).await.unwrap().is_some());
         let refused = alice.remember(&fact("x").schema("profile/v1").data(json!({"city": "Lisbon-by-the-sea"}))).await;
         let refused = refused.unwrap_err().to_string();
-        assert!(refused.contains("/data/city") && !refused.contains("Lisbon"), "{refused}");
+        let place = "/properties/data/properties/city/maxLength";
+        assert!(refused.contains(place) && !refused.contains("Lisbon"), "{refused}");
+        // Names of members are what was said, as values are.
+        let schema = json!({"properties": {"data": {"type": "object", "additionalProperties": {"type": "string"}}}});
+        site.host.publish(contract(TENANT, "copy", "profile/v3", schema), &key(PUBLISHER)).await.unwrap();
+        let told = alice.remember(&fact("x").schema("profile/v3").data(json!({"diagnosis": 5}))).await.unwrap_err();
+        assert!(told.to_string().contains("/additionalProperties") && !told.to_string().contains("diagnosis"), "{told}");
         let no_schema = contract(TENANT, "copy", "profile/v2", json!({"type": 7}));
         assert!(site.host.publish(no_schema, &key(PUBLISHER)).await.is_err());
     });

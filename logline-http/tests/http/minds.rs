@@ -123,6 +123,21 @@ async fn an_answer_comes_in_pieces_and_ends_with_the_run_that_explains_it() {
     stage.get(&mallory, &format!("/api/prompts/runs/{run}/explain")).await.is(404, "not_found");
 }
 
+/// Nobody is asked, so no piece comes. The stream has an end all the same, and gives its place back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chat_that_fails_before_the_model_is_asked_ends_with_the_error() {
+    let scripted = ScriptedProvider::new("scripted");
+    let (stage, variant) = with_prompt(&scripted, options()).await;
+    let alice = stage.token("acme", "alice").await;
+    for (member, value) in [("session", json!("s")), ("vars", json!({"v": "x"})), ("context", json!("x"))] {
+        let asked = json!({"prompt": variant, "question": "When?", member: value});
+        let answer = within(stage.post(&alice, "/api/chat", &[], &asked)).await;
+        let body = String::from_utf8(answer.body.clone()).unwrap();
+        assert!(answer.status == 200 && body.contains("event: error\n") && body.contains("prompt_invalid"), "{member}: {body}");
+    }
+    assert!(scripted.calls().is_empty());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_leaves_a_chat_keeps_its_place_until_it_has_been_carried_out() {
     let scripted = ScriptedProvider::new("scripted");

@@ -170,3 +170,26 @@ async fn lines_of_spans_are_appended_in_one_batch() {
     let written = stage.call("POST", "/api/spans", &headers, Some(body)).await.ok(201);
     assert_eq!(written["spans"].as_array().unwrap().len(), 2);
 }
+
+/// A page ends early if its rows are long. It says where the next one begins, and the last one has no next.
+#[tokio::test(flavor = "multi_thread")]
+async fn long_versions_are_all_found_page_by_page() {
+    let stage = Stage::start().await;
+    let token = stage.token("acme", "alice").await;
+    let scope = logline_core::Scope::runtime("acme");
+    let draft = Draft::new("note").tenant("acme").owner("alice").who("alice").this("note").visibility(Visibility::Tenant);
+    let mut draft = draft.content(json!("x".repeat(900_000)));
+    let mut id = None;
+    for _ in 0..7 {
+        let span = draft.stamp(&SystemClock, &SystemIds).seal_local(&KeyPair::from_seed(&[9; 32])).unwrap();
+        (id, draft) = (Some(span.id), Draft::next_version(&span));
+        stage.host.ledger().append(&scope, vec![span], &logline_core::ledger::AppendOptions::default()).await.unwrap();
+    }
+    let (mut from, mut found) = (Some(0), Vec::new());
+    while let Some(next) = from {
+        let page = stage.get(&token, &format!("/api/spans/{}/versions?limit=500&from_seq={next}", id.unwrap())).await.ok(200);
+        found.extend(page["spans"].as_array().unwrap().iter().map(|span| span["seq"].as_u64().unwrap()));
+        from = page["next_seq"].as_u64();
+    }
+    assert_eq!(found, (0..7).collect::<Vec<_>>());
+}

@@ -173,6 +173,21 @@ fn a_request_that_no_provider_would_take_costs_no_call() {
     });
 }
 
+/// Somebody has put the secret itself where the name of a variable belongs. The error is printed and logged.
+#[test]
+fn a_secret_in_the_file_that_names_secrets_is_not_quoted_in_the_error() {
+    for file in [
+        r#"{"main": "hunter2"}"#,
+        r#"{"main": {"env": ["hunter2"]}}"#,
+        r#"{"main": {"hunter2": 1}}"#,
+        r#"["hunter2"]"#,
+        r#"{"main": {"env": "A", "urls": "hunter2"}}"#,
+    ] {
+        let told = HostSecrets::read(file).unwrap_err();
+        assert!(!told.contains("hunter2") && told.contains("line 1"), "{told}");
+    }
+}
+
 #[test]
 fn a_secret_does_not_leave_its_path() {
     block_on(async {

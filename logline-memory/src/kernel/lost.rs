@@ -9,7 +9,7 @@ use logline_core::{SignedSpan, Timestamp};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::RECEIPT;
+use super::{RECEIPT, Refusal};
 use crate::belief::{Believed, each};
 use crate::envelope;
 use crate::form::{Content, Stored};
@@ -36,6 +36,31 @@ pub(crate) fn key_of(row: &SignedSpan) -> Option<Uuid> {
         Content::Sealed(envelope) => envelope::key_id(&envelope).ok(),
         _ => None,
     }
+}
+
+/// Whether a memory is found, and has a text that needs a key.
+pub(super) fn needs_key(row: &Believed) -> bool {
+    key_of(row).is_some() && Stored::read(row).is_ok_and(|stored| stored.status.is_found())
+}
+
+/// Whether not one of these memories of a tenant has a key, although nobody has forgotten them: the store of keys was lost, or is an old copy.
+pub(super) async fn are_lost(
+    vault: &Vault,
+    reader: &Reader<'_>,
+    authorities: &Authorities,
+    rows: &[Believed],
+) -> Result<bool, Refusal> {
+    let Some(first) = rows.first() else { return Ok(false) };
+    let keys: Vec<_> = rows.iter().filter_map(|row| key_of(row)).collect();
+    if vault.missing(&first.tenant_id, &keys).await?.len() < rows.len() {
+        return Ok(false);
+    }
+    for row in rows {
+        if was_forgotten(reader, authorities, row).await? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Of rows that are the last versions of memories: those that would be found, and whose keys are gone.

@@ -166,9 +166,25 @@ impl MemoryKernel {
         if known().contains(tenant) {
             return Ok(());
         }
-        if self.vault.is_new(tenant).await? && self.has_encrypted(reader, authorities, tenant).await? {
+        if self.has_lost_keys(reader, authorities, tenant).await? {
             return Err(Refusal::Failed(Failure::new("memory_keys_lost", KEYS_LOST)));
         }
+        self.forget_again(reader, authorities, tenant).await?;
+        let mut known = known();
+        if known.len() >= MAX_TENANTS {
+            known.clear();
+        }
+        known.insert(tenant.to_owned());
+        Ok(())
+    }
+
+    /// Destroys again what was forgotten, whatever the store of keys is.
+    pub(crate) async fn forget_again(
+        &self,
+        reader: &Reader<'_>,
+        authorities: &Authorities,
+        tenant: &str,
+    ) -> Result<(), Refusal> {
         let mut receipts = Vec::new();
         let query = Query::new().tenant(tenant).entity_type(RECEIPT);
         belief::each(reader, authorities, &query, |row| {
@@ -194,26 +210,23 @@ impl MemoryKernel {
             }
             self.vault.forget(tenant, receipt, &owner, &Forget::Spans(gone)).await?;
         }
-        let mut known = known();
-        if known.len() >= MAX_TENANTS {
-            known.clear();
-        }
-        known.insert(tenant.to_owned());
         Ok(())
     }
 
-    /// Whether the ledger has a memory of the tenant that needs a key.
-    async fn has_encrypted(&self, reader: &Reader<'_>, authorities: &Authorities, tenant: &str) -> Result<bool, Refusal> {
-        let mut found = false;
+    /// Whether the first memories of the tenant that need a key have none, and nobody has forgotten them.
+    async fn has_lost_keys(&self, reader: &Reader<'_>, authorities: &Authorities, tenant: &str) -> Result<bool, Refusal> {
+        let mut some = Vec::new();
         belief::each(reader, authorities, &Query::new().tenant(tenant).entity_type(crate::form::MEMORY), |row| {
-            found =
-                lost::key_of(&row).is_some() && crate::form::Stored::read(&row).is_ok_and(|stored| stored.status.is_found());
-            !found
+            some.extend(Some(row).filter(lost::needs_key));
+            some.len() < SAMPLE
         })
         .await?;
-        Ok(found)
+        lost::are_lost(&self.vault, reader, authorities, &some).await
     }
 }
+
+/// How many memories are looked at to find out whether a store of keys was lost.
+const SAMPLE: usize = 8;
 
 /// Why nothing is done with a store of keys that is empty.
 const KEYS_LOST: &str = "the store of keys knows nothing of this tenant, whose encrypted memories are in the ledger: restore the store from its \

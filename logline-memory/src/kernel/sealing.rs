@@ -8,8 +8,8 @@ use logline_core::{Failure, SignedSpan, Timestamp, VerifiedSpan};
 use serde_json::{Value, json};
 
 use super::forgetting::select_where;
-use super::lost::{key_of, unreadable, was_forgotten};
-use super::{MemoryKernel, PAGE, RECEIPT, Refusal, about, input, invalid};
+use super::lost::{are_lost, needs_key, unreadable, was_forgotten};
+use super::{MemoryKernel, PAGE, RECEIPT, Refusal, SAMPLE, about, input, invalid};
 use crate::belief::{Believed, each};
 use crate::form::{MEMORY, Status, Stored};
 use crate::members::Members;
@@ -89,21 +89,21 @@ impl MemoryKernel {
 }
 
 impl MemoryKernel {
-    /// A user who has memories that need a key, has none, and has not forgotten everything: an older copy of the store is in use. The key of
+    /// A user whose memories have no keys, and who has not forgotten everything: an older copy of the store is in use. The key of
     /// an epoch must not be destroyed then, because it wraps what the newer copy has.
     async fn without_keys(&self, context: &Context<'_>, tenant: &str) -> Result<Option<String>, Refusal> {
         let (reader, authorities) = (&context.runtime, &context.trusted.authorities);
-        let mut owners: BTreeMap<String, Believed> = BTreeMap::new();
+        let mut owners: BTreeMap<String, Vec<Believed>> = BTreeMap::new();
         each(reader, authorities, &Query::new().tenant(tenant).entity_type(MEMORY), |row| {
-            let is_found = Stored::read(&row).is_ok_and(|stored| stored.status.is_found());
-            if is_found && key_of(&row).is_some() && !owners.contains_key(&row.owner_id) {
-                owners.insert(row.owner_id.clone(), row);
+            if needs_key(&row) {
+                let some = owners.entry(row.owner_id.clone()).or_default();
+                some.extend(Some(row).filter(|_| some.len() < SAMPLE));
             }
             true
         })
         .await?;
-        for (owner, row) in owners {
-            if !self.vault.has_key(tenant, &owner).await? && !was_forgotten(reader, authorities, &row).await? {
+        for (owner, some) in owners {
+            if are_lost(&self.vault, reader, authorities, &some).await? {
                 return Ok(Some(owner));
             }
         }

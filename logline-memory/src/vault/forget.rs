@@ -101,11 +101,6 @@ impl Vault {
         Ok(self.store()?.subject_key(tenant, subject).await?.is_some())
     }
 
-    /// Whether the store has never heard of a tenant.
-    pub(crate) async fn is_new(&self, tenant: &str) -> Result<bool, VaultError> {
-        Ok(self.store()?.epoch(tenant).await?.is_none())
-    }
-
     /// The spans whose texts this subject's keys still open.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! What is left of a forgotten memory: on the disk, in an old copy of everything, with every key that still exists.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
 
+mod believed;
 mod orphans;
 mod races;
 #[path = "../site/mod.rs"]
