@@ -1,7 +1,7 @@
 //! Somebody who can write to the store, and has no key that counts, changes nothing.
 
 use logline_core::ledger::LedgerExt as _;
-use logline_core::{Draft, Scope, SignedSpan, Signer as _, SystemClock, SystemIds};
+use logline_core::{Draft, Scope, SignedSpan, SystemClock, SystemIds};
 use logline_memory::envelope::Place;
 use logline_memory::{
     Kind, LocalKeys, Memories, Memory, MemoryError, MemoryKernel, Mode, Sensitivity, Vault, Wanted, What, close_epoch,

@@ -159,7 +159,7 @@ impl Asked<'_> {
             return Err(self.no_record(format!("the answer {id} is not one to its call `{key}`")));
         }
         let asked_provider = detail("asked_provider");
-        if asked_provider != Value::from(provider.to_string()) {
+        if asked_provider.as_str() != Some(provider.to_string().as_str()) {
             return Err(self.no_record(format!("its call `{key}` asked another provider than its variant names")));
         }
         let again = call_hash(&Ask::Invoke(conversation.asking().clone()), &asked_provider, &detail("asked_model"));
