@@ -1,6 +1,6 @@
 //! `logline log`: keeps the transparency logs of tenants, shows their checkpoints, and proves that rows are in them.
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,8 +61,8 @@ impl Place {
     async fn check(&self, tenants: &[String], begins: bool) -> Result<(), Error> {
         let (_, locks) = self.stores()?;
         // Looked at before the locks: a log that another process begins meanwhile then has its lock.
-        let logs = names(&self.tiles.join("log.invalid"));
-        let others = names(&self.locks);
+        let logs = names(&self.tiles.join("log.invalid"))?;
+        let others = names(&self.locks)?;
         let (mut missing, mut claimed) = (Vec::new(), Vec::new());
         for tenant in tenants {
             match last_signed(&locks, tenant).await? {
@@ -104,11 +104,17 @@ impl Place {
     }
 }
 
-/// What is in a folder, without what stores keep for themselves; nothing if there is no such folder.
-fn names(folder: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
-    names.filter(|name| !name.starts_with('.')).collect()
+/// What is in a folder, without what stores keep for themselves; nothing if there is no such folder. One that cannot be read is an error,
+/// because it would look as if it were new.
+fn names(folder: &Path) -> Result<Vec<String>, Error> {
+    let named = |error: io::Error| format!("{}: {error}", folder.display());
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(named)?,
+    };
+    let name = |entry: io::Result<std::fs::DirEntry>| entry.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let names: Vec<_> = entries.map(name).collect::<io::Result<_>>().map_err(named)?;
+    Ok(names.into_iter().filter(|name| !name.starts_with('.')).collect())
 }
 
 #[derive(Args)]

@@ -129,6 +129,13 @@ fn a_lost_lock_of_one_tenant_begins_no_second_log_beside_the_first() {
     folder.expect(2, &keep(&["acme"], &[]));
     fs::rename(folder.path("other-tiles"), folder.path("tiles")).unwrap();
     assert_eq!(logs(), 2);
+    // A folder that cannot be read is not a new one.
+    fs::rename(folder.path("locks"), folder.path("other-locks")).unwrap();
+    fs::write(folder.path("locks"), b"no folder").unwrap();
+    folder.expect(2, &keep(&["acme"], &[]));
+    fs::remove_file(folder.path("locks")).unwrap();
+    fs::rename(folder.path("other-locks"), folder.path("locks")).unwrap();
+    assert_eq!(logs(), 2);
     // The file comes back, and the log goes on.
     fs::rename(folder.path("away"), lock).unwrap();
     folder.expect(0, &keep(&["acme"], &[]));
