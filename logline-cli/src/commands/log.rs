@@ -57,36 +57,41 @@ impl Place {
     }
 
     /// Refuses a tenant without a last signed checkpoint in folders that are in use: a disk may not be mounted, or a file is lost, and a
-    /// second log would be begun beside the first one. `begins` is the word of the operator that the tenant is new here.
-    async fn check(&self, tenants: &[String], begins: bool) -> Result<(), Error> {
+    /// second log would be begun beside the first one. `begins` is the word of the operator that the tenant is new here. Returns those that
+    /// are refused: the logs of the others go on.
+    async fn refused(&self, tenants: &[String], begins: bool) -> Result<Vec<String>, Error> {
         let (_, locks) = self.stores()?;
         // Looked at before the locks: a log that another process begins meanwhile then has its lock.
         let logs = names(&self.tiles.join("log.invalid"))?;
         let others = names(&self.locks)?;
         let (mut missing, mut claimed) = (Vec::new(), Vec::new());
         for tenant in tenants {
-            match last_signed(&locks, tenant).await? {
-                Some(note) => claimed.push(Checkpoint::of(&note)?.origin.to_string()),
-                None => missing.push(plain(tenant)),
+            match last_signed(&locks, tenant).await {
+                Ok(None) => missing.push(tenant.clone()),
+                Ok(Some(note)) => claimed.extend(Checkpoint::of(&note).map(|checkpoint| checkpoint.origin.to_string())),
+                // It is there. What is wrong with it is said by the step that needs it.
+                Err(_) => {}
             }
         }
         if begins && missing.is_empty() {
             return Err("each of these tenants has a log: run without `--begin`".into());
         }
         if missing.is_empty() || begins || (logs.is_empty() && others.is_empty()) {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let unclaimed = logs.iter().map(|name| format!("log.invalid/{name}")).filter(|origin| !claimed.contains(origin));
         let unclaimed: Vec<_> = unclaimed.take(MAX_NAMED).collect();
         let named = if unclaimed.is_empty() { String::new() } else { format!(" (it may be one of {})", unclaimed.join(", ")) };
-        Err(format!(
-            "tenant {} has no last signed checkpoint in {}, and the folders are in use: is it the right folder, and is its disk there? If the \
-             tenant has had a log here{named}, put its file back. If that is lost, keep the log as it is, and begin another in new folders. \
-             Only for a tenant that is new here, pass `--begin`",
-            missing.join(", "),
-            self.locks.display(),
-        )
-        .into())
+        for tenant in &missing {
+            output::note(&format!(
+                "logline: tenant {} has no last signed checkpoint in {}, and the folders are in use: is it the right folder, and is its disk \
+                 there? If the tenant has had a log here{named}, put its file back. If that is lost, keep the log as it is, and begin another \
+                 in new folders. Only for a tenant that is new here, pass `--begin`",
+                plain(tenant),
+                self.locks.display(),
+            ));
+        }
+        Ok(missing)
     }
 
     /// The published checkpoint of a tenant's log.
@@ -244,7 +249,7 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
 
 async fn keep(options: &RunOptions, url: Option<&str>, json: bool) -> Result<bool, Error> {
     let (tiles, locks) = options.place.stores()?;
-    options.place.check(&options.tenant, options.begin).await?;
+    let refused = options.place.refused(&options.tenant, options.begin).await?;
     let key = KeyPair::load(&options.log_key)?;
     let ledger: Arc<dyn Ledger> = open::for_reading(url).await?;
     let batch = usize::try_from(options.batch)?;
@@ -255,6 +260,7 @@ async fn keep(options: &RunOptions, url: Option<&str>, json: bool) -> Result<boo
     let mut logs: Vec<_> = options
         .tenant
         .iter()
+        .filter(|tenant| !refused.contains(tenant))
         .map(|tenant| Kept {
             tenant,
             log: Integrator::new(Arc::clone(&ledger), site.clone(), tenant),
@@ -269,7 +275,7 @@ async fn keep(options: &RunOptions, url: Option<&str>, json: bool) -> Result<boo
     }
     let stop = super::run::interrupted();
     tokio::pin!(stop);
-    let mut has_stopped = false;
+    let mut has_stopped = !refused.is_empty();
     loop {
         let (mut has_more, mut next, mut left) = (false, None, Vec::new());
         for mut kept in logs {
