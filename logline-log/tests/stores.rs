@@ -93,6 +93,7 @@ async fn a_pipe_a_device_a_socket_or_a_folder_in_the_place_of_a_file_is_refused_
         let here = store.clone();
         std::thread::spawn(move || done.send(here.read_now(name)));
         let refused = answer.recv_timeout(std::time::Duration::from_secs(60)).expect("it blocks").unwrap_err();
+        assert!(matches!(refused, StoreError::Unreadable { .. }), "{name}: {refused}");
         assert!(refused.to_string().contains("not a regular file"), "{name}: {refused}");
     }
     // What is not there, is not there; a link to a file is read.

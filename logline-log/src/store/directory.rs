@@ -44,6 +44,9 @@ impl Directory {
         match read() {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                Err(StoreError::Unreadable { name: name.to_owned(), reason: error.to_string() })
+            }
             Err(error) => Err(unavailable(name, &error)),
         }
     }
@@ -152,7 +155,7 @@ impl Directory {
 /// Opens a file that has an end. The files of a log may have been made by whoever is audited: a pipe would block forever, and a device may
 /// have side effects.
 fn open_regular(path: &Path) -> io::Result<File> {
-    let refused = || io::Error::other("it is not a regular file");
+    let refused = || io::Error::new(io::ErrorKind::InvalidData, "it is not a regular file");
     if !fs::metadata(path)?.is_file() {
         return Err(refused());
     }

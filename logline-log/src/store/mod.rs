@@ -30,6 +30,14 @@ pub enum StoreError {
         /// What happened.
         reason: String,
     },
+    /// What lies in the place of an object is something else, such as a pipe. A retry cannot help.
+    #[error("log store: {name}: {reason}; somebody has put it there: restore the file from a copy")]
+    Unreadable {
+        /// The object.
+        name: String,
+        /// What it is.
+        reason: String,
+    },
     /// An object that never changes exists already with other bytes. A retry cannot help.
     #[error(
         "log store: {name} exists with other content: two logs write to one place, or somebody changed it; do not delete it before you know"
