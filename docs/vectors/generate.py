@@ -4,6 +4,8 @@
 The JCS serialiser is the one of verify.py; everything that a vector adds to it (defaults, normalisation, seal) is done
 here from docs/canonical-form.md. The output is deterministic: running it again changes no byte.
 """
+import base64
+import hashlib
 import json
 import math
 import struct
@@ -329,6 +331,83 @@ def blake3_of_lengths():
     return [{"length": length, "hash": blake3(bytes(index % 251 for index in range(length))).hexdigest()} for length in LENGTHS]
 
 
+# checkpoints.json
+
+LOG_SEED, WITNESS_SEED, LOG_NAME, WITNESS_NAME = "01" * 32, "02" * 32, "log.invalid/vectors", "witness.example/w"
+ROOT = base64.b64encode(hashlib.sha256(b"\0a leaf").digest()).decode()
+
+
+def checkpoints():
+    """Checkpoints at every bound of docs/log.md and beyond it, with valid signatures."""
+    def line(name, kind, seed, message, stamp=b""):
+        key = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(seed))
+        key_id = hashlib.sha256(name.encode() + b"\n" + bytes([kind]) + key.public_key().public_bytes_raw()).digest()[:4]
+        return f"\u2014 {name} " + base64.b64encode(key_id + stamp + key.sign(message)).decode() + "\n"
+
+    def cosigned(text, time):
+        message = f"cosignature/v1\ntime {time}\n{text}".encode()
+        return line(WITNESS_NAME, 4, WITNESS_SEED, message, time.to_bytes(8, "big"))
+
+    def note(text, *more, time=1_700_000_000):
+        return text + "\n" + line(LOG_NAME, 1, LOG_SEED, text.encode()) + cosigned(text, time) + "".join(more)
+
+    def text(size="1", root=ROOT, more=""):
+        return f"{LOG_NAME}\n{size}\n{root}\n{more}"
+
+    plain, empty = text(), base64.b64encode(hashlib.sha256().digest()).decode()
+
+    def others(count):
+        return [f"\u2014 other{n} YWJjZGVmZ2g=\n" for n in range(count)]
+
+    def other(name, signature="YWJjZGVmZ2g="):
+        return f"\u2014 {name} {signature}\n"
+
+    return [{"name": name, "note": value, "is_accepted": is_accepted} for name, value, is_accepted in [
+        ("as it should be", note(plain), True),
+        ("time 1", note(plain, time=1), True),
+        ("time 0", note(plain, time=0), False),
+        ("time 2^63-1", note(plain, time=2**63 - 1), True),
+        ("time 2^63", note(plain, time=2**63), False),
+        ("time 2^64-1", note(plain, time=2**64 - 1), False),
+        ("a witness that has signed twice", note(plain, cosigned(plain, 5)), True),
+        ("a witness whose second time is 0", note(plain, cosigned(plain, 0)), False),
+        ("100 lines of signatures", note(plain, *others(98)), True),
+        ("101 lines of signatures", note(plain, *others(99)), False),
+        ("150 lines of signatures", note(plain, *others(148)), False),
+        ("an extension", note(text(more="x\n")), True),
+        ("16 extensions", note(text(more="x\n" * 16)), True),
+        ("17 extensions", note(text(more="x\n" * 17)), False),
+        ("20 extensions", note(text(more="x\n" * 20)), False),
+        ("an empty extension", note(text(more="\n")), False),
+        ("an extension after an empty line", note(text(more="\nextra after an empty line\n")), False),
+        ("an extension before an empty line", note(text(more="x\n\n")), False),
+        ("no root", note(f"{LOG_NAME}\n1\n"), False),
+        ("size 2^64-1", note(text(2**64 - 1)), True),
+        ("size 2^64", note(text(2**64)), False),
+        ("size 99999999999999999999", note(text(10**20 - 1)), False),
+        ("size 0", note(text(0, empty)), True),
+        ("size 0 with the root of another tree", note(text(0)), False),
+        ("size 01", note(text("01")), False),
+        ("a root without its padding", note(text(root=ROOT.rstrip("="))), False),
+        ("a line by a name of 255 bytes", note(plain, other("n" * 255)), True),
+        ("a line by a name of 256 bytes", note(plain, other("n" * 256)), False),
+        ("a line by a name of 128 characters and 256 bytes", note(plain, other("\u00e9" * 128)), False),
+        ("a line by a name with a plus", note(plain, other("a+b")), False),
+        ("a line by a name with a no-break space", note(plain, other("a\u00a0b")), False),
+        ("a line by a name with a control character", note(plain, other("a\u0085b")), False),
+        ("a line by a name with U+007F", note(plain, other("a\x7fb")), False),
+        ("a line by an empty name", note(plain, other("")), False),
+        ("a line with four bytes", note(plain, other("other", "YWJjZA==")), False),
+        ("a line with five bytes", note(plain, other("other", "YWJjZGU=")), True),
+        ("a line whose base64 is not canonical", note(plain, other("other", "YWJjZGV=")), False),
+        ("a line with two spaces", note(plain, other("other ")), False),
+        ("an empty line at the end", note(plain, "\n"), False),
+        ("U+007F in an extension", note(text(more="a\x7fb\n")), True),
+        ("U+001F in an extension", note(text(more="a\x1fb\n")), False),
+        ("a return in an extension", note(text(more="a\r\n")), False),
+    ]]
+
+
 def main():
     for name, text, canonical in JCS:
         value = json.loads(text, parse_int=float)
@@ -342,6 +421,7 @@ def main():
         ("numbers", [{"ieee754": bits, "text": text} for bits, text in NUMBERS]),
         ("invalid", invalid()),
         ("blake3", blake3_of_lengths()),
+        ("checkpoints", checkpoints()),
     ]:
         lines = ",\n".join(json.dumps(item) for item in content)
         (HERE / f"{name}.json").write_text(f"[\n{lines}\n]\n", encoding="ascii")

@@ -342,6 +342,31 @@ class Proofs(unittest.TestCase):
                       run_proof(LOG_VECTOR["proof"], None, "--witness", other, "--quorum", "1"))
 
 
+class Checkpoints(unittest.TestCase):
+    LOG, WITNESS = (verify.note_key(LOG_VECTOR[name]) for name in ("log_key", "witness_key"))
+
+    def is_accepted(self, note):
+        try:
+            verify.open_checkpoint(note, self.LOG, [self.WITNESS], 1)
+            return True
+        except verify.Bad:
+            return False
+
+    def test_every_bound_is_where_the_vectors_have_it(self):
+        found = {vector["name"]: self.is_accepted(vector["note"]) for vector in vectors("checkpoints")}
+        self.assertEqual(found, {vector["name"]: vector["is_accepted"] for vector in vectors("checkpoints")})
+        self.assertEqual(set(found.values()), {True, False})
+
+    def test_a_note_has_at_most_256_kib(self):
+        good = LOG_VECTOR["checkpoint"]
+        left = verify.MAX_NOTE - len(good.encode()) - len("\u2014 other \n".encode())
+        # Base64 comes in fours, so the name takes what is left of them.
+        line = "\u2014 other" + "x" * (left % 4) + " " + "A" * (left // 4 * 4) + "\n"
+        self.assertEqual(len((good + line).encode()), verify.MAX_NOTE)
+        self.assertTrue(self.is_accepted(good + line))
+        self.assertFalse(self.is_accepted(good + line.replace("other", "others")))
+
+
 def tree_root(leaves):
     """The root of RFC 6962, section 2.1, by its definition."""
     if len(leaves) < 2:

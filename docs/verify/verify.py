@@ -3,8 +3,8 @@
 
 It checks integrity: every row's hash, signature and place in its chain, and with a sidecar that the export is the one
 that was signed and lacks no chain's last version. With a `.tlog-proof` it checks that the one row of the export is in
-a transparency log, and with a consistency proof that the log continues an older checkpoint (docs/log.md). It does not check authority, that is whether a key was allowed to sign a row:
-`logline fsck --trust` does.
+a transparency log, and with a consistency proof that the log continues an older checkpoint (docs/log.md). It does
+not check authority, that is whether a key was allowed to sign a row: `logline fsck --trust` does.
 """
 import argparse
 import base64
@@ -264,9 +264,9 @@ def link_problems(row, heads, chain):
     return problems
 
 
-# Transparency logs (RFC 6962, C2SP signed-note, tlog-checkpoint, tlog-cosignature, tlog-proof)
+# Transparency logs (RFC 6962, C2SP signed-note, tlog-checkpoint, tlog-cosignature, tlog-proof), bounds of docs/log.md
 
-MAX_PROOF_FILE, LOG, WITNESS = 512 << 10, 1, 4
+LOG, WITNESS, MAX_PROOF_FILE, MAX_NOTE, MAX_SIGNATURES, MAX_EXTENSIONS = 1, 4, 512 << 10, 256 << 10, 100, 16
 
 
 def sha256(*parts):
@@ -284,15 +284,30 @@ def base64_bytes(text, length=None):
 
 
 def decimal(text):
-    require(re.fullmatch("0|[1-9][0-9]{0,19}", text, re.ASCII), "proof", f"{ascii(text[:80])} is not a number")
+    is_number = re.fullmatch("0|[1-9][0-9]{0,19}", text, re.ASCII) and int(text) < 2**64
+    require(is_number, "proof", f"{ascii(text[:80])} is not a number")
     return int(text)
+
+
+def is_name(text):
+    return re.fullmatch(r"[^\s+\x00-\x1f\x7f-\x9f]+", text) and len(text.encode()) <= 255
+
+
+def text_of(path):
+    with open(path, "rb") as file:
+        raw = file.read(MAX_PROOF_FILE + 1)
+    require(len(raw) <= MAX_PROOF_FILE, "proof", "the file is too long")
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        raise Bad("proof", "it is not utf-8")
 
 
 def note_key(text):
     """A key of C2SP, NAME+ID+BASE64: its name, its type, its 32 bytes and its id."""
     name, key_id, raw = (text.split("+", 2) + ["", ""])[:3]
     raw = base64_bytes(raw, 33)
-    require(name and raw[0] in (LOG, WITNESS), "proof", "a key is NAME+ID+BASE64, of a log or a witness")
+    require(is_name(name) and raw[0] in (LOG, WITNESS), "proof", "a key is NAME+ID+BASE64, of a log or a witness")
     found = sha256(name.encode(), b"\n", raw)[:4]
     require(found.hex() == key_id, "proof", f"the id in the key of {ascii(name)} is not that of its name and bytes")
     return name, raw[0], raw[1:], found
@@ -300,15 +315,19 @@ def note_key(text):
 
 def open_note(note, keys):
     """The text of a note, and those of the keys that signed it. A bad signature by one of them is an error."""
-    require("\n\n" in note and note.endswith("\n"), "proof", "the checkpoint is not a signed note")
+    is_note = "\n\n" in note and note.endswith("\n") and len(note.encode()) <= MAX_NOTE
+    require(is_note, "proof", "the checkpoint is not a signed note")
     text, _, lines = note.rpartition("\n\n")
     text += "\n"
     require(not re.search("[\x00-\x09\x0b-\x1f]", note), "proof", "the checkpoint has control characters")
-    signed = set()
-    for line in lines[:-1].split("\n"):
+    lines, signed = lines[:-1].split("\n"), set()
+    require(len(lines) <= MAX_SIGNATURES, "proof", f"the checkpoint has more than {MAX_SIGNATURES} signatures")
+    for line in lines:
         parts = line.split(" ")
-        require(len(parts) == 3 and parts[0] == "\u2014", "proof", "a line below the checkpoint is not a signature")
+        is_line = len(parts) == 3 and parts[0] == "\u2014" and is_name(parts[1])
+        require(is_line, "proof", "a line below the checkpoint is not a signature")
         raw = base64_bytes(parts[2])
+        require(len(raw) > 4, "proof", "a line below the checkpoint has no signature")
         for key in keys:
             name, kind, public, key_id = key
             if (parts[1], raw[:4]) != (name, key_id):
@@ -316,6 +335,7 @@ def open_note(note, keys):
             message, signature = text.encode(), raw[4:]
             if kind == WITNESS:
                 time, signature = int.from_bytes(signature[:8], "big"), signature[8:]
+                require(0 < time < 2**63, "proof", f"the time of {ascii(name)}'s cosignature is not one of 1 to 2^63-1")
                 message = f"cosignature/v1\ntime {time}\n".encode() + message
             require(len(signature) == 64, "proof", f"the signature of {ascii(name)} has the wrong length")
             check_ed25519(public, message, signature)
@@ -376,13 +396,10 @@ def leaf_record(row):
                      bytes.fromhex(row["public_key"]), bytes.fromhex(row["signature"])))
 
 
-def check_proof(raw, row, log, witnesses, quorum):
+def check_proof(path, row, log, witnesses, quorum):
     """That a row is in the log, under a checkpoint that so many of the witnesses have cosigned."""
-    require(len(raw) <= MAX_PROOF_FILE, "proof", "the file is too long")
-    try:
-        head, _, note = raw.decode("utf-8").partition("\n\n")
-    except UnicodeDecodeError:
-        raise Bad("proof", "it is not utf-8")
+    require(row, "proof", "a proof is about one row: the export must have exactly one")
+    head, _, note = text_of(path).partition("\n\n")
     lines = head.split("\n")
     require(lines.pop(0) == "c2sp.org/tlog-proof@v1", "proof", "it is not a c2sp.org/tlog-proof@v1")
     if lines and lines[0].startswith("extra "):
@@ -401,29 +418,26 @@ def open_checkpoint(note, log, witnesses, quorum):
     """Origin, size, root and number of cosignatures of a checkpoint that the log and enough witnesses have signed."""
     text, signed = open_note(note, [log, *witnesses])
     require(log[1] == LOG and log in signed, "proof", f"the key of log {ascii(log[0])} has not signed the checkpoint")
-    origin, size, root = (text.split("\n") + ["", "", ""])[:3]
+    origin, size, root, *extensions = text[:-1].split("\n") + [""] * (3 - text.count("\n"))
     require(origin == log[0], "proof", f"the checkpoint is of log {ascii(origin[:80])}, not of {ascii(log[0])}")
     cosigned = {key[2] for key in signed if key[1] == WITNESS}
     require(len(cosigned) >= quorum, "proof", f"{len(cosigned)} witnesses have cosigned, {quorum} are needed")
     size, root = decimal(size), base64_bytes(root, 32)
     require(size or root == sha256(), "proof", "the checkpoint has no leaves and the root of another tree")
+    require(all(extensions) and len(extensions) <= MAX_EXTENSIONS, "proof", "lines after the root are empty or too many")
     return origin, size, root, len(cosigned)
 
 
-def check_continues(raw, known, log, witnesses, quorum):
+def check_continues(path, known, log, witnesses, quorum):
     """That the checkpoint in a file of `logline log consistency` continues a known one, which the log has signed."""
-    require(max(len(raw), len(known)) <= MAX_PROOF_FILE, "proof", "the file is too long")
-    try:
-        (head, _, note), known = raw.decode("utf-8").partition("\n\n"), known.decode("utf-8")
-    except UnicodeDecodeError:
-        raise Bad("proof", "it is not utf-8")
+    head, _, note = text_of(path).partition("\n\n")
     lines = head.split("\n")
     require(lines[0].startswith("old "), "proof", "the line `old` is missing")
     old_size = decimal(lines.pop(0)[4:])
     require(len(lines) <= 63, "proof", "it has more than 63 hashes")
     proof = [base64_bytes(line, 32) for line in lines]
     origin, size, root, cosigned = open_checkpoint(note, log, witnesses, quorum)
-    _, known_size, known_root, _ = open_checkpoint(known, log, [], 0)
+    _, known_size, known_root, _ = open_checkpoint(text_of(known), log, [], 0)
     require(known_size == old_size, "proof", f"the proof begins at {old_size} leaves, the known checkpoint has {known_size}")
     check_consistency((known_size, known_root), (size, root), proof)
     return f"log {origin} has grown from {known_size} to {size} leaves, cosigned by {cosigned} witnesses"
@@ -517,29 +531,21 @@ class Verifier:
             self.problem(f"sidecar: {ascii(tenant)}/{ascii(span_id)}: a chain that the sidecar does not name")
         return self.say(f"sidecar: {number - 1} heads, signed by {key} at {ascii(footer['at'])}")
 
-    def proof(self, raw, log, witnesses, quorum):
+    def log(self, what, check, options, *given):
         try:
-            require(self.rows == 1 and self.row, "proof", "a proof is about one row: the export must have exactly one")
-            self.say("proof: " + check_proof(raw, self.row, log, witnesses, quorum))
+            self.say(f"{what}: " + check(*given, options.log_key, options.witness, options.quorum))
         except Bad as e:
-            self.problem(f"proof: {e}")
-
-    def continues(self, raw, known, log, witnesses, quorum):
-        try:
-            self.say("consistency: " + check_continues(raw, known, log, witnesses, quorum))
-        except Bad as e:
-            self.problem(f"consistency: {e}")
+            self.problem(f"{what}: {e}")
 
 
 def key_of(kind):
     def read(text):
         try:
             key = note_key(text)
+            require(key[1] == kind, "proof", "it is not the key of a " + ("log" if kind == LOG else "witness"))
+            return key
         except Bad as e:
             raise argparse.ArgumentTypeError(str(e))
-        if key[1] != kind:
-            raise argparse.ArgumentTypeError("it is not the key of a " + ("log" if kind == LOG else "witness"))
-        return key
     return read
 
 
@@ -580,12 +586,9 @@ def main(argv=None, say=print):
             with open(options.sidecar, "rb") as file:
                 verifier.sidecar(file, options.key)
         if options.proof:
-            with open(options.proof, "rb") as file:
-                verifier.proof(file.read(MAX_PROOF_FILE + 1), options.log_key, options.witness, options.quorum)
+            verifier.log("proof", check_proof, options, options.proof, verifier.row if verifier.rows == 1 else None)
         if options.consistency:
-            with open(options.consistency, "rb") as file, open(options.known, "rb") as known:
-                verifier.continues(file.read(MAX_PROOF_FILE + 1), known.read(MAX_PROOF_FILE + 1),
-                                   options.log_key, options.witness, options.quorum)
+            verifier.log("consistency", check_continues, options, options.consistency, options.known)
     except OSError as e:
         parser.error(str(e))
     say(f"{verifier.rows} rows in {len(verifier.heads)} chains, signed by {len(verifier.keys)} keys: "

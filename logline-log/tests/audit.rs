@@ -224,11 +224,66 @@ async fn a_fork_shown_to_two_auditors_is_found() {
     // Of the same history: its own checkpoint.
     evidence.known = vec![evidence.checkpoint.clone()];
     assert_eq!(evidence.audit().0.verdict(CheckKind::Consistency), Some(&Verdict::Passed(1)));
-    // A newer one says nothing yet.
-    let mut newer = Checkpoint { origin: world.signed().origin, size: 601, root }.to_note().unwrap();
-    newer.sign(&world.signed().origin, &key(1)).await.unwrap();
-    evidence.known = vec![newer];
-    assert!(matches!(evidence.audit().0.verdict(CheckKind::Consistency), Some(Verdict::NotChecked(_))));
+    // A fork that is longer than the log is one too, also beside one that agrees.
+    let mut longer = Checkpoint { origin: world.signed().origin, size: 5000, root }.to_note().unwrap();
+    longer.sign(&world.signed().origin, &key(1)).await.unwrap();
+    for known in
+        [vec![longer.clone()], vec![longer.clone(), evidence.checkpoint.clone()], vec![evidence.checkpoint.clone(), longer]]
+    {
+        evidence.known = known;
+        evidence.fails(&[CheckKind::Consistency], "another checkpoint has 5000 leaves, and this checkpoint has 600");
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_is_rolled_back_behind_a_checkpoint_that_the_auditor_holds_is_found() {
+    let world = world().await;
+    let mut evidence = Evidence::of(&world).await;
+    append(&world.ledger, 30).await;
+    world.settle().await;
+    let newer = Evidence::of(&world).await.checkpoint;
+    // Yesterday's log and yesterday's rows are whole by themselves.
+    assert!(evidence.audit().0.is_clean());
+    evidence.known = vec![newer.clone()];
+    evidence.fails(&[CheckKind::Consistency], "rows were withdrawn, or this copy of the log is old");
+    // Without a valid signature of the log it proves nothing, and is refused for that.
+    let forged = newer.to_string().replacen("\n630\n", "\n631\n", 1);
+    evidence.known = vec![Note::parse(forged.as_bytes()).unwrap()];
+    evidence.fails(&[CheckKind::Consistency], "another checkpoint is not valid");
+}
+
+#[tokio::test]
+async fn a_log_that_is_rolled_back_behind_the_end_of_a_key_in_the_manifest_is_found() {
+    let world = world().await;
+    let mut evidence = Evidence::of(&world).await;
+    let end = LogEnd { origin: world.signed().origin.to_string(), size: 601, root: Hash([9; 32]) };
+    evidence.ended = Some(vec![Ended::of_key(key(8).public_key(), [end])]);
+    evidence.fails(&[CheckKind::Consistency], "the end of a key in the manifest has 601 leaves");
+}
+
+#[tokio::test]
+async fn a_check_that_was_asked_for_and_could_not_be_made_is_not_clean() {
+    let world = world().await;
+    let mut evidence = Evidence::of(&world).await;
+    let other = NoteKey::new("log.invalid/other".parse().unwrap(), KeyKind::Log, key(3).public_key()).unwrap();
+    evidence.policy = Policy::new(vec![world.log_key(), other.clone()], vec![], 0).unwrap();
+    let mut note = Checkpoint { origin: other.name().clone(), size: 5, root: TreeHash::leaf(b"x") }.to_note().unwrap();
+    note.sign(other.name(), &key(3)).await.unwrap();
+    // Beside one that passes it is not passed either.
+    for known in
+        [vec![note.clone()], vec![note.clone(), evidence.checkpoint.clone()], vec![evidence.checkpoint.clone(), note.clone()]]
+    {
+        evidence.known = known;
+        let (report, problems) = evidence.audit();
+        assert!(matches!(report.verdict(CheckKind::Consistency), Some(Verdict::NotChecked(_))) && problems.is_empty());
+        assert_eq!((report.is_clean(), report.not_possible), (false, vec![CheckKind::Consistency]));
+    }
+    evidence.known = Vec::new();
+    assert!(evidence.audit().0.is_clean(), "nobody has asked for it");
+    let elsewhere = LogEnd { origin: "log.invalid/other".to_owned(), size: 5, root: Hash([9; 32]) };
+    evidence.ended = Some(vec![Ended::of_key(key(7).public_key(), [elsewhere])]);
+    let report = evidence.audit().0;
+    assert_eq!((report.is_clean(), report.not_possible), (false, vec![CheckKind::KeyEnds]));
 }
 
 #[tokio::test]

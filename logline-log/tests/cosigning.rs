@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::FutureExt as _;
 use logline_core::{Signer as _, SystemClock};
-use logline_log::note::{KeyKind, Note, NoteKey};
+use logline_log::note::{KeyKind, Note, NoteKey, NoteSignature};
 use logline_log::witness::{AddCheckpoint, Answer, MemoryWitness, Witness, WitnessCallError, WitnessClient};
 use logline_log::{Checkpoint, IntegrateError, Integrator, Policy, Step};
 use setup::{TENANT, World, append, key};
@@ -22,12 +23,21 @@ struct Watcher {
     state: MemoryWitness,
     log: Arc<Mutex<Option<NoteKey>>>,
     is_away: Arc<AtomicBool>,
+    /// So many more valid lines, with earlier and earlier times, follow the one that is asked for.
+    more: Arc<AtomicUsize>,
     calls: Arc<AtomicUsize>,
 }
 
 impl Watcher {
     fn new(n: u8) -> Self {
-        Self { n, state: MemoryWitness::default(), log: Arc::default(), is_away: Arc::default(), calls: Arc::default() }
+        Self {
+            n,
+            state: MemoryWitness::default(),
+            log: Arc::default(),
+            is_away: Arc::default(),
+            more: Arc::default(),
+            calls: Arc::default(),
+        }
     }
 
     fn key(&self) -> NoteKey {
@@ -37,6 +47,16 @@ impl Watcher {
 
     fn is_away(&self, is_away: bool) {
         self.is_away.store(is_away, Ordering::SeqCst);
+    }
+
+    fn flood(&self, checkpoint: &Note, mut lines: Vec<NoteSignature>) -> Vec<NoteSignature> {
+        for time in 0..self.more.load(Ordering::SeqCst) {
+            let mut another = Note::new(checkpoint.text()).unwrap();
+            another.cosign(self.key().name(), time as u64 + 1, &key(self.n)).now_or_never().unwrap().unwrap();
+            // The newest stands neither first nor last.
+            lines.insert(if time % 2 == 0 { 0 } else { lines.len() }, another.signatures()[0].clone());
+        }
+        lines
     }
 
     fn calls(&self) -> usize {
@@ -57,8 +77,18 @@ impl WitnessClient for Watcher {
         let log = self.log.lock().unwrap().get_or_insert(log).clone();
         let name = self.key().name().clone();
         let witness = Witness::new(name, Arc::new(key(self.n)), Arc::new(SystemClock), vec![log], self.state.clone());
-        Ok(witness.add_checkpoint(call.to_string().as_bytes()).await.unwrap())
+        let answer = witness.add_checkpoint(call.to_string().as_bytes()).await.unwrap();
+        Ok(match answer {
+            Answer::Cosigned(lines) => Answer::Cosigned(self.flood(&call.checkpoint, lines)),
+            other => other,
+        })
     }
+}
+
+/// How many lines of each witness stand on a note.
+fn lines_of(note: &Note, watchers: &[Watcher]) -> Vec<usize> {
+    let count = |key: NoteKey| note.signatures().iter().filter(|line| line.id() == key.id()).count();
+    watchers.iter().map(|watcher| count(watcher.key())).collect()
 }
 
 /// An integrator with these witnesses, of which so many must cosign.
@@ -181,4 +211,44 @@ async fn a_new_log_is_a_new_log_for_its_witnesses() {
     log.begin_again().await.unwrap();
     settle(&mut log).await;
     assert_eq!(published(&world, &watchers), Some((21, 1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_witness_that_answers_with_99_valid_lines_takes_no_room_from_the_others() {
+    let (world, watchers) = (World::new(50), [Watcher::new(21), Watcher::new(22), Watcher::new(23)]);
+    let mut log = integrator(&world, &watchers, Some(2));
+    settle(&mut log).await;
+    for more in [98, 99] {
+        // A hundred lines are as many as an answer may have.
+        watchers[0].more.store(more, Ordering::SeqCst);
+        append(&world.ledger, 20).await;
+        settle(&mut log).await;
+        let size = world.signed().size;
+        assert_eq!(published(&world, &watchers), Some((size, 3)), "{more} more lines");
+        let note = Note::parse(&world.store.objects()[&format!("{}/checkpoint", world.signed().origin)]).unwrap();
+        assert_eq!(lines_of(&note, &watchers), [1, 1, 1]);
+        let signed = note.verify(&[watchers[0].key()]).unwrap();
+        assert!(signed[0].time.unwrap() > 1_000_000, "the newest is the one that is kept, not {:?}", signed[0].time);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_published_checkpoint_that_one_witness_has_filled_has_room_again_for_the_others() {
+    let (world, watchers) = (World::new(50), [Watcher::new(21), Watcher::new(22)]);
+    watchers[1].is_away(true);
+    append(&world.ledger, 20).await;
+    settle(&mut integrator(&world, &watchers, None)).await;
+    let name = format!("{}/checkpoint", world.signed().origin);
+    let mut full = Note::parse(&world.store.objects()[&name]).unwrap();
+    watchers[0].more.store(98, Ordering::SeqCst);
+    for line in watchers[0].flood(&full, Vec::new()) {
+        full.push(line).unwrap();
+    }
+    assert_eq!(full.signatures().len(), 100);
+    world.store.set(&name, Some(full.to_string().into_bytes()));
+    watchers[1].is_away(false);
+    settle(&mut integrator(&world, &watchers, None)).await;
+    assert_eq!(published(&world, &watchers), Some((20, 2)));
+    let note = Note::parse(&world.store.objects()[&name]).unwrap();
+    assert_eq!((lines_of(&note, &watchers), note.signatures().len()), (vec![1, 1], 3));
 }

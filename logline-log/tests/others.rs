@@ -5,7 +5,7 @@ use ct_merkle::mem_backed_tree::MemoryBackedTree;
 use ct_merkle::{ConsistencyProof, InclusionProof};
 use futures_util::FutureExt as _;
 use logline_core::{KeyPair, ParsedSpan, Rules, SignedSpan, Verifier, parse_line};
-use logline_log::note::{Note, NoteKey};
+use logline_log::note::{MAX_NOTE, Note, NoteKey};
 use logline_log::tree::{Frontier, NodeId, ProofPlan, verify_consistency, verify_inclusion};
 use logline_log::{Checkpoint, Leaf, LogProof, Policy, TreeHash};
 use serde_json::Value;
@@ -111,4 +111,24 @@ fn this_implementation_signs_the_same_bytes() {
     note.cosign(witness.name(), vector["time"].as_u64().unwrap(), &key("witness_seed")).now_or_never().unwrap().unwrap();
     assert_eq!(note.to_string(), text(&vector, "checkpoint"));
     assert_eq!(Note::parse(text(&vector, "checkpoint").as_bytes()).unwrap(), note);
+}
+
+#[test]
+fn every_bound_of_a_checkpoint_is_where_the_vectors_have_it() {
+    let (keys, vectors) = (vector(), include_str!("../../docs/vectors/checkpoints.json"));
+    let key = |name: &str| text(&keys, name).parse::<NoteKey>().unwrap();
+    let policy = Policy::new(vec![key("log_key")], vec![key("witness_key")], 1).unwrap();
+    let vectors: Vec<Value> = serde_json::from_str(vectors).unwrap();
+    let is_accepted = |note: &str| Note::parse(note.as_bytes()).is_ok_and(|note| policy.verify(&note).is_ok());
+    for vector in &vectors {
+        assert_eq!(vector["is_accepted"], is_accepted(text(vector, "note")), "{}", text(vector, "name"));
+    }
+    assert!(vectors.len() > 40);
+    // Base64 comes in fours, so the name takes what is left of them.
+    let good = text(&keys, "checkpoint");
+    let left = MAX_NOTE - good.len() - "— other \n".len();
+    let line = format!("— other{} {}\n", "x".repeat(left % 4), "A".repeat(left / 4 * 4));
+    assert_eq!(good.len() + line.len(), MAX_NOTE);
+    assert!(is_accepted(&format!("{good}{line}")));
+    assert!(!is_accepted(&format!("{good}{}", line.replace("other", "others"))));
 }

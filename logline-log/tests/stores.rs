@@ -76,6 +76,34 @@ async fn a_folder_keeps_the_contract() {
     locks(Directory::new(folder.path().join("locks"))).await;
 }
 
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipe_a_device_a_socket_or_a_folder_in_the_place_of_a_file_is_refused_and_blocks_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    assert!(std::process::Command::new("mkfifo").arg(path("pipe")).status().unwrap().success());
+    let _socket = std::os::unix::net::UnixListener::bind(path("socket")).unwrap();
+    std::fs::create_dir(path("folder")).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", path("device")).unwrap();
+    std::os::unix::fs::symlink(path("pipe"), path("link")).unwrap();
+    let store = Directory::new(folder.path());
+    for name in ["pipe", "link", "device", "socket", "folder"] {
+        // A thread of its own: if it blocked, the test would fail and not hang.
+        let (done, answer) = std::sync::mpsc::channel();
+        let here = store.clone();
+        std::thread::spawn(move || done.send(here.read_now(name)));
+        let refused = answer.recv_timeout(std::time::Duration::from_secs(60)).expect("it blocks").unwrap_err();
+        assert!(matches!(refused, StoreError::Unreadable { .. }), "{name}: {refused}");
+        assert!(refused.to_string().contains("not a regular file"), "{name}: {refused}");
+    }
+    // What is not there, is not there; a link to a file is read.
+    std::fs::write(path("file"), b"x").unwrap();
+    std::os::unix::fs::symlink(path("file"), path("good")).unwrap();
+    std::os::unix::fs::symlink(path("nothing"), path("dangling")).unwrap();
+    assert_eq!(store.read_now("good").unwrap().unwrap(), b"x");
+    assert_eq!((store.read_now("dangling").unwrap(), store.read_now("file/x").unwrap()), (None, None));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bucket_keeps_the_contract() {
     tiles(bucket()).await;

@@ -305,6 +305,29 @@ fn a_narrow_tile_under_the_name_of_the_full_one_is_refused() {
     }
 }
 
+/// The most memory that this process has had, in KiB.
+#[cfg(target_os = "linux")]
+fn peak() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches("kB").trim().parse().unwrap()
+}
+
+#[test]
+fn a_bundle_of_millions_of_empty_entries_is_refused_before_they_are_collected() {
+    let zeros = vec![0; 17 << 20];
+    #[cfg(target_os = "linux")]
+    let before = peak();
+    for size in [256, 100] {
+        let path = TilePath::of(TileKind::Entries, 0, size).unwrap();
+        assert!(Bundle::parse(path, &zeros).is_err());
+        // One more than a bundle has.
+        assert!(Bundle::parse(path, &zeros[..257 * 2]).is_err());
+    }
+    #[cfg(target_os = "linux")]
+    assert!(peak() - before < 100 << 10, "eight million entries of 24 bytes were collected: {before} to {} KiB", peak());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 

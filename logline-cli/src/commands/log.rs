@@ -1,6 +1,6 @@
 //! `logline log`: keeps the transparency logs of tenants, shows their checkpoints, and proves that rows are in them.
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use logline_log::store::Directory;
 use logline_log::{Checkpoint, Integrator, Leaf, LogSite, Policy, Step, last_signed, prove, prove_continues};
 use logline_witness::HttpWitness;
 use serde_json::json;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::output::{Output, plain};
@@ -55,19 +56,42 @@ impl Place {
         Ok((Directory::new(&self.tiles), Directory::new(&self.locks)))
     }
 
-    /// Refuses an empty folder of locks beside tiles of logs: their disk is probably not mounted, and a log would be begun again by mistake.
-    fn check(&self) -> Result<(), Error> {
-        let has_any = |path: &Path| std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some());
-        if has_any(&self.tiles.join("log.invalid")) && !has_any(&self.locks) {
-            return Err(format!(
-                "{} has logs and {} has no last signed checkpoints: is it the right folder, and is its disk there? If it is lost, keep the \
-                 logs as they are, and begin others in a new folder of tiles",
-                self.tiles.display(),
-                self.locks.display()
-            )
-            .into());
+    /// Refuses a tenant without a last signed checkpoint in folders that are in use: a disk may not be mounted, or a file is lost, and a
+    /// second log would be begun beside the first one. `begins` is the word of the operator that the tenant is new here. Returns those that
+    /// are refused: the logs of the others go on.
+    async fn refused(&self, tenants: &[String], begins: bool) -> Result<Vec<String>, Error> {
+        let (_, locks) = self.stores()?;
+        // Looked at before the locks: a log that another process begins meanwhile then has its lock.
+        let logs = names(&self.tiles.join("log.invalid"))?;
+        let others = names(&self.locks)?;
+        let (mut missing, mut claimed) = (Vec::new(), Vec::new());
+        for tenant in tenants {
+            match last_signed(&locks, tenant).await {
+                Ok(None) => missing.push(tenant.clone()),
+                Ok(Some(note)) => claimed.extend(Checkpoint::of(&note).map(|checkpoint| checkpoint.origin.to_string())),
+                // It is there. What is wrong with it is said by the step that needs it.
+                Err(_) => {}
+            }
         }
-        Ok(())
+        if begins && missing.is_empty() {
+            return Err("each of these tenants has a log: run without `--begin`".into());
+        }
+        if missing.is_empty() || begins || (logs.is_empty() && others.is_empty()) {
+            return Ok(Vec::new());
+        }
+        let unclaimed = logs.iter().map(|name| format!("log.invalid/{name}")).filter(|origin| !claimed.contains(origin));
+        let unclaimed: Vec<_> = unclaimed.take(MAX_NAMED).collect();
+        let named = if unclaimed.is_empty() { String::new() } else { format!(" (it may be one of {})", unclaimed.join(", ")) };
+        for tenant in &missing {
+            output::note(&format!(
+                "logline: tenant {} has no last signed checkpoint in {}, and the folders are in use: is it the right folder, and is its disk \
+                 there? If the tenant has had a log here{named}, put its file back. If that is lost, keep the log as it is, and begin another \
+                 in new folders. Only for a tenant that is new here, pass `--begin`",
+                plain(tenant),
+                self.locks.display(),
+            ));
+        }
+        Ok(missing)
     }
 
     /// The published checkpoint of a tenant's log.
@@ -83,6 +107,19 @@ impl Place {
         let checkpoint = Checkpoint::of(&note)?;
         Ok((tiles, note, checkpoint))
     }
+}
+
+/// What is in a folder, without what stores keep for themselves; nothing if there is no such folder. One that cannot be read is an error,
+/// because it would look as if it were new.
+fn names(folder: &Path) -> Result<Vec<String>, Error> {
+    let named = |error: io::Error| format!("{}: {error}", folder.display());
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(named)?,
+    };
+    let name = |entry: io::Result<std::fs::DirEntry>| entry.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let names: Vec<_> = entries.map(name).collect::<io::Result<_>>().map_err(named)?;
+    Ok(names.into_iter().filter(|name| !name.starts_with('.')).collect())
 }
 
 #[derive(Args)]
@@ -108,6 +145,10 @@ struct RunOptions {
     /// End when the logs have every span.
     #[arg(long)]
     until_idle: bool,
+    /// Begin logs for those of the tenants that are new, in folders that are in use already. Without it a tenant without its last signed
+    /// checkpoint is refused there, because it may be lost. In new folders it is not needed.
+    #[arg(long, conflicts_with = "begin_again")]
+    begin: bool,
     /// Begin a new log that names the last checkpoint of the present one: after a restore of the ledger or of the locks, or with a new
     /// key. Everything is entered again.
     #[arg(long)]
@@ -172,6 +213,31 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// How long it waits after a failure that may pass.
 const RETRY: Duration = Duration::from_secs(2);
 
+/// With `--until-idle` somebody waits for the end: so often it is tried again, first after this pause, then after twice as long, and so on.
+const TRIES: u32 = 5;
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+
+/// The most logs that an error names.
+const MAX_NAMED: usize = 10;
+
+/// The log of one tenant, and how often it has failed since it last went on.
+struct Kept<'a> {
+    tenant: &'a String,
+    log: Integrator,
+    failures: u32,
+    rests_until: Option<Instant>,
+}
+
+impl Kept<'_> {
+    /// Notes a failure that may pass. Returns false if it was tried often enough.
+    fn rests(&mut self, until_idle: bool) -> bool {
+        let pause = if until_idle { FIRST_RETRY.saturating_mul(1 << self.failures.min(TRIES)) } else { RETRY };
+        self.failures = self.failures.saturating_add(1);
+        self.rests_until = Some(Instant::now() + pause);
+        !until_idle || self.failures <= TRIES
+    }
+}
+
 pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Result<bool, Error> {
     match &options.command {
         Command::Run(options) => keep(options, url, json).await,
@@ -183,7 +249,7 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
 
 async fn keep(options: &RunOptions, url: Option<&str>, json: bool) -> Result<bool, Error> {
     let (tiles, locks) = options.place.stores()?;
-    options.place.check()?;
+    let refused = options.place.refused(&options.tenant, options.begin).await?;
     let key = KeyPair::load(&options.log_key)?;
     let ledger: Arc<dyn Ledger> = open::for_reading(url).await?;
     let batch = usize::try_from(options.batch)?;
@@ -191,32 +257,48 @@ async fn keep(options: &RunOptions, url: Option<&str>, json: bool) -> Result<boo
     if let Some(path) = &options.policy {
         site = with_witnesses(site, path)?;
     }
-    let mut logs: Vec<_> =
-        options.tenant.iter().map(|tenant| (tenant, Integrator::new(Arc::clone(&ledger), site.clone(), tenant))).collect();
+    let mut logs: Vec<_> = options
+        .tenant
+        .iter()
+        .filter(|tenant| !refused.contains(tenant))
+        .map(|tenant| Kept {
+            tenant,
+            log: Integrator::new(Arc::clone(&ledger), site.clone(), tenant),
+            failures: 0,
+            rests_until: None,
+        })
+        .collect();
     if options.begin_again {
-        for (tenant, log) in &mut logs {
+        for Kept { tenant, log, .. } in &mut logs {
             say(tenant, &log.begin_again().await?, json);
         }
     }
     let stop = super::run::interrupted();
     tokio::pin!(stop);
-    let mut has_stopped = false;
+    let mut has_stopped = !refused.is_empty();
     loop {
-        let (mut is_idle, mut pause, mut left) = (true, PAUSE, Vec::new());
-        for (tenant, mut log) in logs {
+        let (mut has_more, mut next, mut left) = (false, None, Vec::new());
+        for mut kept in logs {
+            if let Some(until) = kept.rests_until.filter(|until| *until > Instant::now()) {
+                next = Some(next.map_or(until, |next: Instant| next.min(until)));
+                left.push(kept);
+                continue;
+            }
+            let tenant = kept.tenant;
             let step = tokio::select! {
                 biased;
                 () = &mut stop => return Ok(!has_stopped),
-                step = log.step() => step,
+                step = kept.log.step() => step,
             };
             match step {
                 Ok(step) => {
-                    is_idle &= step == Step::Idle;
+                    has_more |= step != Step::Idle;
+                    (kept.failures, kept.rests_until) = (0, None);
                     say(tenant, &step, json);
                 }
-                Err(error) if error.is_temporary() && !options.until_idle => {
+                Err(error) if error.is_temporary() && kept.rests(options.until_idle) => {
                     output::note(&format!("tenant {tenant}: {error}"));
-                    pause = RETRY;
+                    next = next.into_iter().chain(kept.rests_until).min();
                 }
                 // A person must look. The logs of the other tenants go on.
                 Err(error) => {
@@ -225,21 +307,26 @@ async fn keep(options: &RunOptions, url: Option<&str>, json: bool) -> Result<boo
                     continue;
                 }
             }
-            left.push((tenant, log));
+            left.push(kept);
         }
         logs = left;
         if logs.is_empty() {
             return Err("no log can go on: see above".into());
         }
-        if is_idle {
-            if options.until_idle {
-                return Ok(!has_stopped);
-            }
-            tokio::select! {
-                biased;
-                () = &mut stop => return Ok(!has_stopped),
-                () = tokio::time::sleep(pause) => {}
-            }
+        if has_more {
+            continue;
+        }
+        if options.until_idle && next.is_none() {
+            return Ok(!has_stopped);
+        }
+        let until = match next {
+            Some(next) if options.until_idle => next,
+            next => next.into_iter().chain([Instant::now() + PAUSE]).min().unwrap_or_else(Instant::now),
+        };
+        tokio::select! {
+            biased;
+            () = &mut stop => return Ok(!has_stopped),
+            () = tokio::time::sleep_until(until) => {}
         }
     }
 }

@@ -122,8 +122,19 @@ fn note(path: &Path) -> Result<Note, Error> {
     Ok(Note::parse(&read(path, MAX_NOTE)?).map_err(|error| format!("{}: {error}", path.display()))?)
 }
 
+/// The checkpoint in the folder of a log, which is read as its other files are: whoever is audited may have made them.
+fn published(files: &Directory, log: &Path) -> Result<Note, Error> {
+    let named = |reason: &dyn std::fmt::Display| format!("{}: {reason}", log.join("checkpoint").display());
+    let bytes = files.read_now("checkpoint").map_err(|error| named(&error))?.ok_or_else(|| named(&"there is no such file"))?;
+    Ok(Note::parse(&bytes).map_err(|error| named(&error))?)
+}
+
 fn audit(options: &Options, log: &Path, policy: &Policy, export: &mut (dyn BufRead + Send), json: bool) -> Result<bool, Error> {
-    let checkpoint = note(options.checkpoint.as_deref().unwrap_or(&log.join("checkpoint")))?;
+    let files = Directory::new(log);
+    let checkpoint = match &options.checkpoint {
+        Some(path) => note(path)?,
+        None => published(&files, log)?,
+    };
     let mut audit = LogAudit::new(policy);
     audit.tenant = options.tenant.as_deref();
     audit.is_partial = options.partial;
@@ -131,7 +142,6 @@ fn audit(options: &Options, log: &Path, policy: &Policy, export: &mut (dyn BufRe
     let ended = manifest.map(|manifest| ended(&manifest, options.lists.as_deref())).transpose()?;
     audit.ended = ended.as_deref();
     audit.known = options.known.iter().map(|path| note(path)).collect::<Result<_, _>>()?;
-    let files = Directory::new(log);
     let mut read = |name: &str| files.read_now(name).map_err(|error| error.to_string());
     let report = audit.run(&checkpoint, &mut read, Some(export), &mut |problem| {
         output::line(&if json {
@@ -212,8 +222,15 @@ fn one(proof: &Path, policy: &Policy, export: &mut (dyn BufRead + Send), json: b
 
 fn only_row(export: &mut (dyn BufRead + Send)) -> Result<SignedSpan, Error> {
     let rules = Rules::default();
+    let most = rules.max_line_bytes() + 2;
     let mut text = Vec::new();
-    export.take(rules.max_line_bytes() as u64 + 2).read_to_end(&mut text)?;
+    export.take(most as u64 + 1).read_to_end(&mut text)?;
+    // What was not read may be another row, which nobody has compared with the proof.
+    if text.len() > most {
+        return Err(
+            format!("a proof is about one row: the file has more than {most} bytes, so it was not read to its end").into()
+        );
+    }
     let mut lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
     let (Some(line), None) = (lines.next(), lines.next()) else {
         return Err("a proof is about one row: the file must have exactly one".into());

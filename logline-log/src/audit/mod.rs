@@ -77,7 +77,9 @@ impl<'a> LogAudit<'a> {
         }
         let mut known = self.known(&accepted.checkpoint, &mut findings);
         let ends = self.ended.map(|ended| Ends::of(ended, &accepted.checkpoint));
-        known.extend(ends.iter().flat_map(Ends::checkpoints));
+        for end in ends.iter().flat_map(Ends::checkpoints) {
+            keep_or_refuse(end, "the end of a key in the manifest", &accepted.checkpoint, &mut known, &mut findings);
+        }
         let entries = Entries::read(&accepted.checkpoint, known, read, &mut findings);
         let mut newer = 0;
         match export {
@@ -118,14 +120,30 @@ impl<'a> LogAudit<'a> {
             match verified {
                 Err(error) => findings.problem(CheckKind::Consistency, format!("another checkpoint is not valid: {error}")),
                 Ok(other) if other.origin != checkpoint.origin => {
-                    findings.not_checked(CheckKind::Consistency, "a checkpoint of another log says nothing about this one");
+                    findings.not_possible(CheckKind::Consistency, "a checkpoint of another log says nothing about this one");
                 }
-                Ok(other) if other.size > checkpoint.size => {
-                    findings.not_checked(CheckKind::Consistency, "another checkpoint is newer: audit the log against that one");
-                }
-                Ok(other) => known.push(other),
+                Ok(other) => keep_or_refuse(other, "another checkpoint", checkpoint, &mut known, findings),
             }
         }
         known
     }
+}
+
+/// Keeps what this tree must have had at some size. A log never shrinks: whoever has seen a larger tree is shown a part of it.
+fn keep_or_refuse(
+    other: Checkpoint,
+    what: &str,
+    checkpoint: &Checkpoint,
+    known: &mut Vec<Checkpoint>,
+    findings: &mut Findings<'_>,
+) {
+    if other.size <= checkpoint.size {
+        return known.push(other);
+    }
+    let text = format!(
+        "rows were withdrawn, or this copy of the log is old: {what} has {} leaves, and this checkpoint has {}. Get the newest copy of \
+         the log; if that has no more leaves, keep both as evidence",
+        other.size, checkpoint.size
+    );
+    findings.problem(CheckKind::Consistency, text);
 }

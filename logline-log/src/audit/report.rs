@@ -1,6 +1,6 @@
 //! What an audit found: for each check whether it passed, failed, or was not made.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::checkpoint::Checkpoint;
@@ -125,6 +125,8 @@ pub struct AuditReport {
     pub checkpoint: Option<Checkpoint>,
     /// Rows at the end of the export that are newer than the checkpoint. Nothing was checked of them but their seals and links.
     pub newer: u64,
+    /// Checks that were asked for, by known checkpoints or a manifest, and could not be made.
+    pub not_possible: Vec<CheckKind>,
 }
 
 impl AuditReport {
@@ -134,22 +136,23 @@ impl AuditReport {
         self.checks.iter().find(|check| check.kind == kind).map(|check| &check.verdict)
     }
 
-    /// Whether no check failed. Checks that were not made do not count: look at them.
+    /// Whether no check failed, and each one that was asked for was made. Checks that nobody asked for do not count: look at them.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        !self.checks.iter().any(|check| matches!(check.verdict, Verdict::Failed(_)))
+        self.not_possible.is_empty() && !self.checks.iter().any(|check| matches!(check.verdict, Verdict::Failed(_)))
     }
 }
 
 /// What was found so far.
 pub(super) struct Findings<'a> {
     verdicts: BTreeMap<CheckKind, Verdict>,
+    not_possible: BTreeSet<CheckKind>,
     on_problem: &'a mut dyn FnMut(&Problem),
 }
 
 impl<'a> Findings<'a> {
     pub(super) fn new(on_problem: &'a mut dyn FnMut(&Problem)) -> Self {
-        Self { verdicts: BTreeMap::new(), on_problem }
+        Self { verdicts: BTreeMap::new(), not_possible: BTreeSet::new(), on_problem }
     }
 
     pub(super) fn problem(&mut self, kind: CheckKind, text: String) {
@@ -170,10 +173,16 @@ impl<'a> Findings<'a> {
         self.verdicts.entry(kind).or_insert_with(|| Verdict::NotChecked(reason.to_owned()));
     }
 
+    /// A check was asked for, and what was given for it does not decide it. A caller who reads only the result must not take that for a pass.
+    pub(super) fn not_possible(&mut self, kind: CheckKind, reason: &str) {
+        self.not_possible.insert(kind);
+        self.not_checked(kind, reason);
+    }
+
     pub(super) fn report(mut self, checkpoint: Option<Checkpoint>, newer: u64) -> AuditReport {
         let mut verdict =
             |kind| self.verdicts.remove(&kind).unwrap_or_else(|| Verdict::NotChecked("an earlier check failed".to_owned()));
         let checks = ALL.into_iter().map(|kind| Check { kind, verdict: verdict(kind) }).collect();
-        AuditReport { checks, checkpoint, newer }
+        AuditReport { checks, checkpoint, newer, not_possible: self.not_possible.into_iter().collect() }
     }
 }

@@ -61,7 +61,7 @@ impl Integrator {
         let answers = join_all(due.map(|((key, client), asked)| ask(client.as_ref(), key, asked, note, &prover))).await;
         let mut cosigned = note.clone();
         for line in answers.iter().flatten().flat_map(Note::signatures) {
-            // Those that are there already are not added again, and a note has room for a hundred.
+            // Each witness has added one line at most. A note has room for a hundred.
             if let Err(error) = cosigned.push(line.clone()) {
                 tracing::warn!(%checkpoint, %error, "a cosignature has no room on the checkpoint");
             }
@@ -70,7 +70,7 @@ impl Integrator {
     }
 
     /// Remembers who has cosigned a published checkpoint. If a cosignature on it is not valid, all of them are left out and asked for again.
-    pub(super) fn note_cosignatures(&mut self, published: Note, checkpoint: &Checkpoint) -> Note {
+    pub(super) fn note_cosignatures(&mut self, mut published: Note, checkpoint: &Checkpoint) -> Note {
         let keys: Vec<_> = self.site.witnesses.iter().map(|(key, _)| key.clone()).collect();
         let Ok(signed) = published.verify(&keys) else {
             let by_witness = |line: &&crate::note::NoteSignature| keys.iter().any(|key| key.id() == line.id());
@@ -89,6 +89,8 @@ impl Integrator {
                 asked.has_cosigned(checkpoint.size);
             }
         }
+        // Of a witness that has given several, the others take the room of somebody else.
+        keys.iter().for_each(|key| published.keep_newest(key));
         published
     }
 

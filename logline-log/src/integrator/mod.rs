@@ -258,9 +258,12 @@ impl Integrator {
         }
         let (before, after) = rows.cursors(held.record.after.as_ref());
         let checkpoint = batch.checkpoint(&held.checkpoint.origin);
-        batch.stage(&self.site, &checkpoint).await?;
-        if let Err(error) = batch.rehash(&self.site, &checkpoint, &held.growth, &rows).await {
-            // Another integrator that went on may have cleaned up what this one had staged.
+        let staged = match batch.stage(&self.site, &checkpoint).await {
+            Ok(()) => batch.rehash(&self.site, &checkpoint, &held.growth, &rows).await,
+            failed => failed,
+        };
+        if let Err(error) = staged {
+            // Another integrator that went on may have cleaned up what this one was staging, or had staged.
             let has_gone_on = self.site.locks.load(&self.lock).await?.is_none_or(|bytes| bytes != held.bytes);
             return if has_gone_on { Ok(Step::Lost) } else { Err(error) };
         }

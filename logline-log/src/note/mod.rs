@@ -190,6 +190,22 @@ impl Note {
         self.signatures.push(signature);
         Ok(())
     }
+
+    /// Adds a signature in the place of all earlier ones that name the same key.
+    pub(crate) fn replace(&mut self, signature: NoteSignature) -> Result<(), NoteError> {
+        self.signatures.retain(|line| line.name() != signature.name() || line.id() != signature.id());
+        self.push(signature)
+    }
+
+    /// Keeps one line of this key, the newest: a signer has room for one signature, however many it makes. The lines must have been verified.
+    pub(crate) fn keep_newest(&mut self, key: &NoteKey) {
+        let is_its = |line: &NoteSignature| line.name() == key.name() && line.id() == key.id();
+        let time = |line: &NoteSignature| key.kind().split(line.signature()).and_then(|(time, _)| time);
+        let newest = self.signatures.iter().filter(|line| is_its(line)).max_by_key(|line| time(line)).cloned();
+        let mut is_kept = false;
+        self.signatures
+            .retain(|line| !is_its(line) || (Some(line) == newest.as_ref() && !std::mem::replace(&mut is_kept, true)));
+    }
 }
 
 /// The note as it is stored and sent.

@@ -29,7 +29,8 @@ impl Directory {
         Ok(self.root.join(name))
     }
 
-    /// Reads an object at once, without `await`: for tools that have no runtime.
+    /// Reads an object at once, without `await`: for tools that have no runtime. Only a regular file is read, or one that a symbolic link
+    /// leads to.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -37,12 +38,15 @@ impl Directory {
         let path = self.path(name)?;
         let read = || {
             let mut bytes = Vec::new();
-            File::open(&path)?.take(MAX_OBJECT + 1).read_to_end(&mut bytes)?;
+            open_regular(&path)?.take(MAX_OBJECT + 1).read_to_end(&mut bytes)?;
             if bytes.len() as u64 > MAX_OBJECT { Err(io::Error::other("it is larger than 17 MiB")) } else { Ok(bytes) }
         };
         match read() {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                Err(StoreError::Unreadable { name: name.to_owned(), reason: error.to_string() })
+            }
             Err(error) => Err(unavailable(name, &error)),
         }
     }
@@ -146,6 +150,24 @@ impl Directory {
         drop(lock);
         Ok(true)
     }
+}
+
+/// Opens a file that has an end. The files of a log may have been made by whoever is audited: a pipe would block forever, and a device may
+/// have side effects.
+fn open_regular(path: &Path) -> io::Result<File> {
+    let refused = || io::Error::new(io::ErrorKind::InvalidData, "it is not a regular file");
+    if !fs::metadata(path)?.is_file() {
+        return Err(refused());
+    }
+    let mut options = File::options();
+    #[cfg(unix)]
+    {
+        // It may be replaced by a pipe after it was looked at.
+        use std::os::unix::fs::OpenOptionsExt as _;
+        options.custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
+    }
+    let file = options.read(true).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(refused()) }
 }
 
 fn unavailable(name: &str, error: &io::Error) -> StoreError {

@@ -1,7 +1,7 @@
 //! Where a log lies: a public store of tiles, and a private store that decides who signs next.
 //!
-//! They are two stores because they fail in different ways. Tiles are read by everybody, and may be restored from yesterday's copy without
-//! harm. The lock store holds the last checkpoint that was signed. If it is set back, the log could sign a second history. So it lies
+//! They are two stores because they fail in different ways. Tiles are read by everybody. If some are lost, the log stands until they are put
+//! back from any copy that is as new as the last signed checkpoint; with an older copy it stands still, and nothing wrong is signed. The lock store holds the last checkpoint that was signed. If it is set back, the log could sign a second history. So it lies
 //! outside the ledger's database, whose restore must not take it along.
 
 mod directory;
@@ -28,6 +28,14 @@ pub enum StoreError {
         /// The object.
         name: String,
         /// What happened.
+        reason: String,
+    },
+    /// What lies in the place of an object is something else, such as a pipe. A retry cannot help.
+    #[error("log store: {name}: {reason}; somebody has put it there: restore the file from a copy")]
+    Unreadable {
+        /// The object.
+        name: String,
+        /// What it is.
         reason: String,
     },
     /// An object that never changes exists already with other bytes. A retry cannot help.

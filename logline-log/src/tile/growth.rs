@@ -27,7 +27,7 @@ pub enum GrowthError {
     #[error(transparent)]
     Tile(#[from] TileError),
     /// A tile or a bundle is missing.
-    #[error("`{path}` is missing: restore the tiles from a copy")]
+    #[error("`{path}` is missing: put the tiles back from a copy that is as new as the last signed checkpoint")]
     Missing {
         /// The file.
         path: TilePath,

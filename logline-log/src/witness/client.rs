@@ -82,7 +82,8 @@ pub enum CosignError {
 /// The most calls for one cosignature: one with the size that is believed, and some more if the witness has another one.
 const CALLS: usize = 3;
 
-/// Asks a witness to cosign `checkpoint`, and adds its cosignature to the note. `known_size` is the size that it has cosigned before, as
+/// Asks a witness to cosign `checkpoint`, and adds its cosignature to the note, in the place of earlier ones of the same key: of an answer
+/// with several valid lines the newest is taken, because the note has no room for more from each witness. `known_size` is the size that it has cosigned before, as
 /// far as is known. A witness that is behind or ahead of it says so and is asked again. `prove` makes the consistency proof between two
 /// sizes.
 ///
@@ -112,7 +113,8 @@ pub async fn cosign(
                 }
                 answered.verify(std::slice::from_ref(key))?;
                 debug_assert_eq!(key.kind(), KeyKind::Witness);
-                answered.signatures().iter().try_for_each(|line| checkpoint.push(line.clone()))?;
+                answered.keep_newest(key);
+                answered.signatures().iter().try_for_each(|line| checkpoint.replace(line.clone()))?;
                 return Ok(own);
             }
             Answer::Conflict { size } if size > own => return Err(CosignError::Ahead { size, own }),

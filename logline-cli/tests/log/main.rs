@@ -1,6 +1,8 @@
 //! Transparency logs as an operator and an auditor use them: real processes on real files.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
 
+mod attacks;
+#[path = "../shell/mod.rs"]
 mod shell;
 
 use std::fs;
