@@ -313,8 +313,18 @@ fn a_stolen_key_is_ended_with_the_commands_of_the_runbook() {
     fs::write(folder.path().join("m.json"), manifest.to_string()).unwrap();
     expect(&folder, 0, &["manifest", "publish", "m.json"]);
     let checkpoints = ["--checkpoint", "acme.checkpoint", "--checkpoint", "system.checkpoint"];
-    let ended = expect(&folder, 0, &[&["end-key", &thief][..], &checkpoints].concat());
-    assert!(ended.contains("has ended"), "{ended}");
+    // A key that was copied wrongly, a right that the key has not, and in the end the same once more: each would say that the thief is gone.
+    let wrong = object(&folder, 0, &["keygen", "wrong.key"], "")["public_key"].as_str().unwrap().to_owned();
+    for missed in
+        [&["end-key", &wrong][..], &["end-key", &thief, "--tenant", "nobody"], &["end-key", &thief, "--role", "approver"]]
+    {
+        let refused = expect(&folder, 2, &[missed, &checkpoints].concat());
+        assert!(refused.contains("nothing was ended"), "{refused}");
+    }
+    let end = [&["end-key", &thief][..], &checkpoints].concat();
+    let ended = expect(&folder, 0, &end);
+    assert!(ended.contains("has ended as publisher of acme, publisher of system"), "{ended}");
+    assert!(expect(&folder, 2, &end).contains("nothing was ended"));
     // The audit names the thief's row and no other; without the log nothing of the key counts.
     let audit = ["fsck", "--trust", "demo.ledger.trust.json"];
     let found = expect(&folder, 1, &[&audit[..], &["--tiles", "public"]].concat());
