@@ -323,7 +323,7 @@ fn a_stolen_key_is_ended_with_the_commands_of_the_runbook() {
     }
     let end = [&["end-key", &thief][..], &checkpoints].concat();
     let ended = expect(&folder, 0, &end);
-    assert!(ended.contains("has ended as publisher of acme, publisher of system"), "{ended}");
+    assert!(ended.contains("has ended as publisher of system, publisher of acme"), "{ended}");
     assert!(expect(&folder, 2, &end).contains("nothing was ended"));
     // The audit names the thief's row and no other; without the log nothing of the key counts.
     let audit = ["fsck", "--trust", "demo.ledger.trust.json"];

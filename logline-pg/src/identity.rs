@@ -85,26 +85,32 @@ impl Plain {
 
 /// A connection for one statement that takes on its identity by itself. It goes back to its pool only after [`OneStatement::end`]: if the
 /// statement fails or is cancelled, the state of the connection is unknown and it is closed.
-pub(crate) struct OneStatement(Option<PoolConnection<Postgres>>);
+pub(crate) struct OneStatement(Option<Plain>);
 
 impl OneStatement {
-    pub(crate) async fn begin(pool: &PgPool) -> Result<Self, sqlx::Error> {
-        acquire(pool).await.map(|connection| Self(Some(connection)))
+    pub(crate) async fn begin(pool: &PgPool, link: Link) -> Result<Self, sqlx::Error> {
+        Plain::begin(pool, link).await.map(|plain| Self(Some(plain)))
     }
 
     pub(crate) fn connection(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
-        self.0.as_deref_mut().ok_or(sqlx::Error::PoolClosed)
+        self.0.as_mut().map(Plain::connection).ok_or(sqlx::Error::PoolClosed)
     }
 
-    pub(crate) fn end(mut self) {
-        drop(self.0.take());
+    pub(crate) async fn end(mut self) -> Result<(), sqlx::Error> {
+        match self.0.take() {
+            Some(plain) => plain.end().await,
+            None => Ok(()),
+        }
     }
 }
 
 impl Drop for OneStatement {
     fn drop(&mut self) {
-        if let Some(connection) = self.0.take() {
-            drop(connection.detach());
+        match self.0.take() {
+            Some(Plain::Connection(connection)) => drop(connection.detach()),
+            // It is rolled back before anybody else uses its connection.
+            Some(Plain::Transaction(transaction)) => drop(transaction),
+            None => {}
         }
     }
 }

@@ -204,25 +204,27 @@ impl PgLedger {
         from_seq: Option<u32>,
     ) -> Result<Option<SignedSpan>, LedgerError> {
         let sql = format!("SELECT {COLUMNS} FROM ledger.version($1, $2, $3, $4, $5, $6)");
-        let mut tries = 0;
-        let found = loop {
-            let mut statement = OneStatement::begin(&self.shared.pool).await.map_err(from_sqlx)?;
-            let query = sqlx::query(AssertSqlSafe(sql.as_str()))
+        let query = || {
+            sqlx::query(AssertSqlSafe(sql.as_str()))
                 .persistent(self.link().keeps_statements())
                 .bind(identity::role(scope))
                 .bind(scope.tenant().unwrap_or_default())
                 .bind(identity::user(scope))
                 .bind(tenant)
                 .bind(id)
-                .bind(from_seq.map(|seq| i32::try_from(seq).unwrap_or(i32::MAX)));
-            match query.fetch_optional(statement.connection().map_err(from_sqlx)?).await {
+                .bind(from_seq.map(|seq| i32::try_from(seq).unwrap_or(i32::MAX)))
+        };
+        let mut tries = 0;
+        let found = loop {
+            let mut statement = OneStatement::begin(&self.shared.pool, self.link()).await.map_err(from_sqlx)?;
+            match query().fetch_optional(statement.connection().map_err(from_sqlx)?).await {
                 Err(sqlx::Error::Io(error)) if tries <= self.shared.options.max_connections => {
                     tracing::debug!(%error, "a pooled connection was dead; trying another");
                     tries += 1;
                 }
                 Err(error) => return Err(from_sqlx(error)),
                 Ok(found) => {
-                    statement.end();
+                    statement.end().await.map_err(from_sqlx)?;
                     break found;
                 }
             }

@@ -486,8 +486,9 @@ async fn keep(options: &KeepOptions, url: Option<&str>, json: bool) -> Result<bo
     for tenant in &options.tenant {
         check_tenant(&host, &host.key(), Role::Runtime, tenant)?;
     }
+    let stop = interrupted();
     output::note("looking after memories; interrupt to stop");
-    let ran = host.run(Loops::none().with(keeper), interrupted()).await?;
+    let ran = host.run(Loops::none().with(keeper), stop).await?;
     report(&ran, json);
     Ok(true)
 }

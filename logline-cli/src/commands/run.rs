@@ -85,22 +85,27 @@ fn named(tenants: &Tenants) -> String {
     }
 }
 
-/// Waits for Ctrl-C, or for the signal with which service managers stop a process.
-pub(crate) async fn interrupted() {
+/// Waits for Ctrl-C, or for the signal with which service managers stop a process. A signal counts from the call on, also before the future
+/// is polled.
+pub(crate) fn interrupted() -> impl Future<Output = ()> {
     #[cfg(unix)]
-    {
+    let signals = {
         use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminated) = signal(SignalKind::terminate()) {
+        signal(SignalKind::terminate()).and_then(|terminated| Ok((terminated, signal(SignalKind::interrupt())?)))
+    };
+    async move {
+        #[cfg(unix)]
+        if let Ok((mut terminated, mut interrupted)) = signals {
             tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
+                _ = interrupted.recv() => {}
                 _ = terminated.recv() => {}
             }
             return;
         }
-    }
-    // Without a handler for signals the process ends as any other.
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
+        // Without a handler for signals the process ends as any other.
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 }
 

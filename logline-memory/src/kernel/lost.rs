@@ -9,8 +9,8 @@ use logline_core::{SignedSpan, Timestamp};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{RECEIPT, Refusal};
-use crate::belief::{Believed, each};
+use super::{MEMORY_EXPIRE, MEMORY_FORGET, MEMORY_FORGET_REST, RECEIPT, Refusal};
+use crate::belief::{Believed, each, find};
 use crate::envelope;
 use crate::form::{Content, Stored};
 use crate::vault::{Vault, VaultError};
@@ -60,7 +60,32 @@ pub(super) async fn are_lost(
             return Ok(false);
         }
     }
+    // Somebody may be forgetting them at this moment: keys go first, then rows. First the intents, then the rows again: whatever has ended
+    // in between shows in the rows.
+    if is_being_forgotten(reader, &first.tenant_id, rows).await? {
+        return Ok(false);
+    }
+    for row in rows {
+        if !find(reader, authorities, &row.tenant_id, row.id).await?.is_some_and(|now| needs_key(&now)) {
+            return Ok(false);
+        }
+    }
     Ok(true)
+}
+
+/// Whether a request is open by which something of the owners of `rows` is forgotten. Such a request is in the ledger before a key is destroyed.
+async fn is_being_forgotten(reader: &Reader<'_>, tenant: &str, rows: &[Believed]) -> Result<bool, LedgerError> {
+    const ENDS: [&str; 3] = [MEMORY_FORGET, MEMORY_FORGET_REST, MEMORY_EXPIRE];
+    let mut found = false;
+    for status in ["running", "scheduled"] {
+        let query = Query::new().tenant(tenant).entity_type("request").status(status);
+        super::each(reader, &query, |request| {
+            found |= ENDS.contains(&request.this.as_str()) && rows.iter().any(|row| row.owner_id == request.owner_id);
+            !found
+        })
+        .await?;
+    }
+    Ok(found)
 }
 
 /// Of rows that are the last versions of memories: those that would be found, and whose keys are gone.
