@@ -491,9 +491,9 @@ impl<'a> Select<'a> {
 
 /// A statement for the last version of an id, if the identity may see it. With this order and limit the planner uses the primary key, also
 /// while the table is empty and every index seems as good: a connection keeps its plans until the server has statistics.
-fn last_version(columns: &str, tenant: &str, id: &str) -> String {
+fn last_version(tenant: &str, id: &str) -> String {
     format!(
-        "SELECT {columns} FROM ledger.universal_registry WHERE tenant_id = {tenant} AND id = {id}
+        "SELECT * FROM ledger.universal_registry WHERE tenant_id = {tenant} AND id = {id}
            AND seq >= (SELECT ledger.last_seq({tenant}, {id})) ORDER BY seq LIMIT 1"
     )
 }
@@ -547,7 +547,7 @@ impl Filters {
     /// What the rows of one tenant are selected from: if one last version is wanted, from that.
     fn table(&self, tenant: &str) -> String {
         match &self.id {
-            Some((id, true)) if !tenant.is_empty() => format!("({})", last_version("*", tenant, id)),
+            Some((id, true)) if !tenant.is_empty() => format!("({})", last_version(tenant, id)),
             _ => "ledger.universal_registry".to_owned(),
         }
     }

@@ -15,6 +15,7 @@
 
 pub mod active;
 pub mod chains;
+pub mod claiming;
 pub mod counters;
 pub mod isolation;
 pub mod keeping;
@@ -159,10 +160,10 @@ macro_rules! work_queue_suite {
             working::a_request_without_a_successor_is_never_offered,
             working::a_higher_priority_comes_first,
             working::tenants_take_turns,
-            working::of_many_workers_one_claims,
-            working::a_heartbeat_keeps_the_lease_of_the_last_claim_only,
-            working::what_is_appended_for_a_lost_claim_is_not_stored,
-            working::appends_for_one_claim_run_beside_each_other_until_it_is_lost,
+            claiming::of_many_workers_one_claims,
+            claiming::a_heartbeat_keeps_the_lease_of_the_last_claim_only,
+            claiming::what_is_appended_for_a_lost_claim_is_not_stored,
+            claiming::appends_for_one_claim_run_beside_each_other_until_it_is_lost,
             counters::a_quota_holds_under_any_number_of_workers,
             counters::only_what_is_stored_uses_quota,
             counters::a_claim_uses_the_ledgers_day,
