@@ -122,7 +122,11 @@ enum Command {
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    let filter = match std::env::var_os(tracing_subscriber::EnvFilter::DEFAULT_ENV) {
+        Some(_) => tracing_subscriber::EnvFilter::from_default_env(),
+        // A host whose ledger is away must say so.
+        None => tracing_subscriber::EnvFilter::new("warn,sqlx=error"),
+    };
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

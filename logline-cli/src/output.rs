@@ -47,6 +47,14 @@ pub(crate) fn raw(text: &str) {
     }
 }
 
+/// Prints a line that a person reads before an answer: on standard output, or on standard error if a program reads standard output.
+pub(crate) fn shown(text: &str, json: bool) {
+    match json {
+        true => drop(writeln!(io::stderr().lock(), "{}", plain(text))),
+        false => line(text),
+    }
+}
+
 /// Reads a file, or standard input if it is named `-`. A file with more than `most` bytes is refused.
 pub(crate) fn text_of(path: &Path, most: u64) -> Result<String, crate::Error> {
     let named = |reason: &dyn std::fmt::Display| format!("{}: {reason}", path.display());

@@ -10,7 +10,7 @@ use logline_core::contract::{Cipher, Confidential};
 use logline_core::ledger::{LedgerExt as _, Query, WorkQueue};
 use logline_core::roles::Role;
 use logline_core::trust::governance::Environment;
-use logline_core::trust::{Logs, TrustRoot, Trusted};
+use logline_core::trust::{Logs, TrustError, TrustRoot, Trusted};
 use logline_core::{Clock as _, Host, KernelSet, KeyPair, PublicKey, Scope, SystemClock, ids};
 use logline_kernels::provider::{HostSecrets, ProviderExec};
 use logline_log::StoredLogs;
@@ -241,8 +241,13 @@ impl Site {
 
     /// The manifest in force, for commands that need no host.
     pub(crate) async fn trusted(&self) -> Result<Trusted, Error> {
+        Ok(self.resolve(&self.trust()?).await?)
+    }
+
+    /// The same for a trust root that was read before.
+    pub(crate) async fn resolve(&self, trust: &TrustRoot) -> Result<Trusted, TrustError> {
         let logs = logs_in(self.tiles.as_ref());
-        let mut trusted = self.trust()?.resolve_with(&self.ledger, logs.as_ref().map(|logs| logs as &dyn Logs)).await?;
+        let mut trusted = trust.resolve_with(&self.ledger, logs.as_ref().map(|logs| logs as &dyn Logs)).await?;
         trusted.environment = self.environment;
         Ok(trusted)
     }

@@ -8,7 +8,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use shell::{command, expect};
 use tempfile::TempDir;
 
@@ -223,6 +223,16 @@ fn misuse_is_told_with_what_to_do() {
     told(&["request", "show", "d241e168"], &["`d241e168` is not the id of a request"]);
     let limits = ["--tenant", "acme", "--limits", r#"{"fuel":900000000000}"#];
     told(&[&publish[..], &limits].concat(), &["limits.fuel is 900000000000, the most is 100000000"]);
+    // The first stays, the second is refused, the third was not tried.
+    let block = |name: &str, rank: &str| {
+        json!({"entity_type": "prompt_block", "name": name, "content": "Be brief.", "metadata": {"rank": rank}}).to_string()
+    };
+    let drafts = [block("a", "doctrine"), block("b", "no rank"), block("c", "doctrine")].join("\n");
+    fs::write(folder.path().join("blocks.ndjson"), drafts).unwrap();
+    told(
+        &["publish", "blocks.ndjson", "--tenant", "acme"],
+        &["blocks.ndjson, line 2: ", "1 of 3 drafts are published", "publish the whole file again"],
+    );
     told(&["run", "--key", "demo.ledger.keys/publisher.key"], &["is not a host's key"]);
     told(&["init", "--tenant", "system"], &["`system` cannot be a tenant"]);
     told(&["get", "d241e168-eeb3"], &["part of an id"]);

@@ -207,8 +207,60 @@ fn full_circle(site: &dyn Site) {
     }
     expect(site, 0, &["promote", back, "--tenant", "acme"]);
     assert_eq!(fee(site).1, json!({"fee_minor": 25}));
+    // What was carried out keeps its approvals.
+    for carried in [&*proposal, &*next, back] {
+        let told = expect(site, 0, &["explain", carried, "--tenant", "acme"]);
+        assert!(told.matches("approved   by").count() == 2 && !told.contains("void") && told.contains("carried out"), "{told}");
+        let told = object(site, 0, &["explain", carried, "--tenant", "acme"], "");
+        assert_eq!((&told["counted"], &told["carried_out"], &told["refusal"]), (&json!(2), &json!(true), &Value::Null));
+    }
     let clean = expect(site, 0, &["fsck", "--trust", site.trust()]);
     assert!(clean.contains("0 problems; authority checked"), "{clean}");
+}
+
+#[test]
+fn a_vote_prints_nothing_but_its_result_for_a_program() {
+    let folder = governed();
+    let proposal = propose(&folder, &[]);
+    let arguments = ["approve", &proposal, "--tenant", "acme", "--key", "a.key", "--json"];
+    let output = answer(&mut folder.command(&arguments), "yes\n");
+    let (out, err) = ended(0, &arguments, &output);
+    let told: Value = serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out}"));
+    assert_eq!((&told["counted"], &told["needed"]), (&json!(1), &json!(2)));
+    assert!(err.contains("+   \"rate\": 25") && err.contains("hashes to"), "what is decided about is shown: {err}");
+}
+
+#[test]
+fn a_manifest_is_approved_by_what_it_changes_and_a_vote_that_cannot_count_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    expect(&folder, 0, &["init", "--tenant", "acme"]);
+    let second = object(&folder, 0, &["keygen", "second.key"], "")["public_key"].as_str().unwrap().to_owned();
+    expect(&folder, 0, &["rotate", "--add", &second]);
+    let rotated = object(&folder, 0, &["rotate", "--threshold", "2"], "");
+    assert_eq!((&rotated["in_force"], &rotated["counted"], &rotated["needed"]), (&json!(false), &json!(1), &json!(2)));
+    let hash = rotated["curr_hash"].as_str().unwrap();
+    let approve = ["manifest", "approve", hash, "--key", "second.key"];
+    let told = expect_answering(&folder, 0, &approve, "yes\n");
+    for part in ["changes since version", "-     \"threshold\": 1", "+     \"threshold\": 2", "1 of 2 approvals", "is in force"]
+    {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    // A member that nobody obeys is not published by mistake.
+    let mut manifest = object(&folder, 0, &["manifest", "show"], "");
+    manifest["budget"] = json!({"acme": {}});
+    fs::write(folder.path().join("m.json"), manifest.to_string()).unwrap();
+    let told = expect(&folder, 2, &["manifest", "publish", "m.json"]);
+    assert!(told.contains("m.json: ") && told.contains("does not know the member `budget`"), "{told}");
+    let kept = object(&folder, 0, &["manifest", "publish", "m.json", "--keep-unknown"], "");
+    let hash = kept["curr_hash"].as_str().unwrap();
+    expect_answering(&folder, 0, &["manifest", "approve", hash, "--key", "second.key"], "yes\n");
+    // What is in force already may stay.
+    let manifest = object(&folder, 0, &["manifest", "show"], "");
+    fs::write(folder.path().join("m.json"), manifest.to_string()).unwrap();
+    expect(&folder, 0, &["manifest", "publish", "m.json"]);
+    // A vote for what was overtaken is no vote.
+    let told = expect_answering(&folder, 2, &approve, "yes\n");
+    assert!(told.contains("would not count"), "{told}");
 }
 
 #[test]

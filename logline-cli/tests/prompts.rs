@@ -113,10 +113,15 @@ fn prompts_are_published_built_evaluated_run_and_explained() {
     let eval = with(&["prompt", "eval", "support", "--variant", "support@v1", "--variant", "support@v2"]);
     let table = folder.expect(0, &eval);
     assert!(table.contains("support@v2: let through") && table.contains("failed no-tracking/1"), "{table}");
+    // An evaluation that fails leaves no file, so that it can be repeated as it was typed.
+    let unknown = with(&["prompt", "eval", "support", "--variant", "support@v9", "--out", "eval.xml"]);
+    assert!(folder.both(2, &unknown).1.contains("support@v9") && !folder.0.path().join("eval.xml").exists());
     let junit = folder.expect(0, &[eval.as_slice(), &["--format", "junit", "--out", "eval.xml"]].concat());
     assert!(junit.is_empty());
     let xml = fs::read_to_string(folder.0.path().join("eval.xml")).unwrap();
     assert!(xml.contains("tests=\"10\" failures=\"2\" errors=\"0\""), "{xml}");
+    let again = folder.both(2, &[eval.as_slice(), &["--out", "eval.xml"]].concat()).1;
+    assert!(again.contains("exists: name a new file"), "{again}");
 
     let family: Value = {
         let listed = folder.expect(0, &with(&["list", "--type", "prompt_family", "--json"]));

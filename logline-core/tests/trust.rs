@@ -4,13 +4,14 @@
 use std::future::Future;
 use std::time::Duration;
 
-use logline_core::ledger::{Ledger, LedgerExt as _};
+use logline_core::ledger::{Ledger, LedgerExt as _, Query};
 use logline_core::roles::Role;
 use logline_core::trust::{
-    Delegation, DelegationError, Manifest, ManifestError, RootSet, SkipReason, TrustError, TrustRoot, Trusted, approval,
+    Delegation, DelegationError, Ended, LogEnd, Manifest, ManifestError, RootSet, SkipReason, TrustError, TrustRoot, Trusted,
+    approval,
 };
 use logline_core::{
-    Clock as _, Draft, KeyPair, ManualClock, MemoryLedger, PublicKey, SYSTEM_TENANT, Scope, Signer as _, SystemClock,
+    Clock as _, Draft, Hash, KeyPair, ManualClock, MemoryLedger, PublicKey, SYSTEM_TENANT, Scope, Signer as _, SystemClock,
     SystemIds, Timestamp, VerifiedSpan, ids,
 };
 use serde_json::json;
@@ -103,6 +104,34 @@ fn one_key_twice_is_one_approval() {
         smuggle(&ledger, draft, 1).await;
         let error = trust.resolve(&ledger).await.unwrap_err();
         assert_eq!(reason(error), SkipReason::Approvals { whose: "pinned", found: 1, needed: 2 });
+    });
+}
+
+#[test]
+fn an_approval_that_could_never_count_is_not_stored() {
+    block_on(async {
+        let (ledger, trust) = (MemoryLedger::new(), root(2));
+        let first = publish(&trust, &ledger, &manifest(2), 1).await.unwrap();
+        approve(&trust, &ledger, &first, 2).await;
+        let log = LogEnd { origin: "log.example/acme".to_owned(), size: 7, root: Hash([3; 32]) };
+        let mut ending = manifest(2).end(Ended::of_key(public(2), [log]));
+        ending.version = 2;
+        let span = publish(&trust, &ledger, &ending, 1).await.unwrap();
+        let before = ledger.collect(&Scope::Operator, &Query::new(), 100).await.unwrap().len();
+        let refused =
+            async |span: &VerifiedSpan, signer| trust.approve(&ledger, span, &key(signer), &SystemClock).await.unwrap_err();
+        // The key that the manifest ends says nothing about its own end, and nothing afterwards.
+        assert!(matches!(refused(&span, 2).await, TrustError::Ended { .. }));
+        approve(&trust, &ledger, &span, 3).await;
+        assert_eq!(resolve(&trust, &ledger).await.manifest.version, 2);
+        assert!(matches!(refused(&span, 2).await, TrustError::Ended { .. }));
+        // A manifest that was overtaken: its time is over.
+        let overtaken = refused(&first, 3).await;
+        assert!(matches!(overtaken, TrustError::WouldNotCount(SkipReason::Version { found: 1, next: 3 })), "{overtaken}");
+        // More approvals of the one in force change nothing, and are no fault.
+        approve(&trust, &ledger, &span, 1).await;
+        let after = ledger.collect(&Scope::Operator, &Query::new(), 100).await.unwrap().len();
+        assert_eq!(after, before + 2, "the approvals of keys 3 and 1");
     });
 }
 

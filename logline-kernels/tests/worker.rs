@@ -381,6 +381,58 @@ fn a_quota_holds_leaves_one_violation_and_the_override_key_is_free_of_it() {
     });
 }
 
+/// Waits until this many requests are parked. Parking is no event of the ledger, so this asks.
+async fn until_parked(ledger: &MemoryLedger, requests: &[VerifiedSpan], wanted: usize) {
+    loop {
+        let mut parked = 0;
+        for request in requests {
+            let waiting = ledger.waiting(TENANT, request.id).await.unwrap();
+            parked += usize::from(waiting.is_some_and(|waiting| waiting.parked.is_some()));
+        }
+        if parked == wanted {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+#[test]
+fn what_waits_for_a_quota_goes_on_when_the_manifest_raises_it() {
+    block_on(async {
+        let mut limited = manifest();
+        limited.throttle.per_tenant_daily_exec_limit = Some(2);
+        let ledger = setup::ledger(&limited).await;
+        let host = host_as(&ledger, HOST).await;
+        let function = publish(&host, &echo()).await;
+        let mut requests = Vec::new();
+        for _ in 0..6 {
+            requests.push(host.submit(request(function)).await.unwrap());
+        }
+        let raise = async |version: u64, to: Option<u64>| {
+            let mut raised = limited.clone();
+            (raised.version, raised.throttle.per_tenant_daily_exec_limit) = (version, to);
+            trust().publish(&ledger, &raised, &key(ROOT), &SystemClock).await.unwrap();
+        };
+        let test = async {
+            until_parked(&ledger, &requests, 4).await;
+            // A worker that runs.
+            raise(2, Some(5)).await;
+            until_parked(&ledger, &requests, 1).await;
+        };
+        beside(&host, options(), test).await;
+        // A worker that begins afterwards.
+        raise(3, None).await;
+        let later = host_as(&ledger, HOST).await;
+        let all = async {
+            for request in &requests {
+                until(&ledger, request, &["complete"]).await;
+            }
+        };
+        beside(&later, options(), all).await;
+        assert_eq!(later.offer_deferred().await.unwrap(), 0);
+    });
+}
+
 #[test]
 fn a_new_version_of_a_function_or_manifest_is_obeyed_without_restart() {
     block_on(async {

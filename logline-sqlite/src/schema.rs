@@ -3,7 +3,7 @@
 //! Columns have the names of a span's fields, so any SQLite tool can read a ledger. JSON columns hold canonical JSON as text,
 //! `related_to` holds a JSON array, and `at` holds the canonical text.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use logline_core::ledger::LedgerError;
@@ -135,14 +135,55 @@ pub(crate) fn write_ahead(connection: &Connection, patience: Duration) -> rusqli
 
 /// Opens a read-only connection.
 pub(crate) fn open_reader(options: &SqliteOptions) -> Result<Connection, LedgerError> {
-    let connection = open(options, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = match is_on_read_only_disk(&options.path) {
+        true => open_unchanging(options, flags)?,
+        false => open(options, flags)?,
+    };
     check_version(&connection, options).map_err(|error| named(error, options))?;
     Ok(connection)
 }
 
+/// Opens a file that nobody can change, without the files that SQLite makes beside one in which others write.
+fn open_unchanging(options: &SqliteOptions, flags: OpenFlags) -> Result<Connection, LedgerError> {
+    let log = beside(&options.path, "-wal");
+    if std::fs::metadata(&log).is_ok_and(|log| log.len() > 0) {
+        return Err(LedgerError::ReadOnly {
+            reason: format!(
+                "{} is on a disk that cannot be written, and its write-ahead log {} has rows that are not in it: copy both to another disk",
+                options.path.display(),
+                log.display()
+            ),
+        });
+    }
+    let path = std::path::absolute(&options.path).unwrap_or_else(|_| options.path.clone());
+    let encoded: String = path.to_string_lossy().bytes().map(encoded).collect();
+    let uri = format!("file://{encoded}?immutable=1");
+    connect(options, Path::new(&uri), flags | OpenFlags::SQLITE_OPEN_URI)
+}
+
+/// A byte of a path as it stands in a URI.
+fn encoded(byte: u8) -> String {
+    match byte {
+        b'/' | b'.' | b'_' | b'-' | b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => char::from(byte).to_string(),
+        byte => format!("%{byte:02X}"),
+    }
+}
+
+/// The file with this ending beside another.
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    PathBuf::from(name)
+}
+
 fn open(options: &SqliteOptions, flags: OpenFlags) -> Result<Connection, LedgerError> {
+    connect(options, &options.path, flags)
+}
+
+fn connect(options: &SqliteOptions, name: &Path, flags: OpenFlags) -> Result<Connection, LedgerError> {
     let path = &options.path;
-    let connection = Connection::open_with_flags(path, flags).map_err(|error| match error.sqlite_error_code() {
+    let connection = Connection::open_with_flags(name, flags).map_err(|error| match error.sqlite_error_code() {
         // A retry does not help if the path is wrong.
         Some(rusqlite::ErrorCode::CannotOpen) if path.is_dir() => {
             LedgerError::NotALedger { reason: format!("{} is a folder", path.display()) }
@@ -153,6 +194,9 @@ fn open(options: &SqliteOptions, flags: OpenFlags) -> Result<Connection, LedgerE
         Some(rusqlite::ErrorCode::CannotOpen) if is_forbidden(path) => LedgerError::ReadOnly {
             reason: format!("{}: this user may not open the file, or make one in its folder", path.display()),
         },
+        Some(rusqlite::ErrorCode::CannotOpen) if is_on_read_only_disk(path) => LedgerError::ReadOnly {
+            reason: format!("{} is on a disk that cannot be written: name a file on another", path.display()),
+        },
         Some(rusqlite::ErrorCode::CannotOpen) => LedgerError::Unavailable {
             reason: format!("cannot open {}: {error}", path.display()),
             source: Some(Box::new(error)),
@@ -162,6 +206,23 @@ fn open(options: &SqliteOptions, flags: OpenFlags) -> Result<Connection, LedgerE
     connection.busy_timeout(options.busy_timeout).map_err(from_sqlite)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
+}
+
+/// Whether the file, or its folder if there is no file, is on a file system that is mounted for reading only.
+fn is_on_read_only_disk(path: &Path) -> bool {
+    let is_read_only = |error: &std::io::Error| error.kind() == std::io::ErrorKind::ReadOnlyFilesystem;
+    if path.exists() {
+        return std::fs::File::options().append(true).open(path).is_err_and(|error| is_read_only(&error));
+    }
+    let probe = beside(path, &format!(".{}.probe", std::process::id()));
+    match std::fs::File::create_new(&probe) {
+        Ok(_) => {
+            // A probe that cannot be removed is empty, and in nobody's way.
+            let _ = std::fs::remove_file(&probe);
+            false
+        }
+        Err(error) => is_read_only(&error),
+    }
 }
 
 fn is_forbidden(path: &Path) -> bool {
@@ -212,5 +273,26 @@ fn check_version(connection: &Connection, options: &SqliteOptions) -> Result<(),
             supported: VERSION,
             advice: "upgrade this library, or open it with the version that made it",
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_nobody_can_change_is_read_without_files_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = SqliteOptions::new(folder.path().join("a b%41?c#d.ledger"));
+        drop(open_writer(&options).unwrap());
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = open_unchanging(&options, flags).unwrap();
+        check_version(&connection, &options).unwrap();
+        let rows: i64 = connection.query_row("SELECT count(*) FROM universal_registry", [], |row| row.get(0)).unwrap();
+        assert_eq!((rows, std::fs::read_dir(folder.path()).unwrap().count()), (0, 1));
+        // Rows that are in the log alone must not be left out without a word.
+        std::fs::write(beside(&options.path, "-wal"), b"rows").unwrap();
+        let error = open_unchanging(&options, flags).unwrap_err();
+        assert!(matches!(&error, LedgerError::ReadOnly { reason } if reason.contains("copy both")), "{error}");
     }
 }

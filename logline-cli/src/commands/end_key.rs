@@ -12,6 +12,7 @@ use logline_log::Checkpoint;
 use logline_log::note::Note;
 use serde_json::json;
 
+use crate::commands::manifest::Standing;
 use crate::output::plain;
 use crate::site::{HomeOptions, Site};
 use crate::{Error, output};
@@ -53,7 +54,7 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
     }
     let site = Site::open(url, &options.home).await?;
     let trust = site.trust()?;
-    let trusted = trust.resolve(&site.ledger).await?;
+    let trusted = site.resolve(&trust).await?;
     let key = options.key_to_end;
     let mut ended = Ended { role: options.role, tenants: options.tenant.clone(), ..Ended::of_key(key, logs) };
     let rights = rights(&trusted, &ended);
@@ -73,11 +74,14 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
         ended.logs.clear();
     }
     let span = trust.publish(&site.ledger, &manifest.end(ended), &site.key(KeyOf::Root)?, &SystemClock).await?;
-    let in_force = trust.resolve(&site.ledger).await?.manifest.version == next;
-    let hash = span.seal.curr_hash;
+    let standing = Standing::of(&trust, &site, &span).await?;
     output::line(&if json {
-        json!({"ended": key, "rights": rights, "version": next, "curr_hash": hash, "in_force": in_force}).to_string()
-    } else if in_force {
+        let mut said = standing.to_json();
+        if let Some(members) = said.as_object_mut() {
+            members.extend([("ended".to_owned(), json!(key)), ("rights".to_owned(), json!(rights))]);
+        }
+        said.to_string()
+    } else if standing.is_in_force() {
         let logs = options.checkpoint.len();
         format!(
             "key {key} has ended as {}: manifest version {next} is in force. What it has signed counts up to the {logs} checkpoints that \
@@ -85,7 +89,7 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
             rights.join(", ")
         )
     } else {
-        format!("manifest version {next} waits for approvals: `logline manifest approve {hash} --key ROOTKEY`")
+        standing.to_string()
     });
     Ok(true)
 }

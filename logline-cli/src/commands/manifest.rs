@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use logline::home::KeyOf;
 use logline_core::ledger::Ledger as _;
-use logline_core::trust::Manifest;
-use logline_core::{Hash, SYSTEM_TENANT, Scope, Span, SystemClock, Verifier};
+use logline_core::trust::{Manifest, SkipReason, TrustError, TrustRoot};
+use logline_core::{Hash, SYSTEM_TENANT, Scope, SignedSpan, Span, SystemClock, Verifier};
 use serde_json::{Value, json};
 
+use crate::commands::governance::difference;
 use crate::site::{HomeOptions, Site};
 use crate::{Error, output};
 
@@ -39,6 +40,9 @@ struct Show {
 struct Publish {
     /// The whole manifest. Its `version` is set to the next one.
     file: PathBuf,
+    /// Publishes members that this version of the tool does not know.
+    #[arg(long)]
+    keep_unknown: bool,
     #[command(flatten)]
     home: HomeOptions,
 }
@@ -58,60 +62,125 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
     match &options.command {
         Command::Show(show) => {
             let site = Site::open(url, &show.home).await?;
-            let trusted = site.trust()?.resolve(&site.ledger).await?;
+            let trusted = site.trusted().await?;
             output::raw(&pretty(&trusted.manifest, json)?);
             Ok(true)
         }
-        Command::Publish(publish) => {
-            let site = Site::open(url, &publish.home).await?;
-            let trust = site.trust()?;
-            let trusted = trust.resolve(&site.ledger).await?;
-            let text = output::text_of(&publish.file, MAX_BYTES)?;
-            let mut members =
-                logline_core::json::parse(text.as_bytes()).map_err(|e| format!("{}: {e}", publish.file.display()))?;
-            let next = trusted.manifest.version.saturating_add(1);
-            let object = members.as_object_mut().ok_or("a manifest is a JSON object")?;
-            object.insert("version".to_owned(), next.into());
-            let manifest = read(&trusted.span, members)?;
-            let span = trust.publish(&site.ledger, &manifest, &site.key(KeyOf::Root)?, &SystemClock).await?;
-            let in_force = trust.resolve(&site.ledger).await?.manifest.version;
-            let hash = span.seal.curr_hash;
-            output::line(&if json {
-                json!({"version": next, "curr_hash": hash, "in_force": in_force == next}).to_string()
-            } else if in_force == next {
-                format!("manifest version {next} is in force ({hash})")
-            } else {
-                format!("manifest version {next} ({hash}) waits for approvals: `logline manifest approve {hash} --key ROOTKEY`")
-            });
-            Ok(true)
+        Command::Publish(options) => publish(options, url, json).await,
+        Command::Approve(options) => approve(options, url, json).await,
+    }
+}
+
+async fn publish(options: &Publish, url: Option<&str>, json: bool) -> Result<bool, Error> {
+    let site = Site::open(url, &options.home).await?;
+    let trust = site.trust()?;
+    let trusted = site.trusted().await?;
+    let text = output::text_of(&options.file, MAX_BYTES)?;
+    let named = |error: &dyn std::fmt::Display| format!("{}: {error}", options.file.display());
+    let mut members = logline_core::json::parse(text.as_bytes()).map_err(|e| named(&e))?;
+    let next = trusted.manifest.version.saturating_add(1);
+    let object = members.as_object_mut().ok_or_else(|| named(&"a manifest is a JSON object"))?;
+    object.insert("version".to_owned(), next.into());
+    let manifest = read(&trusted.span, members).map_err(|e| named(&e))?;
+    let is_new = |(name, value): &(&String, &Value)| trusted.manifest.unknown.get(*name) != Some(*value);
+    if let Some((name, _)) = manifest.unknown.iter().find(is_new)
+        && !options.keep_unknown
+    {
+        return Err(named(&format!(
+            "this version of the tool does not know the member `{}`, so no host of this version obeys it: correct it, or pass \
+             --keep-unknown to publish it for newer hosts",
+            name.escape_debug()
+        ))
+        .into());
+    }
+    let span = trust.publish(&site.ledger, &manifest, &site.key(KeyOf::Root)?, &SystemClock).await?;
+    let standing = Standing::of(&trust, &site, &span).await?;
+    output::line(&if json { standing.to_json().to_string() } else { standing.to_string() });
+    Ok(true)
+}
+
+async fn approve(options: &Approve, url: Option<&str>, json: bool) -> Result<bool, Error> {
+    let site = Site::open(url, &options.home).await?;
+    let trust = site.trust()?;
+    let (scope, id) = (Scope::runtime(SYSTEM_TENANT), trust.manifest_id);
+    let mut from = 0;
+    let found = loop {
+        let rows = site.ledger.history(&scope, SYSTEM_TENANT, id, from, 100).await?;
+        let last = rows.last().ok_or_else(|| format!("no manifest has the hash {}", options.hash))?.seq;
+        match rows.into_iter().find(|row| row.seal.curr_hash == options.hash) {
+            Some(row) => break row,
+            None => from = last.saturating_add(1),
         }
-        Command::Approve(approve) => {
-            let site = Site::open(url, &approve.home).await?;
-            let trust = site.trust()?;
-            let (scope, id) = (Scope::runtime(SYSTEM_TENANT), trust.manifest_id);
-            let mut from = 0;
-            let found = loop {
-                let rows = site.ledger.history(&scope, SYSTEM_TENANT, id, from, 100).await?;
-                let last = rows.last().ok_or_else(|| format!("no manifest has the hash {}", approve.hash))?.seq;
-                match rows.into_iter().find(|row| row.seal.curr_hash == approve.hash) {
-                    Some(row) => break row,
-                    None => from = last.saturating_add(1),
-                }
-            };
-            let span = found.verify(&mut Verifier::new())?;
-            output::raw(&pretty(&Manifest::from_span(&span)?, json)?);
-            if !crate::output::is_yes("approve this manifest?")? {
-                output::note("nothing was signed");
-                return Ok(false);
+    };
+    let span = found.verify(&mut Verifier::new())?;
+    let manifest = Manifest::from_span(&span)?;
+    let show = |text: &str| output::shown(text, json);
+    pretty(&manifest, false)?.lines().for_each(show);
+    match site.resolve(&trust).await {
+        Ok(trusted) => {
+            show(&format!("changes since version {}, which is in force:", trusted.manifest.version));
+            difference(Some(&trusted.span), &span).iter().for_each(|line| show(line));
+        }
+        Err(TrustError::NoManifest { .. }) => show("it would be the first: no version is in force"),
+        Err(error) => return Err(error.into()),
+    }
+    show(&Standing::of(&trust, &site, &span).await?.to_string());
+    if !output::is_yes("approve this manifest?")? {
+        output::note("nothing was signed");
+        return Ok(false);
+    }
+    trust.approve(&site.ledger, &span, &site.key(KeyOf::Root)?, &SystemClock).await?;
+    let standing = Standing::of(&trust, &site, &span).await?;
+    output::line(&if json { standing.to_json().to_string() } else { standing.to_string() });
+    Ok(true)
+}
+
+/// Whether a version of the manifest is in force, and what it lacks if not.
+pub(crate) struct Standing {
+    version: u64,
+    hash: Hash,
+    /// Whether it, or a later one, is in force.
+    is_in_force: bool,
+    lacks: Option<SkipReason>,
+}
+
+impl Standing {
+    pub(crate) async fn of(trust: &TrustRoot, site: &Site, span: &SignedSpan) -> Result<Self, Error> {
+        let version = Manifest::from_span(span)?.version;
+        let (in_force, skipped) = match site.resolve(trust).await {
+            Ok(trusted) => (trusted.manifest.version, trusted.skipped),
+            Err(TrustError::NoManifest { skipped, .. }) => (0, skipped),
+            Err(error) => return Err(error.into()),
+        };
+        let row = span.key().to_string();
+        let lacks = skipped.into_iter().find(|skipped| skipped.row == row).map(|skipped| skipped.reason);
+        Ok(Self { version, hash: span.seal.curr_hash, is_in_force: lacks.is_none() && in_force >= version, lacks })
+    }
+
+    pub(crate) fn is_in_force(&self) -> bool {
+        self.is_in_force
+    }
+
+    pub(crate) fn to_json(&self) -> Value {
+        let mut said = json!({"version": self.version, "curr_hash": self.hash, "in_force": self.is_in_force});
+        if let (Some(members), Some(SkipReason::Approvals { found, needed, .. })) = (said.as_object_mut(), &self.lacks) {
+            members.insert("counted".to_owned(), json!(found));
+            members.insert("needed".to_owned(), json!(needed));
+        }
+        said
+    }
+}
+
+impl std::fmt::Display for Standing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { version, hash, .. } = self;
+        match &self.lacks {
+            None if self.is_in_force => write!(f, "manifest version {version} is in force ({hash})"),
+            None => write!(f, "manifest version {version} ({hash}) is not in the ledger"),
+            Some(lacks @ SkipReason::Approvals { .. }) => {
+                write!(f, "manifest version {version} waits, as {lacks}: `logline manifest approve {hash} --key ROOTKEY`")
             }
-            trust.approve(&site.ledger, &span, &site.key(KeyOf::Root)?, &SystemClock).await?;
-            let in_force = trust.resolve(&site.ledger).await?.manifest.version;
-            output::line(&if json {
-                json!({"in_force": in_force}).to_string()
-            } else {
-                format!("manifest version {in_force} is in force")
-            });
-            Ok(true)
+            Some(lacks) => write!(f, "manifest version {version} ({hash}) does not count: {lacks}"),
         }
     }
 }

@@ -44,14 +44,23 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
     // It runs nothing, so the publisher's key is its key.
     let host = site.host(KeyOf::Publisher).await?;
     check_tenant(&host, &publisher.public_key(), Role::Publisher, &options.tenant)?;
-    // All are read before the first is published, so that a file with a fault changes nothing.
+    // All are read before the first is published, so that a file that cannot be read changes nothing.
     let drafts = drafts
         .into_iter()
         .map(|(at, columns)| Ok((at.clone(), draft(options, visibility, columns).map_err(|e| format!("{at}: {e}"))?)));
-    for (at, draft) in drafts.collect::<Result<Vec<_>, Error>>()? {
+    let drafts = drafts.collect::<Result<Vec<_>, Error>>()?;
+    let all = drafts.len();
+    for (done, (at, draft)) in drafts.into_iter().enumerate() {
         let id = draft.columns().id;
         let before = site.ledger.find(&Scope::runtime(&options.tenant), &options.tenant, id).await?;
-        let published = host.publish_if_changed(draft, &publisher).await.map_err(|e| format!("{at}: {e}"))?;
+        // One may need those before it, so that they cannot be published together.
+        let published = host.publish_if_changed(draft, &publisher).await.map_err(|e| match done {
+            0 => format!("{at}: {e}; nothing is published"),
+            _ => format!(
+                "{at}: {e}; {done} of {all} drafts are published, those before it: correct it and publish the whole file again, what has \
+                 not changed stays as it is"
+            ),
+        })?;
         let is_new = before.is_none_or(|before| before.seal.curr_hash != published.seal.curr_hash);
         let (kind, name) = (published.entity_type.as_str(), published.name.clone().unwrap_or_default());
         let hash = published.seal.curr_hash.to_string();

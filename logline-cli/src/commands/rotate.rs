@@ -5,6 +5,7 @@ use logline::home::KeyOf;
 use logline_core::{PublicKey, SystemClock};
 use serde_json::json;
 
+use crate::commands::manifest::Standing;
 use crate::site::{HomeOptions, Site};
 use crate::{Error, output};
 
@@ -26,7 +27,7 @@ pub(crate) struct Options {
 pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Result<bool, Error> {
     let site = Site::open(url, &options.home).await?;
     let trust = site.trust()?;
-    let mut manifest = trust.resolve(&site.ledger).await?.manifest;
+    let mut manifest = site.resolve(&trust).await?.manifest;
     let before = manifest.root.clone();
     for key in &options.add {
         if !manifest.root.keys.contains(key) {
@@ -40,14 +41,18 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
     manifest.version = manifest.version.saturating_add(1);
     let next = manifest.version;
     let span = trust.publish(&site.ledger, &manifest, &site.key(KeyOf::Root)?, &SystemClock).await?;
-    let in_force = trust.resolve(&site.ledger).await?.manifest.version == next;
-    let (hash, threshold, keys) = (span.seal.curr_hash, manifest.root.threshold, manifest.root.keys.len());
+    let standing = Standing::of(&trust, &site, &span).await?;
+    let (threshold, keys) = (manifest.root.threshold, manifest.root.keys.len());
     output::line(&if json {
-        json!({"version": next, "curr_hash": hash, "in_force": in_force, "threshold": threshold, "keys": keys}).to_string()
-    } else if in_force {
+        let mut said = standing.to_json();
+        if let Some(members) = said.as_object_mut() {
+            members.extend([("threshold".to_owned(), json!(threshold)), ("keys".to_owned(), json!(keys))]);
+        }
+        said.to_string()
+    } else if standing.is_in_force() {
         format!("manifest version {next} is in force: {threshold} of {keys} root keys approve the next one")
     } else {
-        format!("manifest version {next} waits for approvals: `logline manifest approve {hash} --key ROOTKEY`")
+        standing.to_string()
     });
     Ok(true)
 }

@@ -3,38 +3,29 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::NaiveDate;
 use serde_json::Value;
 use uuid::Uuid;
 
 use crate::contract::{AskedBy, Attempt, Kernel, RequestKind};
-use crate::host::driver::{AdmitError, Driver};
+use crate::host::driver::AdmitError;
+use crate::host::quotas::{EXECUTIONS_QUOTA, FUEL_QUOTA};
 use crate::host::stage0::Booted;
 use crate::host::{Host, HostError, Kinds};
 use crate::keys::Verifier;
 use crate::ledger::scope::Scope;
-use crate::ledger::{
-    AppendOptions, Due, Ledger as _, LedgerError, LedgerExt as _, Limit, Parking, Retry, Work, WorkQueue as _,
-};
+use crate::ledger::{AppendOptions, Due, Ledger as _, LedgerError, LedgerExt as _, Limit, Retry, Work, WorkQueue as _};
 use crate::request::lifecycle::{self, Claiming, Open, Origin};
 use crate::request::state::{ClaimTerms, State};
 use crate::request::{Charges, DEFAULT_PRIORITY, NotRunnable, Phase};
 use crate::roles::Role;
-use crate::span::draft::Draft;
 use crate::span::seal::VerifiedSpan;
-use crate::span::{SYSTEM_TENANT, SignedSpan, Visibility};
+use crate::span::{SYSTEM_TENANT, SignedSpan};
 use crate::trust::Trusted;
 use crate::trust::governance::{InForce, Version};
 use crate::value::failure::Failure;
 use crate::value::hex::Hash;
 use crate::value::ids;
 use crate::value::timestamp::Timestamp;
-
-/// The key of the quota of attempts per tenant and UTC day, which a manifest may limit.
-pub const EXECUTIONS_QUOTA: &str = "exec.per_tenant.daily";
-
-/// The key of the quota of fuel per tenant and UTC day, which a manifest may limit.
-pub const FUEL_QUOTA: &str = "fuel.per_tenant.daily";
 
 /// A request that this host has claimed.
 pub struct Claim {
@@ -322,74 +313,6 @@ impl Host {
         Ok(kinds)
     }
 
-    /// Whether `function` may run once more today: the manifest sets no limit, the function is exempt, or its tenant has not
-    /// reached the limit. A refusal is recorded once a day. Only the claim decides, because the quota may be used up by then.
-    ///
-    /// # Errors
-    /// If the ledger fails, or the refusal cannot be recorded.
-    pub async fn is_within_quota(&self, function: &VerifiedSpan) -> Result<bool, HostError> {
-        let (trusted, ledger, tenant) = (self.trusted(), &self.inner.ledger, &function.tenant_id);
-        if trusted.manifest.is_forced(function) {
-            return Ok(true);
-        }
-        let throttle = &trusted.manifest.throttle;
-        let limits = [(EXECUTIONS_QUOTA, throttle.per_tenant_daily_exec_limit), (FUEL_QUOTA, throttle.per_tenant_daily_fuel)];
-        for (key, per_day) in limits {
-            let Some(per_day) = per_day else { continue };
-            if ledger.used(tenant, key).await? >= per_day {
-                let (driver, now) = (self.driver(&trusted), ledger.now().await?);
-                self.record_denial(&driver, &Scope::runtime(tenant), tenant, (key, per_day), now.day(), now).await?;
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    /// Records, once a day, that a tenant has used up a quota.
-    async fn record_denial(
-        &self,
-        driver: &Driver<'_>,
-        scope: &Scope,
-        tenant: &str,
-        (key, per_day): (&str, u64),
-        day: NaiveDate,
-        now: Timestamp,
-    ) -> Result<(), HostError> {
-        let violation = quota_violation(tenant, key, per_day, day).at(now);
-        match driver.write(scope, vec![violation], self.inner.signer.as_ref(), &AppendOptions::keep()).await {
-            // The first record of the day stays, even if the limit was another one then.
-            Ok(_) | Err(AdmitError::Ledger(LedgerError::KeepMismatch { .. })) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Records, once a day, that too little is left of a tenant's quota for a call.
-    pub(super) async fn record_used_up(&self, tenant: &str, quota: (&str, u64), day: NaiveDate) -> Result<(), HostError> {
-        let (trusted, scope) = (self.trusted(), Scope::runtime(tenant));
-        let now = self.inner.ledger.now().await?;
-        self.record_denial(&self.driver(&trusted), &scope, tenant, quota, day, now).await
-    }
-
-    /// Records that a tenant has used up a quota, and parks the request until the next day.
-    async fn deny(
-        &self,
-        driver: &Driver<'_>,
-        scope: &Scope,
-        request: &Open<'_>,
-        (key, per_day): (&str, u64),
-        day: NaiveDate,
-        now: Timestamp,
-    ) -> Result<NotRunnable, HostError> {
-        let span = request.span;
-        self.record_denial(driver, scope, &span.tenant_id, (key, per_day), day, now).await?;
-        let until = Timestamp::start_of_day_after(day);
-        self.inner
-            .ledger
-            .park(&[Parking::of(span, Some(until), format!("the tenant has used its {per_day} of {key} of {day}"))])
-            .await?;
-        Ok(NotRunnable::Deferred { key: span.key(), until })
-    }
-
     /// The version in force of what a request names. `None` if there is none that may be used: the kernel reports why.
     async fn in_force(
         &self,
@@ -427,20 +350,4 @@ impl Host {
         functions().keep(hash, Arc::clone(&verified));
         Ok(Some(verified))
     }
-}
-
-/// Drafts the span that tells a tenant, once a day, that it has used up a quota.
-fn quota_violation(tenant: &str, key: &str, per_day: u64, day: NaiveDate) -> Draft {
-    let day = day.to_string();
-    Draft::new("policy_violation")
-        .id(ids::derive("policy_violation", &[tenant, key, &day]))
-        .tenant(tenant)
-        .owner("runtime")
-        .visibility(Visibility::Tenant)
-        .who("runtime")
-        .did("denied")
-        .this(format!("quota.{key}"))
-        .status("open")
-        .metadata(serde_json::json!({"key": key, "day": day, "limit": per_day}))
-        .deterministic()
 }

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use crate::host::claim::FUEL_QUOTA;
+use crate::host::quotas::FUEL_QUOTA;
 use crate::host::{Host, HostError};
 use crate::ledger::scope::Scope;
 use crate::ledger::{Ledger as _, WorkQueue as _};

@@ -6,11 +6,11 @@ use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 
 use crate::contract::{Context, Effects, Reader};
-use crate::host::claim::FUEL_QUOTA;
 use crate::host::confidential::hide_result;
 use crate::host::driver::{AdmitError, Driver};
 use crate::host::functions::InnerRequests;
 use crate::host::outside::RecordedCalls;
+use crate::host::quotas::FUEL_QUOTA;
 use crate::host::submit::trace_request;
 use crate::host::{Claim, Host, HostError, publish};
 use crate::keys::{Signer, Verifier};

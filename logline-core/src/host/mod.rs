@@ -13,6 +13,7 @@ mod kernel_set;
 mod open_calls;
 mod outside;
 mod publish;
+mod quotas;
 mod service;
 pub(crate) mod stage0;
 mod submit;
@@ -25,11 +26,12 @@ use std::time::Duration;
 use uuid::Uuid;
 
 pub use builder::HostBuilder;
-pub use claim::{Claim, EXECUTIONS_QUOTA, FUEL_QUOTA};
+pub use claim::Claim;
 pub use error::HostError;
 pub use finish::Execution;
 pub use kernel_set::KernelSet;
 pub use open_calls::{OpenCall, OpenCalls};
+pub use quotas::{EXECUTIONS_QUOTA, FUEL_QUOTA};
 pub use service::{Service, ServiceReport, Shutdown};
 
 use crate::contract::{AskedBy, Cipher, Sandbox};

@@ -199,6 +199,14 @@ pub enum TrustError {
         /// The approver's key.
         key: PublicKey,
     },
+    /// The key that was to approve has ended, or the manifest that it would approve ends it.
+    #[error(
+        "root key {key} has ended, or ends with this manifest: its approval would not count; approve with another root key"
+    )]
+    Ended {
+        /// The approver's key.
+        key: PublicKey,
+    },
     /// The key that was to sign a list of logs is no publisher of `system`.
     #[error("key {key} is not a publisher of tenant `system`: sign lists of logs with one that is")]
     NotAPublisher {
@@ -508,7 +516,9 @@ impl TrustRoot {
     /// Approves a manifest span with another root key. Approving twice changes nothing.
     ///
     /// # Errors
-    /// [`TrustError::NotARootKey`] if the key is not a root key: its approval would not count.
+    /// If the approval could never count, and nothing is appended: [`TrustError::NotARootKey`] if the key is not a root key,
+    /// [`TrustError::Ended`] if it has ended or ends with this manifest, [`TrustError::WouldNotCount`] if the manifest is not the next one
+    /// (nor the one in force).
     pub async fn approve(
         &self,
         ledger: &dyn Ledger,
@@ -522,6 +532,14 @@ impl TrustRoot {
         let mut roots = self.keys.iter().chain(&own.root.keys).chain(current.iter().flat_map(|(m, _)| &m.root.keys));
         if !roots.any(|root| *root == key) {
             return Err(TrustError::NotARootKey { key });
+        }
+        if own.has_ended_root(&key) || current.as_ref().is_some_and(|(manifest, _)| manifest.has_ended_root(&key)) {
+            return Err(TrustError::Ended { key });
+        }
+        let is_in_force = current.as_ref().is_some_and(|(_, span)| span.seal.curr_hash == manifest.seal.curr_hash);
+        if !is_in_force {
+            let current = current.as_ref().map(|(manifest, _)| manifest);
+            self.candidate(manifest, current).map_err(TrustError::WouldNotCount)?.1?;
         }
         let draft = approval(manifest, "approve").at(clock.now());
         let id = ids::derive("approval", &[&manifest.seal.curr_hash.to_string(), &key.to_string()]);

@@ -28,6 +28,9 @@ fn two_of_four_approve_and_the_version_is_in_force_until_the_next_is_promoted() 
     assert_eq!(world.used(&v1).unwrap(), v0.seal.curr_hash);
     world.put_in_force(&v1);
     assert_eq!(world.used(&v1).unwrap(), v1.seal.curr_hash);
+    // What was carried out keeps the approvals that it was carried out with, whatever is in force since then.
+    let tally = world.docket(&proposed).tally;
+    assert_eq!((tally.counted, tally.void), (held.approvals, Vec::new()));
 }
 
 // 1. Approve, then swap.

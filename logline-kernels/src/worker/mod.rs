@@ -1,6 +1,7 @@
 //! `request_worker`: finds due requests, claims them in batches, carries them out, and extends their leases.
 
 mod attempts;
+mod deferred;
 mod heartbeat;
 mod open_calls;
 mod poll;

@@ -10,6 +10,7 @@ use logline_core::{AdmitError, Host, HostError, Shutdown, Timestamp};
 
 use super::WorkerOptions;
 use super::attempts::Attempts;
+use super::deferred::Deferred;
 use crate::harness::{Backoff, is_general, jittered, may_pass};
 
 /// The most requests in one poll.
@@ -29,7 +30,9 @@ pub(super) async fn work(
     let arrivals = ledger.arrivals().await?;
     let mut after: Option<String> = None;
     let mut backoff = Backoff::default();
+    let mut deferred = Deferred::default();
     loop {
+        deferred.follow(host);
         tokio::select! {
             biased;
             () = &mut shutdown => return Ok(()),

@@ -10,7 +10,7 @@ const MAX_LINES: usize = 2_000;
 const OWN: &[&str] = &["seq", "at", "prev_hash", "curr_hash", "signature", "public_key", "duration_ms", "trace_id"];
 
 /// What changes from one version to the next: column by column, lines that go with `-` and lines that come with `+`.
-pub(super) fn difference(from: Option<&SignedSpan>, to: &SignedSpan) -> Vec<String> {
+pub(crate) fn difference(from: Option<&SignedSpan>, to: &SignedSpan) -> Vec<String> {
     let (before, after) = (from.map(columns).unwrap_or_default(), columns(to));
     let mut names: Vec<_> = before.keys().chain(after.keys()).collect();
     names.sort_unstable();

@@ -38,17 +38,18 @@ pub(crate) async fn explain(options: &Options, url: Option<&str>, json: bool) ->
                     .void
                     .iter()
                     .map(|void| json!({"id": void.id, "key": void.key, "reason": void.reason.to_string()}));
-                let verdict = docket.tally.verdict.as_ref().map_err(ToString::to_string);
+                let is_carried = docket.carried().is_some();
+                let refusal = docket.tally.verdict.as_ref().err().filter(|_| !is_carried).map(ToString::to_string);
                 output::line(
                     &json!({
                         "proposal": options.id, "counted": docket.tally.counted.len(), "needed": docket.tally.needed,
-                        "void": void.collect::<Vec<_>>(), "approved": verdict.is_ok(), "refusal": verdict.err(),
-                        "carried_out": docket.carried().is_some(),
+                        "void": void.collect::<Vec<_>>(), "approved": refusal.is_none(), "refusal": refusal,
+                        "carried_out": is_carried,
                     })
                     .to_string(),
                 );
             } else {
-                show(&docket);
+                show(&docket, false);
             }
             Ok(true)
         }

@@ -13,6 +13,7 @@ use logline_core::trust::governance::{Docket, Held, Version};
 use logline_core::{Scope, SignedSpan, Verifier};
 use uuid::Uuid;
 
+pub(crate) use difference::difference;
 pub(crate) use explain::{Options as ExplainOptions, explain};
 pub(crate) use promote::{PromoteOptions, TestOptions, promote, test};
 pub(crate) use propose::{ProposeOptions, RollbackOptions, WithdrawOptions, propose, rollback, withdraw};
@@ -64,40 +65,41 @@ async fn replaced(ledger: &dyn Ledger, docket: &Docket) -> Result<Option<SignedS
 }
 
 /// Prints what a proposal says and how its vote stands.
-fn show(docket: &Docket) {
+fn show(docket: &Docket, json: bool) {
+    let line = |text: &str| output::shown(text, json);
     let proposed = &docket.proposed;
     let proposal = &proposed.proposal;
-    output::line(&format!("proposal   {} in tenant {}, by {}", proposed.id, proposed.tenant, proposed.proposer));
+    line(&format!("proposal   {} in tenant {}, by {}", proposed.id, proposed.tenant, proposed.proposer));
     let act = match proposal.act {
         logline_core::trust::governance::Act::Rollback => "go back",
         _ => "promote",
     };
-    output::line(&format!("act        {act} in {}: {} {}", proposal.environment, proposal.class, proposal.subject.id));
-    output::line(&format!("version    {} ({})", proposal.subject.seq, proposal.subject.curr_hash));
+    line(&format!("act        {act} in {}: {} {}", proposal.environment, proposal.class, proposal.subject.id));
+    line(&format!("version    {} ({})", proposal.subject.seq, proposal.subject.curr_hash));
     match proposal.replaces {
-        Some(hash) => output::line(&format!("replaces   {hash}")),
-        None => output::line("replaces   nothing: no version is in force"),
+        Some(hash) => line(&format!("replaces   {hash}")),
+        None => line("replaces   nothing: no version is in force"),
     }
-    output::line(&format!("until      {}", proposal.expires));
+    line(&format!("until      {}", proposal.expires));
     if let Some(reason) = &proposal.emergency {
-        output::line(&format!("EMERGENCY  {reason}"));
+        line(&format!("EMERGENCY  {reason}"));
     }
     if let Some(reason) = &proposal.reason {
-        output::line(&format!("reason     {reason}"));
+        line(&format!("reason     {reason}"));
     }
     let tally = &docket.tally;
     for vote in &tally.counted {
-        output::line(&format!("approved   by {} ({})", vote.key, vote.id));
+        line(&format!("approved   by {} ({})", vote.key, vote.id));
     }
     for vote in &tally.rejected {
-        output::line(&format!("rejected   by {} ({})", vote.key, vote.id));
+        line(&format!("rejected   by {} ({})", vote.key, vote.id));
     }
     for void in &tally.void {
-        output::line(&format!("void       by {} ({}): {}", void.key, void.id, void.reason));
+        line(&format!("void       by {} ({}): {}", void.key, void.id, void.reason));
     }
     match (docket.carried(), &tally.verdict) {
-        (Some(held), _) => output::line(&format!("state      carried out at {}", held.at)),
-        (None, Ok(())) => output::line("state      approved: `logline promote` carries it out"),
-        (None, Err(refusal)) => output::line(&format!("state      {refusal}")),
+        (Some(held), _) => line(&format!("state      carried out at {}", held.at)),
+        (None, Ok(())) => line("state      approved: `logline promote` carries it out"),
+        (None, Err(refusal)) => line(&format!("state      {refusal}")),
     }
 }

@@ -55,7 +55,7 @@ pub(crate) async fn diff(options: &DiffOptions, url: Option<&str>, json: bool) -
         output::line(&json!({"proposal": docket.proposed.id, "difference": lines}).to_string());
         return Ok(true);
     }
-    show(&docket);
+    show(&docket, false);
     lines.iter().for_each(|line| output::line(line));
     Ok(true)
 }
@@ -71,8 +71,8 @@ pub(crate) async fn reject(options: &VoteOptions, url: Option<&str>, json: bool)
 async fn vote(options: &VoteOptions, url: Option<&str>, json: bool, decision: Decision) -> Result<bool, Error> {
     if let (Some(file), Some(out)) = (&options.sign, &options.out) {
         let ballot = Ballot::read(file)?;
-        output::line(&format!("ledger     {}", ballot.ledger));
-        let Some(span) = ask_and_sign(&ballot, options, decision).await? else { return Ok(false) };
+        output::shown(&format!("ledger     {}", ballot.ledger), json);
+        let Some(span) = ask_and_sign(&ballot, options, decision, json).await? else { return Ok(false) };
         create(out, &[span.to_line(), b"\n".to_vec()].concat())?;
         output::line(&if json {
             json!({"vote": span.id, "file": out.display().to_string()}).to_string()
@@ -96,14 +96,14 @@ async fn vote(options: &VoteOptions, url: Option<&str>, json: bool, decision: De
         output::note(&format!("`logline approve --sign {} --key KEYFILE --out VOTE` decides about it", out.display()));
         return Ok(true);
     }
-    show(&docket);
+    show(&docket, json);
     let ballot = Ballot {
         ledger: trusted.ledger,
         proposed: docket.proposed.clone(),
         subject: docket.subject.clone().into_signed(),
         replaced: before,
     };
-    let Some(span) = ask_and_sign(&ballot, options, decision).await? else { return Ok(false) };
+    let Some(span) = ask_and_sign(&ballot, options, decision, json).await? else { return Ok(false) };
     let id = span.id;
     host.admit(&Scope::runtime(tenant), vec![span]).await?;
     let docket = trusted.docket(&site.ledger, tenant, proposal, site.ledger.now().await?).await?;
@@ -122,15 +122,19 @@ async fn vote(options: &VoteOptions, url: Option<&str>, json: bool, decision: De
 }
 
 /// Shows what changes, asks, and signs. `None` if the answer is not `yes`.
-async fn ask_and_sign(ballot: &Ballot, options: &VoteOptions, decision: Decision) -> Result<Option<VerifiedSpan>, Error> {
+async fn ask_and_sign(
+    ballot: &Ballot,
+    options: &VoteOptions,
+    decision: Decision,
+    json: bool,
+) -> Result<Option<VerifiedSpan>, Error> {
+    let show = |text: &str| output::shown(text, json);
     let key: KeyPair = options.home.approver()?;
     let lines = difference(ballot.replaced.as_ref(), &ballot.subject);
     let subject = &ballot.subject;
-    output::line(&format!("content    {} version {}, signed by {}", subject.entity_type, subject.seq, subject.seal.public_key));
-    output::line(&format!("hashes to  {} (computed from the content now)", subject.seal.curr_hash));
-    for line in &lines {
-        output::line(line);
-    }
+    show(&format!("content    {} version {}, signed by {}", subject.entity_type, subject.seq, subject.seal.public_key));
+    show(&format!("hashes to  {} (computed from the content now)", subject.seal.curr_hash));
+    lines.iter().for_each(|line| show(line));
     let proposal = &ballot.proposed.proposal;
     let what = match decision {
         Decision::Approve => "approve",

@@ -1,6 +1,5 @@
 //! `logline prompt eval`
 
-use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +12,7 @@ use logline_prompts::eval::{EvalRun, PROMPT_EVALUATE, report};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::output::Output;
 use crate::site::{HomeOptions, Site};
 use crate::{Error, output};
 
@@ -53,10 +53,7 @@ enum Format {
 
 pub(super) async fn run(options: &Eval, url: Option<&str>, json: bool) -> Result<bool, Error> {
     // Before anything is paid.
-    let mut out = options.out.as_ref().map(File::create_new).transpose().map_err(|e| {
-        let path = options.out.as_deref().unwrap_or(Path::new(""));
-        format!("{}: {e}: name a new file", path.display())
-    })?;
+    let out = options.out.as_deref().map(new_file).transpose()?;
     let site = Site::open(url, &options.home).await?;
     let tenant = options.tenant.as_str();
     let suite = site.named(tenant, "prompt_eval", &options.suite).await?;
@@ -81,9 +78,20 @@ pub(super) async fn run(options: &Eval, url: Option<&str>, json: bool) -> Result
         Format::Junit => report::junit(&runs),
         Format::Csv => report::csv(&runs),
     };
-    match &mut out {
-        Some(file) => file.write_all(text.as_bytes())?,
+    match out {
+        Some(out) => {
+            out.file().write_all(text.as_bytes())?;
+            out.finish()?;
+        }
         None => output::raw(text.trim_end_matches('\n')),
     }
     Ok(runs.iter().all(|run| run.gate.passed))
+}
+
+/// A file that does not exist yet, and will not if the evaluation fails.
+fn new_file(path: &Path) -> Result<Output, Error> {
+    if std::fs::symlink_metadata(path).is_ok() {
+        return Err(format!("{} exists: name a new file", path.display()).into());
+    }
+    Output::create(path)
 }

@@ -81,7 +81,7 @@ pub struct Docket {
     pub rules: Option<Rules>,
     /// What was promoted so far.
     pub pointer: Pointer,
-    /// The outcome of the vote.
+    /// The outcome of the vote. If the proposal was carried out, the approvals are those that it was carried out with.
     pub tally: Tally,
     proposal_seq: u32,
     gates: Vec<Version>,
@@ -148,7 +148,12 @@ impl Trusted {
         let rules = self.rules(tenant, what.environment, what.class);
         let now = pointer.not_before_last(now);
         let question = Question { proposed: &proposed, pointer: &pointer, rules, now, named: None };
-        let Answer { subject, tally, gates, rules } = self.answer(ledger, question).await?;
+        let Answer { subject, mut tally, gates, rules } = self.answer(ledger, question).await?;
+        if let Some(held) = pointer.held.iter().find(|held| held.proposal == proposed.id) {
+            // They counted when it was carried out. What is in force since then makes none of them void.
+            tally.counted.clone_from(&held.approvals);
+            tally.void.retain(|void| held.approvals.iter().all(|vote| vote.id != void.id));
+        }
         let manifest = self.span.seal.curr_hash;
         Ok(Docket { proposed, subject, rules, pointer, tally, proposal_seq, gates, manifest })
     }
