@@ -45,7 +45,7 @@ export function checkLink(row, versions) {
     return passed('it is the first version: no other is before it');
   }
   const before = versions.find((other) => other.seq === row.seq - 1);
-  if (!before) return unchecked(`version ${row.seq - 1}, which it names, is not to be seen with this token`);
+  if (!before) return unchecked(`version ${row.seq - 1}, which it names, is not to be seen with this token, or is damaged`);
   for (const column of ['tenant_id', 'id', 'owner_id', 'entity_type']) {
     if (before[column] !== row[column]) return failed(`version ${before.seq} has another ${column}`);
   }
