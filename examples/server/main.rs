@@ -131,6 +131,11 @@ async fn run(config: &Config) -> Result<(), Failed> {
         Some(jwt) => Box::new(keys.or(jwt)),
         None => Box::new(keys),
     };
+    let mut connections = ServeOptions::default();
+    if options.client_header.is_some() {
+        // Every call comes through a proxy, whose address all clients have.
+        connections.max_connections_per_address = Some(connections.max_connections);
+    }
     let app = router(host.clone(), auth, options);
 
     let ended = drain.clone();
@@ -154,7 +159,7 @@ async fn run(config: &Config) -> Result<(), Failed> {
     };
     writeln!(std::io::stdout(), "{ready}")?;
     std::io::stdout().flush()?;
-    serve(listener, app, tls, drain, shutdown).await;
+    serve(listener, app, tls, connections, drain, shutdown).await;
     // Attempts in progress end or are given back.
     let ran = loops.await.map_err(|error| format!("the loops broke off: {error}"))?;
     if let Some(traces) = traces {
@@ -164,8 +169,14 @@ async fn run(config: &Config) -> Result<(), Failed> {
     Ok(())
 }
 
-async fn serve(listener: TcpListener, app: axum::Router, tls: Option<Tls>, drain: Drain, shutdown: impl Future<Output = ()>) {
-    let options = ServeOptions::default();
+async fn serve(
+    listener: TcpListener,
+    app: axum::Router,
+    tls: Option<Tls>,
+    options: ServeOptions,
+    drain: Drain,
+    shutdown: impl Future<Output = ()>,
+) {
     match tls {
         Some(tls) => serve_secure(listener, app, options, drain, shutdown, tls).await,
         None => serve_secure(listener, app, options, drain, shutdown, Plain).await,

@@ -1,7 +1,7 @@
 // The page in Chromium, over the example server: what its users rely on, and what attackers try.
 
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
+import { execFile, execFileSync } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -9,7 +9,7 @@ import { after, before, test } from 'node:test';
 
 import { serveDemo } from './demo.mjs';
 import { line, seal } from './seal.mjs';
-import { Service, axeSource, chromium, folder, freePort, logline } from './site.mjs';
+import { Service, axeSource, chromium, folder, freePort, logline, target } from './site.mjs';
 
 const PATIENCE = 15_000;
 const dir = folder();
@@ -56,6 +56,22 @@ after(async () => {
   await service?.stop();
 });
 
+/** Changes rows behind the back of the service; `change` is Python with a connection `db`. */
+const inDatabase = (change, ...values) => execFileSync('python3', ['-c', `
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1])
+triggers = db.execute("select name, sql from sqlite_master where type = 'trigger' and tbl_name = 'universal_registry'").fetchall()
+for name, _ in triggers: db.execute(f'drop trigger "{name}"')
+${change}
+for _, sql in triggers: db.execute(sql)
+db.commit()`, db, ...values]);
+
+/** Imports a file beside the service; the time at its end. */
+const importing = (file) => new Promise((done, failed) => {
+  const args = ['--ledger', `sqlite:${db}`, 'import', file, '--trust', `${db}.trust.json`];
+  execFile(join(target, 'debug/logline'), args, (error) => (error ? failed(error) : done(Date.now())));
+});
+
 const note = (name) => service.post('/api/spans', { entity_type: 'note', this: 'note.check', name, content: { text: name }, visibility: 'tenant' });
 
 test('the first paint needs no data', async () => {
@@ -78,6 +94,42 @@ test('without a token the page asks for one, and tells why one is not taken', as
   await page.keyboard.press('Enter');
   await settled(page);
   await page.close();
+});
+
+test('a link with another token changes nothing until it is confirmed, in this tab and in a new one', async () => {
+  const { token: other } = await service.post('/api/keys', { user: 'mallory', name: 'a link', permissions: ['spans:read'] });
+  const shownIn = (page) => page.evaluate(() => [sessionStorage.getItem('logline.token'), document.getElementById('who').textContent, document.title]);
+  const page = await tab('/overview');
+  await settled(page);
+  assert.deepEqual((await shownIn(page)).slice(1), ['acme · demo', 'Overview · acme · LogLine']);
+  await page.goto(address('/spans', other));
+  await page.getByRole('heading', { name: 'Change the token?' }).waitFor();
+  await page.getByRole('alert').filter({ hasText: 'the user mallory in the tenant acme' }).waitFor();
+  assert.equal((await shownIn(page))[0], service.token);
+  assert.ok(!page.url().includes('ll_acme_'));
+  await page.getByRole('button', { name: 'Stay in acme' }).click();
+  await page.getByRole('heading', { level: 1, name: 'Spans' }).waitFor();
+  assert.equal((await shownIn(page))[0], service.token);
+
+  // A new tab has no token yet, but its user is signed in.
+  const fresh = await tab('/spans', { address: address('/spans', other) });
+  await fresh.getByRole('heading', { name: 'Change the token?' }).waitFor();
+  assert.equal((await shownIn(fresh))[0], null);
+  await fresh.getByRole('button', { name: 'Give a token of mine' }).click();
+  await fresh.getByLabel('Token').waitFor();
+  await fresh.goto(address('/spans', other));
+  await fresh.getByRole('button', { name: 'Change to acme' }).click();
+  await settled(fresh);
+  assert.deepEqual((await shownIn(fresh)).slice(0, 2), [other, 'acme · mallory']);
+
+  // What the service does not take replaces nothing either, and the same token again is no question.
+  await page.goto(address('/overview', 'll_acme_wrong'));
+  await page.getByText('a token that the service does not take').waitFor();
+  said.splice(said.findIndex((text) => text.includes('401')), 1);
+  assert.equal(await page.getByRole('button', { name: /^Change to/ }).count(), 0);
+  await page.goto(address('/problems'));
+  await page.getByRole('heading', { level: 1, name: 'Problems' }).waitFor();
+  await Promise.all([page.close(), fresh.close()]);
 });
 
 for (const [scheme, width] of [['light', 1280], ['dark', 400]]) {
@@ -169,16 +221,9 @@ test('a proof of another row, and a key that the manifest does not name, do not 
 });
 
 test('a row that was changed in the database fails, and so does the link of the next version', async () => {
-  const change = `
-import sqlite3, sys
-db = sqlite3.connect(sys.argv[1])
-triggers = db.execute("select name, sql from sqlite_master where type = 'trigger' and tbl_name = 'universal_registry'").fetchall()
-for name, _ in triggers: db.execute(f'drop trigger "{name}"')
+  inDatabase(`
 db.execute("update universal_registry set content = replace(content, '7500000', '9900000') where id = ? and seq = 1", (sys.argv[2],))
-assert db.execute("select changes()").fetchone()[0] == 1
-for _, sql in triggers: db.execute(sql)
-db.commit()`;
-  execFileSync('python3', ['-c', change, db, made.limit.id]);
+assert db.execute("select changes()").fetchone()[0] == 1`, made.limit.id);
   const expected = { 1: { hash: 'failed', signature: 'failed' }, 2: { hash: 'passed', signature: 'passed', link: 'failed' } };
   for (const [seq, wanted] of Object.entries(expected)) {
     const page = await tab(`/span/acme/${made.limit.id}/${seq}`);
@@ -190,7 +235,7 @@ db.commit()`;
 });
 
 test('a row that was changed on its way fails', async () => {
-  const page = await tab(`/span/acme/${made.limit.id}/3`, { before: (each) => each.route('**/api/spans/*/versions*', async (route) => {
+  const page = await tab(`/span/acme/${made.limit.id}/3`, { before: (each) => each.route('**/api/timeline?id=*', async (route) => {
     const response = await route.fetch();
     await route.fulfill({ response, body: (await response.text()).replace('lowered after', 'raised after') });
   }) });
@@ -202,6 +247,8 @@ test('where the browser has no WebCrypto, signatures are not checked and nothing
   const other = await chromium(['--host-resolver-rules=MAP page.invalid 127.0.0.1']);
   const page = await other.newPage();
   await page.goto(`http://page.invalid:${port}/#token=${service.token}&view=${encodeURIComponent(`/span/acme/${made.limit.id}/3`)}`);
+  // Nor does it know what other tabs have: a token of a link is taken only if that is confirmed.
+  await page.getByRole('button', { name: 'Change to acme' }).click();
   await page.locator('[data-verdict="unchecked"]').waitFor();
   assert.equal(await page.evaluate(() => isSecureContext), false);
   assert.equal(await page.locator('[data-check="hash"]').getAttribute('data-state'), 'passed');
@@ -339,6 +386,51 @@ test('a hundred thousand spans do not freeze the page', { timeout: 120_000 }, as
   await page.close();
 });
 
+test('a thousand rows in a second keep no view behind, and leave nothing out', { timeout: 180_000 }, async () => {
+  const count = 10_000;
+  const burst = randomUUID();
+  const file = join(dir, 'burst.ndjson');
+  const note = (index) => seal({ id: randomUUID(), entity_type: 'note', tenant_id: 'acme', owner_id: 'demo', who: 'user:demo', this: 'note.check', name: `burst ${burst} ${index}`,
+    at: new Date().toISOString().replace('Z', '000Z') }, made.publisher);
+  writeFileSync(file, Array.from({ length: count }, (_, index) => line(note(index))).join(''));
+  const prepare = (each) => each.addInitScript(() => {
+    globalThis.longest = 0;
+    new PerformanceObserver((list) => { for (const entry of list.getEntries()) globalThis.longest = Math.max(globalThis.longest, entry.duration); }).observe({ type: 'longtask', buffered: true });
+  });
+  const [all, found, notes] = await Promise.all([tab('/spans', { before: prepare }), tab(`/spans?q=${burst}`, { before: prepare }), tab('/spans?type=note', { before: prepare })]);
+  const pages = [all, found, notes];
+  await Promise.all(pages.map(settled));
+  const began = Date.now();
+  const imported = importing(file);
+  await Promise.all(pages.map((page) => page.getByRole('link', { name: `burst ${burst} ${count - 1}` }).waitFor({ timeout: 90_000 })));
+  const shown = Date.now() - began;
+  const appended = await imported - began;
+  await found.locator('.count', { hasText: '10,000 versions' }).waitFor();
+  const longest = Math.max(...await Promise.all(pages.map((page) => page.evaluate(() => globalThis.longest))));
+  console.log(`${count} rows were appended in ${appended} ms and shown after ${shown} ms in three tabs; longest task ${Math.round(longest)} ms`);
+  assert.ok(shown < appended + 5000 && longest < 500);
+  await Promise.all(pages.map((page) => page.close()));
+});
+
+test('rows that came before a stream which is slow to begin are read, however many they are', { timeout: 60_000 }, async () => {
+  const held = [];
+  const slow = randomUUID();
+  const page = await tab('/spans', { before: async (each) => {
+    await each.addInitScript(() => { delete globalThis.SharedWorker; });
+    await each.route('**/api/timeline/stream', (route) => new Promise((go) => { held.push(() => go(route.continue())); }));
+  } });
+  // The page has read its list, and still waits for the stream.
+  await page.locator('.list-row[data-index]').first().waitFor();
+  for (let call = 0; call < 7; call += 1) {
+    await service.post('/api/spans', { spans: Array.from({ length: 100 }, (_, index) => ({ entity_type: 'note', this: 'note.check', name: `slow ${slow} ${call * 100 + index}`, visibility: 'tenant' })) });
+  }
+  held.forEach((go) => go());
+  await settled(page);
+  await page.getByLabel('Text in name').fill(slow);
+  await page.locator('.count', { hasText: '700 versions' }).waitFor();
+  await page.close();
+});
+
 test('after a restart the page goes on where it was: nothing is missing and nothing comes twice', { timeout: 90_000 }, async () => {
   const page = await tab('/spans');
   await settled(page);
@@ -361,6 +453,34 @@ test('after a restart the page goes on where it was: nothing is missing and noth
   // The browser notes each connection that was refused, and nothing else is wrong.
   assert.ok(said.splice(count).every((text) => /ERR_|Failed to load|503/.test(text)));
   await page.close();
+});
+
+test('what the service could not read is counted and named, in lists and in the life of a request', async () => {
+  const { id } = await service.post('/api/execute', { function: 'fee', input: { payment: 'pay_damaged', amount_minor: 5 } }, { prefer: 'wait=20' });
+  const { spans: [{ id: broken }] } = await note('broken');
+  inDatabase(`
+set = "update universal_registry set metadata = '{' where id = ? and seq = ?"
+db.execute(set, (sys.argv[2], 1))
+db.execute(set, (sys.argv[3], 0))
+assert db.execute("select count(*) from universal_registry where metadata = '{'").fetchone()[0] == 2`, id, broken);
+  const list = await tab('/spans?type=note');
+  await list.getByText('One row is left out: it could not be read').click();
+  await list.getByText(`${broken} v0`).waitFor();
+  const page = await tab(`/request/${id}`);
+  await page.getByRole('heading', { name: 'It has ended: complete' }).waitFor();
+  await page.getByText('One row is left out: it could not be read').first().click();
+  await page.getByText(`${id} v1`).waitFor();
+  const span = await tab(`/span/acme/${broken}/0`);
+  await span.getByText('One row is left out: it could not be read').waitFor();
+  // Also if the last version is damaged, of which the service can tell nothing.
+  inDatabase(`
+db.execute("update universal_registry set metadata = '{' where id = ?1 and seq = (select max(seq) from universal_registry where id = ?1)", (sys.argv[2],))`, id);
+  const count = said.length;
+  const part = await tab(`/request/${id}`);
+  await part.getByRole('heading', { name: 'Its life, as far as it can be read' }).waitFor();
+  await part.getByText('2 rows are left out: they could not be read').waitFor();
+  assert.ok(said.splice(count).every((text) => text.includes('500')));
+  await Promise.all([list.close(), page.close(), span.close(), part.close()]);
 });
 
 test('the token is in no address and in no log, and nothing was asked of another host', async () => {

@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 export const root = fileURLToPath(new URL('../../', import.meta.url));
-const target = process.env.CARGO_TARGET_DIR ?? join(root, 'target');
+export const target = process.env.CARGO_TARGET_DIR ?? join(root, 'target');
 const require = createRequire(join(root, 'target/page-tools/package.json'));
 
 export const axeSource = () => readFileSync(require.resolve('axe-core/axe.min.js'), 'utf8');

@@ -69,16 +69,27 @@ const query = (params) => {
 /** Reads a route below `api/`. */
 export const get = (path, params = {}, signal = undefined) => call('GET', `api/${path}${query(params)}`, signal);
 
+/** Whom a token stands for, which is not this tab's; null if the service does not take it. */
+export async function whose(text) {
+  const headers = { authorization: `Bearer ${text}`, accept: 'application/json' };
+  const response = await fetch(new URL('api/identity', base), { cache: 'no-store', credentials: 'omit', headers }).catch(() => null);
+  return response?.ok ? response.json() : null;
+}
+
 /** Carries out a route below `api/` that changes something. It is not repeated by itself. */
 export const post = (path) => call('POST', `api/${path}`);
 
-/** Reads up to `most` rows of a list, page by page, or until `isEnough` says so of a page. */
-export async function rows(path, params, most, isEnough = () => false) {
+/**
+ * Reads up to `most` rows of a list, page by page, or until `isEnough` says so of a page. What the service could not read it names, and
+ * that is added to the list `damaged`: the view says that it is left out.
+ */
+export async function rows(path, params, most, damaged, isEnough = () => false) {
   const found = [];
   let after;
   do {
     const page = await get(path, { ...params, limit: Math.min(500, most - found.length), after });
     found.push(...page.spans);
+    damaged.push(...page.damaged);
     after = page.next;
     if (isEnough(page.spans)) break;
   } while (after && found.length < most);

@@ -8,7 +8,14 @@ const COLUMNS = new Map(Object.entries({
   curr_hash: 'string', signature: 'string', public_key: 'string', metadata: 'any',
 }));
 const REQUIRED = ['id', 'entity_type', 'who', 'this', 'at', 'owner_id', 'tenant_id'];
+const NAMES = ['entity_type', 'tenant_id', 'owner_id', 'status', 'trace_id'];
+const VISIBILITIES = ['private', 'tenant', 'public'];
+// Columns in hexadecimal digits, and how many bytes they have.
+const DIGITS = { curr_hash: 32, prev_hash: 32, public_key: 32, signature: 64 };
 const MOST_DEPTH = 64;
+const MOST_NAME_BYTES = 256;
+const MOST_CONTAINERS = 32_760;
+const NIL = '00000000-0000-0000-0000-000000000000';
 
 /** Why something has no canonical form. */
 export class NotCanonical extends Error {}
@@ -47,13 +54,25 @@ function write(value, depth) {
 /** A JSON value as RFC 8785 writes it. Throws NotCanonical if it cannot be written. */
 export const jcs = (value) => write(value, 1);
 
+// The head of a value, for an error.
+const plainly = (value) => JSON.stringify(value).slice(0, 60);
+
 function isOfType(value, type) {
   if (type === 'any') return true;
   if (type === 'array') return Array.isArray(value);
   return typeof value === type;
 }
 
-// What the columns of a row must be for its bytes to mean anything. The spelling of times is that of the service, which is canonical.
+const isUuid = (value) => typeof value === 'string' && /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(value);
+
+// A time as every row has it when it is read back: in UTC, with six digits behind the point.
+function isTime(value) {
+  const [, seconds] = /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.\d{6}Z$/.exec(value) ?? [];
+  const at = new Date(`${seconds}Z`);
+  return seconds !== undefined && !seconds.startsWith('0000') && !Number.isNaN(at.getTime()) && at.toISOString().startsWith(seconds);
+}
+
+// The input rules of docs/canonical-form.md, as far as a browser sees them: what JSON itself must be was read before.
 function check(row) {
   if (typeof row !== 'object' || row === null || Array.isArray(row)) throw new NotCanonical('a span is a JSON object');
   for (const [name, value] of Object.entries(row)) {
@@ -63,27 +82,43 @@ function check(row) {
     if (!isOfType(value, type)) throw new NotCanonical(`${name} must be ${type === 'array' ? 'a list' : `a ${type}`}`);
   }
   for (const name of REQUIRED) {
-    if (!row[name]) throw new NotCanonical(`${name} is required and must not be empty`);
+    if (!row[name] || row[name] === NIL) throw new NotCanonical(`${name} is required and must not be empty`);
   }
+  for (const name of NAMES) {
+    const value = row[name] ?? '';
+    if (new TextEncoder().encode(value).length > MOST_NAME_BYTES) throw new NotCanonical(`${name} is longer than ${MOST_NAME_BYTES} bytes`);
+    if (/\p{Cc}/u.test(value)) throw new NotCanonical(`${name} has a control character`);
+  }
+  for (const value of [row.id, row.parent_id ?? row.id, ...(row.related_to ?? [])]) {
+    if (!isUuid(value)) throw new NotCanonical(`${plainly(value)} is not a uuid`);
+  }
+  for (const [name, length] of Object.entries(DIGITS)) {
+    const value = row[name] ?? null;
+    if (value !== null && fromHex(value, length) === null) throw new NotCanonical(`${name} is not lower-case hex of ${length} bytes`);
+  }
+  if (!isTime(row.at)) throw new NotCanonical('at is not a time as rows have it');
+  if (!VISIBILITIES.includes(row.visibility ?? 'private')) throw new NotCanonical(`visibility ${plainly(row.visibility)} is unknown`);
+  if ((row.seq ?? 0) === 0 && (row.prev_hash ?? null) !== null) throw new NotCanonical('seq 0 cannot have a prev_hash');
   if ((row.v ?? 1) !== 1) throw new NotCanonical(`canonical form v${row.v} is not supported`);
   for (const name of ['seq', 'duration_ms']) {
     const value = row[name] ?? 0;
     if (!Number.isInteger(value) || value < 0 || value > 2147483647) throw new NotCanonical(`${name} is out of range`);
   }
-  bounded(row);
+  const containers = bounded(row) - 1 - (row.related_to?.length > 0 ? 1 : 0);
+  if (containers > MOST_CONTAINERS) throw new NotCanonical('it has more than 32,760 arrays and objects');
 }
 
 // Beyond these numbers readers disagree about which integer is meant, and U+0000 cannot be stored everywhere.
-function bounded(value) {
+// Returns how many arrays and objects with members there are.
+function bounded(value, depth = 1) {
   if (typeof value === 'number' && Math.abs(value) > Number.MAX_SAFE_INTEGER) {
     throw new NotCanonical('a number is beyond ±9007199254740991');
   }
   if (typeof value === 'string' && value.includes('\u0000')) throw new NotCanonical('a text has U+0000');
-  if (typeof value !== 'object' || value === null) return;
-  for (const [name, item] of Object.entries(value)) {
-    bounded(name);
-    bounded(item);
-  }
+  if (typeof value !== 'object' || value === null) return 0;
+  if (depth > MOST_DEPTH) throw new NotCanonical(`it is nested deeper than ${MOST_DEPTH} levels`);
+  const found = Object.entries(value);
+  return found.reduce((count, [name, item]) => count + bounded(name) + bounded(item, depth + 1), found.length > 0 ? 1 : 0);
 }
 
 /** The text that is hashed: every column that is present, except `curr_hash` and `signature`. */
@@ -100,6 +135,13 @@ export function payload(row) {
   }
   if (hashed.related_to) hashed.related_to = hashed.related_to.map((id) => String(id).toLowerCase());
   return jcs(hashed);
+}
+
+/** The payload of a row that must have a whole seal. */
+export function sealedPayload(row) {
+  const missing = ['curr_hash', 'signature', 'public_key'].find((name) => (row?.[name] ?? null) === null);
+  if (missing) throw new NotCanonical(`${missing} is missing: an incomplete seal proves nothing`);
+  return payload(row);
 }
 
 /** The bytes that an Ed25519 key signs: DSSE's encoding of a type and a body. */

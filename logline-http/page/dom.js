@@ -25,10 +25,19 @@ export const put = (element, ...children) => {
   element.replaceChildren(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
 };
 
+// A page that nobody sees has no frames.
+const HIDDEN_FRAME = 250;
+
 /** Calls `act` at most once in a frame, however often it is asked. */
 export function once(act) {
-  let asked = 0;
-  return () => { asked ||= requestAnimationFrame(() => { asked = 0; act(); }); };
+  let isAsked = false;
+  const run = () => { isAsked = false; act(); };
+  return () => {
+    if (isAsked) return;
+    isAsked = true;
+    if (document.hidden) setTimeout(run, HIDDEN_FRAME);
+    else requestAnimationFrame(run);
+  };
 }
 
 /** Calls `act` some time after it is asked, and not again before that, however often it is asked. `cancel` ends it. */
@@ -47,6 +56,20 @@ export const notice = (title, text, ...more) =>
 export const failure = (error, again) => h('div', { class: 'notice notice-bad', role: 'alert' },
   h('p', { class: 'notice-title', text: 'This could not be read' }), h('p', { text: error.message }),
   again && h('button', { type: 'button', onclick: again, text: 'Try again' }));
+
+const MOST_LEFT_OUT = 50;
+
+/** How many rows could not be read, which, and why; null if all could. */
+export function leftOut(damaged) {
+  const all = [...new Map(damaged.map((row) => [`${row.id}/${row.seq}`, row])).values()];
+  if (all.length === 0) return null;
+  const count = all.length === 1 ? 'One row is left out: it' : `${all.length} rows are left out: they`;
+  return h('details', { class: 'left-out' }, h('summary', { text: `${count} could not be read` }),
+    h('ul', { class: 'links' }, all.slice(0, MOST_LEFT_OUT).map(({ id, seq, reason }) => h('li', {},
+      h('code', { text: `${String(id).slice(0, 36)} v${String(seq).slice(0, 10)}` }), h('span', { class: 'quiet', text: String(reason).slice(0, 300) })))),
+    all.length > MOST_LEFT_OUT && h('p', { class: 'quiet', text: `The first ${MOST_LEFT_OUT}.` }),
+    h('p', { class: 'quiet', text: 'What the ledger has of these rows is damaged: logline fsck lists them all.' }));
+}
 
 /** A table of these headings and rows, which scrolls by itself where it is too wide. */
 export const table = (label, headings, rows, caption = null) => h('div', { class: 'table-room', tabindex: '0', role: 'region', 'aria-label': label },

@@ -32,7 +32,7 @@ export class Parser {
 export const pauseBefore = (tries, random = Math.random()) =>
   Math.min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (tries - 1)) * (0.5 + random / 2);
 
-/** The live timeline of one token. It tells `on` what happens: {kind: 'row', row}, {kind: 'state', state, …}. */
+/** The live timeline of one token. It tells `on` what happens: {kind: 'rows', rows, id}, {kind: 'state', state, …}. */
 export class Timeline {
   #ended = false;
   #wake = () => {};
@@ -110,13 +110,18 @@ export class Timeline {
         if (done) return { opened };
         clearTimeout(watchdog);
         watchdog = setTimeout(() => this.#abort.abort(), SILENCE);
-        for (const event of parser.push(value)) {
+        // Rows that arrive together are told together: a busy ledger has a thousand in a second.
+        const [rows, events] = [[], parser.push(value)];
+        for (const event of events) {
           if (event.id) this.after = event.id;
-          if (!opened) {
-            opened = true;
-            this.#tell('live');
-          }
-          if (event.event === 'span' && event.data !== null) this.on({ kind: 'row', row: JSON.parse(event.data), id: event.id });
+          if (event.event === 'span' && event.data !== null) rows.push(JSON.parse(event.data));
+        }
+        if (!opened && events.length > 0) {
+          opened = true;
+          this.#tell('live');
+        }
+        if (rows.length > 0) this.on({ kind: 'rows', rows, id: this.after });
+        for (const event of events) {
           if (event.event === 'end') {
             const { code } = JSON.parse(event.data);
             if (code === 'invalid_token' || code === 'not_permitted') return { refused: code };

@@ -4,10 +4,11 @@ import { get, whenRefused } from './api.js';
 import { failure, h, later, put } from './dom.js';
 import { names } from './format.js';
 import { go, here, to } from './router.js';
-import { forget, takeFromAddress, token } from './session.js';
+import { forget, hold, isOtherElsewhere, keep, takeFromAddress, token } from './session.js';
 import { Feed } from './store.js';
 import { follow } from './stream.js';
 import * as approvals from './views/approvals.js';
+import * as offered from './views/offered.js';
 import * as overview from './views/overview.js';
 import * as problems from './views/problems.js';
 import * as prompts from './views/prompts.js';
@@ -31,6 +32,13 @@ const help = document.getElementById('help');
 let session = null;
 let leave = () => {};
 let shown = null;
+// The heading of the view, and the tenant in which everything happens: the title of the tab names both.
+let [heading, where] = ['', null];
+
+function entitle(text) {
+  heading = text;
+  document.title = [heading, where, 'LogLine'].filter(Boolean).join(' · ');
+}
 
 // One sentence after a pause, not one for each row.
 let lastSaid = '';
@@ -42,31 +50,33 @@ function announce(text) {
 
 /** What views share: the feed of the timeline, who the token is for, and what the manifest says. */
 class Session {
+  // Whether the stream begins anew, so that rows may be missing before it.
+  #isNew = true;
+
   constructor() {
     this.feed = new Feed();
+    this.feeds = new Set([this.feed]);
     this.announce = announce;
     this.watchers = new Set();
     this.identity = get('identity');
     // Whoever needs them sees why they could not be read.
     this.identity.catch(() => {});
     const live = new Promise((heard) => { this.isLive = heard; });
-    this.stop = follow(token(), (message) => this.#hear(message));
+    const letGo = hold(token());
+    const unfollow = follow(token(), (message) => this.#hear(message));
+    this.close = () => { letGo(); unfollow(); };
     // Runs are called by their functions, as soon as the names are there.
     const named = get('spans', { type: 'function', limit: 500 }).then(({ spans }) => spans.forEach(learnName), () => {});
     // What is read after the stream has begun leaves no gap before it. A stream that is slow to begin keeps nobody waiting: what came
     // in between is read when it is there.
-    const begun = Promise.race([live.then(() => true), new Promise((late) => setTimeout(late, 1000, false))]);
-    const read = begun.then((isLive) => {
-      if (!isLive) live.then(() => this.feed.catchUp());
-      return this.feed.older(200);
-    });
-    this.ready = Promise.all([read, named]);
+    const begun = Promise.race([live, new Promise((late) => setTimeout(late, 1000))]);
+    this.ready = Promise.all([begun.then(() => this.feed.older(200)), named]);
   }
 
   /** What the manifest says; null if it cannot be read. It is read once. */
   get trust() {
-    this.reading ??= get('trust').catch(() => { this.reading = undefined; return null; });
-    return this.reading;
+    this.trusting ??= get('trust').catch(() => { this.trusting = undefined; return null; });
+    return this.trusting;
   }
 
   /** Calls `act` with each row that comes alive. Returns what ends it. */
@@ -75,25 +85,36 @@ class Session {
     return () => this.watchers.delete(act);
   }
 
+  /** Gives another feed what comes alive. Returns what ends it. */
+  feeding(feed) {
+    this.feeds.add(feed);
+    return () => this.feeds.delete(feed);
+  }
+
   #hear(message) {
-    if (message.kind === 'row') {
-      if (message.row.entity_type === 'function') learnName(message.row);
-      if (message.row.entity_type === 'manifest' || message.row.entity_type === 'delegation') this.reading = undefined;
-      this.feed.push(message.row);
-      this.watchers.forEach((act) => act(message.row));
+    if (message.kind === 'rows') {
+      for (const row of message.rows) {
+        if (row.entity_type === 'function') learnName(row);
+        if (row.entity_type === 'manifest' || row.entity_type === 'delegation') this.trusting = undefined;
+        this.feeds.forEach((feed) => feed.push(row));
+        this.watchers.forEach((act) => act(row));
+      }
       return;
     }
     showState(message);
-    if (message.state === 'live') this.isLive();
+    if (message.state === 'connecting' || message.state === 'reset') this.#isNew = true;
     if (message.state === 'reset') {
-      this.feed.clear();
-      this.feed.older(200).then(render);
+      this.feeds.forEach((feed) => {
+        feed.clear();
+        feed.older(200);
+      });
+    }
+    if (message.state === 'live') {
+      if (this.#isNew) this.feeds.forEach((feed) => feed.hasBegun && feed.catchUp());
+      this.#isNew = false;
+      this.isLive();
     }
     if (message.state === 'refused') refuse('The service does not take this token any more: it has ended, or was revoked.');
-  }
-
-  close() {
-    this.stop();
   }
 }
 
@@ -118,6 +139,7 @@ function refuse(reason) {
   session = null;
   signOut.hidden = true;
   who.hidden = true;
+  where = null;
   stream.textContent = 'Not connected';
   stream.dataset.state = 'off';
   show(signIn, { reason, onToken: begin });
@@ -127,19 +149,38 @@ function begin() {
   session?.close();
   session = new Session();
   signOut.hidden = false;
-  session.identity.then((identity) => {
-    who.textContent = `${identity.user} · ${identity.tenant}`;
+  who.hidden = true;
+  where = null;
+  const own = session;
+  own.identity.then(({ user, tenant }) => {
+    if (session !== own) return;
+    put(who, h('strong', { text: tenant }), ` · ${user}`);
+    who.title = `Signed in as ${user} in the tenant ${tenant}`;
     who.hidden = false;
+    where = tenant;
+    entitle(heading);
   }, () => {});
   render();
 }
 
+/** Shows what the address names. A token in it is taken at once only if nobody is signed in with another. */
+async function arrive() {
+  const text = takeFromAddress();
+  const isOther = text !== null && text !== token();
+  if (!session && token()) begin();
+  else if (session || !isOther) render();
+  if (!isOther) return;
+  const take = () => { keep(text); begin(); };
+  if (!token() && !(await isOtherElsewhere(text))) return take();
+  show(offered, { offered: text, session, take, decline: render }).focus({ preventScroll: true });
+}
+
 function show(view, context) {
   leave();
-  const heading = h('h1', { tabindex: '-1', text: view.title(here()) });
+  const head = h('h1', { tabindex: '-1', text: view.title(here()) });
   const content = h('div', { class: 'view' });
-  put(main, heading, content);
-  document.title = `${heading.textContent} · LogLine`;
+  put(main, head, content);
+  entitle(head.textContent);
   let closed = false;
   const left = [() => { closed = true; }];
   leave = () => left.forEach((act) => act());
@@ -148,8 +189,8 @@ function show(view, context) {
     /** Sets the heading when it is known. */
     retitle: (text) => {
       if (closed) return;
-      heading.textContent = text;
-      document.title = `${text} · LogLine`;
+      head.textContent = text;
+      entitle(text);
     },
     /** Keeps what must end with the view. */
     ending: (act) => (closed ? act() : left.push(act)),
@@ -158,7 +199,7 @@ function show(view, context) {
   Promise.resolve(view.render(content, scope)).catch((error) => {
     if (!closed && error.name !== 'AbortError') put(content, failure(error, render));
   });
-  return heading;
+  return head;
 }
 
 function render() {
@@ -171,9 +212,9 @@ function render() {
   const view = Object.hasOwn(VIEWS, route.name) ? VIEWS[route.name] : overview;
   const isAnother = shown !== null && shown !== location.hash;
   shown = location.hash;
-  const heading = show(view, { route, session });
+  const head = show(view, { route, session });
   // Whoever goes to another view by keys or with a reader begins at its heading.
-  if (isAnother) heading.focus({ preventScroll: true });
+  if (isAnother) head.focus({ preventScroll: true });
   scrollTo(0, 0);
 }
 
@@ -203,13 +244,6 @@ document.getElementById('show-help').addEventListener('click', () => help.showMo
 document.getElementById('close-help').addEventListener('click', () => help.close());
 signOut.addEventListener('click', () => refuse('The token is forgotten.'));
 whenRefused(() => refuse('The service does not take this token: it is malformed, has ended, or was revoked.'));
-addEventListener('hashchange', () => {
-  const had = token();
-  takeFromAddress();
-  if (token() !== had) begin();
-  else render();
-});
+addEventListener('hashchange', () => arrive());
 
-takeFromAddress();
-if (token()) begin();
-else render();
+arrive();

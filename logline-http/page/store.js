@@ -1,11 +1,15 @@
 // What is loaded of the timeline: the newest versions, without gaps, up to a limit. Lists and charts read it, the stream adds to it.
 
 import { get } from './api.js';
+import { once } from './dom.js';
 import { plain } from './format.js';
 
 /** The most versions that are kept. Older ones are found by narrower filters. */
 export const LIMIT = 100_000;
 const PAGE = 500;
+// What is told to the views in one go, also if nobody sees the page; and how many damaged rows are named.
+const MOST_UNTOLD = 5000;
+const MOST_DAMAGED = 1000;
 
 const MOST_TEXT = 300;
 const cut = (value) => (value === null || value === undefined ? value : plain(value, MOST_TEXT));
@@ -29,6 +33,13 @@ export class Feed {
   #read = [];
   #keys = new Set();
   #watchers = new Set();
+  // Rows that came alive, of which the watchers do not know yet.
+  #untold = [];
+  #isAnother = false;
+  // The page that is being read, and whether rows between pages and stream could not be.
+  #page = null;
+  #hasGap = false;
+  #tellSoon = once(() => this.#tell());
 
   constructor(params = {}) {
     /** What the service filters by. */
@@ -40,6 +51,12 @@ export class Feed {
     this.isCut = false;
     this.isLoading = false;
     this.error = null;
+    /** Whether pages were asked for. */
+    this.hasBegun = false;
+    /** How many rows came alive since the beginning. */
+    this.born = 0;
+    /** Rows of the pages that the service could not read: {id, seq, reason}. */
+    this.damaged = [];
   }
 
   get length() {
@@ -52,14 +69,21 @@ export class Feed {
     return index < live ? this.#live[live - 1 - index] : this.#read[index - live];
   }
 
-  /** Calls `act` after each change, with the row that came alive or null. Returns what ends it. */
+  /**
+   * Calls `act` after changes, at most once in a frame, with {added, isAnother}: rows that came alive, oldest first, and whether all may be
+   * others than before. Returns what ends it.
+   */
   watch(act) {
+    // Who comes now knows what is there.
+    this.#tell();
     this.#watchers.add(act);
     return () => this.#watchers.delete(act);
   }
 
-  #changed(row) {
-    for (const act of this.#watchers) act(row);
+  #tell() {
+    const told = { added: this.#untold, isAnother: this.#isAnother };
+    [this.#untold, this.#isAnother] = [[], false];
+    for (const act of this.#watchers) act(told);
   }
 
   matches(row) {
@@ -74,8 +98,15 @@ export class Feed {
     this.#keys.add(key);
     const kept = light(row);
     this.#live.push(kept);
+    this.#untold.push(kept);
+    this.born += 1;
     if (this.length > LIMIT) this.#drop();
-    this.#changed(kept);
+    if (this.#untold.length >= MOST_UNTOLD) this.#tell();
+    else this.#tellSoon();
+  }
+
+  #takeDamaged(rows) {
+    this.damaged = [...this.damaged, ...rows].slice(0, MOST_DAMAGED);
   }
 
   #drop() {
@@ -93,7 +124,8 @@ export class Feed {
       this.#read.push(row);
       this.#keys.add(keyOf(row));
     }
-    [this.cursor, this.isWhole] = [other.cursor, other.isWhole];
+    this.hasBegun = true;
+    [this.cursor, this.isWhole, this.damaged] = [other.cursor, other.isWhole, other.damaged];
   }
 
   get isFull() {
@@ -103,8 +135,13 @@ export class Feed {
   /** Reads the next page of older rows. */
   async older(limit = PAGE) {
     if (this.isLoading || this.isWhole || this.isFull) return;
-    this.isLoading = true;
-    this.#changed(null);
+    [this.isLoading, this.hasBegun] = [true, true];
+    this.#tellSoon();
+    this.#page = this.#readPage(limit);
+    await this.#page;
+  }
+
+  async #readPage(limit) {
     try {
       const page = await get('timeline', { ...this.params, limit: Math.min(limit, LIMIT - this.length), after: this.cursor });
       for (const row of page.spans) {
@@ -113,6 +150,7 @@ export class Feed {
         this.#keys.add(key);
         this.#read.push(light(row));
       }
+      this.#takeDamaged(page.damaged);
       this.cursor = page.next ?? null;
       this.isWhole = page.next === null;
       this.error = null;
@@ -120,32 +158,57 @@ export class Feed {
       this.error = error;
     } finally {
       this.isLoading = false;
-      this.#changed(null);
+      this.#tellSoon();
     }
   }
 
-  /** Reads what came after the newest row that is known, or everything again if that is too far back. */
+  /**
+   * Reads what came after the pages and before the stream, which has begun: however much that is, down to the first row that was read
+   * before. What came alive meanwhile stays before it.
+   */
   async catchUp() {
+    await this.#page;
+    if (this.#read.length === 0 && this.cursor === undefined) return this.older(200);
+    const known = new Set(this.#read.slice(0, PAGE).map(keyOf));
+    const missed = [];
     try {
-      const { spans } = await get('timeline', { ...this.params, limit: 200 });
-      const missed = spans.filter((row) => !this.#keys.has(keyOf(row)));
-      if (missed.length === spans.length && this.length > 0) {
-        this.clear();
-        await this.older(200);
-      } else {
-        missed.reverse().forEach((row) => this.push(row));
-      }
+      let after;
+      let isClosed = false;
+      do {
+        const page = await get('timeline', { ...this.params, limit: PAGE, after });
+        for (const row of page.spans) {
+          const key = keyOf(row);
+          isClosed ||= known.has(key);
+          if (isClosed || this.#keys.has(key)) continue;
+          this.#keys.add(key);
+          missed.push(light(row));
+        }
+        this.#takeDamaged(page.damaged);
+        after = page.next;
+        isClosed ||= !after || missed.length + this.#live.length >= LIMIT;
+      } while (!isClosed);
+      this.#read = [...missed, ...this.#read];
+      while (this.length > LIMIT) this.#drop();
+      [this.error, this.#hasGap] = [null, false];
     } catch (error) {
-      this.error = error;
-      this.#changed(null);
+      missed.forEach((row) => this.#keys.delete(keyOf(row)));
+      [this.error, this.#hasGap] = [error, true];
     }
+    this.#isAnother = true;
+    this.#tellSoon();
+    return undefined;
+  }
+
+  /** Tries again what has failed. */
+  again() {
+    return this.#hasGap ? this.catchUp() : this.older();
   }
 
   /** Forgets everything, to be read again. */
   clear() {
-    [this.#live, this.#read] = [[], []];
+    [this.#live, this.#read, this.#untold, this.damaged] = [[], [], [], []];
     this.#keys.clear();
-    [this.cursor, this.isWhole, this.isCut] = [undefined, false, false];
-    this.#changed(null);
+    [this.cursor, this.isWhole, this.isCut, this.hasBegun, this.#hasGap, this.#isAnother] = [undefined, false, false, false, false, true];
+    this.#tellSoon();
   }
 }

@@ -52,7 +52,10 @@ function byLock(token, on) {
   channel.postMessage({ kind: 'ask' });
   const lead = async () => {
     if (closed) return;
-    timeline = new Timeline(base, token, (message) => { channel.postMessage(message); on(message); }, after);
+    const tell = (message) => { channel.postMessage(message); on(message); };
+    timeline = new Timeline(base, token, tell, after);
+    // Without a place to go on from, rows may be missing before it begins.
+    if (after === null) tell(timeline.state);
     await timeline.run();
   };
   if (navigator.locks) navigator.locks.request(name, lead);
@@ -67,12 +70,17 @@ function byLock(token, on) {
   };
 }
 
-/** Follows the timeline of a token. `on` gets {kind: 'row', row} and {kind: 'state', state}. */
+/** Follows the timeline of a token. `on` gets {kind: 'rows', rows} and {kind: 'state', state}. */
 export function follow(token, on) {
   const open = () => (typeof SharedWorker === 'function' ? byWorker(token, on) : byLock(token, on));
   let stream = open();
   const hide = () => stream?.close();
-  const show = ({ persisted }) => { if (persisted) stream = open(); };
+  const show = ({ persisted }) => {
+    if (!persisted) return;
+    // It begins anew: rows that came while the page was put away are read.
+    on({ kind: 'state', state: 'connecting' });
+    stream = open();
+  };
   const hurry = () => stream?.hurry();
   addEventListener('pagehide', hide);
   addEventListener('pageshow', show);

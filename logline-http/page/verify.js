@@ -2,7 +2,7 @@
 // nothing that was not checked counts as passed.
 
 import { blake3 } from './blake3.js';
-import { NotCanonical, SPAN_TYPE, dsse, fromHex, payload, toHex } from './canonical.js';
+import { NotCanonical, SPAN_TYPE, dsse, fromHex, sealedPayload, toHex } from './canonical.js';
 import { NotProven, verifyInclusion } from './inclusion.js';
 import { verifyEd25519 } from './signature.js';
 
@@ -11,7 +11,7 @@ const failed = (text) => ({ state: 'failed', text });
 const unchecked = (text) => ({ state: 'unchecked', text });
 
 /** The hash that the row's content has, as hexadecimal digits. Throws NotCanonical. */
-export const hashOf = (row) => toHex(blake3(new TextEncoder().encode(payload(row))));
+export const hashOf = (row) => toHex(blake3(new TextEncoder().encode(sealedPayload(row))));
 
 function checkHash(row) {
   try {
@@ -29,7 +29,7 @@ async function checkSignature(row) {
   const [key, signature] = [fromHex(row.public_key, 32), fromHex(row.signature, 64)];
   if (!key || !signature) return failed('the row has no seal that can be read');
   try {
-    return await verifyEd25519(key, dsse(SPAN_TYPE, blake3(new TextEncoder().encode(payload(row)))), signature);
+    return await verifyEd25519(key, dsse(SPAN_TYPE, blake3(new TextEncoder().encode(sealedPayload(row)))), signature);
   } catch (error) {
     if (error instanceof NotCanonical) return failed(`the row has no canonical form: ${error.message}`);
     throw error;
@@ -45,7 +45,7 @@ export function checkLink(row, versions) {
     return passed('it is the first version: no other is before it');
   }
   const before = versions.find((other) => other.seq === row.seq - 1);
-  if (!before) return unchecked(`version ${row.seq - 1}, which it names, is not to be seen with this token`);
+  if (!before) return unchecked(`version ${row.seq - 1}, which it names, is not to be seen with this token, or is damaged`);
   for (const column of ['tenant_id', 'id', 'owner_id', 'entity_type']) {
     if (before[column] !== row[column]) return failed(`version ${before.seq} has another ${column}`);
   }
@@ -107,7 +107,7 @@ async function checkInclusion(row, answer) {
     return passed(`entry ${place.index} of ${place.size} in ${place.origin.slice(0, 28)}…, whose key is the service's word`);
   } catch (error) {
     if (error instanceof NotProven) return failed(error.message);
-    return unchecked(`the proof could not be read: ${error.message}`);
+    return unchecked(`the proof could not be checked: ${error.message}`);
   }
 }
 

@@ -51,7 +51,11 @@ const METRICS: [(Kind, &str, &str); 39] = [
     (Kind::Histogram, "logline_http_request_seconds", "from the head of a call to the head of its answer"),
     (Kind::Gauge, "logline_http_streams", "open streams and waits"),
     (Kind::Gauge, "logline_http_tails", "tails of the ledger, one for each tenant with streams"),
-    (Kind::Counter, "logline_http_rate_limited_total", "calls refused by a rate: key, tenant, refused"),
+    (
+        Kind::Counter,
+        "logline_http_rate_limited_total",
+        "calls refused by a rate, connections by a share: key, tenant, refused, connections",
+    ),
     (Kind::Counter, "logline_http_tokens_refused_total", "tokens refused"),
 ];
 

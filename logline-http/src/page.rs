@@ -37,7 +37,7 @@ macro_rules! assets {
 }
 
 /// Every file of the folder `page`.
-const ASSETS: [Asset; 31] = assets! {
+const ASSETS: [Asset; 32] = assets! {
     "index.html": HTML,
     "style.css": CSS,
     "icon.svg": IMAGE,
@@ -61,6 +61,7 @@ const ASSETS: [Asset; 31] = assets! {
     "value.js": SCRIPT,
     "verify.js": SCRIPT,
     "views/approvals.js": SCRIPT,
+    "views/offered.js": SCRIPT,
     "views/overview.js": SCRIPT,
     "views/problems.js": SCRIPT,
     "views/prompts.js": SCRIPT,

@@ -34,7 +34,7 @@ fn forwarded(headers: &HeaderMap, name: &HeaderName) -> Option<IpAddr> {
 }
 
 /// Whoever has one address of version 6 has the other 2^64 of its network as well.
-fn network(address: IpAddr) -> IpAddr {
+pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => Ipv6Addr::from(u128::from(v6) >> 64 << 64).into(),
         v4 => v4,

@@ -107,6 +107,17 @@ codes! {
     Draining = "draining", SERVICE_UNAVAILABLE, "the service is shutting down";
 }
 
+/// The most bytes of a detail. Errors quote what was sent, which may be a whole body.
+const MAX_DETAIL: usize = 2_000;
+
+fn cut(mut detail: String) -> String {
+    if detail.len() > MAX_DETAIL {
+        detail.truncate(detail.floor_char_boundary(MAX_DETAIL));
+        detail.push('…');
+    }
+    detail
+}
+
 /// An error as a client sees it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Problem {
@@ -116,13 +127,14 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// A problem. `detail` says what happened and what to do, for people. It must not have values that the caller may not see.
+    /// A problem. `detail` says what happened and what to do, for people; it is cut after 2,000 bytes. It must not have values that the
+    /// caller may not see.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
         let retry_after = match code {
             Code::Unavailable | Code::Draining | Code::InFlight | Code::TooManyStreams => Some(Duration::from_secs(1)),
             _ => None,
         };
-        Self { code, detail: detail.into(), retry_after }
+        Self { code, detail: cut(detail.into()), retry_after }
     }
 
     /// Sets the header `Retry-After`, in whole seconds, rounded up.
@@ -162,6 +174,7 @@ impl Problem {
 
     /// Logs the cause of a fault that the client is not told.
     fn internal(error: &dyn std::fmt::Display) -> Self {
+        let error = cut(error.to_string());
         tracing::error!(%error, "a call failed because of a fault of the service");
         Self::new(Code::Internal, "the service's log says what happened; a retry does not help until it is mended")
     }
@@ -218,6 +231,7 @@ impl From<HostError> for Problem {
             HostError::NotRunnable(reason) => reason.into(),
             HostError::NotVerified(error) => Self::internal(&error),
             HostError::Cipher(CipherError::Erased) => Self::not_found(),
+            HostError::Cipher(error @ CipherError::TooLong { .. }) => Self::new(Code::TooLarge, error.to_string()),
             error => match error.retry() {
                 Retry::Later => Self::new(Code::Unavailable, "try again later"),
                 _ => Self::internal(&error),

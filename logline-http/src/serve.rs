@@ -22,14 +22,19 @@ use tokio::time::{Instant, Sleep};
 use tower::ServiceExt as _;
 
 use crate::options::Drain;
-use crate::peers::Peer;
+use crate::peers::{Peer, network};
+use crate::slots::Slots;
 
 /// The limits of connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ServeOptions {
-    /// The most connections at once. Others wait until one ends. Default 20,000.
+    /// The most connections at once. Others wait until one ends. If the process may open too few files for so many, there are fewer, and
+    /// the log says so: a quarter of the files is left for everything else. Default 20,000.
     pub max_connections: usize,
+    /// The most connections at once of one address (in version 6: of one network of 64 bits). More of it are closed at once. All clients
+    /// behind a proxy have the proxy's address: there, set it to as many as there may be in all. Default `None`: a quarter of all.
+    pub max_connections_per_address: Option<usize>,
     /// How long the head of a request may take to arrive, and how long a connection may rest between two. Default 15 seconds.
     pub header_timeout: Duration,
     /// The most headers of a request. Default 64.
@@ -46,6 +51,7 @@ impl Default for ServeOptions {
     fn default() -> Self {
         Self {
             max_connections: 20_000,
+            max_connections_per_address: None,
             header_timeout: Duration::from_secs(15),
             max_headers: 64,
             max_header_bytes: 32 << 10,
@@ -102,7 +108,17 @@ pub async fn serve_secure(
     shutdown: impl Future<Output = ()>,
     secure: impl Secure,
 ) {
-    let places = Arc::new(Semaphore::new(options.max_connections));
+    let room = Room::of(&options, open_files());
+    if room.all < options.max_connections {
+        let (asked, served) = (options.max_connections, room.all);
+        tracing::warn!(
+            asked,
+            served,
+            "the process may open too few files for so many connections: raise its limit of open files"
+        );
+    }
+    let places = Arc::new(Semaphore::new(room.all));
+    let of_addresses = Slots::new(room.all, room.of_address, None);
     let mut connections = JoinSet::new();
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
@@ -134,6 +150,11 @@ pub async fn serve_secure(
                 continue;
             }
         };
+        let Some(share) = of_addresses.take(&network(peer.ip()).to_string()) else {
+            metrics::counter!("logline_http_rate_limited_total", "limit" => "connections").increment(1);
+            tracing::debug!(%peer, "a connection was closed: its address has as many as it may");
+            continue;
+        };
         stream.set_nodelay(true).ok();
         let service = TowerToHyperService::new(router.clone().map_request(move |request: Request<Incoming>| {
             let mut request = request.map(axum::body::Body::new);
@@ -143,7 +164,7 @@ pub async fn serve_secure(
         let (http, closing, secure) = (http.clone(), closing.clone(), secure.clone());
         let (handshake, patience) = (options.header_timeout, options.write_timeout);
         connections.spawn(async move {
-            let _place = place;
+            let _held = (place, share);
             let secured = tokio::select! {
                 secured = tokio::time::timeout(handshake, secure.secure(stream)) => secured,
                 () = closing.wait() => return,
@@ -174,6 +195,35 @@ pub async fn serve_secure(
         tracing::warn!("connections did not end in time and are cut");
     }
     connections.shutdown().await;
+}
+
+/// How many connections there may be.
+#[derive(Debug, PartialEq)]
+struct Room {
+    all: usize,
+    of_address: usize,
+}
+
+impl Room {
+    /// What the options allow, and the files that the process may open: each connection is one. Others are of the ledger, of its pool, and
+    /// of calls to the outside.
+    fn of(options: &ServeOptions, files: Option<usize>) -> Self {
+        let most = files.map_or(usize::MAX, |files| files - files / 4);
+        let all = options.max_connections.min(most).clamp(1, Semaphore::MAX_PERMITS);
+        Self { all, of_address: options.max_connections_per_address.unwrap_or(all / 4).clamp(1, all) }
+    }
+}
+
+/// The most files that the process may open, if the system has such a limit.
+#[cfg(unix)]
+fn open_files() -> Option<usize> {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current?;
+    Some(usize::try_from(limit).unwrap_or(usize::MAX))
+}
+
+#[cfg(not(unix))]
+fn open_files() -> Option<usize> {
+    None
 }
 
 /// A connection that fails if its client takes nothing for too long.
@@ -237,5 +287,26 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_connections_than_the_process_may_open_files_are_not_taken() {
+        let room = |all, of_address, files| {
+            let mut options = ServeOptions::default();
+            (options.max_connections, options.max_connections_per_address) = (all, of_address);
+            let Room { all, of_address } = Room::of(&options, files);
+            (all, of_address)
+        };
+        assert_eq!(room(20_000, None, Some(1024)), (768, 192));
+        assert_eq!(room(20_000, None, Some(1 << 20)), (20_000, 5_000));
+        assert_eq!(room(20_000, Some(20_000), Some(1024)), (768, 768), "behind a proxy");
+        assert_eq!(room(100, Some(7), None), (100, 7));
+        assert_eq!(room(0, Some(0), Some(0)), (1, 1), "whoever serves serves somebody");
+        assert!(open_files().is_none_or(|files| files > 0));
     }
 }

@@ -1,4 +1,4 @@
-//! Counts what is held, in all and for each tenant: open streams and waits, and bytes of bodies that arrive.
+//! Counts what is held, in all and for each holder: streams, waits and bytes of bodies of a tenant, connections of an address.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -8,52 +8,61 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// Places.
 pub(crate) struct Slots {
     most: usize,
-    most_of_tenant: usize,
+    most_of_holder: usize,
     /// Counts those who have places.
     gauge: Option<&'static str>,
-    taken: Mutex<HashMap<String, usize>>,
+    taken: Mutex<Taken>,
+}
+
+/// INVARIANT: `all` is the sum of what the holders have, and none of them has nothing.
+#[derive(Default)]
+struct Taken {
+    all: usize,
+    by: HashMap<String, usize>,
 }
 
 /// A place that is taken until this is dropped.
 pub(crate) struct Slot {
     slots: Arc<Slots>,
-    tenant: String,
+    holder: String,
     count: usize,
 }
 
 impl Slots {
-    pub(crate) fn new(most: usize, most_of_tenant: usize, gauge: Option<&'static str>) -> Arc<Self> {
-        Arc::new(Self { most, most_of_tenant, gauge, taken: Mutex::default() })
+    pub(crate) fn new(most: usize, most_of_holder: usize, gauge: Option<&'static str>) -> Arc<Self> {
+        Arc::new(Self { most, most_of_holder, gauge, taken: Mutex::default() })
     }
 
     /// Takes a place; `None` if there is none.
-    pub(crate) fn take(self: &Arc<Self>, tenant: &str) -> Option<Slot> {
-        self.take_many(tenant, 1)
+    pub(crate) fn take(self: &Arc<Self>, holder: &str) -> Option<Slot> {
+        self.take_many(holder, 1)
     }
 
     /// Takes so many places; `None` if there are fewer.
-    pub(crate) fn take_many(self: &Arc<Self>, tenant: &str, count: usize) -> Option<Slot> {
+    pub(crate) fn take_many(self: &Arc<Self>, holder: &str, count: usize) -> Option<Slot> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_tenant = taken.get(tenant).copied().unwrap_or(0);
-        if of_tenant + count > self.most_of_tenant || taken.values().sum::<usize>() + count > self.most {
+        let of_holder = taken.by.get(holder).copied().unwrap_or(0);
+        if of_holder + count > self.most_of_holder || taken.all + count > self.most {
             return None;
         }
-        taken.insert(tenant.to_owned(), of_tenant + count);
+        taken.all += count;
+        taken.by.insert(holder.to_owned(), of_holder + count);
         drop(taken);
         if let Some(gauge) = self.gauge {
             metrics::gauge!(gauge).increment(1.0);
         }
-        Some(Slot { slots: Arc::clone(self), tenant: tenant.to_owned(), count })
+        Some(Slot { slots: Arc::clone(self), holder: holder.to_owned(), count })
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
         let mut taken = self.slots.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = taken.get_mut(&self.tenant) {
+        taken.all = taken.all.saturating_sub(self.count);
+        if let Some(count) = taken.by.get_mut(&self.holder) {
             *count = count.saturating_sub(self.count);
             if *count == 0 {
-                taken.remove(&self.tenant);
+                taken.by.remove(&self.holder);
             }
         }
         drop(taken);
@@ -108,7 +117,9 @@ mod tests {
         let other = slots.take("beta").unwrap();
         assert!(slots.take("beta").is_none(), "there are three in all");
         drop((held, other));
-        assert!(slots.take("beta").is_some() && slots.taken.lock().unwrap().is_empty());
+        assert!(slots.take("beta").is_some());
+        let taken = slots.taken.lock().unwrap();
+        assert!(taken.all == 0 && taken.by.is_empty());
     }
 
     #[tokio::test]

@@ -11,13 +11,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use logline_core::ledger::{Cursor, Ledger, LedgerError, Order, Query, Versions, WatchFrom, WorkQueue};
-use logline_core::{Clock as _, Scope, SignedSpan, SystemClock};
+use logline_core::{Clock as _, Scope, SignedSpan, Span, SystemClock};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::AbortHandle;
 
 /// The most rows in a ring.
 const RING_ROWS: usize = 1024;
-/// The most bytes of lines in a ring.
+/// The most bytes of rows in a ring.
 const RING_BYTES: usize = 16 << 20;
 /// The rows and bytes of a page of a follower that has fallen behind.
 const PAGE_ROWS: usize = 64;
@@ -31,19 +31,55 @@ const NEWEST: usize = 256;
 /// The pause before a tail begins again after an error.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// A row of a tail.
+/// What an entry takes besides its line, in bytes: less than this.
+const COLUMNS: usize = 3 << 10;
+
+/// A row of a tail. Its content is held as text: parsed, many small values take twenty times the memory.
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) cursor: Cursor,
-    pub(crate) span: SignedSpan,
+    /// The columns that readers filter by. The others are left out, and are in the line alone.
+    pub(crate) columns: Span,
     /// The row as canonical JSON, without a line end.
     pub(crate) line: Bytes,
 }
 
 impl Entry {
-    fn new(cursor: Cursor, span: SignedSpan) -> Self {
-        let line = span.to_line().into();
-        Self { cursor, span, line }
+    fn new(cursor: Cursor, span: &SignedSpan) -> Self {
+        let columns = Span {
+            id: span.id,
+            seq: span.seq,
+            entity_type: span.entity_type.clone(),
+            owner_id: span.owner_id.clone(),
+            tenant_id: span.tenant_id.clone(),
+            visibility: span.visibility,
+            status: span.status.clone(),
+            parent_id: span.parent_id,
+            trace_id: span.trace_id.clone(),
+            at: span.at,
+            is_deleted: span.is_deleted,
+            duration_ms: span.duration_ms,
+            prev_hash: span.prev_hash,
+            who: String::new(),
+            this: String::new(),
+            did: None,
+            related_to: Vec::new(),
+            name: None,
+            description: None,
+            code: None,
+            language: None,
+            runtime: None,
+            input: None,
+            output: None,
+            error: None,
+            content: None,
+            metadata: None,
+        };
+        Self { cursor, columns, line: span.to_line().into() }
+    }
+
+    fn bytes(&self) -> usize {
+        COLUMNS + self.line.len()
     }
 }
 
@@ -163,8 +199,7 @@ impl Pages {
     fn hold(&mut self, rows: VecDeque<Arc<Entry>>) -> u64 {
         let number = self.next;
         self.next += 1;
-        // A row is held as a span and as a line.
-        let bytes = rows.iter().map(|entry| 2 * entry.line.len()).sum();
+        let bytes = rows.iter().map(|entry| entry.bytes()).sum();
         self.bytes += bytes;
         self.held.push_back(HeldPage { number, rows, bytes });
         while self.bytes > PAGES_BYTES && self.held.len() > 1 {
@@ -202,7 +237,7 @@ async fn fill(ledger: Arc<dyn WorkQueue>, scope: Scope, ring: Arc<Mutex<Ring>>, 
                         Ok(row) => {
                             let lag = SystemClock.now().since(row.span.at);
                             metrics::histogram!("logline_tail_lag_seconds").record(lag.as_secs_f64());
-                            lock(&ring).push(Arc::new(Entry::new(row.cursor, row.span)));
+                            lock(&ring).push(Arc::new(Entry::new(row.cursor, &row.span)));
                             news.send_replace(());
                         }
                         // The watch goes on after it.
@@ -245,12 +280,12 @@ impl Ring {
     fn push(&mut self, entry: Arc<Entry>) {
         let number = self.first + self.entries.len() as u64;
         self.numbers.insert(entry.cursor.clone(), number);
-        self.bytes += entry.line.len();
+        self.bytes += entry.bytes();
         self.entries.push_back(entry);
         while self.entries.len() > RING_ROWS || (self.bytes > RING_BYTES && self.entries.len() > 1) {
             let Some(oldest) = self.entries.pop_front() else { break };
             self.numbers.remove(&oldest.cursor);
-            self.bytes = self.bytes.saturating_sub(oldest.line.len());
+            self.bytes = self.bytes.saturating_sub(oldest.bytes());
             self.before = Some(oldest.cursor.clone());
             self.first += 1;
         }
@@ -353,7 +388,7 @@ impl Follower {
             let (next, has_rows, mut rows) = (page.next, !page.rows.is_empty(), VecDeque::new());
             for row in page.rows {
                 match row.span {
-                    Ok(span) => rows.push_back(Arc::new(Entry::new(row.cursor, span))),
+                    Ok(span) => rows.push_back(Arc::new(Entry::new(row.cursor, &span))),
                     Err(damaged) => {
                         let error = LedgerError::from(damaged);
                         tracing::error!(%error, "streams leave out a damaged row");
@@ -403,7 +438,8 @@ mod tests {
         let mut found = Vec::new();
         for _ in 0..count {
             let next = tokio::time::timeout(Duration::from_secs(30), follower.next()).await;
-            found.push(next.unwrap().unwrap().span.content.as_ref().unwrap().as_u64().unwrap());
+            let row = logline_core::json::parse(&next.unwrap().unwrap().line).unwrap();
+            found.push(row["content"].as_u64().unwrap());
         }
         found
     }
@@ -467,6 +503,26 @@ mod tests {
         let last = slow.pop().unwrap();
         drop(slow);
         assert!(held(&last).0 <= 1, "who leaves holds nothing");
+    }
+
+    #[tokio::test]
+    async fn rows_of_many_numbers_are_held_as_text_and_counted_as_held() {
+        let (ledger, key) = (MemoryLedger::new(), KeyPair::generate().unwrap());
+        let tails = Tails::new(Arc::new(ledger.clone()));
+        let mut follower = tails.follow_now("acme").await.unwrap();
+        let numbers = serde_json::Value::from(vec![1; 50_000]);
+        let note = Draft::new("note").tenant("acme").owner("alice").who("user:alice").this("note").metadata(numbers.clone());
+        let note = note.input(numbers.clone()).output(numbers.clone()).content(numbers).description("x".repeat(1000));
+        let note = note.stamp(&SystemClock, &SystemIds).seal_local(&key).unwrap();
+        ledger.append_one(&Scope::Operator, note.clone()).await.unwrap();
+        let entry = tokio::time::timeout(Duration::from_secs(30), follower.next()).await.unwrap().unwrap();
+        assert_eq!(entry.line, note.to_line(), "the row is whole");
+        let Span { input, output, error, content, metadata, code, description, related_to, .. } = &entry.columns;
+        assert!([input, output, error, content, metadata].iter().all(|value| value.is_none()));
+        assert!([code, description].iter().all(|text| text.is_none()) && related_to.is_empty());
+        assert_eq!(follower.tail.ring.lock().unwrap().bytes, entry.line.len() + COLUMNS);
+        // Five columns are names, which have a longest length.
+        assert!(size_of::<Entry>() + 5 * logline_core::MAX_NAME_BYTES < COLUMNS);
     }
 
     #[tokio::test]

@@ -12,7 +12,7 @@ use logline_core::trust::Authorities;
 use logline_core::{Hash, Scope};
 use zeroize::Zeroizing;
 
-use crate::envelope::{EnvelopeError, Place};
+use crate::envelope::{EnvelopeError, MAX_PLAINTEXT, Place};
 use crate::kernel::MemoryKernel;
 use crate::vault::{Vault, VaultError};
 
@@ -78,6 +78,7 @@ impl Cipher for MemoryCipher {
 fn encrypting(error: VaultError) -> CipherError {
     match error {
         VaultError::Erased => CipherError::Erased,
+        VaultError::Envelope(EnvelopeError::TooLong) => CipherError::TooLong { most: MAX_PLAINTEXT },
         VaultError::Envelope(EnvelopeError::Random) => CipherError::Unavailable { reason: error.to_string() },
         error if error.may_retry() => CipherError::Unavailable { reason: error.to_string() },
         error => CipherError::Refused { reason: error.to_string() },

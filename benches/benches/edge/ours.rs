@@ -56,5 +56,7 @@ pub(crate) async fn start() {
     tokio::spawn(async move { host.run(Loops::installed(&host), std::future::pending()).await.map(drop) });
     println!("{}", json!({"address": address, "tokens": tokens}));
     // Whoever has started it ends it.
-    serve(listener, app, ServeOptions::default(), drain, std::future::pending()).await;
+    let mut connections = ServeOptions::default();
+    connections.max_connections_per_address = Some(connections.max_connections);
+    serve(listener, app, connections, drain, std::future::pending()).await;
 }

@@ -82,6 +82,12 @@ pub enum CipherError {
         /// Why.
         reason: String,
     },
+    /// It is too long to be encrypted. A retry does not help.
+    #[error("the text has more than {most} bytes, and no more can be encrypted: send less")]
+    TooLong {
+        /// The most bytes.
+        most: usize,
+    },
     /// It cannot be encrypted. A retry does not help.
     #[error("a text cannot be encrypted: {reason}")]
     Refused {
@@ -105,7 +111,7 @@ impl CipherError {
         let code = match &self {
             Self::Erased => ERASED,
             Self::NotOpened { .. } => "not_opened",
-            Self::Refused { .. } => "not_encrypted",
+            Self::TooLong { .. } | Self::Refused { .. } => "not_encrypted",
             Self::Unavailable { reason } => {
                 return Err(LedgerError::Unavailable { reason: reason.clone(), source: None });
             }

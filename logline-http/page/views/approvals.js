@@ -2,7 +2,7 @@
 
 import { get, rows } from '../api.js';
 import { diff } from '../diff.js';
-import { failure, h, later, notice, pill, put } from '../dom.js';
+import { failure, h, later, leftOut, notice, pill, put } from '../dom.js';
 import { head, relative, title as titleOf } from '../format.js';
 import { toVersion } from '../router.js';
 import { json } from '../value.js';
@@ -50,8 +50,8 @@ function proposal(found, tenant) {
 const isWaiting = (found) => Boolean(found.error) || (!found.carried_out && (!found.refusal || ['not_approved', 'gate_not_passed'].includes(found.refusal.code)));
 
 /** The newest proposals, each with the count of its votes. */
-async function read(most) {
-  const list = await rows('spans', { type: 'proposal' }, most);
+async function read(most, damaged) {
+  const list = await rows('spans', { type: 'proposal' }, most, damaged);
   return Promise.all(list.map((row) => get(`proposals/${row.id}`).catch((error) => ({ error, proposal: row }))));
 }
 
@@ -62,7 +62,8 @@ export async function render(content, { session, ending, isOpen }) {
   put(content, h('p', { class: 'quiet', text: 'Reading …' }));
   const identity = await session.identity;
   const load = async () => {
-    const found = await read(MOST);
+    const damaged = [];
+    const found = await read(MOST, damaged);
     if (!isOpen()) return;
     const [waiting, done] = [found.filter(isWaiting), found.filter((each) => !isWaiting(each))];
     const draw = (each) => (each.error ? failure(each.error, load) : proposal(each, identity.tenant));
@@ -70,7 +71,7 @@ export async function render(content, { session, ending, isOpen }) {
       waiting.length === 0 && notice('Nothing waits for approval.', 'A publisher proposes a change with: logline propose function NAME --tenant TENANT. It appears here with what it would change.'),
       waiting.map(draw),
       done.length > 0 && h('h2', { class: 'part', text: 'Decided, ended or withdrawn' }), done.map(draw),
-      found.length >= MOST && h('p', { class: 'quiet', text: `The newest ${MOST}.` }));
+      found.length >= MOST && h('p', { class: 'quiet', text: `The newest ${MOST}.` }), leftOut(damaged));
     session.announce(`${waiting.length} proposals wait.`);
   };
   await load();

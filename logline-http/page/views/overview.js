@@ -2,7 +2,7 @@
 
 import { rows } from '../api.js';
 import { chart } from '../chart.js';
-import { h, notice, pill, put } from '../dom.js';
+import { h, leftOut, notice, pill, put } from '../dom.js';
 import { duration, errorText, full, money, number, short, time, title as titleOf } from '../format.js';
 import { to, toSpan } from '../router.js';
 import { countWaiting } from './approvals.js';
@@ -79,11 +79,14 @@ export async function render(content, { session, ending, isOpen }) {
   const tiles = h('section', { class: 'tiles', 'aria-label': 'What waits' });
   const graphs = h('section', { class: 'charts', 'aria-label': 'The last hour' });
   const [newest, slow] = [h('section', { class: 'card' }), h('section', { class: 'card', hidden: true })];
-  put(content, tiles, graphs, newest, slow);
+  const left = h('div');
+  put(content, tiles, graphs, newest, slow, left);
   put(graphs, charts([], [], Date.now()));
   put(tiles, ['Oldest waits', 'Due now', 'Running', 'Retrying', 'Problems', 'Wait for approval'].map((name) => tile(name, '…', to(['overview']))));
 
   let [executions, outcomes] = [[], []];
+  // What is damaged among them.
+  const recorded = [];
   const drawCharts = () => {
     put(graphs, charts(executions, outcomes, Date.now()),
       executions.length >= MOST && h('p', { class: 'quiet', text: `Computed from the newest ${number(MOST)} executions.` }));
@@ -101,9 +104,11 @@ export async function render(content, { session, ending, isOpen }) {
         h('span', { class: row.error ? 'cell-error' : 'quiet', text: errorText(row.error) || (row.did ?? '') })))), h('p', {}, h('a', { href: to(['spans']), text: 'All spans' })));
   };
   const drawTiles = async () => {
-    const [open, reports, escalations, proposals] = await Promise.all([read(['running', 'scheduled'], 500),
-      rows('spans', { type: 'error_report', limit: 100 }, 100), rows('spans', { type: 'escalation_request' }, 100), countWaiting()]);
+    const damaged = [];
+    const [open, reports, escalations, proposals] = await Promise.all([read(['running', 'scheduled'], 500, damaged),
+      rows('spans', { type: 'error_report', limit: 100 }, 100, damaged), rows('spans', { type: 'escalation_request' }, 100, damaged), countWaiting()]);
     if (!isOpen()) return;
+    put(left, leftOut([...recorded, ...damaged]));
     const now = queue(open);
     const problems = [...reports, ...escalations].filter((row) => row.status !== 'closed').length;
     put(tiles, tile('Oldest waits', now.due ? duration(now.oldest) : '–', to(['requests']), now.oldest > 60_000 ? 'bad' : 'plain'),
@@ -116,15 +121,16 @@ export async function render(content, { session, ending, isOpen }) {
   const isOld = (page) => page.length > 0 && time(page[page.length - 1].at) < since;
   drawNewest();
   const whole = Promise.all([
-    rows('timeline', { type: 'execution' }, MOST, isOld).then((found) => { executions = found; drawCharts(); }),
-    rows('timeline', { type: 'provider_execution' }, MOST, isOld).then((found) => { outcomes = found; drawCharts(); }),
+    rows('timeline', { type: 'execution' }, MOST, recorded, isOld).then((found) => { executions = found; drawCharts(); }),
+    rows('timeline', { type: 'provider_execution' }, MOST, recorded, isOld).then((found) => { outcomes = found; drawCharts(); }),
     drawTiles(), session.ready.then(() => isOpen() && drawNewest()),
   ]);
 
   let [timer, isChanged] = [0, false];
   ending(session.onRow((row) => {
-    if (row.entity_type === 'execution') executions.unshift(row);
-    if (row.entity_type === 'provider_execution') outcomes.unshift(row);
+    const list = { execution: executions, provider_execution: outcomes }[row.entity_type];
+    list?.unshift(row);
+    if (list?.length > MOST) list.pop();
     isChanged = true;
     timer ||= setTimeout(() => { timer = 0; if (isOpen()) { drawNewest(); drawCharts(); } }, 250);
   }));

@@ -1,7 +1,7 @@
 // What asks for a person: escalations, error reports, violated policies, and failures by their cause.
 
 import { rows } from '../api.js';
-import { h, later, notice, pill, put, table } from '../dom.js';
+import { h, later, leftOut, notice, pill, put, table } from '../dom.js';
 import { errorText, number, relative, title as titleOf } from '../format.js';
 import { to, toSpan } from '../router.js';
 
@@ -36,7 +36,9 @@ const report = (row) => h('li', { class: 'request' }, h('a', { href: toSpan(row)
 export async function render(content, { session, ending, isOpen }) {
   put(content, h('p', { class: 'quiet', text: 'Reading …' }));
   const load = async () => {
-    const [failed, ...reports] = await Promise.all([rows('spans', { type: 'execution', status: 'error' }, 500), ...TYPES.map(({ type }) => rows('spans', { type }, MOST))]);
+    const damaged = [];
+    const list = (params, most) => rows('spans', params, most, damaged);
+    const [failed, ...reports] = await Promise.all([list({ type: 'execution', status: 'error' }, 500), ...TYPES.map(({ type }) => list({ type }, MOST))]);
     if (!isOpen()) return;
     const found = causes(failed);
     put(content,
@@ -48,7 +50,8 @@ export async function render(content, { session, ending, isOpen }) {
         h('a', { href: to(['requests'], { show: 'failed' }), text: 'Failed requests' }))),
       TYPES.map(({ heading, none }, index) => h('section', { class: 'card' }, h('h2', { text: heading }), reports[index].length === 0
         ? h('p', { class: 'quiet', text: none }) : h('ul', { class: 'requests' }, reports[index].map(report)))),
-      failed.length === 0 && reports.every((list) => list.length === 0) && notice('Nothing is wrong.', 'This view lists what asks for a person.'));
+      damaged.length === 0 && failed.length === 0 && reports.every((each) => each.length === 0) && notice('Nothing is wrong.', 'This view lists what asks for a person.'),
+      leftOut(damaged));
     session.announce(`${number(failed.length)} failed executions.`);
   };
   await load();

@@ -2,7 +2,7 @@
 
 import { rows } from '../api.js';
 import { share } from '../chart.js';
-import { h, later, notice, pill, put, table } from '../dom.js';
+import { h, later, leftOut, notice, pill, put, table } from '../dom.js';
 import { duration, money, number, percent, relative } from '../format.js';
 import { to, toVersion } from '../router.js';
 
@@ -54,13 +54,14 @@ function runs(list) {
 export async function render(content, { session, ending, isOpen }) {
   put(content, h('p', { class: 'quiet', text: 'Reading …' }));
   const load = async () => {
+    const damaged = [];
     const [families, variants, posteriors, evals, ran] = await Promise.all(
-      ['prompt_family', 'prompt_variant', 'prompt_posterior', 'prompt_eval_run', 'prompt_run'].map((type) => rows('spans', { type }, MOST)));
+      ['prompt_family', 'prompt_variant', 'prompt_posterior', 'prompt_eval_run', 'prompt_run'].map((type) => rows('spans', { type }, MOST, damaged)));
     if (!isOpen()) return;
     const names = new Set([...families.map((row) => row.name), ...[...variants, ...posteriors, ...evals, ...ran].map(familyOf)]);
     const learnt = newest(posteriors, familyOf);
     if (names.size === 0) {
-      put(content, notice('There are no prompts.', 'Publish blocks, variants and a family with: logline publish prompts.ndjson --tenant TENANT. See docs/prompts.md.'));
+      put(content, notice('There are no prompts.', 'Publish blocks, variants and a family with: logline publish prompts.ndjson --tenant TENANT. See docs/prompts.md.'), leftOut(damaged));
       return;
     }
     const of = (list, name) => list.filter((row) => familyOf(row) === name);
@@ -72,7 +73,7 @@ export async function render(content, { session, ending, isOpen }) {
         h('p', { class: 'quiet' }, own.length === 0 ? 'No variant is to be seen.' : own.flatMap((row, index) => [index > 0 ? ', ' : '', h('a', { href: toVersion(row), text: row.name ?? row.id })])),
         learnt.has(name) && shares(learnt.get(name)), evaluated.length > 0 && evaluations(evaluated), of(ran, name).length > 0 && runs(of(ran, name)),
         !learnt.has(name) && evaluated.length === 0 && h('p', { class: 'quiet', text: 'Nothing was learnt or evaluated yet: logline prompt eval SUITE, or a schedule for prompt.learn.' }));
-    }), h('p', {}, h('a', { href: to(['spans'], { type: 'prompt_run' }), text: 'All runs' })));
+    }), h('p', {}, h('a', { href: to(['spans'], { type: 'prompt_run' }), text: 'All runs' })), leftOut(damaged));
   };
   await load();
   const soon = later(() => load().catch(() => {}), 1000);

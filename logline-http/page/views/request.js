@@ -1,7 +1,7 @@
 // A request's life: its attempts on a line of time, why it waits, and when it is tried again.
 
-import { get, post } from '../api.js';
-import { h, later, pill, put } from '../dom.js';
+import { get, post, rows } from '../api.js';
+import { failure, h, later, leftOut, pill, put } from '../dom.js';
 import { duration, errorText, full, head, relative, time, title as titleOf } from '../format.js';
 import { to, toVersion } from '../router.js';
 import { json } from '../value.js';
@@ -117,7 +117,7 @@ export async function render(content, { route, session, retitle, ending, isOpen 
   const identity = await session.identity;
   const may = identity.permissions.some((permission) => ['requests:manage', 'tenant:manage'].includes(permission));
   const executions = new Map();
-  let [state, versions] = [null, []];
+  let [state, versions, damaged, failed] = [null, [], [], null];
 
   const act = (name, path) => async (event) => {
     const button = event.currentTarget;
@@ -150,53 +150,71 @@ export async function render(content, { route, session, retitle, ending, isOpen 
       !isEnded && asking);
   };
 
+  // What there is of it, if the service cannot tell its state: a version or a record of an attempt is damaged.
+  const drawPart = () => {
+    put(body, failure(failed, () => read().catch(() => {})), leftOut(damaged),
+      versions.length > 0 && h('section', { class: 'card' }, h('h2', { text: 'Its life, as far as it can be read' }), waterfall(versions, executions, Date.now())),
+      versions.length > 0 && versionList());
+  };
+
+  const versionList = () => h('section', { class: 'card' }, h('h2', { text: 'Versions' }), h('ol', { class: 'versions' }, versions.map((version) => h('li', { class: 'version' },
+    h('a', { href: toVersion(version), text: `Version ${version.seq}` }), pill(version.status ?? '–'),
+    h('span', { class: 'version-said quiet', text: `${version.did ?? ''} ${full(version.at)}` })))));
+
   const draw = () => {
+    if (failed) return drawPart();
     const last = state.request;
     const reason = why(state.status, state.waiting, last);
-    const meta = versions[0]?.metadata ?? {};
+    const first = versions[0] ?? last;
+    const meta = first.metadata ?? {};
     put(body,
-      h('p', { class: 'lead' }, pill(state.status), h('span', { class: 'quiet', text: `${last.this} · asked by ${last.owner_id} · ${full(versions[0].at)}` }),
+      h('p', { class: 'lead' }, pill(state.status), h('span', { class: 'quiet', text: `${last.this} · asked by ${last.owner_id} · ${full(first.at)}` }),
         h('a', { href: toVersion(last), text: `verify version ${last.seq}` })),
       h('section', { class: 'why' }, h('h2', { text: reason.title }), reason.text && h('p', { text: reason.text }), actions(), said),
-      h('section', { class: 'card' }, h('h2', { text: 'Its life' }), waterfall(versions, executions, Date.now()),
+      h('section', { class: 'card' }, h('h2', { text: 'Its life' }), leftOut(damaged), waterfall(versions, executions, Date.now()),
         h('p', { class: 'legend quiet' }, ...[['pause', 'pause, or not due'], ['wait', 'waits for a worker'], ['run', 'attempt'], ['bad', 'failed attempt'], ['now', 'now']]
           .map(([kind, text]) => h('span', {}, h('span', { class: `legend-mark fall-${kind}`, 'aria-hidden': 'true' }), text)))),
       h('div', { class: 'columns' },
         h('div', {},
           state.output !== null && h('section', { class: 'card' }, h('h2', { text: 'Output' }), json(state.output, 'Output')),
           state.error !== null && h('section', { class: 'card' }, h('h2', { text: 'Failure of the last attempt' }), json(state.error, 'Failure')),
-          h('section', { class: 'card' }, h('h2', { text: 'Input' }), json(versions[0].input ?? null, 'Input'))),
+          h('section', { class: 'card' }, h('h2', { text: 'Input' }), json(first.input ?? null, 'Input'))),
         h('div', {}, h('section', { class: 'card' }, h('h2', { text: 'What was asked' }), h('dl', { class: 'facts' },
-          [['Function', versions[0].parent_id && h('a', { href: to(['span', last.tenant_id, versions[0].parent_id]), text: head(versions[0].parent_id, 13) })],
+          [['Function', first.parent_id && h('a', { href: to(['span', last.tenant_id, first.parent_id]), text: head(first.parent_id, 13) })],
             ['Attempts', `${state.attempts ?? 0}${meta.max_attempts ? ` of ${meta.max_attempts}` : ''}`],
             ['First pause', meta.backoff_ms && duration(meta.backoff_ms)], ['Deadline', meta.deadline && full(meta.deadline)],
             ['Priority', meta.priority], ['Trace', last.trace_id], ['Id', id]]
             .filter(([, value]) => value !== undefined && value !== null && value !== '')
             .map(([name, value]) => h('div', {}, h('dt', { text: name }), h('dd', {}, value instanceof Node ? value : String(value)))))),
-        h('section', { class: 'card' }, h('h2', { text: 'Versions' }), h('ol', { class: 'versions' }, versions.map((version) => h('li', { class: 'version' },
-          h('a', { href: toVersion(version), text: `Version ${version.seq}` }), pill(version.status ?? '–'),
-          h('span', { class: 'version-said quiet', text: `${version.did ?? ''} ${full(version.at)}` })))))))); 
+        versionList())));
+    return undefined;
   };
 
   const read = async () => {
-    [state, versions] = await Promise.all([get(`requests/${id}`), history(id)]);
-    const ids = versions.map((version) => version.metadata?.execution).filter((found) => found && !executions.has(found));
-    await Promise.all([...new Set(ids)].map(async (found) => {
-      const row = await get(`spans/${found}`).catch(() => null);
-      if (row) executions.set(found, row);
+    const unread = [];
+    const found = await Promise.all([get(`requests/${id}`).catch((error) => error), history(id, unread)]);
+    failed = found[0] instanceof Error ? found[0] : null;
+    if (failed && (failed.name === 'AbortError' || (found[1].length === 0 && unread.length === 0))) throw failed;
+    if (!failed) state = found[0];
+    [versions, damaged] = [found[1], unread];
+    const ids = versions.map((version) => version.metadata?.execution).filter((each) => each && !executions.has(each));
+    await Promise.all([...new Set(ids)].map(async (each) => {
+      const [row] = await rows('spans', { id: each }, 1, damaged).catch(() => []);
+      if (row) executions.set(each, row);
     }));
     if (isOpen()) draw();
   };
 
   await read();
   if (!isOpen()) return;
-  retitle(`Request: ${titleOf(state.request)}`);
+  const named = state?.request ?? versions[versions.length - 1];
+  if (named) retitle(`Request: ${titleOf(named)}`);
   put(content, body);
-  const soon = later(() => read().then(() => session.announce(`The request is ${state.status}.`)).catch(() => {}), 150);
+  const soon = later(() => read().then(() => !failed && session.announce(`The request is ${state.status}.`)).catch(() => {}), 150);
   ending(session.onRow((row) => { if (row.id === id) soon(); }));
   // What waits says how long still; what runs grows.
   const tick = setInterval(() => {
-    if (!OPEN.includes(state.status) || document.hidden || body.contains(document.activeElement)) return;
+    if (failed || !OPEN.includes(state.status) || document.hidden || body.contains(document.activeElement)) return;
     draw();
   }, 2000);
   ending(() => { clearInterval(tick); soon.cancel(); });

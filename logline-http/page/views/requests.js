@@ -1,7 +1,7 @@
 // Requests by what they wait for: what is open, how old the queue is, and what has ended badly.
 
 import { rows } from '../api.js';
-import { h, later, notice, pill, put } from '../dom.js';
+import { h, later, leftOut, notice, pill, put } from '../dom.js';
 import { duration, errorText, full, number, relative, time, title as titleOf } from '../format.js';
 import { restate, toSpan } from '../router.js';
 
@@ -28,8 +28,8 @@ export function queue(open, now = Date.now()) {
 }
 
 /** Reads the last versions of requests with one of these statuses. */
-export const read = async (statuses, most = MOST) =>
-  (await Promise.all(statuses.map((status) => rows('requests', { status }, most)))).flat();
+export const read = async (statuses, most, damaged) =>
+  (await Promise.all(statuses.map((status) => rows('requests', { status }, most, damaged)))).flat();
 
 function reason(row) {
   if (row.status === 'running') return `attempt ${row.metadata?.attempt}, lease until ${full(row.metadata?.lease_until)}`;
@@ -52,10 +52,11 @@ export async function render(content, { route, session, ending, isOpen }) {
   put(content, queueRoom, tabs, list);
 
   const load = async () => {
-    const open = await read(['running', 'scheduled']);
+    const damaged = [];
+    const open = await read(['running', 'scheduled'], MOST, damaged);
     const asked = tab;
     const found = asked.name === 'open' ? open
-      : asked.name === 'retrying' ? open.filter((row) => row.did === 'failed') : await read(asked.statuses, 200);
+      : asked.name === 'retrying' ? open.filter((row) => row.did === 'failed') : await read(asked.statuses, 200, damaged);
     if (!isOpen() || asked !== tab) return;
     const now = queue(open);
     const many = open.length >= MOST ? ` of the first ${number(MOST)} of each status` : '';
@@ -65,7 +66,7 @@ export async function render(content, { route, session, ending, isOpen }) {
     put(list, found.length === 0
       ? notice('No such request.', tab.name === 'open' ? 'The queue is empty: what is asked for by POST /api/execute or logline request submit stands here.' : 'None that this token may see.')
       : h('ul', { class: 'requests' }, found.sort((a, b) => (a.at < b.at ? 1 : -1)).map(item)),
-    many && h('p', { class: 'quiet', text: `Counted${many}.` }));
+    many && h('p', { class: 'quiet', text: `Counted${many}.` }), leftOut(damaged));
     session.announce(`${number(found.length)} ${tab.label.toLowerCase()} requests.`);
   };
   const drawTabs = () => put(tabs, TABS.map((each) => h('button', { type: 'button', class: 'chip', 'aria-pressed': String(each === tab),

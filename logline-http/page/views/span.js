@@ -2,7 +2,7 @@
 
 import { get, rows } from '../api.js';
 import { diff } from '../diff.js';
-import { h, notice, pill, put } from '../dom.js';
+import { h, leftOut, notice, pill, put } from '../dom.js';
 import { errorText, full, head, plain, relative, title as titleOf } from '../format.js';
 import { to, toSpan, toVersion } from '../router.js';
 import { json } from '../value.js';
@@ -112,9 +112,10 @@ export async function render(content, { route, session, retitle, ending, isOpen 
     return put(content, notice(`This span is in tenant ${tenant}.`, `The token is of tenant ${identity.tenant}. Open the link with a token of the other tenant.`));
   }
   put(content, h('p', { class: 'quiet', text: 'Reading …' }));
-  const versions = await history(id);
+  const damaged = [];
+  const versions = await history(id, damaged);
   const row = seqText === undefined ? versions[versions.length - 1] : versions.find((found) => found.seq === Number(seqText));
-  if (!row) return put(content, notice('There is no such version that this token may see.', 'Check the link; or look at another version.', chain(versions, -1)));
+  if (!row) return put(content, notice('There is no such version that this token may see.', 'Check the link; or look at another version.', chain(versions, -1), leftOut(damaged)));
   if (!isOpen()) return undefined;
   retitle(titleOf(row));
 
@@ -122,7 +123,7 @@ export async function render(content, { route, session, retitle, ending, isOpen 
   const line = h('section', { class: 'card' });
   const state = { compared: versions[versions.indexOf(row) - 1]?.seq ?? null };
   const drawChain = () => put(line, h('h2', { text: versions.length === 1 ? 'One version' : `${versions.length} versions` }),
-    chain(versions, row.seq, state.compared, (seq) => { state.compared = seq; drawChain(); }), drawDifference());
+    chain(versions, row.seq, state.compared, (seq) => { state.compared = seq; drawChain(); }), leftOut(damaged), drawDifference());
   const drawDifference = () => {
     const other = versions.find((found) => found.seq === state.compared);
     if (!other) return null;
@@ -151,8 +152,9 @@ export async function render(content, { route, session, retitle, ending, isOpen 
     ? h('p', { class: 'quiet', text: 'It names no other span.' })
     : h('ul', { class: 'links' }, found.map(origin)));
 
-  const after = await descendants(row, session);
-  put(following, h('h2', { text: 'What follows from it' }), links(after, 'Nothing that this token may see names it.'),
+  const lost = [];
+  const after = await descendants(row, session, lost);
+  put(following, h('h2', { text: 'What follows from it' }), links(after, 'Nothing that this token may see names it.'), leftOut(lost),
     h('p', { class: 'quiet', text: 'Spans whose parent it is, those of its trace, and those that are loaded and name it.' }));
   ending(session.onRow((next) => {
     if (next.id === id && !versions.some((known) => known.seq === next.seq)) {
@@ -164,20 +166,11 @@ export async function render(content, { route, session, retitle, ending, isOpen 
   return undefined;
 }
 
-/** All versions of a span, oldest first. */
-export async function history(id) {
-  const found = [];
-  let from = 0;
-  do {
-    const page = await get(`spans/${id}/versions`, { from_seq: from, limit: 100 });
-    found.push(...page.spans);
-    from = page.next_seq;
-  } while (from !== null && found.length < MOST_VERSIONS);
-  return found;
-}
+/** All versions of a span that can be read, oldest first. */
+export const history = (id, damaged) => rows('timeline', { id, order: 'oldest' }, MOST_VERSIONS, damaged);
 
-async function descendants(row, session) {
-  const read = (params) => rows('timeline', params, MOST_FOLLOWING).catch(() => []);
+async function descendants(row, session, damaged) {
+  const read = (params) => rows('timeline', params, MOST_FOLLOWING, damaged).catch(() => []);
   const [children, traced] = await Promise.all([read({ parent_id: row.id }), row.trace_id ? read({ trace_id: row.trace_id }) : []]);
   const loaded = [];
   for (let index = 0; index < session.feed.length && loaded.length < MOST_FOLLOWING; index += 1) {

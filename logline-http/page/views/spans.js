@@ -1,6 +1,6 @@
 // All versions of all spans, as they come, with filters.
 
-import { failure, h, once, pill, put } from '../dom.js';
+import { failure, h, leftOut, once, pill, put } from '../dom.js';
 import { errorText, full, head, number, short, title as titleOf } from '../format.js';
 import { List } from '../list.js';
 import { go, restate, toSpan } from '../router.js';
@@ -24,12 +24,13 @@ const SLICE = 12;
 class Found {
   #live = [];
   #read = [];
-  // How many rows of the feed were looked at, from the newest.
+  // How many rows of the feed were looked at, from the newest, when so many had come alive.
   #looked = 0;
+  #born = 0;
   #timer = 0;
 
   constructor(feed, text, changed) {
-    [this.feed, this.text, this.changed] = [feed, text.toLowerCase(), changed];
+    [this.feed, this.text, this.changed, this.#born] = [feed, text.toLowerCase(), changed, feed.born];
     this.extend();
   }
 
@@ -42,25 +43,41 @@ class Found {
   /** Looks at what the feed has more than before: after pages were read. */
   extend() {
     if (!this.text || this.#timer) return;
-    if (this.#looked > this.feed.length) {
-      // It was cleared.
-      [this.#live, this.#read, this.#looked] = [[], [], 0];
-    }
     const end = performance.now() + SLICE;
-    while (this.#looked < this.feed.length && (this.#looked % 64 !== 0 || performance.now() < end)) {
-      const row = this.feed.at(this.#looked);
+    // What has come alive since then is before them.
+    const place = () => this.#looked + this.feed.born - this.#born;
+    while (place() < this.feed.length && (this.#looked % 64 !== 0 || performance.now() < end)) {
+      const row = this.feed.at(place());
       this.#looked += 1;
       if (this.#has(row)) this.#read.push(row);
     }
-    if (this.#looked < this.feed.length) this.#timer = setTimeout(() => { this.#timer = 0; this.extend(); this.changed(); });
+    this.#trim();
+    if (place() < this.feed.length) this.#timer = setTimeout(() => { this.#timer = 0; this.extend(); this.changed(); });
   }
 
-  /** Takes a row that came alive. Returns whether it is one of these. */
-  push(row) {
-    if (this.text) this.#looked += 1;
-    if (!this.#has(row)) return false;
-    if (this.text) this.#live.push(row);
-    return true;
+  /** Takes rows that came alive, oldest first. Returns how many of them are of these. */
+  take(added) {
+    if (!this.text) return added.length;
+    const found = added.filter((row) => this.#has(row));
+    for (const row of found) this.#live.push(row);
+    this.#looked += added.length;
+    this.#born += added.length;
+    this.#trim();
+    return found.length;
+  }
+
+  /** Looks at everything again: the feed has other rows than before. */
+  restart() {
+    [this.#live, this.#read, this.#looked, this.#born] = [[], [], 0, this.feed.born];
+    this.extend();
+  }
+
+  // The feed drops its oldest rows when it is full.
+  #trim() {
+    while (this.#live.length + this.#read.length > LIMIT) {
+      if (this.#read.length > 0) this.#read.pop();
+      else this.#live.shift();
+    }
   }
 
   close() {
@@ -143,13 +160,18 @@ export async function render(content, { route, session, ending, isOpen }) {
       count.textContent = text;
       session.announce(text);
     }
+    // Buttons stay the same as long as they say the same, so that a click on one reaches it while rows come in.
+    const state = JSON.stringify([feed.isWhole, feed.isFull, feed.isLoading, feed.error?.message, feed.damaged.length, found.length === 0]);
+    if (foot.dataset.state === state) return;
+    foot.dataset.state = state;
     const canRead = !feed.isWhole && !feed.isFull;
-    put(foot, feed.error && failure(feed.error, () => feed.older()),
+    put(foot, feed.error && failure(feed.error, () => feed.again()),
       feed.isLoading && h('span', { class: 'quiet', text: 'Reading older versions …' }),
       !feed.isLoading && canRead && h('button', { type: 'button', onclick: () => feed.older(), text: 'Read older' }),
       canRead && h('button', { type: 'button', class: 'plain', onclick: readAll, text: `Read all, up to ${number(LIMIT)}` }),
       feed.isWhole && found.length === 0 && h('span', { text: 'No span matches. Take a filter away, or look whether the token may see it.' }),
-      feed.isWhole && found.length > 0 && h('span', { class: 'quiet', text: 'This is the beginning of the ledger.' }));
+      feed.isWhole && found.length > 0 && h('span', { class: 'quiet', text: 'This is the beginning of the ledger.' }),
+      leftOut(feed.damaged));
   };
 
   let reading = false;
@@ -187,27 +209,26 @@ export async function render(content, { route, session, ending, isOpen }) {
     found?.close();
     found = new Found(feed, params.q ?? '', repaint);
     list.source = found;
-    const stopFeed = feed.watch((row) => {
-      if (row === null) {
-        found.extend();
-        repaint();
-      } else if (found.push(row)) {
-        const isAtTop = list.isAtTop;
-        list.refresh(1);
-        unseen = isAtTop ? 0 : unseen + 1;
-        fresh.hidden = unseen === 0;
-        fresh.textContent = `${number(unseen)} new: show`;
-        showCount();
-      }
+    const stopFeed = feed.watch(({ added, isAnother }) => {
+      const more = found.take(added);
+      if (isAnother) found.restart();
+      else found.extend();
+      const isAtTop = list.isAtTop;
+      list.refresh(more);
+      unseen = isAtTop ? 0 : unseen + more;
+      fresh.hidden = unseen === 0;
+      if (more > 0) fresh.textContent = `${number(unseen)} new: show`;
+      showCount();
     });
-    const stopRow = feed === session.feed ? () => {} : session.onRow((row) => feed.push(row));
+    const stopRow = feed === session.feed ? () => {} : session.feeding(feed);
     unwatch = () => { stopFeed(); stopRow(); };
     unseen = 0;
     fresh.hidden = true;
     list.toTop();
     list.refresh();
     showCount();
-    if (feed.length === 0 || feed.cursor === undefined) feed.older(200);
+    // The session reads its own, as soon as its stream is there.
+    if (feed !== session.feed && feed.cursor === undefined) feed.older(200);
   };
 
   let typing = 0;

@@ -11,7 +11,7 @@ use logline_core::{
     Clock, Draft, Hash, Host, HostError, MAX_NAME_BYTES, SYSTEM_TENANT, Scope, SignedSpan, SystemClock, Timestamp,
     VerifiedSpan, Verifier,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use thiserror::Error;
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -24,8 +24,11 @@ const REVOKE_TRIES: u32 = 64;
 const PREFIX: &str = "ll_";
 const ENTITY_TYPE: &str = "api_key";
 const HASH: &str = "secret_hash";
-const PREVIOUS_HASH: &str = "previous_secret_hash";
-const PREVIOUS_UNTIL: &str = "previous_until";
+/// Secrets that were replaced, and how long each is still accepted: `[{"hash": HASH, "until": TIME}]`.
+const PREVIOUS: &str = "previous_secrets";
+const UNTIL: &str = "until";
+/// The most secrets besides the present one.
+const MAX_PREVIOUS: usize = 8;
 const PERMISSIONS: &str = "permissions";
 const EXPIRES: &str = "expires_at";
 
@@ -117,6 +120,16 @@ pub enum KeyError {
         /// The id.
         id: Uuid,
     },
+    /// As many old secrets are still accepted as there may be.
+    #[error(
+        "{MAX_PREVIOUS} old secrets of API key {id} are still accepted, the first of them until {until}: wait, or rotate without an overlap, which ends them"
+    )]
+    TooManySecrets {
+        /// The id of the key.
+        id: Uuid,
+        /// When the first of them ends.
+        until: Timestamp,
+    },
     /// The machine has no random bytes.
     #[error("the machine gives no random bytes: {0}")]
     Random(#[from] getrandom::Error),
@@ -176,20 +189,30 @@ impl ApiKeys {
         self.write(&new.tenant, id, draft, &secret).await
     }
 
-    /// Gives a key a new secret. The old one is accepted for `overlap` longer, so that its holder can change over.
+    /// Gives a key a new secret. The old one is accepted for `overlap` longer, so that its holder can change over; so are those to which
+    /// earlier rotations have given a time that is not over. Without an overlap all of them end at once.
     ///
     /// # Errors
-    /// [`KeyError::NoKey`]; if the span cannot be written, for example because somebody else changed the key.
+    /// [`KeyError::NoKey`], [`KeyError::TooManySecrets`]; if the span cannot be written, for example because somebody else changed the key.
     pub async fn rotate(&self, tenant: &str, id: Uuid, overlap: Duration, by: &str) -> Result<IssuedKey, KeyError> {
         let key = self.active(tenant, id).await?;
         let secret = secret()?;
-        let old = key.meta(HASH).cloned().unwrap_or_default();
+        let now = self.clock.now();
+        let mut previous = Vec::new();
+        if !overlap.is_zero() {
+            previous.extend(previous_of(&key).filter(|(_, until)| now < *until));
+            if previous.len() >= MAX_PREVIOUS {
+                let until = previous.iter().map(|(_, until)| *until).min().unwrap_or(now);
+                return Err(KeyError::TooManySecrets { id, until });
+            }
+            previous.extend(hash_in(key.meta(HASH)).map(|hash| (hash, now.saturating_add(overlap))));
+        }
+        let previous = previous.iter().map(|(hash, until)| json!({"hash": hash.to_hex().as_str(), UNTIL: until.to_string()}));
         let draft = Draft::next_version(&key)
             .who(by)
             .did("rotated")
             .meta(HASH, hash(id, &secret))
-            .meta(PREVIOUS_HASH, old)
-            .meta(PREVIOUS_UNTIL, self.clock.now().saturating_add(overlap).to_string());
+            .meta(PREVIOUS, previous.collect::<Vec<_>>());
         self.write(tenant, id, draft, &secret).await
     }
 
@@ -264,19 +287,18 @@ impl Authenticator for ApiKeys {
         let key = self.find(&tenant, id).await?.ok_or_else(|| refused("no such API key"))?;
         let now = self.clock.now();
         let time = |name: &str| key.meta(name).and_then(Value::as_str).and_then(|text| text.parse::<Timestamp>().ok());
-        let stored = |name: &str| key.meta(name).and_then(Value::as_str).and_then(|text| blake3::Hash::from_hex(text).ok());
         // `blake3::Hash` compares in constant time.
         let given = digest(id, secret);
-        let is_current = stored(HASH) == Some(given);
-        let is_previous = stored(PREVIOUS_HASH) == Some(given) && time(PREVIOUS_UNTIL).is_some_and(|until| now < until);
-        if !is_current && !is_previous {
+        let is_current = hash_in(key.meta(HASH)) == Some(given);
+        let until = previous_of(&key).filter(|(hash, until)| *hash == given && now < *until).map(|(_, until)| until).max();
+        if !is_current && until.is_none() {
             return Err(refused("the secret is not that of the API key"));
         }
         if key.status.as_deref() != Some("active") {
             return Err(refused("the API key is revoked"));
         }
         let end = time(EXPIRES).ok_or_else(|| refused("the API key has no end"))?;
-        let end = if is_current { end } else { time(PREVIOUS_UNTIL).map_or(end, |until| until.min(end)) };
+        let end = if is_current { end } else { until.map_or(end, |until| until.min(end)) };
         if end <= now {
             return Err(refused("the API key has expired"));
         }
@@ -297,6 +319,16 @@ impl<A: Authenticator> Authenticator for KeysOr<A> {
     async fn authenticate(&self, token: &str) -> Result<Identity, AuthError> {
         if token.starts_with(PREFIX) { self.keys.authenticate(token).await } else { self.other.authenticate(token).await }
     }
+}
+
+fn hash_in(member: Option<&Value>) -> Option<blake3::Hash> {
+    blake3::Hash::from_hex(member?.as_str()?).ok()
+}
+
+/// The old secrets of a key, and until when each is accepted.
+fn previous_of(key: &VerifiedSpan) -> impl Iterator<Item = (blake3::Hash, Timestamp)> {
+    let read = |old: &Value| Some((hash_in(old.get("hash"))?, old.get(UNTIL)?.as_str()?.parse().ok()?));
+    key.meta(PREVIOUS).and_then(Value::as_array).into_iter().flatten().filter_map(read)
 }
 
 /// 32 random bytes as hex.

@@ -32,6 +32,7 @@ fn refused(error: KeyError) -> Problem {
     match error {
         KeyError::Name { .. } => Problem::new(Code::InvalidBody, error.to_string()),
         KeyError::NoKey { .. } => Problem::not_found(),
+        KeyError::TooManySecrets { .. } => Problem::new(Code::WrongState, error.to_string()),
         KeyError::Host(error) => error.into(),
         KeyError::Ledger(error) => error.into(),
         KeyError::Random(_) => Problem::new(Code::Unavailable, "the machine gives no random bytes: try again"),
@@ -85,7 +86,7 @@ pub(crate) async fn issue(State(service): State<Arc<Service>>, request: Request)
     Ok(issued(StatusCode::CREATED, &key))
 }
 
-/// Gives a key a new secret; the old one counts a while longer.
+/// Gives a key a new secret; the old ones count a while longer. Without `overlap_seconds` they end at once.
 #[utoipa::path(post, path = "/api/keys/{id}/rotate", tag = "keys", params(("id" = Uuid, Path, description = "The key")), request_body = Rotation, responses(
     (status = 200, description = "The key with its new secret", body = crate::wire::NewToken),
     crate::refusals::RefusedWrite,

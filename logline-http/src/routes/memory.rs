@@ -9,6 +9,7 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use http::{HeaderMap, StatusCode};
+use logline_memory::envelope::EnvelopeError;
 use logline_memory::{
     Hit, Kind, Layer, Memories, Memory, MemoryError, Mode, Recalled, Sensitivity, Vault, VaultError, Wanted, What,
 };
@@ -70,6 +71,9 @@ fn refused(error: MemoryError) -> Problem {
         MemoryError::Invalid { reason } => Problem::new(Code::InvalidBody, reason),
         MemoryError::Failed(failure) => Problem::new(Code::MemoryRefused, format!("{}: {}", failure.code, failure.message)),
         MemoryError::Vault(VaultError::Erased) => Problem::not_found(),
+        MemoryError::Vault(error @ VaultError::Envelope(EnvelopeError::TooLong)) => {
+            Problem::new(Code::TooLarge, error.to_string())
+        }
         MemoryError::Vault(error) if error.may_retry() => {
             tracing::warn!(%error, "the keys of memories cannot be had");
             Problem::new(Code::Unavailable, "the keys of memories cannot be had: try again later")

@@ -9,7 +9,7 @@ use axum::response::Response;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use logline_core::ledger::{Ledger as _, LedgerExt as _, Query, WorkQueue as _};
 use logline_core::request::{self, Phase, State as RequestState};
-use logline_core::{SignedSpan, Timestamp, Visibility, canonical, ids, json as strict};
+use logline_core::{SignedSpan, Span, Timestamp, Visibility, canonical, ids, json as strict};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -126,7 +126,7 @@ async fn ended(service: &Service, caller: &Caller, id: Uuid, wait: Duration, is_
             row = tokio::time::timeout_at(until, follower.next()) => row,
         };
         let Ok(row) = row else { return find(service, caller, id).await };
-        let row = &row?.span;
+        let row = &row?.columns;
         if row.id == id && row.tenant_id == tenant && has_ended(row) {
             // A revival may have followed, so the end counts only if it is still the last version.
             let found = find(service, caller, id).await?;
@@ -137,7 +137,7 @@ async fn ended(service: &Service, caller: &Caller, id: Uuid, wait: Duration, is_
     }
 }
 
-fn has_ended(request: &SignedSpan) -> bool {
+fn has_ended(request: &Span) -> bool {
     !matches!(Phase::of(request), Some(Phase::Scheduled | Phase::Running))
 }
 

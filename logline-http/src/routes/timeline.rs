@@ -212,7 +212,7 @@ impl Live {
                 }
                 Event::Heartbeat => return Some(self.position()),
                 Event::Row(Ok(entry)) => {
-                    if self.scope.may_read(&entry.span, None) && self.query.matches(&entry.span) {
+                    if self.scope.may_read(&entry.columns, None) && self.query.matches(&entry.columns) {
                         if self.has_room(&entry) {
                             self.heartbeat.reset();
                             return Some(self.format.row(&self.id(&entry.cursor), &entry.line));

@@ -210,3 +210,82 @@ async fn answers_are_compressed_and_streams_are_not() {
         assert!(!live.headers.contains_key("content-encoding"), "{accept}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn half_open_connections_of_one_address_shut_nobody_else_out() {
+    let mut serve_options = ServeOptions::default();
+    (serve_options.max_connections, serve_options.max_connections_per_address) = (12, Some(4));
+    let stage = Stage::with(options(), serve_options).await;
+    let from = |host: &str| {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(std::net::SocketAddr::new(host.parse().unwrap(), 0)).unwrap();
+        socket.connect(stage.address)
+    };
+    let mut held = Vec::new();
+    for _ in 0..12 {
+        let mut stream = from("127.0.0.1").await.unwrap();
+        // The server may have closed it already.
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nx-slow: ").await.ok();
+        held.push(stream);
+    }
+    for stream in held.iter_mut().skip(4) {
+        assert!(closed(stream).await.is_empty(), "they are more than its share");
+    }
+    let whole = b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let mut other = from("127.0.0.2").await.unwrap();
+    other.write_all(whole).await.unwrap();
+    assert!(String::from_utf8(closed(&mut other).await).unwrap().starts_with("HTTP/1.1 200 "));
+    // What it gives back it may take again.
+    let mut first = held.swap_remove(0);
+    first.write_all(b"x\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+    assert!(String::from_utf8(closed(&mut first).await).unwrap().starts_with("HTTP/1.1 200 "));
+    drop(first);
+    let again = async {
+        loop {
+            let mut stream = from("127.0.0.1").await.unwrap();
+            if stream.write_all(whole).await.is_ok() && !closed(&mut stream).await.is_empty() {
+                break;
+            }
+        }
+    };
+    within(again).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_error_repeats_a_body() {
+    let stage = Stage::start().await;
+    let token = stage.token("acme", "alice").await;
+    let long = "é".repeat(1_700_000);
+    let spans = [
+        json!({"entity_type": "note", "visibility": long}),
+        json!({"entity_type": "note", "id": long}),
+        json!({"entity_type": "note", "at": long}),
+        json!({"entity_type": "note", (long.as_str()): 1}),
+        json!({"entity_type": "note", "related_to": [long]}),
+    ];
+    let mut refused = 0;
+    for (path, body) in spans.iter().map(|span| ("/api/spans", span)).chain([
+        ("/api/execute", &json!({"function": "fee", (long.as_str()): 1})),
+        ("/api/execute", &json!({"function": {(long.as_str()): 1}, "input": 1})),
+        ("/api/execute", &json!({"function": "fee", "input": 1, "priority": long})),
+        ("/api/keys", &json!({"name": "x", "permissions": [long], "days": long})),
+        ("/api/approvals", &json!({"entity_type": "approval", (long.as_str()): 1})),
+    ]) {
+        let answer = stage.post(&token, path, &[], body).await;
+        assert!(answer.status < 500 && answer.body.len() < 4_000, "{path}: {} {} bytes", answer.status, answer.body.len());
+        refused += usize::from(answer.status >= 400);
+    }
+    assert!(refused >= 8, "{refused}");
+    // The names of members and the digits of numbers as JSON faults quote them.
+    let name = "é".repeat(800_000);
+    let doubled = format!("{{\"{name}\":1,\"{name}\":2}}");
+    let number = format!("{{\"entity_type\":{}}}", "9".repeat(3_000_000));
+    for body in [doubled, number] {
+        let head = format!(
+            "POST /api/spans HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer {token}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let answer = stage.raw(head.as_bytes()).await;
+        assert!(answer.status == 400 && answer.body.len() < 4_000, "{} {} bytes", answer.status, answer.body.len());
+    }
+}

@@ -48,6 +48,46 @@ async fn a_rotated_key_overlaps_with_its_old_secret_and_no_longer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_second_rotation_takes_nothing_from_the_overlap_that_was_promised() {
+    let stage = Stage::start().await;
+    let clock = std::sync::Arc::new(ManualClock::new("2030-01-01T00:00:00Z".parse::<Timestamp>().unwrap()));
+    let keys = ApiKeys::new(stage.host.clone()).clock(std::sync::Arc::clone(&clock));
+    let first = keys.issue(new("alice"), "operator").await.unwrap();
+    let rotate = |seconds| keys.rotate("acme", first.id, Duration::from_secs(seconds), "operator");
+    // Whichever of two that run at the same time is the second: each has promised a time to what it has replaced.
+    let mut rotated = Vec::new();
+    for done in <[_; 2]>::from(tokio::join!(rotate(60), rotate(60))) {
+        rotated.push(match done {
+            Ok(key) => key,
+            Err(error) => {
+                assert!(matches!(error, KeyError::Host(error) if error.is_conflict()));
+                rotate(60).await.unwrap()
+            }
+        });
+    }
+    let tokens = || rotated.iter().chain([&first]).map(|key| &key.token);
+    for token in tokens() {
+        assert_eq!(keys.authenticate(token).await.unwrap().user, "alice");
+    }
+    clock.advance(Duration::from_secs(60));
+    let mut accepted = 0;
+    for token in tokens() {
+        accepted += usize::from(keys.authenticate(token).await.is_ok());
+    }
+    assert_eq!(accepted, 1, "the time of the others is over");
+    let mut old = Vec::new();
+    for _ in 0..8 {
+        old.push(rotate(60).await.unwrap());
+    }
+    assert!(matches!(rotate(60).await, Err(KeyError::TooManySecrets { .. })), "what is promised has a limit");
+    let last = rotate(0).await.unwrap();
+    for key in &old {
+        assert!(keys.authenticate(&key.token).await.is_err(), "without an overlap all of them end");
+    }
+    assert!(keys.authenticate(&last.token).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn keys_that_are_guessed_or_put_together_from_others_are_refused() {
     let stage = Stage::start().await;
     let (alice, bob) =

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use logline_core::contract::provider::Provider;
-use logline_core::{Draft, Visibility, ids};
+use logline_core::{Draft, HostBuilder, Visibility, ids};
 use logline_http::{Options, ServeOptions};
 use logline_kernels::provider::{HostSecrets, ProviderExec, Script, ScriptedProvider};
 use logline_memory::{LocalKeys, MemoryKernel, Vault};
@@ -69,13 +69,18 @@ async fn nothing_is_remembered_unless_the_header_and_a_consent_say_so() {
 /// A service with a prompt that asks this provider, and the id of the prompt.
 async fn with_prompt(scripted: &ScriptedProvider, mut options: Options) -> (Stage, Uuid) {
     let folder = tempfile::tempdir().unwrap();
-    let ledger = SqliteLedger::open(folder.path().join("service.ledger")).unwrap();
+    let file = folder.path().join("service.ledger");
+    let ledger = SqliteLedger::open(&file).unwrap();
     let adapters: [Arc<dyn Provider>; 1] = [Arc::new(scripted.clone())];
     let exec = ProviderExec::new(adapters, HostSecrets::new());
     let run = RunPrompt::new(exec.providers());
     options.prompts = Some(run.streams().clone());
     let set = logline_kernels::with_providers(&exec).and(logline_prompts::all(&run));
-    let stage = Stage::of(Arc::new(ledger), folder, options, ServeOptions::default(), |keys| keys, set).await;
+    let keys = LocalKeys::open(folder.path().join("tenant-keys")).unwrap();
+    let vault = Vault::new(keys, SqliteKeys::open(SqliteKeys::beside(&file)).unwrap());
+    let cipher = MemoryKernel::new(vault).search_in(ledger.clone()).cipher(ledger.clone());
+    let more = |host: HostBuilder| host.cipher(cipher);
+    let stage = Stage::built(Arc::new(ledger), folder, options, ServeOptions::default(), |keys| keys, set, more).await;
     let draft = |entity_type: &str, name: &str| {
         let draft = Draft::new(entity_type).tenant("acme").owner("team").who("publisher").this(format!("{entity_type}.{name}"));
         let draft = draft.id(ids::published("acme", entity_type, name));
@@ -187,4 +192,17 @@ async fn a_prompt_is_found_by_its_name_in_the_callers_tenant_alone() {
         let alice = stage.token("acme", "alice").await;
         stage.post(&alice, "/api/chat", &[], &json!({"prompt": name, "question": "?"})).await.is(404, "not_found");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_confidential_question_that_is_too_long_is_refused_with_the_limit_and_is_no_fault() {
+    let scripted = ScriptedProvider::new("scripted");
+    let (stage, variant) = with_prompt(&scripted, options()).await;
+    let alice = stage.token("acme", "alice").await;
+    let secret = [("x-logline-sensitivity", "secret")];
+    let asked = |length: usize| json!({"prompt": variant, "question": "w".repeat(length)});
+    let refused = stage.post(&alice, "/api/chat", &secret, &asked(300_000)).await;
+    assert!(String::from_utf8_lossy(&refused.body).contains("262144 bytes"));
+    refused.is(413, "too_large");
+    assert_eq!(stage.post(&alice, "/api/chat", &secret, &asked(200_000)).await.status, 200);
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use logline::behaviours;
 use logline::home::{Home, KeyOf, Setup};
 use logline_core::ledger::WorkQueue;
-use logline_core::{Draft, Host, KernelSet, KeyPair, SystemClock, VerifiedSpan};
+use logline_core::{Draft, Host, HostBuilder, KernelSet, KeyPair, SystemClock, VerifiedSpan};
 use logline_http::{ApiKeys, Authenticator, Drain, NewKey, Options, Permission, ServeOptions, ServiceKey, router, serve};
 use logline_kernels::{Loops, Run as _};
 use logline_sqlite::SqliteLedger;
@@ -67,10 +67,23 @@ impl Stage {
     pub(crate) async fn of<A: Authenticator>(
         ledger: Arc<dyn WorkQueue>,
         folder: TempDir,
+        options: Options,
+        serve_options: ServeOptions,
+        auth: impl FnOnce(ApiKeys) -> A,
+        set: KernelSet,
+    ) -> Self {
+        Self::built(ledger, folder, options, serve_options, auth, set, |host| host).await
+    }
+
+    /// A service whose host has what `more` gives it.
+    pub(crate) async fn built<A: Authenticator>(
+        ledger: Arc<dyn WorkQueue>,
+        folder: TempDir,
         mut options: Options,
         serve_options: ServeOptions,
         auth: impl FnOnce(ApiKeys) -> A,
         set: KernelSet,
+        more: impl FnOnce(HostBuilder) -> HostBuilder,
     ) -> Self {
         let home = Home::folder(folder.path());
         let ready = home.set_up(&ledger, &Setup::default().add_kernels(), &set, &SystemClock).await.unwrap();
@@ -79,10 +92,8 @@ impl Stage {
             .trust(ready.trust)
             .key(home.key(KeyOf::Host).unwrap())
             .install(set)
-            .sandbox(WasmSandbox::new().unwrap())
-            .build()
-            .await
-            .unwrap();
+            .sandbox(WasmSandbox::new().unwrap());
+        let host = more(host).build().await.unwrap();
         let publisher = home.key(KeyOf::Publisher).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
