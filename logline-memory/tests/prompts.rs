@@ -83,7 +83,8 @@ impl Provider for Model {
         }
         let text = self.answer.unwrap_or(r#"{"text": "under-the-flowerpot-answer", "confidence": 0.9}"#).to_owned();
         // What a provider words may quote the question and the answer.
-        let usage = Usage { raw: json!({"said": SECRET_ANSWER}), ..Usage::of(10, 5) };
+        let mut usage = Usage::of(10, 5);
+        usage.raw = json!({"said": SECRET_ANSWER});
         let answer = ModelAnswer::new(vec![Block::Text { text }], StopReason::EndTurn, usage);
         Ok(answer.model(Some(format!("large-{SECRET_ANSWER}"))).request_id(Some(format!("id of {QUESTION}"))))
     }
@@ -197,7 +198,8 @@ const RUN_IN_THE_CLEAR: &[&str] = &[
     "usage",
     "variant",
 ];
-const CALL_IN_THE_CLEAR: &[&str] = &["adapter", "asked_model", "asked_provider", "latency_ms", "model", "provider", "usage"];
+const ASKED_IN_THE_CLEAR: &[&str] = &["adapter", "asked_model", "asked_provider", "model", "provider"];
+const ANSWERED_IN_THE_CLEAR: &[&str] = &["latency_ms", "usage"];
 
 fn members(value: &Value) -> Vec<&str> {
     value.as_object().unwrap().keys().map(String::as_str).collect()
@@ -232,14 +234,16 @@ fn a_model_is_told_what_was_remembered_and_no_file_has_it_in_the_clear() {
         let told = run.metadata.clone().unwrap();
         assert_eq!(members(&told), RUN_IN_THE_CLEAR);
         assert_eq!(told["usage"], json!({"input": 10, "output": 5}));
-        let outcome = lab.rows("provider_execution").await.pop().unwrap();
-        let details = outcome.meta("details").unwrap();
-        assert_eq!(members(details), CALL_IN_THE_CLEAR);
+        let intent = lab.rows("provider_request").await.pop().unwrap();
+        let asked = intent.meta("details").unwrap();
         assert_eq!(
-            (&details["usage"], &details["model"]),
-            (&told["usage"], &json!("large")),
-            "the model of the provider's span"
+            (members(asked), &asked["model"]),
+            (ASKED_IN_THE_CLEAR.to_vec(), &json!("large")),
+            "the name in the provider's span"
         );
+        let outcome = lab.rows("provider_execution").await.pop().unwrap();
+        let answered = outcome.meta("details").unwrap();
+        assert_eq!((members(answered), &answered["usage"]), (ANSWERED_IN_THE_CLEAR.to_vec(), &told["usage"]));
         assert_eq!(run.meta("confidence"), Some(&json!(0.9)));
         assert_eq!(run.meta("context").unwrap()[0]["id"], json!(kept.to_string()));
         assert!(run.output.as_ref().unwrap()["sealed"].is_string());
