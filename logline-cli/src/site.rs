@@ -15,7 +15,7 @@ use logline_core::{Clock as _, Host, KernelSet, KeyPair, PublicKey, Scope, Syste
 use logline_kernels::provider::{HostSecrets, ProviderExec};
 use logline_log::StoredLogs;
 use logline_log::store::Directory;
-use logline_memory::{MemoryKeeper, MemoryKernel, Vault};
+use logline_memory::{ContractValidator, MemoryKeeper, MemoryKernel, Vault, contract_id};
 use logline_openai::OpenAi;
 use logline_pg::PgLedger;
 use logline_policy::policy_id;
@@ -227,7 +227,10 @@ impl Site {
             .environment(self.environment)
             .sandbox(WasmSandbox::new()?);
         let host = match memory {
-            None => host.install(logline::behaviours_with_prompts(&providers, &run).and(more)),
+            None => {
+                let contracts = KernelSet::new().validator(ContractValidator);
+                host.install(logline::behaviours_with_prompts(&providers, &run).and(contracts).and(more))
+            }
             Some(memory) => host
                 .install(logline::behaviours_with_prompts(&providers, &run.recall(memory.clone())).and(memory.all()).and(more))
                 .cipher(memory.cipher(Arc::clone(&self.ledger))),
@@ -292,6 +295,7 @@ pub(crate) fn published_id(tenant: &str, kind: &str, name: &str) -> Uuid {
     match kind {
         "policy" => policy_id(name),
         "function" => function_id(tenant, name),
+        "memory_contract" => contract_id(tenant, name),
         _ => ids::published(tenant, kind, name),
     }
 }

@@ -152,7 +152,15 @@ fn a_tile_that_was_cut_or_replaced_stops_the_log_until_it_is_put_back() {
         let (_, err) = shell::expect(&site.folder, 2, &KEEP);
         assert!(err.contains("tile"), "{err}");
     }
-    fs::write(&tile, good).unwrap();
+    // From the rows, or from a copy.
+    let rebuild = [&["log", "rebuild"][..], &KEEP[2..10]].concat();
+    let (out, _) = shell::expect(&site.folder, 0, &rebuild);
+    assert!(out.starts_with("2 files of") && out.contains("0 were missing, 1 were damaged"), "{out}");
+    assert_eq!(fs::read(&tile).unwrap(), good);
+    fs::remove_dir_all(site.path("tiles")).unwrap();
+    let (out, _) = shell::expect(&site.folder, 0, &rebuild);
+    assert!(out.contains("2 were missing, 0 were damaged"), "{out}");
+    assert_eq!(fs::read(&tile).unwrap(), good);
     site.audit(21);
 }
 

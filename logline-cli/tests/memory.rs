@@ -6,7 +6,7 @@ mod shell;
 use std::io::Write as _;
 use std::process::Stdio;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 struct Folder(TempDir);
@@ -56,7 +56,9 @@ fn a_user_consents_remembers_recalls_exports_and_forgets() {
 
     std::fs::write(folder.0.path().join("words.txt"), "correct horse battery\n").unwrap();
     folder.memory("u-1", &["export", "--passphrase-file", "words.txt", "--out", "u-1.memories"]);
-    assert_eq!(folder.memory("u-2", &["import", "u-1.memories", "--passphrase-file", "words.txt"])[0]["memories"], 2);
+    let import = || folder.memory("u-2", &["import", "u-1.memories", "--passphrase-file", "words.txt"]).remove(0);
+    assert_eq!(import(), json!({"memories": 2, "already_there": 0}));
+    assert_eq!(import(), json!({"memories": 0, "already_there": 2}));
     assert_eq!(folder.memory("u-2", &["search", "door"]).len(), 1);
 
     let receipt = folder.memory("u-1", &["forget", "--all"]);
@@ -68,6 +70,31 @@ fn a_user_consents_remembers_recalls_exports_and_forgets() {
     let erased = folder.expect(0, &["memory", "verify-erasure", "--tenant", "acme"]);
     assert!(erased.starts_with("2 memories forgotten or expired, 3 encrypted versions tried, 0 opened"), "{erased}");
     folder.expect(0, &["fsck", "--trust", "demo.ledger.trust.json"]);
+}
+
+#[test]
+fn a_contract_that_was_published_is_found_by_the_memories_that_name_it() {
+    let folder = Folder::new();
+    let publish = |status: i32, draft: Value| {
+        std::fs::write(folder.0.path().join("contract.json"), draft.to_string()).unwrap();
+        folder.expect(status, &["publish", "contract.json", "--tenant", "acme"])
+    };
+    let schema = json!({"properties": {"data": {"required": ["city"]}}});
+    // Also where nobody has kept memories yet.
+    let draft = json!({"entity_type": "memory_contract", "name": "profile/v1", "content": schema});
+    let refused = publish(2, json!({"entity_type": "memory_contract", "name": "profile/v1", "content": {"type": 7}}));
+    assert!(refused.contains("not a JSON schema"), "{refused}");
+    let mut elsewhere = draft.clone();
+    elsewhere["id"] = json!("0192f0c1-0000-7000-8000-000000000001");
+    let refused = publish(2, elsewhere);
+    assert!(refused.contains("leave `id` out"), "{refused}");
+    publish(0, draft);
+    folder.memory("u-1", &["consent", "--grant"]);
+    folder.memory("u-1", &["add", "lives there", "--schema", "profile/v1", "--data", "{\"city\": \"Porto\"}"]);
+    let user = ["--tenant", "acme", "--owner", "u-1"];
+    let args = [&["memory", "add", "lives nowhere", "--schema", "profile/v1", "--data", "{}"][..], &user].concat();
+    let refused = folder.expect(2, &args);
+    assert!(refused.contains("the contract `profile/v1` is not kept"), "{refused}");
 }
 
 #[test]

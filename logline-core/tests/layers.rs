@@ -168,8 +168,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "logline-memory",
         &[
-            "index", "rank", "embed", "envelope", "wrap", "local", "vault", "members", "form", "belief", "consent", "kernel",
-            "cipher", "results", "memories", "erasure", "export", "orphans", "keeper",
+            "index", "rank", "embed", "envelope", "wrap", "local", "vault", "members", "form", "contract", "belief", "consent",
+            "kernel", "cipher", "results", "memories", "erasure", "export", "orphans", "keeper",
         ],
     ),
     ("logline-kms", &["errors", "names", "setup"]),

@@ -23,7 +23,7 @@ pub use ended::StoredLogs;
 pub use hash::{HashTextError, TreeHash};
 pub use index::{LeafIndex, LogFileError, ReadFile, prove, prove_continues, read_tile};
 #[cfg(feature = "integrator")]
-pub use integrator::{IntegrateError, Integrator, LogSite, Step, last_signed};
+pub use integrator::{IntegrateError, Integrator, LogSite, Missing, Rebuilt, Step, last_signed};
 pub use leaf::{Entry, EntryError, LEAF_BYTES, Leaf, MAX_ENTRY};
 pub use policy::{Accepted, Policy, PolicyError, PolicyTextError};
 pub use proof::{LogProof, LogProofError, MAX_PROOF_FILE};

@@ -30,6 +30,9 @@ const BATCHES: usize = 8;
 const STOPPED: Duration = Duration::from_secs(60);
 
 /// The loop `log_keeper`, version 1. Any number of hosts may run it for the same tenants: one of them signs at a time.
+///
+/// In new stores it begins the logs of its tenants. In stores that are in use it begins none, as [`IntegrateError::Missing`] says: a tenant
+/// that is new there is begun once by [`Integrator::begins`] or `logline log run --begin`, and the loop goes on with it.
 #[derive(Debug, Clone)]
 pub struct LogKeeper {
     site: LogSite,
@@ -94,12 +97,26 @@ impl Service for LogKeeper {
     async fn run(&self, host: &Host, mut shutdown: Shutdown<'_>) -> Result<Box<dyn ServiceReport>, HostError> {
         host.boot(LOG_KEEPER).await?;
         let ledger: Arc<dyn Ledger> = Arc::new(Arc::clone(host.ledger()));
-        let mut logs = Vec::new();
-        for tenant in self.tenants.iter().collect::<BTreeSet<_>>() {
+        let (mut logs, mut report, mut backoff) = (Vec::new(), LogReport::default(), Backoff::default());
+        let tenants: BTreeSet<_> = self.tenants.iter().collect();
+        // In new stores all logs are begun.
+        let is_new = loop {
+            match self.site.missing(&tenants).await {
+                Ok(missing) => break !missing.is_in_use,
+                Err(error) => tracing::warn!(%error, "the logs cannot be looked at now; trying again"),
+            }
+            report.failed += 1;
+            tokio::select! {
+                biased;
+                () = &mut shutdown => return Ok(Box::new(report)),
+                () = tokio::time::sleep(backoff.next(host)) => {}
+            }
+        };
+        for tenant in tenants {
             let integrator = Integrator::new(Arc::clone(&ledger), self.site.clone(), tenant);
+            let integrator = if is_new { integrator.begins() } else { integrator };
             logs.push(Log { tenant: tenant.clone(), integrator, backoff: Backoff::default(), rests_until: None });
         }
-        let mut report = LogReport::default();
         // Without the signal, for example while the store is away, the loop looks at its own pace.
         let arrivals = host.ledger().arrivals().await.ok();
         loop {

@@ -61,7 +61,7 @@ impl World {
     async fn end_of_log(&self, tenant: &str) -> LogEnd {
         let stores = (Arc::new(self.store.clone()), Arc::new(self.store.clone()));
         let site = LogSite::new(stores.0, stores.1, Arc::new(key(9)));
-        let mut integrator = Integrator::new(Arc::new(self.ledger.clone()), site, tenant);
+        let mut integrator = Integrator::new(Arc::new(self.ledger.clone()), site, tenant).begins();
         while !matches!(integrator.step().await.unwrap(), Step::Idle) {}
         let checkpoint = Checkpoint::of(&last_signed(&self.store, tenant).await.unwrap().unwrap()).unwrap();
         LogEnd { origin: checkpoint.origin.to_string(), size: checkpoint.size, root: Hash(checkpoint.root.0) }

@@ -11,7 +11,7 @@ use logline_core::ledger::{AppendOptions, Ledger as _};
 use logline_core::{Draft, MemoryLedger, Scope, SystemClock, SystemIds};
 use logline_log::note::Note;
 use logline_log::store::{Directory, LockStore as _, StoreError, TileStore as _};
-use logline_log::{Checkpoint, Entry, IntegrateError, Integrator, LogSite, Step};
+use logline_log::{Checkpoint, Entry, IntegrateError, Integrator, Leaf, LeafIndex, LogSite, Step, prove};
 use setup::{Fault, World, append, key, note, rows};
 
 async fn grown(batch: usize, count: usize) -> World {
@@ -445,4 +445,149 @@ async fn a_process_that_is_killed_at_any_await_is_followed_by_one_that_goes_on()
             return;
         }
     }
+}
+
+/// Without what is staged, and without the locks.
+fn public(world: &World) -> std::collections::BTreeMap<String, Vec<u8>> {
+    let mut objects = world.store.objects();
+    objects.retain(|name, _| name.starts_with("log.invalid/"));
+    objects
+}
+
+#[tokio::test]
+async fn lost_and_damaged_files_are_made_again_from_the_rows() {
+    // Narrow tiles of older checkpoints are there as well: 600 and 700 leaves.
+    let world = grown(1000, 600).await;
+    append(&world.ledger, 100).await;
+    world.settle().await;
+    let (good, origin) = (public(&world), world.signed().origin);
+    let all: Vec<_> = good.keys().cloned().collect();
+    let file = |name: &str| format!("{origin}/{name}");
+    let full = [file("tile/0/000"), file("tile/entries/001")];
+    let narrow = [file("tile/0/002.p/188"), file("tile/entries/002.p/188"), file("tile/1/000.p/2")];
+    let older = [file("tile/0/002.p/88"), file("tile/entries/002.p/88")];
+    for name in full.iter().chain(&narrow).chain(&older) {
+        assert!(good.contains_key(name), "{name}: {all:?}");
+    }
+    for damage in 0..3 {
+        for names in [&all[..], &full, &narrow, &older, &[file("checkpoint")]] {
+            for name in names {
+                let mut bytes = good[name].clone();
+                match damage {
+                    0 => bytes.truncate(33),
+                    1 => bytes[40] ^= 1,
+                    _ => {}
+                }
+                world.store.set(name, (damage < 2).then_some(bytes));
+            }
+            let rebuilt = world.integrator().rebuild(None).await.unwrap();
+            assert_eq!((rebuilt.files, &rebuilt.checkpoint), (7, &world.signed()));
+            let found = public(&world);
+            // Which narrow tiles an older checkpoint had is in their names alone.
+            let lost = if damage == 2 { &older[..] } else { &[] };
+            for (name, bytes) in good.iter().filter(|(name, _)| !(names.contains(name) && lost.contains(name))) {
+                assert_eq!(found.get(name), Some(bytes), "{name}, damage {damage}");
+            }
+            for name in lost {
+                world.store.set(name, Some(good[name].clone()));
+            }
+            assert_eq!(world.integrator().rebuild(None).await.unwrap().damaged, 0);
+        }
+    }
+    // Which leaf a span is follows from the files, and every proof is made again.
+    let (objects, mut index) = (public(&world), LeafIndex::new());
+    let mut read = |name: &str| Ok::<_, String>(objects.get(&file(name)).cloned());
+    let note = Note::parse(&objects[&file("checkpoint")]).unwrap();
+    index.grow(700, &mut read).unwrap();
+    for (at, row) in (0..).zip(rows(&world.ledger).await) {
+        let proof = prove(&Leaf::of(&row), &note, &world.signed(), Some(&index), &mut read).unwrap();
+        assert_eq!((proof.index, index.leaf_of(row.id, row.seq)), (at, Some(at)));
+    }
+    append(&world.ledger, 200).await;
+    world.settle().await;
+    world.check().await;
+}
+
+#[tokio::test]
+async fn a_rebuild_writes_nothing_if_the_rows_are_not_those_that_were_signed() {
+    let world = grown(100, 300).await;
+    let origin = world.signed().origin;
+    world.store.set(&format!("{origin}/tile/0/000"), None);
+    let damaged = world.store.objects();
+    let rows = rows(&world.ledger).await;
+    let all = rows.len();
+    for (count, what) in [(all, "another row"), (all - 1, "a row less"), (0, "no row")] {
+        let other = MemoryLedger::new();
+        for (at, row) in rows.iter().take(count).enumerate() {
+            let mut row = row.clone().verify(&mut logline_core::Verifier::new()).unwrap();
+            if at == 17 {
+                row = note(999).stamp(&SystemClock, &SystemIds).seal_local(&key(7)).unwrap();
+            }
+            // The next version of the row that is not there any more.
+            if other.append(&Scope::Operator, vec![row], &AppendOptions::default()).await.is_err() {
+                let row = note(at).stamp(&SystemClock, &SystemIds).seal_local(&key(7)).unwrap();
+                other.append(&Scope::Operator, vec![row], &AppendOptions::default()).await.unwrap();
+            }
+        }
+        let error = Integrator::new(Arc::new(other), world.site(), setup::TENANT).rebuild(None).await.unwrap_err();
+        let is_refused = match error {
+            IntegrateError::OtherRows { .. } => count == all,
+            IntegrateError::Restored { .. } => count < all,
+            _ => false,
+        };
+        assert!(is_refused, "{what}: {error}");
+        assert_eq!(world.store.objects(), damaged, "{what}");
+    }
+    world.integrator().rebuild(None).await.unwrap();
+    world.check().await;
+}
+
+#[tokio::test]
+async fn a_log_that_was_begun_again_is_made_again_with_its_first_entry() {
+    let world = grown(100, 40).await;
+    let old = world.signed().origin;
+    world.integrator().begin_again().await.unwrap();
+    world.settle().await;
+    let (origin, good) = (world.signed().origin, public(&world));
+    let of_log = |name: &String| name.starts_with(origin.as_str());
+    // The first bundle is there still.
+    world.store.set(&format!("{origin}/tile/0/000.p/41"), None);
+    world.integrator().rebuild(None).await.unwrap();
+    assert_eq!(public(&world), good);
+    for name in good.keys().filter(|name| of_log(name)) {
+        world.store.set(name, None);
+    }
+    let error = world.integrator().rebuild(None).await.unwrap_err();
+    assert!(matches!(error, IntegrateError::FirstEntry { .. }), "{error}");
+    let continues = Note::parse(&good[&format!("{old}/checkpoint")]).unwrap();
+    world.integrator().rebuild(Some(&continues)).await.unwrap();
+    let found = public(&world);
+    assert!(
+        found.iter().all(|(name, bytes)| good.get(name) == Some(bytes)) && found.contains_key(&format!("{origin}/checkpoint"))
+    );
+    append(&world.ledger, 10).await;
+    world.settle().await;
+    assert_eq!(world.published().unwrap().0.size, 51);
+}
+
+#[tokio::test]
+async fn no_log_is_begun_beside_another_whose_lock_is_away() {
+    let world = grown(100, 40).await;
+    let elsewhere = setup::Store::default();
+    let site = LogSite::new(Arc::new(world.store.clone()), Arc::new(elsewhere.clone()), Arc::new(key(1)));
+    let before = world.store.objects();
+    let log = || Integrator::new(Arc::new(world.ledger.clone()), site.clone(), setup::TENANT);
+    let error = log().step().await.unwrap_err();
+    assert!(
+        matches!(error, IntegrateError::Missing { .. }) && error.to_string().contains(world.signed().origin.as_str()),
+        "{error}"
+    );
+    assert_eq!(world.store.objects(), before);
+    assert!(elsewhere.objects().is_empty());
+    // A tenant that is new there is begun by somebody's word.
+    let site = LogSite::new(Arc::new(world.store.clone()), Arc::new(world.store.clone()), Arc::new(key(1)));
+    let new = || Integrator::new(Arc::new(world.ledger.clone()), site.clone(), "globex");
+    assert!(matches!(new().step().await, Err(IntegrateError::Missing { .. })));
+    assert!(matches!(new().begins().step().await.unwrap(), Step::Begun(_)));
+    assert_eq!(new().step().await.unwrap(), Step::Idle);
 }

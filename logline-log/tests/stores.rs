@@ -50,6 +50,7 @@ async fn tiles(store: impl TileStore) {
 }
 
 async fn locks(store: impl LockStore + Clone + 'static) {
+    assert!(store.is_empty().await.unwrap());
     assert!(store.load("x").await.unwrap().is_none());
     assert!(!store.swap("x", Some(b"nothing"), b"1").await.unwrap());
     assert!(store.swap("x", None, b"1").await.unwrap());

@@ -1,20 +1,59 @@
 //! Which rows count. Whoever can write to the store can write rows, so that of everything that gives a right, destroys a key, is signed by a
-//! host or is handed out, hash, signature and signer are checked first.
+//! host or is handed out, hash, signature and signer are checked first. A row that does not count changes nothing: neither what it says nor
+//! that it is the last one, or a tombstone, hides the rows before it.
 
 use std::ops::Deref;
+use std::vec;
 
 use logline_core::contract::Reader;
-use logline_core::ledger::{LedgerError, Query};
+use logline_core::ledger::{Cursor, LedgerError, Order, Premise, Query, Row, Versions};
 use logline_core::trust::Authorities;
 use logline_core::{Draft, Hash, SignedSpan, VerifiedSpan, Verifier};
 use uuid::Uuid;
 
-/// How many rows that nobody believes are passed over to find one that counts.
-const MAX_DOUBTED: u32 = 1000;
-
 /// A row, if a key that may sign it has signed it.
 pub(crate) fn accepted(authorities: &Authorities, verifier: &mut Verifier, row: SignedSpan) -> Option<VerifiedSpan> {
     row.verify(verifier).ok().filter(|row| authorities.check(row).is_ok())
+}
+
+/// The rows of a query, one after the other.
+pub(crate) struct Rows<'r> {
+    reader: &'r Reader<'r>,
+    query: Query,
+    page: vec::IntoIter<Row>,
+    /// Where the next page begins; `None` after the last one.
+    next: Option<Option<Cursor>>,
+    reached: Option<Cursor>,
+}
+
+impl<'r> Rows<'r> {
+    pub(crate) fn of(reader: &'r Reader<'r>, query: Query) -> Self {
+        Self::after(reader, query, None)
+    }
+
+    /// The rows after this place.
+    pub(crate) fn after(reader: &'r Reader<'r>, query: Query, place: Option<Cursor>) -> Self {
+        Self { reader, query, page: Vec::new().into_iter(), next: Some(place.clone()), reached: place }
+    }
+
+    pub(crate) async fn next(&mut self) -> Result<Option<SignedSpan>, LedgerError> {
+        loop {
+            if let Some(row) = self.page.next() {
+                let span = row.span?;
+                self.reached = Some(row.cursor);
+                return Ok(Some(span));
+            }
+            let Some(place) = self.next.take() else { return Ok(None) };
+            let page = self.reader.scan(&self.query, place.as_ref()).await?;
+            self.page = page.rows.into_iter();
+            self.next = page.next.map(Some);
+        }
+    }
+
+    /// The place after the last row that was read, from which a later look goes on.
+    pub(crate) fn reached(self) -> Option<Cursor> {
+        self.reached
+    }
 }
 
 /// The latest version of a span that counts. Rows after it that do not count belong to its chain all the same.
@@ -38,40 +77,74 @@ impl Believed {
     pub(crate) fn next(&self) -> Draft {
         Draft::next_version(&self.version).seq(self.last.0.saturating_add(1)).follows(self.last.1)
     }
+
+    /// Relies on this version being the latest that counts: on nothing having come after what was seen.
+    pub(crate) fn premise(&self) -> Result<Premise, LedgerError> {
+        Ok(Premise::of(&self.version)?.followed_by(self.last.0, self.last.1))
+    }
 }
 
-/// The latest version that counts, where `last` is the last row of its span.
-pub(crate) async fn latest(
+/// The last row of a span, whatever it is.
+async fn head(reader: &Reader<'_>, tenant: &str, id: Uuid) -> Result<Option<SignedSpan>, LedgerError> {
+    Rows::of(reader, Query::new().tenant(tenant).id(id).versions(Versions::Last)).next().await
+}
+
+/// The latest version that decides, tombstone or not, where `last` is the last row of its span.
+async fn back_from(
     reader: &Reader<'_>,
-    authorities: &Authorities,
     last: SignedSpan,
+    decides: impl Fn(&VerifiedSpan) -> bool,
 ) -> Result<Option<Believed>, LedgerError> {
     let (tenant, id, end) = (last.tenant_id.clone(), last.id, (last.seq, last.seal.curr_hash));
     let mut verifier = Verifier::new();
-    if let Some(version) = accepted(authorities, &mut verifier, last) {
-        return Ok(Some(Believed { version, last: end }));
+    let mut decided = |row: SignedSpan| {
+        let version = row.verify(&mut verifier).ok().filter(&decides)?;
+        Some(Believed { version, last: end })
+    };
+    let mut seq = last.seq;
+    if let Some(found) = decided(last) {
+        return Ok(Some(found));
     }
-    tracing::warn!(tenant, %id, "the last version of a span is not to be believed: an earlier one is looked for");
-    for seq in (end.0.saturating_sub(MAX_DOUBTED)..end.0).rev() {
-        let Some(row) = reader.version(&tenant, id, seq).await? else { break };
-        if let Some(version) = accepted(authorities, &mut verifier, row) {
-            return Ok(Some(Believed { version, last: end }));
+    tracing::warn!(tenant, %id, "the last version of a span does not count: an earlier one is looked for");
+    let mut rows = Rows::of(reader, Query::timeline().tenant(tenant).id(id).order(Order::Newest));
+    while let Some(row) = rows.next().await? {
+        if row.seq >= seq {
+            continue;
+        }
+        // INVARIANT: a version that is hidden from the reader hides those before it as well.
+        if row.seq.saturating_add(1) != seq {
+            return Ok(None);
+        }
+        seq = row.seq;
+        if let Some(found) = decided(row) {
+            return Ok(Some(found));
         }
     }
     Ok(None)
 }
 
-/// The latest version of a span that counts.
+/// The latest version of a span that decides, tombstone or not.
+pub(crate) async fn find_by(
+    reader: &Reader<'_>,
+    tenant: &str,
+    id: Uuid,
+    decides: impl Fn(&VerifiedSpan) -> bool,
+) -> Result<Option<Believed>, LedgerError> {
+    match head(reader, tenant, id).await? {
+        Some(last) => back_from(reader, last, decides).await,
+        None => Ok(None),
+    }
+}
+
+/// The latest version of a span that counts; `None` if that is a tombstone.
 pub(crate) async fn find(
     reader: &Reader<'_>,
     authorities: &Authorities,
     tenant: &str,
     id: Uuid,
 ) -> Result<Option<Believed>, LedgerError> {
-    match reader.find(tenant, id).await? {
-        Some(last) => latest(reader, authorities, last).await,
-        None => Ok(None),
-    }
+    let found = find_by(reader, tenant, id, |row| authorities.check(row).is_ok()).await?;
+    Ok(found.filter(|version| !version.is_deleted))
 }
 
 /// A draft of the next version of a span, or of its first one, which `fresh` makes.
@@ -81,34 +154,33 @@ pub(crate) async fn next_of(
     (tenant, id): (&str, Uuid),
     fresh: impl FnOnce() -> Draft,
 ) -> Result<Draft, LedgerError> {
-    let Some(last) = reader.find(tenant, id).await? else { return Ok(fresh().id(id)) };
+    let Some(last) = head(reader, tenant, id).await? else { return Ok(fresh().id(id)) };
     let end = (last.seq, last.seal.curr_hash);
-    Ok(match latest(reader, authorities, last).await? {
-        Some(before) => before.next(),
-        None => fresh().id(id).seq(end.0.saturating_add(1)).follows(end.1),
+    Ok(match back_from(reader, last, |row| authorities.check(row).is_ok()).await? {
+        Some(before) if !before.is_deleted => before.next(),
+        _ => fresh().id(id).seq(end.0.saturating_add(1)).follows(end.1),
     })
 }
 
-/// Looks at the latest version that counts of each span of a query, which is one for last versions, until `look` returns false.
-pub(crate) async fn each(
-    reader: &Reader<'_>,
-    authorities: &Authorities,
-    query: &Query,
-    mut look: impl FnMut(Believed) -> bool,
-) -> Result<(), LedgerError> {
-    let mut cursor = None;
-    loop {
-        let page = reader.scan(query, cursor.as_ref()).await?;
-        for row in page.rows {
-            if let Some(believed) = latest(reader, authorities, row.span?).await?
-                && !look(believed)
-            {
-                return Ok(());
+/// The latest versions that count of the spans of a query, one after the other.
+pub(crate) struct Standing<'r> {
+    rows: Rows<'r>,
+    authorities: &'r Authorities,
+}
+
+impl<'r> Standing<'r> {
+    /// The query must not ask for what a later row could change: with a filter by status, a row that does not count would hide the others.
+    pub(crate) fn of(reader: &'r Reader<'r>, authorities: &'r Authorities, query: Query) -> Self {
+        Self { rows: Rows::of(reader, query.versions(Versions::Last)), authorities }
+    }
+
+    pub(crate) async fn next(&mut self) -> Result<Option<Believed>, LedgerError> {
+        while let Some(last) = self.rows.next().await? {
+            let found = back_from(self.rows.reader, last, |row| self.authorities.check(row).is_ok()).await?;
+            if let Some(found) = found.filter(|version| !version.is_deleted) {
+                return Ok(Some(found));
             }
         }
-        match page.next {
-            Some(next) => cursor = Some(next),
-            None => return Ok(()),
-        }
+        Ok(None)
     }
 }

@@ -1,9 +1,14 @@
 //! Consent: a span that says what may be remembered of a person. Its latest version counts.
 
-use logline_core::{Hash, SignedSpan, Timestamp, ids};
+use logline_core::contract::Reader;
+use logline_core::ledger::LedgerError;
+use logline_core::roles::Role;
+use logline_core::trust::Authorities;
+use logline_core::{Hash, SignedSpan, Timestamp, VerifiedSpan, ids};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::belief::{self, Believed};
 use crate::form::Mode;
 use crate::members::{MAX_NAME, Members};
 
@@ -55,6 +60,22 @@ impl Cited {
             curr_hash: members.needed("curr_hash", MAX_NAME)?.parse().map_err(|e| format!("{what}: `curr_hash` {e}"))?,
         })
     }
+}
+
+/// The version of a consent that decides: the latest that counts, or a withdrawal after it.
+///
+/// A withdrawal also decides if a host's key has signed it whose right has ended or expired since: that the user was asked no longer shows,
+/// and nothing is remembered on a doubt. What others have signed decides nothing, so that nobody ends the consents of others.
+pub(crate) async fn deciding(
+    reader: &Reader<'_>,
+    authorities: &Authorities,
+    tenant: &str,
+    id: Uuid,
+) -> Result<Option<Believed>, LedgerError> {
+    let decides = |row: &VerifiedSpan| {
+        authorities.check(row).is_ok() || (row.status.as_deref() == Some(REVOKED) && authorities.has_ever(row, Role::Runtime))
+    };
+    belief::find_by(reader, tenant, id, decides).await
 }
 
 /// What a call wants to do, and what it says about it.

@@ -9,9 +9,9 @@ use logline_core::{Scope, SpanKey};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::belief;
+use crate::belief::{Rows, Standing};
 use crate::form::{Content, MEMORY, Status, Stored};
-use crate::kernel::{CONTENT, RECEIPT, each};
+use crate::kernel::{CONTENT, RECEIPT};
 use crate::memories::MemoryError;
 use crate::results::{Receipt, ReceiptState};
 use crate::vault::{Sealed, Vault};
@@ -58,7 +58,8 @@ pub async fn verify_erasure(
     let mut found = Erasure::default();
     let mut receipts = Vec::new();
     let reader = Reader::new(ledger, Scope::runtime(tenant));
-    belief::each(&reader, authorities, &Query::new().tenant(tenant).entity_type(RECEIPT), |row| {
+    let mut standing = Standing::of(&reader, authorities, Query::new().tenant(tenant).entity_type(RECEIPT));
+    while let Some(row) = standing.next().await? {
         match Receipt::of(&row).map(|receipt| receipt.state) {
             Some(ReceiptState::Shredded) => found.shredded += 1,
             Some(ReceiptState::Sealing(_)) => found.sealing += 1,
@@ -66,33 +67,29 @@ pub async fn verify_erasure(
             None => {}
         }
         receipts.push(row.id);
-        true
-    })
-    .await?;
+    }
     for some in receipts.chunks(500) {
         found.not_remembered.extend(vault.not_forgotten(tenant, some).await?);
     }
     let mut gone: BTreeMap<Uuid, u32> = BTreeMap::new();
-    belief::each(&reader, authorities, &Query::new().tenant(tenant).entity_type(MEMORY), |row| {
+    let mut standing = Standing::of(&reader, authorities, Query::new().tenant(tenant).entity_type(MEMORY));
+    while let Some(row) = standing.next().await? {
         let status = Stored::read(&row).map(|stored| stored.status);
         if matches!(status, Ok(Status::Forgotten | Status::Expired)) {
             gone.insert(row.id, row.seq);
         }
-        true
-    })
-    .await?;
+    }
     found.memories = u64::try_from(gone.len()).unwrap_or(u64::MAX);
     let mut sealed: Vec<(SpanKey, String, Vec<u8>)> = Vec::new();
-    each(&reader, &Query::new().tenant(tenant).entity_type(MEMORY).versions(Versions::All), |row| {
+    let mut rows = Rows::of(&reader, Query::new().tenant(tenant).entity_type(MEMORY).versions(Versions::All));
+    while let Some(row) = rows.next().await? {
         // A later version may be a new memory under the same key.
         if gone.get(&row.id).is_some_and(|last| row.seq < *last)
             && let Ok(Stored { content: Content::Sealed(envelope), .. }) = Stored::read(&row)
         {
             sealed.push((row.key(), row.owner_id.clone(), envelope));
         }
-        true
-    })
-    .await?;
+    }
     sealed.sort_by(|left, right| left.1.cmp(&right.1));
     for of_owner in sealed.chunk_by(|left, right| left.1 == right.1) {
         let Some((_, owner, _)) = of_owner.first() else { continue };
@@ -118,7 +115,8 @@ pub async fn verify_erasure(
 pub async fn uses(ledger: &dyn Ledger, tenant: &str, memory: Uuid) -> Result<Vec<SpanKey>, LedgerError> {
     let (id, reader) = (memory.to_string(), Reader::new(ledger, Scope::runtime(tenant)));
     let mut found = Vec::new();
-    each(&reader, &Query::new().tenant(tenant).entity_type("memory_search_result"), |row| {
+    let mut rows = Rows::of(&reader, Query::new().tenant(tenant).entity_type("memory_search_result"));
+    while let Some(row) = rows.next().await? {
         let candidates = row.meta("candidates").and_then(Value::as_array);
         let is_in = |candidate: &Value| {
             candidate.get("id").and_then(Value::as_str) == Some(&id)
@@ -127,17 +125,14 @@ pub async fn uses(ledger: &dyn Ledger, tenant: &str, memory: Uuid) -> Result<Vec
         if candidates.is_some_and(|candidates| candidates.iter().any(is_in)) {
             found.push(row.key());
         }
-        true
-    })
-    .await?;
-    each(&reader, &Query::new().tenant(tenant).entity_type("prompt_run"), |row| {
+    }
+    let mut rows = Rows::of(&reader, Query::new().tenant(tenant).entity_type("prompt_run"));
+    while let Some(row) = rows.next().await? {
         let context = row.meta("context").and_then(Value::as_array);
         let cites = |cited: &Value| cited.get("id").and_then(Value::as_str) == Some(&id);
         if context.is_some_and(|context| context.iter().any(cites)) {
             found.push(row.key());
         }
-        true
-    })
-    .await?;
+    }
     Ok(found)
 }

@@ -10,17 +10,19 @@ use std::num::NonZeroU32;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use logline_core::contract::DataKey;
-use logline_core::ledger::{Ledger as _, Order, Query, WorkQueue as _};
-use logline_core::{Hash, PublicKey, Scope, Signature, Signer, Verifier, Visibility, canonical, dsse, json as strict};
+use logline_core::ledger::{Order, Query, WorkQueue as _};
+use logline_core::{Hash, PublicKey, Signature, Signer, Verifier, Visibility, canonical, dsse, json as strict};
 use ring::pbkdf2;
 use serde_json::{Value, json};
 use thiserror::Error;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use crate::belief;
+use crate::belief::{self, Rows, Standing, accepted};
+use crate::consent::Cited;
 use crate::envelope::{self, Place};
-use crate::form::{Body, Layer, MEMORY, Memory, Terms};
+use crate::form::{Body, Layer, MEMORY, Memory, Terms, is_memory_of};
+use crate::kernel::{MEMORY_EXISTS, has_ended, origin_of};
 use crate::members::Members;
 use crate::memories::{Memories, MemoryError};
 
@@ -86,6 +88,16 @@ pub struct Exported {
     pub key: PublicKey,
 }
 
+/// What an import did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Imported {
+    /// How many memories were kept.
+    pub kept: u64,
+    /// How many were there already.
+    pub already: u64,
+}
+
 /// A memory as an export has it.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
@@ -143,42 +155,33 @@ impl Memories<'_> {
             "format": FORMAT, "tenant": self.tenant, "owner": self.owner, "kdf": "pbkdf2-hmac-sha512", "salt": BASE64.encode(salt),
             "iterations": ITERATIONS,
         }))?;
-        let (mut count, mut cursor) = (0_u64, None);
+        let mut count = 0_u64;
         let query = Query::new().tenant(&self.tenant).entity_type(MEMORY).owner(&self.owner).order(Order::Append);
         let now = self.host.ledger().now().await.map_err(MemoryError::from)?;
         let trusted = self.host.trusted();
-        loop {
-            let page = self.host.ledger().scan(&Scope::runtime(&self.tenant), &query, cursor.as_ref()).await;
-            let page = page.map_err(MemoryError::from)?;
-            for row in page.rows {
-                let row = row.span.map_err(|damaged| MemoryError::Ledger(damaged.into()))?;
-                // The host signs the export: what nobody may have signed is not in it.
-                let row = belief::latest(&self.reader(), &trusted.authorities, row).await.map_err(MemoryError::from)?;
-                let Some(row) = row else { continue };
-                let found = match self.open_any(&row, now).await {
-                    Ok(Some(found)) => found,
-                    Ok(None) => continue,
-                    Err(MemoryError::Vault(error)) if error.is_of_text() => {
-                        tracing::warn!(memory = %row.id, %error, "a memory cannot be read, and is not in the export");
-                        continue;
-                    }
-                    Err(error) => return Err(error.into()),
-                };
-                let curr_hash = row.seal.curr_hash.to_string();
-                let field = bound(&found.terms.to_value(), found.seq, &curr_hash);
-                let place = Place { tenant: &self.tenant, subject: &self.owner, span: found.id, field: &field };
-                let sealed = envelope::seal(&key, found.id, &place, &found.body.to_bytes());
-                let sealed = sealed.map_err(|e| MemoryError::Vault(e.into()))?;
-                lines.write(&json!({
-                    "id": found.id.to_string(), "seq": found.seq, "curr_hash": curr_hash, "terms": found.terms.to_value(),
-                    "sealed": BASE64.encode(sealed),
-                }))?;
-                count += 1;
-            }
-            match page.next {
-                Some(next) => cursor = Some(next),
-                None => break,
-            }
+        // The host signs the export: what nobody may have signed is not in it.
+        let reader = self.reader();
+        let mut standing = Standing::of(&reader, &trusted.authorities, query);
+        while let Some(row) = standing.next().await.map_err(MemoryError::from)? {
+            let found = match self.open_any(&row, now).await {
+                Ok(Some(found)) => found,
+                Ok(None) => continue,
+                Err(MemoryError::Vault(error)) if error.is_of_text() => {
+                    tracing::warn!(memory = %row.id, %error, "a memory cannot be read, and is not in the export");
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let curr_hash = row.seal.curr_hash.to_string();
+            let field = bound(&found.terms.to_value(), found.seq, &curr_hash);
+            let place = Place { tenant: &self.tenant, subject: &self.owner, span: found.id, field: &field };
+            let sealed = envelope::seal(&key, found.id, &place, &found.body.to_bytes());
+            let sealed = sealed.map_err(|e| MemoryError::Vault(e.into()))?;
+            lines.write(&json!({
+                "id": found.id.to_string(), "seq": found.seq, "curr_hash": curr_hash, "terms": found.terms.to_value(),
+                "sealed": BASE64.encode(sealed),
+            }))?;
+            count += 1;
         }
         let hash = Hash(*lines.hash.finalize().as_bytes());
         let manifest = manifest(count, hash, signer.public_key());
@@ -193,11 +196,19 @@ impl Memories<'_> {
     /// has the file can leave memories out. A memory under a key that is kept here already becomes its next
     /// version; nothing else is overwritten. Permanent memories come as temporary ones, as the review was made elsewhere.
     ///
+    /// What is here already, because it was exported here or imported before, is left as it is, also if it has changed since. What the
+    /// user has forgotten here since is kept again.
+    ///
     /// # Errors
     /// If the file is not genuine, before anything is kept; if a memory is refused, those before it are kept.
-    pub async fn import(&self, passphrase: &str, input: impl BufRead, expected: Option<PublicKey>) -> Result<u64, ExportError> {
+    pub async fn import(
+        &self,
+        passphrase: &str,
+        input: impl BufRead,
+        expected: Option<PublicKey>,
+    ) -> Result<Imported, ExportError> {
         let (_, lines) = read(passphrase, input, expected)?;
-        let mut kept = 0;
+        let mut imported = Imported::default();
         for line in lines {
             let mut memory = line.memory;
             // Neither a review nor a session holds elsewhere.
@@ -205,11 +216,40 @@ impl Memories<'_> {
                 memory.terms.session = None;
                 memory = memory.layer(Layer::Temporary).visibility(Visibility::Private);
             }
-            let origin = json!({"id": line.id.to_string(), "seq": line.seq, "curr_hash": line.curr_hash.to_string()});
-            self.remember_from(&memory, Some(origin)).await?;
-            kept += 1;
+            let origin = Cited { id: line.id, seq: line.seq, curr_hash: line.curr_hash };
+            if self.has(&memory, &origin).await? {
+                imported.already += 1;
+                continue;
+            }
+            match self.remember_from(&memory, Some(&origin)).await {
+                Ok(_) => imported.kept += 1,
+                // Another import of the same file was faster.
+                Err(MemoryError::Failed(failure)) if failure.code == MEMORY_EXISTS => imported.already += 1,
+                Err(error) => return Err(error.into()),
+            }
         }
-        Ok(kept)
+        Ok(imported)
+    }
+
+    /// Whether a memory is here that is `origin`, or was imported from it or from a later version of it.
+    async fn has(&self, memory: &Memory, origin: &Cited) -> Result<bool, MemoryError> {
+        let copy = self.id_of(memory, Some(origin)).await?;
+        let (reader, trusted) = (self.reader(), self.host.trusted());
+        for id in [Some(origin.id), copy].into_iter().flatten() {
+            let last = belief::find(&reader, &trusted.authorities, &self.tenant, id).await?;
+            if !last.is_some_and(|last| is_memory_of(&last, &self.tenant, &self.owner) && !has_ended(&last)) {
+                continue;
+            }
+            let (mut rows, mut verifier) = (Rows::of(&reader, Query::timeline().tenant(&self.tenant).id(id)), Verifier::new());
+            while let Some(row) = rows.next().await? {
+                let Some(row) = accepted(&trusted.authorities, &mut verifier, row) else { continue };
+                let is_copy = origin_of(&row).is_some_and(|from| from.id == origin.id && from.seq >= origin.seq);
+                if is_copy || row.seal.curr_hash == origin.curr_hash {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
     }
 }
 

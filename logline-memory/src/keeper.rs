@@ -5,18 +5,22 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
-use logline_core::ledger::{Cursor, Ledger as _, LedgerError, Query, Versions, WorkQueue as _};
+use logline_core::contract::Reader;
+use logline_core::ledger::{Cursor, LedgerError, Query, Versions, WorkQueue as _};
 use logline_core::request::Request;
-use logline_core::{Host, HostError, KernelSet, Scope, Service, ServiceReport, Shutdown, Timestamp, Verifier, ids};
+use logline_core::{
+    Host, HostError, KernelSet, Scope, Service, ServiceReport, Shutdown, Timestamp, VerifiedSpan, Verifier, ids,
+};
 use logline_kernels::harness::{Backoff, jittered};
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::belief::accepted;
+use crate::belief::{Rows, accepted};
 use crate::form::{MEMORY, Status};
 use crate::kernel::{MEMORY_SEAL, MemoryKernel, RECEIPT, ttl_at};
 use crate::memories::{MemoryError, close_epoch, expire, mend};
 use crate::orphans::{GRACE, reap, unreadable_of};
+use crate::results::{Receipt, ReceiptState};
 
 const NAME: &str = "memory_keeper";
 const VERSION: u32 = 1;
@@ -130,12 +134,24 @@ impl ServiceReport for KeeperReport {
     }
 }
 
+/// What a receipt waits for.
+enum Unsealed {
+    /// The end of an epoch, since it was given out.
+    Since(Timestamp),
+    /// The deletion of the key, at this time.
+    Until(Timestamp),
+}
+
 /// What the loop knows of a tenant.
 #[derive(Default)]
 struct Tenant {
-    cursor: Option<Cursor>,
+    /// Up to where memories and receipts were read.
+    memories: Option<Cursor>,
+    receipts: Option<Cursor>,
     /// Memories with an end, and their owners.
     due: HashMap<Uuid, (Timestamp, String)>,
+    /// Receipts that are not sealed.
+    unsealed: HashMap<Uuid, Unsealed>,
     /// Up to where keys were looked at.
     reaped: Option<(Timestamp, Uuid)>,
     /// Memories whose keys are to be looked at.
@@ -192,7 +208,7 @@ impl Service for MemoryKeeper {
 
 impl MemoryKeeper {
     async fn look(&self, host: &Host, name: &str, tenant: &mut Tenant, report: &mut KeeperReport) -> Result<(), MemoryError> {
-        follow(host, name, tenant, self.kernel.is_some()).await?;
+        tenant.follow(host, name, self.kernel.is_some()).await?;
         if let Some(kernel) = &self.kernel {
             self.look_after_keys(host, kernel, name, tenant, report).await?;
             match kernel.embed_pending(name, VECTORS).await {
@@ -209,7 +225,7 @@ impl MemoryKeeper {
             // A batch has a limit: what is left over is ended in the next look.
             report.expired += expire(host, name, &owner).await?;
         }
-        if self.has_unsealed(host, name, now).await? {
+        if tenant.has_unsealed(self.epoch, now) {
             // Many hosts ask, and it is one request.
             let micros = i64::try_from(self.epoch.as_micros()).unwrap_or(i64::MAX).max(1);
             let slot = now.unix_micros() - now.unix_micros().rem_euclid(micros);
@@ -261,45 +277,59 @@ impl MemoryKeeper {
         });
         Ok(())
     }
+}
 
-    /// Whether a receipt waits for an epoch that may end now: it was given out before the last turn of the clock by [`MemoryKeeper::epoch`],
-    /// or its key is deleted by now.
-    async fn has_unsealed(&self, host: &Host, name: &str, now: Timestamp) -> Result<bool, LedgerError> {
-        let scope = Scope::runtime(name);
-        for (status, age) in [("shredded", self.epoch), ("sealing", Duration::ZERO)] {
-            let query = Query::new().tenant(name).entity_type(RECEIPT).status(status);
-            let page = host.ledger().scan(&scope, &query, None).await?;
-            for row in page.rows {
-                let Some(row) = accepted(&host.trusted().authorities, &mut Verifier::new(), row.span?) else { continue };
-                let gone_at: Option<Timestamp> = row.meta("gone_at").and_then(|at| at.as_str()?.parse().ok());
-                if row.at.saturating_add(age) <= now && gone_at.is_none_or(|at| at <= now) {
-                    return Ok(true);
-                }
+impl Tenant {
+    /// Whether a receipt waits for an epoch that may end now: it was given out before the last turn of the clock by
+    /// [`MemoryKeeper::epoch`], or its key is deleted by now.
+    fn has_unsealed(&self, epoch: Duration, now: Timestamp) -> bool {
+        self.unsealed.values().any(|waits| match waits {
+            Unsealed::Since(at) => at.saturating_add(epoch) <= now,
+            Unsealed::Until(at) => *at <= now,
+        })
+    }
+
+    /// Reads which memories have an end, and which receipts wait for one.
+    async fn follow(&mut self, host: &Host, name: &str, keeps_keys: bool) -> Result<(), LedgerError> {
+        let Self { memories, receipts, due, unsealed, changed, .. } = self;
+        follow(host, name, MEMORY, memories, |row| {
+            if keeps_keys && row.status.as_deref().is_some_and(|status| status.parse().is_ok_and(Status::is_found)) {
+                changed.insert(row.id);
             }
-        }
-        Ok(false)
+            match ttl_at(&row) {
+                Some(at) => due.insert(row.id, (at, row.owner_id.clone())),
+                None => due.remove(&row.id),
+            };
+        })
+        .await?;
+        follow(host, name, RECEIPT, receipts, |row| {
+            match Receipt::of(&row).map(|receipt| receipt.state) {
+                Some(ReceiptState::Shredded) => unsealed.insert(row.id, Unsealed::Since(row.at)),
+                Some(ReceiptState::Sealing(at)) => unsealed.insert(row.id, Unsealed::Until(at)),
+                Some(ReceiptState::Sealed) | None => unsealed.remove(&row.id),
+            };
+        })
+        .await
     }
 }
 
-/// Reads which memories have an end.
-async fn follow(host: &Host, name: &str, tenant: &mut Tenant, keeps_keys: bool) -> Result<(), LedgerError> {
-    let query = Query::new().tenant(name).entity_type(MEMORY).versions(Versions::All);
-    loop {
-        let page = host.ledger().scan(&Scope::runtime(name), &query, tenant.cursor.as_ref()).await?;
-        let last = page.rows.last().map(|row| row.cursor.clone());
-        for row in page.rows {
-            let row = row.span?;
-            if keeps_keys && row.status.as_deref().is_some_and(|status| status.parse().is_ok_and(Status::is_found)) {
-                tenant.changed.insert(row.id);
-            }
-            match ttl_at(&row) {
-                Some(at) => tenant.due.insert(row.id, (at, row.owner_id.clone())),
-                None => tenant.due.remove(&row.id),
-            };
+/// Reads the versions of a type that were appended after `place`. A row that does not count changes nothing.
+async fn follow(
+    host: &Host,
+    name: &str,
+    entity_type: &str,
+    place: &mut Option<Cursor>,
+    mut take: impl FnMut(VerifiedSpan),
+) -> Result<(), LedgerError> {
+    let (reader, trusted) = (Reader::new(host.ledger().as_ref(), Scope::runtime(name)), host.trusted());
+    let query = Query::new().tenant(name).entity_type(entity_type).versions(Versions::All);
+    let (mut rows, mut verifier) = (Rows::after(&reader, query, place.take()), Verifier::new());
+    let read = loop {
+        match rows.next().await {
+            Ok(Some(row)) => accepted(&trusted.authorities, &mut verifier, row).map_or((), &mut take),
+            end => break end.map(drop),
         }
-        tenant.cursor = page.next.clone().or(last).or(tenant.cursor.take());
-        if page.next.is_none() {
-            return Ok(());
-        }
-    }
+    };
+    *place = rows.reached();
+    read
 }

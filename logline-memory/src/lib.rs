@@ -7,6 +7,7 @@
 mod belief;
 mod cipher;
 mod consent;
+mod contract;
 pub mod embed;
 pub mod envelope;
 mod erasure;
@@ -26,6 +27,7 @@ mod wrap;
 
 pub use cipher::MemoryCipher;
 pub use consent::{CONSENT, Cited, consent_id};
+pub use contract::{ContractValidator, contract, contract_id};
 pub use erasure::{Erasure, uses, verify_erasure};
 pub use form::{
     Body, Content, Kind, Layer, MAX_DATA, MAX_TAGS, MAX_TEXT, MEMORY, Memory, Mode, Sensitivity, Status, Stored, Terms,
@@ -37,7 +39,7 @@ pub use kernel::{
 };
 pub use local::LocalKeys;
 pub use members::MAX_NAME;
-pub use memories::{Memories, MemoryError, SESSION_TTL, close_epoch, contract, expire, mend};
+pub use memories::{Memories, MemoryError, SESSION_TTL, close_epoch, expire, mend};
 pub use orphans::{GRACE, Reaped, reap};
 pub use results::{Answer, Hit, Recalled, Receipt, ReceiptState, Remembered, Wanted, What};
 pub use vault::{Closed, Forget, Forgotten, Sealed, Text, Vault, VaultError};

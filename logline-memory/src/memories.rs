@@ -3,20 +3,20 @@
 use std::time::Duration;
 
 use logline_core::contract::Reader;
-use logline_core::ledger::{Ledger as _, LedgerError, Order, Query, Versions, WorkQueue as _};
+use logline_core::ledger::{LedgerError, Order, Query, Versions, WorkQueue as _};
 use logline_core::request::Request;
-use logline_core::{Draft, Execution, Failure, Host, HostError, Scope, SignedSpan, Timestamp, Verifier, ids};
+use logline_core::{Execution, Failure, Host, HostError, Scope, SignedSpan, Timestamp, Verifier, ids};
 use serde_json::{Value, json};
 use thiserror::Error;
 use uuid::Uuid;
 
-use crate::belief::{self, Believed, accepted};
-use crate::consent::{Asked, Cited, NoConsent, consent_id, covers};
+use crate::belief::{self, Believed, Rows, Standing, accepted};
+use crate::consent::{Asked, Cited, NoConsent, consent_id, covers, deciding};
 use crate::envelope::Place;
-use crate::form::{Body, Content, Layer, MEMORY, Memory, Mode, Sensitivity, Status, Stored, Terms, sealed};
+use crate::form::{Body, Content, Layer, MEMORY, Memory, Mode, Sensitivity, Status, Stored, sealed};
 use crate::kernel::{
     CONTENT, MEMORY_CONSENT, MEMORY_EXPIRE, MEMORY_FORGET, MEMORY_REVIEW, MEMORY_SEAL, MEMORY_SEARCH, MEMORY_UPSERT, QUERY,
-    RECEIPT, contract_id, preview, public_id, realm,
+    RECEIPT, found_by, preview, public_id,
 };
 use crate::results::{Answer, Hit, Recalled, Receipt, Remembered, Wanted, What};
 use crate::vault::{Sealed, Vault, VaultError};
@@ -100,10 +100,11 @@ impl<'h> Memories<'h> {
         Asked { tenant: &self.tenant, owner: &self.owner, mode: self.mode, session: self.session.as_deref() }
     }
 
-    /// The latest version of a span, if a key has signed it that may.
+    /// The latest version of a span that counts, if the scope may read it. It is read as the runtime: a row that does not count must not
+    /// hide it from those who may.
     async fn believed(&self, scope: &Scope, tenant: &str, id: Uuid) -> Result<Option<Believed>, MemoryError> {
-        let (reader, trusted) = (Reader::new(self.host.ledger().as_ref(), scope.clone()), self.host.trusted());
-        Ok(belief::find(&reader, &trusted.authorities, tenant, id).await?)
+        let found = belief::find(&self.reader(), &self.host.trusted().authorities, tenant, id).await?;
+        Ok(found.filter(|found| scope.may_read(found, Some(tenant))))
     }
 
     pub(crate) fn reader(&self) -> Reader<'_> {
@@ -115,13 +116,13 @@ impl<'h> Memories<'h> {
         if self.mode == Mode::Off {
             return Err(NoConsent::Off.into());
         }
-        let scope = Scope::runtime(&self.tenant);
+        let (reader, trusted) = (self.reader(), self.host.trusted());
         let now = self.host.ledger().now().await?;
         let session = self.session.as_deref().filter(|_| self.mode == Mode::SessionOnly);
         let mut last = NoConsent::Missing;
         for session in [session, None] {
             let id = consent_id(&self.tenant, &self.owner, session);
-            let Some(found) = self.believed(&scope, &self.tenant, id).await? else { continue };
+            let Some(found) = deciding(&reader, &trusted.authorities, &self.tenant, id).await? else { continue };
             let cited = Cited::of(&found);
             match covers(&self.asked(), &cited, Some(&*found), now) {
                 Ok(()) => return Ok(cited),
@@ -184,10 +185,11 @@ impl<'h> Memories<'h> {
         self.remember_from(memory, None).await
     }
 
-    pub(crate) async fn remember_from(&self, memory: &Memory, origin: Option<Value>) -> Result<Remembered, MemoryError> {
-        let mut terms = memory.terms.clone();
+    pub(crate) async fn remember_from(&self, memory: &Memory, origin: Option<&Cited>) -> Result<Remembered, MemoryError> {
+        let mut memory = memory.clone();
+        let terms = &mut memory.terms;
         if terms.layer == Layer::Session {
-            terms.session = terms.session.or_else(|| self.session.clone());
+            terms.session = terms.session.take().or_else(|| self.session.clone());
             if terms.ttl_at.is_none() {
                 terms.ttl_at = Some(self.host.ledger().now().await?.saturating_add(SESSION_TTL));
             }
@@ -196,23 +198,31 @@ impl<'h> Memories<'h> {
         terms.check().map_err(invalid)?;
         memory.body.check().map_err(invalid)?;
         for _ in 1..TRIES {
-            match self.try_remember(&terms, &memory.body, origin.as_ref()).await {
+            match self.try_remember(&memory, origin).await {
                 // The subject forgot something in between, and with it went the key of this text: it is encrypted again.
                 // Or others were faster with the same memory, again and again.
                 Err(MemoryError::Failed(failure)) if ["erased", "conflict"].contains(&failure.code.as_str()) => {}
                 remembered => return remembered,
             }
         }
-        self.try_remember(&terms, &memory.body, origin.as_ref()).await
+        self.try_remember(&memory, origin).await
     }
 
-    async fn try_remember(&self, terms: &Terms, body: &Body, origin: Option<&Value>) -> Result<Remembered, MemoryError> {
+    /// The id that a memory is kept under, if it follows from what the memory says or came from.
+    pub(crate) async fn id_of(&self, memory: &Memory, origin: Option<&Cited>) -> Result<Option<Uuid>, MemoryError> {
+        let Some(key) = found_by(memory, origin) else { return Ok(None) };
+        Ok(Some(match memory.terms.sensitivity {
+            Sensitivity::Public => public_id(&self.tenant, &self.owner, &key),
+            _ => self.vault.memory_id(&self.tenant, &self.owner, &key).await?,
+        }))
+    }
+
+    async fn try_remember(&self, memory: &Memory, origin: Option<&Cited>) -> Result<Remembered, MemoryError> {
         let consent = self.consent().await?;
+        let Memory { terms, body } = memory;
         let is_public = terms.sensitivity == Sensitivity::Public;
-        let key = body.key.as_deref().map(|key| realm(terms.session.as_deref(), key));
-        let id = match &key {
-            Some(key) if is_public => public_id(&self.tenant, &self.owner, key),
-            Some(key) => self.vault.memory_id(&self.tenant, &self.owner, key).await?,
+        let id = match self.id_of(memory, origin).await? {
+            Some(id) => id,
             None => self.host.ids().next_id(self.host.ledger().now().await?),
         };
         let mut input = json!({
@@ -226,6 +236,7 @@ impl<'h> Memories<'h> {
             None
         } else {
             let place = Place { tenant: &self.tenant, subject: &self.owner, span: id, field: CONTENT };
+            let key = found_by(memory, origin);
             Some(self.vault.seal(&place, &body.to_bytes(), key.as_deref()).await?)
         };
         if let Some(members) = input.as_object_mut() {
@@ -233,7 +244,7 @@ impl<'h> Memories<'h> {
                 Some(envelope) => members.insert("sealed".to_owned(), sealed(envelope)),
                 None => members.insert("clear".to_owned(), body.to_value()),
             };
-            members.extend(origin.map(|origin| ("origin".to_owned(), origin.clone())));
+            members.extend(origin.map(|origin| ("origin".to_owned(), origin.to_value())));
         }
         let execution = self.executed(MEMORY_UPSERT, id, input).await?;
         if let Some(envelope) = &envelope {
@@ -442,35 +453,27 @@ impl<'h> Memories<'h> {
         let query = Query::new().tenant(&self.tenant).entity_type(MEMORY).owner(&self.owner).order(Order::Newest);
         let query = query.versions(Versions::All);
         let (scope, trusted) = (Scope::runtime(&self.tenant), self.host.trusted());
-        let (mut cursor, mut verifier) = (None, Verifier::new());
-        loop {
-            let page = self.host.ledger().scan(&scope, &query, cursor.as_ref()).await?;
-            for row in page.rows {
-                let row = row.span.map_err(LedgerError::from)?;
-                // Only first versions say when a memory began.
-                if row.prev_hash.is_none()
-                    && let Some(first) = accepted(&trusted.authorities, &mut verifier, row)
-                    && let Some(last) = self.believed(&scope, &self.tenant, first.id).await?
-                    && Stored::read(&last).is_ok_and(|stored| stored.status.is_found() || stored.status == Status::Denied)
-                {
-                    return Ok(first.id);
-                }
-            }
-            match page.next {
-                Some(next) => cursor = Some(next),
-                None => {
-                    return Err(Failure::new("memory_refused", "there is no memory of this user: nothing was forgotten").into());
-                }
+        let reader = self.reader();
+        let (mut rows, mut verifier) = (Rows::of(&reader, query), Verifier::new());
+        while let Some(row) = rows.next().await? {
+            // Only first versions say when a memory began.
+            if row.prev_hash.is_none()
+                && let Some(first) = accepted(&trusted.authorities, &mut verifier, row)
+                && let Some(last) = self.believed(&scope, &self.tenant, first.id).await?
+                && Stored::read(&last).is_ok_and(|stored| stored.status.is_found() || stored.status == Status::Denied)
+            {
+                return Ok(first.id);
             }
         }
+        Err(Failure::new("memory_refused", "there is no memory of this user: nothing was forgotten").into())
     }
 
     async fn receipt(&self, output: &Value) -> Result<Receipt, MemoryError> {
         let id = output.get("receipt").and_then(Value::as_str).and_then(|id| id.parse().ok());
         let id = id.ok_or_else(|| MemoryError::Invalid { reason: "the kernel has named no receipt".to_owned() })?;
-        let span = self.host.ledger().get(&Scope::runtime(&self.tenant), &self.tenant, id).await?;
-        Receipt::of(&span)
-            .ok_or_else(|| MemoryError::Invalid { reason: format!("the receipt {id} cannot be read: run `logline fsck`") })
+        let span = self.believed(&Scope::runtime(&self.tenant), &self.tenant, id).await?;
+        let receipt = span.as_ref().and_then(|span| Receipt::of(span));
+        receipt.ok_or_else(|| MemoryError::Invalid { reason: format!("the receipt {id} cannot be read: run `logline fsck`") })
     }
 
     /// The receipts of the user, the newest first, at most `limit`.
@@ -481,11 +484,12 @@ impl<'h> Memories<'h> {
         let query = Query::new().tenant(&self.tenant).entity_type(RECEIPT).owner(&self.owner).order(Order::Newest);
         let (reader, trusted) = (self.reader(), self.host.trusted());
         let mut receipts = Vec::new();
-        belief::each(&reader, &trusted.authorities, &query, |row| {
-            receipts.extend(Receipt::of(&row).filter(|_| receipts.len() < limit));
-            receipts.len() < limit
-        })
-        .await?;
+        let mut standing = Standing::of(&reader, &trusted.authorities, query);
+        while receipts.len() < limit
+            && let Some(row) = standing.next().await?
+        {
+            receipts.extend(Receipt::of(&row));
+        }
         Ok(receipts)
     }
 }
@@ -528,20 +532,4 @@ pub async fn mend(host: &Host, tenant: &str, owner: &str) -> Result<u64, MemoryE
     let request = Request::new(tenant, owner, consent_id(tenant, owner, None), input).this(MEMORY_EXPIRE).who("host");
     let output = host.execute(request).await?.result?;
     Ok(output.get("memories").and_then(Value::as_u64).unwrap_or_default())
-}
-
-/// A draft of a contract that memories can keep: a JSON schema of `{"text": …, "data": …}`. A publisher publishes it.
-#[must_use]
-pub fn contract(tenant: &str, owner: &str, name: &str, schema: Value) -> Draft {
-    Draft::new("memory_contract")
-        .id(contract_id(tenant, name))
-        .tenant(tenant)
-        .owner(owner)
-        .visibility(logline_core::Visibility::Tenant)
-        .who(format!("user:{owner}"))
-        .did("defined")
-        .this("memory.contract")
-        .name(name)
-        .status("active")
-        .content(schema)
 }

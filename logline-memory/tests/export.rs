@@ -4,7 +4,7 @@
 mod site;
 
 use logline_core::Signer as _;
-use logline_memory::export::{ExportError, read};
+use logline_memory::export::{ExportError, Imported, read};
 use logline_memory::{Layer, Mode, Sensitivity, Wanted, What};
 use serde_json::json;
 
@@ -33,14 +33,55 @@ fn an_export_is_read_by_its_passphrase_and_kept_elsewhere_with_its_origin() {
         let other = Site::new().await;
         let bob = other.memories("bob", Mode::On);
         bob.grant(None).await.unwrap();
-        assert_eq!(bob.import(PASSPHRASE, &file[..], None).await.unwrap(), 2);
+        assert_eq!(imported(bob.import(PASSPHRASE, &file[..], None).await), (2, 0));
         let hits = bob.search("tea", &Wanted::default()).await.unwrap().hits;
         let row = other.last(hits[0].memory.id).await;
         assert_eq!(row.meta("provenance").unwrap()["origin"]["id"], json!(first.id.to_string()));
         assert_eq!(hits[0].memory.terms.layer, Layer::Temporary);
-        // Again, it is the next version of the memory under the same key.
-        bob.import(PASSPHRASE, &file[..], None).await.unwrap();
-        assert_eq!(bob.search("tea", &Wanted::default()).await.unwrap().hits.len(), 1);
+    });
+}
+
+/// How many memories were kept, and how many were there.
+fn imported(result: Result<Imported, ExportError>) -> (u64, u64) {
+    let imported = result.unwrap();
+    (imported.kept, imported.already)
+}
+
+#[test]
+fn an_export_that_is_imported_twice_is_kept_once() {
+    block_on(async {
+        let site = Site::new().await;
+        let alice = site.alice().await;
+        alice.remember(&fact("likes tea").key("drink")).await.unwrap();
+        alice.remember(&fact("has a cat")).await.unwrap();
+        alice.remember(&fact("sells honey").sensitivity(Sensitivity::Public)).await.unwrap();
+        let mut file = Vec::new();
+        alice.export(PASSPHRASE, &key(HOST), &mut file).await.unwrap();
+        assert_eq!(imported(alice.import(PASSPHRASE, &file[..], None).await), (0, 3), "it comes from here");
+
+        let other = Site::new().await;
+        let bob = other.memories("bob", Mode::On);
+        bob.grant(None).await.unwrap();
+        let import = async || imported(bob.import(PASSPHRASE, &file[..], None).await);
+        let two = tokio::join!(import(), import());
+        assert_eq!(two.0.0 + two.1.0, 3, "{two:?}");
+        assert_eq!(import().await, (0, 3));
+        assert_eq!(other.rows("memory").await.len(), 3);
+        // What has changed here since is not overwritten.
+        bob.remember(&fact("likes coffee").key("drink")).await.unwrap();
+        assert_eq!(import().await, (0, 3));
+        assert_eq!(bob.search("likes", &Wanted::default()).await.unwrap().hits[0].memory.body.text, "likes coffee");
+        // What was forgotten is kept again, and once.
+        for word in ["cat", "honey"] {
+            let id = bob.search(word, &Wanted::default()).await.unwrap().hits[0].memory.id;
+            bob.forget(&What::One(id)).await.unwrap();
+            assert_eq!((import().await, import().await), ((1, 2), (0, 3)), "{word}");
+        }
+        // Of a later export, only what is new.
+        alice.remember(&fact("has a dog")).await.unwrap();
+        let mut later = Vec::new();
+        alice.export(PASSPHRASE, &key(HOST), &mut later).await.unwrap();
+        assert_eq!(imported(bob.import(PASSPHRASE, &later[..], None).await), (1, 3));
     });
 }
 

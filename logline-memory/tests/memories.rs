@@ -230,6 +230,10 @@ fn a_memory_that_breaks_its_contract_is_refused_with_the_place_and_not_the_value
         assert!(told.to_string().contains("/additionalProperties") && !told.to_string().contains("diagnosis"), "{told}");
         let no_schema = contract(TENANT, "copy", "profile/v2", json!({"type": 7}));
         assert!(site.host.publish(no_schema, &key(PUBLISHER)).await.is_err());
+        // At another id no memory would find it.
+        let elsewhere = contract(TENANT, "copy", "profile/v4", json!({})).id(uuid::Uuid::from_u128(4));
+        let refused = site.host.publish(elsewhere, &key(PUBLISHER)).await.unwrap_err().to_string();
+        assert!(refused.contains("logline publish"), "{refused}");
     });
 }
 

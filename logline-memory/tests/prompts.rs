@@ -82,7 +82,11 @@ impl Provider for Model {
             return Err(ProviderError::new(ErrorKind::Throttled, format!("slow down, you who ask {QUESTION}")));
         }
         let text = self.answer.unwrap_or(r#"{"text": "under-the-flowerpot-answer", "confidence": 0.9}"#).to_owned();
-        Ok(ModelAnswer::new(vec![Block::Text { text }], StopReason::EndTurn, Usage::of(10, 5)))
+        // What a provider words may quote the question and the answer.
+        let mut usage = Usage::of(10, 5);
+        usage.raw = json!({"said": SECRET_ANSWER});
+        let answer = ModelAnswer::new(vec![Block::Text { text }], StopReason::EndTurn, usage);
+        Ok(answer.model(Some(format!("large-{SECRET_ANSWER}"))).request_id(Some(format!("id of {QUESTION}"))))
     }
 
     async fn stream(
@@ -180,6 +184,27 @@ impl Lab {
     }
 }
 
+/// What others are told of a confidential run, and of the call that it made: numbers, ids, and names that publishers gave.
+const RUN_IN_THE_CLEAR: &[&str] = &[
+    "answers",
+    "build",
+    "compiled_hash",
+    "confidence",
+    "context",
+    "contract",
+    "latency_ms",
+    "memory",
+    "request",
+    "usage",
+    "variant",
+];
+const ASKED_IN_THE_CLEAR: &[&str] = &["adapter", "asked_model", "asked_provider", "model", "provider"];
+const ANSWERED_IN_THE_CLEAR: &[&str] = &["latency_ms", "usage"];
+
+fn members(value: &Value) -> Vec<&str> {
+    value.as_object().unwrap().keys().map(String::as_str).collect()
+}
+
 fn draft(entity_type: &str, name: &str) -> Draft {
     let draft = Draft::new(entity_type).tenant(TENANT).owner("copy").who("publisher").this(format!("{entity_type}.{name}"));
     draft.name(name).visibility(Visibility::Tenant).status("active")
@@ -206,6 +231,19 @@ fn a_model_is_told_what_was_remembered_and_no_file_has_it_in_the_clear() {
         assert_eq!(lab.found(), Vec::<&str>::new());
         // Others are told that there was an answer, and what it cost and used, and not what it was.
         let run = lab.rows("prompt_run").await.pop().unwrap();
+        let told = run.metadata.clone().unwrap();
+        assert_eq!(members(&told), RUN_IN_THE_CLEAR);
+        assert_eq!(told["usage"], json!({"input": 10, "output": 5}));
+        let intent = lab.rows("provider_request").await.pop().unwrap();
+        let asked = intent.meta("details").unwrap();
+        assert_eq!(
+            (members(asked), &asked["model"]),
+            (ASKED_IN_THE_CLEAR.to_vec(), &json!("large")),
+            "the name in the provider's span"
+        );
+        let outcome = lab.rows("provider_execution").await.pop().unwrap();
+        let answered = outcome.meta("details").unwrap();
+        assert_eq!((members(answered), &answered["usage"]), (ANSWERED_IN_THE_CLEAR.to_vec(), &told["usage"]));
         assert_eq!(run.meta("confidence"), Some(&json!(0.9)));
         assert_eq!(run.meta("context").unwrap()[0]["id"], json!(kept.to_string()));
         assert!(run.output.as_ref().unwrap()["sealed"].is_string());

@@ -160,7 +160,7 @@ impl<'a> Select<'a> {
             .bind(narrowest.map_or("", Narrow::column))
             .bind(value)
             .bind(query.id)
-            .bind(query.versions == Versions::Latest)
+            .bind(query.versions != Versions::All)
             .bind(after.epoch)
             .bind(after.xid)
             .bind(after.pos)
@@ -254,7 +254,7 @@ impl<'a> Select<'a> {
             .bind(narrowest.map_or("", Narrow::column))
             .bind(value)
             .bind(query.id)
-            .bind(query.versions == Versions::Latest)
+            .bind(query.versions != Versions::All)
             .bind(before.epoch)
             .bind(before.xid)
             .bind(before.pos)
@@ -509,8 +509,8 @@ struct Filters {
 
 impl Filters {
     fn of(query: &Query, statement: &mut Statement) -> Result<Self, LedgerError> {
-        let is_latest = query.versions == Versions::Latest;
-        let id = query.id.map(|id| Ok::<_, LedgerError>((statement.bind(id)?, is_latest))).transpose()?;
+        let is_last = query.versions != Versions::All;
+        let id = query.id.map(|id| Ok::<_, LedgerError>((statement.bind(id)?, is_last))).transpose()?;
         let chooses_index = query.narrowest().map(Narrow::column);
         let (mut narrowest, mut rest) = (None, Vec::new());
         let mut add = |column: &str, mark: String| {
@@ -538,8 +538,11 @@ impl Filters {
         if query.of_memories().is_some() {
             rest.push("entity_type = 'memory'".to_owned());
         }
-        if is_latest {
-            rest.push("NOT is_deleted AND seq = ledger.last_seq(tenant_id, id)".to_owned());
+        if is_last {
+            rest.push("seq = ledger.last_seq(tenant_id, id)".to_owned());
+        }
+        if query.versions == Versions::Latest {
+            rest.push("NOT is_deleted".to_owned());
         }
         Ok(Self { id, narrowest, rest })
     }

@@ -393,7 +393,12 @@ impl Run {
             .meta("answers", answers)
             .meta("contract", spoken.held.as_str())
             .meta("context", cited);
-        for (name, value) in spoken.measures().into_iter().chain(spoken.says_of_itself()) {
+        let mut measures = spoken.measures();
+        if context.confidential.is_some() {
+            // The answer's own words. What was asked for stands in the outcome.
+            measures.remove("model");
+        }
+        for (name, value) in measures.into_iter().chain(spoken.says_of_itself()) {
             draft = draft.meta(&name, value);
         }
         if !tools.is_empty() {

@@ -103,11 +103,11 @@ impl Branch {
         if let Some(id) = query.id {
             branch.looks.push(equals("id", id.to_string()));
             match (query.versions, tenant) {
-                (Versions::Latest, Some(tenant)) => branch.looks.push(Condition(
+                (Versions::Latest | Versions::Last, Some(tenant)) => branch.looks.push(Condition(
                     "seq = (SELECT max(seq) FROM universal_registry WHERE tenant_id = ? AND id = ?)".to_owned(),
                     vec![tenant.to_owned().into(), id.to_string().into()],
                 )),
-                (Versions::Latest, None) => branch.looks.push(fixed(
+                (Versions::Latest | Versions::Last, None) => branch.looks.push(fixed(
                     "seq = (SELECT max(seq) FROM universal_registry AS l WHERE l.tenant_id = r.tenant_id AND l.id = r.id)",
                 )),
                 _ => {}
@@ -153,9 +153,12 @@ impl Branch {
             branch.filters.push(Condition(visible.to_owned(), vec![user.clone().into()]));
         }
         if query.versions == Versions::Latest {
+            branch.filters.push(fixed("is_deleted = 0"));
+        }
+        if query.versions != Versions::All {
             // The subquery sees every row, so if the last version is hidden or deleted, no version of its id is shown.
             branch.filters.push(fixed(
-                "is_deleted = 0 AND NOT EXISTS (SELECT 1 FROM universal_registry AS later
+                "NOT EXISTS (SELECT 1 FROM universal_registry AS later
                  WHERE later.tenant_id = r.tenant_id AND later.id = r.id AND later.seq > r.seq)",
             ));
         }

@@ -1,6 +1,6 @@
 //! `logline log`: keeps the transparency logs of tenants, shows their checkpoints, and proves that rows are in them.
 
-use std::io::{self, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +29,8 @@ pub(crate) struct Options {
 enum Command {
     /// Enters the spans of tenants into their logs, and publishes checkpoints. A log that does not exist is begun.
     Run(RunOptions),
+    /// Makes lost or damaged files of a log again from the rows of the ledger, if these lead to the root that was signed last.
+    Rebuild(RebuildOptions),
     /// Prints the published checkpoint of a tenant's log, and the key that verifies it.
     Checkpoint(ShowOptions),
     /// Writes a `.tlog-proof` for one version of a span, which verifies offline.
@@ -48,50 +50,35 @@ struct Place {
     locks: PathBuf,
 }
 
+/// Who signs the logs, and who cosigns them.
+#[derive(Args)]
+struct Keys {
+    /// The log's key, which must sign nothing else: `logline keygen log.key` makes one.
+    #[arg(long, value_name = "KEYFILE")]
+    log_key: PathBuf,
+    /// A policy file whose witnesses are asked to cosign each checkpoint: lines `witness NAME KEY URL`, and a `quorum` without which no
+    /// checkpoint is published. Its `log` lines do not matter here.
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+}
+
+impl Keys {
+    fn site(&self, place: &Place) -> Result<LogSite, Error> {
+        let (tiles, locks) = place.stores()?;
+        let site = LogSite::new(Arc::new(tiles), Arc::new(locks), Arc::new(KeyPair::load(&self.log_key)?));
+        match &self.policy {
+            Some(path) => with_witnesses(site, path),
+            None => Ok(site),
+        }
+    }
+}
+
 impl Place {
     fn stores(&self) -> Result<(Directory, Directory), Error> {
         if self.tiles == self.locks {
             return Err("--tiles and --locks must be two folders: everybody may read the one, and nobody the other".into());
         }
         Ok((Directory::new(&self.tiles), Directory::new(&self.locks)))
-    }
-
-    /// Refuses a tenant without a last signed checkpoint in folders that are in use: a disk may not be mounted, or a file is lost, and a
-    /// second log would be begun beside the first one. `begins` is the word of the operator that the tenant is new here. Returns those that
-    /// are refused: the logs of the others go on.
-    async fn refused(&self, tenants: &[String], begins: bool) -> Result<Vec<String>, Error> {
-        let (_, locks) = self.stores()?;
-        // Looked at before the locks: a log that another process begins meanwhile then has its lock.
-        let logs = names(&self.tiles.join("log.invalid"))?;
-        let others = names(&self.locks)?;
-        let (mut missing, mut claimed) = (Vec::new(), Vec::new());
-        for tenant in tenants {
-            match last_signed(&locks, tenant).await {
-                Ok(None) => missing.push(tenant.clone()),
-                Ok(Some(note)) => claimed.extend(Checkpoint::of(&note).map(|checkpoint| checkpoint.origin.to_string())),
-                // It is there. What is wrong with it is said by the step that needs it.
-                Err(_) => {}
-            }
-        }
-        if begins && missing.is_empty() {
-            return Err("each of these tenants has a log: run without `--begin`".into());
-        }
-        if missing.is_empty() || begins || (logs.is_empty() && others.is_empty()) {
-            return Ok(Vec::new());
-        }
-        let unclaimed = logs.iter().map(|name| format!("log.invalid/{name}")).filter(|origin| !claimed.contains(origin));
-        let unclaimed: Vec<_> = unclaimed.take(MAX_NAMED).collect();
-        let named = if unclaimed.is_empty() { String::new() } else { format!(" (it may be one of {})", unclaimed.join(", ")) };
-        for tenant in &missing {
-            output::note(&format!(
-                "logline: tenant {} has no last signed checkpoint in {}, and the folders are in use: is it the right folder, and is its disk \
-                 there? If the tenant has had a log here{named}, put its file back. If that is lost, keep the log as it is, and begin another \
-                 in new folders. Only for a tenant that is new here, pass `--begin`",
-                plain(tenant),
-                self.locks.display(),
-            ));
-        }
-        Ok(missing)
     }
 
     /// The published checkpoint of a tenant's log.
@@ -109,19 +96,6 @@ impl Place {
     }
 }
 
-/// What is in a folder, without what stores keep for themselves; nothing if there is no such folder. One that cannot be read is an error,
-/// because it would look as if it were new.
-fn names(folder: &Path) -> Result<Vec<String>, Error> {
-    let named = |error: io::Error| format!("{}: {error}", folder.display());
-    let entries = match std::fs::read_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.map_err(named)?,
-    };
-    let name = |entry: io::Result<std::fs::DirEntry>| entry.map(|entry| entry.file_name().to_string_lossy().into_owned());
-    let names: Vec<_> = entries.map(name).collect::<io::Result<_>>().map_err(named)?;
-    Ok(names.into_iter().filter(|name| !name.starts_with('.')).collect())
-}
-
 #[derive(Args)]
 #[command(
     after_help = "Example: logline log run --ledger sqlite:demo.ledger --tenant acme --tiles public/ --locks private/ --log-key log.key --until-idle\n\nInterrupt it (Ctrl-C or SIGTERM) at any time."
@@ -132,13 +106,8 @@ struct RunOptions {
     tenant: Vec<String>,
     #[command(flatten)]
     place: Place,
-    /// The log's key, which must sign nothing else: `logline keygen log.key` makes one.
-    #[arg(long, value_name = "KEYFILE")]
-    log_key: PathBuf,
-    /// A policy file whose witnesses are asked to cosign each checkpoint: lines `witness NAME KEY URL`, and a `quorum` without which no
-    /// checkpoint is published. Its `log` lines do not matter here.
-    #[arg(long, value_name = "FILE")]
-    policy: Option<PathBuf>,
+    #[command(flatten)]
+    keys: Keys,
     /// The most spans of one checkpoint.
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     batch: u32,
@@ -153,6 +122,23 @@ struct RunOptions {
     /// key. Everything is entered again.
     #[arg(long)]
     begin_again: bool,
+}
+
+#[derive(Args)]
+#[command(
+    after_help = "Example: logline log rebuild --ledger sqlite:demo.ledger --tenant acme --tiles public/ --locks private/ --log-key log.key"
+)]
+struct RebuildOptions {
+    /// The tenant.
+    #[arg(long)]
+    tenant: String,
+    #[command(flatten)]
+    place: Place,
+    #[command(flatten)]
+    keys: Keys,
+    /// The last checkpoint of the log before this one, if it was begun again and its first file is lost.
+    #[arg(long, value_name = "FILE")]
+    continues: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -217,9 +203,6 @@ const RETRY: Duration = Duration::from_secs(2);
 const TRIES: u32 = 5;
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 
-/// The most logs that an error names.
-const MAX_NAMED: usize = 10;
-
 /// The log of one tenant, and how often it has failed since it last went on.
 struct Kept<'a> {
     tenant: &'a String,
@@ -241,6 +224,7 @@ impl Kept<'_> {
 pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Result<bool, Error> {
     match &options.command {
         Command::Run(options) => keep(options, url, json).await,
+        Command::Rebuild(options) => rebuild(options, url, json).await,
         Command::Checkpoint(options) => show(options, json).await,
         Command::Prove(options) => write_proof(options, url, json).await,
         Command::Consistency(options) => write_consistency(options, json).await,
@@ -248,26 +232,19 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
 }
 
 async fn keep(options: &RunOptions, url: Option<&str>, json: bool) -> Result<bool, Error> {
-    let (tiles, locks) = options.place.stores()?;
-    let refused = options.place.refused(&options.tenant, options.begin).await?;
-    let key = KeyPair::load(&options.log_key)?;
-    let ledger: Arc<dyn Ledger> = open::for_reading(url).await?;
-    let batch = usize::try_from(options.batch)?;
-    let mut site = LogSite::new(Arc::new(tiles), Arc::new(locks), Arc::new(key)).batch(batch);
-    if let Some(path) = &options.policy {
-        site = with_witnesses(site, path)?;
+    let site = options.keys.site(&options.place)?.batch(usize::try_from(options.batch)?);
+    let missing = site.missing(&options.tenant).await?;
+    if options.begin && missing.tenants.is_empty() {
+        return Err("each of these tenants has a log: run without `--begin`".into());
     }
-    let mut logs: Vec<_> = options
-        .tenant
-        .iter()
-        .filter(|tenant| !refused.contains(tenant))
-        .map(|tenant| Kept {
-            tenant,
-            log: Integrator::new(Arc::clone(&ledger), site.clone(), tenant),
-            failures: 0,
-            rests_until: None,
-        })
-        .collect();
+    let ledger: Arc<dyn Ledger> = open::for_reading(url).await?;
+    let begins = options.begin || !missing.is_in_use;
+    let log_of = |tenant: &String| {
+        let log = Integrator::new(Arc::clone(&ledger), site.clone(), tenant);
+        if begins { log.begins() } else { log }
+    };
+    let mut logs: Vec<_> =
+        options.tenant.iter().map(|tenant| Kept { tenant, log: log_of(tenant), failures: 0, rests_until: None }).collect();
     if options.begin_again {
         for Kept { tenant, log, .. } in &mut logs {
             say(tenant, &log.begin_again().await?, json);
@@ -275,7 +252,7 @@ async fn keep(options: &RunOptions, url: Option<&str>, json: bool) -> Result<boo
     }
     let stop = super::run::interrupted();
     tokio::pin!(stop);
-    let mut has_stopped = !refused.is_empty();
+    let mut has_stopped = false;
     loop {
         let (mut has_more, mut next, mut left) = (false, None, Vec::new());
         for mut kept in logs {
@@ -364,6 +341,25 @@ fn say(tenant: &str, step: &Step, json: bool) {
     } else {
         output::line(&format!("{tenant}: {spans} spans entered; {checkpoint}"));
     }
+}
+
+async fn rebuild(options: &RebuildOptions, url: Option<&str>, json: bool) -> Result<bool, Error> {
+    let site = options.keys.site(&options.place)?;
+    let continues = options.continues.as_ref().map(|path| output::text_of(path, MAX_NOTE as u64)).transpose()?;
+    let continues = continues.map(|text| Note::parse(text.as_bytes())).transpose()?;
+    let ledger: Arc<dyn Ledger> = open::for_reading(url).await?;
+    let rebuilt = Integrator::new(ledger, site, &options.tenant).rebuild(continues.as_ref()).await?;
+    let (checkpoint, files, missing, damaged) = (&rebuilt.checkpoint, rebuilt.files, rebuilt.missing, rebuilt.damaged);
+    if json {
+        let (origin, root) = (checkpoint.origin.as_str(), checkpoint.root.to_string());
+        let line = json!({
+            "origin": origin, "size": checkpoint.size, "root": root, "files": files, "missing": missing, "damaged": damaged,
+        });
+        output::line(&line.to_string());
+    } else {
+        output::line(&format!("{files} files of {checkpoint}: {missing} were missing, {damaged} were damaged"));
+    }
+    Ok(true)
 }
 
 async fn show(options: &ShowOptions, json: bool) -> Result<bool, Error> {

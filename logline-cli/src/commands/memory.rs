@@ -10,6 +10,7 @@ use logline::home::KeyOf;
 use logline_core::roles::Role;
 use logline_core::{Host, PublicKey, Timestamp, Visibility};
 use logline_kernels::{Loops, Run as _};
+use logline_memory::export::Imported;
 use logline_memory::{
     Kind, Layer, Memories, Memory, MemoryKeeper, MemoryKernel, Mode, Receipt, ReceiptState, Sensitivity, Wanted, What,
     close_epoch, verify_erasure,
@@ -457,11 +458,12 @@ async fn import(options: &ImportOptions, url: Option<&str>, json: bool) -> Resul
     let passphrase = passphrase(&options.passphrase_file)?;
     let file = File::open(&options.file).map_err(|e| format!("{}: {e}", options.file.display()))?;
     let opened = Opened::of(url, &options.of.home, &options.of.tenant).await?;
-    let kept = opened.memories(&options.of).import(&passphrase, BufReader::new(file), options.signed_by).await?;
+    let imported = opened.memories(&options.of).import(&passphrase, BufReader::new(file), options.signed_by).await?;
+    let Imported { kept, already, .. } = imported;
     if json {
-        output::line(&json!({"memories": kept}).to_string());
+        output::line(&json!({"memories": kept, "already_there": already}).to_string());
     } else {
-        output::line(&format!("{kept} memories kept"));
+        output::line(&format!("{kept} memories kept, {already} were already there"));
     }
     Ok(true)
 }

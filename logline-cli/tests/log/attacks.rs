@@ -123,7 +123,7 @@ fn a_lost_lock_of_one_tenant_begins_no_second_log_beside_the_first() {
     // The log of the other tenant goes on.
     for (tenants, status) in [(&["acme"][..], 2), (&["acme", "globex"], 1)] {
         let (_, err) = folder.expect(status, &keep(tenants, &[]));
-        assert!(err.contains("tenant acme has no last signed checkpoint") && err.contains("is its disk there?"), "{err}");
+        assert!(err.contains("tenant `acme` has no last signed checkpoint") && err.contains("is its disk there?"), "{err}");
         assert!(err.contains(shown["origin"].as_str().unwrap()) && err.contains("--begin"), "it names the old log: {err}");
     }
     fs::rename(folder.path("tiles"), folder.path("other-tiles")).unwrap();
@@ -143,7 +143,7 @@ fn a_lost_lock_of_one_tenant_begins_no_second_log_beside_the_first() {
     assert_eq!(folder.checkpoint()["origin"], shown["origin"]);
     // A new tenant begins by the operator's word, which does not stay in a script.
     let (_, err) = folder.expect(1, &keep(&["acme", "initech"], &[]));
-    assert!(err.contains("tenant initech"), "{err}");
+    assert!(err.contains("tenant `initech`"), "{err}");
     folder.expect(0, &keep(&["acme", "initech"], &["--begin"]));
     assert_eq!(logs(), 3);
     let (_, err) = folder.expect(2, &keep(&["acme", "initech"], &["--begin"]));

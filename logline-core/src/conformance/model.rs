@@ -84,7 +84,7 @@ fn write() -> impl Strategy<Value = Write> {
 
 fn query() -> impl Strategy<Value = Query> {
     let order = prop_oneof![Just(Order::Append), Just(Order::Newest), Just(Order::Chain)];
-    let versions = prop_oneof![Just(Versions::All), Just(Versions::Latest)];
+    let versions = prop_oneof![Just(Versions::All), Just(Versions::Latest), Just(Versions::Last)];
     let tenant = prop::option::of(0..3_usize);
     let entity_type = prop_oneof![2 => Just(None), 1 => Just(Some("note")), 1 => Just(Some("request"))];
     let filters = (tenant, prop::option::of(0..4_u8), entity_type);

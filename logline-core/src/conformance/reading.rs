@@ -16,6 +16,8 @@ pub async fn a_tombstone_hides_the_id_but_not_its_history<L: Ledger>(ledger: &L)
         same(&got, &None, "get of a deleted id");
         let latest = ledger.collect(&scope, &Query::new(), 10).await.or_fail("scan");
         hold(latest.is_empty(), "a scan of last versions must not show a deleted id");
+        let last = ledger.collect(&scope, &Query::new().versions(Versions::Last), 10).await.or_fail("scan");
+        same(&last, &vec![deleted.clone().into_signed()], "the last version, whatever it is");
         let history = ledger.history(&scope, TENANT, id(1), 0, 10).await.or_fail("history");
         same(&history.len(), &2, "versions in the history");
         let all = ledger.collect(&scope, &Query::timeline(), 10).await.or_fail("scan");

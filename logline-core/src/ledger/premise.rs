@@ -28,6 +28,14 @@ impl Premise {
         Err(LedgerError::Refused { reason })
     }
 
+    /// Relies on `seq` being the last version of the same id instead: a row that was appended after the version which counts, and that
+    /// does not count itself. Whoever can write to the store can append such rows, and must not end by them what others rely on.
+    #[must_use]
+    pub fn followed_by(mut self, seq: u32, curr_hash: Hash) -> Self {
+        (self.key.seq, self.curr_hash) = (seq, curr_hash);
+        self
+    }
+
     /// The version.
     #[must_use]
     pub fn key(&self) -> &SpanKey {

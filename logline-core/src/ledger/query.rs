@@ -109,6 +109,8 @@ pub enum Versions {
     /// The last version, if it is visible and not a tombstone. Filters are compared with this version.
     #[default]
     Latest,
+    /// The last version, if it is visible, also if it is a tombstone: for readers who decide themselves whether it counts.
+    Last,
     /// Every visible version, including tombstones. Filters are compared with each.
     All,
 }

@@ -10,6 +10,7 @@ use crate::ledger::Tenants;
 use crate::roles::{self, Role};
 use crate::span::seal::VerifiedSpan;
 use crate::span::{SYSTEM_TENANT, SignedSpan, Span, SpanKey};
+use crate::trust::manifest::covers;
 use crate::trust::{Authority, Delegation, Ends, Manifest};
 use crate::value::hex::{Hash, PublicKey};
 use crate::value::timestamp::Timestamp;
@@ -200,6 +201,15 @@ impl Authorities {
     #[must_use]
     pub fn had_role(&self, span: &SignedSpan, role: Role) -> bool {
         self.had(span, role, span.at)
+    }
+
+    /// Whether the manifest or a delegation gives the signer of a span `role` in the span's tenant, at whatever time, and also if the right
+    /// has ended. It gives no right: it is for rows that take one away, such as the withdrawal of a consent.
+    #[must_use]
+    pub fn has_ever(&self, span: &SignedSpan, role: Role) -> bool {
+        let (key, tenant) = (&span.seal.public_key, span.tenant_id.as_str());
+        let delegated = || self.delegations.get(key).is_some_and(|given| given.iter().any(|of| covers(&of.tenants, tenant)));
+        self.granted(key, role, tenant) || (role == Role::Runtime && delegated())
     }
 
     fn had(&self, span: &SignedSpan, role: Role, at: Timestamp) -> bool {

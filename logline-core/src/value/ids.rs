@@ -59,7 +59,7 @@ pub fn idempotent(tenant: &str, owner: &str, entity_type: &str, key: &str) -> Uu
 }
 
 /// The id of what is published under a name: a provider, a prompt, a schedule. Tools that publish by name make it, and whoever is told a
-/// name finds the span by it. (Functions and policies have ids of their own.)
+/// name finds the span by it. (Functions, policies and contracts of memories have ids of their own.)
 #[must_use]
 pub fn published(tenant: &str, entity_type: &str, name: &str) -> Uuid {
     derive("published", &[tenant, entity_type, name])

@@ -333,7 +333,8 @@ impl CallOf<'_> {
         };
         let secret = secret.as_ref();
         let (ask, listening, quotas) = (&ask, &self.listening, &quotas);
-        let remote = OneTry { adapter, spec, model_name: name, model, secret, ask, listening, quotas, priced: priced.as_ref() };
+        let (priced, is_confidential) = (priced.as_ref(), self.context.confidential.is_some());
+        let remote = OneTry { adapter, spec, model_name: name, model, secret, ask, listening, quotas, priced, is_confidential };
         let longest = Duration::from_millis(spec.retry.max_pause_ms);
         let mut pauses = ExponentialBuilder::default()
             .with_min_delay(Duration::from_millis(spec.retry.pause_ms))

@@ -43,6 +43,8 @@ pub(super) struct OneTry<'a, 'l> {
     pub(super) quotas: &'a Quotas,
     /// The table that has the prices; `None` if the provider span has them.
     pub(super) priced: Option<&'a Priced>,
+    /// Whether the request is confidential: then nothing is told in the clear that the provider has worded. The answer has it, encrypted.
+    pub(super) is_confidential: bool,
 }
 
 /// Counts the pieces that it passes on.
@@ -255,11 +257,15 @@ impl OneTry<'_, '_> {
     }
 
     fn tell(&self, details: &mut Map<String, Value>, usage: Option<&Usage>, request_id: Option<String>) {
-        if let Some(id) = request_id {
+        if let Some(id) = request_id.filter(|_| !self.is_confidential) {
             details.insert("request_id".to_owned(), self.id(&id).into());
         }
         let Some(usage) = usage else { return };
-        details.insert("usage".to_owned(), stated(usage));
+        let mut numbers = stated(usage);
+        if let Some(members) = numbers.as_object_mut().filter(|_| self.is_confidential) {
+            members.remove("raw");
+        }
+        details.insert("usage".to_owned(), numbers);
         if let (Some(prices), Some(currency)) = (&self.model.prices, &self.spec.currency)
             && let Some(nanos) = price::cost(usage, prices).filter(|nanos| *nanos <= MAX_INTEGER)
         {

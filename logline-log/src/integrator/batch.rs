@@ -47,6 +47,14 @@ impl Rows {
         Ok(Self(rows))
     }
 
+    pub(super) fn cursored(&self) -> impl Iterator<Item = (&Cursor, &VerifiedSpan)> {
+        self.0.iter().map(|(cursor, span)| (cursor, span))
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(super) fn spans(&self) -> impl Iterator<Item = &VerifiedSpan> {
         self.0.iter().map(|(_, span)| span)
     }

@@ -5,6 +5,7 @@ use logline_core::{SignError, SpanKey, VerifyError};
 use thiserror::Error;
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::hash::TreeHash;
 use crate::note::{KeyName, NoteError, NoteKeyError};
 use crate::store::StoreError;
 use crate::tile::GrowthError;
@@ -63,8 +64,39 @@ pub enum IntegrateError {
         /// What is wrong.
         reason: String,
     },
-    /// There is no log to be followed by another.
-    #[error("the tenant has no log yet: there is nothing to begin again")]
+    /// The tenant has no last signed checkpoint, and the stores are in use.
+    #[error(
+        "tenant `{tenant}` has no last signed checkpoint, and the stores are in use: is this the right place, and is its disk there? If the tenant has had a log here{}, put its file back. If that is lost, keep the log as it is, and begin another in new stores. Only for a tenant that is new here, begin one (`logline log run --begin`)",
+        maybe(.unclaimed)
+    )]
+    Missing {
+        /// The tenant.
+        tenant: String,
+        /// Logs that may be its own.
+        unclaimed: Vec<String>,
+    },
+    /// The rows of the ledger are not those that were entered.
+    #[error(
+        "the {rows} rows that the ledger has up to the end of the log give root {found}, and {checkpoint} was signed: rows are missing or were changed (`logline verify EXPORT --log DIR` names them). Nothing was written"
+    )]
+    OtherRows {
+        /// The last checkpoint that was signed.
+        checkpoint: Checkpoint,
+        /// How many entries there are now.
+        rows: u64,
+        /// Their root.
+        found: TreeHash,
+    },
+    /// The first entry of the log is no row, and it is lost.
+    #[error(
+        "the first entry of {checkpoint} is the last checkpoint of the log before it, and the bundle with it is lost: name the file with that checkpoint (`--continues`). Nothing was written"
+    )]
+    FirstEntry {
+        /// The last checkpoint that was signed.
+        checkpoint: Checkpoint,
+    },
+    /// There is no log that could be continued or made again.
+    #[error("the tenant has no log yet: there is nothing to begin or make again")]
     NoLog,
     /// Tiles were truncated, replaced or deleted.
     #[error(transparent)]
@@ -111,6 +143,10 @@ pub enum IntegrateError {
     /// The log's key is weak or malformed.
     #[error(transparent)]
     Key(#[from] NoteKeyError),
+}
+
+fn maybe(unclaimed: &[String]) -> String {
+    if unclaimed.is_empty() { String::new() } else { format!(" (it may be one of {})", unclaimed.join(", ")) }
 }
 
 impl IntegrateError {

@@ -15,7 +15,9 @@
 mod batch;
 mod cosigning;
 mod error;
+mod missing;
 mod publish;
+mod rebuild;
 mod record;
 
 use std::fmt;
@@ -25,6 +27,8 @@ use logline_core::ledger::{Cursor, Ledger, Query};
 use logline_core::{Hash, Scope, Signer};
 
 pub use error::IntegrateError;
+pub use missing::Missing;
+pub use rebuild::Rebuilt;
 
 use crate::checkpoint::{Checkpoint, random_origin};
 use crate::integrator::batch::{Batch, Rows};
@@ -138,6 +142,8 @@ pub struct Integrator {
     lock: String,
     /// `None` until it was read, and after every failure.
     held: Option<Held>,
+    /// Whether the tenant is known to be new here.
+    begins: bool,
     /// What is known of the witnesses.
     asked: Vec<Asked>,
 }
@@ -148,16 +154,30 @@ impl Integrator {
         let tenant = tenant.into();
         let lock = lock_name(&tenant);
         let asked = site.witnesses.iter().map(|_| Asked::default()).collect();
-        Self { ledger, site, tenant, lock, held: None, asked }
+        Self { ledger, site, tenant, lock, held: None, begins: false, asked }
     }
 
-    /// Enters the next spans, at most one batch of them. A log that does not exist is begun first. Call it again until it returns
+    /// Begins a log if the tenant has none, also in stores that are in use: somebody knows that the tenant is new there. Otherwise such a
+    /// tenant is refused ([`IntegrateError::Missing`]), because its last signed checkpoint may be lost or on a disk that is not there.
+    #[must_use]
+    pub fn begins(mut self) -> Self {
+        self.begins = true;
+        self
+    }
+
+    /// Enters the next spans, at most one batch of them. A log that does not exist is begun first, in new stores or if the tenant
+    /// [is new](Integrator::begins) there. Call it again until it returns
     /// [`Step::Idle`].
     ///
     /// # Errors
     /// [`IntegrateError`]. Nothing inconsistent was signed. [`IntegrateError::is_temporary`] says whether to call it again.
     pub async fn step(&mut self) -> Result<Step, IntegrateError> {
-        let Some(held) = self.hold().await? else { return self.begin(None).await };
+        let Some(held) = self.hold().await? else {
+            if !self.begins {
+                self.site.missing([&self.tenant]).await?.refuse(&self.tenant)?;
+            }
+            return self.begin(None).await;
+        };
         let stepped = self.advance(&held).await?;
         if stepped == Step::Idle {
             if self.is_witness_due(&held.checkpoint) {
@@ -215,12 +235,18 @@ impl Integrator {
             return Ok(Some(held));
         }
         let record = LockRecord::parse(&bytes)?;
-        let origin = Checkpoint::of(&record.checkpoint)?.origin;
-        let (checkpoint, _) = Checkpoint::verify(&record.checkpoint, &self.key(&origin)?, &[])
-            .map_err(|source| IntegrateError::NotOurs { origin, source: Box::new(source) })?;
+        let checkpoint = self.verified(&record)?;
         self.finish(&record.checkpoint, &checkpoint).await?;
         let growth = self.resume(&checkpoint).await?;
         Ok(Some(Held { bytes, record, checkpoint, growth }))
+    }
+
+    /// The checkpoint of a record, which must be by the site's key.
+    fn verified(&self, record: &LockRecord) -> Result<Checkpoint, IntegrateError> {
+        let origin = Checkpoint::of(&record.checkpoint)?.origin;
+        let verified = Checkpoint::verify(&record.checkpoint, &self.key(&origin)?, &[]);
+        let (checkpoint, _) = verified.map_err(|source| IntegrateError::NotOurs { origin, source: Box::new(source) })?;
+        Ok(checkpoint)
     }
 
     async fn resume(&self, checkpoint: &Checkpoint) -> Result<Growth, IntegrateError> {

@@ -13,7 +13,7 @@ pub(super) fn name(origin: &KeyName, path: &TilePath) -> String {
 }
 
 /// The public name of the checkpoint.
-fn checkpoint_name(origin: &KeyName) -> String {
+pub(super) fn checkpoint_name(origin: &KeyName) -> String {
     format!("{origin}/checkpoint")
 }
 
@@ -80,7 +80,7 @@ impl Integrator {
     }
 
     /// The published checkpoint, which must be by the log's key; `None` if there is none.
-    async fn published(&self, origin: &KeyName) -> Result<Option<(Note, Checkpoint)>, IntegrateError> {
+    pub(super) async fn published(&self, origin: &KeyName) -> Result<Option<(Note, Checkpoint)>, IntegrateError> {
         let Some(bytes) = self.site.tiles.read(&checkpoint_name(origin)).await? else { return Ok(None) };
         let note = Note::parse(&bytes)?;
         let (checkpoint, _) = Checkpoint::verify(&note, &self.key(origin)?, &[])?;

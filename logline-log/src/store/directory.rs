@@ -116,12 +116,15 @@ impl Directory {
 
     #[cfg(feature = "tokio")]
     fn list_now(&self, folder: &str) -> Result<Vec<String>, StoreError> {
-        let entries = match fs::read_dir(self.path(folder)?) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries.map_err(|error| unavailable(folder, &error))?,
-        };
-        let name = |entry: io::Result<fs::DirEntry>| entry.map(|entry| entry.file_name().to_string_lossy().into_owned());
-        entries.map(name).collect::<io::Result<_>>().map_err(|error| unavailable(folder, &error))
+        names(&self.path(folder)?).map_err(|error| unavailable(folder, &error))
+    }
+
+    /// A folder that cannot be read is an error, because it would look as if it were new.
+    #[cfg(feature = "tokio")]
+    fn is_empty_now(&self) -> Result<bool, StoreError> {
+        let named = |error: io::Error| unavailable(&self.root.display().to_string(), &error);
+        // What begins with a point is the store's own.
+        Ok(names(&self.root).map_err(named)?.iter().all(|name| name.starts_with('.')))
     }
 
     #[cfg(feature = "tokio")]
@@ -168,6 +171,16 @@ fn open_regular(path: &Path) -> io::Result<File> {
     }
     let file = options.read(true).open(path)?;
     if file.metadata()?.is_file() { Ok(file) } else { Err(refused()) }
+}
+
+/// What is in a folder; nothing if there is none.
+#[cfg(feature = "tokio")]
+fn names(folder: &Path) -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
 }
 
 fn unavailable(name: &str, error: &io::Error) -> StoreError {
@@ -246,6 +259,10 @@ mod waiting {
     impl LockStore for Directory {
         async fn load(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
             self.blocking(name, Self::read_now).await
+        }
+
+        async fn is_empty(&self) -> Result<bool, StoreError> {
+            self.blocking(".", |store, _| store.is_empty_now()).await
         }
 
         async fn swap(&self, name: &str, old: Option<&[u8]>, new: &[u8]) -> Result<bool, StoreError> {

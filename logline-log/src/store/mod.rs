@@ -76,7 +76,7 @@ pub trait TileStore: Send + Sync {
     /// [`StoreError::Different`], and nothing is written. So a writer that comes too late cannot replace anything.
     async fn create(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError>;
 
-    /// Writes an object in the place of an earlier one. Only for the checkpoint.
+    /// Writes an object in the place of an earlier one. Only for the checkpoint, and for a file that was damaged.
     async fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError>;
 
     /// The names of the objects and folders directly below a folder, without the folder's own; empty if there is none.
@@ -95,6 +95,9 @@ pub trait TileStore: Send + Sync {
 pub trait LockStore: Send + Sync {
     /// The record under this name; `None` if there is none.
     async fn load(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Whether it has no record.
+    async fn is_empty(&self) -> Result<bool, StoreError>;
 
     /// Stores `new` if the record is still `old`; `None` stands for no record. Returns false if it is not. After an error it may be
     /// stored or not.

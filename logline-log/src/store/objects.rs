@@ -119,6 +119,11 @@ impl LockStore for Bucket {
         self.read(name).await
     }
 
+    async fn is_empty(&self) -> Result<bool, StoreError> {
+        let first = self.objects.list(None).try_next().await;
+        Ok(first.map_err(|error| failed("the bucket", &error))?.is_none())
+    }
+
     async fn swap(&self, name: &str, old: Option<&[u8]>, new: &[u8]) -> Result<bool, StoreError> {
         let mode = match (self.find(name).await?, old) {
             (None, None) => PutMode::Create,

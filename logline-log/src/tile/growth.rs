@@ -27,20 +27,24 @@ pub enum GrowthError {
     #[error(transparent)]
     Tile(#[from] TileError),
     /// A tile or a bundle is missing.
-    #[error("`{path}` is missing: put the tiles back from a copy that is as new as the last signed checkpoint")]
+    #[error(
+        "`{path}` is missing: make the files again (`logline log rebuild`), or put them back from a copy that is as new as the last signed checkpoint"
+    )]
     Missing {
         /// The file.
         path: TilePath,
     },
     /// An entry does not have the hash that its tile has.
-    #[error("entry {index} does not have the hash that is in its tile: one of them was changed; restore the tiles from a copy")]
+    #[error(
+        "entry {index} does not have the hash that is in its tile: one of them was changed; make the files again (`logline log rebuild`)"
+    )]
     Entry {
         /// The number of the entry.
         index: u64,
     },
     /// The tiles have another root than the checkpoint.
     #[error(
-        "the tiles of {size} leaves have root {found}, and the checkpoint has {expected}: they were changed; restore them from a copy"
+        "the tiles of {size} leaves have root {found}, and the checkpoint has {expected}: they were changed; make them again (`logline log rebuild`)"
     )]
     Root {
         /// The number of leaves.

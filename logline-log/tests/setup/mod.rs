@@ -179,6 +179,11 @@ impl LockStore for Store {
         Ok(self.get(name))
     }
 
+    async fn is_empty(&self) -> Result<bool, StoreError> {
+        // The tiles lie in folders, and the locks do not.
+        Ok(self.objects().keys().all(|name| name.contains('/')))
+    }
+
     async fn swap(&self, name: &str, old: Option<&[u8]>, new: &[u8]) -> Result<bool, StoreError> {
         tokio::task::yield_now().await;
         self.write(name, |objects| {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{MEMORY_FORGET_REST, MemoryKernel, PAGE, RECEIPT, Refusal, about, audit, believed, input, invalid, refused};
-use crate::belief::{Believed, each};
+use crate::belief::{Believed, Standing};
 use crate::form::{MEMORY, Sensitivity, Status, Stored, is_memory_of};
 use crate::members::{MAX_NAME, Members};
 use crate::vault::{Forget, Forgotten};
@@ -243,13 +243,11 @@ pub(super) async fn select_where(
     is_meant: impl Fn(&SignedSpan) -> bool,
 ) -> Result<Vec<Believed>, Refusal> {
     let query = Query::new().tenant(&request.tenant_id).entity_type(MEMORY).owner(&request.owner_id).order(Order::Newest);
-    let mut rows = Vec::new();
-    each(&context.runtime, &context.trusted.authorities, &query, |row| {
-        if is_there(&row, request) && is_meant(&row) {
-            rows.push(row);
-        }
-        rows.len() < max
-    })
-    .await?;
+    let (mut rows, mut standing) = (Vec::new(), Standing::of(&context.runtime, &context.trusted.authorities, query));
+    while rows.len() < max
+        && let Some(row) = standing.next().await?
+    {
+        rows.extend(Some(row).filter(|row| is_there(row, request) && is_meant(row)));
+    }
     Ok(rows)
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::{MEMORY_EXPIRE, MEMORY_FORGET, MEMORY_FORGET_REST, RECEIPT, Refusal};
-use crate::belief::{Believed, each, find};
+use crate::belief::{Believed, Rows, Standing, find};
 use crate::envelope;
 use crate::form::{Content, Stored};
 use crate::vault::{Vault, VaultError};
@@ -38,9 +38,14 @@ pub(crate) fn key_of(row: &SignedSpan) -> Option<Uuid> {
     }
 }
 
+/// The id of the key that a memory needs to be found. `None` if it is not found, or has no encrypted text.
+fn needed_key(row: &Believed) -> Option<Uuid> {
+    key_of(row).filter(|_| Stored::read(row).is_ok_and(|stored| stored.status.is_found()))
+}
+
 /// Whether a memory is found, and has a text that needs a key.
 pub(super) fn needs_key(row: &Believed) -> bool {
-    key_of(row).is_some() && Stored::read(row).is_ok_and(|stored| stored.status.is_found())
+    needed_key(row).is_some()
 }
 
 /// Whether not one of these memories of a tenant has a key, although nobody has forgotten them: the store of keys was lost, or is an old copy.
@@ -76,16 +81,15 @@ pub(super) async fn are_lost(
 /// Whether a request is open by which something of the owners of `rows` is forgotten. Such a request is in the ledger before a key is destroyed.
 async fn is_being_forgotten(reader: &Reader<'_>, tenant: &str, rows: &[Believed]) -> Result<bool, LedgerError> {
     const ENDS: [&str; 3] = [MEMORY_FORGET, MEMORY_FORGET_REST, MEMORY_EXPIRE];
-    let mut found = false;
     for status in ["running", "scheduled"] {
-        let query = Query::new().tenant(tenant).entity_type("request").status(status);
-        super::each(reader, &query, |request| {
-            found |= ENDS.contains(&request.this.as_str()) && rows.iter().any(|row| row.owner_id == request.owner_id);
-            !found
-        })
-        .await?;
+        let mut requests = Rows::of(reader, Query::new().tenant(tenant).entity_type("request").status(status));
+        while let Some(request) = requests.next().await? {
+            if ENDS.contains(&request.this.as_str()) && rows.iter().any(|row| row.owner_id == request.owner_id) {
+                return Ok(true);
+            }
+        }
     }
-    Ok(found)
+    Ok(false)
 }
 
 /// Of rows that are the last versions of memories: those that would be found, and whose keys are gone.
@@ -93,8 +97,7 @@ async fn is_being_forgotten(reader: &Reader<'_>, tenant: &str, rows: &[Believed]
 /// # Errors
 /// If the keys cannot be read.
 pub(crate) async fn unreadable(vault: &Vault, tenant: &str, rows: Vec<Believed>) -> Result<Vec<Believed>, VaultError> {
-    let is_found = |row: &Believed| Stored::read(row).is_ok_and(|stored| stored.status.is_found());
-    let rows: Vec<_> = rows.into_iter().filter(is_found).filter_map(|row| key_of(&row).map(|key| (key, row))).collect();
+    let rows: Vec<_> = rows.into_iter().filter_map(|row| needed_key(&row).map(|key| (key, row))).collect();
     let keys: Vec<_> = rows.iter().map(|(key, _)| *key).collect();
     let missing = vault.missing(tenant, &keys).await?;
     Ok(rows.into_iter().filter(|(key, _)| missing.contains(key)).map(|(_, row)| row).collect())
@@ -109,13 +112,13 @@ pub(super) async fn was_forgotten(
 ) -> Result<bool, LedgerError> {
     const ABOUT: i64 = 24 * 60 * 60 * 1_000_000;
     let query = Query::new().tenant(&row.tenant_id).entity_type(RECEIPT).owner(&row.owner_id);
-    let mut found = false;
-    each(reader, authorities, &query, |receipt| {
+    let mut receipts = Standing::of(reader, authorities, query);
+    while let Some(receipt) = receipts.next().await? {
         let what = receipt.content.as_ref().and_then(|content| content.get("what")).and_then(Value::as_str);
         let apart = receipt.at.unix_micros().saturating_sub(row.at.unix_micros()).saturating_abs();
-        found |= what == Some("subject") && apart < ABOUT;
-        !found
-    })
-    .await?;
-    Ok(found)
+        if what == Some("subject") && apart < ABOUT {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

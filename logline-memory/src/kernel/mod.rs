@@ -15,28 +15,27 @@ pub use lost::MAX_WAIT;
 pub(crate) use lost::{earlier, key_of, unreadable};
 pub use recall::{MAX_LIMIT, PREVIEW};
 pub(crate) use recall::{QUERY, preview};
-pub(crate) use remember::{CONTENT, contract_id, public_id, realm};
+pub(crate) use remember::{CONTENT, MEMORY_EXISTS, found_by, has_ended, origin_of, public_id};
 pub(crate) use sealing::ttl_at;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use logline_core::contract::{
-    AskedBy, Context, Effects, Kernel, KernelError, Meters, Publishing, Reader, RequestKind, Sandbox,
-};
+use logline_core::contract::{AskedBy, Context, Effects, Kernel, KernelError, Meters, Reader, RequestKind, Sandbox};
 use logline_core::ledger::{LedgerError, Premise, Query, Search};
 use logline_core::request::CAUSE;
 use logline_core::trust::Authorities;
-use logline_core::{Draft, Failure, KernelSet, SignedSpan, Span, Timestamp, VerifiedSpan, ids, request};
+use logline_core::{Draft, Failure, KernelSet, SignedSpan, Timestamp, VerifiedSpan, ids, request};
 
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::belief::{self, Believed, next_of};
-use crate::consent::{Asked, Cited, NoConsent, covers};
+use crate::belief::{self, Believed, Standing, next_of};
+use crate::consent::{Asked, Cited, NoConsent, covers, deciding};
+use crate::contract::ContractValidator;
 use crate::embed::{BreakerOptions, Embedder};
-use crate::form::{Memory, Status};
+use crate::form::{MEMORY, Memory, Status, Stored};
 use crate::index::IndexLimits;
 use crate::vault::{Forget, Vault, VaultError};
 
@@ -144,11 +143,12 @@ impl MemoryKernel {
         self
     }
 
-    /// The kernel and the seed of its function span, for [`HostBuilder::install`](logline_core::HostBuilder::install).
+    /// The kernel, the seed of its function span and the [validator](ContractValidator) of contracts, for [`HostBuilder::install`](logline_core::HostBuilder::install).
     #[must_use]
     pub fn all(&self) -> KernelSet {
         // The tests prove that the seed can be read.
-        KernelSet::new().kernel(self.clone()).seeds(logline_kernels::parse_seeds(SEEDS).unwrap_or_default())
+        let set = KernelSet::new().kernel(self.clone()).validator(ContractValidator);
+        set.seeds(logline_kernels::parse_seeds(SEEDS).unwrap_or_default())
     }
 
     /// The vault.
@@ -187,11 +187,10 @@ impl MemoryKernel {
     ) -> Result<(), Refusal> {
         let mut receipts = Vec::new();
         let query = Query::new().tenant(tenant).entity_type(RECEIPT);
-        belief::each(reader, authorities, &query, |row| {
+        let mut standing = Standing::of(reader, authorities, query);
+        while let Some(row) = standing.next().await? {
             receipts.push((row.id, row.owner_id.clone()));
-            true
-        })
-        .await?;
+        }
         let mut missing = Vec::new();
         for some in receipts.chunks(PAGE) {
             let ids: Vec<_> = some.iter().map(|(id, _)| *id).collect();
@@ -203,7 +202,7 @@ impl MemoryKernel {
             let mut gone = BTreeSet::new();
             for span in self.vault.spans(tenant, &owner).await? {
                 let last = belief::find(reader, authorities, tenant, span).await?;
-                let stands = last.and_then(|last| crate::form::Stored::read(&last).ok());
+                let stands = last.and_then(|last| Stored::read(&last).ok());
                 if stands.is_some_and(|stored| matches!(stored.status, Status::Forgotten | Status::Expired)) {
                     gone.insert(span);
                 }
@@ -216,11 +215,12 @@ impl MemoryKernel {
     /// Whether the first memories of the tenant that need a key have none, and nobody has forgotten them.
     async fn has_lost_keys(&self, reader: &Reader<'_>, authorities: &Authorities, tenant: &str) -> Result<bool, Refusal> {
         let mut some = Vec::new();
-        belief::each(reader, authorities, &Query::new().tenant(tenant).entity_type(crate::form::MEMORY), |row| {
+        let mut standing = Standing::of(reader, authorities, Query::new().tenant(tenant).entity_type(MEMORY));
+        while some.len() < SAMPLE
+            && let Some(row) = standing.next().await?
+        {
             some.extend(Some(row).filter(lost::needs_key));
-            some.len() < SAMPLE
-        })
-        .await?;
+        }
         lost::are_lost(&self.vault, reader, authorities, &some).await
     }
 }
@@ -325,14 +325,6 @@ impl Kernel for MemoryKernel {
         (!self.vault.has_keys()).then(|| "keys for memories: give the kernel `memory` a vault".to_owned())
     }
 
-    /// A contract whose schema is none is not published.
-    async fn check(&self, span: &Span, _: &Publishing<'_>) -> Result<(), KernelError> {
-        if span.entity_type != remember::CONTRACT || span.is_deleted {
-            return Ok(());
-        }
-        remember::contract(span).map(drop).map_err(|reason| KernelError::Refused(Failure::new("memory_contract", reason)))
-    }
-
     async fn run(&self, request: &VerifiedSpan, context: &Context<'_>) -> Result<Effects, KernelError> {
         let outcome = match request.this.as_str() {
             MEMORY_CONSENT => consenting::run(request, context).await,
@@ -364,10 +356,9 @@ fn now(context: &Context<'_>) -> Timestamp {
 
 /// Checks that the consent which a call cites is in force now. What the call writes relies on it.
 async fn check_consent(context: &Context<'_>, asked: &Asked<'_>, cited: &Cited) -> Result<Premise, Refusal> {
-    let latest = believed(context, asked.tenant, cited.id).await?;
+    let latest = deciding(&context.runtime, &context.trusted.authorities, asked.tenant, cited.id).await?;
     covers(asked, cited, latest.as_deref().map(|latest| &**latest), now(context))?;
-    let latest = latest.ok_or(NoConsent::Missing)?;
-    Ok(Premise::of(&latest)?)
+    Ok(latest.ok_or(NoConsent::Missing)?.premise()?)
 }
 
 /// Gives a draft the columns that follow from the request.
@@ -403,27 +394,6 @@ async fn audit(
         .meta("action", action)
         .meta("seq", memory.1);
     Ok(about(draft, request, context))
-}
-
-/// Looks at the rows of a query until `look` returns false.
-pub(crate) async fn each(
-    reader: &Reader<'_>,
-    query: &Query,
-    mut look: impl FnMut(SignedSpan) -> bool,
-) -> Result<(), LedgerError> {
-    let mut cursor = None;
-    loop {
-        let page = reader.scan(query, cursor.as_ref()).await?;
-        for row in page.rows {
-            if !look(row.span?) {
-                return Ok(());
-            }
-        }
-        match page.next {
-            Some(next) => cursor = Some(next),
-            None => return Ok(()),
-        }
-    }
 }
 
 /// Reads the input of a request.

@@ -359,7 +359,8 @@ impl MemoryKernel {
                 _ => Tier::Public,
             };
             let mut withheld = match () {
-                () if row.seq != named.seq => Some(Out::Superseded),
+                // An index may name a later version, which does not count.
+                () if row.seq > named.seq => Some(Out::Superseded),
                 () if !stored.status.is_found() => Some(Out::Forgotten),
                 () if stored.terms.ttl_at.is_some_and(|at| at <= now) => Some(Out::Expired),
                 () => None,

@@ -1,7 +1,7 @@
 //! Keeps a memory.
 
 use logline_core::contract::{Context, Effects};
-use logline_core::{Draft, Failure, Span, VerifiedSpan, Verifier, canonical, ids};
+use logline_core::{Draft, Failure, Span, VerifiedSpan, ids};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -9,38 +9,13 @@ use super::lost::kept_since;
 use super::{MemoryKernel, Refusal, about, audit, believed, check_consent, input, invalid, refused};
 use crate::belief::next_of;
 use crate::consent::{Asked, Cited};
+use crate::contract::{CONTRACT, contract_id, schema};
 use crate::form::{Body, Layer, MEMORY, Memory, Mode, Sensitivity, Status, Stored, Terms, envelope, is_memory_of, sealed};
 use crate::members::{MAX_NAME, Members};
 use crate::vault::Sealed;
 
-/// The `entity_type` of contracts: JSON schemas that memories keep.
-pub(super) const CONTRACT: &str = "memory_contract";
-
-/// The most bytes of a contract's schema.
-const MAX_SCHEMA: usize = 32 << 10;
-
 /// The member of a memory's span in which its text would stand, as its envelope is bound to it.
 pub(crate) const CONTENT: &str = "content";
-
-/// The id of the contract with this name.
-pub(crate) fn contract_id(tenant: &str, name: &str) -> Uuid {
-    ids::derive(CONTRACT, &[tenant, name])
-}
-
-/// The validator of a contract.
-pub(super) fn contract(span: &Span) -> Result<jsonschema::Validator, String> {
-    let schema = span.content.as_ref().filter(|schema| schema.is_object());
-    let schema = schema.ok_or("content: a memory_contract has a JSON schema there, an object")?;
-    if canonical::to_vec(schema).len() > MAX_SCHEMA {
-        return Err(format!("content: the schema has more than {MAX_SCHEMA} bytes"));
-    }
-    // Patterns take time in proportion to what they check.
-    jsonschema::options()
-        .with_pattern_options(jsonschema::PatternOptions::regex())
-        .should_validate_formats(true)
-        .build(schema)
-        .map_err(|e| format!("content: it is not a JSON schema: {e}"))
-}
 
 impl MemoryKernel {
     pub(super) async fn upsert(&self, request: &VerifiedSpan, context: &Context<'_>) -> Result<Effects, Refusal> {
@@ -73,7 +48,8 @@ impl MemoryKernel {
             }
         };
         let memory = Memory { terms, body };
-        check_id(id, tenant, owner, &memory)?;
+        let origin = origin(members.get("origin")).map_err(invalid)?;
+        check_id(id, tenant, owner, &memory, origin.as_ref())?;
         if let Some(name) = &memory.terms.schema {
             keeps_contract(context, tenant, name, &memory.body).await?;
         }
@@ -92,6 +68,10 @@ impl MemoryKernel {
             Some(before) if !is_memory_of(before, tenant, owner) => {
                 return Err(refused("the id belongs to another span: leave the choice of the id to the library"));
             }
+            Some(before) if origin.is_some() && !has_ended(before) && origin == origin_of(before) => {
+                let reason = "the memory that is imported is here already";
+                return Err(Refusal::Failed(Failure::new(MEMORY_EXISTS, reason)));
+            }
             Some(before) if memory.terms.sensitivity != Sensitivity::Public && has_ended(before) => {
                 return Err(refused("the memory has ended, and its id with it: keep this as a new one"));
             }
@@ -102,8 +82,8 @@ impl MemoryKernel {
         let mut metadata = memory.terms.metadata();
         metadata.insert("consent".to_owned(), cited.to_value());
         let mut provenance = json!({"request": request.id.to_string(), "supersedes": superseded});
-        if let (Some(origin), Some(members)) = (origin(members.get("origin")).map_err(invalid)?, provenance.as_object_mut()) {
-            members.insert("origin".to_owned(), origin);
+        if let (Some(origin), Some(members)) = (origin, provenance.as_object_mut()) {
+            members.insert("origin".to_owned(), origin.to_value());
         }
         metadata.insert("provenance".to_owned(), provenance);
         if let Some(envelope) = &envelope {
@@ -128,32 +108,40 @@ impl MemoryKernel {
 }
 
 /// Where an imported memory came from: a version of a memory, as the importer says.
-fn origin(value: Option<&Value>) -> Result<Option<Value>, String> {
-    let Some(value) = value else { return Ok(None) };
-    Cited::read(Some(value), "origin").map(|origin| Some(origin.to_value()))
+fn origin(value: Option<&Value>) -> Result<Option<Cited>, String> {
+    value.map(|value| Cited::read(Some(value), "origin")).transpose()
 }
+
+/// Where a version of a memory came from, if it was imported.
+pub(crate) fn origin_of(memory: &Span) -> Option<Cited> {
+    origin(memory.meta("provenance").and_then(|provenance| provenance.get("origin"))).ok().flatten()
+}
+
+/// The code of the failure of an import that was made before.
+pub(crate) const MEMORY_EXISTS: &str = "memory_exists";
 
 /// The id under which a public memory with this key is kept.
 pub(crate) fn public_id(tenant: &str, owner: &str, key: &str) -> Uuid {
     ids::derive(MEMORY, &[tenant, owner, key])
 }
 
-/// A key together with where it counts: the memories of a session supersede nothing outside it, and are superseded by nothing.
-pub(crate) fn realm(session: Option<&str>, key: &str) -> String {
-    match session {
-        Some(session) => format!("{}\n{session}\n{key}", session.len()),
-        None => format!("\n{key}"),
+/// What the id of a memory follows from: its key together with where that counts, as the memories of a session supersede nothing outside it,
+/// and are superseded by nothing. If it has no key and was imported, what it came from, so that it is imported once.
+pub(crate) fn found_by(memory: &Memory, origin: Option<&Cited>) -> Option<String> {
+    match (&memory.body.key, memory.terms.session.as_deref(), origin) {
+        (Some(key), Some(session), _) => Some(format!("{}\n{session}\n{key}", session.len())),
+        (Some(key), None, _) => Some(format!("\n{key}")),
+        (None, _, origin) => origin.map(|origin| format!("import\n{}", origin.id)),
     }
 }
 
-fn has_ended(before: &Span) -> bool {
+pub(crate) fn has_ended(before: &Span) -> bool {
     !Stored::read(before).is_ok_and(|stored| stored.status.is_found() || stored.status == Status::Denied)
 }
 
 /// Refuses ids that belong to something else: anybody can compute the derived ids of others.
-fn check_id(id: Uuid, tenant: &str, owner: &str, memory: &Memory) -> Result<(), Refusal> {
-    let derived = memory.body.key.as_deref().filter(|_| memory.terms.sensitivity == Sensitivity::Public);
-    let derived = derived.map(|key| realm(memory.terms.session.as_deref(), key));
+fn check_id(id: Uuid, tenant: &str, owner: &str, memory: &Memory, origin: Option<&Cited>) -> Result<(), Refusal> {
+    let derived = found_by(memory, origin).filter(|_| memory.terms.sensitivity == Sensitivity::Public);
     let may_be = match derived.map(|key| public_id(tenant, owner, &key)) {
         Some(derived) => id == derived,
         None => !id.is_nil() && id.get_version_num() != 5,
@@ -180,17 +168,14 @@ fn may_be_kept(terms: &Terms, mode: Mode, session: Option<&str>, now: logline_co
 
 /// Whether a memory keeps its contract. The error names the place in the schema, and nothing of the memory.
 async fn keeps_contract(context: &Context<'_>, tenant: &str, name: &str, body: &Body) -> Result<(), Refusal> {
-    let found = context.runtime.find(tenant, contract_id(tenant, name)).await?;
+    let found = believed(context, tenant, contract_id(tenant, name)).await?;
     let found = found.filter(|found| found.entity_type == CONTRACT && found.name.as_deref() == Some(name));
-    let failed = |reason: String| Refusal::Failed(Failure::new("memory_contract", reason));
+    let failed = |reason: String| Refusal::Failed(Failure::new(CONTRACT, reason));
     let Some(span) = found else {
-        return Err(failed(format!("there is no memory_contract `{}`: publish it first", name.escape_debug())));
+        let reason = "there is no memory_contract `{}` that is signed by a publisher of the tenant: publish it first";
+        return Err(failed(reason.replace("{}", &name.escape_debug().to_string())));
     };
-    let verified = span.verify(&mut Verifier::new()).map_err(|e| failed(format!("the memory_contract is not valid: {e}")))?;
-    if context.trusted.authorities.check(&verified).is_err() {
-        return Err(failed("the memory_contract is not signed by a publisher of the tenant".to_owned()));
-    }
-    let validator = contract(&verified).map_err(failed)?;
+    let validator = schema(&span).map_err(failed)?;
     let value = json!({"text": body.text, "data": body.data});
     let first = validator.iter_errors(&value).next();
     match first {

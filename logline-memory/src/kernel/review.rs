@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use logline_core::contract::{Context, Effects};
-use logline_core::ledger::{Premise, Query};
+use logline_core::ledger::Query;
 use logline_core::trust::governance::{Class, Decision, Environment, SignedStatement};
 use logline_core::{PublicKey, SignedSpan, VerifiedSpan, Verifier};
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::remember::stored;
 use super::{MemoryKernel, Refusal, about, audit, believed, input, invalid, refused};
-use crate::consent::{Asked, Cited, NoConsent, consent_id, covers};
+use crate::consent::{Asked, Cited, NoConsent, consent_id, covers, deciding};
 use crate::form::{Layer, MEMORY, Mode, Status};
 use crate::members::{MAX_NAME, Members};
 
@@ -22,11 +22,12 @@ impl MemoryKernel {
         let found = believed(context, &request.tenant_id, id).await?.filter(|found| found.entity_type == MEMORY);
         let found = found.ok_or_else(|| refused("there is no such memory"))?;
         let before = stored(&found)?;
-        let consent = believed(context, &request.tenant_id, consent_id(&request.tenant_id, &found.owner_id, None)).await?;
+        let id_of_consent = consent_id(&request.tenant_id, &found.owner_id, None);
+        let consent = deciding(&context.runtime, &context.trusted.authorities, &request.tenant_id, id_of_consent).await?;
         let consent = consent.ok_or(NoConsent::Missing)?;
         let asked = Asked { tenant: &request.tenant_id, owner: &found.owner_id, mode: Mode::On, session: None };
         covers(&asked, &Cited::of(&consent), Some(&*consent), context.attempt.started)?;
-        let relied = Premise::of(&consent)?;
+        let relied = consent.premise()?;
         if before.terms.ttl_at.is_some_and(|at| at <= context.attempt.started) {
             return Err(refused("the memory has expired"));
         }
@@ -75,14 +76,9 @@ impl MemoryKernel {
         memory: &SignedSpan,
         decision: Uuid,
     ) -> Result<Decision, Refusal> {
-        let span = context.runtime.find(&request.tenant_id, decision).await?;
-        let span = span.ok_or_else(|| refused("there is no such decision"))?;
-        let mut verifier = Verifier::new();
-        let span = span.verify(&mut verifier).map_err(|e| refused(format!("the decision is not valid: {e}")))?;
-        let signed = SignedStatement::of(&span, &mut verifier).map_err(|e| refused(e.to_string()))?;
-        if context.trusted.authorities.check(&span).is_err() {
-            return Err(refused("the decision is not signed by an approver of the tenant"));
-        }
+        let span = believed(context, &request.tenant_id, decision).await?;
+        let span = span.ok_or_else(|| refused("there is no such decision that is signed by an approver of the tenant"))?;
+        let signed = SignedStatement::of(&span, &mut Verifier::new()).map_err(|e| refused(e.to_string()))?;
         let said = signed.statement();
         let checks = [
             (said.ledger == context.trusted.ledger, "the decision is for another ledger"),

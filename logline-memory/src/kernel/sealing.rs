@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::forgetting::select_where;
 use super::lost::{are_lost, needs_key, unreadable, was_forgotten};
 use super::{MemoryKernel, PAGE, RECEIPT, Refusal, SAMPLE, about, input, invalid};
-use crate::belief::{Believed, each};
+use crate::belief::{Believed, Standing};
 use crate::form::{MEMORY, Status, Stored};
 use crate::members::Members;
 
@@ -62,11 +62,12 @@ impl MemoryKernel {
         let query = Query::new().tenant(tenant).entity_type(RECEIPT).order(Order::Append);
         let (mut sealed, mut waiting, mut more) = (0_u64, 0_u64, false);
         let mut emitted = Vec::new();
-        each(reader, authorities, &query, |row| {
-            let Some(gone_at) = gone_at(&row, closed.newest, closed.destroyed, now) else { return true };
+        let mut standing = Standing::of(reader, authorities, query);
+        while let Some(row) = standing.next().await? {
+            let Some(gone_at) = gone_at(&row, closed.newest, closed.destroyed, now) else { continue };
             if emitted.len() == PAGE {
                 more = true;
-                return false;
+                break;
             }
             let draft = row.next().related([request.id]).meta("sealed_in_epoch", closed.newest);
             let draft = match gone_at {
@@ -80,28 +81,23 @@ impl MemoryKernel {
                 }
             };
             emitted.push(about(draft, request, context));
-            true
-        })
-        .await?;
+        }
         let output = json!({"epoch": closed.newest, "sealed": sealed, "waiting": waiting, "more": more});
         Ok(Effects::new(Ok(output)).emitted(emitted))
     }
-}
 
-impl MemoryKernel {
     /// A user whose memories have no keys, and who has not forgotten everything: an older copy of the store is in use. The key of
     /// an epoch must not be destroyed then, because it wraps what the newer copy has.
     async fn without_keys(&self, context: &Context<'_>, tenant: &str) -> Result<Option<String>, Refusal> {
         let (reader, authorities) = (&context.runtime, &context.trusted.authorities);
         let mut owners: BTreeMap<String, Vec<Believed>> = BTreeMap::new();
-        each(reader, authorities, &Query::new().tenant(tenant).entity_type(MEMORY), |row| {
+        let mut standing = Standing::of(reader, authorities, Query::new().tenant(tenant).entity_type(MEMORY));
+        while let Some(row) = standing.next().await? {
             if needs_key(&row) {
                 let some = owners.entry(row.owner_id.clone()).or_default();
                 some.extend(Some(row).filter(|_| some.len() < SAMPLE));
             }
-            true
-        })
-        .await?;
+        }
         for (owner, some) in owners {
             if are_lost(&self.vault, reader, authorities, &some).await? {
                 return Ok(Some(owner));

@@ -1,22 +1,20 @@
 //! Somebody who can write to the store, and has no key that counts, changes nothing.
 
-use logline_core::ledger::LedgerExt as _;
-use logline_core::{Draft, Scope, SignedSpan, SystemClock, SystemIds};
+use logline_core::trust::Delegation;
+use logline_core::{Draft, SignedSpan, Signer as _, SystemClock, Visibility};
 use logline_memory::envelope::Place;
 use logline_memory::{
-    Kind, LocalKeys, Memories, Memory, MemoryError, MemoryKernel, Mode, Sensitivity, Vault, Wanted, What, close_epoch,
-    verify_erasure,
+    Kind, Layer, LocalKeys, Memories, Memory, MemoryError, MemoryKernel, Mode, Sensitivity, Vault, Wanted, What, close_epoch,
+    consent_id, verify_erasure,
 };
 use logline_sqlite::SqliteKeys;
 use serde_json::json;
 
-use crate::site::{STRANGER, Site, TENANT, block_on, fact, host, key, vault};
+use crate::site::{HOST, PUBLISHER, REVIEWER, STRANGER, Site, TENANT, block_on, fact, host, key, vault};
 
 /// Writes a row that a stranger has signed.
 async fn forge(site: &Site, draft: Draft) -> SignedSpan {
-    let span = draft.stamp(&SystemClock, &SystemIds).seal_local(&key(STRANGER)).unwrap();
-    site.ledger.append_one(&Scope::Operator, span.clone()).await.unwrap();
-    span.into_signed()
+    site.forge(draft, STRANGER).await
 }
 
 fn ended(row: &SignedSpan) -> Draft {
@@ -80,7 +78,7 @@ fn a_forged_memory_is_neither_exported_nor_taken_for_the_newest() {
         forge(&site, Draft::from_columns(columns)).await;
         forge(&site, Draft::next_version(&row).content(json!({"text": "confessed to fraud"}))).await;
         let mut file = Vec::new();
-        let exported = alice.export("three words here", &key(crate::site::HOST), &mut file).await.unwrap();
+        let exported = alice.export("three words here", &key(HOST), &mut file).await.unwrap();
         assert_eq!(exported.memories, 2);
         let (_, lines) = logline_memory::export::read("three words here", &file[..], None).unwrap();
         let texts: Vec<_> = lines.iter().map(|line| line.memory.body.text.as_str()).collect();
@@ -135,5 +133,94 @@ fn a_grant_that_is_carried_out_after_a_later_withdrawal_counts_for_nothing() {
         assert!(matches!(alice.remember(&fact("likes tea")).await, Err(MemoryError::NoConsent { .. })));
         alice.grant(None).await.unwrap();
         alice.remember(&fact("likes tea")).await.unwrap();
+    });
+}
+
+#[test]
+fn a_forged_later_version_of_a_consent_neither_ends_nor_gives_it() {
+    block_on(async {
+        let site = Site::new().await;
+        let alice = site.alice().await;
+        let kept = alice.remember(&fact("likes tea")).await.unwrap();
+        let id = consent_id(TENANT, "alice", None);
+        for signer in [STRANGER, PUBLISHER, REVIEWER] {
+            for is_tombstone in [false, true] {
+                let draft = Draft::next_version(&site.last(id).await).status("revoked");
+                site.forge(if is_tombstone { draft.deleted() } else { draft }, signer).await;
+                alice.remember(&fact("drinks it black")).await.unwrap();
+                assert_eq!(alice.search("likes", &Wanted::default()).await.unwrap().hits.len(), 1);
+                alice.ask_for_review(alice.remember(&fact("stays")).await.unwrap().id).await.unwrap();
+            }
+        }
+        // More of them than one page has.
+        let mut last = site.last(id).await;
+        for _ in 0..1200 {
+            last = forge(&site, Draft::next_version(&last).status("revoked")).await;
+        }
+        assert!(alice.get(kept.id).await.unwrap().is_some());
+        alice.revoke().await.unwrap();
+        forge(&site, Draft::next_version(&site.last(id).await).status("granted")).await;
+        assert!(matches!(alice.remember(&fact("against her will")).await, Err(MemoryError::NoConsent { .. })));
+        alice.grant(None).await.unwrap();
+        alice.remember(&fact("likes coffee")).await.unwrap();
+    });
+}
+
+/// The host that recorded it is not trusted any more, or its clock was wrong: whether the user was asked does not show.
+#[test]
+fn a_withdrawal_counts_also_if_the_right_of_the_host_that_signed_it_is_over() {
+    const LENT: u8 = 9;
+    block_on(async {
+        let site = Site::new().await;
+        site.alice().await;
+        let now = site.now().await;
+        let end = now.saturating_add(std::time::Duration::from_secs(60));
+        let lent = Delegation::new(key(LENT).public_key(), [TENANT], now, end);
+        site.trust.delegate(&site.ledger, &lent, &key(HOST), &SystemClock).await.unwrap();
+        let kernel = MemoryKernel::new(vault(site.folder.path())).search_in(site.ledger.clone());
+        let fresh = host(&site.ledger, &site.trust, &kernel).await;
+        let alice = Memories::new(&fresh, kernel.vault(), TENANT, "alice", Mode::On);
+        let id = consent_id(TENANT, "alice", None);
+        alice.remember(&fact("likes tea")).await.unwrap();
+        // After the end of its delegation.
+        site.forge(Draft::next_version(&site.last(id).await).status("revoked").at(end), LENT).await;
+        let refused = alice.remember(&fact("likes coffee")).await.unwrap_err();
+        assert!(refused.to_string().contains("withdrawn"), "{refused}");
+        // It takes a right away, and gives none.
+        site.forge(Draft::next_version(&site.last(id).await).status("granted").at(end), LENT).await;
+        assert!(matches!(alice.remember(&fact("likes coffee")).await, Err(MemoryError::NoConsent { .. })));
+        alice.grant(None).await.unwrap();
+        alice.remember(&fact("likes coffee")).await.unwrap();
+    });
+}
+
+#[test]
+fn a_forged_tombstone_hides_nothing_and_a_forged_contract_is_not_kept() {
+    block_on(async {
+        let site = Site::new().await;
+        let alice = site.alice().await;
+        let (goes, stays) = (alice.remember(&fact("goes")).await.unwrap(), alice.remember(&fact("stays")).await.unwrap());
+        for id in [goes.id, stays.id] {
+            forge(&site, Draft::next_version(&site.last(id).await).deleted()).await;
+        }
+        let shared = fact("sells tea").layer(Layer::Shared).visibility(Visibility::Tenant);
+        let shared = alice.remember(&shared).await.unwrap();
+        forge(&site, Draft::next_version(&site.last(shared.id).await).visibility(Visibility::Private)).await;
+        let bob = site.memories("bob", Mode::On);
+        bob.grant(None).await.unwrap();
+        assert!(bob.get(shared.id).await.unwrap().is_some(), "it is shared still");
+        assert_eq!(alice.get(stays.id).await.unwrap().unwrap().body.text, "stays");
+        let receipt = alice.forget(&What::One(goes.id)).await.unwrap();
+        assert_eq!(alice.get(goes.id).await.unwrap(), None);
+        forge(&site, Draft::next_version(&site.last(receipt.id).await).deleted()).await;
+        assert_eq!(alice.receipts(9).await.unwrap(), [receipt]);
+        assert_eq!(close_epoch(&site.host, TENANT).await.unwrap(), 1, "its receipt is sealed");
+
+        let schema = |max: u64| json!({"properties": {"text": {"maxLength": max}}});
+        let draft = logline_memory::contract(TENANT, "copy", "short/v1", schema(8));
+        let contract = site.host.publish(draft, &key(PUBLISHER)).await.unwrap().id;
+        forge(&site, Draft::next_version(&site.last(contract).await).content(schema(999))).await;
+        alice.remember(&fact("short").schema("short/v1")).await.unwrap();
+        assert!(alice.remember(&fact("far too long").schema("short/v1")).await.is_err());
     });
 }

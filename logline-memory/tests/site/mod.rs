@@ -12,7 +12,8 @@ use logline_core::roles::Role;
 use logline_core::trust::governance::{Class, Decision, Environment, Statement};
 use logline_core::trust::{Manifest, RootSet, TrustRoot};
 use logline_core::{
-    AdmitError, Host, IdSource as _, KeyPair, SYSTEM_TENANT, Scope, SignedSpan, Signer as _, SystemClock, SystemIds, Timestamp,
+    AdmitError, Draft, Host, IdSource as _, KeyPair, SYSTEM_TENANT, Scope, SignedSpan, Signer as _, SystemClock, SystemIds,
+    Timestamp,
 };
 use logline_memory::envelope::Place;
 use logline_memory::{Kind, LocalKeys, MEMORY_UPSERT, Memories, Memory, MemoryError, MemoryKernel, Mode, Vault, consent_id};
@@ -93,6 +94,13 @@ impl Site {
 
     pub async fn last(&self, id: Uuid) -> SignedSpan {
         self.ledger.head(&Scope::Operator, TENANT, id).await.unwrap().unwrap()
+    }
+
+    /// Appends a row that this key has signed, as somebody who can write to the store.
+    pub async fn forge(&self, draft: Draft, signer: u8) -> SignedSpan {
+        let span = draft.stamp(&SystemClock, &SystemIds).seal_local(&key(signer)).unwrap();
+        self.ledger.append_one(&Scope::Operator, span.clone()).await.unwrap();
+        span.into_signed()
     }
 
     /// What a reviewer says about the last version of a memory.

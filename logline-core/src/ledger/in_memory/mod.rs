@@ -166,6 +166,7 @@ impl State {
         match query.versions {
             Versions::All => true,
             Versions::Latest => !row.is_deleted && self.is_last(row),
+            Versions::Last => self.is_last(row),
         }
     }
 
