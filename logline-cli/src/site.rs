@@ -7,7 +7,7 @@ use clap::Args;
 use logline::home::{Home, HomeError, KeyOf};
 use logline_core::contract::provider::Provider;
 use logline_core::contract::{Cipher, Confidential};
-use logline_core::ledger::{LedgerExt as _, Query, WorkQueue};
+use logline_core::ledger::{LedgerError, LedgerExt as _, Query, WorkQueue};
 use logline_core::roles::Role;
 use logline_core::trust::governance::Environment;
 use logline_core::trust::{Logs, TrustError, TrustRoot, Trusted};
@@ -20,7 +20,7 @@ use logline_openai::OpenAi;
 use logline_pg::PgLedger;
 use logline_policy::policy_id;
 use logline_prompts::RunPrompt;
-use logline_sqlite::{SqliteKeys, SqliteLedger};
+use logline_sqlite::{SqliteKeys, SqliteLedger, SqliteOptions};
 use logline_wasm::{WasmSandbox, function_id};
 use uuid::Uuid;
 
@@ -117,7 +117,11 @@ impl Site {
         };
         let (ledger, backend): (Arc<dyn WorkQueue>, _) = match location {
             Location::Sqlite(path) => {
-                let ledger = SqliteLedger::open(&path)?;
+                let ledger = match SqliteLedger::open(&path) {
+                    // A copy on a disk that cannot be written is read; what would write says why it cannot.
+                    Err(LedgerError::ReadOnly { .. }) => SqliteLedger::open_with(SqliteOptions::new(&path).read_only())?,
+                    opened => opened?,
+                };
                 (Arc::new(ledger.clone()), Backend::Sqlite(ledger, path))
             }
             Location::Postgres(options) => {

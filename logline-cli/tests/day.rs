@@ -152,6 +152,23 @@ fn a_request_is_shown_awaited_cancelled_and_revived() {
 
 #[cfg(unix)]
 #[test]
+fn a_function_is_stopped_and_put_to_work_again() {
+    let folder = ready();
+    expect(&folder, 0, &["function", "stop", "fee", "--tenant", "acme"]);
+    let (again, _) = expect(&folder, 0, &["function", "stop", "fee", "--tenant", "acme"]);
+    assert!(again.contains("is stopped: version 1"), "{again}");
+    let id = submit(&folder, &[]);
+    work(&folder);
+    let (shown, _) = expect(&folder, 0, &["request", "show", &id]);
+    assert!(shown.contains("function_stopped"), "{shown}");
+    publish(&folder);
+    let id = submit(&folder, &[]);
+    work(&folder);
+    let (shown, _) = expect(&folder, 0, &["request", "show", &id]);
+    assert!(shown.contains("fee_minor"), "{shown}");
+}
+
+#[test]
 fn a_run_that_is_interrupted_ends_in_order() {
     let folder = ready();
     let mut child = command(&folder, &["run"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();

@@ -104,6 +104,11 @@ fn in_flight() -> Problem {
     Problem::new(Code::InFlight, "wait for its end, then ask again with the same key")
 }
 
+/// Whether a lease that ends at `until` is held. One that is longer than leases are was made by a clock that was wrong.
+fn is_held(until: Timestamp, now: Timestamp) -> bool {
+    now < until && until.since(now) <= LEASE
+}
+
 /// When to ask again for a call whose lease ends at `until`: it is expected to take as long again as it has run, and at most
 /// [`LONGEST`]. When its lease has ended, it may be carried out again in any case.
 fn expected(until: Timestamp, now: Timestamp) -> Duration {
@@ -153,7 +158,7 @@ impl Record<'_> {
                     }
                     let lease =
                         last.meta("lease_until").and_then(Value::as_str).and_then(|text| text.parse::<Timestamp>().ok());
-                    if last.status.as_deref() == Some("open") && lease.is_some_and(|until| now < until) {
+                    if last.status.as_deref() == Some("open") && lease.is_some_and(|until| is_held(until, now)) {
                         let pause = lease.map_or(LEASE, |until| expected(until, now));
                         return Err(in_flight().retry_after(pause));
                     }
@@ -227,6 +232,14 @@ mod tests {
             headers.append(*name, value.parse().unwrap());
         }
         headers
+    }
+
+    #[test]
+    fn a_lease_that_a_wrong_clock_has_made_is_not_held() {
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let after = |seconds| now.saturating_add(Duration::from_secs(seconds));
+        assert!(is_held(after(1), now) && is_held(now.saturating_add(LEASE), now));
+        assert!(!is_held(now, now) && !is_held(after(5 * 3600), now));
     }
 
     #[test]

@@ -196,6 +196,13 @@ impl From<LedgerError> for Problem {
             LedgerError::BatchTooLarge { .. } => Self::new(Code::InvalidBody, error.to_string()),
             // The text of the ledger's cursor is not for clients.
             LedgerError::InvalidCursor { .. } => Self::cursor(),
+            LedgerError::Moved { .. } => {
+                tracing::error!(%error, "this instance must be started again");
+                Self::new(
+                    Code::Unavailable,
+                    "the ledger was replaced, and this instance must be started again: try another one, or later",
+                )
+            }
             LedgerError::Closed => Self::new(Code::Unavailable, "the ledger is closed: try again later"),
             _ if error.retry() == Retry::Later => {
                 tracing::warn!(%error, "a call failed because the ledger is away");

@@ -50,6 +50,27 @@ fn a_request_becomes_versions_and_one_execution() {
 }
 
 #[test]
+fn a_function_whose_last_version_is_not_active_is_stopped() {
+    block_on(async {
+        let (_, host) = host().await;
+        let first = host.publish(function(&echo()).status("active"), &key(PUBLISHER)).await.unwrap();
+        let mut last = first.clone();
+        for (status, runs) in [("retired", false), ("active", true), ("Active", false), ("paused", true), ("disabled", false)] {
+            let next = Draft::next_version(&last).status(status);
+            last = host.publish(next, &key(PUBLISHER)).await.unwrap();
+            let done = execute(&host, first.id, json!(1)).await;
+            match runs {
+                true => assert!(done.result.is_ok(), "{status}"),
+                false => {
+                    let (code, message) = failure(&done);
+                    assert!(code == "function_stopped" && message.contains(status), "{status}: {code} {message}");
+                }
+            }
+        }
+    });
+}
+
+#[test]
 fn the_same_run_uses_the_same_fuel() {
     block_on(async {
         let (_, host) = host().await;

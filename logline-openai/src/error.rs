@@ -45,11 +45,10 @@ pub(crate) fn in_body(error: &Value) -> ProviderError {
     of(kind, format!("the provider failed while it answered: {said}"))
 }
 
-/// The pause that the provider asks for: milliseconds, seconds, or a date.
+/// The pause that the provider asks for: milliseconds, seconds, or a date. Milliseconds that make no sense are as none.
 fn pause(headers: &HeaderMap) -> Option<Duration> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
-    if let Some(ms) = text("retry-after-ms").and_then(|text| text.parse::<f64>().ok()) {
-        return Duration::try_from_secs_f64(ms / 1000.0).ok();
-    }
-    retry_after(text("retry-after")?, SystemTime::now())
+    let ms = text("retry-after-ms").and_then(|text| text.parse::<f64>().ok());
+    let ms = ms.filter(|ms| *ms >= 0.0).map(|ms| Duration::try_from_secs_f64(ms / 1000.0).unwrap_or(Duration::MAX));
+    ms.or_else(|| retry_after(text("retry-after")?, SystemTime::now()))
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use eventsource_stream::Eventsource as _;
 use futures_util::{Stream, StreamExt as _};
 use logline_core::contract::provider::{Endpoint, ErrorKind, ProviderError};
-use reqwest::header::{AUTHORIZATION, HeaderValue};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use reqwest::{Client, Response, Url};
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
@@ -20,6 +20,9 @@ const MAX_ANSWER: usize = 8 << 20;
 
 /// The most bytes of an error.
 const MAX_ERROR: usize = 64 << 10;
+
+/// How long the body of an error may take: its status says most of it.
+const ERROR_WAIT: Duration = Duration::from_secs(5);
 
 /// What some servers put in front of a text in UTF-8.
 const BYTE_ORDER_MARK: &[u8] = &[0xef, 0xbb, 0xbf];
@@ -44,8 +47,8 @@ impl std::error::Error for SetupError {}
 
 pub(crate) struct Http {
     tls: ClientConfig,
-    /// Clients by their deadline for connecting, which is a property of the client.
-    clients: Mutex<BTreeMap<Duration, Client>>,
+    /// Clients by their deadline for connecting and by whether they use proxies, which are properties of the client.
+    clients: Mutex<BTreeMap<(Duration, bool), Client>>,
 }
 
 impl Http {
@@ -61,16 +64,18 @@ impl Http {
             .with_root_certificates(roots)
             .with_no_client_auth();
         let http = Self { tls, clients: Mutex::default() };
-        http.client(Duration::from_secs(5)).map_err(|error| SetupError { reason: error.to_string() })?;
+        http.client(Duration::from_secs(5), false).map_err(|error| SetupError { reason: error.to_string() })?;
         Ok(http)
     }
 
-    fn client(&self, connect: Duration) -> Result<Client, reqwest::Error> {
+    fn client(&self, connect: Duration, is_proxied: bool) -> Result<Client, reqwest::Error> {
         let mut clients = self.clients.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if let Some(client) = clients.get(&connect) {
+        if let Some(client) = clients.get(&(connect, is_proxied)) {
             return Ok(client.clone());
         }
-        let client = Client::builder()
+        let client = Client::builder();
+        let client = if is_proxied { client } else { client.no_proxy() };
+        let client = client
             .tls_backend_preconfigured(self.tls.clone())
             .connect_timeout(connect)
             // A redirect could carry the secret to another server, and a retry would be a call that nobody recorded.
@@ -80,7 +85,7 @@ impl Http {
         if clients.len() >= MAX_CLIENTS {
             clients.pop_first();
         }
-        clients.insert(connect, client.clone());
+        clients.insert((connect, is_proxied), client.clone());
         Ok(client)
     }
 
@@ -96,7 +101,9 @@ impl Http {
         let base = endpoint.url.ok_or_else(|| invalid("the provider span has no `url`".to_owned()))?;
         let base = check_url(base).map_err(invalid)?;
         let url = format!("{}/{path}", base.as_str().trim_end_matches('/'));
-        let client = self.client(endpoint.deadlines.connect).map_err(|reason| invalid(reason.to_string()))?;
+        // Only HTTPS goes through a proxy of the environment, which sees neither the secret nor the question.
+        let client = self.client(endpoint.deadlines.connect, base.scheme() == "https");
+        let client = client.map_err(|reason| invalid(reason.to_string()))?;
         let mut post = client.post(url).header("idempotency-key", endpoint.idempotency_key).json(body);
         if let Some(secret) = endpoint.secret {
             let mut value = HeaderValue::try_from(format!("Bearer {}", secret.reveal()))
@@ -112,7 +119,7 @@ impl Http {
             return Ok(Answered { response, request_id });
         }
         let (status, headers) = (response.status(), response.headers().clone());
-        let body = read(response, MAX_ERROR, wait).await.unwrap_or_default();
+        let body = read(response, MAX_ERROR, wait.min(ERROR_WAIT)).await.unwrap_or_default();
         Err(of_status(status, &headers, &String::from_utf8_lossy(&body)).request_id(request_id))
     }
 }
@@ -129,6 +136,16 @@ impl Answered {
         let id = self.request_id;
         let bytes = read(self.response, MAX_ANSWER, wait).await.map_err(|error| error.request_id(id.clone()))?;
         String::from_utf8(bytes).map_err(|_| error(ErrorKind::BadAnswer, "the answer is not text in UTF-8").request_id(id))
+    }
+
+    /// Refuses an answer that is no stream: it was paid for, and asking once more would not help.
+    pub(crate) fn streamed(self) -> Result<Self, ProviderError> {
+        let kind = self.response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        if kind.is_some_and(|kind| kind.trim_start().starts_with("application/json")) {
+            let reason = "the answer is one JSON text and no stream of events: the server cannot stream";
+            return Err(error(ErrorKind::BadAnswer, reason).request_id(self.request_id));
+        }
+        Ok(self)
     }
 
     /// The data of the events, of which each must come within `idle` after the one before.
@@ -150,7 +167,7 @@ impl Answered {
             }
             Ok::<_, ProviderError>(piece.to_vec())
         });
-        let events = bytes.eventsource().map(|event| match event {
+        let events = whole_lines(bytes).eventsource().map(|event| match event {
             Ok(event) => Ok(event.data),
             Err(eventsource_stream::EventStreamError::Transport(error)) => Err(error),
             Err(other) => Err(error(ErrorKind::BadAnswer, format!("the stream cannot be understood: {other}"))),
@@ -170,6 +187,35 @@ impl Answered {
             }
         })
     }
+}
+
+/// The same bytes in pieces that end with a line, the last one excepted. The parser of events looks at a line from its beginning whenever a
+/// piece of it comes, so that a long line in small pieces would take time in the square of its length.
+fn whole_lines(
+    bytes: impl Stream<Item = Result<Vec<u8>, ProviderError>>,
+) -> impl Stream<Item = Result<Vec<u8>, ProviderError>> {
+    futures_util::stream::unfold((Box::pin(bytes), Vec::new(), false), |(mut bytes, mut held, is_over)| async move {
+        if is_over {
+            return None;
+        }
+        loop {
+            match bytes.next().await {
+                Some(Ok(piece)) => {
+                    let end = piece.iter().rposition(|byte| matches!(byte, b'\n' | b'\r'));
+                    let Some(end) = end else {
+                        held.extend_from_slice(&piece);
+                        continue;
+                    };
+                    let (line, rest) = piece.split_at(end + 1);
+                    held.extend_from_slice(line);
+                    return Some((Ok(held), (bytes, rest.to_vec(), false)));
+                }
+                Some(Err(error)) => return Some((Err(error), (bytes, Vec::new(), true))),
+                None if held.is_empty() => return None,
+                None => return Some((Ok(held), (bytes, Vec::new(), true))),
+            }
+        }
+    })
 }
 
 async fn read(response: Response, most: usize, wait: Duration) -> Result<Vec<u8>, ProviderError> {
@@ -244,4 +290,22 @@ pub(crate) fn check_url(text: &str) -> Result<Url, String> {
         return Err("`url` must not have a query or a fragment".to_owned());
     }
     Ok(url)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn events_in_pieces_of_one_byte_come_as_whole_lines() {
+        let text = "data: a\n\ndata: é\r\n\r\ndata: the last";
+        let pieces = text.bytes().map(|byte| Ok(vec![byte]));
+        let lines: Vec<_> = whole_lines(futures_util::stream::iter(pieces)).collect().await;
+        let lines: Vec<_> = lines.into_iter().map(|line| String::from_utf8(line.unwrap()).unwrap()).collect();
+        assert_eq!(lines.concat(), text);
+        assert!(lines.iter().rev().skip(1).all(|line| line.ends_with(['\n', '\r'])), "{lines:?}");
+        let broken = [Ok(b"data: a".to_vec()), Err(error(ErrorKind::StreamBroken, "reset"))];
+        let lines: Vec<_> = whole_lines(futures_util::stream::iter(broken)).collect().await;
+        assert!(matches!(lines.as_slice(), [Err(_)]), "what is cut in the middle is no line");
+    }
 }

@@ -74,7 +74,7 @@ impl Provider for OpenAi {
             let wait = deadlines.connect.saturating_add(deadlines.first_byte);
             let answered = self.http.post(endpoint, "chat/completions", &body, wait).await?;
             let mut reading = stream::Reading::new(answered.request_id.clone());
-            let mut events = std::pin::pin!(answered.events(deadlines.idle));
+            let mut events = std::pin::pin!(answered.streamed()?.events(deadlines.idle));
             while let Some(event) = events.next().await {
                 for chunk in reading.take(&event?)? {
                     chunks.deliver(chunk).await;

@@ -248,6 +248,47 @@ fn a_stream_may_fail_in_the_middle_and_end_in_many_ways() {
     });
 }
 
+/// It was paid for, and asking once more would be paid again.
+#[test]
+fn a_whole_answer_in_the_place_of_a_stream_is_a_bad_answer_and_not_a_broken_stream() {
+    block_on(async {
+        let (_serving, server) = open().await;
+        let body = json!({"choices": [{"message": {"content": "Paris"}, "finish_reason": "stop"}]}).to_string();
+        server.act(Act::Raw("200 OK\r\ncontent-type: application/json; charset=utf-8".to_owned(), body.into_bytes()));
+        let error = streamed(&server).await.unwrap_err();
+        assert!(error.kind == ErrorKind::BadAnswer && error.message.contains("cannot stream"), "{error}");
+    });
+}
+
+const ASKS: &str = "LOGLINE_TEST_ASKS";
+
+/// A proxy would read the secret and the question. The variables are those of a process, so that another one asks.
+#[test]
+fn a_provider_on_this_machine_is_asked_without_a_proxy() {
+    block_on(async {
+        if let Ok(base) = std::env::var(ASKS) {
+            let provider = OpenAi::new().unwrap();
+            let answer = provider.invoke(&endpoint(&base), &ModelRequest::ask("hi")).await.unwrap();
+            assert_eq!(answer.text(), "ok");
+            return;
+        }
+        let (_serving, server) = open().await;
+        server.act(Act::Scene(Scene::Says("ok".to_owned(), None)));
+        let proxy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        proxy.set_nonblocking(true).unwrap();
+        let url = format!("http://{}", proxy.local_addr().unwrap());
+        let mut asking = std::process::Command::new(std::env::current_exe().unwrap());
+        asking.args(["--exact", "a_provider_on_this_machine_is_asked_without_a_proxy"]).env(ASKS, server.base());
+        for name in ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"] {
+            asking.env(name, &url);
+        }
+        let asked = tokio::task::spawn_blocking(move || asking.output()).await.unwrap().unwrap();
+        assert!(asked.status.success(), "{}", String::from_utf8_lossy(&asked.stdout));
+        assert_eq!(server.seen().len(), 1);
+        assert!(proxy.accept().is_err(), "nobody has come to the proxy");
+    });
+}
+
 #[test]
 fn a_mark_before_the_events_is_skipped() {
     block_on(async {
@@ -310,7 +351,11 @@ fn pauses_come_in_seconds_milliseconds_and_dates() {
             let pause = error.retry_after.unwrap().as_millis();
             assert!((least..=most).contains(&pause), "{header}: {pause}");
         }
-        for header in ["retry-after: soon", "retry-after: -5", "x: y", "retry-after: 1e999"] {
+        for header in ["retry-after: 1e999", "retry-after-ms: -1\r\nretry-after: 1e300", "retry-after-ms: 1e300"] {
+            let error = raw(&server, &format!("429 Slow\r\n{header}"), "{}").await.unwrap_err();
+            assert_eq!(error.retry_after, Some(Duration::MAX), "{header}");
+        }
+        for header in ["retry-after: soon", "retry-after: -5", "x: y"] {
             assert_eq!(raw(&server, &format!("429 Slow\r\n{header}"), "{}").await.unwrap_err().retry_after, None, "{header}");
         }
     });

@@ -45,6 +45,8 @@ pub fn insufficient() -> Value {
 /// A schema that is ready to check answers.
 pub(crate) struct Contract {
     validator: Validator,
+    /// How many places it has, with what it refers to.
+    places: usize,
 }
 
 impl Contract {
@@ -56,10 +58,12 @@ impl Contract {
         if !schema.is_object() {
             return Err("a schema must be an object".to_owned());
         }
-        weigh(schema, schema, &mut Vec::new(), &mut 0)?;
+        check_draft(schema)?;
+        let mut places = 0;
+        weigh(schema, schema, &mut Vec::new(), &mut places)?;
         let options = jsonschema::options().with_pattern_options(PatternOptions::regex());
         let validator = options.build(schema).map_err(|error| format!("it is no JSON schema: {error}"))?;
-        Ok(Self { validator })
+        Ok(Self { validator, places })
     }
 
     /// The answer in a text of a model, or what is wrong with it. The faults name places and rules.
@@ -71,6 +75,10 @@ impl Contract {
 
     /// Checks a value. The faults name places and rules.
     pub(crate) fn value(&self, value: &Value) -> Result<(), Vec<String>> {
+        // A check may visit every place for every part, and it cannot be stopped.
+        if parts(value).saturating_mul(self.places) > MAX_VISITS {
+            return Err(vec!["the value has too many parts for this schema".to_owned()]);
+        }
         let faults: Vec<_> = self
             .validator
             .iter_errors(value)
@@ -79,6 +87,37 @@ impl Contract {
             .collect();
         if faults.is_empty() { Ok(()) } else { Err(faults) }
     }
+}
+
+/// The most visits of a check: about a second.
+const MAX_VISITS: usize = 20_000_000;
+
+/// How many values there are in a value, with itself.
+fn parts(value: &Value) -> usize {
+    1 + match value {
+        Value::Array(items) => items.iter().map(parts).sum(),
+        Value::Object(members) => members.values().map(parts).sum(),
+        _ => 0,
+    }
+}
+
+/// The drafts in which what [`weigh`] reads means what it takes it for. Draft 4 and older name a schema by `id`, from which references start.
+const DRAFTS: &[&str] = &[
+    "json-schema.org/draft-06/schema",
+    "json-schema.org/draft-07/schema",
+    "json-schema.org/draft/2019-09/schema",
+    "json-schema.org/draft/2020-12/schema",
+];
+
+/// Refuses a schema of another draft.
+fn check_draft(schema: &Value) -> Result<(), String> {
+    let Some(draft) = schema.get("$schema") else { return Ok(()) };
+    let named = draft.as_str().map(|draft| draft.trim_end_matches('#'));
+    let named = named.and_then(|draft| draft.strip_prefix("https://").or_else(|| draft.strip_prefix("http://")));
+    if named.is_some_and(|draft| DRAFTS.contains(&draft)) {
+        return Ok(());
+    }
+    Err("`$schema` must name draft 6, 7, 2019-09 or 2020-12".to_owned())
 }
 
 /// The most places of a schema, counted as often as they are referred to.
@@ -94,6 +133,9 @@ fn weigh<'a>(schema: &'a Value, root: &'a Value, inside: &mut Vec<&'a str>, plac
     match schema {
         Value::Array(items) => items.iter().try_for_each(|item| weigh(item, root, inside, places)),
         Value::Object(members) => members.iter().try_for_each(|(name, value)| match (name.as_str(), value) {
+            ("$schema", Value::String(_)) if !std::ptr::eq(schema, root) => {
+                Err("`$schema` is available at the top alone".to_owned())
+            }
             ("$dynamicRef" | "$recursiveRef" | "$anchor" | "$dynamicAnchor" | "$id", Value::String(_)) => {
                 Err(format!("`{name}` is not available: refer with `$ref` and a JSON pointer"))
             }
@@ -190,6 +232,39 @@ mod tests {
         ] {
             assert!(Contract::read(&bad).is_err(), "{bad}");
         }
+    }
+
+    /// In draft 4, references within a schema with an `id` start there, and not at the top, where harmless decoys stand.
+    #[test]
+    fn a_draft_in_which_references_mean_something_else_is_refused() {
+        let draft = |named: &str| json!({"$schema": named, "type": "object", "properties": {"id": {"type": "string"}}});
+        for good in [
+            "https://json-schema.org/draft/2020-12/schema",
+            "http://json-schema.org/draft-07/schema#",
+            "http://json-schema.org/draft-06/schema",
+        ] {
+            Contract::read(&draft(good)).map(drop).unwrap();
+        }
+        let mut inner = json!({"type": "object"});
+        inner["properties"] = json!({"a": draft("http://json-schema.org/draft-04/schema#")});
+        let hidden = json!({
+            "$schema": "http://json-schema.org/draft-04/schema#",
+            "definitions": {"a0": {}},
+            "allOf": [{"id": "http://x/", "definitions": {"a0": {"$ref": "#/definitions/a0"}}, "$ref": "#/definitions/a0"}],
+        });
+        let other = draft("http://json-schema.org/draft-03/schema#");
+        for bad in [hidden, inner, other, draft("https://attacker.example/"), json!({"$schema": 4})] {
+            assert!(Contract::read(&bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_value_with_more_parts_than_a_check_could_visit_is_refused_before_it() {
+        let item = json!({"allOf": (0..1_000).map(|n| json!({"not": {"const": n}})).collect::<Vec<_>>()});
+        let contract = Contract::read(&json!({"type": "array", "items": item})).unwrap();
+        contract.value(&json!([-1, -2])).unwrap();
+        let faults = contract.value(&json!(vec![-1; 500_000])).unwrap_err().join("; ");
+        assert!(faults.contains("too many parts"), "{faults}");
     }
 
     #[test]

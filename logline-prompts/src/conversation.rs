@@ -1,7 +1,7 @@
 //! The course of a conversation with a model: what it is asked next, given what it has answered. It calls nobody. So a run goes through it
 //! with a model, and [`explain`](crate::explain()) once more with the recorded answers.
 
-use logline_core::contract::provider::{Block, Message, ModelAnswer, ModelRequest, OutputSchema, Role};
+use logline_core::contract::provider::{Block, Message, ModelAnswer, ModelRequest, OutputSchema, Role, StopReason};
 use serde_json::{Value, json};
 
 use crate::contract::{Contract, insufficient};
@@ -43,6 +43,8 @@ pub(crate) enum Turn {
     Over(Value, Held),
     /// The model wants tools, and its rounds are used up.
     UsedUp,
+    /// There is no answer: a filter stopped it, the model refused, or it wants a tool that nobody has offered.
+    None(&'static str),
 }
 
 /// A conversation, and what the model is asked next.
@@ -102,6 +104,12 @@ impl<'a> Conversation<'a> {
             }
             (self.rounds, self.steps) = (self.rounds + 1, self.steps + 1);
             return Turn::Tools(self.rounds);
+        }
+        match answer.stop {
+            StopReason::ContentFiltered => return Turn::None("a filter of the provider stopped the answer"),
+            StopReason::Refusal => return Turn::None("the model refused to answer"),
+            _ if answer.tool_uses().next().is_some() => return Turn::None("the model wants a tool that it was not offered"),
+            _ => {}
         }
         let said = answer.text();
         match self.contract.map(|contract| contract.answer(&said)) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use logline_core::contract::Reader;
 use logline_core::ledger::{LedgerError, Order, Query};
 use logline_core::trust::Authorities;
-use logline_core::{SignedSpan, Timestamp, VerifiedSpan, Verifier};
+use logline_core::{SignedSpan, Timestamp, VerifiedSpan, Verifier, canonical};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -26,6 +26,9 @@ pub(crate) const CONFIDENCE: &str = "confidence";
 /// The member of a `prompt_run`'s metadata that says that the answer is none.
 pub(crate) const INSUFFICIENT: &str = "insufficient";
 
+/// The member of a `prompt_run`'s metadata that says why the model stopped, if it is one of the known reasons.
+pub(crate) const STOP: &str = "stop";
+
 /// How far the clocks of hosts may be apart.
 const CLOCKS: Duration = Duration::from_secs(86_400);
 
@@ -34,7 +37,13 @@ pub(crate) const VARIANT_OF: &str = "prompt_variant";
 
 /// Failures that a prompt can be the cause of. A provider that is away says nothing about the prompt, nor does a request that gives no
 /// value for a variable.
-const BY_THE_PROMPT: [&str; 2] = ["provider:invalid", "provider:content_filtered"];
+const BY_THE_PROMPT: [&str; 2] = [INVALID, "provider:content_filtered"];
+
+/// What was asked is more than the provider takes, or not what it takes.
+const INVALID: &str = "provider:invalid";
+
+/// With a longer input, in bytes, the asker may be the cause of [`INVALID`]: otherwise anybody could make the variant of their choice lose.
+const MAX_INPUT: usize = 4096;
 
 /// One run of a variant.
 #[derive(Debug, Clone, Copy)]
@@ -176,7 +185,8 @@ impl Newest<'_> {
 
 fn is_by_the_prompt(execution: &SignedSpan) -> bool {
     let code = execution.error.as_ref().and_then(|error| error.get("code")).and_then(Value::as_str);
-    code.is_some_and(|code| BY_THE_PROMPT.contains(&code))
+    let is_long = || execution.input.as_ref().is_some_and(|input| canonical::to_vec(input).len() > MAX_INPUT);
+    code.is_some_and(|code| BY_THE_PROMPT.contains(&code) && !(code == INVALID && is_long()))
 }
 
 /// A run that ended with an answer.

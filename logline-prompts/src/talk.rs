@@ -1,7 +1,7 @@
 //! Asking a model until its answer holds to the contract, at most twice, and letting it use tools on the way.
 
 use async_trait::async_trait;
-use logline_core::contract::provider::{ModelAnswer, ModelRequest};
+use logline_core::contract::provider::{ErrorKind, ModelAnswer, ModelRequest};
 use logline_core::contract::{Context, KernelError};
 use logline_core::{Failure, VerifiedSpan};
 use logline_kernels::provider::{Ask, Asked, Listener, Permit, Providers, Told};
@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use crate::contract::{Contract, insufficient};
 use crate::conversation::{Conversation, Held, Turn};
-use crate::results::{CONFIDENCE, INSUFFICIENT};
+use crate::results::{CONFIDENCE, INSUFFICIENT, STOP};
 use crate::tools::{Round, Toolbox, Used};
 use crate::variant::Ran;
 
@@ -51,8 +51,7 @@ impl Talk<'_> {
         mut listener: Option<Listener>,
     ) -> Result<Result<Spoken, Failure>, KernelError> {
         let mut conversation = Conversation::new(asking, self.contract, self.tools);
-        let mut spoken =
-            Spoken { output: insufficient(), held: Held::Broken, outcomes: Vec::new(), used: Vec::new(), is_exhausted: false };
+        let mut spoken = Spoken { held: Held::Broken, ..Spoken::none() };
         loop {
             let key = format!("{}{}", self.prefix, conversation.key());
             let told = match self.call(context, request, conversation.asking(), &key, listener.as_mut()).await? {
@@ -74,6 +73,7 @@ impl Talk<'_> {
                 }
                 Turn::Again => listener = None,
                 Turn::Over(output, held) => return Ok(Ok(Spoken { output, held, ..spoken })),
+                Turn::None(why) => return Ok(Err(Failure::new(ErrorKind::ContentFiltered.code(), why))),
                 Turn::UsedUp => return Ok(Ok(Spoken { is_exhausted: true, ..spoken })),
             }
         }
@@ -112,6 +112,11 @@ impl Permit for Consent<'_> {
 }
 
 impl Spoken {
+    /// No answer.
+    pub(crate) fn none() -> Self {
+        Self { output: insufficient(), held: Held::Unchecked, outcomes: Vec::new(), used: Vec::new(), is_exhausted: false }
+    }
+
     /// What the answer says of itself: how sure it is, and whether it is none. Readers of results need it also if the answer is encrypted.
     pub(crate) fn says_of_itself(&self) -> Map<String, Value> {
         let mut says = Map::new();
@@ -146,6 +151,10 @@ impl Spoken {
         }
         if let Some(model) = last.and_then(|told| told.answer.get("model")).filter(|model| model.is_string()) {
             measures.insert("model".to_owned(), model.clone());
+        }
+        // Such as `max_tokens`: then the answer is cut.
+        if let Some(stop) = last.and_then(|told| told.answer.get("stop")).and_then(Value::as_str) {
+            measures.insert(STOP.to_owned(), stop.into());
         }
         measures
     }

@@ -148,6 +148,20 @@ fn a_run_of_a_family_records_which_choice_led_to_it() {
     });
 }
 
+/// Somebody asks what is too long for the provider, in a session that has the variant which they want to lose.
+#[test]
+fn whoever_asks_too_much_does_not_make_a_variant_lose() {
+    block_on(async {
+        let two = Two::new(json!({"min_samples": 3, "floor": 0.0, "guards": [{"metric": "errors", "max": 0.3}]})).await;
+        let long = json!({"question": "x".repeat(5000), "vars": vars(), "session": "s"});
+        for _ in 0..5 {
+            two.site.provider.then([Script::Fail(ProviderError::new(ErrorKind::Invalid, "context_length_exceeded"))]);
+            assert!(two.request(PROMPT_RUN, long.clone()).await.result.is_err());
+        }
+        assert_eq!(two.learn().await["posterior"], Value::Null, "nothing is known of either");
+    });
+}
+
 /// A variant that always fails has no `prompt_run`. If nobody counted that, it would be explored for ever.
 #[test]
 fn a_variant_that_always_fails_is_not_explored_for_ever() {

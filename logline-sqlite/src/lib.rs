@@ -5,6 +5,7 @@ mod error;
 mod inspect;
 mod keys;
 mod options;
+mod place;
 mod readers;
 mod row;
 mod schema;
@@ -38,6 +39,7 @@ pub use keys::SqliteKeys;
 pub use options::{SqliteOptions, Synchronous};
 
 use error::from_sqlite;
+use place::Place;
 use readers::Readers;
 use row::EncodedRow;
 use select::Select;
@@ -61,6 +63,7 @@ struct Shared {
     readers: Readers,
     /// `None` if the ledger was opened read-only.
     writer: Option<Writer>,
+    place: Place,
     signal: Arc<Signal>,
     watcher: Watcher,
 }
@@ -88,12 +91,13 @@ impl SqliteLedger {
     /// [`LedgerError::ReadOnly`] if it cannot be written; [`LedgerError::Unavailable`] if it cannot be opened now.
     pub fn open_with(options: SqliteOptions) -> Result<Self, LedgerError> {
         let signal = Arc::new(Signal::default());
-        let writer =
-            if options.read_only { None } else { Some(Writer::start(schema::open_writer(&options)?, Arc::clone(&signal))?) };
+        let connection = if options.read_only { None } else { Some(schema::open_writer(&options)?) };
+        let place = Place::of(&options.path);
+        let writer = connection.map(|connection| Writer::start(connection, Arc::clone(&signal))).transpose()?;
         let connections = (0..options.readers.max(1)).map(|_| schema::open_reader(&options)).collect::<Result<_, _>>()?;
         let readers = Readers::start(connections)?;
         let watcher = Watcher::new(Arc::clone(&signal));
-        Ok(Self { shared: Arc::new(Shared { options, readers, writer, signal, watcher }) })
+        Ok(Self { shared: Arc::new(Shared { options, readers, writer, place, signal, watcher }) })
     }
 
     /// Copies the ledger as it is now to a new file. Reads go on meanwhile. Appends of this handle wait until the copy is done.
@@ -209,7 +213,12 @@ impl Ledger for SqliteLedger {
         }
         let (reply, answer) = oneshot::channel();
         writer.send(Job::Append(Append { independent, batch: Arc::clone(&batch), options: options.clone(), bytes, reply }))?;
-        answer.await.map_err(|_| LedgerError::Closed)?
+        let appended = answer.await.map_err(|_| LedgerError::Closed)?;
+        if appended.as_ref().err().is_none_or(|error| !error.is_verdict()) {
+            // What was stored in a file that was moved away is gone with it.
+            self.shared.place.check()?;
+        }
+        appended
     }
 
     async fn get(&self, scope: &Scope, tenant: &str, id: Uuid) -> Result<SignedSpan, LedgerError> {
@@ -243,7 +252,10 @@ impl Ledger for SqliteLedger {
     async fn scan(&self, scope: &Scope, query: &Query, cursor: Option<&Cursor>) -> Result<Page, LedgerError> {
         let after = cursor.map(|c| Position::of(c, query.order)).transpose()?;
         match Select::new(scope, query, after.as_ref(), MAX_PAGE)? {
-            Some(select) => self.shared.readers.read(move |connection| select.page(connection)).await,
+            Some(select) => {
+                self.shared.place.check()?;
+                self.shared.readers.read(move |connection| select.page(connection)).await
+            }
             None => Ok(Page::new(Vec::new(), None)),
         }
     }

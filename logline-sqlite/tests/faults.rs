@@ -27,6 +27,34 @@ async fn rows(ledger: &SqliteLedger) -> usize {
     ledger.collect(&Scope::Operator, &Query::timeline(), usize::MAX).await.unwrap().len()
 }
 
+/// A backup is put back, or a script moves the file, while a host has it open: SQLite would go on writing into the file that is gone.
+#[test]
+fn a_file_that_was_replaced_while_it_is_open_acknowledges_nothing() {
+    block_on(async {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, backup) = (folder.path().join("ledger"), folder.path().join("backup"));
+        let ledger = SqliteLedger::open(&path).unwrap();
+        ledger.append_one(&Scope::Operator, note(1)).await.unwrap();
+        ledger.copy_to(&backup).await.unwrap();
+        ledger.append_one(&Scope::Operator, note(1)).await.unwrap();
+        fs::rename(&backup, &path).unwrap();
+        for _ in 0..2 {
+            let error = ledger.append_one(&Scope::Operator, note(1)).await.unwrap_err();
+            assert!(matches!(error, LedgerError::Moved { .. }) && error.retry() == Retry::No, "{error}");
+        }
+        let read = ledger.scan(&Scope::Operator, &Query::timeline(), None).await;
+        assert!(matches!(read, Err(LedgerError::Moved { .. })));
+        drop(ledger);
+        for ending in ["ledger-wal", "ledger-shm"] {
+            let _ = fs::remove_file(folder.path().join(ending));
+        }
+        let again = SqliteLedger::open(&path).unwrap();
+        assert_eq!(rows(&again).await, 1);
+        fs::remove_file(&path).unwrap();
+        assert!(matches!(again.append_one(&Scope::Operator, note(1)).await, Err(LedgerError::Moved { .. })));
+    });
+}
+
 #[test]
 fn an_unknown_schema_version_is_refused() {
     let folder = tempfile::tempdir().unwrap();

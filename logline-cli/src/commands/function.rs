@@ -37,6 +37,9 @@ enum Command {
         /// The module: WebAssembly, binary or text.
         file: PathBuf,
     },
+    /// Stops a function: no host runs it any more, whatever is promoted. Publishing it again puts it to work again.
+    #[command(after_help = "Example: logline function stop fee --ledger sqlite:demo.ledger --tenant acme")]
+    Stop(Stop),
     /// Lists the functions of a tenant.
     #[command(after_help = "Example: logline function ls --ledger sqlite:demo.ledger --tenant acme")]
     Ls {
@@ -44,6 +47,17 @@ enum Command {
         #[arg(long)]
         tenant: String,
     },
+}
+
+#[derive(Args)]
+struct Stop {
+    /// The function, by name or id.
+    function: String,
+    /// The tenant.
+    #[arg(long)]
+    tenant: String,
+    #[command(flatten)]
+    home: HomeOptions,
 }
 
 #[derive(Args)]
@@ -78,6 +92,7 @@ struct Publish {
 pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Result<bool, Error> {
     match &options.command {
         Command::Publish(options) => publish(options, url, json).await,
+        Command::Stop(options) => stop(options, url, json).await,
         Command::Check { file } => check(file, json).await,
         Command::Ls { tenant } => list(tenant, url, json).await,
     }
@@ -146,6 +161,30 @@ async fn publish(options: &Publish, url: Option<&str>, json: bool) -> Result<boo
         format!("published function {} as version {} ({id}, {hash})", output::plain(&options.name), published.seq)
     } else {
         format!("function {} is published already: version {} ({id}, {hash})", output::plain(&options.name), published.seq)
+    });
+    Ok(true)
+}
+
+/// The status of a function that was stopped.
+const STOPPED: &str = "stopped";
+
+async fn stop(options: &Stop, url: Option<&str>, json: bool) -> Result<bool, Error> {
+    let site = Site::open(url, &options.home).await?;
+    let publisher = site.key(KeyOf::Publisher)?;
+    let host = site.host(KeyOf::Publisher).await?;
+    let tenant = options.tenant.as_str();
+    check_tenant(&host, &publisher.public_key(), Role::Publisher, tenant)?;
+    let id = site.named(tenant, "function", &options.function).await?;
+    let last = site.ledger.find(&Scope::runtime(tenant), tenant, id).await?;
+    let last = last.filter(|last| last.entity_type == "function").ok_or_else(|| format!("there is no function {id}"))?;
+    let stopped = match last.status.as_deref() {
+        Some(STOPPED) => last.seq,
+        _ => host.publish(Draft::next_version(&last).status(STOPPED), &publisher).await?.seq,
+    };
+    output::line(&if json {
+        json!({"function": id, "seq": stopped, "status": STOPPED}).to_string()
+    } else {
+        format!("function {} is stopped: version {stopped}", output::plain(&options.function))
     });
     Ok(true)
 }

@@ -187,6 +187,14 @@ pub trait Outside: Send + Sync {
     /// See [`OutsideError`].
     async fn call(&self, remote: &dyn Remote, call: &Call) -> Result<Answer, OutsideError>;
 
+    /// The answer that an earlier attempt of the request has recorded, without making the call: for a client that cannot make it now. `None`
+    /// if there is none.
+    ///
+    /// # Errors
+    /// [`OutsideError::Unknown`] if an earlier attempt has left a call with this key unknown, whatever it asked, and the request does not
+    /// want it to be made again; if the ledger fails.
+    async fn known(&self, service: &str, call: &Call) -> Result<Option<Answer>, OutsideError>;
+
     /// Extends the attempt's lease, for a kernel that waits for something else than its code. [`Outside::call`] extends it once, before
     /// the call is made. `false`: the attempt has lost its claim.
     ///

@@ -24,6 +24,7 @@ use crate::request::CallKind;
 use crate::request::call::{CallId, Ended, Intent, MAX_NAME, Recorded, Said, call_body, call_hash};
 use crate::request::quota::{Charges, MAX_KEY_BYTES, MAX_KEYS, MAX_UNITS};
 use crate::request::state::{OnUnknown, State};
+use crate::roles::Role;
 use crate::span::draft::Draft;
 use crate::span::seal::VerifiedSpan;
 use crate::span::{SignedSpan, SpanKey};
@@ -138,9 +139,8 @@ impl<'a> RecordedCalls<'a> {
     /// unknown.
     async fn recorded(&self, call: &CallId) -> Result<Option<Answer>, OutsideError> {
         let earlier = self.earlier().await?;
-        let Some(intents) = earlier.get(call) else { return Ok(None) };
         let mut unknown = None;
-        for intent in intents {
+        for intent in earlier.get(call).into_iter().flatten() {
             let Settled { outcome, ended: Ended { recorded, details, .. }, .. } =
                 self.host.settle(self.running, intent).await.map_err(not_recorded)?;
             match recorded {
@@ -157,17 +157,38 @@ impl<'a> RecordedCalls<'a> {
                 Recorded::Failed(_) => {}
             }
         }
+        if unknown.is_none() {
+            unknown = self.left_open(&earlier, &call.key).await?;
+        }
         match unknown {
             Some(intent) if self.on_unknown == OnUnknown::Fail => Err(OutsideError::Unknown { key: call.key.clone(), intent }),
             _ => Ok(None),
         }
     }
 
+    /// A call with this key that an earlier attempt has left unknown, whatever it has asked: the prompt or the function may be another
+    /// one since then.
+    async fn left_open(&self, earlier: &Intents, key: &str) -> Result<Option<SpanKey>, OutsideError> {
+        for intent in earlier.iter().filter(|(call, _)| call.key == key).flat_map(|(_, intents)| intents) {
+            let settled = self.host.settle(self.running, intent).await.map_err(not_recorded)?;
+            if settled.ended.recorded == Recorded::Unknown {
+                return Ok(Some(self.key_of(intent)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What tells a call from others.
+    async fn id_of(&self, service: &str, call: &Call) -> Result<CallId, OutsideError> {
+        let hash = self.hash_of(service, call).await.map_err(|error| not_called(&call.key, error))?;
+        CallId::new(&call.key, service, &call.operation, hash).map_err(|reason| malformed(call, reason))
+    }
+
     /// The hash of a call. That of a confidential request would tell what was asked, to those who can guess it: it is keyed.
-    async fn hash_of(&self, remote: &dyn Remote, call: &Call) -> Result<Hash, CipherError> {
+    async fn hash_of(&self, service: &str, call: &Call) -> Result<Hash, CipherError> {
         match self.confidential {
-            None => Ok(call_hash(remote.name(), &call.operation, &call.body)),
-            Some(key) => key.hash("logline.call.v1", &call_body(remote.name(), &call.operation, &call.body)).await,
+            None => Ok(call_hash(service, &call.operation, &call.body)),
+            Some(key) => key.hash("logline.call.v1", &call_body(service, &call.operation, &call.body)).await,
         }
     }
 
@@ -277,16 +298,23 @@ impl<'a> RecordedCalls<'a> {
     }
 }
 
+fn malformed(call: &Call, reason: String) -> OutsideError {
+    OutsideError::Malformed { key: call.key.chars().take(MAX_NAME).collect(), reason }
+}
+
 #[async_trait]
 impl Outside for RecordedCalls<'_> {
+    async fn known(&self, service: &str, call: &Call) -> Result<Option<Answer>, OutsideError> {
+        if self.attempt.number == 1 {
+            return Ok(None);
+        }
+        self.recorded(&self.id_of(service, call).await?).await
+    }
+
     async fn call(&self, remote: &dyn Remote, call: &Call) -> Result<Answer, OutsideError> {
         let (host, running) = (self.host, self.running);
-        let malformed = |reason: String| OutsideError::Malformed { key: call.key.chars().take(MAX_NAME).collect(), reason };
-        let hash = match self.hash_of(remote, call).await {
-            Ok(hash) => hash,
-            Err(error) => return Err(not_called(&call.key, error)),
-        };
-        let id = CallId::new(&call.key, remote.name(), &call.operation, hash).map_err(malformed)?;
+        let malformed = |reason: String| malformed(call, reason);
+        let id = self.id_of(remote.name(), call).await?;
         check_reservations(&call.reserve).map_err(malformed)?;
         if let Some(answer) = self.recorded(&id).await? {
             return Ok(answer);
@@ -397,7 +425,14 @@ pub(super) struct Settled {
 }
 
 impl Host {
-    /// Every intent of a request, in the order of the attempts.
+    /// The span, if a host of its tenant has signed it. Others may have brought rows into the store, and must not steer this host.
+    pub(super) fn by_host(&self, span: SignedSpan) -> Option<VerifiedSpan> {
+        let (span, trusted) = (span.verify(&mut Verifier::new()).ok()?, self.trusted());
+        let is_believed = trusted.authorities.check(&span).is_ok() && trusted.authorities.had_role(&span, Role::Runtime);
+        is_believed.then_some(span)
+    }
+
+    /// Every intent of a request that a host has signed, in the order of the attempts.
     async fn intents(&self, request: &SignedSpan) -> Result<Vec<Intent>, LedgerError> {
         let (ledger, scope) = (self.ledger(), Scope::runtime(&request.tenant_id));
         let mut intents = Vec::new();
@@ -406,7 +441,8 @@ impl Host {
             let mut cursor = None;
             loop {
                 let page = ledger.scan(&scope, &query, cursor.as_ref()).await?;
-                intents.extend(page.rows.into_iter().filter_map(|row| row.span.ok()).filter_map(|span| Intent::read(&span)));
+                let spans = page.rows.into_iter().filter_map(|row| row.span.ok());
+                intents.extend(spans.filter_map(|span| self.by_host(span)).filter_map(|span| Intent::read(&span)));
                 cursor = page.next;
                 if cursor.is_none() {
                     break;
@@ -424,8 +460,13 @@ impl Host {
         let find = async || -> Result<Option<Settled>, HostError> {
             let found = self.ledger().history(&scope, tenant, intent.outcome_id(tenant), 0, 1).await?;
             let Some(found) = found.into_iter().next() else { return Ok(None) };
-            let found = found.verify(&mut Verifier::new())?;
-            Ok(Some(Settled { outcome: found.key(), ended: Ended::read(&found), is_new: false }))
+            let outcome = found.key();
+            let ended = self.by_host(found).map(|found| Ended::read(&found)).unwrap_or_else(|| {
+                // No host of the tenant has written it, so it says nothing; and no other outcome can have its id.
+                tracing::error!(%outcome, "the outcome of a call is not what a host has signed: run fsck; the call counts as unknown");
+                Ended::new(Recorded::Unknown)
+            });
+            Ok(Some(Settled { outcome, ended, is_new: false }))
         };
         if let Some(found) = find().await? {
             return Ok(found);

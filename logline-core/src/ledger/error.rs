@@ -104,6 +104,15 @@ pub enum LedgerError {
         /// What was found instead.
         reason: String,
     },
+    /// The ledger that is open is not the one at its place any more: it was moved or replaced while it was open.
+    #[error(
+        "the ledger {place} was moved or replaced while it was open, and what was appended since then is not in it: stop this process, and \
+         start it again"
+    )]
+    Moved {
+        /// Where it was.
+        place: String,
+    },
     /// The store's files are damaged.
     #[error("ledger storage is corrupt: {reason}; restore it from a copy")]
     Corrupt {

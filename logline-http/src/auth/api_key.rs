@@ -31,6 +31,7 @@ const UNTIL: &str = "until";
 const MAX_PREVIOUS: usize = 8;
 const PERMISSIONS: &str = "permissions";
 const EXPIRES: &str = "expires_at";
+const ISSUED_WITH: &str = "issued_with";
 
 /// Issues, rotates, revokes and accepts API keys. A key reads `ll_TENANT_ID_SECRET`: the tenant stands in it, so that no look-up
 /// crosses tenants. Its hash, permissions and end stand in a span that this host signs, so the ledger tells who had which access
@@ -59,6 +60,10 @@ pub struct NewKey {
     pub permissions: BTreeSet<Permission>,
     /// How long it lasts.
     pub lifetime: Duration,
+    /// When it ends at the latest; `None` if its lifetime alone decides.
+    pub until: Option<Timestamp>,
+    /// The [`Identity::credential`] with which it was asked for, as it is recorded.
+    pub issued_with: Option<String>,
 }
 
 impl NewKey {
@@ -76,6 +81,8 @@ impl NewKey {
             name: name.into(),
             permissions: permissions.into_iter().collect(),
             lifetime,
+            until: None,
+            issued_with: None,
         }
     }
 
@@ -185,7 +192,8 @@ impl ApiKeys {
             .status("active")
             .meta(HASH, hash(id, &secret))
             .meta(PERMISSIONS, permissions)
-            .meta(EXPIRES, now.saturating_add(new.lifetime).to_string());
+            .meta(EXPIRES, new.until.into_iter().fold(now.saturating_add(new.lifetime), Timestamp::min).to_string());
+        let draft = new.issued_with.into_iter().fold(draft, |draft, credential| draft.meta(ISSUED_WITH, credential));
         self.write(&new.tenant, id, draft, &secret).await
     }
 

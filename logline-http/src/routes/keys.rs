@@ -53,7 +53,8 @@ pub(crate) async fn list(State(service): State<Arc<Service>>, request: Request) 
     rows_of(&service, request, Query::new().entity_type("api_key")).await
 }
 
-/// Issues a key. It permits nothing that the caller's token does not. The secret is in the answer and nowhere else.
+/// Issues a key. It permits nothing that the caller's token does not. A key that was issued with another key ends no later than that one,
+/// unless that has `tenant:manage`. The secret is in the answer and nowhere else.
 #[utoipa::path(post, path = "/api/keys", tag = "keys", request_body = AskedKey, responses(
     (status = 201, description = "The key", body = crate::wire::NewToken),
     crate::refusals::RefusedWrite,
@@ -79,9 +80,14 @@ pub(crate) async fn issue(State(service): State<Arc<Service>>, request: Request)
     if named.is_empty() || asked.name.is_empty() || asked.name.len() > 200 || !(1..=MAX_DAYS).contains(&days) {
         return Err(invalid("it needs a name of at most 200 bytes, a permission, and 1 to 365 days"));
     }
-    // A key that ends cannot make one that does not: no key outlives the token that has asked for it by more than the days above.
-    let new = NewKey::new(&caller.identity.tenant, user, asked.name, named)
+    let mut new = NewKey::new(&caller.identity.tenant, user, asked.name, named)
         .lifetime(Duration::from_secs(u64::from(days) * 24 * 60 * 60));
+    new.issued_with = Some(caller.identity.credential.clone());
+    // Whoever has stolen a key must not be able to outlive it. Other tokens are short, and stand for a person who has signed in.
+    let is_key = caller.identity.credential.parse::<Uuid>().is_ok();
+    if is_key && !caller.identity.permissions.contains(&Permission::ManageTenant) {
+        new.until = caller.identity.expires;
+    }
     let key = keys.issue(new, &who(&caller)).await.map_err(refused)?;
     Ok(issued(StatusCode::CREATED, &key))
 }

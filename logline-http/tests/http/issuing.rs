@@ -32,6 +32,24 @@ async fn a_key_is_issued_rotated_and_revoked_and_told_once() {
     stage.post(&keeper, &format!("/api/keys/{id}/revoke"), &[], &Value::Null).await.is(404, "not_found");
 }
 
+/// Whoever has stolen a key for a day must not make one for a year of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_ends_no_later_than_the_key_that_issued_it() {
+    let stage = Stage::start().await;
+    let expiry = async |token: &str, id: &str| {
+        let span = stage.get(token, &format!("/api/spans/{id}")).await.ok(200);
+        let said = &span["metadata"];
+        (said["expires_at"].as_str().unwrap().to_owned(), said["issued_with"].as_str().unwrap().to_owned())
+    };
+    let keeper = stage.token_for("acme", "alice", &KEEPER).await;
+    let days = |days: u32| json!({"name": "x", "permissions": ["spans:read", "keys:manage"], "days": days});
+    let short = stage.post(&keeper, "/api/keys", &[], &days(1)).await.ok(201);
+    let (short_id, short_token) = (short["id"].as_str().unwrap(), short["token"].as_str().unwrap());
+    let child = stage.post(short_token, "/api/keys", &[], &days(365)).await.ok(201);
+    let (end, _) = expiry(&keeper, short_id).await;
+    assert_eq!(expiry(&keeper, child["id"].as_str().unwrap()).await, (end, short_id.to_owned()));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_gives_no_right_that_its_issuer_does_not_have() {
     let stage = Stage::start().await;

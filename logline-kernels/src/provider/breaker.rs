@@ -3,7 +3,7 @@
 //! Its state follows from the recorded outcomes of the provider's last calls. So all hosts of a fleet come to the same decision without
 //! talking to each other, a restart forgets nothing, and anybody can compute it again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -11,12 +11,19 @@ use logline_core::contract::Reader;
 use logline_core::contract::provider::ErrorKind;
 use logline_core::ledger::{LedgerError, Order, Query};
 use logline_core::request::CallKind;
-use logline_core::{SignedSpan, Timestamp};
+use logline_core::trust::Authorities;
+use logline_core::{SignedSpan, Timestamp, Verifier};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// How many outcomes are read at most.
+/// The most failures that a breaker may wait for.
 const MAX_FAILURES: usize = 50;
+
+/// How many outcomes are read at most: a request may have several.
+const MAX_READ_OUTCOMES: usize = 200;
+
+/// How far the clocks of hosts may be apart.
+const CLOCKS: Duration = Duration::from_secs(60);
 
 /// The longest time, milliseconds: a day.
 const MAX_MS: u64 = 86_400_000;
@@ -26,7 +33,7 @@ const MAX_MS: u64 = 86_400_000;
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Breaker {
-    /// After so many failed calls one after the other. 0: never. Default 5, at most 50.
+    /// After so many requests one after the other whose calls failed. 0: never. Default 5, at most 50.
     pub failures: usize,
     /// For so long after the last of them, milliseconds. Then calls may try again. Default 30,000.
     pub open_ms: u64,
@@ -50,35 +57,50 @@ impl Breaker {
     }
 
     /// Until when the provider is left alone, given its last outcomes, newest first. `None`: it may be called.
+    ///
+    /// The tries of one request are one failure, as what it asks may be the cause. Outcomes that nobody knows say nothing, nor do those
+    /// that are dated later than hosts' clocks may be apart.
     #[must_use]
     pub fn open_until(&self, newest_first: &[SignedSpan], now: Timestamp) -> Option<Timestamp> {
-        let last = newest_first.get(..self.failures).filter(|last| !last.is_empty())?;
-        if !last.iter().all(is_failure) {
-            return None;
+        let latest = now.saturating_add(CLOCKS);
+        let (mut requests, mut newest) = (HashSet::new(), None);
+        for outcome in newest_first.iter().filter(|outcome| outcome.at <= latest && says_something(outcome)) {
+            if !is_failure(outcome) {
+                return None;
+            }
+            newest = newest.or(Some(outcome.at));
+            requests.insert(outcome.related_to.first().copied());
+            if requests.len() == self.failures {
+                let until = newest?.min(now).saturating_add(Duration::from_millis(self.open_ms));
+                return (now < until).then_some(until);
+            }
         }
-        let until = last.first()?.at.saturating_add(Duration::from_millis(self.open_ms));
-        (now < until).then_some(until)
+        None
     }
 
     /// Reads the provider's last outcomes, and says until when it is left alone.
     async fn read(
         &self,
-        reader: &Reader<'_>,
+        (reader, authorities): (&Reader<'_>, &Authorities),
         tenant: &str,
         provider: Uuid,
         now: Timestamp,
     ) -> Result<Option<Timestamp>, LedgerError> {
         let outcomes = Query::timeline().tenant(tenant).entity_type(CallKind::Provider.outcome()).parent_id(provider);
         let outcomes = outcomes.order(Order::Newest);
-        let last = async |count: usize| -> Result<Vec<SignedSpan>, LedgerError> {
+        let mut verifier = Verifier::new();
+        // What no host of the tenant has signed does not count: others may have brought it into the store.
+        let mut believed = |span: SignedSpan| span.verify(&mut verifier).ok().filter(|span| authorities.check(span).is_ok());
+        let mut last = async |count: usize| -> Result<Vec<SignedSpan>, LedgerError> {
             let page = reader.scan(&outcomes.clone().limit(count), None).await?;
-            Ok(page.rows.into_iter().filter_map(|row| row.span.ok()).collect())
+            let spans = page.rows.into_iter().filter_map(|row| row.span.ok());
+            Ok(spans.filter_map(|span| Some(believed(span)?.into_signed())).collect())
         };
         // Usually the last call succeeded, and an answer may be long.
-        if !last(1).await?.first().is_some_and(is_failure) {
+        if last(1).await?.first().is_some_and(|last| says_something(last) && !is_failure(last)) {
             return Ok(None);
         }
-        Ok(self.open_until(&last(self.failures).await?, now))
+        Ok(self.open_until(&last(MAX_READ_OUTCOMES).await?, now))
     }
 }
 
@@ -101,7 +123,7 @@ impl Breakers {
     pub(crate) async fn open_until(
         &self,
         breaker: &Breaker,
-        reader: &Reader<'_>,
+        (reader, authorities): (&Reader<'_>, &Authorities),
         (tenant, provider): (&str, Uuid),
         now: Timestamp,
     ) -> Result<Option<Timestamp>, LedgerError> {
@@ -110,7 +132,7 @@ impl Breakers {
             return Ok(None);
         }
         let read = Instant::now();
-        let until = breaker.read(reader, tenant, provider, now).await?;
+        let until = breaker.read((reader, authorities), tenant, provider, now).await?;
         if until.is_none() {
             let mut known = self.known();
             if known.len() >= MAX_READ {
@@ -125,6 +147,11 @@ impl Breakers {
     pub(crate) fn forget(&self, tenant: &str, provider: Uuid) {
         self.known().remove(&(tenant.to_owned(), provider));
     }
+}
+
+/// Whether it is known how the call ended.
+fn says_something(outcome: &SignedSpan) -> bool {
+    matches!(outcome.status.as_deref(), Some("complete" | "error"))
 }
 
 /// Whether an outcome says that the provider failed. What was wrong with the request, and what nobody knows, does not count.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use logline_core::contract::provider::{Advice, Chunks, ErrorKind, Provider, Secret, SecretSource};
-use logline_core::contract::{Call, Context, KernelError, OutsideError, Reservation};
+use logline_core::contract::{Answer, Call, Context, KernelError, OutsideError, Reservation};
 use logline_core::ledger::Query;
 use logline_core::request::{self, CallKind, reference};
 use logline_core::trust::governance::{PROMOTIONS, Version, promotion_references};
@@ -41,6 +41,12 @@ pub struct Told {
     pub details: Map<String, Value>,
     /// Whether an earlier attempt got it, so that no call was made now.
     pub was_recorded: bool,
+}
+
+impl From<Answer> for Told {
+    fn from(answer: Answer) -> Self {
+        Self { answer: answer.value, outcome: answer.outcome, details: answer.details, was_recorded: answer.was_recorded }
+    }
 }
 
 /// The adapters and secrets of a host, and what it needs to keep the limits of providers. It is cheap to clone.
@@ -144,7 +150,14 @@ impl Providers {
         let tenant = request.tenant_id.as_str();
         let first = match self.resolve(context, tenant, asked.provider, asked.model).await? {
             Ok(first) => first,
-            Err(failure) => return Ok(Err(failure)),
+            Err(failure) => {
+                // That a call of an earlier attempt may have been carried out must be told, also if nothing can be asked any more.
+                let call = Call::new(asked.key, asked.ask.operation(), Value::Null).kind(CallKind::Provider);
+                return Ok(Err(match context.outside.known(SERVICE, &call).await {
+                    Ok(_) => failure,
+                    Err(error) => error.into_failure()?,
+                }));
+            }
         };
         let value = asked.ask.to_value();
         let text = canonical::to_vec(&value);
@@ -193,7 +206,8 @@ impl Providers {
                     continue;
                 }
             };
-            tracing::info!(failed = %last, next = %provider, "asking the next provider");
+            // Not the message: it may repeat what was asked.
+            tracing::info!(failed = last.code, next = %provider, "asking the next provider");
             match attempt.with(&next, &mut ordinal).await? {
                 Ended::Answered(told) => return Ok(Ok(told)),
                 Ended::Failed(failure) => return Ok(Err(failure)),
@@ -322,9 +336,16 @@ impl CallOf<'_> {
             Ok(reserve) => reserve,
             Err(failure) => return Ok(Ended::Failed(failure)),
         };
+        if *ordinal == 0
+            && let Some(known) = self.known().await?
+        {
+            return Ok(known);
+        }
         let (now, breakers) = (self.context.clock.now(), &self.providers.inner.breakers);
-        if let Some(until) = breakers.open_until(&spec.breaker, &self.context.runtime, (self.tenant, span.id), now).await? {
-            let message = format!("its last {} calls failed, so it is left alone until {until}", spec.breaker.failures);
+        let reader = (&self.context.runtime, &self.context.trusted.authorities);
+        if let Some(until) = breakers.open_until(&spec.breaker, reader, (self.tenant, span.id), now).await? {
+            let message =
+                format!("the calls of the last {} requests failed, so it is left alone until {until}", spec.breaker.failures);
             return Ok(Ended::Elsewhere(Failure::new(ErrorKind::NotReady.code(), message)));
         }
         let secret = match self.secret(spec).await {
@@ -363,11 +384,7 @@ impl CallOf<'_> {
                 .reserve(reserve.clone());
             let tried = tracing::debug_span!("model_try", ordinal, adapter = spec.adapter, model = name);
             let (failure, details) = match self.context.outside.call(&remote, &call).instrument(tried).await {
-                Ok(answer) => {
-                    let (answer, details, outcome, was_recorded) =
-                        (answer.value, answer.details, answer.outcome, answer.was_recorded);
-                    return Ok(Ended::Answered(Told { answer, outcome, details, was_recorded }));
-                }
+                Ok(answer) => return Ok(Ended::Answered(answer.into())),
                 Err(OutsideError::Failed { failure, details, .. }) => (failure, details),
                 Err(error) => return Ok(Ended::Failed(error.into_failure()?)),
             };
@@ -388,6 +405,16 @@ impl CallOf<'_> {
                 Some(pause) if floor <= longest => tokio::time::sleep(pause.max(floor)).await,
                 _ => return Ok(Ended::Elsewhere(failure)),
             }
+        }
+    }
+
+    /// What an earlier attempt of the request has recorded of the call. It is read before anything that may keep this host from asking, such
+    /// as an open breaker or a secret that is gone: it was paid for.
+    async fn known(&self) -> Result<Option<Ended>, KernelError> {
+        let call = Call::new(self.asked.key, self.asked.ask.operation(), self.body.clone()).kind(CallKind::Provider);
+        match self.context.outside.known(SERVICE, &call).await {
+            Ok(known) => Ok(known.map(|answer| Ended::Answered(answer.into()))),
+            Err(error) => Ok(Some(Ended::Failed(error.into_failure()?))),
         }
     }
 

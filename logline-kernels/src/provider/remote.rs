@@ -201,18 +201,51 @@ fn depth(value: &Value) -> usize {
 /// The largest integer that a span can hold.
 const MAX_INTEGER: u64 = (1 << 53) - 1;
 
-/// A span cannot hold U+0000 and integers over 2^53, and an answer that was paid for should not be lost for them.
+/// The same, as a number.
+const MAX_NUMBER: f64 = 9_007_199_254_740_991.0;
+
+/// The deepest part of an answer that is kept as it is. A span holds 64 levels, and the answer is some way down.
+const MAX_DEPTH: usize = 48;
+
+/// A span cannot hold U+0000, numbers over 2^53 and deep nesting, and an answer that was paid for should not be lost for them.
 fn storable(value: &mut Value) {
+    storable_at(value, 0);
+}
+
+fn storable_at(value: &mut Value, depth: usize) {
+    let plain = |text: &str| text.replace('\0', "\u{fffd}");
     match value {
-        Value::Number(number) => {
-            let size = number.as_u64().or_else(|| number.as_i64().map(i64::unsigned_abs));
-            if size.is_some_and(|size| size > MAX_INTEGER) {
-                *value = Value::String(number.to_string());
-            }
+        Value::Number(number) if number.as_f64().is_none_or(|size| size.abs() > MAX_NUMBER) => {
+            *value = Value::String(number.to_string());
         }
-        Value::String(text) if text.contains('\0') => *text = text.replace('\0', "\u{fffd}"),
-        Value::Array(items) => items.iter_mut().for_each(storable),
-        Value::Object(members) => members.values_mut().for_each(storable),
+        Value::String(text) if text.contains('\0') => *text = plain(text),
+        Value::Array(_) | Value::Object(_) if depth == MAX_DEPTH => *value = Value::String(plain(&value.to_string())),
+        Value::Array(items) => items.iter_mut().for_each(|item| storable_at(item, depth + 1)),
+        Value::Object(members) => {
+            if members.keys().any(|name| name.contains('\0')) {
+                *members = std::mem::take(members).into_iter().map(|(name, value)| (plain(&name), value)).collect();
+            }
+            members.values_mut().for_each(|value| storable_at(value, depth + 1));
+        }
+        _ => {}
+    }
+}
+
+/// The shortest secret that is looked for in answers: a shorter one could be any word.
+const MIN_SECRET: usize = 8;
+
+/// Replaces a secret wherever an answer repeats it, in names of members too.
+fn without(value: &mut Value, secret: &str) {
+    match value {
+        Value::String(text) if text.contains(secret) => *text = text.replace(secret, "…"),
+        Value::Array(items) => items.iter_mut().for_each(|item| without(item, secret)),
+        Value::Object(members) => {
+            if members.keys().any(|name| name.contains(secret)) {
+                *members =
+                    std::mem::take(members).into_iter().map(|(name, value)| (name.replace(secret, "…"), value)).collect();
+            }
+            members.values_mut().for_each(|value| without(value, secret));
+        }
         _ => {}
     }
 }
@@ -230,6 +263,7 @@ impl OneTry<'_, '_> {
             *member = stated(&usage);
         }
         storable(&mut value);
+        self.hide_in(&mut value);
         Answered { value, usage, request_id }
     }
 
@@ -251,6 +285,13 @@ impl OneTry<'_, '_> {
         hide(text, self.secret.map(Secret::reveal).as_slice())
     }
 
+    /// Takes the secret out of what a provider repeats: gateways send back headers.
+    fn hide_in(&self, value: &mut Value) {
+        if let Some(secret) = self.secret.map(Secret::reveal).filter(|secret| secret.len() >= MIN_SECRET) {
+            without(value, secret);
+        }
+    }
+
     /// The provider's own id of the call, as it is recorded.
     fn id(&self, id: &str) -> String {
         self.hidden(id).chars().take(256).collect()
@@ -265,6 +306,7 @@ impl OneTry<'_, '_> {
         if let Some(members) = numbers.as_object_mut().filter(|_| self.is_confidential) {
             members.remove("raw");
         }
+        self.hide_in(&mut numbers);
         details.insert("usage".to_owned(), numbers);
         if let (Some(prices), Some(currency)) = (&self.model.prices, &self.spec.currency)
             && let Some(nanos) = price::cost(usage, prices).filter(|nanos| *nanos <= MAX_INTEGER)
@@ -281,4 +323,31 @@ impl OneTry<'_, '_> {
 
 fn millis(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_no_span_could_hold_is_kept_all_the_same() {
+        let mut deep = json!("end");
+        for _ in 0..100 {
+            deep = json!([deep]);
+        }
+        let mut value =
+            json!({"u\0": 1, "big": 1e30, "small": -9_007_199_254_740_993_i64, "fits": 0.5, "deep": deep, "text": "a\0b"});
+        storable(&mut value);
+        assert_eq!((&value["u\u{fffd}"], &value["big"], &value["fits"]), (&json!(1), &json!("1e+30"), &json!(0.5)));
+        assert_eq!((&value["small"], &value["text"]), (&json!("-9007199254740993"), &json!("a\u{fffd}b")));
+        assert_eq!(depth(&value), MAX_DEPTH);
+        assert!(value.to_string().contains("end"));
+    }
+
+    #[test]
+    fn a_secret_that_a_gateway_repeats_is_in_no_part_of_an_answer() {
+        let mut value = json!({"content": [{"text": "Bearer sk-1234567\nnext"}], "sk-1234567": {"raw": "sk-1234567"}});
+        without(&mut value, "sk-1234567");
+        assert_eq!(value, json!({"content": [{"text": "Bearer …\nnext"}], "…": {"raw": "…"}}));
+    }
 }

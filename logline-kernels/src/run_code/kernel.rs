@@ -9,7 +9,7 @@ use logline_core::contract::{
 use logline_core::ledger::LedgerError;
 use logline_core::request::{FUNCTION_RUN, State, reference};
 use logline_core::trust::capability;
-use logline_core::trust::governance::Version;
+use logline_core::trust::governance::{Version, check_running};
 use logline_core::{Failure, Scope, SignedSpan, Span, VerifiedSpan, Verifier, canonical, ids};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -148,6 +148,9 @@ async fn find_function(request: &SignedSpan, context: &Context<'_>) -> Result<Fo
         // The host has read the function already, whoever may see it. So the owner's rights are checked here.
         let owner = Scope::user(tenant, &request.owner_id);
         if function.entity_type == "function" && owner.may_read(function, Some(tenant)) {
+            if let Err(stopped) = check_running(function) {
+                return stopped.refusal().map(Found::Refused);
+            }
             return Ok(authorised(function.clone(), context.promotion, context));
         }
     }

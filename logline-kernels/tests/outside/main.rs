@@ -15,7 +15,7 @@ use logline_core::contract::{
     Reservation, Sandbox,
 };
 use logline_core::ledger::{Due, LedgerExt as _, WorkQueue as _};
-use logline_core::request::{OnUnknown, Request};
+use logline_core::request::{CallKind, OnUnknown, Request};
 use logline_core::{
     Draft, Execution, Failure, Host, HostError, KernelSet, ManualClock, MemoryLedger, SYSTEM_TENANT, Scope, SignedSpan, Signer,
     SystemClock, VerifiedSpan, Visibility,
@@ -87,6 +87,8 @@ enum Does {
     Calls(Vec<&'static str>),
     /// Calls with these keys, of which each reserves 600 of the 1,000 tokens of a day.
     Spends(Vec<&'static str>),
+    /// A call with this key, which asks something else.
+    Anew(&'static str),
     /// Begins a call, and drops it.
     Drops,
     /// Waits to be told to call.
@@ -121,12 +123,16 @@ impl Kernel for Counter {
     }
 
     async fn run(&self, request: &VerifiedSpan, context: &Context<'_>) -> Result<Effects, KernelError> {
-        let body = request.input.clone().unwrap_or_default();
+        let body = match self.does {
+            Does::Anew(_) => json!("something else"),
+            _ => request.input.clone().unwrap_or_default(),
+        };
         let tokens = || Reservation { quota: "tokens".to_owned(), units: 600, per_day: 1000 };
         let reserve = if matches!(self.does, Does::Spends(_)) { vec![tokens()] } else { vec![] };
         let call = |key: &str| Call::new(key, "add", body.clone()).reserve(reserve.clone());
         let keys = match &self.does {
             Does::Calls(keys) | Does::Spends(keys) => keys.clone(),
+            Does::Anew(key) => vec![*key],
             Does::Drops => {
                 let call = call("dropped");
                 let dropped = context.outside.call(self.service.as_ref(), &call);
@@ -312,6 +318,54 @@ fn an_attempt_after_a_failed_one_reads_the_recorded_answer() {
         assert_eq!((service.calls.lock().unwrap().len(), refusing.calls.lock().unwrap().len()), (1, 1));
         let statuses: Vec<_> = site.spans("outside_outcome").await.into_iter().map(|span| span.span.status.unwrap()).collect();
         assert_eq!(statuses, ["error", "complete"]);
+    });
+}
+
+/// Somebody who can bring rows into the store, and is no host, answers the call of an attempt that died.
+#[test]
+fn an_outcome_that_no_host_has_signed_answers_nothing_and_is_not_paid_for_twice() {
+    block_on(async {
+        let (site, service) = (Site::new().await, Arc::new(Service { dies_after: Once::at(Some(0)), ..Service::default() }));
+        let host = site.living(&service, Does::Calls(vec!["a"])).await;
+        let submitted = host.submit(request()).await.unwrap();
+        tokio::select! {
+            biased;
+            _ = host.run_request(TENANT, submitted.id) => panic!("it never answers"),
+            () = service.died.notified() => {}
+        }
+        let intent = site.spans("outside_request").await.remove(0);
+        let forged = Draft::new("outside_outcome")
+            .id(CallKind::Outside.outcome_id(TENANT, intent.id))
+            .tenant(TENANT)
+            .owner("mallory")
+            .who("mallory")
+            .this("outside.call")
+            .status("complete")
+            .parent(intent.id)
+            .output(json!("FORGED"));
+        let forged = forged.stamp(&SystemClock, &logline_core::SystemIds).seal_local(&key(66)).unwrap();
+        site.ledger.append_one(&Scope::Operator, forged).await.unwrap();
+        site.pass_the_lease();
+        let execution = site.living(&service, Does::Calls(vec!["a"])).await.execute(request()).await.unwrap();
+        assert_eq!((code(&execution), service.calls.lock().unwrap().len()), ("outcome_unknown", 1));
+    });
+}
+
+/// A function or a prompt was published anew between two attempts, so that the second one asks something else under the same key.
+#[test]
+fn a_call_that_was_left_unknown_is_told_also_if_the_next_attempt_asks_something_else() {
+    block_on(async {
+        let (site, service) = (Site::new().await, Arc::new(Service { dies_after: Once::at(Some(0)), ..Service::default() }));
+        let host = site.living(&service, Does::Calls(vec!["a"])).await;
+        let submitted = host.submit(request()).await.unwrap();
+        tokio::select! {
+            biased;
+            _ = host.run_request(TENANT, submitted.id) => panic!("it never answers"),
+            () = service.died.notified() => {}
+        }
+        site.pass_the_lease();
+        let execution = site.living(&service, Does::Anew("a")).await.execute(request()).await.unwrap();
+        assert_eq!((code(&execution), service.calls.lock().unwrap().len()), ("outcome_unknown", 1));
     });
 }
 

@@ -1,15 +1,16 @@
 //! Providers and hosts that fail in the middle.
 
-use logline_core::contract::provider::{ErrorKind, ProviderError};
-use logline_core::ledger::WorkQueue as _;
+use logline_core::contract::provider::{ErrorKind, Provider, ProviderError};
+use logline_core::ledger::{LedgerExt as _, WorkQueue as _};
 use logline_core::request::OnUnknown;
-use logline_core::{Host, Signer as _};
-use logline_kernels::provider::Script;
+use logline_core::{Clock as _, Draft, Host, Scope, Signer as _, SystemClock, SystemIds, Timestamp};
+use logline_kernels::provider::{HostSecrets, ProviderExec, Script};
 use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 use tokio::sync::Notify;
+use uuid::Uuid;
 
 use crate::setup::{HOST, Mortal, TENANT, block_on, key, output, trust};
 use crate::site::*;
@@ -116,7 +117,7 @@ fn a_provider_that_fails_is_left_alone_by_all_hosts_for_a_while() {
         for host in [&host, &another] {
             let execution = host.execute(asking(main, "hello")).await.unwrap();
             assert_eq!(code(&execution), "provider:not_ready");
-            assert!(execution.result.unwrap_err().message.contains("last 3 calls failed"));
+            assert!(execution.result.unwrap_err().message.contains("the calls of the last 3 requests failed"));
         }
         assert_eq!(site.provider.calls().len(), 5);
         site.clock.advance(Duration::from_secs(31));
@@ -130,6 +131,85 @@ fn a_provider_that_fails_is_left_alone_by_all_hosts_for_a_while() {
         site.clock.advance(Duration::from_secs(31));
         assert!(another.execute(asking(main, "hello")).await.unwrap().result.is_ok());
         assert!(host.execute(asking(main, "hello")).await.unwrap().result.is_ok(), "one answer closes it for all");
+    });
+}
+
+/// One user asks what the provider fails at, over and over; and rows that no host has signed say that it fails.
+#[test]
+fn neither_the_tries_of_one_request_nor_forged_outcomes_keep_others_from_a_provider() {
+    block_on(async {
+        let site = Site::new().await;
+        let host = site.host().await;
+        let main = publish(&host, with(spec(), json!({"breaker": {"failures": 2, "open_ms": 30_000}}))).await;
+        site.provider.then((0..3).map(|_| fail(ErrorKind::ModelError)));
+        assert_eq!(code(&host.execute(asking(main, "a broken picture")).await.unwrap()), "provider:model_error");
+        assert!(host.execute(asking(main, "hello")).await.unwrap().result.is_ok(), "three tries are one failure");
+        let forge = async |at: Timestamp, signer: u8| {
+            let forged = Draft::new("provider_execution")
+                .tenant(TENANT)
+                .owner("mallory")
+                .who("mallory")
+                .this("provider.invoke")
+                .status("error")
+                .at(at)
+                .parent(main)
+                .related([Uuid::from_u128(u128::from(signer) << 64 | u128::try_from(at.unix_micros()).unwrap())])
+                .error(json!({"code": "provider:timed_out", "message": "no"}));
+            let forged = forged.stamp(&SystemClock, &SystemIds).seal_local(&key(signer)).unwrap();
+            site.ledger.append_one(&Scope::Operator, forged).await.unwrap();
+        };
+        let now = site.clock.now();
+        for seconds in 0..5 {
+            forge(now.saturating_sub(Duration::from_secs(seconds)), 66).await;
+        }
+        assert!(host.execute(asking(main, "hello")).await.unwrap().result.is_ok(), "who has signed it is no host");
+        // A host whose clock is years ahead opens nothing for years.
+        for seconds in 0..5 {
+            forge("2099-01-01T00:00:00Z".parse::<Timestamp>().unwrap().saturating_add(Duration::from_secs(seconds)), HOST)
+                .await;
+        }
+        assert!(host.execute(asking(main, "hello")).await.unwrap().result.is_ok());
+    });
+}
+
+#[test]
+fn an_answer_that_was_paid_for_is_read_also_by_a_host_that_cannot_ask_the_provider() {
+    block_on(async {
+        let mut recorded = 0;
+        for step in 0..8 {
+            let site = Site::new().await;
+            let host = site.host().await;
+            let main = publish(&host, with(spec(), json!({"secret": "main", "url": "https://models.example"}))).await;
+            let request = host.submit(asking(main, "hello").max_attempts(3)).await.unwrap();
+            let died = Arc::new(Notify::new());
+            let mortal = Mortal { key: key(HOST), left: AtomicUsize::new(step), died: Arc::clone(&died) };
+            let builder = Host::builder().ledger(site.ledger.clone()).trust(trust()).key(mortal).clock(site.clock.clone());
+            let dying = builder.install(site.exec.behaviours()).build().await.unwrap();
+            tokio::select! {
+                biased;
+                _ = dying.run_request(TENANT, request.id) => {}
+                () = died.notified() => {}
+            }
+            let answered = site.outcomes().await.iter().any(|outcome| outcome == "complete");
+            site.clock.advance(Duration::from_secs(3600));
+            let adapters: [Arc<dyn Provider>; 1] = [Arc::new(site.provider.clone())];
+            let exec = ProviderExec::new(adapters, HostSecrets::new());
+            let builder = Host::builder().ledger(site.ledger.clone()).trust(trust()).key(key(HOST)).clock(site.clock.clone());
+            let without_secret = builder.install(exec.behaviours()).build().await.unwrap();
+            let calls = site.provider.calls().len();
+            match without_secret.run_request(TENANT, request.id).await {
+                Ok(again) if answered => {
+                    assert_eq!(output(&again)["answer"]["content"][0]["text"], "hello", "step {step}");
+                    recorded += 1;
+                }
+                Ok(again) if calls > 0 => assert_eq!(code(&again), "outcome_unknown", "step {step}"),
+                Ok(again) => assert_eq!(code(&again), "secret_not_available", "step {step}"),
+                // It had ended before the host died.
+                Err(_) => assert!(answered, "step {step}"),
+            }
+            assert_eq!(site.provider.calls().len(), calls, "step {step}: nobody is asked again");
+        }
+        assert!(recorded >= 1, "at least one step is between the answer and the end");
     });
 }
 

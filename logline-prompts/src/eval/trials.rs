@@ -2,6 +2,7 @@
 
 use futures_util::future::BoxFuture;
 use futures_util::{StreamExt as _, stream};
+use logline_core::contract::provider::ErrorKind;
 use logline_core::contract::{Context, KernelError};
 use logline_core::{Failure, VerifiedSpan};
 use logline_kernels::provider::Providers;
@@ -16,7 +17,8 @@ use crate::build::build;
 use crate::contract::Contract;
 use crate::conversation::{Held, messages};
 use crate::load::Loaded;
-use crate::talk::Talk;
+use crate::results::STOP;
+use crate::talk::{Spoken, Talk};
 use crate::tools::Toolbox;
 
 /// The most faults of a trial that are recorded, and the most bytes of each.
@@ -104,6 +106,8 @@ impl Evaluation<'_> {
         };
         let spoken = match talk.ask(self.context, self.request, asking, None).await? {
             Ok(spoken) => spoken,
+            // The fixture expects that there is no answer, and a refusal is none.
+            Err(failure) if failure.code == ErrorKind::ContentFiltered.code() && expects_none(fixture) => Spoken::none(),
             Err(failure) => {
                 trial.faults.push(clipped(&format!("{}: {}", failure.code, failure.message)));
                 return Ok((trial, rulings));
@@ -119,12 +123,15 @@ impl Evaluation<'_> {
             let broken = "the answer does not hold to the contract of the variant";
             faults.push(if spoken.is_exhausted { used_up } else { broken }.to_owned());
         }
+        if measures.get(STOP).and_then(Value::as_str) == Some("max_tokens") {
+            faults.push("the answer is cut: it has as many tokens as it may have".to_owned());
+        }
         let answered = Answered {
             output: &spoken.output,
             cost_nanos: trial.cost_nanos,
             latency_ms: trial.latency_ms,
             is_text: spoken.held == Held::Unchecked,
-            may_error: fixture.expect.contains(&Expectation::MustError(true)),
+            may_error: expects_none(fixture),
         };
         for (at, expectation) in fixture.expect.iter().enumerate() {
             match (check(expectation, &answered), expectation) {
@@ -213,6 +220,11 @@ fn question(fixture: &Fixture) -> String {
     }
     text.push_str(&fixture.question);
     text
+}
+
+/// Whether a fixture expects that there is no answer.
+fn expects_none(fixture: &Fixture) -> bool {
+    fixture.expect.contains(&Expectation::MustError(true))
 }
 
 /// A fault as it is recorded.

@@ -6,7 +6,7 @@ use logline_core::contract::{CipherError, Confidential, Reader};
 use logline_core::ledger::{LedgerError, Query};
 use logline_core::request::CallKind;
 use logline_core::trust::Authorities;
-use logline_core::{Failure, Hash, SignedSpan, Verifier};
+use logline_core::{Failure, Hash, SignedSpan, SpanKey, Verifier};
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 use thiserror::Error;
@@ -218,7 +218,7 @@ pub async fn explain_with(
     }
     let record = trusted(reader, authorities, tenant, build, "prompt_build").await?;
     let used: Vec<Value> = of("answers").as_array().cloned().unwrap_or_default();
-    let tries = tries(reader, tenant, request, &used).await?;
+    let tries = tries(reader, authorities, tenant, request, &used).await?;
     if used.is_empty() || tries.iter().filter(|one| one.is_used).count() != used.len() {
         return Err(no_record("an answer that it names is none of its request".to_owned()));
     }
@@ -270,14 +270,39 @@ async fn trusted(
     Ok(found.into_signed())
 }
 
-/// The tries of a request, with their outcomes.
-async fn tries(reader: &Reader<'_>, tenant: &str, request: Uuid, used: &[Value]) -> Result<Vec<Try>, ExplainError> {
+/// The tries of a request, with their outcomes. Each record must be what was signed. An intent that no host of the tenant has signed is no
+/// try.
+async fn tries(
+    reader: &Reader<'_>,
+    authorities: &Authorities,
+    tenant: &str,
+    request: Uuid,
+    used: &[Value],
+) -> Result<Vec<Try>, ExplainError> {
+    let altered = |key: SpanKey, reason: String| ExplainError::NoRecord {
+        id: request,
+        reason: format!("{key}, the record of a call, is not what a host has signed: {reason}"),
+    };
     let query = Query::new().tenant(tenant).entity_type(CallKind::Provider.intent()).parent_id(request);
     let (mut cursor, mut tries) = (None, Vec::new());
     loop {
         let page = reader.scan(&query, cursor.as_ref()).await?;
         for intent in page.rows.into_iter().filter_map(|row| row.span.ok()) {
-            let outcome = reader.version(tenant, CallKind::Provider.outcome_id(tenant, intent.id), 0).await?;
+            let key = intent.key();
+            let intent = intent.verify(&mut Verifier::new()).map_err(|error| altered(key, error.to_string()))?;
+            if authorities.check(&intent).is_err() {
+                continue;
+            }
+            let outcome = match reader.version(tenant, CallKind::Provider.outcome_id(tenant, intent.id), 0).await? {
+                None => None,
+                Some(outcome) => {
+                    let key = outcome.key();
+                    let outcome =
+                        outcome.verify(&mut Verifier::new()).map_err(|error| altered(key.clone(), error.to_string()))?;
+                    authorities.check(&outcome).map_err(|error| altered(key, error.to_string()))?;
+                    Some(outcome.into_signed())
+                }
+            };
             tries.push(one(&intent, outcome.as_ref(), used));
         }
         cursor = page.next;

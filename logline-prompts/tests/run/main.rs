@@ -6,10 +6,10 @@ mod directives;
 mod site;
 mod tools;
 
-use logline_core::contract::provider::{ErrorKind, ProviderError, Role as Speaker};
+use logline_core::contract::provider::{Block, ErrorKind, ModelAnswer, ProviderError, Role as Speaker, StopReason, Usage};
 use logline_core::ledger::{Ledger as _, LedgerExt as _};
 use logline_core::request::Request;
-use logline_core::{Draft, MemoryLedger, Scope, Span, Verifier};
+use logline_core::{Draft, MemoryLedger, Scope, SignedSpan, Span, Verifier};
 use logline_kernels::provider::Script;
 use logline_prompts::{Checked, ExplainError, PROMPT_RUN};
 use serde_json::{Value, json};
@@ -118,6 +118,32 @@ fn context_is_what_the_asker_may_see_within_a_budget() {
 }
 
 #[test]
+fn what_a_filter_stopped_or_the_model_refused_is_no_answer_and_a_cut_one_is_told() {
+    block_on(async {
+        for (stop, fails) in [
+            (StopReason::ContentFiltered, true),
+            (StopReason::Refusal, true),
+            (StopReason::MaxTokens, false),
+            (StopReason::EndTurn, false),
+        ] {
+            let site = Site::new().await;
+            let variant = site.variant(json!({})).await;
+            let answer = ModelAnswer::new(vec![Block::text("half of")], stop.clone(), Usage::of(1, 1));
+            site.provider.then([Script::Answer(answer)]);
+            let execution = site.ask(variant, question("one")).await;
+            match &execution.result {
+                Err(failure) => assert!(fails && failure.code == "provider:content_filtered", "{stop:?}: {failure}"),
+                Ok(_) => {
+                    assert!(!fails, "{stop:?}");
+                    let run = site.ledger.get(&Scope::runtime(TENANT), TENANT, run_of(&execution)).await.unwrap();
+                    assert_eq!(run.meta("stop"), Some(&json!(stop)));
+                }
+            }
+        }
+    });
+}
+
+#[test]
 fn a_question_that_makes_no_sense_costs_no_call() {
     block_on(async {
         let site = Site::new().await;
@@ -205,6 +231,40 @@ fn a_record_that_was_changed_is_not_explained() {
             assert!(matches!(site.explain(&copy, first).await, Err(ExplainError::NoRecord { .. })), "{member}");
         }
         assert!(matches!(site.explain(&site.ledger, variant).await, Err(ExplainError::NoRecord { .. })));
+    });
+}
+
+/// Somebody who is no host has brought records of calls into the ledger.
+#[test]
+fn tries_that_no_host_has_signed_are_not_told() {
+    block_on(async {
+        let site = Site::new().await;
+        let variant = site.variant(json!({})).await;
+        let run = run_of(&site.ask(variant, question("one")).await);
+        let honest = site.explain(&site.ledger, run).await.unwrap().tries.len();
+        let intent = site.all("provider_request").await.remove(0);
+        let forged = |id: Uuid, like: &SignedSpan| {
+            let mut columns = Span::clone(like);
+            (columns.id, columns.owner_id) = (id, "mallory".to_owned());
+            Draft::from_columns(columns).seal_local(&key(66)).unwrap()
+        };
+        let other = Uuid::from_u128(7);
+        site.ledger.append_one(&Scope::Operator, forged(other, &intent)).await.unwrap();
+        assert_eq!(site.explain(&site.ledger, run).await.unwrap().tries.len(), honest, "a try that nobody made");
+        // An outcome for a try that a host has made, and whose own outcome is not there.
+        let copy = MemoryLedger::new();
+        for entity_type in
+            ["provider", "prompt_block", "prompt_variant", "prompt_build", "prompt_run", "request", "provider_request"]
+        {
+            for span in site.all(entity_type).await.into_iter().filter(|span| span.seq == 0 && span.id != other) {
+                copy.append_one(&Scope::Operator, span.verify(&mut Verifier::new()).unwrap()).await.unwrap();
+            }
+        }
+        for outcome in site.all("provider_execution").await {
+            copy.append_one(&Scope::Operator, forged(outcome.id, &outcome)).await.unwrap();
+        }
+        let error = site.explain(&copy, run).await.unwrap_err().to_string();
+        assert!(error.contains("is not what a host has signed"), "{error}");
     });
 }
 

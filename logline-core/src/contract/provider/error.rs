@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use chrono::DateTime;
+use chrono::{DateTime, NaiveDateTime};
 use thiserror::Error;
 
 use crate::contract::provider::Usage;
@@ -200,14 +200,18 @@ pub fn hide(text: &str, secrets: &[&str]) -> String {
     secrets.iter().filter(|secret| !secret.is_empty()).fold(plain, |text, secret| text.replace(secret, "…"))
 }
 
-/// The pause that a `Retry-After` asks for (RFC 9110): seconds, also with a fraction, or a date. `None` if it is neither.
+/// The pause that a `Retry-After` asks for (RFC 9110): seconds, also with a fraction, or a date in one of the three forms. More seconds than
+/// there are is the longest pause. `None` if it is neither.
 #[must_use]
 pub fn retry_after(text: &str, now: SystemTime) -> Option<Duration> {
     let text = text.trim();
     if let Ok(seconds) = text.parse::<f64>() {
-        return Duration::try_from_secs_f64(seconds).ok();
+        let pause = |seconds: f64| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
+        return (seconds >= 0.0).then(|| pause(seconds));
     }
-    let until: SystemTime = DateTime::parse_from_rfc2822(text).ok()?.into();
+    let old = |form: &str| NaiveDateTime::parse_from_str(text, form).ok().map(|date| date.and_utc().into());
+    let date = DateTime::parse_from_rfc2822(text).ok().map(SystemTime::from);
+    let until: SystemTime = date.or_else(|| old("%A, %d-%b-%y %H:%M:%S GMT")).or_else(|| old("%a %b %e %H:%M:%S %Y"))?;
     Some(until.duration_since(now).unwrap_or_default())
 }
 
@@ -235,10 +239,14 @@ mod tests {
             ("Sun, 06 Nov 1994 08:49:00 GMT", Some(0.0)),
             ("-1", None),
             ("NaN", None),
-            ("1e300", None),
+            ("Sunday, 06-Nov-94 08:49:47 GMT", Some(10.0)),
+            ("Sun Nov  6 08:49:47 1994", Some(10.0)),
             ("soon", None),
         ] {
             assert_eq!(retry_after(text, now), seconds.map(Duration::from_secs_f64), "{text}");
+        }
+        for endless in ["1e300", "99999999999999999999999", "inf"] {
+            assert_eq!(retry_after(endless, now), Some(Duration::MAX), "{endless}");
         }
     }
 }

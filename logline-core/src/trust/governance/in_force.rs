@@ -45,6 +45,16 @@ pub enum InForceError {
         /// The span's id.
         id: Uuid,
     },
+    /// The last version of a function stops it.
+    #[error(
+        "function {id} is stopped: the status of its last version is `{status}`; publish a version with the status `active`"
+    )]
+    Stopped {
+        /// The span's id.
+        id: Uuid,
+        /// The status.
+        status: String,
+    },
     /// The promoted version is not what was promoted.
     #[error("the promoted version of {id} cannot be used: {reason}; run fsck")]
     NotUsable {
@@ -64,6 +74,7 @@ impl InForceError {
     pub fn code(&self) -> Option<&'static str> {
         match self {
             Self::NotPromoted { .. } => Some("not_promoted"),
+            Self::Stopped { .. } => Some("function_stopped"),
             Self::NotUsable { .. } => Some("promotion_invalid"),
             Self::Read(ReadError::Ledger(_)) => None,
             Self::Read(_) => Some("promotion_unreadable"),
@@ -79,6 +90,23 @@ impl InForceError {
             (_, Self::Read(ReadError::Ledger(error))) => Err(error),
             (code, error) => Ok(crate::value::failure::Failure::new(code.unwrap_or("not_promoted"), error.to_string())),
         }
+    }
+}
+
+/// The statuses with which a function runs. `paused` and `scheduled` are about its schedule: whoever asks for it gets it.
+const RUNNING: &[&str] = &["active", "scheduled", "paused"];
+
+/// Refuses a function that its last version stops: one whose status is another than `active`, `scheduled` and `paused`. Without a status it
+/// runs.
+///
+/// # Errors
+/// [`InForceError::Stopped`].
+pub fn check_running(last: &SignedSpan) -> Result<(), InForceError> {
+    match last.status.as_deref().filter(|_| last.entity_type == "function") {
+        Some(status) if !RUNNING.contains(&status) => {
+            Err(InForceError::Stopped { id: last.id, status: status.chars().take(64).collect() })
+        }
+        _ => Ok(()),
     }
 }
 
@@ -127,7 +155,7 @@ impl Trusted {
     /// and otherwise the last one. Everything that obeys a span asks here: Stage-0, claims, `run_code`, schedules, policies, providers
     /// and builds of prompts.
     ///
-    /// The last version can still stop a span, as a tombstone does: to stop needs no quorum. `scope` must see the promoted version as
+    /// The last version can still stop a span, as a tombstone does, or a status of a function ([`check_running`]): to stop needs no quorum. `scope` must see the promoted version as
     /// well.
     ///
     /// # Errors
@@ -139,6 +167,7 @@ impl Trusted {
         last: SignedSpan,
         now: Timestamp,
     ) -> Result<InForce, InForceError> {
+        check_running(&last)?;
         let class =
             Class::of_entity_type(&last.entity_type).filter(|_| self.requires_promotion(&last.tenant_id, &last.entity_type));
         let Some(class) = class else { return Ok(InForce { span: last, promotion: None }) };

@@ -20,7 +20,7 @@ pub use ballot::Wish;
 pub use class::{Class, Environment};
 pub use decide::{Case, Counted, Refusal, Tally, Void, VoidReason, Vote, decide};
 pub(crate) use in_force::Pointers;
-pub use in_force::{InForce, InForceError};
+pub use in_force::{InForce, InForceError, check_running};
 pub(crate) use pointer::Promoted;
 pub use pointer::{
     Carried, Held, PROMOTIONS, Pointer, pointer_id, promotion_of, promotion_reference, promotion_references, promotions_of,

@@ -48,7 +48,12 @@ fn one(out: &mut String, run: &EvalRun) {
         ));
     }
     if let (Some(half), Some(most)) = (run.latency_p50_ms, run.latency_p95_ms) {
-        line(format!("  latency: {half} ms (half of the answers), {most} ms (95 of 100); cost: {} nanos", run.cost_nanos));
+        let unknown = run.trials.iter().filter(|trial| !trial.answers.is_empty() && trial.cost_nanos.is_none()).count();
+        let cost = match unknown {
+            0 => format!("{} nanos", run.cost_nanos),
+            unknown => format!("{} nanos, and not known for {unknown} answers", run.cost_nanos),
+        };
+        line(format!("  latency: {half} ms (half of the answers), {most} ms (95 of 100); cost: {cost}"));
     }
     if let Some(judge) = &run.judge {
         let agreed =
