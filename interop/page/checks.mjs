@@ -107,7 +107,7 @@ test('a link with another token changes nothing until it is confirmed, in this t
   await page.getByRole('alert').filter({ hasText: 'the user mallory in the tenant acme' }).waitFor();
   assert.equal((await shownIn(page))[0], service.token);
   assert.ok(!page.url().includes('ll_acme_'));
-  await page.getByRole('button', { name: 'Stay in acme' }).click();
+  await page.getByRole('button', { name: 'Stay demo in acme' }).click();
   await page.getByRole('heading', { level: 1, name: 'Spans' }).waitFor();
   assert.equal((await shownIn(page))[0], service.token);
 
@@ -118,7 +118,7 @@ test('a link with another token changes nothing until it is confirmed, in this t
   await fresh.getByRole('button', { name: 'Give a token of mine' }).click();
   await fresh.getByLabel('Token').waitFor();
   await fresh.goto(address('/spans', other));
-  await fresh.getByRole('button', { name: 'Change to acme' }).click();
+  await fresh.getByRole('button', { name: 'Change to mallory in acme' }).click();
   await settled(fresh);
   assert.deepEqual((await shownIn(fresh)).slice(0, 2), [other, 'acme · mallory']);
 
@@ -248,7 +248,7 @@ test('where the browser has no WebCrypto, signatures are not checked and nothing
   const page = await other.newPage();
   await page.goto(`http://page.invalid:${port}/#token=${service.token}&view=${encodeURIComponent(`/span/acme/${made.limit.id}/3`)}`);
   // Nor does it know what other tabs have: a token of a link is taken only if that is confirmed.
-  await page.getByRole('button', { name: 'Change to acme' }).click();
+  await page.getByRole('button', { name: 'Change to demo in acme' }).click();
   await page.locator('[data-verdict="unchecked"]').waitFor();
   assert.equal(await page.evaluate(() => isSecureContext), false);
   assert.equal(await page.locator('[data-check="hash"]').getAttribute('data-state'), 'passed');

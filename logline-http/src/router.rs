@@ -163,6 +163,12 @@ fn optional(mut api: Router<Arc<Service>>, service: &Service) -> Router<Arc<Serv
 /// Whose token it is. An address that has sent many wrong ones waits, unless this one was accepted lately.
 async fn identify(service: &Service, address: Option<IpAddr>, token: &str) -> Result<Identity, Problem> {
     let (peers, digest) = (&service.peers, service.options.key.token(token));
+    // Many calls may come at once with a token that is not known yet: one of them has it checked, and the others wait for what comes of it.
+    let turn = match peers.knows(&digest) {
+        true => None,
+        false => service.checks.take(&blake3::Hash::from_bytes(digest).to_hex()).await,
+    };
+    let _turn = turn.filter(|_| !peers.knows(&digest));
     let counted = address.filter(|_| !peers.knows(&digest));
     if let Some(address) = counted
         && let Err(pause) = peers.take(address)

@@ -36,6 +36,8 @@ pub(crate) struct Service {
     slots: Arc<Slots>,
     pub(crate) bodies: Bodies,
     pub(crate) peers: Peers,
+    /// Checks of tokens that are not known, by their digests.
+    pub(crate) checks: Turns,
     pub(crate) readiness: Readiness,
     pub(crate) queue: QueueGauges,
     /// Functions that a user of a tenant could see: an execution need not read the code of its function first.
@@ -62,6 +64,7 @@ impl Service {
             slots: Slots::new(options.max_streams, options.max_streams_per_tenant, Some("logline_http_streams")),
             bodies: Bodies::new(),
             peers: Peers::new(options.refused_rate),
+            checks: Turns::new(1),
             readiness: Readiness::default(),
             queue: QueueGauges::default(),
             functions: Lately::default(),

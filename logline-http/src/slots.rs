@@ -72,31 +72,31 @@ impl Drop for Slot {
     }
 }
 
-/// Turns of the tenants: so many at the same time, the others wait.
+/// Turns of each holder: so many at the same time, the others wait.
 pub(crate) struct Turns {
     most: usize,
-    tenants: Mutex<HashMap<String, Weak<Semaphore>>>,
+    holders: Mutex<HashMap<String, Weak<Semaphore>>>,
 }
 
 /// A turn that lasts until this is dropped.
 pub(crate) struct Turn {
     _permit: OwnedSemaphorePermit,
-    /// Others of the tenant find the same one as long as somebody has it.
+    /// Others of the holder find the same one as long as somebody has it.
     _turns: Arc<Semaphore>,
 }
 
 impl Turns {
     pub(crate) fn new(most: usize) -> Self {
-        Self { most, tenants: Mutex::default() }
+        Self { most, holders: Mutex::default() }
     }
 
-    pub(crate) async fn take(&self, tenant: &str) -> Option<Turn> {
+    pub(crate) async fn take(&self, holder: &str) -> Option<Turn> {
         let turns = {
-            let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
-            tenants.get(tenant).and_then(Weak::upgrade).unwrap_or_else(|| {
-                tenants.retain(|_, turns| turns.strong_count() > 0);
+            let mut holders = self.holders.lock().unwrap_or_else(PoisonError::into_inner);
+            holders.get(holder).and_then(Weak::upgrade).unwrap_or_else(|| {
+                holders.retain(|_, turns| turns.strong_count() > 0);
                 let turns = Arc::new(Semaphore::new(self.most));
-                tenants.insert(tenant.to_owned(), Arc::downgrade(&turns));
+                holders.insert(holder.to_owned(), Arc::downgrade(&turns));
                 turns
             })
         };

@@ -11,9 +11,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use logline_core::ledger::{Cursor, Ledger, LedgerError, Order, Query, Versions, WatchFrom, WorkQueue};
+use logline_core::request::Phase;
 use logline_core::{Clock as _, Scope, SignedSpan, Span, SystemClock};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::AbortHandle;
+use uuid::Uuid;
 
 /// The most rows in a ring.
 const RING_ROWS: usize = 1024;
@@ -114,6 +116,16 @@ impl Tails {
         Ok(Follower::new(tail, at))
     }
 
+    /// Waits for the end of a request of the tenant, from now on. However many others wait, only those of this request are woken.
+    pub(crate) async fn ending(&self, tenant: &str, id: Uuid) -> Result<Ending, LedgerError> {
+        let tail = match self.living(tenant) {
+            Some(tail) => tail,
+            None => self.begun(tenant, end(&*self.ledger, &Scope::runtime(tenant)).await?),
+        };
+        let ended = lock(&tail.endings).entry(id).or_default().subscribe();
+        Ok(Ending { tail, id, ended: Some(ended) })
+    }
+
     fn living(&self, tenant: &str) -> Option<Arc<Tail>> {
         lock(&self.tenants).get(tenant).and_then(Weak::upgrade)
     }
@@ -158,11 +170,48 @@ struct Tail {
     ring: Arc<Mutex<Ring>>,
     /// Changes when the ring does.
     news: watch::Sender<()>,
+    endings: Arc<Endings>,
     task: AbortHandle,
     /// Turns of those who read pages of their own.
     catching_up: Semaphore,
     /// The pages of those who have read them.
     pages: Mutex<Pages>,
+}
+
+/// The requests whose end somebody waits for; each changes when a version comes that has ended. There are as many as waits at most.
+type Endings = Mutex<HashMap<Uuid, watch::Sender<()>>>;
+
+/// Waits for the end of one request.
+pub(crate) struct Ending {
+    tail: Arc<Tail>,
+    id: Uuid,
+    /// `None` only while this is being dropped.
+    ended: Option<watch::Receiver<()>>,
+}
+
+impl Ending {
+    /// Until it has ended since this was made, or since the last call. It may have been revived again.
+    pub(crate) async fn wait(&mut self) {
+        if let Some(ended) = &mut self.ended {
+            // The tail, and with it the sender, lives as long as this.
+            let _ = ended.changed().await;
+        }
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let mut endings = lock(&self.tail.endings);
+        self.ended = None;
+        if endings.get(&self.id).is_some_and(|ended| ended.receiver_count() == 0) {
+            endings.remove(&self.id);
+        }
+    }
+}
+
+/// Whether a version of a request is its end, unless it is revived.
+pub(crate) fn has_ended(request: &Span) -> bool {
+    !matches!(Phase::of(request), Some(Phase::Scheduled | Phase::Running))
 }
 
 impl Drop for Tail {
@@ -174,8 +223,10 @@ impl Drop for Tail {
 impl Tail {
     fn start(ledger: Arc<dyn WorkQueue>, scope: Scope, from: Option<Cursor>) -> Self {
         let (ring, news) = (Arc::new(Mutex::new(Ring { before: from, ..Ring::default() })), watch::Sender::new(()));
-        let task = tokio::spawn(fill(Arc::clone(&ledger), scope.clone(), Arc::clone(&ring), news.clone())).abort_handle();
-        Self { ledger, scope, ring, news, task, catching_up: Semaphore::new(CATCHING_UP), pages: Mutex::default() }
+        let endings = Arc::<Endings>::default();
+        let filling = Filling { ring: Arc::clone(&ring), news: news.clone(), endings: Arc::clone(&endings) };
+        let task = tokio::spawn(fill(Arc::clone(&ledger), scope.clone(), filling)).abort_handle();
+        Self { ledger, scope, ring, news, endings, task, catching_up: Semaphore::new(CATCHING_UP), pages: Mutex::default() }
     }
 }
 
@@ -226,10 +277,29 @@ impl Pages {
     }
 }
 
+/// What a tail fills, and whom it wakes.
+struct Filling {
+    ring: Arc<Mutex<Ring>>,
+    news: watch::Sender<()>,
+    endings: Arc<Endings>,
+}
+
+impl Filling {
+    fn push(&self, entry: Entry) {
+        let columns = &entry.columns;
+        let ended = (columns.entity_type == "request" && has_ended(columns)).then_some(columns.id);
+        lock(&self.ring).push(Arc::new(entry));
+        self.news.send_replace(());
+        if let Some(waiting) = ended.and_then(|id| lock(&self.endings).get(&id).cloned()) {
+            waiting.send_replace(());
+        }
+    }
+}
+
 /// Fills a ring, and begins again after errors where it was.
-async fn fill(ledger: Arc<dyn WorkQueue>, scope: Scope, ring: Arc<Mutex<Ring>>, news: watch::Sender<()>) {
+async fn fill(ledger: Arc<dyn WorkQueue>, scope: Scope, filling: Filling) {
     loop {
-        let at = lock(&ring).last();
+        let at = lock(&filling.ring).last();
         match ledger.watch(&scope, at.map_or(WatchFrom::Beginning, WatchFrom::After)).await {
             Ok(mut watch) => {
                 while let Some(row) = watch.next().await {
@@ -237,8 +307,7 @@ async fn fill(ledger: Arc<dyn WorkQueue>, scope: Scope, ring: Arc<Mutex<Ring>>, 
                         Ok(row) => {
                             let lag = SystemClock.now().since(row.span.at);
                             metrics::histogram!("logline_tail_lag_seconds").record(lag.as_secs_f64());
-                            lock(&ring).push(Arc::new(Entry::new(row.cursor, &row.span)));
-                            news.send_replace(());
+                            filling.push(Entry::new(row.cursor, &row.span));
                         }
                         // The watch goes on after it.
                         Err(error @ LedgerError::Damaged { .. }) => tracing::error!(%error, "streams leave out a damaged row"),
@@ -503,6 +572,36 @@ mod tests {
         let last = slow.pop().unwrap();
         drop(slow);
         assert!(held(&last).0 <= 1, "who leaves holds nothing");
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_one_request_is_not_woken_by_the_rows_of_others() {
+        use futures_util::FutureExt as _;
+
+        let (ledger, key) = (MemoryLedger::new(), KeyPair::generate().unwrap());
+        let tails = Tails::new(Arc::new(ledger.clone()));
+        let [mine, other] = [1, 2].map(Uuid::from_u128);
+        let (mut waits, mut again) = (tails.ending("acme", mine).await.unwrap(), tails.ending("acme", mine).await.unwrap());
+        let mut follower = tails.follow_now("acme").await.unwrap();
+        let request = |id, status: &str| {
+            let request = Draft::new("request").tenant("acme").owner("alice").who("user:alice").this("x").id(id).status(status);
+            request.stamp(&SystemClock, &SystemIds).seal_local(&key).unwrap()
+        };
+        let first = request(mine, "scheduled");
+        let next = Draft::next_version(&first).who("host").status("complete");
+        for row in [request(other, "complete"), first] {
+            ledger.append_one(&Scope::Operator, row).await.unwrap();
+            // The tail has told everybody of it.
+            tokio::time::timeout(Duration::from_secs(30), follower.next()).await.unwrap().unwrap();
+            assert!(waits.wait().now_or_never().is_none(), "it has not ended");
+        }
+        let next = next.stamp(&SystemClock, &SystemIds).seal_local(&key).unwrap();
+        ledger.append_one(&Scope::Operator, next).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(30), waits.wait()).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(30), again.wait()).await.unwrap();
+        assert_eq!(lock(&follower.tail.endings).len(), 1);
+        drop((waits, again));
+        assert!(lock(&follower.tail.endings).is_empty(), "nobody waits any more");
     }
 
     #[tokio::test]

@@ -8,8 +8,8 @@ use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use logline_core::ledger::{Ledger as _, LedgerExt as _, Query, WorkQueue as _};
-use logline_core::request::{self, Phase, State as RequestState};
-use logline_core::{SignedSpan, Span, Timestamp, Visibility, canonical, ids, json as strict};
+use logline_core::request::{self, State as RequestState};
+use logline_core::{SignedSpan, Timestamp, Visibility, canonical, ids, json as strict};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -22,6 +22,7 @@ use crate::routes::spans::{finished, rows_of};
 use crate::routes::{not_known, path_id};
 use crate::rows;
 use crate::service::{CallTrace, Caller, Service, answer, call_trace, caller, media_type, preferred_wait};
+use crate::tail::has_ended;
 use crate::wire::Execute;
 
 /// Submits a request. With `Prefer: wait=N` the answer comes when it has ended, or after N seconds.
@@ -114,31 +115,22 @@ async fn ended(service: &Service, caller: &Caller, id: Uuid, wait: Duration, is_
             return Ok(found);
         }
     }
-    // From before the next look, so that no row is missed.
-    let mut follower = service.tails.follow_now(tenant).await?;
-    let found = find(service, caller, id).await?;
-    if has_ended(&found) {
-        return Ok(found);
-    }
+    // From before the next look, so that no end is missed.
+    let mut ending = service.tails.ending(tenant, id).await?;
     loop {
-        let row = tokio::select! {
-            () = service.options.drain.wait() => return find(service, caller, id).await,
-            row = tokio::time::timeout_at(until, follower.next()) => row,
+        // A revival may have followed an end, which counts only if it is still the last version.
+        let found = find(service, caller, id).await?;
+        if has_ended(&found) {
+            return Ok(found);
+        }
+        let is_over = tokio::select! {
+            () = service.options.drain.wait() => true,
+            ended = tokio::time::timeout_at(until, ending.wait()) => ended.is_err(),
         };
-        let Ok(row) = row else { return find(service, caller, id).await };
-        let row = &row?.columns;
-        if row.id == id && row.tenant_id == tenant && has_ended(row) {
-            // A revival may have followed, so the end counts only if it is still the last version.
-            let found = find(service, caller, id).await?;
-            if has_ended(&found) {
-                return Ok(found);
-            }
+        if is_over {
+            return find(service, caller, id).await;
         }
     }
-}
-
-fn has_ended(request: &Span) -> bool {
-    !matches!(Phase::of(request), Some(Phase::Scheduled | Phase::Running))
 }
 
 /// The last version of a request that the caller may see.

@@ -198,3 +198,19 @@ async fn a_row_that_many_slow_streams_wait_for_comes_to_all_of_them() {
         assert_eq!(live.row().await["description"], "short");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_first_calls_at_once_with_one_good_token_are_not_taken_for_guesses() {
+    let mut options = options();
+    options.refused_rate = Rate::new(1, 3);
+    let stage = Stage::with(options, ServeOptions::default()).await;
+    let token = stage.token("acme", "alice").await;
+    let first = (0..50).map(|_| stage.get(&token, "/api/identity"));
+    for answer in futures_util::future::join_all(first).await {
+        assert_eq!(answer.status, 200);
+    }
+    // Guesses are counted all the same, also if they are the same one at once.
+    let guesses = (0..50).map(|_| stage.get("ll_acme_wrong", "/api/identity"));
+    let refused = futures_util::future::join_all(guesses).await;
+    assert!(refused.iter().filter(|answer| answer.status == 401).count() < 10);
+}
