@@ -538,11 +538,11 @@ impl Filters {
         if query.of_memories().is_some() {
             rest.push("entity_type = 'memory'".to_owned());
         }
-        if is_last {
-            rest.push("seq = ledger.last_seq(tenant_id, id)".to_owned());
-        }
         if query.versions == Versions::Latest {
             rest.push("NOT is_deleted".to_owned());
+        }
+        if is_last {
+            rest.push("seq = ledger.last_seq(tenant_id, id)".to_owned());
         }
         Ok(Self { id, narrowest, rest })
     }

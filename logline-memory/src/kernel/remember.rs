@@ -172,8 +172,8 @@ async fn keeps_contract(context: &Context<'_>, tenant: &str, name: &str, body: &
     let found = found.filter(|found| found.entity_type == CONTRACT && found.name.as_deref() == Some(name));
     let failed = |reason: String| Refusal::Failed(Failure::new(CONTRACT, reason));
     let Some(span) = found else {
-        let reason = "there is no memory_contract `{}` that is signed by a publisher of the tenant: publish it first";
-        return Err(failed(reason.replace("{}", &name.escape_debug().to_string())));
+        let name = name.escape_debug();
+        return Err(failed(format!("there is no memory_contract `{name}` by a publisher of the tenant: publish it first")));
     };
     let validator = schema(&span).map_err(failed)?;
     let value = json!({"text": body.text, "data": body.data});
