@@ -1,9 +1,15 @@
 //! Callers who make the service work for nothing, or try to learn what they may not see.
 
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures_util::future::join_all;
 use http::HeaderName;
 use logline_core::{Draft, SystemClock, SystemIds, VerifiedSpan};
-use logline_http::{Permission, Rate, ServeOptions};
+use logline_http::{ApiKeys, AuthError, Authenticator, Identity, Permission, Rate, ServeOptions};
+use logline_sqlite::SqliteLedger;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::stage::{Answer, Stage, options, within};
@@ -199,18 +205,45 @@ async fn a_row_that_many_slow_streams_wait_for_comes_to_all_of_them() {
     }
 }
 
+/// Checks keys when it is told to.
+struct Held {
+    keys: ApiKeys,
+    go: watch::Receiver<bool>,
+    begun: watch::Sender<usize>,
+}
+
+#[async_trait]
+impl Authenticator for Held {
+    async fn authenticate(&self, token: &str) -> Result<Identity, AuthError> {
+        self.begun.send_modify(|count| *count += 1);
+        self.go.clone().wait_for(|go| *go).await.unwrap();
+        self.keys.authenticate(token).await
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn many_first_calls_at_once_with_one_good_token_are_not_taken_for_guesses() {
     let mut options = options();
     options.refused_rate = Rate::new(1, 3);
-    let stage = Stage::with(options, ServeOptions::default()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = SqliteLedger::open(folder.path().join("service.ledger")).unwrap();
+    let ((go, held), begun) = (watch::channel(false), watch::Sender::new(0));
+    let mut counted = begun.subscribe();
+    let auth = |keys| Held { keys, go: held, begun };
+    let stage = Stage::on(Arc::new(ledger), folder, options, ServeOptions::default(), auth).await;
     let token = stage.token("acme", "alice").await;
-    let first = (0..50).map(|_| stage.get(&token, "/api/identity"));
-    for answer in futures_util::future::join_all(first).await {
-        assert_eq!(answer.status, 200);
-    }
+    let first = join_all((0..50).map(|_| stage.get(&token, "/api/identity")));
+    let release = async {
+        within(counted.wait_for(|count| *count > 0)).await.unwrap();
+        // Meanwhile the others arrive.
+        for _ in 0..50 {
+            stage.call("GET", "/healthz", &[], None).await;
+        }
+        go.send_replace(true);
+    };
+    let (answers, ()) = tokio::join!(first, release);
+    assert!(answers.iter().all(|answer| answer.status == 200), "{:?}", answers.iter().map(|a| a.status).collect::<Vec<_>>());
     // Guesses are counted all the same, also if they are the same one at once.
-    let guesses = (0..50).map(|_| stage.get("ll_acme_wrong", "/api/identity"));
-    let refused = futures_util::future::join_all(guesses).await;
+    let refused = join_all((0..50).map(|_| stage.get("ll_acme_wrong", "/api/identity"))).await;
     assert!(refused.iter().filter(|answer| answer.status == 401).count() < 10);
 }

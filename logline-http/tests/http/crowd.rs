@@ -36,7 +36,11 @@ async fn alone() {
                 (logline_http::Rate::new(10_000, 10_000), logline_http::Rate::new(10_000, 10_000));
             options
         },
-        ServeOptions::default(),
+        {
+            let mut serve_options = ServeOptions::default();
+            serve_options.max_connections_per_address = Some(serve_options.max_connections);
+            serve_options
+        },
     )
     .await;
     let token = stage.token("acme", "alice").await;
