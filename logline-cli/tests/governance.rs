@@ -219,6 +219,26 @@ fn full_circle(site: &dyn Site) {
 }
 
 #[test]
+fn no_vote_is_asked_for_what_no_vote_can_carry() {
+    let folder = governed();
+    let withdrawn = propose(&folder, &[]);
+    expect(&folder, 0, &["withdraw", &withdrawn, "--tenant", "acme"]);
+    let vote = |proposal: &str, by: &str, status: i32| {
+        expect_answering(&folder, status, &["approve", proposal, "--tenant", "acme", "--key", by], "yes\n")
+    };
+    let told = vote(&withdrawn, "a.key", 2);
+    assert!(told.contains("no vote can carry this proposal: the proposal was withdrawn"), "{told}");
+    publish(&folder, 26);
+    let carried = propose(&folder, &[]);
+    vote(&carried, "a.key", 0);
+    vote(&carried, "b.key", 0);
+    expect(&folder, 0, &["promote", &carried, "--tenant", "acme"]);
+    assert!(vote(&carried, "c.key", 2).contains("carried out already"));
+    let told = expect(&folder, 2, &["rollback", "function", "fee", "--tenant", "acme", "--to", "1"]);
+    assert!(told.contains("version 1 is in force already"), "{told}");
+}
+
+#[test]
 fn a_vote_prints_nothing_but_its_result_for_a_program() {
     let folder = governed();
     let proposal = propose(&folder, &[]);

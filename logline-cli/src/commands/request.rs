@@ -133,6 +133,14 @@ impl One {
     }
 }
 
+/// Says what an operator can do if a worker or another operator was faster.
+fn overtaken(error: HostError) -> Error {
+    match error.is_conflict() {
+        true => "the request was changed at the same time, by a worker or by somebody else: look at it (`logline request show`), and try again".into(),
+        false => error.into(),
+    }
+}
+
 pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Result<bool, Error> {
     match &options.command {
         Command::Submit(options) => submit(options, url, json).await,
@@ -145,14 +153,14 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
         Command::Cancel(options) => {
             let site = Site::open(url, &options.home).await?;
             let (tenant, id) = options.one.find(&site.ledger).await?;
-            let cancelled = site.host(KeyOf::Host).await?.cancel(&tenant, id, &options.who).await?;
+            let cancelled = site.host(KeyOf::Host).await?.cancel(&tenant, id, &options.who).await.map_err(overtaken)?;
             output::span(&cancelled, json)?;
             Ok(true)
         }
         Command::Revive(options) => {
             let site = Site::open(url, &options.home).await?;
             let (tenant, id) = options.one.find(&site.ledger).await?;
-            let revived = site.host(KeyOf::Host).await?.revive(&tenant, id, &options.who).await?;
+            let revived = site.host(KeyOf::Host).await?.revive(&tenant, id, &options.who).await.map_err(overtaken)?;
             output::span(&revived, json)?;
             Ok(true)
         }

@@ -7,7 +7,7 @@ use logline::home::KeyOf;
 use logline_core::Signer as _;
 use logline_core::ledger::{LedgerError, LedgerExt as _, WorkQueue as _};
 use logline_core::roles::Role;
-use logline_core::trust::governance::{Proposed, Wish};
+use logline_core::trust::governance::{Act, Proposed, Wish};
 use logline_core::{AdmitError, HostError, Scope, SignedSpan};
 use serde_json::json;
 
@@ -98,6 +98,9 @@ async fn make(site: &Site, subject: &SignedSpan, mut wish: Wish, common: &Common
     let now = site.ledger.now().await?;
     let drafted = host.trusted().draft_proposal(&site.ledger, subject, &wish, now).await?;
     let proposal = drafted.map_err(|refusal| format!("{refusal} (the manifest's `governance` says what is governed)"))?;
+    if proposal.replaces == Some(proposal.subject.curr_hash) && wish.act == Act::Rollback {
+        return Err(format!("version {} is in force already", proposal.subject.seq).into());
+    }
     let draft = proposal.to_draft(tenant, &subject.owner_id, &publisher.public_key());
     let id = draft.columns().id;
     match host.publish(draft, &publisher).await {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use logline_core::ledger::{Ledger as _, WorkQueue as _};
-use logline_core::trust::governance::Decision;
+use logline_core::trust::governance::{Decision, Docket, Refusal};
 use logline_core::{Clock as _, Draft, IdSource as _, KeyPair, Scope, SystemClock, SystemIds, VerifiedSpan};
 use serde_json::json;
 use uuid::Uuid;
@@ -88,6 +88,7 @@ async fn vote(options: &VoteOptions, url: Option<&str>, json: bool, decision: De
     let host = site.reader().await?;
     let trusted = host.trusted();
     let docket = trusted.docket(&site.ledger, tenant, proposal, site.ledger.now().await?).await?;
+    check_open(&docket)?;
     let before = replaced(&site.ledger, &docket).await?;
     if let Some(out) = &options.out {
         let row = site.ledger.history(&Scope::runtime(tenant), tenant, proposal, 0, 1).await?.into_iter().next();
@@ -119,6 +120,17 @@ async fn vote(options: &VoteOptions, url: Option<&str>, json: bool, decision: De
         }
     });
     Ok(void.is_none())
+}
+
+/// Refuses a vote on a proposal that no vote can carry any more.
+fn check_open(docket: &Docket) -> Result<(), Error> {
+    if docket.carried().is_some() {
+        return Err("the proposal is carried out already: to go back, propose a rollback".into());
+    }
+    match &docket.tally.verdict {
+        Ok(()) | Err(Refusal::Approvals { .. } | Refusal::Gate { .. } | Refusal::NotReviewed) => Ok(()),
+        Err(refusal) => Err(format!("no vote can carry this proposal: {refusal}").into()),
+    }
 }
 
 /// Shows what changes, asks, and signs. `None` if the answer is not `yes`.
