@@ -193,10 +193,9 @@ pub(crate) fn of_credentials(reason: &CredentialsError) -> ProviderError {
     }
 }
 
-/// The pause that the provider asks for: milliseconds, seconds, or a date.
+/// The pause that the provider asks for: milliseconds, seconds, or a date. Milliseconds that make no sense are as none.
 fn pause(headers: &Headers) -> Option<Duration> {
-    if let Some(ms) = headers.get("x-amz-retry-after").and_then(|text| text.trim().parse::<f64>().ok()) {
-        return Duration::try_from_secs_f64(ms / 1000.0).ok();
-    }
-    retry_after(headers.get("retry-after")?, SystemTime::now())
+    let ms = headers.get("x-amz-retry-after").and_then(|text| text.trim().parse::<f64>().ok());
+    let ms = ms.filter(|ms| *ms >= 0.0).map(|ms| Duration::try_from_secs_f64(ms / 1000.0).unwrap_or(Duration::MAX));
+    ms.or_else(|| retry_after(headers.get("retry-after")?, SystemTime::now()))
 }

@@ -80,7 +80,10 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
     (
         "logline-sqlite",
-        &["error", "options", "row", "search", "work", "schema", "readers", "select", "writer", "watcher", "inspect", "keys"],
+        &[
+            "error", "options", "place", "row", "search", "work", "schema", "readers", "select", "writer", "watcher",
+            "inspect", "keys",
+        ],
     ),
     (
         "logline-pg",

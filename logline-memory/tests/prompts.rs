@@ -195,6 +195,7 @@ const RUN_IN_THE_CLEAR: &[&str] = &[
     "latency_ms",
     "memory",
     "request",
+    "stop",
     "usage",
     "variant",
 ];

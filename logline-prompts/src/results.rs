@@ -6,7 +6,7 @@ use std::time::Duration;
 use logline_core::contract::Reader;
 use logline_core::ledger::{LedgerError, Order, Query};
 use logline_core::trust::Authorities;
-use logline_core::{SignedSpan, Timestamp, VerifiedSpan, Verifier, canonical};
+use logline_core::{SignedSpan, Timestamp, VerifiedSpan, Verifier};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -35,6 +35,9 @@ const CLOCKS: Duration = Duration::from_secs(86_400);
 /// The member of an execution's metadata that names the variant of a run that failed.
 pub(crate) const VARIANT_OF: &str = "prompt_variant";
 
+/// The member of an execution's metadata that says how long the input of a run was that failed, in bytes of canonical JSON.
+pub(crate) const INPUT_BYTES: &str = "input_bytes";
+
 /// Failures that a prompt can be the cause of. A provider that is away says nothing about the prompt, nor does a request that gives no
 /// value for a variable.
 const BY_THE_PROMPT: [&str; 2] = [INVALID, "provider:content_filtered"];
@@ -43,7 +46,7 @@ const BY_THE_PROMPT: [&str; 2] = [INVALID, "provider:content_filtered"];
 const INVALID: &str = "provider:invalid";
 
 /// With a longer input, in bytes, the asker may be the cause of [`INVALID`]: otherwise anybody could make the variant of their choice lose.
-const MAX_INPUT: usize = 4096;
+const MAX_INPUT: u64 = 4096;
 
 /// One run of a variant.
 #[derive(Debug, Clone, Copy)]
@@ -185,7 +188,7 @@ impl Newest<'_> {
 
 fn is_by_the_prompt(execution: &SignedSpan) -> bool {
     let code = execution.error.as_ref().and_then(|error| error.get("code")).and_then(Value::as_str);
-    let is_long = || execution.input.as_ref().is_some_and(|input| canonical::to_vec(input).len() > MAX_INPUT);
+    let is_long = || execution.meta(INPUT_BYTES).and_then(Value::as_u64).is_some_and(|bytes| bytes > MAX_INPUT);
     code.is_some_and(|code| BY_THE_PROMPT.contains(&code) && !(code == INVALID && is_long()))
 }
 

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use logline_core::contract::provider::Block;
 use logline_core::contract::{AskedBy, Context, Effects, Kernel, KernelError, Meters, Publishing, RequestKind, Sandbox};
 use logline_core::request::{Details, reference};
-use logline_core::{Draft, Failure, SignedSpan, Span, VerifiedSpan, ids};
+use logline_core::{Draft, Failure, SignedSpan, Span, VerifiedSpan, canonical, ids};
 use logline_kernels::provider::{Providers, Streams};
 use logline_kernels::recall::{Recall, Recalled};
 use logline_kernels::tool::ToolSpec;
@@ -22,7 +22,7 @@ use crate::ids::prompt_runner;
 use crate::load::{LoadError, Loaded, Versions, active, in_use, load};
 use crate::question::{Cites, Question, content};
 use crate::record::{Recorded, about, check_personal, record};
-use crate::results::{SELECTION, VARIANT_OF};
+use crate::results::{INPUT_BYTES, SELECTION, VARIANT_OF};
 use crate::select::{Selected, select};
 use crate::talk::{Spoken, Talk};
 use crate::tools::{Toolbox, Used};
@@ -172,6 +172,8 @@ impl RunPrompt {
             Err(failure) => {
                 // What a failed attempt emits is not stored. So its record says which variant failed, or nobody would learn of it.
                 details.metadata.insert(VARIANT_OF.to_owned(), reference(&loaded.variant_span));
+                let input = request.input.as_ref().map_or(0, |input| canonical::to_vec(input).len());
+                details.metadata.insert(INPUT_BYTES.to_owned(), input.into());
                 Effects::new(Err(failure)).execution(details)
             }
         })

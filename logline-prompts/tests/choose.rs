@@ -153,12 +153,13 @@ fn a_run_of_a_family_records_which_choice_led_to_it() {
 fn whoever_asks_too_much_does_not_make_a_variant_lose() {
     block_on(async {
         let two = Two::new(json!({"min_samples": 3, "floor": 0.0, "guards": [{"metric": "errors", "max": 0.3}]})).await;
+        two.learn().await;
         let long = json!({"question": "x".repeat(5000), "vars": vars(), "session": "s"});
         for _ in 0..5 {
             two.site.provider.then([Script::Fail(ProviderError::new(ErrorKind::Invalid, "context_length_exceeded"))]);
             assert!(two.request(PROMPT_RUN, long.clone()).await.result.is_err());
         }
-        assert_eq!(two.learn().await["posterior"], Value::Null, "nothing is known of either");
+        assert_eq!(two.learn().await["posterior"], Value::Null, "nothing is known of either after it");
     });
 }
 
