@@ -168,11 +168,7 @@ export class Feed {
    */
   async catchUp() {
     await this.#page;
-    if (this.#read.length === 0) {
-      // There is no row down to which to read: it begins anew.
-      this.clear();
-      return this.older(200);
-    }
+    if (this.#read.length === 0 && this.cursor === undefined) return this.older(200);
     const known = new Set(this.#read.slice(0, PAGE).map(keyOf));
     const missed = [];
     try {
