@@ -136,12 +136,15 @@ pub(crate) fn write_ahead(connection: &Connection, patience: Duration) -> rusqli
 /// Opens a read-only connection.
 pub(crate) fn open_reader(options: &SqliteOptions) -> Result<Connection, LedgerError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = match is_on_read_only_disk(&options.path) {
-        true => open_unchanging(options, flags)?,
-        false => open(options, flags)?,
+    let checked = |connection: Connection| check_version(&connection, options).map(|()| connection);
+    let opened = match open(options, flags).and_then(checked) {
+        // SQLite cannot make the files beside it.
+        Err(LedgerError::Unavailable { .. } | LedgerError::ReadOnly { .. }) if is_on_read_only_disk(&options.path) => {
+            open_unchanging(options, flags).and_then(checked)
+        }
+        opened => opened,
     };
-    check_version(&connection, options).map_err(|error| named(error, options))?;
-    Ok(connection)
+    opened.map_err(|error| named(error, options))
 }
 
 /// Opens a file that nobody can change, without the files that SQLite makes beside one in which others write.
@@ -208,12 +211,9 @@ fn connect(options: &SqliteOptions, name: &Path, flags: OpenFlags) -> Result<Con
     Ok(connection)
 }
 
-/// Whether the file, or its folder if there is no file, is on a file system that is mounted for reading only.
+/// Whether the folder of the file is on a file system that is mounted for reading only. The file itself is not opened: when a process closes
+/// a file, it loses its locks on it, and SQLite in another process would take this one for gone.
 fn is_on_read_only_disk(path: &Path) -> bool {
-    let is_read_only = |error: &std::io::Error| error.kind() == std::io::ErrorKind::ReadOnlyFilesystem;
-    if path.exists() {
-        return std::fs::File::options().append(true).open(path).is_err_and(|error| is_read_only(&error));
-    }
     let probe = beside(path, &format!(".{}.probe", std::process::id()));
     match std::fs::File::create_new(&probe) {
         Ok(_) => {
@@ -221,7 +221,7 @@ fn is_on_read_only_disk(path: &Path) -> bool {
             let _ = std::fs::remove_file(&probe);
             false
         }
-        Err(error) => is_read_only(&error),
+        Err(error) => error.kind() == std::io::ErrorKind::ReadOnlyFilesystem,
     }
 }
 
