@@ -55,6 +55,32 @@ fn a_file_that_was_replaced_while_it_is_open_acknowledges_nothing() {
     });
 }
 
+const VISITS: &str = "LOGLINE_TEST_VISITS";
+
+/// Another process that reads the file takes itself for the last one if this process has lost its locks, and removes the write-ahead log.
+#[test]
+fn another_process_that_closes_the_file_leaves_this_one_its_log() {
+    if let Some(path) = std::env::var_os(VISITS) {
+        let visitor = rusqlite::Connection::open(path).unwrap();
+        let rows: i64 = visitor.query_row("SELECT count(*) FROM universal_registry", [], |row| row.get(0)).unwrap();
+        assert!(rows > 0);
+        return;
+    }
+    block_on(async {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger");
+        let ledger = SqliteLedger::open(&path).unwrap();
+        for count in 1..=2 {
+            ledger.append_one(&Scope::Operator, note(1)).await.unwrap();
+            let mut visit = std::process::Command::new(std::env::current_exe().unwrap());
+            visit.args(["--exact", "another_process_that_closes_the_file_leaves_this_one_its_log"]).env(VISITS, &path);
+            assert!(visit.output().unwrap().status.success());
+            assert!(folder.path().join("ledger-wal").exists(), "visit {count}");
+            assert_eq!(rows(&ledger).await, count);
+        }
+    });
+}
+
 #[test]
 fn an_unknown_schema_version_is_refused() {
     let folder = tempfile::tempdir().unwrap();
