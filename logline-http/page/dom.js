@@ -59,16 +59,29 @@ export const failure = (error, again) => h('div', { class: 'notice notice-bad', 
 
 const MOST_LEFT_OUT = 50;
 
+// Which lists of damaged rows are open.
+const opened = new Set();
+
 /** How many rows could not be read, which, and why; null if all could. */
 export function leftOut(damaged) {
   const all = [...new Map(damaged.map((row) => [`${row.id}/${row.seq}`, row])).values()];
   if (all.length === 0) return null;
   const count = all.length === 1 ? 'One row is left out: it' : `${all.length} rows are left out: they`;
-  return h('details', { class: 'left-out' }, h('summary', { text: `${count} could not be read` }),
+  const details = h('details', { class: 'left-out' }, h('summary', { text: `${count} could not be read` }),
     h('ul', { class: 'links' }, all.slice(0, MOST_LEFT_OUT).map(({ id, seq, reason }) => h('li', {},
       h('code', { text: `${String(id).slice(0, 36)} v${String(seq).slice(0, 10)}` }), h('span', { class: 'quiet', text: String(reason).slice(0, 300) })))),
     all.length > MOST_LEFT_OUT && h('p', { class: 'quiet', text: `The first ${MOST_LEFT_OUT}.` }),
     h('p', { class: 'quiet', text: 'What the ledger has of these rows is damaged: logline fsck lists them all.' }));
+  // A view that is drawn again leaves open what somebody has opened.
+  const { id, seq } = all[0];
+  const name = `${id}/${seq}/${all.length}`;
+  details.open = opened.has(name);
+  details.addEventListener('toggle', () => {
+    if (opened.size > MOST_LEFT_OUT) opened.clear();
+    if (details.open) opened.add(name);
+    else opened.delete(name);
+  });
+  return details;
 }
 
 /** A table of these headings and rows, which scrolls by itself where it is too wide. */
