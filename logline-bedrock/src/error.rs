@@ -11,7 +11,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::http::Headers;
 use aws_smithy_types::event_stream::RawMessage;
 use http_body_util::LengthLimitError;
-use logline_core::contract::provider::{ErrorKind, ProviderError, retry_after};
+use logline_core::contract::provider::{ErrorKind, ProviderError, retry_after, retry_after_ms};
 
 use crate::http::{MAX_ANSWER, NotSent, chain, find};
 
@@ -195,7 +195,6 @@ pub(crate) fn of_credentials(reason: &CredentialsError) -> ProviderError {
 
 /// The pause that the provider asks for: milliseconds, seconds, or a date. Milliseconds that make no sense are as none.
 fn pause(headers: &Headers) -> Option<Duration> {
-    let ms = headers.get("x-amz-retry-after").and_then(|text| text.trim().parse::<f64>().ok());
-    let ms = ms.filter(|ms| *ms >= 0.0).map(|ms| Duration::try_from_secs_f64(ms / 1000.0).unwrap_or(Duration::MAX));
+    let ms = headers.get("x-amz-retry-after").and_then(retry_after_ms);
     ms.or_else(|| retry_after(headers.get("retry-after")?, SystemTime::now()))
 }

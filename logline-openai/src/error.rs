@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use logline_core::contract::provider::{ErrorKind, ProviderError, retry_after};
+use logline_core::contract::provider::{ErrorKind, ProviderError, retry_after, retry_after_ms};
 use reqwest::StatusCode;
 use reqwest::header::HeaderMap;
 use serde_json::Value;
@@ -47,8 +47,7 @@ pub(crate) fn in_body(error: &Value) -> ProviderError {
 
 /// The pause that the provider asks for: milliseconds, seconds, or a date. Milliseconds that make no sense are as none.
 fn pause(headers: &HeaderMap) -> Option<Duration> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
-    let ms = text("retry-after-ms").and_then(|text| text.parse::<f64>().ok());
-    let ms = ms.filter(|ms| *ms >= 0.0).map(|ms| Duration::try_from_secs_f64(ms / 1000.0).unwrap_or(Duration::MAX));
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let ms = text("retry-after-ms").and_then(retry_after_ms);
     ms.or_else(|| retry_after(text("retry-after")?, SystemTime::now()))
 }

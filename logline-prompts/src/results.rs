@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use logline_core::contract::Reader;
+use logline_core::contract::provider::ErrorKind;
 use logline_core::ledger::{LedgerError, Order, Query};
 use logline_core::trust::Authorities;
 use logline_core::{SignedSpan, Timestamp, VerifiedSpan, Verifier};
@@ -38,14 +39,8 @@ pub(crate) const VARIANT_OF: &str = "prompt_variant";
 /// The member of an execution's metadata that says how long the input of a run was that failed, in bytes of canonical JSON.
 pub(crate) const INPUT_BYTES: &str = "input_bytes";
 
-/// Failures that a prompt can be the cause of. A provider that is away says nothing about the prompt, nor does a request that gives no
-/// value for a variable.
-const BY_THE_PROMPT: [&str; 2] = [INVALID, "provider:content_filtered"];
-
-/// What was asked is more than the provider takes, or not what it takes.
-const INVALID: &str = "provider:invalid";
-
-/// With a longer input, in bytes, the asker may be the cause of [`INVALID`]: otherwise anybody could make the variant of their choice lose.
+/// With a longer input, in bytes, the asker may be the cause of `provider:invalid`: otherwise anybody could make the variant of their choice
+/// lose.
 const MAX_INPUT: u64 = 4096;
 
 /// One run of a variant.
@@ -186,10 +181,15 @@ impl Newest<'_> {
     }
 }
 
+/// Whether the prompt can be the cause of a failure. A provider that is away says nothing about the prompt, nor does a request that gives no
+/// value for a variable.
 fn is_by_the_prompt(execution: &SignedSpan) -> bool {
     let code = execution.error.as_ref().and_then(|error| error.get("code")).and_then(Value::as_str);
-    let is_long = || execution.meta(INPUT_BYTES).and_then(Value::as_u64).is_some_and(|bytes| bytes > MAX_INPUT);
-    code.is_some_and(|code| BY_THE_PROMPT.contains(&code) && !(code == INVALID && is_long()))
+    match code.and_then(ErrorKind::from_code) {
+        Some(ErrorKind::ContentFiltered) => true,
+        Some(ErrorKind::Invalid) => execution.meta(INPUT_BYTES).and_then(Value::as_u64).is_none_or(|bytes| bytes <= MAX_INPUT),
+        _ => false,
+    }
 }
 
 /// A run that ended with an answer.

@@ -76,11 +76,7 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
     let span = trust.publish(&site.ledger, &manifest.end(ended), &site.key(KeyOf::Root)?, &SystemClock).await?;
     let standing = Standing::of(&trust, &site, &span).await?;
     output::line(&if json {
-        let mut said = standing.to_json();
-        if let Some(members) = said.as_object_mut() {
-            members.extend([("ended".to_owned(), json!(key)), ("rights".to_owned(), json!(rights))]);
-        }
-        said.to_string()
+        standing.to_json([("ended", json!(key)), ("rights", json!(rights))]).to_string()
     } else if standing.is_in_force() {
         let logs = options.checkpoint.len();
         format!(

@@ -7,7 +7,7 @@ use logline::home::KeyOf;
 use logline_core::ledger::Ledger as _;
 use logline_core::trust::{Manifest, SkipReason, TrustError, TrustRoot};
 use logline_core::{Hash, SYSTEM_TENANT, Scope, SignedSpan, Span, SystemClock, Verifier};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::commands::governance::difference;
 use crate::site::{HomeOptions, Site};
@@ -95,7 +95,7 @@ async fn publish(options: &Publish, url: Option<&str>, json: bool) -> Result<boo
     }
     let span = trust.publish(&site.ledger, &manifest, &site.key(KeyOf::Root)?, &SystemClock).await?;
     let standing = Standing::of(&trust, &site, &span).await?;
-    output::line(&if json { standing.to_json().to_string() } else { standing.to_string() });
+    output::line(&if json { standing.to_json([]).to_string() } else { standing.to_string() });
     Ok(true)
 }
 
@@ -131,7 +131,7 @@ async fn approve(options: &Approve, url: Option<&str>, json: bool) -> Result<boo
     }
     trust.approve(&site.ledger, &span, &site.key(KeyOf::Root)?, &SystemClock).await?;
     let standing = Standing::of(&trust, &site, &span).await?;
-    output::line(&if json { standing.to_json().to_string() } else { standing.to_string() });
+    output::line(&if json { standing.to_json([]).to_string() } else { standing.to_string() });
     Ok(true)
 }
 
@@ -161,13 +161,19 @@ impl Standing {
         self.is_in_force
     }
 
-    pub(crate) fn to_json(&self) -> Value {
-        let mut said = json!({"version": self.version, "curr_hash": self.hash, "in_force": self.is_in_force});
-        if let (Some(members), Some(SkipReason::Approvals { found, needed, .. })) = (said.as_object_mut(), &self.lacks) {
-            members.insert("counted".to_owned(), json!(found));
-            members.insert("needed".to_owned(), json!(needed));
+    /// The same as JSON, with further members.
+    pub(crate) fn to_json<const N: usize>(&self, more: [(&str, Value); N]) -> Value {
+        let mut said = Map::new();
+        let mut say = |name: &str, value: Value| drop(said.insert(name.to_owned(), value));
+        say("version", json!(self.version));
+        say("curr_hash", json!(self.hash));
+        say("in_force", json!(self.is_in_force));
+        if let Some(SkipReason::Approvals { found, needed, .. }) = &self.lacks {
+            say("counted", json!(found));
+            say("needed", json!(needed));
         }
-        said
+        more.into_iter().for_each(|(name, value)| say(name, value));
+        Value::Object(said)
     }
 }
 

@@ -44,11 +44,7 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
     let standing = Standing::of(&trust, &site, &span).await?;
     let (threshold, keys) = (manifest.root.threshold, manifest.root.keys.len());
     output::line(&if json {
-        let mut said = standing.to_json();
-        if let Some(members) = said.as_object_mut() {
-            members.extend([("threshold".to_owned(), json!(threshold)), ("keys".to_owned(), json!(keys))]);
-        }
-        said.to_string()
+        standing.to_json([("threshold", json!(threshold)), ("keys", json!(keys))]).to_string()
     } else if standing.is_in_force() {
         format!("manifest version {next} is in force: {threshold} of {keys} root keys approve the next one")
     } else {

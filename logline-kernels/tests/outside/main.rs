@@ -253,6 +253,19 @@ async fn attempt_twice(step: usize, service: Service, on_unknown: OnUnknown) -> 
     (site, service, execution, has_died)
 }
 
+/// A site with a request whose first attempt has called once, and whose host has died before it recorded the answer.
+async fn after_a_lost_call() -> (Site, Arc<Service>, VerifiedSpan) {
+    let (site, service) = (Site::new().await, Arc::new(Service { dies_after: Once::at(Some(0)), ..Service::default() }));
+    let host = site.living(&service, Does::Calls(vec!["a"])).await;
+    let submitted = host.submit(request()).await.unwrap();
+    tokio::select! {
+        biased;
+        _ = host.run_request(TENANT, submitted.id) => panic!("it never answers"),
+        () = service.died.notified() => {}
+    }
+    (site, service, submitted)
+}
+
 #[test]
 fn a_host_that_dies_at_any_step_makes_no_call_twice_and_forgets_none() {
     block_on(async {
@@ -325,14 +338,7 @@ fn an_attempt_after_a_failed_one_reads_the_recorded_answer() {
 #[test]
 fn an_outcome_that_no_host_has_signed_answers_nothing_and_is_not_paid_for_twice() {
     block_on(async {
-        let (site, service) = (Site::new().await, Arc::new(Service { dies_after: Once::at(Some(0)), ..Service::default() }));
-        let host = site.living(&service, Does::Calls(vec!["a"])).await;
-        let submitted = host.submit(request()).await.unwrap();
-        tokio::select! {
-            biased;
-            _ = host.run_request(TENANT, submitted.id) => panic!("it never answers"),
-            () = service.died.notified() => {}
-        }
+        let (site, service, _) = after_a_lost_call().await;
         let intent = site.spans("outside_request").await.remove(0);
         let forged = Draft::new("outside_outcome")
             .id(CallKind::Outside.outcome_id(TENANT, intent.id))
@@ -355,14 +361,7 @@ fn an_outcome_that_no_host_has_signed_answers_nothing_and_is_not_paid_for_twice(
 #[test]
 fn a_call_that_was_left_unknown_is_told_also_if_the_next_attempt_asks_something_else() {
     block_on(async {
-        let (site, service) = (Site::new().await, Arc::new(Service { dies_after: Once::at(Some(0)), ..Service::default() }));
-        let host = site.living(&service, Does::Calls(vec!["a"])).await;
-        let submitted = host.submit(request()).await.unwrap();
-        tokio::select! {
-            biased;
-            _ = host.run_request(TENANT, submitted.id) => panic!("it never answers"),
-            () = service.died.notified() => {}
-        }
+        let (site, service, _) = after_a_lost_call().await;
         site.pass_the_lease();
         let execution = site.living(&service, Does::Anew("a")).await.execute(request()).await.unwrap();
         assert_eq!((code(&execution), service.calls.lock().unwrap().len()), ("outcome_unknown", 1));
@@ -425,14 +424,7 @@ fn a_call_that_is_dropped_a_cancelled_one_and_one_that_is_handed_back_end_as_unk
 #[test]
 fn a_lost_attempt_of_a_kind_that_the_manifest_no_longer_allows_has_its_record_and_its_call_an_outcome() {
     block_on(async {
-        let (site, service) = (Site::new().await, Arc::new(Service { dies_after: Once::at(Some(0)), ..Service::default() }));
-        let host = site.living(&service, Does::Calls(vec!["a"])).await;
-        let submitted = host.submit(request()).await.unwrap();
-        tokio::select! {
-            biased;
-            _ = host.run_request(TENANT, submitted.id) => panic!("it never answers"),
-            () = service.died.notified() => {}
-        }
+        let (site, service, submitted) = after_a_lost_call().await;
         let mut without = setup::manifest();
         without.version = 2;
         trust().publish(&site.ledger, &without, &key(ROOT), &SystemClock).await.unwrap();

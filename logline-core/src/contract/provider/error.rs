@@ -206,13 +206,23 @@ pub fn hide(text: &str, secrets: &[&str]) -> String {
 pub fn retry_after(text: &str, now: SystemTime) -> Option<Duration> {
     let text = text.trim();
     if let Ok(seconds) = text.parse::<f64>() {
-        let pause = |seconds: f64| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
-        return (seconds >= 0.0).then(|| pause(seconds));
+        return of_seconds(seconds);
     }
     let old = |form: &str| NaiveDateTime::parse_from_str(text, form).ok().map(|date| date.and_utc().into());
     let date = DateTime::parse_from_rfc2822(text).ok().map(SystemTime::from);
     let until: SystemTime = date.or_else(|| old("%A, %d-%b-%y %H:%M:%S GMT")).or_else(|| old("%a %b %e %H:%M:%S %Y"))?;
     Some(until.duration_since(now).unwrap_or_default())
+}
+
+/// The same for a header with milliseconds, which some providers have beside it.
+#[must_use]
+pub fn retry_after_ms(text: &str) -> Option<Duration> {
+    of_seconds(text.trim().parse::<f64>().ok()? / 1000.0)
+}
+
+/// `None` for what is no time: less than nothing, or no number.
+fn of_seconds(seconds: f64) -> Option<Duration> {
+    (seconds >= 0.0).then(|| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
 }
 
 #[cfg(test)]

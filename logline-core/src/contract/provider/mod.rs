@@ -14,7 +14,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 pub use answer::{Chunk, Chunks, Embeddings, ModelAnswer, StopReason, Usage};
-pub use error::{Advice, ErrorKind, ProviderError, hide, retry_after};
+pub use error::{Advice, ErrorKind, ProviderError, hide, retry_after, retry_after_ms};
 pub use message::{
     Block, CacheTtl, EmbedRequest, Message, ModelRequest, OutputSchema, Purpose, RequestFault, Role, Tool, ToolChoice,
 };
