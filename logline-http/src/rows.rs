@@ -1,7 +1,7 @@
 //! Rows and pages of rows as clients see them: canonical JSON, byte for byte what was hashed, with the seal.
 
 use http::StatusCode;
-use logline_core::ledger::{Cursor, Order, Page, Query};
+use logline_core::ledger::{Cursor, DamagedRow, Order, Page, Query};
 use logline_core::{Scope, SignedSpan, json as strict};
 use serde_json::{Value, json};
 
@@ -57,6 +57,11 @@ pub(crate) fn paging(
     Ok((query, cursor))
 }
 
+/// A row that cannot be read.
+pub(crate) fn damage(row: &DamagedRow) -> Value {
+    json!({"id": row.id, "seq": row.seq, "reason": row.reason})
+}
+
 /// A page as `{"spans": [...], "damaged": [...], "next": CURSOR or null}`. A page that read to the end of the ledger, oldest first,
 /// has `reached` besides: a stream can go on from there.
 pub(crate) fn page(key: &ServiceKey, scope: &Scope, page: Page) -> axum::response::Response {
@@ -65,7 +70,7 @@ pub(crate) fn page(key: &ServiceKey, scope: &Scope, page: Page) -> axum::respons
     for row in page.rows {
         match row.span {
             Ok(span) => spans.push(span),
-            Err(row) => damaged.push(json!({"id": row.id, "seq": row.seq, "reason": row.reason})),
+            Err(row) => damaged.push(damage(&row)),
         }
     }
     let cursor = |cursor: Option<&Cursor>| cursor.map_or(Value::Null, |cursor| key.seal(scope, cursor).into());

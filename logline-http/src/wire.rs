@@ -273,6 +273,7 @@ pub(crate) struct ProposalBody {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ProposalList {
     pub(crate) proposals: Vec<ProposalBody>,
+    pub(crate) damaged: Vec<Damaged>,
 }
 
 /// A vote.

@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use crate::block::{Block, MAX_BLOCKS};
 use crate::language::Fault;
-use crate::render::Engine;
+use crate::templates;
 use crate::variable::Variable;
 use crate::variant::Variant;
 
@@ -143,16 +143,15 @@ pub fn build(variant: &Variant, blocks: &[Block], vars: &Value) -> Result<Built,
     if let Some(prior) = &variant.prior {
         push(&mut parts, prior, &mut left)?;
     }
-    let engine = Engine::new();
-    let (mut all, mut personal, mut templates) = (Map::new(), None, Vec::new());
+    let (mut all, mut personal, mut sources) = (Map::new(), None, Vec::new());
     for block in blocks {
         let fault = |Fault { line, reason }| BuildError::Template { block: block.name.clone(), line, reason };
-        let template = engine.compile(&block.template).map_err(fault)?;
-        let values = values(block, &template.names(), given, &variant.vars)?;
+        let template = templates::compiled(&block.template).map_err(fault)?;
+        let values = values(block, template.names(), given, &variant.vars)?;
         let text = template.render(&values, left).map_err(fault)?;
         push(&mut parts, &text, &mut left)?;
         all.extend(values);
-        templates.push(block.template.as_str());
+        sources.push(block.template.as_str());
         let is_personal = |(name, variable): &(&String, &Variable)| variable.personal && given.contains_key(*name);
         personal = personal.or_else(|| block.variables.iter().find(is_personal).map(|(name, _)| name.clone()));
     }
@@ -161,7 +160,7 @@ pub fn build(variant: &Variant, blocks: &[Block], vars: &Value) -> Result<Built,
         return Err(BuildError::Empty);
     }
     let usual: BTreeMap<_, _> = all.iter().filter(|(name, _)| !given.contains_key(*name)).collect();
-    let template = json!({"prior": variant.prior, "templates": templates, "vars": usual});
+    let template = json!({"prior": variant.prior, "templates": sources, "vars": usual});
     Ok(Built {
         compiled_hash: Hash::of(text.as_bytes()),
         text,

@@ -13,7 +13,7 @@ use crate::build::build;
 use crate::ids::build_prompt;
 use crate::load::{LoadError, Versions, load};
 use crate::record::{Recorded, check_personal, record};
-use crate::render::Engine;
+use crate::render::Compiled;
 use crate::variant::Variant;
 
 /// The `this` of a request that builds a prompt. Its parent is the variant, its input `{"vars"?: {…}}`.
@@ -60,9 +60,9 @@ impl Kernel for BuildPrompt {
         match span.entity_type.as_str() {
             "prompt_block" => {
                 let block = Block::read(span).map_err(refused)?;
-                let engine = Engine::new();
-                let template = engine.compile(&block.template);
-                let used = template.map_err(|f| refused(format!("content, line {}: {}", f.line, f.reason)))?.names();
+                let template = Compiled::new(&block.template);
+                let template = template.map_err(|f| refused(format!("content, line {}: {}", f.line, f.reason)))?;
+                let used = template.names();
                 let known: std::collections::BTreeSet<_> = block.variables.keys().cloned().collect();
                 if let Some(name) = used.symmetric_difference(&known).next() {
                     let what = if used.contains(name) { "is used and not among" } else { "is not used, and is among" };

@@ -25,6 +25,7 @@ mod samples;
 mod seeds;
 mod select;
 mod talk;
+mod templates;
 mod tools;
 mod variable;
 mod variant;

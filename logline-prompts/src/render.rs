@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::sync::LazyLock;
 
 use minijinja::value::{Rest, Serde};
-use minijinja::{AutoEscape, Environment, Error, ErrorKind, Template, UndefinedBehavior, Value};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, Value};
 use serde_json::{Map, Value as Json};
 
 use crate::language::{self, Fault};
@@ -79,34 +80,36 @@ impl io::Write for Bounded {
     }
 }
 
-/// Renders templates. Making one costs as much as compiling a short template.
-pub(crate) struct Engine(Environment<'static>);
+/// The name that the template has in its environment.
+const NAME: &str = "block";
 
-impl Engine {
-    pub(crate) fn new() -> Self {
-        Self(environment())
-    }
-
-    /// Checks a template, and compiles it.
-    pub(crate) fn compile<'t>(&'t self, template: &'t str) -> Result<Compiled<'t>, Fault> {
-        language::check(template)?;
-        self.0.template_from_named_str("block", template).map(Compiled).map_err(|error| fault(&error))
-    }
+/// A template that was checked and compiled.
+pub(crate) struct Compiled {
+    environment: Environment<'static>,
+    names: BTreeSet<String>,
 }
 
-/// A template that was checked.
-pub(crate) struct Compiled<'t>(Template<'t, 't>);
+impl Compiled {
+    pub(crate) fn new(template: &str) -> Result<Self, Fault> {
+        static EMPTY: LazyLock<Environment<'static>> = LazyLock::new(environment);
+        language::check(template)?;
+        let mut environment = EMPTY.clone();
+        environment.add_template_owned(NAME, template.to_owned()).map_err(|error| fault(&error))?;
+        let compiled = environment.get_template(NAME).map_err(|error| fault(&error))?;
+        let names = compiled.undeclared_variables(false).into_iter().collect();
+        Ok(Self { environment, names })
+    }
 
-impl Compiled<'_> {
     /// The names that it uses.
-    pub(crate) fn names(&self) -> BTreeSet<String> {
-        self.0.undeclared_variables(false).into_iter().collect()
+    pub(crate) fn names(&self) -> &BTreeSet<String> {
+        &self.names
     }
 
     /// Its text with these values, at most `most` bytes.
     pub(crate) fn render(&self, values: &Map<String, Json>, most: usize) -> Result<String, Fault> {
         let mut out = Bounded { text: Vec::new(), most };
-        match self.0.render_captured_to(Serde(values), &mut out) {
+        let template = self.environment.get_template(NAME).map_err(|error| fault(&error))?;
+        match template.render_captured_to(Serde(values), &mut out) {
             Ok(_) => String::from_utf8(out.text).map_err(|_| Fault { line: 1, reason: "the text is not UTF-8".to_owned() }),
             Err(error) => Err(fault(&error)),
         }

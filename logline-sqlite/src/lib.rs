@@ -11,6 +11,7 @@ mod row;
 mod schema;
 mod search;
 mod select;
+mod turns;
 mod watcher;
 mod work;
 mod writer;
@@ -254,7 +255,7 @@ impl Ledger for SqliteLedger {
         match Select::new(scope, query, after.as_ref(), MAX_PAGE)? {
             Some(select) => {
                 self.shared.place.check()?;
-                self.shared.readers.read(move |connection| select.page(connection)).await
+                self.shared.readers.read_for(scope.tenant(), move |connection| select.page(connection)).await
             }
             None => Ok(Page::new(Vec::new(), None)),
         }
@@ -397,13 +398,16 @@ impl Search for SqliteLedger {
     async fn search_text(&self, scope: &Scope, query: &SearchQuery) -> Result<Vec<Hit>, LedgerError> {
         let Some(searched) = query.searched(scope)? else { return Ok(Vec::new()) };
         let query = query.clone();
-        self.shared.readers.read(move |connection| search::by_text(connection, &searched, &query)).await
+        self.shared.readers.read_for(scope.tenant(), move |connection| search::by_text(connection, &searched, &query)).await
     }
 
     async fn search_vector(&self, scope: &Scope, query: &SearchQuery, vector: &Vector) -> Result<Vec<Hit>, LedgerError> {
         let Some(searched) = query.searched(scope)? else { return Ok(Vec::new()) };
         let (query, vector) = (query.clone(), vector.clone());
-        self.shared.readers.read(move |connection| search::by_vector(connection, &searched, &query, &vector)).await
+        self.shared
+            .readers
+            .read_for(scope.tenant(), move |connection| search::by_vector(connection, &searched, &query, &vector))
+            .await
     }
 
     async fn put_vector(&self, scope: &Scope, id: Uuid, seq: u32, vector: &Vector) -> Result<bool, LedgerError> {

@@ -20,7 +20,8 @@ pub struct SqliteOptions {
     pub busy_timeout: Duration,
     /// The size in bytes at which appends fail as `Full`. It is not stored in the file. Default `None`: no limit.
     pub max_bytes: Option<u64>,
-    /// How many connections read, each on a thread of its own; at least one. Default 2.
+    /// How many connections read, each on a thread of its own; at least one. One of them is left free by each tenant.
+    /// Default 4.
     pub readers: usize,
     /// How often a watch polls for rows that other processes wrote. Default 25 ms.
     pub poll_interval: Duration,
@@ -48,7 +49,7 @@ impl SqliteOptions {
             synchronous: Synchronous::Full,
             busy_timeout: Duration::from_secs(5),
             max_bytes: None,
-            readers: 2,
+            readers: 4,
             poll_interval: Duration::from_millis(25),
         }
     }

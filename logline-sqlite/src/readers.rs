@@ -1,41 +1,49 @@
 //! The threads that read. They keep disk access off the caller's executor.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use futures_channel::oneshot;
 use logline_core::ledger::LedgerError;
 use rusqlite::Connection;
 
+use crate::turns::{Party, Turn, Turns};
+
 type Job = Box<dyn FnOnce(&Connection) + Send>;
 
 pub(crate) struct Readers {
-    /// `None` only while this is being dropped.
-    jobs: Option<Sender<Job>>,
+    turns: Arc<Turns<Job>>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Readers {
     /// Starts one thread per connection.
     pub(crate) fn start(connections: Vec<Connection>) -> Result<Self, LedgerError> {
-        let (jobs, queue) = channel::<Job>();
-        let queue = Arc::new(Mutex::new(queue));
-        let threads = connections
-            .into_iter()
-            .map(|connection| {
-                let queue = Arc::clone(&queue);
-                std::thread::Builder::new().name("logline-sqlite-read".to_owned()).spawn(move || work(&connection, &queue))
-            })
-            .collect::<Result<_, _>>()
-            .map_err(no_thread)?;
-        Ok(Self { jobs: Some(jobs), threads })
+        // One thread is left for the others, whatever one tenant reads.
+        let turns = Arc::new(Turns::new(connections.len().saturating_sub(1).max(1)));
+        // Made before the first thread, so that threads end if a later one cannot be started.
+        let mut readers = Self { turns, threads: Vec::with_capacity(connections.len()) };
+        for connection in connections {
+            let turns = Arc::clone(&readers.turns);
+            let thread = std::thread::Builder::new().name("logline-sqlite-read".to_owned());
+            readers.threads.push(thread.spawn(move || work(&connection, &turns)).map_err(no_thread)?);
+        }
+        Ok(readers)
     }
 
-    /// Runs `read` on one of the reading connections.
+    /// Runs `read` on one of the reading connections, for the host itself.
     pub(crate) async fn read<T: Send + 'static>(
         &self,
+        read: impl FnOnce(&Connection) -> Result<T, LedgerError> + Send + 'static,
+    ) -> Result<T, LedgerError> {
+        self.read_for(None, read).await
+    }
+
+    /// Runs `read` on one of the reading connections. Tenants take turns.
+    pub(crate) async fn read_for<T: Send + 'static>(
+        &self,
+        tenant: Option<&str>,
         read: impl FnOnce(&Connection) -> Result<T, LedgerError> + Send + 'static,
     ) -> Result<T, LedgerError> {
         let (reply, answer) = oneshot::channel();
@@ -54,8 +62,7 @@ impl Readers {
             let _ = connection.progress_handler(0, None::<fn() -> bool>);
             let _ = reply.send(result);
         });
-        let jobs = self.jobs.as_ref().ok_or(LedgerError::Closed)?;
-        jobs.send(job).map_err(|_| LedgerError::Closed)?;
+        self.turns.push(tenant, job);
         answer.await.map_err(|_| LedgerError::Closed)?
     }
 }
@@ -84,19 +91,28 @@ pub(crate) fn no_thread(error: std::io::Error) -> LedgerError {
     LedgerError::Unavailable { reason: format!("cannot start a thread: {error}"), source: Some(Box::new(error)) }
 }
 
-fn work(connection: &Connection, queue: &Mutex<Receiver<Job>>) {
-    loop {
-        let job = queue.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).recv();
-        match job {
-            Ok(job) => job(connection),
-            Err(_) => return,
-        }
+fn work(connection: &Connection, turns: &Turns<Job>) {
+    while let Some(Turn { job, of }) = turns.next() {
+        // Also if the job panics, or the tenant would have a thread less for ever.
+        let _end = Ends { turns, of };
+        job(connection);
+    }
+}
+
+struct Ends<'t> {
+    turns: &'t Turns<Job>,
+    of: Party,
+}
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.turns.end(self.of.take());
     }
 }
 
 impl Drop for Readers {
     fn drop(&mut self) {
-        self.jobs = None;
+        self.turns.close();
         for thread in self.threads.drain(..) {
             join(thread);
         }

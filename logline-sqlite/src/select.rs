@@ -21,6 +21,8 @@ pub(crate) struct Select {
     size: (usize, usize),
     /// How many rows the page may look at, if the query limits it.
     visits: Option<usize>,
+    /// The number of the row after which a page in append order begins.
+    after: Option<i64>,
 }
 
 /// The part of a scan that reads one tenant. (An operator's scan of all tenants is one branch too.)
@@ -220,6 +222,10 @@ impl Select {
             one_id: query.id.is_some(),
             size: (query.page_size(max_page), query.page_bytes(MAX_PAGE_BYTES)),
             visits: query.visits(),
+            after: match after {
+                Some(Position::Append(number)) if query.order == Order::Append => Some(*number),
+                _ => None,
+            },
         }))
     }
 
@@ -286,7 +292,7 @@ impl Select {
         // One snapshot: a row that is stored after the rows were counted is not returned either.
         let _snapshot = self.visits.is_some().then(|| connection.unchecked_transaction()).transpose().map_err(from_sqlite)?;
         let reached = match self.order {
-            Order::Append => last_position(connection)?,
+            Order::Append => reached(connection, self.after)?,
             _ => None,
         };
         let visited = self.visits.map(|most| self.bound(connection, most)).transpose()?;
@@ -323,12 +329,18 @@ impl Select {
     }
 }
 
-/// The position of the last row. It is read before the rows are, so that a scan sees at least everything up to it.
-fn last_position(connection: &Connection) -> Result<Option<Cursor>, LedgerError> {
+/// The position of the last row. It is read before the rows are, so that a scan sees at least everything up to it. A cursor behind it was
+/// made before an older copy of the file was put back, and rows would be skipped.
+fn reached(connection: &Connection, after: Option<i64>) -> Result<Option<Cursor>, LedgerError> {
     let sql = "SELECT max(pos) FROM universal_registry";
     let last: Option<i64> =
         connection.prepare_cached(sql).and_then(|mut s| s.query_row([], |row| row.get(0))).map_err(from_sqlite)?;
-    Ok(last.map(|number| Position::Append(number).to_cursor()))
+    match after {
+        Some(after) if after > last.unwrap_or(0) => {
+            Err(LedgerError::InvalidCursor { cursor: Position::Append(after).to_cursor().as_str().to_owned() })
+        }
+        _ => Ok(last.map(|number| Position::Append(number).to_cursor())),
+    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::future::Future;
 use std::path::Path;
 use std::time::Duration;
 
-use logline_core::ledger::{AppendOptions, Ledger as _, LedgerError, LedgerExt as _, Query, Retry};
+use logline_core::ledger::{AppendOptions, Ledger as _, LedgerError, LedgerExt as _, Query, Retry, WatchFrom};
 use logline_core::{Draft, KeyPair, Scope, SystemClock, SystemIds, VerifiedSpan};
 use logline_sqlite::{SqliteLedger, SqliteOptions, Synchronous};
 
@@ -52,6 +52,28 @@ fn a_file_that_was_replaced_while_it_is_open_acknowledges_nothing() {
         assert_eq!(rows(&again).await, 1);
         fs::remove_file(&path).unwrap();
         assert!(matches!(again.append_one(&Scope::Operator, note(1)).await, Err(LedgerError::Moved { .. })));
+    });
+}
+
+/// A reader that was at row 2 of the file reads from a copy with one row. The next row would get the number 2, and be skipped.
+#[test]
+fn a_cursor_from_before_an_older_copy_was_put_back_is_refused() {
+    block_on(async {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = SqliteLedger::open(folder.path().join("ledger")).unwrap();
+        ledger.append_one(&Scope::Operator, note(1)).await.unwrap();
+        ledger.copy_to(folder.path().join("backup")).await.unwrap();
+        ledger.append_one(&Scope::Operator, note(1)).await.unwrap();
+        let page = ledger.scan(&Scope::Operator, &Query::timeline(), None).await.unwrap();
+        let last = page.rows.last().unwrap().cursor.clone();
+        let read = async |ledger: &SqliteLedger| ledger.scan(&Scope::Operator, &Query::timeline(), Some(&last)).await;
+        assert_eq!(read(&ledger).await.unwrap().rows.len(), 0);
+        let copy = SqliteLedger::open(folder.path().join("backup")).unwrap();
+        assert!(matches!(read(&copy).await, Err(LedgerError::InvalidCursor { .. })));
+        let tenant = Scope::user("acme", "alice");
+        assert!(matches!(copy.scan(&tenant, &Query::timeline(), Some(&last)).await, Err(LedgerError::InvalidCursor { .. })));
+        let watched = copy.watch(&Scope::Operator, WatchFrom::After(last)).await;
+        assert!(matches!(watched.err(), Some(LedgerError::InvalidCursor { .. })));
     });
 }
 
@@ -289,7 +311,6 @@ fn two_handles_on_one_file_see_each_others_rows_and_race_fairly() {
 #[test]
 fn a_watch_sees_what_another_process_appends() {
     use futures_util::StreamExt as _;
-    use logline_core::ledger::WatchFrom;
     block_on(async {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ledger");

@@ -54,8 +54,15 @@ pub(crate) async fn waiting(State(service): State<Arc<Service>>, request: Reques
     let query = Query::new().tenant(caller.tenant()).entity_type("proposal").order(Order::Newest).limit(MOST);
     let query = query.max_visited(service.options.max_visited);
     let page = service.reading(caller.tenant(), service.ledger().scan(&caller.read_scope(), &query, None)).await?;
-    let mut proposals = Vec::new();
-    for row in page.rows.into_iter().filter_map(|row| row.span.ok()) {
+    let (mut proposals, mut damaged) = (Vec::new(), Vec::new());
+    for row in page.rows {
+        let row = match row.span {
+            Ok(row) => row,
+            Err(row) => {
+                damaged.push(rows::damage(&row));
+                continue;
+            }
+        };
         let shown = standing(&service, &caller, &row).await?;
         let refusal = shown.pointer("/refusal/code").and_then(Value::as_str);
         let waits = matches!(refusal, None | Some("not_approved" | "gate_not_passed"));
@@ -63,7 +70,7 @@ pub(crate) async fn waiting(State(service): State<Arc<Service>>, request: Reques
             proposals.push(shown);
         }
     }
-    Ok(answer(StatusCode::OK, &json!({"proposals": proposals})))
+    Ok(answer(StatusCode::OK, &json!({"proposals": proposals, "damaged": damaged})))
 }
 
 /// A proposal as it stands now, as a caller may see it.

@@ -214,3 +214,17 @@ async fn a_proof_is_of_the_version_that_is_asked_for_or_says_why_there_is_none()
     let body = without.get(&token, &format!("/api/spans/{}/proof", row.id)).await.ok(200);
     assert_eq!((&body["proof"], &body["reason"]), (&Value::Null, &json!("this service has no transparency log")));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_proposal_is_named_in_the_list() {
+    let stage = Stage::start().await;
+    govern(&stage, &KeyPair::generate().unwrap()).await;
+    let first = stage.fee("acme").await;
+    let proposed = propose(&stage, &first).await;
+    let file = rusqlite::Connection::open(stage.folder.path().join("service.ledger")).unwrap();
+    file.execute_batch("DROP TRIGGER ur_no_update").unwrap();
+    let damage = "UPDATE universal_registry SET metadata = '{' WHERE id = ?1";
+    assert_eq!(file.execute(damage, [proposed.id.to_string()]).unwrap(), 1);
+    let list = stage.get(&stage.token("acme", "alice").await, "/api/proposals").await.ok(200);
+    assert_eq!((&list["proposals"], &list["damaged"][0]["id"]), (&json!([]), &json!(proposed.id)));
+}
