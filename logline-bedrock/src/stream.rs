@@ -8,7 +8,6 @@ use aws_sdk_bedrockruntime::types::error::ConverseStreamOutputError;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::event_stream::RawMessage;
 use logline_core::contract::provider::{Block, Chunk, ErrorKind, ModelAnswer, ProviderError};
-use serde_json::{Value, json};
 
 use crate::answer;
 use crate::error::{bad, error, of_stream};
@@ -196,13 +195,6 @@ fn block(part: Part, is_cut: bool) -> Option<Block> {
         Part::Text(text) => answer::text_block(text),
         Part::Reasoning { text, signature } => Some(Block::Reasoning { text, signature }),
         Part::Redacted(bytes) => Some(answer::redacted(&bytes)),
-        Part::Tool { id, name, input } if input.trim().is_empty() => Some(Block::ToolUse { id, name, input: json!({}) }),
-        Part::Tool { id, name, input } => match serde_json::from_str(&input) {
-            Ok(input) => Some(Block::ToolUse { id, name, input }),
-            // The answer is cut in the middle of a tool use, which is then none.
-            Err(_) if is_cut => None,
-            // It is what the model said, and it was paid for: whoever runs the tool tells the model.
-            Err(_) => Some(Block::ToolUse { id, name, input: Value::String(input) }),
-        },
+        Part::Tool { id, name, input } => Block::tool_use(id, name, input, is_cut),
     }
 }

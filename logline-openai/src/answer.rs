@@ -108,14 +108,7 @@ impl Parts {
         }
         let uses_tools = !self.calls.is_empty();
         for (id, name, arguments) in self.calls {
-            let arguments = if arguments.trim().is_empty() { "{}".to_owned() } else { arguments };
-            match serde_json::from_str(&arguments) {
-                Ok(input) => content.push(Block::ToolUse { id, name, input }),
-                // The answer is cut in the middle of a tool use, which is then none.
-                Err(_) if reason == "length" => {}
-                // It is what the model said, and it was paid for: whoever runs the tool tells the model.
-                Err(_) => content.push(Block::ToolUse { id, name, input: Value::String(arguments) }),
-            }
+            content.extend(Block::tool_use(id, name, arguments, reason == "length"));
         }
         let stop = match reason.as_str() {
             "content_filter" => StopReason::ContentFiltered,

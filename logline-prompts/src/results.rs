@@ -1,6 +1,7 @@
 //! What the ledger says about how well a variant does.
 
-use std::collections::BTreeSet;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use logline_core::contract::Reader;
@@ -18,7 +19,7 @@ use crate::rates::lower;
 /// The most results of a variant that are read, the newest.
 pub(crate) const MAX_RESULTS: usize = 2_000;
 
-/// The member of a `prompt_run`'s metadata that names the choice that led to it.
+/// The member of a `prompt_run`'s metadata that names the choice that led to it, and of that of an execution that failed.
 pub(crate) const SELECTION: &str = "selection";
 
 /// The member of a `prompt_run`'s metadata with the confidence that the answer states, from 0 to 1.
@@ -43,10 +44,16 @@ pub(crate) const INPUT_BYTES: &str = "input_bytes";
 /// lose.
 const MAX_INPUT: u64 = 4096;
 
+/// The most runs of one choice that count, the newest. A session keeps its variant, so whoever asks often in one would decide how well that
+/// variant does.
+const MAX_OF_CHOICE: usize = 8;
+
 /// One run of a variant.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Run {
     pub(crate) at: Timestamp,
+    /// The choice that led to it.
+    choice: Option<Uuid>,
     pub(crate) is_good: bool,
     is_error: bool,
     is_broken: bool,
@@ -149,16 +156,23 @@ impl Newest<'_> {
             let is_of = span.meta(VARIANT_OF).and_then(|named| named.get("curr_hash")) == Some(&hash);
             // However often a request is tried again, it is one result.
             if is_of && span.at >= from && is_by_the_prompt(&span) && requests.insert(span.related_to.first().copied()) {
-                let at = span.at;
-                failed.push(Run { at, is_good: false, is_error: true, is_broken: false, latency_ms: None, cost_nanos: None });
+                let (at, choice) = (span.at, choice(&span));
+                failed.push(Run {
+                    at,
+                    choice,
+                    is_good: false,
+                    is_error: true,
+                    is_broken: false,
+                    latency_ms: None,
+                    cost_nanos: None,
+                });
             }
             span.at >= oldest
         };
         let errors = Query::new().tenant(self.tenant).entity_type("execution").parent_id(family_id).status("error");
         self.scan(errors, MAX_RESULTS, take).await?;
         runs.append(&mut failed);
-        runs.sort_by_key(|run| run.at);
-        Ok(runs.split_off(runs.len().saturating_sub(MAX_RESULTS)))
+        Ok(counted(runs))
     }
 
     /// What the last evaluation of a version of a variant with the family's suite says.
@@ -181,6 +195,26 @@ impl Newest<'_> {
     }
 }
 
+/// Those of the runs that count, oldest first.
+fn counted(mut runs: Vec<Run>) -> Vec<Run> {
+    runs.sort_by_key(|run| Reverse(run.at));
+    let mut of_choices: BTreeMap<Uuid, usize> = BTreeMap::new();
+    runs.retain(|run| {
+        let Some(choice) = run.choice else { return true };
+        let count = of_choices.entry(choice).or_default();
+        *count += 1;
+        *count <= MAX_OF_CHOICE
+    });
+    runs.truncate(MAX_RESULTS);
+    runs.reverse();
+    runs
+}
+
+/// The choice that a record names.
+fn choice(span: &SignedSpan) -> Option<Uuid> {
+    span.meta(SELECTION).and_then(Value::as_str)?.parse().ok()
+}
+
 /// Whether the prompt can be the cause of a failure. A provider that is away says nothing about the prompt, nor does a request that gives no
 /// value for a variable.
 fn is_by_the_prompt(execution: &SignedSpan) -> bool {
@@ -200,6 +234,7 @@ fn ended(span: &SignedSpan, family: &Family) -> Run {
     let is_sure = confidence.is_none_or(|confidence| confidence >= family.min_confidence);
     Run {
         at: span.at,
+        choice: choice(span),
         is_good: !is_broken && !has_none && is_sure,
         is_error: false,
         is_broken,
@@ -248,7 +283,28 @@ mod tests {
 
     fn run(is_error: bool, is_broken: bool, latency_ms: u64) -> Run {
         let at = Timestamp::from_unix_micros(0).unwrap();
-        Run { at, is_good: !is_error, is_error, is_broken, latency_ms: Some(latency_ms), cost_nanos: Some(latency_ms * 10) }
+        Run {
+            at,
+            choice: None,
+            is_good: !is_error,
+            is_error,
+            is_broken,
+            latency_ms: Some(latency_ms),
+            cost_nanos: Some(latency_ms * 10),
+        }
+    }
+
+    #[test]
+    fn a_session_that_asks_often_counts_a_few_times() {
+        let session = Uuid::from_u128(1);
+        let at = |second: i64| Timestamp::from_unix_micros(second * 1_000_000).unwrap();
+        let of = |choice, second| Run { at: at(second), choice: Some(choice), ..run(true, false, 1) };
+        let many = (0..100).map(|n| of(session, n));
+        let others = (2..12).map(|n| of(Uuid::from_u128(n), 200 + i64::try_from(n).unwrap()));
+        let runs = counted(others.chain(many).collect());
+        assert_eq!(runs.len(), MAX_OF_CHOICE + 10);
+        assert_eq!(runs[0].at, at(92), "the newest of them, oldest first");
+        assert!(runs.is_sorted_by_key(|run| run.at));
     }
 
     #[test]

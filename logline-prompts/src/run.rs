@@ -174,6 +174,9 @@ impl RunPrompt {
                 details.metadata.insert(VARIANT_OF.to_owned(), reference(&loaded.variant_span));
                 let input = request.input.as_ref().map_or(0, |input| canonical::to_vec(input).len());
                 details.metadata.insert(INPUT_BYTES.to_owned(), input.into());
+                if let Some(selected) = variety.selected {
+                    details.metadata.insert(SELECTION.to_owned(), selected.selection.to_string().into());
+                }
                 Effects::new(Err(failure)).execution(details)
             }
         })

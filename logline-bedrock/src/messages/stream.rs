@@ -7,7 +7,7 @@ use aws_sdk_bedrockruntime::types::error::ResponseStreamError;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::event_stream::RawMessage;
 use logline_core::contract::provider::{Block, Chunk, ErrorKind, ModelAnswer, ProviderError};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::answer::{stop, text, usage, was_stopped};
 use crate::answer::text_block;
@@ -198,14 +198,7 @@ fn block(part: Part, is_cut: bool) -> Option<Block> {
             Some(Block::Reasoning { text, signature: Some(signature).filter(|signed| !signed.is_empty()) })
         }
         Part::Redacted(data) => Some(Block::RedactedReasoning { data }),
-        Part::Tool { id, name, input } if input.trim().is_empty() => Some(Block::ToolUse { id, name, input: json!({}) }),
-        Part::Tool { id, name, input } => match serde_json::from_str(&input) {
-            Ok(input) => Some(Block::ToolUse { id, name, input }),
-            // The answer is cut in the middle of a tool use, which is then none.
-            Err(_) if is_cut => None,
-            // It is what the model said, and it was paid for: whoever runs the tool tells the model.
-            Err(_) => Some(Block::ToolUse { id, name, input: Value::String(input) }),
-        },
+        Part::Tool { id, name, input } => Block::tool_use(id, name, input, is_cut),
         Part::Unknown => None,
     }
 }

@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use thiserror::Error;
 
+use crate::json::{self, JsonErrorKind};
+
 /// What a model is asked. The model itself, credentials and limits of time are not part of it.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -144,6 +146,23 @@ impl Block {
     /// A text.
     pub fn text(text: impl Into<String>) -> Self {
         Self::Text { text: text.into() }
+    }
+
+    /// A use of a tool with the JSON text of its input, of which an empty one stands for `{}`. A text that is no JSON, or has a key twice,
+    /// becomes the input as it is: the model has said it, and whoever runs the tool tells the model. `None` if the answer is cut in the
+    /// middle of the text.
+    #[must_use]
+    pub fn tool_use(id: String, name: String, input: String, is_cut: bool) -> Option<Self> {
+        let text = if input.trim().is_empty() { "{}" } else { input.as_str() };
+        let has_key_twice =
+            || matches!(json::parse(text.as_bytes()), Err(e) if matches!(e.kind, JsonErrorKind::DuplicateKey { .. }));
+        let input = match serde_json::from_str(text) {
+            Ok(_) if has_key_twice() => Value::String(input),
+            Ok(read) => read,
+            Err(_) if is_cut => return None,
+            Err(_) => Value::String(input),
+        };
+        Some(Self::ToolUse { id, name, input })
     }
 }
 
@@ -439,4 +458,30 @@ fn check_document_name<'a>(name: &'a str, names: &mut BTreeSet<&'a str>) -> Resu
         return Err("the name of a document has 1 to 200 letters, digits, single spaces, and `-()[]`".to_owned());
     }
     if names.insert(name) { Ok(()) } else { Err(format!("there are two documents `{name}`: give each a name of its own")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn input(text: &str, is_cut: bool) -> Option<Value> {
+        match Block::tool_use("1".to_owned(), "pay".to_owned(), text.to_owned(), is_cut)? {
+            Block::ToolUse { input, .. } => Some(input),
+            _ => None,
+        }
+    }
+
+    /// Of two amounts the last would be paid, and the first may be the one that a check has read.
+    #[test]
+    fn a_key_twice_in_a_tools_input_is_a_text_and_no_object() {
+        for text in [r#"{"amount":1,"amount":1000}"#, r#"{"to":{"iban":"a","\u0069ban":"b"}}"#] {
+            assert_eq!(input(text, false), Some(json!(text)));
+            assert_eq!(input(text, true), Some(json!(text)), "it is whole");
+        }
+        assert_eq!(input(r#"{"amount":1}"#, false), Some(json!({"amount": 1})));
+        assert_eq!((input("", true), input(" ", false)), (Some(json!({})), Some(json!({}))));
+        assert_eq!((input(r#"{"amount":"#, true), input(r#"{"amount":"#, false)), (None, Some(json!(r#"{"amount":"#))));
+    }
 }
