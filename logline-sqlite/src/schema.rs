@@ -225,15 +225,23 @@ fn is_on_read_only_disk(path: &Path) -> bool {
     }
 }
 
+/// Whether this user may not read the file, or not make one in its folder. The file is not opened, as above.
 fn is_forbidden(path: &Path) -> bool {
-    let is_denied = |e: std::io::Error| e.kind() == std::io::ErrorKind::PermissionDenied;
-    match std::fs::File::open(path) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            std::fs::metadata(folder).is_ok_and(|folder| folder.permissions().readonly())
-        }
-        opened => opened.is_err_and(is_denied),
+    if path.exists() {
+        return is_denied(path);
     }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::metadata(folder).is_ok_and(|folder| folder.permissions().readonly()) || is_denied(path)
+}
+
+#[cfg(unix)]
+fn is_denied(path: &Path) -> bool {
+    rustix::fs::access(path, rustix::fs::Access::READ_OK) == Err(rustix::io::Errno::ACCESS)
+}
+
+#[cfg(not(unix))]
+fn is_denied(_: &Path) -> bool {
+    false
 }
 
 fn is_without_folder(path: &Path) -> bool {
