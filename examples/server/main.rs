@@ -25,7 +25,6 @@ use logline_kernels::{Loops, Run as _};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use serde_json::json;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tracing_subscriber::{EnvFilter, Layer as _, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
@@ -146,11 +145,10 @@ async fn run(config: &Config) -> Result<(), Failed> {
         let _ = tell.send(());
         ran
     });
-    let (mut terminate, begun) = (signal(SignalKind::terminate())?, drain.clone());
+    let (interrupted, begun) = (logline::shutdown_signal(), drain.clone());
     let shutdown = async move {
         tokio::select! {
-            _ = terminate.recv() => {}
-            _ = tokio::signal::ctrl_c() => {}
+            () = interrupted => {}
             _ = &mut failed => {
                 // Clients go to another instance, while the process ends.
                 begun.begin();

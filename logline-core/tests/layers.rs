@@ -81,7 +81,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "logline-sqlite",
         &[
-            "error", "options", "place", "row", "search", "work", "schema", "readers", "select", "writer", "watcher",
+            "error", "options", "place", "row", "search", "work", "schema", "turns", "readers", "select", "writer", "watcher",
             "inspect", "keys",
         ],
     ),
@@ -122,6 +122,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "block",
             "language",
             "render",
+            "templates",
             "contract",
             "tools",
             "variant",
@@ -208,7 +209,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         ],
     ),
     ("logline-guest", &["abi", "host"]),
-    ("logline", &["failed", "home", "dev"]),
+    ("logline", &["failed", "home", "signal", "dev"]),
     ("logline-cli", &["open", "output", "when", "tenant_keys", "site", "commands"]),
 ];
 

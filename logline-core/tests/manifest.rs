@@ -394,6 +394,33 @@ fn what_only_looks_like_a_manifest_is_skipped() {
     });
 }
 
+/// Whoever can write in `system` can write rows without end, and no row is ever deleted: what needs no root key must not stop a host.
+#[test]
+fn a_flood_by_strangers_stops_no_host() {
+    block_on(async {
+        let root = TrustRoot::new([public(1)], 1);
+        let ledger = MemoryLedger::new();
+        let span = root.publish(&ledger, &manifest(), &key(1), &SystemClock).await.unwrap();
+        let (mut last, mut batch) = (span.clone(), Vec::new());
+        for n in 0..10_100 {
+            last = Draft::next_version(&last).stamp(&SystemClock, &SystemIds).seal_local(&key(9)).unwrap();
+            batch.push(last.clone());
+            let mut draft = approval(&span, "approve").tenant(SYSTEM_TENANT).owner(SYSTEM_TENANT).who("root");
+            draft.columns_mut().metadata.as_mut().unwrap()["subject"]["curr_hash"] = json!(format!("{n:064x}"));
+            batch.push(draft.stamp(&SystemClock, &SystemIds).seal_local(&key(9)).unwrap());
+        }
+        for some in batch.chunks(1000) {
+            ledger.append(&Scope::Operator, some.to_vec(), &AppendOptions::default()).await.unwrap();
+        }
+        let trusted = root.resolve(&ledger).await.unwrap();
+        assert_eq!((trusted.manifest.version, trusted.skipped.len()), (1, 100), "a hundred of them are told");
+        let mut next = manifest();
+        next.version = 2;
+        root.publish(&ledger, &next, &key(1), &SystemClock).await.unwrap();
+        assert_eq!(root.resolve(&ledger).await.unwrap().manifest.version, 2);
+    });
+}
+
 /// As many manifests that do not count, and as many approvals, as a host reads. With one more it goes no further.
 #[test]
 fn a_flood_of_manifests_or_approvals_stops_a_host_and_not_one_less() {

@@ -48,6 +48,8 @@ pub(crate) struct Service {
     pub(crate) sending: Arc<Slots>,
     /// Reads of lists, which may look at many rows.
     reads: Turns,
+    /// Chats that this service carries out.
+    pub(crate) chats: Turns,
 }
 
 /// The most bytes of long rows that streams have sent and their clients have not taken, in all and of a tenant.
@@ -55,6 +57,10 @@ const SENDING: (usize, usize) = (256 << 20, 32 << 20);
 
 /// The most lists of a tenant that are read at the same time.
 const READS: usize = 4;
+
+/// The most chats of a tenant that this service carries out at the same time. The others wait, or a worker takes them: the connections of the
+/// ledger's pool are for all tenants.
+const CHATS: usize = 32;
 
 impl Service {
     pub(crate) fn new(host: Host, auth: Arc<dyn Authenticator>, options: Options) -> Self {
@@ -71,6 +77,7 @@ impl Service {
             document: OnceLock::new(),
             sending: Slots::new(SENDING.0, SENDING.1, None),
             reads: Turns::new(READS),
+            chats: Turns::new(CHATS),
             host,
             auth,
             options,

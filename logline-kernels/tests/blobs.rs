@@ -5,7 +5,7 @@ mod setup;
 
 use logline_core::contract::Sandbox;
 use logline_core::ledger::LedgerExt as _;
-use logline_core::{Draft, Hash, Rules, Scope, SystemClock, SystemIds};
+use logline_core::{Draft, Hash, Rules, Scope, SystemClock, SystemIds, ids};
 use logline_kernels::publish_module;
 use serde_json::json;
 use std::sync::Arc;
@@ -25,7 +25,10 @@ fn a_module_that_fits_no_span_runs_from_blobs_and_is_repeated_from_them() {
         let (ledger, host) = host().await;
         let binary = large(900_000);
         assert!(binary.len() > 800_000);
-        let published = publish_module(&host, function(""), &binary, &key(PUBLISHER)).await.unwrap();
+        let published =
+            publish_module(&host, function("").id(ids::derive("function", &[TENANT, "large"])), &binary, &key(PUBLISHER))
+                .await
+                .unwrap();
         assert_eq!(published.code.as_deref(), Some(format!("blob:{}", Hash::of(&binary)).as_str()));
         let parts = spans(&ledger, "blob").await;
         assert_eq!((parts.len(), parts[0].meta("parts")), (2, Some(&json!(2))));

@@ -261,7 +261,45 @@ fn a_host_without_the_functions_sandbox_leaves_the_request_and_a_worker_without_
         );
         let error = bare.run(Worker::default(), std::future::pending()).await.unwrap_err();
         assert!(matches!(error, HostError::NotEquipped { .. }), "{error}");
+        assert_eq!(bare.lacking().len(), 1);
         assert!(with.run_request(TENANT, asked.id).await.unwrap().result.is_ok());
+    });
+}
+
+/// A caller who gets an error calls again. Had the first call stored its request, both would run later.
+#[test]
+fn what_a_host_could_never_carry_out_it_does_not_store() {
+    block_on(async {
+        let ledger = site().await;
+        let with = setup::host_as(&ledger, HOST).await;
+        let function = setup::publish(&with, &echo()).await;
+        let builder = || Host::builder().ledger(ledger.clone()).trust(setup::trust()).key(key(HOST));
+        let (bare, empty) =
+            (builder().install(logline_kernels::all()).build().await.unwrap(), builder().build().await.unwrap());
+        let asked = || Request::new(TENANT, USER, function, json!(1));
+        let error = bare.execute(asked()).await.unwrap_err();
+        assert!(matches!(&error, HostError::NotEquipped { lacks } if lacks.contains("sandbox")), "{error}");
+        let error = empty.execute(asked()).await.unwrap_err();
+        assert!(matches!(error, HostError::Missing { .. }), "{error}");
+        assert!(setup::spans(&ledger, "request").await.is_empty());
+        let error = empty.run(Loops::installed(&empty), std::future::pending()).await.unwrap_err();
+        assert!(matches!(error, HostError::NothingToRun), "{error}");
+    });
+}
+
+#[test]
+fn terms_that_no_request_can_have_are_refused_and_not_changed() {
+    block_on(async {
+        let ledger = site().await;
+        let host = setup::host_as(&ledger, HOST).await;
+        let function = setup::publish(&host, &echo()).await;
+        let asked = || Request::new(TENANT, USER, function, json!(1));
+        for asked in [asked().priority(10), asked().max_attempts(0), asked().max_attempts(1001)] {
+            let refused = reason(host.submit(asked).await.unwrap_err());
+            assert!(matches!(refused, NotRunnable::Malformed { .. }), "{refused}");
+        }
+        assert!(setup::spans(&ledger, "request").await.is_empty());
+        host.submit(asked().priority(9).max_attempts(1000)).await.unwrap();
     });
 }
 

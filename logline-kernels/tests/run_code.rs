@@ -116,6 +116,21 @@ fn a_function_signed_by_nobodys_publisher_does_not_run() {
     });
 }
 
+/// Whoever can write to the store could otherwise stop every function with a row of each.
+#[test]
+fn a_newer_version_by_a_stranger_neither_runs_nor_stops_a_function() {
+    block_on(async {
+        let (ledger, host) = host().await;
+        let good = host.publish(function(&echo()).status("active"), &key(PUBLISHER)).await.unwrap();
+        let other = smuggle(&ledger, Draft::next_version(&good).code("(module)"), STRANGER).await;
+        assert_eq!(output(&execute(&host, good.id, json!(1)).await)["input"], 1);
+        smuggle(&ledger, Draft::next_version(&other).status("stopped"), STRANGER).await;
+        let done = execute(&host, good.id, json!(2)).await;
+        assert_eq!(output(&done)["input"], 2);
+        assert_eq!(output(&done)["function"]["curr_hash"], json!(good.seal.curr_hash));
+    });
+}
+
 #[test]
 fn a_function_that_is_missing_hidden_or_something_else_does_not_run() {
     block_on(async {

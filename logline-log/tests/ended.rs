@@ -407,7 +407,7 @@ async fn stage_0_boots_no_kernel_that_a_publisher_has_signed_after_its_end() {
     let booted = host.boot(ids::RUN_CODE).await.unwrap();
     world.smuggle(Draft::next_version(&booted.span).at(booted.span.at), STOLEN).await;
     host.refresh().await.unwrap();
-    assert!(matches!(host.boot(ids::RUN_CODE).await, Err(HostError::Boot(_))));
+    assert_eq!(host.boot(ids::RUN_CODE).await.unwrap().span.seal, booted.span.seal, "the last version that counts");
 }
 
 #[tokio::test]

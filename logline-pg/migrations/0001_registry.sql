@@ -219,7 +219,7 @@ RETURN coalesce(octet_length(input::text), 0) + coalesce(octet_length(output::te
 -- a request that is too deep is found by the first poll, and parked.
 CREATE POLICY app_appends ON ledger.universal_registry FOR INSERT TO logline_app WITH CHECK (
   ledger.is_sealed(curr_hash, signature, public_key, at) AND ledger.bytes(input, output, error, content, metadata, code, description) <= 1048576
-  AND tenant_id = (SELECT app.current_tenant_id()) AND owner_id = (SELECT app.current_user_id())
+  AND tenant_id = (SELECT app.current_tenant_id()) AND tenant_id <> 'system' AND owner_id = (SELECT app.current_user_id())
   AND NOT ledger.is_reserved(entity_type, prev_hash IS NULL)
   AND (prev_hash IS NOT NULL OR substr(id::text, 15, 1) <> '5'
     OR (json_typeof(metadata -> 'idempotency_key') = 'string'

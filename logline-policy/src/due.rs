@@ -81,10 +81,13 @@ async fn decide_again(request: &VerifiedSpan, context: &Context<'_>) -> Result<A
         (Some(known), _) => Some(known),
         // The policy may have a new version since the request was claimed.
         (None, Some(id)) => match context.runtime.find(tenant, id).await? {
-            Some(last) => match context.runtime.in_force(context.trusted, last, context.attempt.started).await {
-                Ok(in_force) => in_force.span.verify(&mut Verifier::new()).ok(),
-                Err(error) => return Ok(Again::Failed(error.refusal()?)),
-            },
+            Some(last) => {
+                let last = context.runtime.last_that_counts(context.trusted, last).await?;
+                match context.runtime.in_force(context.trusted, last, context.attempt.started).await {
+                    Ok(in_force) => in_force.span.verify(&mut Verifier::new()).ok(),
+                    Err(error) => return Ok(Again::Failed(error.refusal()?)),
+                }
+            }
             None => None,
         },
         (None, None) => None,

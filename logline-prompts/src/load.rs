@@ -177,6 +177,7 @@ pub(crate) async fn in_use(
     last: SignedSpan,
     what: &'static str,
 ) -> Result<(SignedSpan, Option<Version>), LoadError> {
+    let last = reader.last_that_counts(versions.trusted, last).await?;
     let Some(now) = versions.now else { return Ok((last, None)) };
     let id = last.id;
     match reader.in_force(versions.trusted, last, now).await {

@@ -81,23 +81,30 @@ impl Newest<'_> {
         self.scan(query, most, take).await
     }
 
+    /// Rows that nobody may have signed do not count towards `most`: whoever can write to the store could otherwise push out those that count.
     async fn scan(&self, query: Query, most: usize, mut take: impl FnMut(VerifiedSpan) -> bool) -> Result<(), LedgerError> {
         let mut verifier = Verifier::new();
         let query = query.order(Order::Newest);
-        let (mut cursor, mut left) = (None, most);
-        while left > 0 {
+        let (mut cursor, mut left, mut passed_over) = (None, most, 0_u64);
+        'pages: while left > 0 {
             let page = self.reader.scan(&query.clone().limit(left), cursor.as_ref()).await?;
-            left -= page.rows.len().min(left);
             for span in page.rows.into_iter().filter_map(|row| row.span.ok()) {
-                let Some(span) = self.trusted(span, &mut verifier) else { continue };
+                let Some(span) = self.trusted(span, &mut verifier) else {
+                    passed_over += 1;
+                    continue;
+                };
+                left = left.saturating_sub(1);
                 if !take(span) {
-                    return Ok(());
+                    break 'pages;
                 }
             }
             cursor = page.next;
             if cursor.is_none() {
                 break;
             }
+        }
+        if passed_over > 0 {
+            tracing::warn!(tenant = self.tenant, passed_over, "records that no host of the tenant has signed are not counted");
         }
         Ok(())
     }
@@ -122,12 +129,7 @@ impl Newest<'_> {
     }
 
     fn trusted(&self, span: SignedSpan, verifier: &mut Verifier) -> Option<VerifiedSpan> {
-        let key = span.key();
-        let span = span.verify(verifier).ok().filter(|span| self.authorities.check(span).is_ok());
-        if span.is_none() {
-            tracing::warn!(%key, "a record that no host of the tenant has signed is not counted");
-        }
-        span
+        span.verify(verifier).ok().filter(|span| self.authorities.check(span).is_ok())
     }
 
     /// The runs of a version of a variant since `from`, oldest first.

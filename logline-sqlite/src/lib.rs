@@ -59,14 +59,15 @@ pub struct SqliteLedger {
     shared: Arc<Shared>,
 }
 
+/// What closes is dropped in this order: the connection that closes last copies the write-ahead log into the file, and only the writer can.
 struct Shared {
-    options: SqliteOptions,
+    watcher: Watcher,
     readers: Readers,
     /// `None` if the ledger was opened read-only.
     writer: Option<Writer>,
+    options: SqliteOptions,
     place: Place,
     signal: Arc<Signal>,
-    watcher: Watcher,
 }
 
 struct Writer {

@@ -194,6 +194,11 @@ fn connect(options: &SqliteOptions, name: &Path, flags: OpenFlags) -> Result<Con
         Some(rusqlite::ErrorCode::CannotOpen) if is_without_folder(path) => {
             LedgerError::NotALedger { reason: format!("{}: the folder of the file does not exist", path.display()) }
         }
+        Some(rusqlite::ErrorCode::CannotOpen) if !flags.contains(OpenFlags::SQLITE_OPEN_CREATE) && !path.exists() => {
+            LedgerError::NotALedger {
+                reason: format!("{}: there is no such file; `logline init` makes a ledger", path.display()),
+            }
+        }
         Some(rusqlite::ErrorCode::CannotOpen) if is_forbidden(path) => LedgerError::ReadOnly {
             reason: format!("{}: this user may not open the file, or make one in its folder", path.display()),
         },

@@ -55,6 +55,22 @@ fn a_file_that_was_replaced_while_it_is_open_acknowledges_nothing() {
     });
 }
 
+/// Whoever copies the file of a service that has stopped has all rows.
+#[test]
+fn a_ledger_that_was_closed_is_one_file() {
+    use futures_util::StreamExt as _;
+    block_on(async {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = SqliteLedger::open(folder.path().join("ledger")).unwrap();
+        let mut watch = ledger.watch(&Scope::Operator, WatchFrom::Beginning).await.unwrap();
+        ledger.append_one(&Scope::Operator, note(1)).await.unwrap();
+        watch.next().await.unwrap().unwrap();
+        drop((watch, ledger));
+        let files: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
+        assert_eq!(files, ["ledger"]);
+    });
+}
+
 /// A reader that was at row 2 of the file reads from a copy with one row. The next row would get the number 2, and be skipped.
 #[test]
 fn a_cursor_from_before_an_older_copy_was_put_back_is_refused() {
@@ -164,7 +180,8 @@ fn a_missing_file_is_not_created_when_it_must_exist() {
     let path = folder.path().join("ledger");
     for options in [SqliteOptions::new(&path).must_exist(), SqliteOptions::new(&path).read_only()] {
         let error = SqliteLedger::open_with(options).err().unwrap();
-        assert!(matches!(error, LedgerError::Unavailable { .. }), "{error:?}");
+        assert!(matches!(error, LedgerError::NotALedger { .. }) && error.retry() == Retry::No, "{error:?}");
+        assert!(error.to_string().contains("no such file"), "{error}");
     }
     assert!(!path.exists());
 }

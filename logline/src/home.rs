@@ -20,6 +20,9 @@ use logline_core::{Clock, KernelSet, KeyFileError, KeyPair, MAX_NAME_BYTES, Publ
 use logline_kernels::{InstallError, Installed};
 use thiserror::Error;
 
+/// The folder of the keys in the folder of a home.
+const KEYS: &str = "keys";
+
 /// Where the keys and the trust root of a ledger are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Home {
@@ -202,8 +205,9 @@ impl Home {
 
     /// The home in `folder`, of a ledger that is elsewhere.
     #[must_use]
-    pub fn folder(folder: &Path) -> Self {
-        Self { trust: folder.join("trust.json"), keys: folder.join("keys") }
+    pub fn folder(folder: impl AsRef<Path>) -> Self {
+        let folder = folder.as_ref();
+        Self { trust: folder.join("trust.json"), keys: folder.join(KEYS) }
     }
 
     /// The file of the trust root.
@@ -379,6 +383,8 @@ impl Home {
     /// Makes the folder of the keys, which only its owner may read.
     fn make_folder(&self) -> Result<(), HomeError> {
         let mut builder = fs::DirBuilder::new();
+        // The folder of a home is made with what leads to it; beside a ledger there is one already.
+        builder.recursive(self.keys.file_name().is_some_and(|name| name == KEYS));
         #[cfg(unix)]
         {
             use std::os::unix::fs::DirBuilderExt as _;

@@ -4,6 +4,7 @@
 mod dev;
 mod failed;
 pub mod home;
+mod signal;
 
 #[cfg(all(feature = "sqlite", feature = "wasm"))]
 pub use dev::{Dev, DevError, dev};
@@ -30,6 +31,7 @@ pub use logline_prompts as prompts;
 pub use logline_sqlite as sqlite;
 #[cfg(feature = "wasm")]
 pub use logline_wasm as wasm;
+pub use signal::shutdown_signal;
 
 /// Every kernel, loop and validator of the features that are on, with their seeds.
 #[must_use]

@@ -250,7 +250,7 @@ async fn keep(options: &RunOptions, url: Option<&str>, json: bool) -> Result<boo
             say(tenant, &log.begin_again().await?, json);
         }
     }
-    let stop = super::run::interrupted();
+    let stop = logline::shutdown_signal();
     tokio::pin!(stop);
     let mut has_stopped = false;
     loop {

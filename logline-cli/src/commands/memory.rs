@@ -18,7 +18,7 @@ use logline_memory::{
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::commands::run::{interrupted, report};
+use crate::commands::run::report;
 use crate::output::{Output, plain};
 use crate::site::{HomeOptions, Site, check_tenant};
 use crate::{Error, output, when};
@@ -488,7 +488,7 @@ async fn keep(options: &KeepOptions, url: Option<&str>, json: bool) -> Result<bo
     for tenant in &options.tenant {
         check_tenant(&host, &host.key(), Role::Runtime, tenant)?;
     }
-    let stop = interrupted();
+    let stop = logline::shutdown_signal();
     output::note("looking after memories; interrupt to stop");
     let ran = host.run(Loops::none().with(keeper), stop).await?;
     report(&ran, json);

@@ -55,7 +55,7 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
     }
     let stop = async {
         tokio::select! {
-            () = interrupted() => output::note("stopping: running attempts are finished first"),
+            () = logline::shutdown_signal() => output::note("stopping: running attempts are finished first"),
             () = idle(&host), if options.until_idle => {}
         }
     };
@@ -82,30 +82,6 @@ fn named(tenants: &Tenants) -> String {
     match tenants.names() {
         None => "all tenants".to_owned(),
         Some(names) => format!("tenants {}", names.join(", ")),
-    }
-}
-
-/// Waits for Ctrl-C, or for the signal with which service managers stop a process. A signal counts from the call on, also before the future
-/// is polled.
-pub(crate) fn interrupted() -> impl Future<Output = ()> {
-    #[cfg(unix)]
-    let signals = {
-        use tokio::signal::unix::{SignalKind, signal};
-        signal(SignalKind::terminate()).and_then(|terminated| Ok((terminated, signal(SignalKind::interrupt())?)))
-    };
-    async move {
-        #[cfg(unix)]
-        if let Ok((mut terminated, mut interrupted)) = signals {
-            tokio::select! {
-                _ = interrupted.recv() => {}
-                _ = terminated.recv() => {}
-            }
-            return;
-        }
-        // Without a handler for signals the process ends as any other.
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
-        }
     }
 }
 

@@ -65,6 +65,6 @@ pub(crate) async fn run(options: &Options, json: bool) -> Result<bool, Error> {
         limits.calls_per_second = rate;
         limits.burst = limits.burst.max(rate);
     }
-    serve(listener, witness, limits, super::run::interrupted()).await;
+    serve(listener, witness, limits, logline::shutdown_signal()).await;
     Ok(true)
 }

@@ -31,6 +31,14 @@ pub struct Audit<'a> {
     pub sidecar_key: Option<PublicKey>,
 }
 
+impl<'a> Audit<'a> {
+    /// An audit by what a host obeys: who was allowed to sign, and whether a quorum has approved what ran. [`Audit::default`] checks neither.
+    #[must_use]
+    pub fn of(trusted: &'a Trusted) -> Self {
+        Self { authorities: Some(&trusted.authorities), trusted: Some(trusted), ..Self::default() }
+    }
+}
+
 /// One thing that is wrong with a ledger.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{tenant_id}/{id}/{seq}: {kind}")]

@@ -115,6 +115,9 @@ pub async fn another_tenant_cannot_publish_my_next_version<L: Ledger>(ledger: &L
 pub async fn a_user_cannot_write_as_another_owner<L: Ledger>(ledger: &L) {
     let denied = refused(ledger, &Scope::user(TENANT, "bob"), seal(note(1))).await;
     hold(matches!(denied, Denied::Owner { .. }), "must be refused because of the owner");
+    let of_system = seal(note(2).tenant(SYSTEM_TENANT));
+    let denied = refused(ledger, &Scope::user(SYSTEM_TENANT, USER), of_system).await;
+    hold(denied == Denied::System, "every host obeys tenant `system`, so no user may write there");
     ledger.append_one(&Scope::runtime(TENANT), seal(note(1))).await.or_fail("append as the runtime for another owner");
 }
 

@@ -298,6 +298,14 @@ impl<'a> Reader<'a> {
         trusted.in_force(self.ledger, &self.scope, last, now).await
     }
 
+    /// [`Trusted::last_that_counts`], with this reader's scope.
+    ///
+    /// # Errors
+    /// If the ledger fails.
+    pub async fn last_that_counts(&self, trusted: &Trusted, last: SignedSpan) -> Result<SignedSpan, LedgerError> {
+        trusted.last_that_counts(self.ledger, &self.scope, last).await
+    }
+
     /// A proposal with the outcome of its vote, as a host of the tenant sees it: [`Trusted::docket`].
     ///
     /// # Errors

@@ -323,6 +323,7 @@ impl Host {
         now: Timestamp,
     ) -> Result<Option<InForce>, LedgerError> {
         let Some(last) = self.inner.ledger.find(scope, tenant, id).await? else { return Ok(None) };
+        let last = trusted.last_that_counts(&self.inner.ledger, scope, last).await?;
         match trusted.in_force(&self.inner.ledger, scope, last, now).await {
             Ok(in_force) => Ok(Some(in_force)),
             Err(error) => error.refusal().map(|_| None),

@@ -28,6 +28,11 @@ pub enum HostError {
         /// What it lacks.
         lacks: String,
     },
+    /// There is no loop to run.
+    #[error(
+        "host has nothing to run: install behaviours on the builder (`.install(logline::behaviours())`), or name the loops"
+    )]
+    NothingToRun,
     /// Code that the host was running panicked. Nothing was written.
     #[error("{what} panicked: nothing was written; find the position in the log and report it")]
     Panicked {
@@ -133,11 +138,15 @@ impl HostError {
         }
     }
 
-    /// Whether a retry may help: [`LedgerError::retry`] if the ledger is the reason, [`Retry::Later`] if keys are away, otherwise [`Retry::No`].
+    /// Whether a retry may help: [`LedgerError::retry`] if the ledger is the reason, [`Retry::Later`] if keys are away or a request is not due yet,
+    /// otherwise [`Retry::No`].
     #[must_use]
     pub fn retry(&self) -> Retry {
         match self {
             Self::Cipher(CipherError::Unavailable { .. }) => Retry::Later,
+            Self::NotRunnable(
+                NotRunnable::NotDue { .. } | NotRunnable::Deferred { .. } | NotRunnable::UnknownSigner { .. },
+            ) => Retry::Later,
             _ => self.ledger_error().map_or(Retry::No, LedgerError::retry),
         }
     }

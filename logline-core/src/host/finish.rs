@@ -92,9 +92,11 @@ impl Host {
     /// ([`Host::outcome`]).
     ///
     /// # Errors
-    /// [`NotRunnable::NotDue`] at once if the request is for a later time, [`NotRunnable::Deferred`] if its tenant has used up a
-    /// quota. If the host could not carry it out. A failure of the function is not an error: it is in [`Execution::result`].
+    /// If the host has no kernel or sandbox for it; nothing is stored then. After any other error it may be stored, and a worker will run it: give
+    /// it an idempotency key if you call again. [`NotRunnable::NotDue`] at once if the request is for a later time, [`NotRunnable::Deferred`] if
+    /// its tenant has used up a quota. If the host could not carry it out. A failure of the function is not an error: it is in [`Execution::result`].
     pub async fn execute(&self, request: Request) -> Result<Execution, HostError> {
+        self.check_equipped(&request.this)?;
         let request = self.submit(request).await?;
         match self.run_request(&request.tenant_id, request.id).await {
             Err(HostError::NotRunnable(NotRunnable::NotDue { key, status })) if status == Phase::Scheduled.as_str() => {

@@ -34,7 +34,7 @@ pub use open_calls::{OpenCall, OpenCalls};
 pub use quotas::{EXECUTIONS_QUOTA, FUEL_QUOTA};
 pub use service::{Service, ServiceReport, Shutdown};
 
-use crate::contract::{AskedBy, Cipher, Sandbox};
+use crate::contract::{AskedBy, Cipher, Kernel, Sandbox};
 use crate::host::driver::Driver;
 use crate::host::stage0::{Booted, Stage0};
 use crate::keys::{Signer, Verifier};
@@ -289,6 +289,25 @@ impl Host {
             self.boot(*id).await?;
         }
         Ok(())
+    }
+
+    /// The kernels that this host has and cannot use, each with what it lacks, such as a sandbox. Requests for them are left to other hosts.
+    #[must_use]
+    pub fn lacking(&self) -> Vec<(&'static str, String)> {
+        let kernels = self.inner.installed.kernels.iter();
+        kernels.filter_map(|kernel| Some((kernel.name(), kernel.lacks(None, &self.inner.sandboxes)?))).collect()
+    }
+
+    /// Checks that this host could carry out a request of this kind.
+    pub(super) fn check_equipped(&self, this: &str) -> Result<(), HostError> {
+        let of_kind = |kernel: &&Arc<dyn Kernel>| kernel.requests().iter().any(|kind| kind.this == this);
+        let Some(kernel) = self.inner.installed.kernels.iter().find(of_kind) else {
+            return Err(HostError::Missing { part: "kernel for requests of this kind" });
+        };
+        match kernel.lacks(None, &self.inner.sandboxes) {
+            Some(lacks) => Err(HostError::NotEquipped { lacks }),
+            None => Ok(()),
+        }
     }
 
     fn driver<'a>(&'a self, trusted: &'a Trusted) -> Driver<'a> {

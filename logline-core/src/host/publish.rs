@@ -7,6 +7,7 @@ use crate::ledger::scope::Scope;
 use crate::ledger::{AppendOptions, LedgerExt as _};
 use crate::span::draft::Draft;
 use crate::span::seal::VerifiedSpan;
+use crate::value::failure::Failure;
 
 /// How often [`Host::publish_if_changed`] reads the last version again.
 const PUBLISH_TRIES: u32 = 5;
@@ -33,8 +34,15 @@ impl Host {
     /// call this at each start. The draft must have an id of its own, such as one from [`ids::derive`](crate::ids::derive).
     ///
     /// # Errors
-    /// As [`Host::publish`].
+    /// As [`Host::publish`]; [`HostError::NotValid`] if the draft has no id, as it would be another span at each start.
     pub async fn publish_if_changed(&self, draft: Draft, signer: &dyn Signer) -> Result<VerifiedSpan, HostError> {
+        if !draft.has_id() {
+            let columns = draft.columns();
+            let message =
+                format!("give it an id of its own, such as `.id(ids::derive(\"{}\", &[tenant, name]))`", columns.entity_type);
+            let reason = Failure::new("id_missing", message);
+            return Err(HostError::NotValid { entity_type: columns.entity_type.clone(), reason });
+        }
         let mut tries = 1;
         loop {
             match self.publish_once(draft.clone(), signer).await {

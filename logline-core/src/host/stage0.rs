@@ -214,6 +214,7 @@ impl Stage0<'_> {
         let span = self.driver.ledger.find(&Scope::runtime(SYSTEM_TENANT), SYSTEM_TENANT, id).await?;
         let span = span.ok_or(BootError::NotFound { id })?;
         let scope = Scope::runtime(SYSTEM_TENANT);
+        let span = self.trusted.last_that_counts(self.driver.ledger, &scope, span).await?;
         let in_force = self.trusted.in_force(self.driver.ledger, &scope, span, self.driver.clock.now()).await;
         let span = match in_force {
             Ok(in_force) => in_force.span,

@@ -84,7 +84,8 @@ pub enum LedgerError {
         /// The largest number that the backend allows.
         max: usize,
     },
-    /// The cursor is malformed, or comes from another ledger or from a scan in another order.
+    /// The cursor is malformed, comes from a scan in another order, or points where this ledger has no row. A cursor of another ledger may point
+    /// where this one has rows, and is then not noticed: keep cursors with the ledger that they are of.
     #[error("cursor `{cursor}` is not valid for this ledger and this order: start without a cursor")]
     InvalidCursor {
         /// The text of the cursor. Backends may shorten it.

@@ -40,6 +40,9 @@ pub enum Denied {
         /// The span's tenant.
         span: String,
     },
+    /// A user writes in tenant `system`, whose spans every host obeys.
+    #[error("a user cannot write in tenant `system`: a host or an operator can")]
+    System,
     /// The span belongs to another owner.
     #[error("user `{scope}` cannot write a span owned by `{span}`")]
     Owner {
@@ -125,6 +128,10 @@ impl Scope {
             return Err(Denied::Tenant { scope: tenant.to_owned(), span: span.tenant_id.clone() });
         }
         if let Self::User { user, .. } = self {
+            // Every host obeys what stands there.
+            if tenant == SYSTEM_TENANT {
+                return Err(Denied::System);
+            }
             if span.owner_id != *user {
                 return Err(Denied::Owner { scope: user.clone(), span: span.owner_id.clone() });
             }

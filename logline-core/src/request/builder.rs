@@ -5,9 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::request::state::{
-    CAUSE, MAX_ATTEMPTS, MAX_BACKOFF, MAX_PRIORITY, OnUnknown, PARENT_SPAN, Phase, Step, Terms, WITHIN, Within,
-};
+use crate::request::state::{CAUSE, MAX_BACKOFF, OnUnknown, PARENT_SPAN, Phase, Step, Terms, WITHIN, Within};
 use crate::span::Visibility;
 use crate::span::draft::Draft;
 use crate::value::hex::Hash;
@@ -92,17 +90,17 @@ impl Request {
         self
     }
 
-    /// Sets its priority, 0 to 9. The highest runs first within the tenant. The default is 5.
+    /// Sets its priority, 0 to 9. The highest runs first within the tenant. The default is 5. A request with another one is refused.
     #[must_use]
     pub fn priority(mut self, priority: u8) -> Self {
-        self.terms.priority = Some(priority.min(MAX_PRIORITY));
+        self.terms.priority = Some(priority);
         self
     }
 
-    /// Sets the most attempts, 1 to [`MAX_ATTEMPTS`]. By default, the first failure ends the request.
+    /// Sets the most attempts, 1 to [`MAX_ATTEMPTS`](crate::request::MAX_ATTEMPTS). By default, the first failure ends the request. A request with another number is refused.
     #[must_use]
     pub fn max_attempts(mut self, attempts: u32) -> Self {
-        self.terms.max_attempts = Some(attempts.clamp(1, MAX_ATTEMPTS));
+        self.terms.max_attempts = Some(attempts);
         self
     }
 

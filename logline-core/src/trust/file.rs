@@ -18,7 +18,12 @@ impl TrustRoot {
     pub fn load(path: impl AsRef<Path>) -> Result<Self, TrustError> {
         let path = path.as_ref();
         let failed = |reason: String| TrustError::File { path: path.to_owned(), reason };
-        let found = std::fs::metadata(path).map_err(|e| failed(e.to_string()))?;
+        let found = std::fs::metadata(path).map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound => {
+                failed("there is no such file: check the path; `logline init` makes one for a new ledger".to_owned())
+            }
+            _ => failed(e.to_string()),
+        })?;
         if !found.is_file() {
             return Err(failed("it is not a regular file".to_owned()));
         }
@@ -75,7 +80,7 @@ mod tests {
             assert!(error.contains(told) && error.contains("trust.json"), "{error}");
         }
         let missing = TrustRoot::load(folder.path().join("none.json")).unwrap_err().to_string();
-        assert!(missing.contains("none.json") && missing.contains("No such file"), "{missing}");
+        assert!(missing.contains("none.json") && missing.contains("no such file"), "{missing}");
         let threshold = TrustRoot { threshold: 2, ..root };
         std::fs::write(&file, serde_json::to_vec(&threshold).unwrap()).unwrap();
         assert!(matches!(TrustRoot::load(&file), Err(TrustError::Threshold { .. })));

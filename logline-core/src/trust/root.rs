@@ -133,8 +133,23 @@ struct Found {
     /// All that have counted, oldest first.
     past: Vec<Past>,
     skipped: Vec<Skipped>,
+    /// How many versions without the seal of a root key were found. Anybody who can write in tenant `system` can make them.
+    of_others: usize,
     candidates: Vec<Candidate>,
 }
+
+impl Found {
+    fn skip(&mut self, row: String, reason: SkipReason) {
+        let is_of_others = matches!(reason, SkipReason::Verify(_) | SkipReason::Damaged(_) | SkipReason::Signer { .. });
+        self.of_others += usize::from(is_of_others);
+        if !is_of_others || self.of_others <= MAX_SHOWN {
+            self.skipped.push(Skipped { row, reason });
+        }
+    }
+}
+
+/// The most versions without the seal of a root key that are told.
+const MAX_SHOWN: usize = 100;
 
 /// Why no manifest could be resolved or published.
 #[derive(Debug, Error)]
@@ -182,9 +197,10 @@ pub enum TrustError {
         /// The trust root's `min_version`.
         min: u64,
     },
-    /// There are more than 10,000 versions that do not count, or more than 10,000 approvals. Normal use never makes so many.
+    /// There are more than 10,000 versions that root keys have sealed, or more than 10,000 approvals by root keys. Normal use
+    /// never makes so many, and nobody else can.
     #[error(
-        "the manifest has more than {MAX_MANIFESTS} versions that do not count, or as many approvals: restrict who may write in tenant `system`"
+        "the manifest has more than {MAX_MANIFESTS} versions by root keys, or as many approvals: look who has the root keys"
     )]
     Flooded,
     /// The manifest is malformed, or it demands something that this version of the library does not enforce.
@@ -242,7 +258,7 @@ fn describe(skipped: &[Skipped]) -> String {
     }
 }
 
-/// The most versions that do not count, and the most approvals. More of them are a sign of an attack.
+/// The most versions by root keys, and the most approvals. More of them are a sign of an attack.
 const MAX_MANIFESTS: usize = 10_000;
 
 impl TrustRoot {
@@ -287,7 +303,7 @@ impl TrustRoot {
     /// # Errors
     /// As [`TrustRoot::resolve`].
     pub async fn resolve_with(&self, ledger: &dyn Ledger, logs: Option<&dyn Logs>) -> Result<Trusted, TrustError> {
-        let Found { current, past, skipped, candidates } = self.walk(ledger).await?;
+        let Found { current, past, skipped, candidates, .. } = self.walk(ledger).await?;
         let (Some((manifest, span)), Some(first)) = (current, past.first()) else {
             return Err(TrustError::NoManifest { manifest_id: self.manifest_id, skipped });
         };
@@ -305,45 +321,70 @@ impl TrustRoot {
     async fn walk(&self, ledger: &dyn Ledger) -> Result<Found, TrustError> {
         self.check()?;
         let scope = Scope::runtime(SYSTEM_TENANT);
-        let mut verifier = Verifier::new();
-        let approvals = self.approvals(ledger, &scope, &mut verifier).await?;
-        let mut found = Found::default();
+        let (mut verifier, mut found) = (Verifier::new(), Found::default());
+        let (sealed, roots) = self.sealed(ledger, &scope, &mut verifier, &mut found).await?;
+        let approvals = self.approvals(ledger, &scope, &roots, &mut verifier).await?;
+        for span in sealed {
+            let row = span.key().to_string();
+            match self.qualify(span, found.current.as_ref().map(|(m, _)| m), &approvals) {
+                Ok(Verdict::Obey(next)) => {
+                    found.past.push(Past::of(&next.0, next.1.seal.curr_hash, next.1.at));
+                    found.current = Some(*next);
+                }
+                Ok(Verdict::Wait(reason, candidate)) => {
+                    found.candidates.push(candidate);
+                    found.skip(row, reason);
+                }
+                Ok(Verdict::Refuse(error)) => return Err(error.into()),
+                Err(reason) => found.skip(row, reason),
+            }
+        }
+        Ok(found)
+    }
+
+    /// The versions that a key which may be a root key has sealed, in order, and all such keys: the pinned ones, and those that a version
+    /// sealed by one of them names. What anybody else has written is skipped here, however much it is.
+    async fn sealed(
+        &self,
+        ledger: &dyn Ledger,
+        scope: &Scope,
+        verifier: &mut Verifier,
+        found: &mut Found,
+    ) -> Result<(Vec<VerifiedSpan>, BTreeSet<PublicKey>), TrustError> {
         let query = Query::chains().tenant(SYSTEM_TENANT).id(self.manifest_id);
-        let mut cursor = None;
+        let mut roots: BTreeSet<PublicKey> = self.keys.iter().copied().collect();
+        let (mut sealed, mut cursor) = (Vec::new(), None);
         loop {
-            let page = ledger.scan(&scope, &query, cursor.as_ref()).await?;
+            let page = ledger.scan(scope, &query, cursor.as_ref()).await?;
             cursor = page.next;
             for row in page.rows {
                 let span = match row.span {
                     Ok(span) => span,
                     Err(damaged) => {
-                        found.skipped.push(Skipped {
-                            row: format!("{}/{}", damaged.id, damaged.seq),
-                            reason: SkipReason::Damaged(damaged.reason),
-                        });
+                        let row = format!("{}/{}", damaged.id, damaged.seq);
+                        found.skip(row, SkipReason::Damaged(damaged.reason));
                         continue;
                     }
                 };
                 let row = span.key().to_string();
-                match self.qualify(span, found.current.as_ref().map(|(m, _)| m), &approvals, &mut verifier) {
-                    Ok(Verdict::Obey(next)) => {
-                        found.past.push(Past::of(&next.0, next.1.seal.curr_hash, next.1.at));
-                        found.current = Some(*next);
+                match span.verify(verifier) {
+                    Ok(span) if roots.contains(&span.seal.public_key) => {
+                        if let Ok(header) = ManifestHeader::from_span(&span) {
+                            roots.extend(header.root.keys);
+                        }
+                        sealed.push(span);
                     }
-                    Ok(Verdict::Wait(reason, candidate)) => {
-                        found.candidates.push(candidate);
-                        found.skipped.push(Skipped { row, reason });
-                    }
-                    Ok(Verdict::Refuse(error)) => return Err(error.into()),
-                    Err(reason) => found.skipped.push(Skipped { row, reason }),
+                    Ok(span) => found.skip(row, SkipReason::Signer { signer: span.seal.public_key }),
+                    Err(invalid) => found.skip(row, invalid.into()),
                 }
             }
-            if found.skipped.len() > MAX_MANIFESTS {
+            // With the one in force.
+            if sealed.len() > MAX_MANIFESTS + 1 {
                 // An older manifest may allow what a later one forbids, so the host must not go on with it.
                 return Err(TrustError::Flooded);
             }
             if cursor.is_none() {
-                return Ok(found);
+                return Ok((sealed, roots));
             }
         }
     }
@@ -351,12 +392,10 @@ impl TrustRoot {
     /// Decides whether one version counts, given the newest manifest that counts so far.
     fn qualify(
         &self,
-        span: SignedSpan,
+        span: VerifiedSpan,
         current: Option<&Manifest>,
         approvals: &BTreeSet<(Hash, PublicKey)>,
-        verifier: &mut Verifier,
     ) -> Result<Verdict, SkipReason> {
-        let span = span.verify(verifier)?;
         let (signer, pinned) = (span.seal.public_key, self.set());
         // A key of the root in force must have sealed it. Keys that it adds can only approve it.
         if !current.map_or(&pinned, |previous| &previous.root).keys.contains(&signer) {
@@ -433,12 +472,13 @@ impl TrustRoot {
         Ok((header, manifest))
     }
 
-    /// Every valid approval of a version of the manifest, as (approved hash, key). An approval cannot be taken back: otherwise
+    /// Every valid approval of a version of the manifest by one of these keys, as (approved hash, key). An approval cannot be taken back: otherwise
     /// anybody who can hide a span could undo a manifest.
     async fn approvals(
         &self,
         ledger: &dyn Ledger,
         scope: &Scope,
+        roots: &BTreeSet<PublicKey>,
         verifier: &mut Verifier,
     ) -> Result<BTreeSet<(Hash, PublicKey)>, TrustError> {
         let query =
@@ -450,7 +490,7 @@ impl TrustRoot {
             cursor = page.next;
             // A damaged or unsigned row approves nothing. It must not stop the search for valid approvals.
             for span in page.rows.into_iter().filter_map(|row| row.span.ok()) {
-                let Some(hash) = self.approved_hash(&span) else { continue };
+                let Some(hash) = self.approved_hash(&span).filter(|_| roots.contains(&span.seal.public_key)) else { continue };
                 if let Ok(span) = span.verify(verifier) {
                     approved.insert((hash, span.seal.public_key));
                 }

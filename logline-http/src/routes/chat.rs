@@ -44,6 +44,10 @@ pub(crate) async fn chat(State(service): State<Arc<Service>>, request: Request) 
     not_known(&request)?;
     let streams = service.options.prompts.clone().ok_or_else(Problem::not_found)?;
     let (trace, headers) = (call_trace(request.extensions(), request.headers()), request.headers().clone());
+    // Two calls would be two answers, each paid.
+    if headers.contains_key("idempotency-key") {
+        return Err(Problem::parameter("idempotency-key", "left out: an answer that comes in pieces is not repeated"));
+    }
     let asked: Ask = service.json(&caller, request).await?;
     let slot = service.slot(caller.tenant())?;
     let prompt = prompt(&service, &caller, &asked.prompt).await?;
@@ -134,6 +138,7 @@ fn is_sensitive(headers: &HeaderMap) -> Result<bool, Problem> {
 
 /// Carries out the request here, or waits for the worker that was faster.
 async fn carry_out(service: Arc<Service>, caller: Caller, id: Uuid) -> Result<Value, Problem> {
+    let _turn = service.chats.take(caller.tenant()).await;
     let done = match service.host.run_request(caller.tenant(), id).await {
         Err(error) if matches!(error, HostError::NotRunnable(_)) || error.is_conflict() => {
             service.host.outcome(caller.tenant(), id).await?

@@ -58,7 +58,9 @@ fn memories<'s>(service: &'s Service, caller: &Caller, headers: &HeaderMap) -> R
 /// The member `memory` of a question to a model, as the headers of the call permit. `None` if they permit no memories.
 #[cfg(feature = "prompts")]
 pub(crate) async fn for_prompt(service: &Service, caller: &Caller, headers: &HeaderMap) -> Result<Option<Value>, Problem> {
-    if headers.get(MODE).is_none_or(|mode| mode == "off") {
+    // One that comes twice is refused below.
+    let mut modes = headers.get_all(MODE).iter();
+    if modes.next().is_none_or(|mode| mode == "off") && modes.next().is_none() {
         return Ok(None);
     }
     let memories = memories(service, caller, headers)?;

@@ -82,7 +82,7 @@ pub trait Run {
     /// end.
     ///
     /// # Errors
-    /// If the host may not run one of the loops, or the ledger fails for a reason that is not temporary. The other loops are
+    /// [`HostError::NothingToRun`] if there are no loops. If the host may not run one of them, or the ledger fails for a reason that is not temporary. The other loops are
     /// then shut down as well. After a temporary failure a loop waits and tries again.
     async fn run<L, S>(&self, loops: L, shutdown: S) -> Result<Ran, HostError>
     where
@@ -98,6 +98,9 @@ impl Run for Host {
         S: Future<Output = ()> + Send,
     {
         let Loops(loops) = loops.into();
+        if loops.is_empty() {
+            return Err(HostError::NothingToRun);
+        }
         let (stop, mut stopped) = watch::channel(false);
         let ending = async move {
             tokio::select! {
@@ -118,13 +121,7 @@ impl Run for Host {
                 ran.map(|report| (service.name(), report))
             }
         });
-        let ended = async {
-            let ran = join_all(running).await.into_iter().collect::<Result<_, _>>().map(Ran);
-            if loops.is_empty() {
-                ending.clone().await;
-            }
-            ran
-        };
+        let ended = async { join_all(running).await.into_iter().collect::<Result<_, _>>().map(Ran) };
         tokio::select! {
             biased;
             ran = ended => ran,

@@ -232,12 +232,19 @@ impl Providers {
             let message = format!("the tenant has more than {MAX_NAMED} active providers: archive some");
             return Ok(Err(Failure::new("provider_not_found", message)));
         }
-        let mut found = page.rows.into_iter().filter_map(|row| row.span.ok()).filter(|span| span.name.as_deref() == Some(name));
-        let Some(span) = found.next() else {
+        let rows = page.rows.into_iter().filter_map(|row| row.span.ok());
+        let mut found: Vec<_> = rows.filter(|span| span.name.as_deref() == Some(name)).collect();
+        if found.len() > 1 {
+            // A row that nobody may have signed takes no name from a provider.
+            let mut verifier = Verifier::new();
+            let authorities = &context.trusted.authorities;
+            found.retain(|span| span.clone().verify(&mut verifier).is_ok_and(|span| authorities.check(&span).is_ok()));
+        }
+        let Some(span) = found.pop() else {
             let message = format!("no active provider `{shown}` that the request's owner can see");
             return Ok(Err(Failure::new("provider_not_found", message)));
         };
-        if found.next().is_some() {
+        if !found.is_empty() {
             let message = format!("there are two active providers `{shown}`: archive one");
             return Ok(Err(Failure::new("provider_not_found", message)));
         }
@@ -260,6 +267,7 @@ impl Providers {
         if span.entity_type != "provider" {
             return refused("provider_not_found", format!("it is of type `{}`, not a provider", span.entity_type));
         }
+        let span = context.owner.last_that_counts(context.trusted, span).await?;
         let (span, promotion) = match context.owner.in_force(context.trusted, span, context.attempt.started).await {
             Ok(in_force) => (in_force.span, in_force.promotion),
             Err(error) => return Ok(Err(error.refusal()?)),

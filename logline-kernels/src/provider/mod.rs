@@ -8,6 +8,7 @@ mod breaker;
 mod call;
 mod gates;
 mod kernel;
+mod mask;
 mod price;
 mod price_table;
 mod remote;

@@ -137,6 +137,7 @@ pub(super) async fn in_force(context: &Context<'_>, tenant: &str, id: Uuid) -> R
     let Some(found) = found else {
         return refused("there is no such table in the tenant".to_owned());
     };
+    let found = context.runtime.last_that_counts(context.trusted, found).await?;
     let (found, promotion) = match context.runtime.in_force(context.trusted, found, context.attempt.started).await {
         Ok(in_force) => (in_force.span, in_force.promotion.map(|promotion| (id, promotion))),
         Err(error) => return Ok(Err(error.refusal()?)),

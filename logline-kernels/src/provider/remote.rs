@@ -17,6 +17,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::Mutex;
 
 use super::ask::Ask;
+use super::mask::{MIN_SECRET, Mask};
 use super::price;
 use super::price_table::Priced;
 use super::spec::{ModelSpec, ProviderSpec};
@@ -47,12 +48,13 @@ pub(super) struct OneTry<'a, 'l> {
     pub(super) is_confidential: bool,
 }
 
-/// Counts the pieces that it passes on.
+/// Counts the pieces that it passes on, without the secret.
 struct Counted<'a, 'b> {
     listener: &'a mut (dyn Chunks + 'b),
     began: Instant,
     /// Outside the call, so that it is known also if the call is stopped.
     count: &'a Count,
+    mask: Mask<'a>,
 }
 
 #[derive(Default)]
@@ -66,7 +68,18 @@ impl Chunks for Counted<'_, '_> {
     async fn deliver(&mut self, chunk: Chunk) {
         self.count.first_ms.get_or_init(|| millis(self.began));
         self.count.delivered.fetch_add(1, Ordering::Relaxed);
-        self.listener.deliver(chunk).await;
+        for chunk in self.mask.pass(chunk) {
+            self.listener.deliver(chunk).await;
+        }
+    }
+}
+
+impl Counted<'_, '_> {
+    /// Passes on what was held back.
+    async fn end(&mut self) {
+        if let Some(rest) = self.mask.rest() {
+            self.listener.deliver(rest).await;
+        }
     }
 }
 
@@ -94,8 +107,11 @@ impl Remote for OneTry<'_, '_> {
                     let answer = match listening.as_mut() {
                         None => self.adapter.invoke(&endpoint, request).await,
                         Some(listener) => {
-                            let mut counted = Counted { listener: &mut **listener, began, count: &count };
-                            self.adapter.stream(&endpoint, request, &mut counted).await
+                            let mask = Mask::new(self.secret.map(Secret::reveal));
+                            let mut counted = Counted { listener: &mut **listener, began, count: &count, mask };
+                            let answer = self.adapter.stream(&endpoint, request, &mut counted).await;
+                            counted.end().await;
+                            answer
                         }
                     };
                     answer.map(|answer| self.answered(answer))
@@ -182,6 +198,11 @@ fn embedded(found: &Embeddings, texts: usize) -> Result<Answered, ProviderError>
 fn stated(usage: &Usage) -> Value {
     let is_small = |raw: &Value| depth(raw) <= 8 && raw.to_string().len() <= 4096;
     let mut usage = usage.clone();
+    // An absurd number must not make the answer unreadable.
+    let Usage { input, cache_read, cache_write, cache_write_1h, output, reasoning, .. } = &mut usage;
+    for number in [input, cache_read, cache_write, cache_write_1h, output, reasoning].into_iter().flatten() {
+        *number = (*number).min(MAX_INTEGER);
+    }
     if !is_small(&usage.raw) {
         usage.raw = Value::Null;
     }
@@ -230,9 +251,6 @@ fn storable_at(value: &mut Value, depth: usize) {
         _ => {}
     }
 }
-
-/// The shortest secret that is looked for in answers: a shorter one could be any word.
-const MIN_SECRET: usize = 8;
 
 /// Replaces a secret wherever an answer repeats it, in names of members too.
 fn without(value: &mut Value, secret: &str) {
@@ -342,6 +360,13 @@ mod tests {
         assert_eq!((&value["small"], &value["text"]), (&json!("-9007199254740993"), &json!("a\u{fffd}b")));
         assert_eq!(depth(&value), MAX_DEPTH);
         assert!(value.to_string().contains("end"));
+    }
+
+    #[test]
+    fn an_absurd_usage_can_be_read_again() {
+        let usage = Usage::of(u64::MAX, MAX_INTEGER + 1);
+        let read: Usage = serde_json::from_value(stated(&usage)).unwrap();
+        assert_eq!((read.input, read.output), (Some(MAX_INTEGER), Some(MAX_INTEGER)));
     }
 
     #[test]

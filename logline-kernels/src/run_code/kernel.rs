@@ -147,7 +147,8 @@ async fn find_function(request: &SignedSpan, context: &Context<'_>) -> Result<Fo
     if let Some(function) = context.function.filter(|function| function.id == id) {
         // The host has read the function already, whoever may see it. So the owner's rights are checked here.
         let owner = Scope::user(tenant, &request.owner_id);
-        if function.entity_type == "function" && owner.may_read(function, Some(tenant)) {
+        let may_run = context.trusted.authorities.check(function).is_ok();
+        if may_run && function.entity_type == "function" && owner.may_read(function, Some(tenant)) {
             if let Err(stopped) = check_running(function) {
                 return stopped.refusal().map(Found::Refused);
             }
@@ -166,6 +167,7 @@ async fn find_function(request: &SignedSpan, context: &Context<'_>) -> Result<Fo
         let message = format!("span {id} is of type `{}`, not a function", function.entity_type);
         return Ok(Found::Refused(Failure::new("not_a_function", message)));
     }
+    let function = context.owner.last_that_counts(context.trusted, function).await?;
     let (function, promotion) = match context.owner.in_force(context.trusted, function, context.attempt.started).await {
         Ok(in_force) => (in_force.span, in_force.promotion),
         Err(error) => return error.refusal().map(Found::Refused),

@@ -166,6 +166,9 @@ impl Service for Worker {
     async fn run(&self, host: &Host, shutdown: Shutdown<'_>) -> Result<Box<dyn ServiceReport>, HostError> {
         host.boot(ids::REQUEST_WORKER).await?;
         host.boot_request_kernels().await?;
+        for (kernel, lacks) in host.lacking() {
+            tracing::warn!(kernel, lacks, "this host leaves requests to others: add what it lacks on the builder");
+        }
         let attempts = Arc::new(Attempts::default());
         let heartbeats = heartbeat::start(host, &attempts, self.options.lease);
         let passes = open_calls::start(host, &attempts, self.options.open_calls);

@@ -93,6 +93,10 @@ fn a_session_without_identity_sees_and_writes_nothing() {
                 assert!(refused.starts_with("42501"), "{refused}");
             }
         }
+        // Every host obeys what stands in `system`, so a login for users writes nothing there, whatever identity it claims.
+        let mut system = session("api", &database, "system", "system").await;
+        let refused = refusal(&mut system, &insert(Uuid::from_u128(9), 0, "note", "system", "system", None)).await;
+        assert!(refused.starts_with("42501"), "{refused}");
         let mut no_user = session("api", &database, "acme", "").await;
         assert_eq!(count(&mut no_user, "SELECT count(*) FROM ledger.visible_timeline").await, 0);
         let mut stranger = session("stranger", &database, "acme", "alice").await;

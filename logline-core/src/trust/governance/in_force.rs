@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex};
 use thiserror::Error;
 use uuid::Uuid;
 
+use crate::keys::Verifier;
 use crate::ledger::scope::Scope;
-use crate::ledger::{Ledger, LedgerError};
+use crate::ledger::{Ledger, LedgerError, Order, Query};
 use crate::span::SignedSpan;
 use crate::trust::Trusted;
 use crate::trust::governance::class::{Class, Environment};
@@ -151,12 +152,57 @@ impl Trusted {
         self.manifest.governance.as_ref().is_some_and(requires)
     }
 
+    /// The last version of a span that counts, where `last` is its last row: what it says was signed, by a key that may sign it. Whoever can
+    /// write to the store can write rows, and a row that does not count hides none that does. If none counts, `last`, so that the reason
+    /// can be told.
+    ///
+    /// # Errors
+    /// If the ledger fails.
+    pub async fn last_that_counts(
+        &self,
+        ledger: &dyn Ledger,
+        scope: &Scope,
+        last: SignedSpan,
+    ) -> Result<SignedSpan, LedgerError> {
+        if self.counts(&last, &mut Verifier::new()) {
+            return Ok(last);
+        }
+        // Rarely needed, and large: callers should not have to carry it on their stacks.
+        Box::pin(self.earlier_that_counts(ledger, scope, last)).await
+    }
+
+    fn counts(&self, row: &SignedSpan, verifier: &mut Verifier) -> bool {
+        row.clone().verify(verifier).is_ok_and(|row| self.authorities.check(&row).is_ok())
+    }
+
+    async fn earlier_that_counts(
+        &self,
+        ledger: &dyn Ledger,
+        scope: &Scope,
+        last: SignedSpan,
+    ) -> Result<SignedSpan, LedgerError> {
+        tracing::warn!(key = %last.key(), "a version that nobody may have signed is passed over");
+        let query = Query::timeline().tenant(&last.tenant_id).id(last.id).order(Order::Newest);
+        let (mut verifier, mut cursor) = (Verifier::new(), None);
+        loop {
+            let page = ledger.scan(scope, &query, cursor.as_ref()).await?;
+            let mut rows = page.rows.into_iter().filter_map(|row| row.span.ok());
+            if let Some(found) = rows.find(|row| self.counts(row, &mut verifier)) {
+                return Ok(found);
+            }
+            cursor = page.next;
+            if cursor.is_none() {
+                return Ok(last);
+            }
+        }
+    }
+
     /// The version of a span that this host uses, where `last` is its last version: the promoted one where the manifest demands that,
     /// and otherwise the last one. Everything that obeys a span asks here: Stage-0, claims, `run_code`, schedules, policies, providers
     /// and builds of prompts.
     ///
-    /// The last version can still stop a span, as a tombstone does, or a status of a function ([`check_running`]): to stop needs no quorum. `scope` must see the promoted version as
-    /// well.
+    /// The last version can still stop a span, as a tombstone does, or a status of a function ([`check_running`]) in a version that counts: to
+    /// stop needs no quorum. `scope` must see the promoted version as well.
     ///
     /// # Errors
     /// If no version may be used, or the ledger fails.
@@ -167,6 +213,11 @@ impl Trusted {
         last: SignedSpan,
         now: Timestamp,
     ) -> Result<InForce, InForceError> {
+        let last = match check_running(&last) {
+            Ok(()) => last,
+            // Only a version that counts stops a function.
+            Err(_) => self.last_that_counts(ledger, scope, last).await.map_err(ReadError::from)?,
+        };
         check_running(&last)?;
         let class =
             Class::of_entity_type(&last.entity_type).filter(|_| self.requires_promotion(&last.tenant_id, &last.entity_type));

@@ -379,7 +379,7 @@ impl Trusted {
         // A rollback has no versions that were never in force, except for its own.
         let is_back = in_force.is_some_and(|in_force| in_force.seq >= version.seq);
         let mut from = if is_back { version.seq } else { after.unwrap_or(0) };
-        let (mut signers, mut read) = (BTreeSet::new(), 0);
+        let (mut signers, mut read, mut verifier) = (BTreeSet::new(), 0, Verifier::new());
         loop {
             let rows = ledger.history(&scope, tenant, version.id, from, PAGE).await?;
             let Some(last) = rows.last() else { return Err(refuse("there is no such version".to_owned())) };
@@ -388,7 +388,10 @@ impl Trusted {
                 if row.seq > version.seq {
                     return Err(refuse("there is no such version".to_owned()));
                 }
-                signers.insert(row.seal.public_key);
+                // A key in a row is a claim until its signature is checked: it must not keep an approver from voting.
+                if row.clone().verify(&mut verifier).is_ok() {
+                    signers.insert(row.seal.public_key);
+                }
                 if row.seq == version.seq {
                     let span = self.checked(row, class, version).map_err(refuse)?;
                     return Ok((span, signers));
