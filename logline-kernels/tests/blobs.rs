@@ -42,9 +42,12 @@ fn a_module_that_fits_no_span_runs_from_blobs_and_is_repeated_from_them() {
         let again = logline_kernels::replay(&ledger, &scope, (TENANT, done.span.id), &sandboxes, Rules::default());
         assert!(again.await.unwrap().holds());
         // Published again, the parts stay what they are.
-        publish_module(&host, function(""), &binary, &key(PUBLISHER)).await.unwrap();
+        publish_module(&host, function("").id(published.id), &binary, &key(PUBLISHER)).await.unwrap();
         assert_eq!(spans(&ledger, "blob").await.len(), 2);
-        let small = publish_module(&host, function(""), &large(3000), &key(PUBLISHER)).await.unwrap();
+        let small =
+            publish_module(&host, function("").id(ids::derive("function", &[TENANT, "small"])), &large(3000), &key(PUBLISHER))
+                .await
+                .unwrap();
         assert!(small.code.as_deref().unwrap().starts_with("blake3:"));
         assert!(execute(&host, small.id, json!(1)).await.result.is_ok());
     });

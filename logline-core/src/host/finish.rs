@@ -98,7 +98,7 @@ impl Host {
     pub async fn execute(&self, request: Request) -> Result<Execution, HostError> {
         self.check_equipped(&request.this)?;
         let request = self.submit(request).await?;
-        match self.run_request(&request.tenant_id, request.id).await {
+        match Box::pin(self.run_request(&request.tenant_id, request.id)).await {
             Err(HostError::NotRunnable(NotRunnable::NotDue { key, status })) if status == Phase::Scheduled.as_str() => {
                 match self.recorded(&request).await? {
                     // It waits for its next attempt.
@@ -207,8 +207,9 @@ impl Host {
         let now = inner.ledger.now().await?;
         // Nothing extends this lease, so it must last as long as the function may take.
         let lease = inner.lease.max(Duration::from_millis(self.trusted().manifest.limits_of(tenant).timeout_ms) + LEASE_MARGIN);
-        let claim = self.claim(Due { request, function: None }, now, lease).await?;
-        self.finish(claim).await
+        // On the heap: what carries out a request is large, and a caller's stack may be small.
+        let claim = Box::pin(self.claim(Due { request, function: None }, now, lease)).await?;
+        Box::pin(self.finish(claim)).await
     }
 
     /// Runs a claimed request and commits the execution, everything it emitted and the request's next version in one batch. If

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use logline_core::contract::Reader;
 use logline_core::contract::provider::{Block, ModelAnswer, StopReason, Usage};
-use logline_core::ledger::LedgerExt as _;
+use logline_core::ledger::{Ledger as _, LedgerExt as _};
 use logline_core::trust::Authorities;
 use logline_core::{
     Draft, Host, MemoryLedger, Scope, SignedSpan, Span, SystemClock, SystemIds, VerifiedSpan, Verifier, Visibility,
@@ -185,7 +185,7 @@ fn a_table_that_no_publisher_has_signed_prices_no_call() {
         let execution = host.execute(asking(main, "q1")).await.unwrap();
         let outcome = execution.result.unwrap()["span"].as_str().unwrap().parse().unwrap();
         let outcome = site.ledger.get(&Scope::Operator, TENANT, outcome).await.unwrap();
-        assert_eq!(outcome.meta("cost").unwrap()["price_table"]["curr_hash"], json!(honest.seal.curr_hash));
+        assert_eq!(outcome.meta("details").unwrap()["cost"]["price_table"]["curr_hash"], json!(honest.seal.curr_hash));
         let other = publish_table(&host, rows()).await;
         let archived = Draft::next_version(&other).status("archived");
         let main = publish(&host, priced_by(other.id)).await;
