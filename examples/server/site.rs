@@ -40,7 +40,7 @@ impl Site {
         let (ledger, home, memory): (Arc<dyn WorkQueue>, Home, Option<MemoryKernel>) = match &config.ledger {
             Ledger::Sqlite(file) => {
                 let ledger = SqliteLedger::open(file)?;
-                let home = config.home.as_ref().map_or_else(|| Home::beside(file), |folder| Home::folder(folder));
+                let home = config.home.as_ref().map_or_else(|| Home::beside(file), Home::folder);
                 let kernel = if config.memory {
                     let vault = Vault::new(tenant_keys(&home)?, SqliteKeys::open(SqliteKeys::beside(file))?);
                     Some(MemoryKernel::new(vault).search_in(ledger.clone()))

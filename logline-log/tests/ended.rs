@@ -16,8 +16,8 @@ use logline_core::trust::{
     TrustError, TrustRoot, Trusted,
 };
 use logline_core::{
-    Clock as _, Draft, Hash, Host, HostError, IdSource as _, MemoryLedger, Rules, SYSTEM_TENANT, Scope, Signer as _,
-    SystemClock, SystemIds, VerifiedSpan, ids,
+    Clock as _, Draft, Hash, Host, IdSource as _, MemoryLedger, Rules, SYSTEM_TENANT, Scope, Signer as _, SystemClock,
+    SystemIds, VerifiedSpan, ids,
 };
 use logline_log::{Checkpoint, Integrator, LogSite, Step, StoredLogs, last_signed};
 use setup::{Store, TENANT, key};
