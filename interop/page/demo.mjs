@@ -54,7 +54,7 @@ function recorded(host, publisher, fee) {
   }
 
   // A limit that was changed three times, as a chain of versions.
-  let limit = add({ entity_type: 'payout_limit', owner_id: 'treasury', who: 'user:m.okafor', did: 'set', this: 'limit.daily', name: 'Daily payout limit', status: 'active',
+  let limit = add({ entity_type: 'payout_limit', owner_id: 'treasury', who: 'user:treasury', did: 'set', this: 'limit.daily', name: 'Daily payout limit', status: 'active',
     at: at(55 * MINUTE), content: { currency: 'EUR', amount_minor: 5_000_000, countries: ['DE', 'FR'] } }, publisher);
   for (const [minutes, change] of [[40, { amount_minor: 7_500_000 }], [22, { countries: ['DE', 'FR', 'NL', 'ES'] }], [6, { amount_minor: 6_000_000, note: 'lowered after the incident of this morning' }]]) {
     const { public_key: _key, curr_hash: _hash, signature: _signature, prev_hash: _before, ...same } = limit;
