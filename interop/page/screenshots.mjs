@@ -24,8 +24,9 @@ for (const { suffix, scheme, width, height, names } of sizes) {
   await page.emulateMedia({ colorScheme: scheme });
   await page.setViewportSize({ width, height });
   for (const name of names) {
+    // From another page, so that it is loaded and not only asked for another view.
+    await page.goto('about:blank');
     await page.goto(`${service.url}/#token=${service.token}&view=${encodeURIComponent(views[name])}`);
-    await page.reload();
     await page.waitForFunction(() => !/Reading …|Verifying …/.test(document.getElementById('main').innerText) && document.getElementById('stream').dataset.state === 'live');
     await page.waitForTimeout(400);
     await page.screenshot({ path: join(root, `docs/images/page-${name}${suffix}.png`) });
