@@ -84,17 +84,18 @@ impl Newest<'_> {
     /// Rows that nobody may have signed do not count towards `most`: whoever can write to the store could otherwise push out those that count.
     async fn scan(&self, query: Query, most: usize, mut take: impl FnMut(VerifiedSpan) -> bool) -> Result<(), LedgerError> {
         let mut verifier = Verifier::new();
-        let query = query.order(Order::Newest);
+        // Not what is left: behind many rows that do not count, the last ones would be read one by one.
+        let query = query.order(Order::Newest).limit(most);
         let (mut cursor, mut left, mut passed_over) = (None, most, 0_u64);
         'pages: while left > 0 {
-            let page = self.reader.scan(&query.clone().limit(left), cursor.as_ref()).await?;
+            let page = self.reader.scan(&query, cursor.as_ref()).await?;
             for span in page.rows.into_iter().filter_map(|row| row.span.ok()) {
                 let Some(span) = self.trusted(span, &mut verifier) else {
                     passed_over += 1;
                     continue;
                 };
                 left = left.saturating_sub(1);
-                if !take(span) {
+                if !take(span) || left == 0 {
                     break 'pages;
                 }
             }
