@@ -49,6 +49,7 @@ pub(crate) struct Service {
     /// Reads of lists, which may look at many rows.
     reads: Turns,
     /// Chats that this service carries out.
+    #[cfg(feature = "prompts")]
     pub(crate) chats: Turns,
 }
 
@@ -60,6 +61,7 @@ const READS: usize = 4;
 
 /// The most chats of a tenant that this service carries out at the same time. The others wait, or a worker takes them: the connections of the
 /// ledger's pool are for all tenants.
+#[cfg(feature = "prompts")]
 const CHATS: usize = 32;
 
 impl Service {
@@ -77,6 +79,7 @@ impl Service {
             document: OnceLock::new(),
             sending: Slots::new(SENDING.0, SENDING.1, None),
             reads: Turns::new(READS),
+            #[cfg(feature = "prompts")]
             chats: Turns::new(CHATS),
             host,
             auth,

@@ -237,8 +237,7 @@ impl Providers {
         if found.len() > 1 {
             // A row that nobody may have signed takes no name from a provider.
             let mut verifier = Verifier::new();
-            let authorities = &context.trusted.authorities;
-            found.retain(|span| span.clone().verify(&mut verifier).is_ok_and(|span| authorities.check(&span).is_ok()));
+            found.retain(|span| context.trusted.counts(span, &mut verifier));
         }
         let Some(span) = found.pop() else {
             let message = format!("no active provider `{shown}` that the request's owner can see");

@@ -171,7 +171,8 @@ impl Trusted {
         Box::pin(self.earlier_that_counts(ledger, scope, last)).await
     }
 
-    fn counts(&self, row: &SignedSpan, verifier: &mut Verifier) -> bool {
+    /// Whether what a row says was signed, by a key that may sign it.
+    pub fn counts(&self, row: &SignedSpan, verifier: &mut Verifier) -> bool {
         row.clone().verify(verifier).is_ok_and(|row| self.authorities.check(&row).is_ok())
     }
 
