@@ -1,6 +1,7 @@
 //! What prompts cost: a build of 20 blocks beside minijinja alone, and how many trials an evaluation makes in a second.
 //!
-//! `cargo bench -p logline-benches --bench prompts [-- BUILDS ROUNDS]`. Both sides take turns within one run, and both compile their templates.
+//! `cargo bench -p logline-benches --bench prompts [-- BUILDS ROUNDS]`. Both sides take turns within one run. minijinja compiles
+//! its templates each time; a build keeps those that were compiled last.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
