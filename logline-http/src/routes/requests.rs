@@ -135,8 +135,13 @@ async fn ended(service: &Service, caller: &Caller, id: Uuid, wait: Duration, is_
 
 /// The last version of a request that the caller may see.
 async fn find(service: &Service, caller: &Caller, id: Uuid) -> Result<SignedSpan, Problem> {
-    let found = service.ledger().get(&caller.read_scope(), caller.tenant(), id).await?;
-    if found.entity_type == "request" { Ok(found) } else { Err(Problem::not_found()) }
+    let scope = caller.read_scope();
+    let found = service.ledger().get(&scope, caller.tenant(), id).await?;
+    if found.entity_type != "request" {
+        return Err(Problem::not_found());
+    }
+    // Whoever can write to the store must not end a request by a version that nobody may have signed.
+    Ok(service.host.trusted().last_that_counts(service.ledger(), &scope, found).await?)
 }
 
 async fn submit(

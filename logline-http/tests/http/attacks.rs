@@ -5,7 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures_util::future::join_all;
 use http::HeaderName;
-use logline_core::{Draft, SystemClock, SystemIds, VerifiedSpan};
+use logline_core::ledger::{AppendOptions, Ledger as _};
+use logline_core::{Draft, Scope, SystemClock, SystemIds, VerifiedSpan, Verifier};
 use logline_http::{ApiKeys, AuthError, Authenticator, Identity, Permission, Rate, ServeOptions};
 use logline_sqlite::SqliteLedger;
 use serde_json::{Value, json};
@@ -246,4 +247,20 @@ async fn many_first_calls_at_once_with_one_good_token_are_not_taken_for_guesses(
     // Guesses are counted all the same, also if they are the same one at once.
     let refused = join_all((0..50).map(|_| stage.get("ll_acme_wrong", "/api/identity"))).await;
     assert!(refused.iter().filter(|answer| answer.status == 401).count() < 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_no_host_has_signed_ends_no_request() {
+    let stage = Stage::start().await;
+    stage.fee("acme").await;
+    let alice = stage.token("acme", "alice").await;
+    let asked = json!({"function": "fee", "input": {}, "due_at": "2099-01-01T00:00:00Z"});
+    let id = stage.post(&alice, "/api/execute", &[], &asked).await.ok(202)["id"].as_str().unwrap().to_owned();
+    let ledger = stage.host.ledger();
+    let stored = ledger.get(&Scope::Operator, "acme", id.parse().unwrap()).await.unwrap();
+    let first = stored.verify(&mut Verifier::new()).unwrap();
+    let forged = Draft::next_version(&first).did("completed").status("complete").stamp(&SystemClock, &SystemIds);
+    let forged = forged.seal_local(&stage.publisher).unwrap();
+    ledger.append(&Scope::Operator, vec![forged], &AppendOptions::default()).await.unwrap();
+    assert_eq!(stage.get(&alice, &format!("/api/requests/{id}")).await.ok(202)["status"], "scheduled");
 }

@@ -1,7 +1,7 @@
 //! Providers and hosts that fail in the middle.
 
 use logline_core::contract::provider::{ErrorKind, Provider, ProviderError};
-use logline_core::ledger::{LedgerExt as _, WorkQueue as _};
+use logline_core::ledger::{AppendOptions, Ledger as _, LedgerExt as _, WorkQueue as _};
 use logline_core::request::OnUnknown;
 use logline_core::{Clock as _, Draft, Host, Scope, Signer as _, SystemClock, SystemIds, Timestamp};
 use logline_kernels::provider::{HostSecrets, ProviderExec, Script};
@@ -169,6 +169,31 @@ fn neither_the_tries_of_one_request_nor_forged_outcomes_keep_others_from_a_provi
                 .await;
         }
         assert!(host.execute(asking(main, "hello")).await.unwrap().result.is_ok());
+    });
+}
+
+#[test]
+fn a_flood_of_forged_outcomes_hides_no_failure_from_the_breaker() {
+    block_on(async {
+        let site = Site::new().await;
+        let host = site.host().await;
+        let once =
+            json!({"breaker": {"failures": 2, "open_ms": 30_000}, "retry": {"tries": 1, "pause_ms": 0, "max_pause_ms": 0}});
+        let main = publish(&host, with(spec(), once)).await;
+        site.provider.then((0..2).map(|_| fail(ErrorKind::ModelError)));
+        for _ in 0..2 {
+            assert_eq!(code(&host.execute(asking(main, "hello")).await.unwrap()), "provider:model_error");
+        }
+        let forged = |_| {
+            let draft = Draft::new("provider_execution").tenant(TENANT).owner("mallory").who("mallory").this("provider.invoke");
+            let draft = draft.status("complete").parent(main).at(site.clock.now());
+            draft.stamp(&SystemClock, &SystemIds).seal_local(&key(66)).unwrap()
+        };
+        for _ in 0..5 {
+            let batch = (0..100).map(forged).collect();
+            site.ledger.append(&Scope::Operator, batch, &AppendOptions::default()).await.unwrap();
+        }
+        assert_eq!(code(&host.execute(asking(main, "hello")).await.unwrap()), "provider:not_ready");
     });
 }
 
