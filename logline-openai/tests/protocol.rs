@@ -191,6 +191,8 @@ fn odd_answers_are_understood_or_refused() {
         assert_eq!(thinking.content, [Block::Reasoning { text: "2+2".to_owned(), signature: None }, Block::text("4")]);
         let other = good(json!({"message": {"content": "x"}, "finish_reason": "paused"})).await;
         assert_eq!(other.stop, StopReason::Other("paused".to_owned()));
+        let long = good(json!({"message": {"content": "x"}, "finish_reason": "é".repeat(900 << 10)})).await;
+        assert_eq!(long.stop, StopReason::Other("é".repeat(256)), "a long reason loses no answer");
         // 9 MB of text.
         let large =
             raw(&server, "200 OK", choice(json!({"message": {"content": "x".repeat(9 << 20)}, "finish_reason": "stop"}))).await;
