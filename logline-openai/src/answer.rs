@@ -57,11 +57,11 @@ fn bad(reason: impl std::fmt::Display) -> ProviderError {
 const MAX_NAME: usize = 256;
 
 /// The beginning of a name. A long one must not keep an answer that was paid for from being recorded.
-pub(crate) fn short(name: String) -> String {
-    match name.char_indices().nth(MAX_NAME) {
-        Some(_) => name.chars().take(MAX_NAME).collect(),
-        None => name,
+pub(crate) fn short(mut name: String) -> String {
+    if let Some((end, _)) = name.char_indices().nth(MAX_NAME) {
+        name.truncate(end);
     }
+    name
 }
 
 /// What is wrong with JSON, and where, without what stands there.

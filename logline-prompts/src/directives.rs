@@ -1,9 +1,9 @@
 //! Directives: what a policy tells the next runs of a family for a while, such as to answer without further tools.
 
 use logline_core::contract::{Context, KernelError};
-use logline_core::ledger::{Order, Query};
+use logline_core::ledger::Query;
 use logline_core::request::reference;
-use logline_core::{SignedSpan, Timestamp, VerifiedSpan, Verifier};
+use logline_core::{SignedSpan, Timestamp, VerifiedSpan};
 use serde_json::Value;
 
 use crate::load::Loaded;
@@ -13,9 +13,6 @@ pub(crate) const DIRECTIVE: &str = "prompt_directive";
 
 /// How many of the newest directives of a tenant are looked at, of those that a host has signed.
 const MAX_LOOKED_AT: usize = 50;
-
-/// How many pages of them are read, if most are by others than hosts.
-const MAX_PAGES: usize = 100;
 
 /// How many of them one run obeys.
 const MAX_OBEYED: usize = 4;
@@ -37,41 +34,29 @@ pub(crate) async fn directives(
     loaded: &Loaded,
 ) -> Result<Vec<Directive>, KernelError> {
     let tenant = request.tenant_id.as_str();
-    let query = Query::new().tenant(tenant).entity_type(DIRECTIVE).status("active").order(Order::Newest).limit(MAX_LOOKED_AT);
-    let query = query.max_visited(10 * MAX_LOOKED_AT);
-    let (mut obeyed, mut verifier) = (Vec::new(), Verifier::new());
-    let (mut asked, mut looked_at, mut cursor) = (None, 0, None);
-    // What no host of the tenant has signed does not count: whoever can write to the store could push out what a host has said.
-    for _ in 0..MAX_PAGES {
-        let page = context.owner.scan(&query, cursor.as_ref()).await?;
-        for span in page.rows.into_iter().filter_map(|row| row.span.ok()) {
-            let Ok(span) = span.verify(&mut verifier) else { continue };
-            if context.trusted.authorities.check(&span).is_err() {
-                continue;
-            }
-            looked_at += 1;
-            let asked = match asked {
-                Some(asked) => asked,
-                None => {
-                    let first = context.runtime.version(tenant, request.id, 0).await?;
-                    *asked.insert(first.map_or(request.at, |first| first.at))
-                }
-            };
-            if let Some(text) = text(&span, asked)
-                && is_for(&span, context, loaded).await?
-            {
-                obeyed.push(Directive { text, reference: reference(&span) });
-            }
-            if obeyed.len() == MAX_OBEYED || looked_at == MAX_LOOKED_AT {
-                return Ok(obeyed);
-            }
+    let query = Query::new().tenant(tenant).entity_type(DIRECTIVE).status("active").max_visited(10 * MAX_LOOKED_AT);
+    let mut newest = Vec::new();
+    let take = |span: VerifiedSpan| {
+        newest.push(span);
+        true
+    };
+    context.owner.newest_that_count(&context.trusted.authorities, query, MAX_LOOKED_AT, take).await?;
+    if newest.is_empty() {
+        return Ok(Vec::new());
+    }
+    let first = context.runtime.version(tenant, request.id, 0).await?;
+    let asked = first.map_or(request.at, |first| first.at);
+    let mut obeyed = Vec::new();
+    for span in newest {
+        if obeyed.len() == MAX_OBEYED {
+            break;
         }
-        cursor = page.next;
-        if cursor.is_none() {
-            return Ok(obeyed);
+        if let Some(text) = text(&span, asked)
+            && is_for(&span, context, loaded).await?
+        {
+            obeyed.push(Directive { text, reference: reference(&span) });
         }
     }
-    tracing::warn!(tenant, "the newest directives are by nobody who may sign them, and older ones were not read: run fsck");
     Ok(obeyed)
 }
 

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use logline_core::contract::Reader;
 use logline_core::contract::provider::ErrorKind;
-use logline_core::ledger::{LedgerError, Order, Query};
+use logline_core::ledger::{LedgerError, Query};
 use logline_core::trust::Authorities;
-use logline_core::{SignedSpan, Timestamp, VerifiedSpan, Verifier};
+use logline_core::{SignedSpan, Timestamp, VerifiedSpan};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -78,36 +78,7 @@ impl Newest<'_> {
         take: impl FnMut(VerifiedSpan) -> bool,
     ) -> Result<(), LedgerError> {
         let query = Query::new().tenant(self.tenant).entity_type(entity_type).parent_id(parent);
-        self.scan(query, most, take).await
-    }
-
-    /// Rows that nobody may have signed do not count towards `most`: whoever can write to the store could otherwise push out those that count.
-    async fn scan(&self, query: Query, most: usize, mut take: impl FnMut(VerifiedSpan) -> bool) -> Result<(), LedgerError> {
-        let mut verifier = Verifier::new();
-        // Not what is left: behind many rows that do not count, the last ones would be read one by one.
-        let query = query.order(Order::Newest).limit(most);
-        let (mut cursor, mut left, mut passed_over) = (None, most, 0_u64);
-        'pages: while left > 0 {
-            let page = self.reader.scan(&query, cursor.as_ref()).await?;
-            for span in page.rows.into_iter().filter_map(|row| row.span.ok()) {
-                let Some(span) = self.trusted(span, &mut verifier) else {
-                    passed_over += 1;
-                    continue;
-                };
-                left = left.saturating_sub(1);
-                if !take(span) || left == 0 {
-                    break 'pages;
-                }
-            }
-            cursor = page.next;
-            if cursor.is_none() {
-                break;
-            }
-        }
-        if passed_over > 0 {
-            tracing::warn!(tenant = self.tenant, passed_over, "records that no host of the tenant has signed are not counted");
-        }
-        Ok(())
+        self.reader.newest_that_count(self.authorities, query, most, take).await
     }
 
     /// The newest row of a type with this parent that is `wanted`.
@@ -127,10 +98,6 @@ impl Newest<'_> {
         };
         self.rows(entity_type, parent, MAX_RESULTS, take).await?;
         Ok(found)
-    }
-
-    fn trusted(&self, span: SignedSpan, verifier: &mut Verifier) -> Option<VerifiedSpan> {
-        span.verify(verifier).ok().filter(|span| self.authorities.check(span).is_ok())
     }
 
     /// The runs of a version of a variant since `from`, oldest first.
@@ -173,7 +140,7 @@ impl Newest<'_> {
             span.at >= oldest
         };
         let errors = Query::new().tenant(self.tenant).entity_type("execution").parent_id(family_id).status("error");
-        self.scan(errors, MAX_RESULTS, take).await?;
+        self.reader.newest_that_count(self.authorities, errors, MAX_RESULTS, take).await?;
         runs.append(&mut failed);
         Ok(counted(runs))
     }

@@ -11,15 +11,16 @@ use crate::contract::functions::Functions;
 use crate::contract::kernel_error::KernelError;
 use crate::contract::outside::Outside;
 use crate::contract::sandbox::Sandbox;
+use crate::keys::Verifier;
 use crate::ledger::scope::Scope;
-use crate::ledger::{Cursor, Ledger, LedgerError, LedgerExt as _, Page, Premise, Query};
+use crate::ledger::{Cursor, Ledger, LedgerError, LedgerExt as _, Order, Page, Premise, Query};
 use crate::request::Details;
 use crate::span::draft::Draft;
 use crate::span::rules::Rules;
 use crate::span::seal::VerifiedSpan;
 use crate::span::{SignedSpan, Span};
 use crate::trust::governance::{Class, Docket, InForce, InForceError, Pointer, ReadError, Version};
-use crate::trust::{Manifest, Trusted};
+use crate::trust::{Authorities, Manifest, Trusted};
 use crate::value::clock::Clock;
 use crate::value::failure::Failure;
 use crate::value::hex::PublicKey;
@@ -328,6 +329,48 @@ impl<'a> Reader<'a> {
     /// If the ledger fails.
     pub async fn scan(&self, query: &Query, cursor: Option<&Cursor>) -> Result<Page, LedgerError> {
         self.ledger.scan(&self.scope, query, cursor).await
+    }
+
+    /// Gives `take` the rows of `query` that count, the newest first, until it returns `false` or has got `most` of them. A row counts if what
+    /// it says was signed, by a key that may sign it.
+    ///
+    /// Rows that do not count use up nothing of `most`: whoever can write to the store could otherwise push out those that count.
+    ///
+    /// # Errors
+    /// If the ledger fails.
+    pub async fn newest_that_count(
+        &self,
+        authorities: &Authorities,
+        query: Query,
+        most: usize,
+        mut take: impl FnMut(VerifiedSpan) -> bool,
+    ) -> Result<(), LedgerError> {
+        let mut verifier = Verifier::new();
+        // Not what is left: behind many rows that do not count, the last ones would be read one by one.
+        let query = query.order(Order::Newest).limit(most);
+        let (mut cursor, mut left, mut passed_over) = (None, most, 0_u64);
+        'pages: while left > 0 {
+            let page = self.scan(&query, cursor.as_ref()).await?;
+            for span in page.rows.into_iter().filter_map(|row| row.span.ok()) {
+                let Some(span) = span.verify(&mut verifier).ok().filter(|span| authorities.check(span).is_ok()) else {
+                    passed_over += 1;
+                    continue;
+                };
+                left = left.saturating_sub(1);
+                if !take(span) || left == 0 {
+                    break 'pages;
+                }
+            }
+            cursor = page.next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        if passed_over > 0 {
+            let tenant = self.scope.tenant();
+            tracing::warn!(tenant, passed_over, "rows that nobody may have signed are passed over: run fsck");
+        }
+        Ok(())
     }
 
     /// The scope of this reader.

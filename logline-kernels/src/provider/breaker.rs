@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use logline_core::contract::Reader;
 use logline_core::contract::provider::ErrorKind;
-use logline_core::ledger::{LedgerError, Order, Query};
+use logline_core::ledger::{LedgerError, Query};
 use logline_core::request::CallKind;
 use logline_core::trust::Authorities;
-use logline_core::{SignedSpan, Timestamp, Verifier};
+use logline_core::{SignedSpan, Timestamp, VerifiedSpan};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -21,9 +21,6 @@ const MAX_FAILURES: usize = 50;
 
 /// How many outcomes are read at most: a request may have several.
 const MAX_READ_OUTCOMES: usize = 200;
-
-/// How many pages of outcomes are read, if most are by others than hosts.
-const MAX_PAGES: usize = 50;
 
 /// How far the clocks of hosts may be apart.
 const CLOCKS: Duration = Duration::from_secs(60);
@@ -90,32 +87,21 @@ impl Breaker {
         now: Timestamp,
     ) -> Result<Option<Timestamp>, LedgerError> {
         let outcomes = Query::timeline().tenant(tenant).entity_type(CallKind::Provider.outcome()).parent_id(provider);
-        let outcomes = outcomes.order(Order::Newest);
-        let mut verifier = Verifier::new();
-        let (mut last, mut cursor) = (Vec::new(), None);
-        // Usually the last call succeeded, and an answer may be long.
-        let mut limit = 1;
-        for _ in 0..MAX_PAGES {
-            let page = reader.scan(&outcomes.clone().limit(limit), cursor.as_ref()).await?;
-            for span in page.rows.into_iter().filter_map(|row| row.span.ok()) {
-                // What no host of the tenant has signed does not count: others may have brought it into the store.
-                let Some(outcome) = span.verify(&mut verifier).ok().filter(|span| authorities.check(span).is_ok()) else {
-                    continue;
-                };
-                if says_something(&outcome) && !is_failure(&outcome) && outcome.at <= now.saturating_add(CLOCKS) {
-                    // The calls before a success decide nothing.
-                    return Ok(self.open_until(&last, now));
-                }
+        // What no host of the tenant has signed does not count: others may have brought it into the store.
+        let last = async |count: usize| -> Result<Vec<SignedSpan>, LedgerError> {
+            let mut last = Vec::new();
+            let take = |outcome: VerifiedSpan| {
                 last.push(outcome.into_signed());
-            }
-            limit = MAX_READ_OUTCOMES;
-            cursor = page.next;
-            if cursor.is_none() || last.len() >= MAX_READ_OUTCOMES {
-                return Ok(self.open_until(&last, now));
-            }
+                true
+            };
+            reader.newest_that_count(authorities, outcomes.clone(), count, take).await?;
+            Ok(last)
+        };
+        // Usually the last call succeeded, and an answer may be long.
+        if last(1).await?.first().is_some_and(|last| says_something(last) && !is_failure(last)) {
+            return Ok(None);
         }
-        tracing::warn!(tenant, %provider, "the newest outcomes of its calls are by nobody who may sign them, and older ones were not read: run fsck");
-        Ok(self.open_until(&last, now))
+        Ok(self.open_until(&last(MAX_READ_OUTCOMES).await?, now))
     }
 }
 
