@@ -144,3 +144,19 @@ pub(crate) fn covers(asked: &Asked<'_>, cited: &Cited, latest: Option<&SignedSpa
         None => Ok(()),
     }
 }
+
+/// Whether the consent under which a memory was kept is in force.
+pub(crate) async fn permits_sharing(
+    reader: &Reader<'_>,
+    authorities: &Authorities,
+    memory: &SignedSpan,
+    now: Timestamp,
+) -> Result<bool, LedgerError> {
+    let Ok(cited) = Cited::read(memory.meta("consent"), "consent") else { return Ok(false) };
+    let Some(latest) = deciding(reader, authorities, &memory.tenant_id, cited.id).await? else { return Ok(false) };
+    let session = latest.meta("session_id").and_then(Value::as_str);
+    let mode = if session.is_some() { Mode::SessionOnly } else { Mode::On };
+    let asked = Asked { tenant: &memory.tenant_id, owner: &memory.owner_id, mode, session };
+    // A consent that was given again since counts as well.
+    Ok(covers(&asked, &Cited::of(&latest), Some(&latest), now).is_ok())
+}

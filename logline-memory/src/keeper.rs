@@ -211,7 +211,8 @@ impl MemoryKeeper {
         tenant.follow(host, name, self.kernel.is_some()).await?;
         if let Some(kernel) = &self.kernel {
             self.look_after_keys(host, kernel, name, tenant, report).await?;
-            match kernel.embed_pending(name, VECTORS).await {
+            let now = host.ledger().now().await?;
+            match kernel.embed_pending(&host.trusted().authorities, name, now, VECTORS).await {
                 Ok(filled) => report.embedded += u64::try_from(filled.filled).unwrap_or(u64::MAX),
                 // Nothing else waits for an embedder.
                 Err(error) => tracing::debug!(tenant = name, %error, "some memories wait for their vectors"),

@@ -10,10 +10,10 @@ use logline_core::contract::provider::{
     EmbedRequest, Embeddings, Endpoint, ErrorKind, ModelAnswer, ModelRequest, Provider, ProviderError, Purpose, Usage,
 };
 use logline_core::ledger::search::{InvalidVector, Search, SearchQuery, SearchScope, Vector, VectorModel};
-use logline_core::ledger::{AppendOptions, Ledger};
-use logline_core::{Draft, KeyPair, ManualClock, MemoryLedger, Scope, Timestamp, Visibility};
+use logline_core::ledger::{AppendOptions, Ledger, LedgerError};
+use logline_core::{Draft, KeyPair, ManualClock, MemoryLedger, Scope, SignedSpan, Timestamp, Visibility};
 use logline_memory::embed::{
-    Breaker, BreakerOptions, BreakerState, EmbedError, Embedder, HashedEmbedder, ProviderEmbedder, fill_pending,
+    Breaker, BreakerOptions, BreakerState, EmbedError, Embedder, HashedEmbedder, Permits, ProviderEmbedder, fill_pending,
 };
 use uuid::Uuid;
 
@@ -199,6 +199,15 @@ async fn remember(ledger: &MemoryLedger, n: u128, text: &str) {
     ledger.append(&Scope::runtime("acme"), vec![span], &AppendOptions::default()).await.unwrap();
 }
 
+struct Everything;
+
+#[async_trait]
+impl Permits for Everything {
+    async fn permits(&self, _: &SignedSpan) -> Result<bool, LedgerError> {
+        Ok(true)
+    }
+}
+
 #[test]
 fn memories_wait_for_their_vectors_and_one_bad_text_does_not_hold_up_the_others() {
     block_on(async {
@@ -207,12 +216,12 @@ fn memories_wait_for_their_vectors_and_one_bad_text_does_not_hold_up_the_others(
             remember(&ledger, n, if n == 40 { "poison" } else { "a harmless text about cats" }).await;
         }
         let down = Scripted::new(|_, _| Some(ErrorKind::Unreachable));
-        assert!(fill_pending(&ledger, "acme", &down, 1000).await.is_err());
+        assert!(fill_pending(&ledger, "acme", &down, &Everything, None, 1000).await.is_err());
         let query = SearchQuery::new(SearchScope::Tenant, "poison", start(), 10);
         let alice = Scope::user("acme", "alice");
         assert_eq!(ledger.search_text(&alice, &query).await.unwrap().len(), 1, "found by text while the embedder is down");
         let picky = Scripted::new(|_, texts| texts.iter().any(|text| text == "poison").then_some(ErrorKind::ContentFiltered));
-        let filled = fill_pending(&ledger, "acme", &picky, 1000).await.unwrap();
+        let filled = fill_pending(&ledger, "acme", &picky, &Everything, None, 1000).await.unwrap();
         assert_eq!((filled.filled, filled.refused, filled.changed), (149, 1, 0));
         let pending = ledger.pending(&Scope::runtime("acme"), picky.model(), None, 10).await.unwrap();
         assert_eq!(pending.len(), 1);
@@ -221,6 +230,6 @@ fn memories_wait_for_their_vectors_and_one_bad_text_does_not_hold_up_the_others(
         let mut all = query.clone();
         all.limit = 200;
         assert_eq!(ledger.search_vector(&alice, &all, &cats[0]).await.unwrap().len(), 149);
-        assert_eq!(fill_pending(&ledger, "acme", &picky, 0).await.unwrap().filled, 0);
+        assert_eq!(fill_pending(&ledger, "acme", &picky, &Everything, None, 0).await.unwrap().filled, 0);
     });
 }

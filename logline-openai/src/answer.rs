@@ -53,17 +53,6 @@ fn bad(reason: impl std::fmt::Display) -> ProviderError {
     error(ErrorKind::BadAnswer, format!("the answer cannot be understood: {reason}"))
 }
 
-/// The most characters of a name that the provider chose.
-const MAX_NAME: usize = 256;
-
-/// The beginning of a name. A long one must not keep an answer that was paid for from being recorded.
-pub(crate) fn short(mut name: String) -> String {
-    if let Some((end, _)) = name.char_indices().nth(MAX_NAME) {
-        name.truncate(end);
-    }
-    name
-}
-
 /// What is wrong with JSON, and where, without what stands there.
 pub(crate) fn place(error: &serde_json::Error) -> String {
     let what = match error.classify() {
@@ -89,7 +78,7 @@ pub(crate) fn chat(text: &str, request_id: Option<String>) -> Result<ModelAnswer
     parts.calls = calls.into_iter().map(|call| (call.id, call.function.name, call.function.arguments)).collect();
     parts.finish_reason = finish_reason;
     let (content, stop) = parts.done().map_err(failed)?;
-    Ok(ModelAnswer::new(content, stop, usage).model(chat.model.map(short)).request_id(request_id))
+    Ok(ModelAnswer::new(content, stop, usage).model(chat.model).request_id(request_id))
 }
 
 /// The parts of an answer, whole or put together from a stream.
@@ -127,7 +116,7 @@ impl Parts {
             _ if is_refused => StopReason::Refusal,
             _ if uses_tools => StopReason::ToolUse,
             "stop" | "tool_calls" | "function_call" => StopReason::EndTurn,
-            _ => StopReason::Other(short(reason)),
+            _ => StopReason::Other(reason),
         };
         Ok((content, stop))
     }

@@ -151,6 +151,6 @@ impl Reading {
         }
         let usage = answer::usage(&usage);
         let (content, stop) = parts.done().map_err(|error| error.request_id(request_id.clone()).usage(Some(usage.clone())))?;
-        Ok(ModelAnswer::new(content, stop, usage).model(model.map(answer::short)).request_id(request_id))
+        Ok(ModelAnswer::new(content, stop, usage).model(model).request_id(request_id))
     }
 }

@@ -102,11 +102,7 @@ impl Cites {
         if fits {
             self.left -= content.len();
             // A content must not end its own frame and begin that of another span.
-            let mut content = content.to_owned();
-            for name in ["context", "memory"] {
-                content = content.replace(&format!("</{name}"), &format!("<\\/{name}"));
-                content = content.replace(&format!("<{name}"), &format!("<\\{name}"));
-            }
+            let content = without_frames(content);
             self.text.push_str(&format!("<{frame} id=\"{id}\">\n{content}\n</{frame}>\n\n"));
         }
     }
@@ -116,4 +112,24 @@ impl Cites {
         self.text.push_str(question);
         (self.text, self.cited)
     }
+}
+
+/// The names of frames.
+const FRAMES: [&str; 2] = ["context", "memory"];
+
+/// A content in which a backslash follows each `<` that would begin or end a frame, in upper or lower case.
+fn without_frames(content: &str) -> String {
+    let mut safe = String::with_capacity(content.len());
+    let mut rest = content;
+    while let Some(at) = rest.find('<') {
+        let (before, after) = rest.split_at(at + 1);
+        safe.push_str(before);
+        let name = after.trim_start_matches(|c: char| c == '/' || c.is_whitespace() || c.is_control());
+        if FRAMES.iter().any(|frame| name.get(..frame.len()).is_some_and(|name| name.eq_ignore_ascii_case(frame))) {
+            safe.push('\\');
+        }
+        rest = after;
+    }
+    safe.push_str(rest);
+    safe
 }

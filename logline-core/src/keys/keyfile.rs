@@ -20,12 +20,22 @@ const PREFIX: &str = "logline-ed25519-secret-v1:";
 /// The largest size of a key file.
 const MAX_BYTES: u64 = 4096;
 
+/// What to do after an error of the operating system.
+fn advice(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => ": check the path; `logline keygen` and `KeyPair::load_or_create` make a key",
+        std::io::ErrorKind::AlreadyExists => ": it is not overwritten, so choose another path",
+        std::io::ErrorKind::PermissionDenied => ": run as the user who owns it",
+        _ => "",
+    }
+}
+
 /// Why a key file could not be used.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum KeyFileError {
     /// The file could not be read or written.
-    #[error("key file {}: {source}", path.display())]
+    #[error("key file {}: {source}{}", path.display(), advice(source))]
     Io {
         /// The path of the key file.
         path: PathBuf,

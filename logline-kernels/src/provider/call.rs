@@ -408,8 +408,8 @@ impl CallOf<'_> {
             }
             let floor = Duration::from_millis(number(RETRY_AFTER_MS).unwrap_or(0));
             match pauses.next() {
-                // The provider's own wish is a floor.
-                Some(pause) if floor <= longest => tokio::time::sleep(pause.max(floor)).await,
+                // The provider's own wish is a floor. The pause is random, so that not all who were told the same come back at once.
+                Some(pause) if floor <= longest => tokio::time::sleep(floor.saturating_add(pause)).await,
                 _ => return Ok(Ended::Elsewhere(failure)),
             }
         }

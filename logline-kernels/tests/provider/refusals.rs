@@ -131,6 +131,7 @@ fn a_request_that_no_provider_would_take_costs_no_call() {
         let user = |blocks: Value| json!({"role": "user", "content": blocks});
         let text = json!([{"type": "text", "text": "hello"}]);
         let result = |id: &str| json!([{"type": "tool_result", "id": id, "content": []}]);
+        let document = json!({"type": "document", "media_type": "text/plain", "name": "Plan", "data": "aGk="});
         for (request, place) in [
             (json!({}), "messages"),
             (json!({"messages": [said(text.clone())]}), "messages"),
@@ -150,6 +151,16 @@ fn a_request_that_no_provider_would_take_costs_no_call() {
             (
                 json!({"messages": [user(json!([{"type": "cache_point", "ttl": "5m"}, {"type": "cache_point", "ttl": "1h"}]))]}),
                 "content[1]",
+            ),
+            (
+                json!({"system": [{"type": "cache_point", "ttl": "5m"}], "messages": [user(json!([{"type": "cache_point", "ttl": "1h"}]))]}),
+                "messages[0].content[0]",
+            ),
+            (json!({"messages": [user(json!([document, document]))]}), "two documents `Plan`"),
+            (
+                json!({"messages": [user(json!([document])), said(json!([tool_use])),
+                    user(json!([{"type": "tool_result", "id": "t1", "content": [document]}]))]}),
+                "messages[2].content[0]",
             ),
             (json!({"messages": [user(text.clone())], "model": "x"}), "unknown field `model`"),
         ] {

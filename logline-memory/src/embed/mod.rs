@@ -18,7 +18,7 @@ use thiserror::Error;
 
 pub use breaker::{Breaker, BreakerOptions, BreakerState};
 pub use hashed::HashedEmbedder;
-pub use pending::{Filled, fill_pending};
+pub use pending::{Filled, Permits, fill_pending};
 pub use provider::ProviderEmbedder;
 
 /// Makes vectors of texts.

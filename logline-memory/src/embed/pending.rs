@@ -1,11 +1,23 @@
 //! Gives vectors to the memories of a tenant that have none yet.
 
-use logline_core::Scope;
+use async_trait::async_trait;
 use logline_core::contract::provider::{EmbedRequest, Purpose};
 use logline_core::ledger::search::{Pending, SearchEntry};
-use logline_core::ledger::{LedgerExt as _, Search};
+use logline_core::ledger::{LedgerError, LedgerExt as _, Search};
+use logline_core::{Scope, SignedSpan};
+use uuid::Uuid;
 
 use super::{EmbedError, Embedder};
+
+/// Decides whether the text of a memory may be given to an embedder now.
+#[async_trait]
+pub trait Permits: Send + Sync {
+    /// Whether the text of this version may be given away.
+    ///
+    /// # Errors
+    /// If the ledger cannot be read. Then nothing is given away.
+    async fn permits(&self, memory: &SignedSpan) -> Result<bool, LedgerError>;
+}
 
 /// What [`fill_pending`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -16,10 +28,14 @@ pub struct Filled {
     pub changed: usize,
     /// How many the embedder refused alone: they stay pending, and are found by text.
     pub refused: usize,
+    /// How many may not be given to the embedder: they stay pending.
+    pub withheld: usize,
+    /// The last memory that was looked at, after which the next call can go on. `None` if there are no more.
+    pub last: Option<Uuid>,
 }
 
-/// Gives vectors to at most `most` memories of `tenant`, the ones with the smallest ids first. Only public texts are indexed, so only
-/// these reach the embedder.
+/// Gives vectors to at most `most` memories of `tenant` in the order of their ids, beginning after `after`. Only public texts are indexed,
+/// so only these reach the embedder, and of these only those that `permits` lets go.
 ///
 /// If the embedder refuses a request because of what it contains, each text is tried alone, so that one text cannot keep the others
 /// without vectors.
@@ -30,27 +46,32 @@ pub async fn fill_pending<S: Search + ?Sized, E: Embedder + ?Sized>(
     ledger: &S,
     tenant: &str,
     embedder: &E,
+    permits: &dyn Permits,
+    after: Option<Uuid>,
     most: usize,
 ) -> Result<Filled, EmbedError> {
     let scope = Scope::runtime(tenant);
-    let (mut done, mut after) = (Filled::default(), None);
+    let mut done = Filled { last: after, ..Filled::default() };
     let mut looked_at = 0;
     while looked_at < most {
         let limit = EmbedRequest::MAX_TEXTS.min(most - looked_at);
-        let pending = ledger.pending(&scope, embedder.model(), after, limit).await?;
-        let Some(last) = pending.last() else { break };
-        after = Some(last.id);
+        let pending = ledger.pending(&scope, embedder.model(), done.last, limit).await?;
+        let Some(last) = pending.last() else {
+            done.last = None;
+            break;
+        };
+        done.last = Some(last.id);
         looked_at += pending.len();
         let mut texts: Vec<(Pending, String)> = Vec::with_capacity(pending.len());
         for entry in pending {
-            let span = ledger.find(&scope, tenant, entry.id).await?;
-            match span
-                .as_ref()
-                .and_then(SearchEntry::of)
-                .filter(|found| found.seq == entry.seq && !found.text.trim().is_empty())
-            {
-                Some(found) => texts.push((entry, found.text)),
+            let Some(span) = ledger.find(&scope, tenant, entry.id).await? else {
+                done.changed += 1;
+                continue;
+            };
+            match SearchEntry::of(&span).filter(|found| found.seq == entry.seq && !found.text.trim().is_empty()) {
                 None => done.changed += 1,
+                Some(found) if permits.permits(&span).await? => texts.push((entry, found.text)),
+                Some(_) => done.withheld += 1,
             }
         }
         fill(ledger, &scope, embedder, texts, &mut done).await?;

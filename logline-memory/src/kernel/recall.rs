@@ -205,7 +205,7 @@ impl MemoryKernel {
         search: &Search<'_>,
     ) -> Result<Looked, Refusal> {
         let (tenant, now) = (request.tenant_id.as_str(), context.attempt.started);
-        let asked = self.ask_for_vectors(tenant, search.text()).await;
+        let asked = self.ask_for_vectors(&context.trusted.authorities, tenant, now, search.text()).await;
         let Found { lists: named, is_full, waiting } = self.named(context, tenant, search, &asked, now).await?;
         let (candidates, rows) = self.candidates(context, &named, now).await?;
         let mut lists = Vec::new();

@@ -2,19 +2,24 @@
 //! words, and only if the embedder is in this process as well.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use logline_core::SystemClock;
+use async_trait::async_trait;
+use logline_core::contract::Reader;
 use logline_core::contract::provider::{EmbedRequest, Purpose};
-use logline_core::ledger::Search;
 use logline_core::ledger::search::{Vector, VectorModel, VectorSupport};
+use logline_core::ledger::{LedgerError, Search};
+use logline_core::trust::Authorities;
+use logline_core::{Scope, SignedSpan, SystemClock, Timestamp, Verifier};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::MemoryKernel;
-use crate::embed::{Breaker, BreakerOptions, EmbedError, Embedder, Filled, fill_pending};
+use crate::belief::accepted;
+use crate::consent::permits_sharing;
+use crate::embed::{Breaker, BreakerOptions, EmbedError, Embedder, Filled, Permits, fill_pending};
 
 /// How many texts one look at a user's memories embeds, so that a first search does not wait for all of them. The next one goes on.
 pub(super) const PER_LOOK: usize = 256;
@@ -28,12 +33,14 @@ pub(super) struct Embedding {
     embedder: Arc<dyn Embedder>,
     /// Whether the ledger keeps vectors, once that is known.
     is_kept: Arc<OnceCell<bool>>,
+    /// Where the next look at a tenant's memories without vectors begins. Some can get none, and must not keep the others waiting.
+    places: Arc<Mutex<HashMap<String, Uuid>>>,
 }
 
 impl Embedding {
     pub(super) fn new(embedder: impl Embedder + 'static, options: BreakerOptions) -> Self {
         let embedder = Arc::new(Breaker::new(embedder, options, Arc::new(SystemClock)));
-        Self { embedder, is_kept: Arc::default() }
+        Self { embedder, is_kept: Arc::default(), places: Arc::default() }
     }
 
     /// The embedder for texts that must not leave this process. `None` if it sends texts elsewhere.
@@ -47,7 +54,7 @@ impl Embedding {
             if let VectorSupport::Missing { advice } = &support {
                 tracing::warn!(advice, "this ledger keeps no vectors of public memories");
             }
-            Ok::<_, logline_core::ledger::LedgerError>(!matches!(support, VectorSupport::Missing { .. }))
+            Ok::<_, LedgerError>(!matches!(support, VectorSupport::Missing { .. }))
         };
         self.is_kept.get_or_try_init(ask).await.copied().unwrap_or(false)
     }
@@ -73,7 +80,7 @@ impl Asked {
 
 impl MemoryKernel {
     /// Makes the vector of a query, if the host has an embedder. If that fails, the search finds by text alone, and its record says so.
-    pub(super) async fn ask_for_vectors(&self, tenant: &str, query: &str) -> Asked {
+    pub(super) async fn ask_for_vectors(&self, authorities: &Authorities, tenant: &str, now: Timestamp, query: &str) -> Asked {
         let none = Asked { vector: None, is_kept: false, told: None };
         let Some(embedding) = &self.embedding else { return none };
         let model = embedding.embedder.model();
@@ -85,7 +92,7 @@ impl MemoryKernel {
             && let Some(ledger) = &self.search
         {
             is_kept = embedding.is_kept_by(ledger.as_ref()).await;
-            if is_kept && let Err(error) = self.embed_pending(tenant, PER_SEARCH).await {
+            if is_kept && let Err(error) = self.embed_pending(authorities, tenant, now, PER_SEARCH).await {
                 tracing::debug!(tenant, %error, "some memories wait for their vectors");
             }
         }
@@ -100,14 +107,44 @@ impl MemoryKernel {
     /// Gives vectors to at most `most` public memories of a tenant that have none: those that are new, and those for which the embedder has
     /// failed. A search does so for a few; the loop `memory_keeper` for the others.
     ///
+    /// The embedder sees no text that is not signed by a host of `authorities`, and none whose owner has withdrawn the consent.
+    ///
     /// # Errors
     /// [`EmbedError`]. What has no vector stays pending, and is found by its words.
-    pub async fn embed_pending(&self, tenant: &str, most: usize) -> Result<Filled, EmbedError> {
+    pub async fn embed_pending(
+        &self,
+        authorities: &Authorities,
+        tenant: &str,
+        now: Timestamp,
+        most: usize,
+    ) -> Result<Filled, EmbedError> {
         let (Some(embedding), Some(ledger)) = (&self.embedding, &self.search) else { return Ok(Filled::default()) };
         if !embedding.is_kept_by(ledger.as_ref()).await {
             return Ok(Filled::default());
         }
-        fill_pending(ledger.as_ref(), tenant, embedding.embedder.as_ref(), most).await
+        let after = embedding.places.lock().unwrap_or_else(PoisonError::into_inner).remove(tenant);
+        let consents = Consents { ledger: ledger.as_ref(), authorities, now };
+        let filled = fill_pending(ledger.as_ref(), tenant, embedding.embedder.as_ref(), &consents, after, most).await?;
+        if let Some(last) = filled.last {
+            embedding.places.lock().unwrap_or_else(PoisonError::into_inner).insert(tenant.to_owned(), last);
+        }
+        Ok(filled)
+    }
+}
+
+/// Permits what a host has remembered for somebody who still agrees.
+struct Consents<'a> {
+    ledger: &'a dyn Search,
+    authorities: &'a Authorities,
+    now: Timestamp,
+}
+
+#[async_trait]
+impl Permits for Consents<'_> {
+    async fn permits(&self, memory: &SignedSpan) -> Result<bool, LedgerError> {
+        let Some(memory) = accepted(self.authorities, &mut Verifier::new(), memory.clone()) else { return Ok(false) };
+        let reader = Reader::new(self.ledger, Scope::runtime(&memory.tenant_id));
+        permits_sharing(&reader, self.authorities, &memory, self.now).await
     }
 }
 

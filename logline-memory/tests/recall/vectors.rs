@@ -7,9 +7,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use logline_core::contract::provider::{ErrorKind, ProviderError, Purpose};
 use logline_core::ledger::search::{Search as _, Vector, VectorModel};
-use logline_core::{Scope, Visibility};
+use logline_core::{Draft, Scope, Visibility};
 use logline_memory::embed::{BreakerOptions, EmbedError, Embedder};
 use logline_memory::{Kind, Layer, Memory, Mode, Sensitivity, Wanted, What};
+use serde_json::json;
 
 use crate::site::{Site, TENANT, block_on, fact};
 
@@ -180,5 +181,34 @@ fn while_the_embedder_fails_memories_are_kept_and_found_by_their_words() {
             tokio::task::yield_now().await;
         }
         assert!(scripted.site.ledger.pending(&Scope::runtime(TENANT), &model, None, 10).await.unwrap().is_empty());
+    });
+}
+
+#[test]
+fn what_was_shared_reaches_no_embedder_after_the_consent_is_withdrawn() {
+    block_on(async {
+        let scripted = Scripted::new(false).await;
+        let alice = scripted.site.alice().await;
+        scripted.is_down.store(true, Ordering::SeqCst);
+        alice.remember(&public("every automobile here is electric")).await.unwrap();
+        let bob = scripted.site.memories("bob", Mode::On);
+        bob.grant(None).await.unwrap();
+        bob.remember(&public("the physician comes on Mondays")).await.unwrap();
+        alice.revoke().await.unwrap();
+        // A row that only the ledger's text search believes.
+        let forged = Draft::new("memory").tenant(TENANT).owner("bob").who("host").this("memory.fact").status("active").visibility(Visibility::Tenant);
+        let forged = forged.content(json!({"text": "forged infusion"})).meta("sensitivity", "public").meta("layer", "shared");
+        scripted.site.forge(forged, 66).await;
+        scripted.is_down.store(false, Ordering::SeqCst);
+        while !scripted.has_seen("physician") {
+            drop(bob.search("doctor", &Wanted::most(10)).await.unwrap());
+        }
+        assert!(!scripted.has_seen("electric") && !scripted.has_seen("infusion"));
+        // Given again, it covers what was kept before.
+        alice.grant(None).await.unwrap();
+        while !scripted.has_seen("electric") {
+            drop(bob.search("doctor", &Wanted::most(10)).await.unwrap());
+        }
+        assert!(!scripted.has_seen("infusion"));
     });
 }

@@ -368,8 +368,16 @@ impl ModelRequest {
                         return fault(here(), format!("the message before has no open tool use `{id}`"));
                     }
                     (Block::ToolResult { .. }, Role::Assistant) => return fault(here(), "only a user message may have it"),
-                    (Block::Document { name, .. }, _) => check_document_name(name, &mut names).or_else(|r| fault(here(), r))?,
                     _ => {}
+                }
+                let shown = match block {
+                    Block::ToolResult { content, .. } => content.as_slice(),
+                    other => std::slice::from_ref(other),
+                };
+                for document in shown {
+                    if let Block::Document { name, .. } = document {
+                        check_document_name(name, &mut names).or_else(|reason| fault(here(), reason))?;
+                    }
                 }
             }
             if let Some(id) = open.first() {
