@@ -107,8 +107,8 @@ pub async fn verify_erasure(
     Ok(found)
 }
 
-/// The spans that have used a memory: answers of searches that returned it, and runs of prompts that cite it. What they made of it may
-/// still stand where they have sent it.
+/// The spans that have used a memory: answers of searches that returned it, runs of prompts that cite it, and executions that failed after
+/// a prompt with it was made. What they made of it may still stand where they have sent it.
 ///
 /// # Errors
 /// The ledger's.
@@ -126,12 +126,14 @@ pub async fn uses(ledger: &dyn Ledger, tenant: &str, memory: Uuid) -> Result<Vec
             found.push(row.key());
         }
     }
-    let mut rows = Rows::of(&reader, Query::new().tenant(tenant).entity_type("prompt_run"));
-    while let Some(row) = rows.next().await? {
-        let context = row.meta("context").and_then(Value::as_array);
-        let cites = |cited: &Value| cited.get("id").and_then(Value::as_str) == Some(&id);
-        if context.is_some_and(|context| context.iter().any(cites)) {
-            found.push(row.key());
+    for entity_type in ["prompt_run", "execution"] {
+        let mut rows = Rows::of(&reader, Query::new().tenant(tenant).entity_type(entity_type));
+        while let Some(row) = rows.next().await? {
+            let context = row.meta("context").and_then(Value::as_array);
+            let cites = |cited: &Value| cited.get("id").and_then(Value::as_str) == Some(&id);
+            if context.is_some_and(|context| context.iter().any(cites)) {
+                found.push(row.key());
+            }
         }
     }
     Ok(found)

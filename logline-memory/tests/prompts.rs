@@ -199,8 +199,8 @@ const RUN_IN_THE_CLEAR: &[&str] = &[
     "usage",
     "variant",
 ];
-const ASKED_IN_THE_CLEAR: &[&str] = &["adapter", "asked_model", "asked_provider", "model", "provider"];
-const ANSWERED_IN_THE_CLEAR: &[&str] = &["latency_ms", "usage"];
+const ASKED_IN_THE_CLEAR: &[&str] = &["adapter", "asked_model", "asked_provider", "compiled_hash", "model", "provider"];
+const ANSWERED_IN_THE_CLEAR: &[&str] = &["compiled_hash", "latency_ms", "usage"];
 
 fn members(value: &Value) -> Vec<&str> {
     value.as_object().unwrap().keys().map(String::as_str).collect()
@@ -245,6 +245,7 @@ fn a_model_is_told_what_was_remembered_and_no_file_has_it_in_the_clear() {
         let outcome = lab.rows("provider_execution").await.pop().unwrap();
         let answered = outcome.meta("details").unwrap();
         assert_eq!((members(answered), &answered["usage"]), (ANSWERED_IN_THE_CLEAR.to_vec(), &told["usage"]));
+        assert_eq!((&asked["compiled_hash"], &answered["compiled_hash"]), (&told["compiled_hash"], &told["compiled_hash"]));
         assert_eq!(run.meta("confidence"), Some(&json!(0.9)));
         assert_eq!(run.meta("context").unwrap()[0]["id"], json!(kept.to_string()));
         assert!(run.output.as_ref().unwrap()["sealed"].is_string());
@@ -311,6 +312,8 @@ fn what_is_forgotten_while_a_model_answers_is_not_written_under_the_key_that_com
         assert_eq!(outcome.error.as_ref().unwrap()["code"], "erased");
         assert_eq!(outcome.meta("details").unwrap()["usage"]["input"], 10, "what was paid for is counted");
         assert!(lab.rows("prompt_run").await.is_empty() && lab.found().is_empty());
+        let using = uses(&lab.ledger, TENANT, kept).await.unwrap();
+        assert!(using.iter().any(|key| key.id == execution.span.id), "the model had it: {using:?}");
     });
 }
 

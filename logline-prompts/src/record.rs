@@ -41,6 +41,15 @@ pub(crate) struct Recorded {
     pub(crate) compiled_hash: Hash,
 }
 
+/// The hash under which records name what was built. The inner error is a failure of the request.
+pub(crate) async fn compiled_hash(context: &Context<'_>, built: &Built) -> Result<Result<Hash, Failure>, KernelError> {
+    let Some(key) = context.confidential else { return Ok(Ok(built.compiled_hash)) };
+    match keyed(key, built).await {
+        Ok(hash) => Ok(Ok(hash)),
+        Err(error) => Ok(Err(error.into_failure()?)),
+    }
+}
+
 /// Drafts the `prompt_build`: everything that is needed to build the prompt again. The inner error is a failure of the request.
 pub(crate) async fn record(
     request: &SignedSpan,
@@ -92,9 +101,13 @@ async fn hide(key: &Confidential, id: uuid::Uuid, built: &Built, vars: &Value) -
     Ok(Shown {
         text: key.seal(id, "content", &json!(built.text)).await?,
         vars: key.seal(id, "input", vars).await?,
-        compiled_hash: built.keyed_hash(&hashes(key, &built.given).await?),
+        compiled_hash: keyed(key, built).await?,
         hashed: KEYED,
     })
+}
+
+async fn keyed(key: &Confidential, built: &Built) -> Result<Hash, CipherError> {
+    Ok(built.keyed_hash(&hashes(key, &built.given).await?))
 }
 
 /// The keyed hash of each variable.

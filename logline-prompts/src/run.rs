@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use logline_core::contract::provider::Block;
 use logline_core::contract::{AskedBy, Context, Effects, Kernel, KernelError, Meters, Publishing, RequestKind, Sandbox};
 use logline_core::request::{Details, reference};
-use logline_core::{Draft, Failure, SignedSpan, Span, VerifiedSpan, canonical, ids};
+use logline_core::{Draft, Failure, Hash, SignedSpan, Span, VerifiedSpan, canonical, ids};
 use logline_kernels::provider::{Providers, Streams};
 use logline_kernels::recall::{Recall, Recalled};
 use logline_kernels::tool::ToolSpec;
@@ -21,7 +21,7 @@ use crate::directives::directives;
 use crate::ids::prompt_runner;
 use crate::load::{LoadError, Loaded, Versions, active, in_use, load};
 use crate::question::{Cites, Question, content};
-use crate::record::{Recorded, about, check_personal, record};
+use crate::record::{Recorded, about, check_personal, compiled_hash, record};
 use crate::results::{INPUT_BYTES, SELECTION, VARIANT_OF};
 use crate::select::{Selected, select};
 use crate::talk::{Spoken, Talk};
@@ -155,22 +155,29 @@ impl RunPrompt {
             // The asker's mistake, or the publisher's: it says nothing about how well the variant does.
             Err(failure) => return Ok(Effects::new(Err(failure))),
         };
-        let done = self.run_with(request, context, &loaded, prepared).await?;
+        // What a failed attempt emits is not stored. So its record says what the model was shown, or nobody would learn of it.
         let mut details = Details::default();
+        details.metadata.insert("compiled_hash".to_owned(), prepared.compiled_hash.to_string().into());
+        if !prepared.cited.is_empty() {
+            details.metadata.insert("context".to_owned(), prepared.cited.clone().into());
+        }
+        let done = self.run_with(request, context, &loaded, prepared).await?;
         Ok(match done {
             Ok(ran) => {
                 let recorded = ran.recorded(request, context, &loaded, &question, variety.selected).await?;
                 let (mut drafts, told, run) = match recorded {
                     Ok(recorded) => recorded,
-                    Err(failure) => return Ok(Effects::new(Err(failure))),
+                    Err(failure) => return Ok(Effects::new(Err(failure)).execution(details)),
                 };
+                // The run has the rest.
+                details = Details::default();
                 details.metadata.insert("prompt_run".to_owned(), json!(run));
                 let at = context.attempt.started;
                 drafts = drafts.into_iter().map(|draft| draft.at(at)).collect();
                 Effects::new(Ok(told)).execution(details).emitted(drafts)
             }
             Err(failure) => {
-                // What a failed attempt emits is not stored. So its record says which variant failed, or nobody would learn of it.
+                // Also which variant failed.
                 details.metadata.insert(VARIANT_OF.to_owned(), reference(&loaded.variant_span));
                 let input = request.input.as_ref().map_or(0, |input| canonical::to_vec(input).len());
                 details.metadata.insert(INPUT_BYTES.to_owned(), input.into());
@@ -241,12 +248,16 @@ impl RunPrompt {
             Ok(tools) => tools,
             Err(failure) => return Ok(Err(failure)),
         };
+        let compiled_hash = match compiled_hash(context, &built).await? {
+            Ok(hash) => hash,
+            Err(failure) => return Ok(Err(failure)),
+        };
         let recalled = match self.recalled(request, context, question).await? {
             Ok(recalled) => recalled,
             Err(failure) => return Ok(Err(failure)),
         };
         Ok(match self.cite(request, context, &ran, question, recalled.as_ref()).await? {
-            Ok((text, cited)) => Ok(Prepared { ran, built, contract, text, cited, recalled, tools }),
+            Ok((text, cited)) => Ok(Prepared { ran, built, compiled_hash, contract, text, cited, recalled, tools }),
             Err(reason) => return invalid(reason),
         })
     }
@@ -289,7 +300,7 @@ impl RunPrompt {
         loaded: &Loaded,
         prepared: Prepared,
     ) -> Result<Result<Run, Failure>, KernelError> {
-        let Prepared { ran, built, contract, text, cited, recalled, tools } = prepared;
+        let Prepared { ran, built, compiled_hash, contract, text, cited, recalled, tools } = prepared;
         let mut asking = messages(&loaded.variant, &ran, &built.text, text);
         let directives = directives(request, context, loaded).await?;
         asking.system.extend(directives.iter().map(|directive| Block::text(directive.text.as_str())));
@@ -297,7 +308,9 @@ impl RunPrompt {
         let listener = self.streams.take(&request.tenant_id, request.id);
         let told = self.recall.as_deref().zip(recalled.as_ref());
         let (providers, contract) = (&self.providers, contract.as_ref());
-        let talk = Talk { providers, ran: &ran, contract, prefix: "", recalled: told, tools: &tools, are_tools_away: false };
+        let (prefix, compiled_hash) = ("", Some(compiled_hash));
+        let talk =
+            Talk { providers, ran: &ran, contract, prefix, recalled: told, tools: &tools, compiled_hash, are_tools_away: false };
         let spoken = talk.ask(context, request, asking, listener).await?;
         Ok(spoken.map(|spoken| Run { built, cited, spoken, recalled, tools, directives }))
     }
@@ -337,6 +350,7 @@ impl RunPrompt {
 struct Prepared {
     ran: Ran,
     built: Built,
+    compiled_hash: Hash,
     contract: Option<Contract>,
     text: String,
     cited: Vec<Value>,

@@ -1,9 +1,9 @@
 //! What is asked of a provider, of whom, and how large it is.
 
 use async_trait::async_trait;
-use logline_core::Failure;
 use logline_core::contract::KernelError;
 use logline_core::contract::provider::{Block, EmbedRequest, ErrorKind, ModelRequest};
+use logline_core::{Failure, Hash};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -103,6 +103,8 @@ pub struct Asked<'a> {
     pub key: &'a str,
     /// What is asked before each try; `None`: nothing.
     pub permit: Option<&'a dyn Permit>,
+    /// The hash of the compiled prompt from which the request was made, if it was made from one. Intent and outcome name it.
+    pub compiled_hash: Option<Hash>,
 }
 
 impl std::fmt::Debug for Asked<'_> {
@@ -116,13 +118,20 @@ impl<'a> Asked<'a> {
     /// Asks the default model of `provider`.
     #[must_use]
     pub fn new(provider: Uuid, ask: &'a Ask, key: &'a str) -> Self {
-        Self { provider, model: None, ask, key, permit: None }
+        Self { provider, model: None, ask, key, permit: None, compiled_hash: None }
     }
 
     /// Sets [`Asked::permit`].
     #[must_use]
     pub fn permit(mut self, permit: Option<&'a dyn Permit>) -> Self {
         self.permit = permit;
+        self
+    }
+
+    /// Sets [`Asked::compiled_hash`].
+    #[must_use]
+    pub fn compiled_hash(mut self, hash: Option<Hash>) -> Self {
+        self.compiled_hash = hash;
         self
     }
 

@@ -21,7 +21,7 @@ use super::ask::{Ask, Asked, input_tokens};
 use super::breaker::Breakers;
 use super::gates::Gates;
 use super::price_table::{self, Priced};
-use super::remote::{CHUNKS, Listening, OneTry, Quotas, RETRY_AFTER_MS, SERVICE};
+use super::remote::{CHUNKS, COMPILED_HASH, Listening, OneTry, Quotas, RETRY_AFTER_MS, SERVICE};
 use super::secrets::HostSecrets;
 use super::spec::{ModelSpec, ProviderSpec, Target};
 use super::telemetry::Observed;
@@ -362,7 +362,9 @@ impl CallOf<'_> {
         let secret = secret.as_ref();
         let (ask, listening, quotas) = (&ask, &self.listening, &quotas);
         let (priced, is_confidential) = (priced.as_ref(), self.context.confidential.is_some());
-        let remote = OneTry { adapter, spec, model_name: name, model, secret, ask, listening, quotas, priced, is_confidential };
+        let compiled_hash = self.asked.compiled_hash;
+        let remote =
+            OneTry { adapter, spec, model_name: name, model, secret, ask, listening, quotas, priced, is_confidential, compiled_hash };
         let longest = Duration::from_millis(spec.retry.max_pause_ms);
         let mut pauses = ExponentialBuilder::default()
             .with_min_delay(Duration::from_millis(spec.retry.pause_ms))
@@ -439,6 +441,9 @@ impl CallOf<'_> {
         }
         about.insert("adapter".to_owned(), spec.adapter.as_str().into());
         about.insert("model".to_owned(), model.as_str().into());
+        if let Some(hash) = self.asked.compiled_hash {
+            about.insert(COMPILED_HASH.to_owned(), hash.to_string().into());
+        }
         about.insert("asked_provider".to_owned(), json!(self.asked.provider));
         about.insert("asked_model".to_owned(), self.asked_model.as_str().into());
         about

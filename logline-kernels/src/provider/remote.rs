@@ -8,11 +8,11 @@ use std::time::Instant;
 use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use logline_core::Failure;
 use logline_core::contract::provider::{
     Chunk, Chunks, Embeddings, Endpoint, ErrorKind, ModelAnswer, Provider, ProviderError, Secret, StopReason, Usage, hide,
 };
 use logline_core::contract::{Remote, RemoteCall, Reply};
+use logline_core::{Failure, Hash};
 use serde_json::{Map, Value, json};
 use tokio::sync::Mutex;
 
@@ -46,6 +46,8 @@ pub(super) struct OneTry<'a, 'l> {
     pub(super) priced: Option<&'a Priced>,
     /// Whether the request is confidential: then nothing is told in the clear that the provider has worded. The answer has it, encrypted.
     pub(super) is_confidential: bool,
+    /// The hash of the compiled prompt from which the request was made.
+    pub(super) compiled_hash: Option<Hash>,
 }
 
 /// Counts the pieces that it passes on, without the secret.
@@ -125,6 +127,9 @@ impl Remote for OneTry<'_, '_> {
         });
         let mut details = Map::new();
         details.insert("latency_ms".to_owned(), millis(began).into());
+        if let Some(hash) = self.compiled_hash {
+            details.insert(COMPILED_HASH.to_owned(), hash.to_string().into());
+        }
         if let Some(first_ms) = count.first_ms.get() {
             details.insert("time_to_first_chunk_ms".to_owned(), (*first_ms).into());
         }
@@ -167,6 +172,9 @@ pub(super) const SERVICE: &str = "provider";
 
 /// The member of an outcome's details that says how many pieces were delivered before the error.
 pub(super) const CHUNKS: &str = "chunks";
+
+/// The member of an intent's and an outcome's details that names the compiled prompt.
+pub(super) const COMPILED_HASH: &str = "compiled_hash";
 
 /// The member of an outcome's details that says how long the provider wants to be left alone.
 pub(super) const RETRY_AFTER_MS: &str = "retry_after_ms";

@@ -102,6 +102,7 @@ impl Evaluation<'_> {
             prefix: &prefix,
             recalled: None,
             tools: &candidate.tools,
+            compiled_hash: Some(built.compiled_hash),
             are_tools_away: fixture.kind == FixtureKind::ToolUnavailable,
         };
         let spoken = match talk.ask(self.context, self.request, asking, None).await? {
