@@ -59,6 +59,9 @@ struct Arguments {
 /// The bounds of the buckets of durations, in seconds.
 const SECONDS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
+/// The bounds of the buckets of calls of models, in seconds, as the conventions for generative AI have them.
+const MODEL_SECONDS: [f64; 14] = [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92];
+
 /// The bounds of the buckets of counts.
 const COUNTS: [f64; 10] = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0];
 
@@ -98,7 +101,7 @@ async fn run(config: &Config) -> Result<(), Failed> {
         .with_recommended_naming(true)
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
         .set_buckets_for_metric(Matcher::Suffix("_spans".to_owned()), &COUNTS)?
-        .set_buckets_for_metric(Matcher::Suffix("_duration".to_owned()), &SECONDS)?
+        .set_buckets_for_metric(Matcher::Prefix("gen_ai".to_owned()), &MODEL_SECONDS)?
         .install_recorder()?;
     logline_http::describe_metrics();
     let upkeep = exporter.clone();

@@ -17,6 +17,7 @@ use opentelemetry::{InstrumentationScope, KeyValue, Value};
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::Resource;
+use logline_kernels::provider::telemetry;
 use opentelemetry_sdk::trace::{BatchSpanProcessor, IdGenerator as _, RandomIdGenerator, SpanData, SpanProcessor};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::runtime::Handle;
@@ -34,7 +35,7 @@ use uuid::Uuid;
 use crate::site::Failed;
 
 /// The fields that are exported, and their names.
-const ATTRIBUTES: [(&str, &str); 22] = [
+const ATTRIBUTES: [(&str, &str); 33] = [
     ("http.request.method", "http.request.method"),
     ("http.route", "http.route"),
     ("http.response.status_code", "http.response.status_code"),
@@ -49,14 +50,25 @@ const ATTRIBUTES: [(&str, &str); 22] = [
     ("spans", "logline.spans"),
     ("adapter", "logline.provider.adapter"),
     ("ordinal", "logline.provider.try"),
-    ("gen_ai.operation.name", "gen_ai.operation.name"),
-    ("gen_ai.provider.name", "gen_ai.provider.name"),
-    ("gen_ai.request.model", "gen_ai.request.model"),
-    ("gen_ai.request.max_tokens", "gen_ai.request.max_tokens"),
-    ("gen_ai.response.model", "gen_ai.response.model"),
-    ("gen_ai.usage.input_tokens", "gen_ai.usage.input_tokens"),
-    ("gen_ai.usage.output_tokens", "gen_ai.usage.output_tokens"),
-    ("error.type", "error.type"),
+    (telemetry::OPERATION, telemetry::OPERATION),
+    (telemetry::PROVIDER, telemetry::PROVIDER),
+    (telemetry::REQUEST_MODEL, telemetry::REQUEST_MODEL),
+    (telemetry::MAX_TOKENS, telemetry::MAX_TOKENS),
+    (telemetry::TEMPERATURE, telemetry::TEMPERATURE),
+    (telemetry::OUTPUT_TYPE, telemetry::OUTPUT_TYPE),
+    (telemetry::DIMENSIONS, telemetry::DIMENSIONS),
+    (telemetry::RESPONSE_MODEL, telemetry::RESPONSE_MODEL),
+    (telemetry::FINISH_REASONS, telemetry::FINISH_REASONS),
+    (telemetry::FIRST_CHUNK, telemetry::FIRST_CHUNK),
+    (telemetry::INPUT_TOKENS, telemetry::INPUT_TOKENS),
+    (telemetry::OUTPUT_TOKENS, telemetry::OUTPUT_TOKENS),
+    (telemetry::CACHE_READ_TOKENS, telemetry::CACHE_READ_TOKENS),
+    (telemetry::CACHE_WRITE_TOKENS, telemetry::CACHE_WRITE_TOKENS),
+    (telemetry::REASONING_TOKENS, telemetry::REASONING_TOKENS),
+    (telemetry::TOOL_NAME, telemetry::TOOL_NAME),
+    (telemetry::TOOL_TYPE, telemetry::TOOL_TYPE),
+    (telemetry::TOOL_CALL, telemetry::TOOL_CALL),
+    (telemetry::ERROR, telemetry::ERROR),
 ];
 
 /// The longest value of an attribute, bytes: some are words of a provider.

@@ -234,6 +234,31 @@ assert db.execute("select changes()").fetchone()[0] == 1`, made.limit.id);
   }
 });
 
+test('every version of a long history can be opened and verified', async () => {
+  const id = randomUUID();
+  const versions = [];
+  for (let seq = 0; seq < 700; seq += 1) {
+    const at = new Date(Date.UTC(2026, 0, 1) + seq).toISOString().replace('Z', '000Z');
+    versions.push(seal({ id, entity_type: 'note', tenant_id: 'acme', owner_id: 'demo', who: 'user:demo', this: 'note.check', name: `kept ${seq}`, at }, made.publisher, versions[seq - 1]));
+  }
+  const file = join(dir, 'long.ndjson');
+  writeFileSync(file, versions.map(line).join(''));
+  await importing(file);
+  for (const seq of [null, 699, 450, 200, 199, 57, 1, 0]) {
+    const page = await tab(`/span/acme/${id}${seq === null ? '' : `/${seq}`}`);
+    await page.getByRole('heading', { level: 1, name: `kept ${seq ?? 699}`, exact: true }).waitFor();
+    await page.locator('[data-verdict]').waitFor();
+    const { hash, signature, link } = await states(page);
+    assert.deepEqual([hash, signature, link], ['passed', 'passed', 'passed'], `version ${seq}`);
+    assert.match(await page.locator('#main').innerText(), / of 700 versions/);
+    await page.close();
+  }
+  const page = await tab(`/span/acme/${id}/57`);
+  await page.getByRole('link', { name: 'Version 46', exact: true }).click();
+  await page.getByRole('heading', { level: 1, name: 'kept 46' }).waitFor();
+  await page.close();
+});
+
 test('a row that was changed on its way fails', async () => {
   const page = await tab(`/span/acme/${made.limit.id}/3`, { before: (each) => each.route('**/api/timeline?id=*', async (route) => {
     const response = await route.fetch();

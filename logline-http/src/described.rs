@@ -1,7 +1,7 @@
 //! What each metric means, as exporters print it. The texts are those of `docs/metrics.md`.
 
 /// Kind, name and meaning.
-const METRICS: [(Kind, &str, &str); 39] = [
+const METRICS: [(Kind, &str, &str); 41] = [
     (Kind::Histogram, "logline_append_spans", "spans in one append that was stored"),
     (Kind::Histogram, "logline_ledger_seconds", "time of a call of the ledger: append, get, history, scan, take, heartbeat"),
     (Kind::Counter, "logline_ledger_errors_total", "calls that failed because of the ledger, not of what was asked"),
@@ -27,7 +27,9 @@ const METRICS: [(Kind, &str, &str); 39] = [
     (Kind::Counter, "logline_slots_total", "slots of schedules that became requests"),
     (Kind::Counter, "logline_policy_spans_total", "spans that policies were asked about"),
     (Kind::Counter, "logline_policy_effects_total", "spans that policies have written"),
-    (Kind::Histogram, "gen_ai.client.inference.duration", "seconds of one try at a provider"),
+    (Kind::Histogram, "gen_ai.client.inference.duration", "seconds of one call with all its tries"),
+    (Kind::Histogram, "gen_ai.client.embeddings.duration", "seconds of one call for vectors with all its tries"),
+    (Kind::Histogram, "gen_ai.client.inference.time_to_first_chunk", "seconds to the first piece of an answer that was streamed"),
     (Kind::Counter, "gen_ai.client.inference.usage.tokens", "tokens that a provider has counted"),
     (Kind::Histogram, "gen_ai.execute_tool.duration", "seconds from the use of a tool by a model to its result"),
     (Kind::Counter, "logline_memory_upserts_total", "memories that were written"),

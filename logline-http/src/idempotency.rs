@@ -57,12 +57,23 @@ pub(crate) struct Keyed {
     pub(crate) body: String,
 }
 
+/// The headers that name a key.
+const NAMES: [&str; 2] = ["idempotency-key", "x-idempotency-key"];
+
+/// Refuses a call with a key, which would be carried out again all the same. `why` says what follows.
+pub(crate) fn none(headers: &HeaderMap, why: &str) -> Result<(), Problem> {
+    match NAMES.iter().find(|name| headers.contains_key(**name)) {
+        Some(name) => Err(Problem::parameter(name, &format!("left out: {why}"))),
+        None => Ok(()),
+    }
+}
+
 /// The key of a call, from `Idempotency-Key` (a structured string or a bare value) or `X-Idempotency-Key`.
 pub(crate) fn key(headers: &HeaderMap, is_required: bool) -> Result<Option<String>, Problem> {
     let expected = format!("1 to {MAX_KEY} visible ASCII characters, the same in every header that names it");
     let refused = || Problem::parameter("Idempotency-Key", &expected);
     let mut keys = Vec::new();
-    for value in ["idempotency-key", "x-idempotency-key"].iter().flat_map(|name| headers.get_all(*name)) {
+    for value in NAMES.iter().flat_map(|name| headers.get_all(*name)) {
         let text = value.to_str().map_err(|_| refused())?.trim();
         let text = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
         if text.is_empty() || text.len() > MAX_KEY || !text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"') {

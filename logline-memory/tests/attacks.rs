@@ -4,6 +4,7 @@
 mod site;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -16,7 +17,7 @@ use logline_core::{Draft, IdSource as _, Scope, Signer as _, SystemClock, System
 use logline_memory::index::IndexLimits;
 use logline_memory::{
     Classifier, Layer, LocalKeys, MEMORY_FORGET, Memories, Memory, MemoryError, MemoryKernel, Mode, Sensitivity, Vault,
-    VaultError, Wanted, What, close_epoch, consent_id, verify_erasure,
+    VaultError, Wanted, What, close_epoch, consent_id, expire, verify_erasure,
 };
 use logline_sqlite::SqliteKeys;
 use serde_json::{Value, json};
@@ -390,5 +391,90 @@ fn a_reviewer_does_not_review_what_her_own_key_has_asked_for() {
         alice.ask_for_review(other).await.unwrap();
         let decision = site.decides(other, Decision::Approve, (REVIEWER, "somebody else"), |_| {}).await.unwrap();
         alice.review(other, decision).await.unwrap();
+    });
+}
+
+#[test]
+fn a_memory_that_expires_while_it_is_reviewed_is_permanent_or_gone() {
+    block_on(async {
+        let site = Site::new().await;
+        let alice = site.alice().await;
+        let (mut kept_for_good, mut gone) = (0, 0);
+        for round in 0..12_u64 {
+            let end = site.now().await.saturating_add(Duration::from_millis(150));
+            let kept = alice.remember(&fact(&format!("rumour {round}")).ttl_at(end)).await.unwrap().id;
+            alice.ask_for_review(kept).await.unwrap();
+            let decision = site.decides(kept, Decision::Approve, (REVIEWER, "reviewer"), |_| {}).await.unwrap();
+            // The review begins from a little before the end until a little after it.
+            while site.now().await.saturating_add(Duration::from_millis(24 - 4 * round.min(6))) < end {
+                tokio::task::yield_now().await;
+            }
+            let expiring = async {
+                while site.now().await < end {
+                    tokio::task::yield_now().await;
+                }
+                expire(&site.host, TENANT, "alice").await.unwrap()
+            };
+            let bob = site.memories("bob", Mode::Off);
+            let (reviewed, _) = tokio::join!(bob.review(kept, decision), expiring);
+            expire(&site.host, TENANT, "alice").await.unwrap();
+            let (last, read) = (site.last(kept).await, alice.get(kept).await.unwrap());
+            match (&reviewed, last.status.as_deref()) {
+                (Ok(_), Some("active")) => {
+                    kept_for_good += 1;
+                    assert_eq!(read.unwrap().body.text, format!("rumour {round}"));
+                    assert_eq!((last.meta("layer"), last.meta("ttl_at")), (Some(&json!("permanent")), None));
+                }
+                (Err(_), Some("expired")) => {
+                    gone += 1;
+                    assert_eq!(read, None);
+                }
+                half => panic!("round {round}: {half:?}"),
+            }
+        }
+        assert!(kept_for_good > 0 && gone > 0, "{kept_for_good} and {gone}: one side won every race");
+    });
+}
+
+#[test]
+fn epochs_that_end_under_load_lose_no_memory_and_fail_no_call() {
+    block_on(async {
+        let site = Arc::new(Site::new().await);
+        let alice = site.alice().await;
+        let stays = alice.remember(&fact("stays here")).await.unwrap().id;
+        let is_over = Arc::new(AtomicBool::new(false));
+        let load = (0..3).map(|n| {
+            let (site, is_over) = (Arc::clone(&site), Arc::clone(&is_over));
+            tokio::spawn(async move {
+                let alice = site.memories("alice", Mode::On);
+                let mut calls = 0;
+                while !is_over.load(Ordering::SeqCst) {
+                    match n {
+                        0 => assert_eq!(alice.get(stays).await.unwrap().unwrap().body.text, "stays here"),
+                        1 => {
+                            let found = alice.search("stays", &Wanted::most(200)).await.unwrap();
+                            assert!(found.hits.iter().any(|hit| hit.memory.id == stays));
+                        }
+                        _ => drop(alice.remember(&fact(&format!("number {calls}"))).await.unwrap()),
+                    }
+                    calls += 1;
+                }
+                calls
+            })
+        });
+        let load: Vec<_> = load.collect();
+        for _ in 0..15 {
+            close_epoch(&site.host, TENANT).await.unwrap();
+        }
+        is_over.store(true, Ordering::SeqCst);
+        let mut calls = Vec::new();
+        for each in load {
+            calls.push(each.await.unwrap());
+        }
+        assert!(calls.iter().all(|calls| *calls > 0), "{calls:?}");
+        // Everything that was kept in between can be read in the newest epoch.
+        for row in site.rows("memory").await {
+            assert!(alice.get(row.id).await.unwrap().is_some(), "{}", row.id);
+        }
     });
 }

@@ -6,7 +6,7 @@ mod site;
 use std::path::PathBuf;
 use std::process::Stdio;
 
-use logline_core::contract::{KeyError, KeyStore as _};
+use logline_core::contract::{KeyError, KeyProvider as _, KeyStore as _};
 use logline_core::roles::Role;
 use logline_core::trust::{Manifest, RootSet, TrustRoot};
 use logline_core::{Host, SYSTEM_TENANT, Signer as _, SystemClock};
@@ -18,7 +18,7 @@ use logline_pg::{PgLedger, PgOptions, migrate};
 use logline_pg_testing::{PrivateServer, ServerOptions};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _};
 
-use site::{HOST, PUBLISHER, ROOT, TENANT, contains, fact, key, read};
+use site::{HOST, PUBLISHER, ROOT, TENANT, contains, fact, key, opened, read};
 
 const SECRET: &str = "allergic to penicillin";
 
@@ -96,6 +96,8 @@ fn memories_are_kept_found_and_forgotten_in_a_database() {
 
         let dump = folder.path().join("memory.sql");
         std::fs::write(&dump, program(&server, "pg_dump", &["--data-only", "--schema=memory"], None)).unwrap();
+        let old = ledger.subject_key(TENANT, "alice").await.unwrap().unwrap();
+        assert!(opened(kernel.vault(), &ledger, goes.id).await.unwrap().contains(SECRET));
         alice.forget(&What::One(goes.id)).await.unwrap();
         assert_eq!(alice.get(goes.id).await.unwrap(), None);
         close_epoch(&host, TENANT).await.unwrap();
@@ -117,9 +119,19 @@ fn memories_are_kept_found_and_forgotten_in_a_database() {
         run(&server, "postgres", empty).await.unwrap();
         program(&server, "psql", &["--quiet", "--set=ON_ERROR_STOP=1"], Some(&dump));
         assert_eq!(ledger.epoch(TENANT).await.unwrap().unwrap().newest, 1);
-        let opened = alice.get(stays.id).await;
-        assert!(matches!(opened, Err(MemoryError::Vault(VaultError::Key(KeyError::Destroyed { .. })))), "{opened:?}");
+        let read = alice.get(stays.id).await;
+        assert!(matches!(read, Err(MemoryError::Vault(VaultError::Key(KeyError::Destroyed { .. })))), "{read:?}");
+        for memory in [goes.id, stays.id] {
+            let opened = opened(kernel.vault(), &ledger, memory).await;
+            assert!(matches!(opened, Err(VaultError::Key(KeyError::Destroyed { .. }))), "{opened:?}");
+        }
+        // Nor does any key that is left open the wrap that the dump has.
+        let context = format!("logline.subject.v1:{}:{}", old.id, logline_core::Hash::of(b"alice"));
+        let provider = LocalKeys::open(&keys).unwrap();
+        for epoch in 1..=3 {
+            assert!(provider.unwrap(TENANT, epoch, &context, &old.wrapped).await.is_err());
+        }
         let verified = verify_erasure(&ledger, &host.trusted().authorities, kernel.vault(), TENANT).await;
-        assert!(verified.is_err() || verified.unwrap().opened.is_empty());
+        assert!(matches!(verified, Err(MemoryError::Vault(VaultError::Key(KeyError::Destroyed { .. })))), "{verified:?}");
     });
 }

@@ -3,6 +3,7 @@
 
 use std::future::Future;
 
+use logline_core::conformance::keeping::{self, Wrapping};
 use logline_sqlite::{SqliteKeys, SqliteLedger};
 use tempfile::TempDir;
 
@@ -28,3 +29,19 @@ async fn keys() -> (TempDir, SqliteKeys) {
 }
 
 logline_core::key_store_suite!(keys, block_on);
+
+#[test]
+fn a_key_wraps_no_more_than_it_may() {
+    block_on(async {
+        let (folder, store) = keys().await;
+        let set = async |wrapping: Wrapping, wraps: u64| {
+            let sql = match wrapping {
+                Wrapping::Epoch => "UPDATE epochs SET wraps = ?1",
+                _ => "UPDATE subject_keys SET added = ?1",
+            };
+            let file = rusqlite::Connection::open(folder.path().join("trial.keys.db")).unwrap();
+            file.execute(sql, [i64::try_from(wraps).unwrap()]).unwrap();
+        };
+        keeping::a_key_wraps_no_more_than_it_may(&store, set).await;
+    });
+}

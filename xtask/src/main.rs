@@ -5,6 +5,7 @@
 //!   `sumdb`, pymerkle and sigstore judge transparency logs, and are judged; a server with pgvector runs the trials of vectors; moto
 //!   plays AWS KMS; schemathesis, promtool, hadolint and a generated TypeScript client judge the HTTP edge; Node and Chromium run the page.
 //! - `cargo xtask edge`: of these, only what judges the HTTP edge.
+//! - `cargo xtask page`: of these, only what runs the page.
 //! - `cargo xtask screenshots`: writes the images of the page for the documentation.
 //! - `cargo xtask ci`: both, plus format, lints, docs and the dependency policy.
 //! - `cargo xtask simulate [SEEDS]`: the simulation of a fleet with 5,000 seeds, or with this many.
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         "test" => test(),
         "interop" => interop::interop(),
         "edge" => python::with_foreign_tools().and_then(|python| edge::judge(&python)),
+        "page" => page::check(),
         "ci" => ci(),
         "screenshots" => page::screenshots(),
         "large" => large(),
@@ -59,7 +61,7 @@ fn main() -> ExitCode {
         "guests" => guests(),
         _ => {
             eprintln!(
-                "usage: cargo xtask test | interop | edge | ci | screenshots | simulate [SEEDS] | kill-log [ROUNDS] | attack [OPTIONS] | package | memory-eval [OPTIONS] | mutants [OPTIONS] | bombs | large | guests"
+                "usage: cargo xtask test | interop | edge | page | ci | screenshots | simulate [SEEDS] | kill-log [ROUNDS] | attack [OPTIONS] | package | memory-eval [OPTIONS] | mutants [OPTIONS] | bombs | large | guests"
             );
             return ExitCode::from(2);
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::Expect as _;
-use crate::contract::{Epoch, Forgetting, Kept, KeyStore, MAX_KEY_PAGE, MAX_WRAPPED_BYTES, RecordKey, Replacement, SubjectKey};
+use crate::contract::{Epoch, Forgetting, Kept, KeyStore, MAX_KEY_PAGE, MAX_WRAPPED_BYTES, MAX_WRAPS, RecordKey, Replacement, SubjectKey};
 use crate::ledger::LedgerError;
 use crate::value::timestamp::Timestamp;
 
@@ -256,4 +256,30 @@ pub async fn what_is_too_large_is_refused(store: &impl KeyStore) {
     let many = vec![id(1); MAX_KEY_PAGE + 1];
     assert!(matches!(store.record_keys(ACME, &many).await, Err(LedgerError::Refused { .. })));
     assert_eq!(added(store, "alice").await, 4, "what was refused was counted");
+}
+
+/// A key of which [`a_key_wraps_no_more_than_it_may`] wants to be told that it has wrapped many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Wrapping {
+    /// The newest epoch of the tenant.
+    Epoch,
+    /// The key of a subject.
+    Subject,
+}
+
+/// No key wraps more than [`MAX_WRAPS`]. Nobody can wrap so many in a trial, so this one is not in the suite: `set` sets how many keys the
+/// stored key of the tenant `acme` has wrapped.
+pub async fn a_key_wraps_no_more_than_it_may(store: &impl KeyStore, set: impl AsyncFn(Wrapping, u64)) {
+    let refused = |outcome: Result<Kept, LedgerError>| assert!(matches!(outcome, Err(LedgerError::Refused { .. })), "{outcome:?}");
+    alice(store).await;
+    set(Wrapping::Epoch, MAX_WRAPS - 1).await;
+    ok(store.add_subject_key(ACME, &subject(2, "bob", 1))).await;
+    refused(store.add_subject_key(ACME, &subject(3, "carol", 1)).await);
+    set(Wrapping::Subject, MAX_WRAPS - 1).await;
+    ok(store.add_record_key(ACME, &record(15, 1))).await;
+    refused(store.add_record_key(ACME, &record(16, 1)).await);
+    // A new epoch has wrapped nothing yet.
+    ok(store.open_epoch(ACME, 2)).await;
+    ok(store.add_subject_key(ACME, &subject(3, "carol", 2))).await;
 }

@@ -5,7 +5,7 @@ import { failure, h, later, leftOut, pill, put } from '../dom.js';
 import { duration, errorText, full, head, relative, time, title as titleOf } from '../format.js';
 import { to, toVersion } from '../router.js';
 import { json } from '../value.js';
-import { history } from './span.js';
+import { history, unbroken } from './span.js';
 
 export const title = () => 'Request';
 
@@ -39,6 +39,13 @@ export function life(versions, now = Date.now()) {
     }
   });
   return found;
+}
+
+/** The life of a request, as far back as its versions have been read. */
+function lifeOf(versions, executions) {
+  const shown = unbroken(versions);
+  return [shown[0].seq > 0 && h('p', { class: 'quiet', text: `It begins with version ${shown[0].seq}: older ones are not read here.` }),
+    waterfall(shown, executions, Date.now())];
 }
 
 const OUTCOMES = { completed: 'complete', failed: 'failed', gave_up: 'gave up', handed_back: 'handed back', cancelled: 'cancelled', claimed: 'worker lost' };
@@ -153,7 +160,7 @@ export async function render(content, { route, session, retitle, ending, isOpen 
   // What there is of it, if the service cannot tell its state: a version or a record of an attempt is damaged.
   const drawPart = () => {
     put(body, failure(failed, () => read().catch(() => {})), leftOut(damaged),
-      versions.length > 0 && h('section', { class: 'card' }, h('h2', { text: 'Its life, as far as it can be read' }), waterfall(versions, executions, Date.now())),
+      versions.length > 0 && h('section', { class: 'card' }, h('h2', { text: 'Its life, as far as it can be read' }), lifeOf(versions, executions)),
       versions.length > 0 && versionList());
   };
 
@@ -171,7 +178,7 @@ export async function render(content, { route, session, retitle, ending, isOpen 
       h('p', { class: 'lead' }, pill(state.status), h('span', { class: 'quiet', text: `${last.this} · asked by ${last.owner_id} · ${full(first.at)}` }),
         h('a', { href: toVersion(last), text: `verify version ${last.seq}` })),
       h('section', { class: 'why' }, h('h2', { text: reason.title }), reason.text && h('p', { text: reason.text }), actions(), said),
-      h('section', { class: 'card' }, h('h2', { text: 'Its life' }), leftOut(damaged), waterfall(versions, executions, Date.now()),
+      h('section', { class: 'card' }, h('h2', { text: 'Its life' }), leftOut(damaged), lifeOf(versions, executions),
         h('p', { class: 'legend quiet' }, ...[['pause', 'pause, or not due'], ['wait', 'waits for a worker'], ['run', 'attempt'], ['bad', 'failed attempt'], ['now', 'now']]
           .map(([kind, text]) => h('span', {}, h('span', { class: `legend-mark fall-${kind}`, 'aria-hidden': 'true' }), text)))),
       h('div', { class: 'columns' },
@@ -192,7 +199,7 @@ export async function render(content, { route, session, retitle, ending, isOpen 
 
   const read = async () => {
     const unread = [];
-    const found = await Promise.all([get(`requests/${id}`).catch((error) => error), history(id, unread)]);
+    const found = await Promise.all([get(`requests/${id}`).catch((error) => error), history(id, unread, 0)]);
     failed = found[0] instanceof Error ? found[0] : null;
     if (failed && (failed.name === 'AbortError' || (found[1].length === 0 && unread.length === 0))) throw failed;
     if (!failed) state = found[0];

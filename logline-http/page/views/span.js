@@ -11,6 +11,8 @@ import { CHECKS, summary, verify } from '../verify.js';
 export const title = () => 'Span';
 
 const MOST_VERSIONS = 500;
+/** How many versions are read before one that is older than those, and how many from it on. */
+const ABOUT = 10;
 const MOST_FOLLOWING = 100;
 
 const NAMES = { hash: 'Hash', signature: 'Signature', link: 'Link', role: 'Signer’s role', inclusion: 'Inclusion' };
@@ -30,12 +32,18 @@ export function verdict(checks) {
       h('span', { class: 'check-text', text: checks[name].text })))));
 }
 
+/** Says which versions before a row are not listed, and leads to them. */
+const gap = (row, from) => h('p', { class: 'gap quiet' }, from === row.seq - 1 ? 'Not listed: ' : `Not listed: versions ${from} to ${row.seq - 1}. `,
+  [...new Set([from, row.seq - 1])].map((seq) => [h('a', { href: toVersion({ ...row, seq }), text: `Version ${seq}` }), ' ']));
+
 function chain(versions, seq, compared, choose) {
   const items = versions.map((row, index) => {
     const before = versions[index - 1];
-    const isLinked = before && row.prev_hash === before.curr_hash;
+    const from = before ? before.seq + 1 : 0;
+    const isBroken = before && row.seq === from && row.prev_hash !== before.curr_hash;
     return h('li', { class: `version ${row.seq === seq ? 'version-here' : ''}` },
-      before && !isLinked && h('span', { class: 'link-broken', text: 'It names another predecessor' }),
+      row.seq > from && gap(row, from),
+      isBroken && h('span', { class: 'link-broken', text: 'It names another predecessor' }),
       h('a', { href: toVersion(row), 'aria-current': row.seq === seq ? 'true' : null, text: `Version ${row.seq}` }),
       row.status && pill(row.status),
       row.is_deleted && h('span', { class: 'tag', text: 'tombstone' }),
@@ -113,7 +121,7 @@ export async function render(content, { route, session, retitle, ending, isOpen 
   }
   put(content, h('p', { class: 'quiet', text: 'Reading …' }));
   const damaged = [];
-  const versions = await history(id, damaged);
+  const versions = await history(id, damaged, seqText === undefined ? null : Number(seqText));
   const row = seqText === undefined ? versions[versions.length - 1] : versions.find((found) => found.seq === Number(seqText));
   if (!row) return put(content, notice('There is no such version that this token may see.', 'Check the link; or look at another version.', chain(versions, -1), leftOut(damaged)));
   if (!isOpen()) return undefined;
@@ -122,7 +130,7 @@ export async function render(content, { route, session, retitle, ending, isOpen 
   const [verifying, following, coming] = ['verdict-room', 'card', 'card'].map((name) => h('section', { class: name }));
   const line = h('section', { class: 'card' });
   const state = { compared: versions[versions.indexOf(row) - 1]?.seq ?? null };
-  const drawChain = () => put(line, h('h2', { text: versions.length === 1 ? 'One version' : `${versions.length} versions` }),
+  const drawChain = () => put(line, h('h2', { text: counted(versions) }),
     chain(versions, row.seq, state.compared, (seq) => { state.compared = seq; drawChain(); }), leftOut(damaged), drawDifference());
   const drawDifference = () => {
     const other = versions.find((found) => found.seq === state.compared);
@@ -166,8 +174,27 @@ export async function render(content, { route, session, retitle, ending, isOpen 
   return undefined;
 }
 
-/** All versions of a span that can be read, oldest first. */
-export const history = (id, damaged) => rows('timeline', { id, order: 'oldest' }, MOST_VERSIONS, damaged);
+const counted = (versions) => {
+  const all = versions[versions.length - 1].seq + 1;
+  if (all === 1) return 'One version';
+  return versions.length === all ? `${all} versions` : `${versions.length} of ${all} versions`;
+};
+
+/** The newest versions of a span that can be read, and those about `seq` if it is older: oldest first. */
+export async function history(id, damaged, seq = null) {
+  const newest = (await rows('timeline', { id, order: 'newest' }, MOST_VERSIONS, damaged)).reverse();
+  const first = newest[0]?.seq ?? 0;
+  if (!Number.isSafeInteger(seq) || seq > first || first === 0) return newest;
+  const about = await get(`spans/${id}/versions`, { from_seq: Math.max(0, seq - ABOUT), limit: 2 * ABOUT }).catch(() => ({ spans: [] }));
+  return [...about.spans.filter((row) => row.seq < first), ...newest];
+}
+
+/** The versions after the last one that is missing among them. */
+export function unbroken(versions) {
+  let from = versions.length - 1;
+  while (from > 0 && versions[from - 1].seq === versions[from].seq - 1) from -= 1;
+  return versions.slice(Math.max(0, from));
+}
 
 async function descendants(row, session, damaged) {
   const read = (params) => rows('timeline', params, MOST_FOLLOWING, damaged).catch(() => []);

@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
+use crate::idempotency;
 use crate::identity::Permission;
 use crate::params::header;
 use crate::problem::{Code, Problem};
@@ -45,9 +46,7 @@ pub(crate) async fn chat(State(service): State<Arc<Service>>, request: Request) 
     let streams = service.options.prompts.clone().ok_or_else(Problem::not_found)?;
     let (trace, headers) = (call_trace(request.extensions(), request.headers()), request.headers().clone());
     // Two calls would be two answers, each paid.
-    if headers.contains_key("idempotency-key") {
-        return Err(Problem::parameter("idempotency-key", "left out: an answer that comes in pieces is not repeated"));
-    }
+    idempotency::none(&headers, "an answer that comes in pieces is not repeated")?;
     let asked: Ask = service.json(&caller, request).await?;
     let slot = service.slot(caller.tenant())?;
     let prompt = prompt(&service, &caller, &asked.prompt).await?;

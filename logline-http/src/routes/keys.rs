@@ -13,6 +13,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::auth::{ApiKeys, IssuedKey, KeyError, NewKey};
+use crate::idempotency;
 use crate::identity::Permission;
 use crate::problem::{Code, Problem};
 use crate::routes::spans::rows_of;
@@ -39,6 +40,9 @@ fn refused(error: KeyError) -> Problem {
     }
 }
 
+/// Why a call that makes a token cannot be repeated: no token is kept.
+const SHOWN_ONCE: &str = "a token is shown once; after a lost answer, revoke the key and issue another";
+
 fn issued(status: StatusCode, key: &IssuedKey) -> Response {
     answer(status, &json!({"id": key.id.to_string(), "seq": key.span.seq, "token": *key.token}))
 }
@@ -64,6 +68,7 @@ pub(crate) async fn issue(State(service): State<Arc<Service>>, request: Request)
     let keys = keys(&service)?;
     caller.identity.need(Permission::ManageKeys)?;
     not_known(&request)?;
+    idempotency::none(request.headers(), SHOWN_ONCE)?;
     let asked: AskedKey = service.json(&caller, request).await?;
     let invalid = |detail: &str| Problem::new(Code::InvalidBody, detail);
     let user = asked.user.unwrap_or_else(|| caller.identity.user.clone());
@@ -103,6 +108,7 @@ pub(crate) async fn rotate(
     request: Request,
 ) -> Result<Response, Problem> {
     let (caller, path) = asked_for(&service, path, &request)?;
+    idempotency::none(request.headers(), SHOWN_ONCE)?;
     let id = own(&service, &caller, path).await?;
     let asked: Rotation = service.json(&caller, request).await?;
     let overlap = asked.overlap_seconds.unwrap_or(0);

@@ -15,6 +15,7 @@ use logline_memory::{
 };
 use serde_json::{Value, json};
 
+use crate::idempotency;
 use crate::identity::Permission;
 use crate::params::{Params, header};
 use crate::problem::{Code, Problem};
@@ -134,6 +135,7 @@ pub(crate) async fn remember(State(service): State<Arc<Service>>, request: Reque
     caller.identity.need(Permission::Write)?;
     not_known(&request)?;
     let headers = request.headers().clone();
+    idempotency::none(&headers, "two calls keep two memories, unless both name the same `key`")?;
     let asked: Remember = service.json(&caller, request).await?;
     let memories = memories(&service, &caller, &headers)?;
     let named = |name: &str, error: String| Problem::parameter(name, &error);

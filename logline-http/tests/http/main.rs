@@ -11,6 +11,7 @@ mod metrics_page;
 mod minds;
 mod openapi;
 mod page;
+mod repeats;
 mod reports;
 mod rolling;
 mod round_trip;

@@ -3,14 +3,29 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use logline_kernels::provider::telemetry;
+
 const PAGE: &str = include_str!("../../../docs/metrics.md");
 const DASHBOARD: &str = include_str!("../../../examples/server/grafana.json");
 const RULES: &str = include_str!("../../../examples/server/alerts.yml");
 const OPERATIONS: &str = include_str!("../../../docs/operations.md");
 
-/// Metrics whose names and labels are constants: those of the calls to providers.
-const BY_CONSTANT: [&str; 3] =
-    ["gen_ai.client.inference.duration", "gen_ai.client.inference.usage.tokens", "gen_ai.execute_tool.duration"];
+/// Metrics whose names are constants, with kind and labels: those of calls to providers and of tools.
+const BY_CONSTANT: [(&str, &str, &[&str]); 5] = [
+    (telemetry::DURATION, "histogram", &[telemetry::OPERATION, telemetry::PROVIDER, telemetry::REQUEST_MODEL, telemetry::ERROR]),
+    (
+        telemetry::EMBEDDINGS_DURATION,
+        "histogram",
+        &[telemetry::OPERATION, telemetry::PROVIDER, telemetry::REQUEST_MODEL, telemetry::ERROR],
+    ),
+    (telemetry::FIRST_CHUNK_DURATION, "histogram", &[telemetry::OPERATION, telemetry::PROVIDER, telemetry::REQUEST_MODEL]),
+    (
+        telemetry::TOKENS,
+        "counter",
+        &[telemetry::OPERATION, telemetry::PROVIDER, telemetry::REQUEST_MODEL, "gen_ai.token.type"],
+    ),
+    (telemetry::TOOL_DURATION, "histogram", &[telemetry::ERROR]),
+];
 
 /// Words that no label may have: their values are the clients' or too many.
 const NO_LABEL: [&str; 6] = ["tenant", "user", "owner", "id", "request", "path"];
@@ -90,8 +105,9 @@ fn in_the_source() -> Metrics {
 #[test]
 fn every_metric_stands_on_the_page_with_its_kind_and_labels() {
     let (mut page, source) = (on_the_page(), in_the_source());
-    for name in BY_CONSTANT {
-        assert!(page.remove(name).is_some(), "{name}");
+    for (name, kind, labels) in BY_CONSTANT {
+        let labels = labels.iter().map(|label| (*label).to_owned()).collect();
+        assert_eq!(page.remove(name), Some((kind.to_owned(), labels)), "{name}");
     }
     assert_eq!(page, source);
 }

@@ -31,7 +31,7 @@ pub(crate) struct Stage {
     pub(crate) keys: ApiKeys,
     pub(crate) address: SocketAddr,
     pub(crate) publisher: KeyPair,
-    pub(crate) folder: TempDir,
+    pub(crate) folder: Arc<TempDir>,
     pub(crate) drain: Drain,
     stop: Option<oneshot::Sender<()>>,
     serving: JoinHandle<()>,
@@ -55,7 +55,7 @@ impl Stage {
     /// A service on this ledger whose tokens `auth` checks.
     pub(crate) async fn on<A: Authenticator>(
         ledger: Arc<dyn WorkQueue>,
-        folder: TempDir,
+        folder: impl Into<Arc<TempDir>>,
         options: Options,
         serve_options: ServeOptions,
         auth: impl FnOnce(ApiKeys) -> A,
@@ -66,7 +66,7 @@ impl Stage {
     /// A service whose host has these behaviours.
     pub(crate) async fn of<A: Authenticator>(
         ledger: Arc<dyn WorkQueue>,
-        folder: TempDir,
+        folder: impl Into<Arc<TempDir>>,
         options: Options,
         serve_options: ServeOptions,
         auth: impl FnOnce(ApiKeys) -> A,
@@ -78,13 +78,14 @@ impl Stage {
     /// A service whose host has what `more` gives it.
     pub(crate) async fn built<A: Authenticator>(
         ledger: Arc<dyn WorkQueue>,
-        folder: TempDir,
+        folder: impl Into<Arc<TempDir>>,
         mut options: Options,
         serve_options: ServeOptions,
         auth: impl FnOnce(ApiKeys) -> A,
         set: KernelSet,
         more: impl FnOnce(HostBuilder) -> HostBuilder,
     ) -> Self {
+        let folder = folder.into();
         let home = Home::folder(folder.path());
         let ready = home.set_up(&ledger, &Setup::default().add_kernels(), &set, &SystemClock).await.unwrap();
         let host = Host::builder()

@@ -65,3 +65,36 @@ impl Gates {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn within(ms: u64) -> Instant {
+        Instant::now() + Duration::from_millis(ms)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_more_calls_are_open_than_the_limit_says() {
+        let (gates, provider, other) = (Gates::default(), Hash::of(b"a"), Hash::of(b"b"));
+        let limits = ProviderLimits { concurrent: 2, ..ProviderLimits::default() };
+        let first = gates.pass(provider, &limits, within(10)).await.unwrap();
+        let _second = gates.pass(provider, &limits, within(10)).await.unwrap();
+        assert!(gates.pass(provider, &limits, within(10)).await.is_none());
+        assert!(gates.pass(other, &limits, within(10)).await.is_some(), "another provider has its own");
+        drop(first);
+        assert!(gates.pass(provider, &limits, within(10)).await.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_call_that_would_wait_longer_than_its_deadline_is_refused_at_once() {
+        let (gates, provider) = (Gates::default(), Hash::of(b"a"));
+        let limits = ProviderLimits { calls_per_minute: Some(2), ..ProviderLimits::default() };
+        for _ in 0..2 {
+            assert!(gates.pass(provider, &limits, within(1000)).await.is_some());
+        }
+        assert!(gates.pass(provider, &limits, within(1000)).await.is_none());
+    }
+}

@@ -264,3 +264,18 @@ fn a_provider_is_asked_as_it_was_promoted() {
         assert_eq!(first.filter(|row| promotions_of(row).into_keys().eq([id])).count(), 2);
     });
 }
+
+#[test]
+fn a_provider_is_called_as_often_as_its_limits_allow() {
+    block_on(async {
+        let site = Site::new().await;
+        let host = site.host().await;
+        let limits = json!({"limits": {"calls_per_minute": 1}, "deadlines": {"total_ms": 1000}});
+        let main = publish(&host, with(spec(), limits)).await;
+        site.provider.then([Script::Text("Paris.".to_owned())]);
+        host.execute(asking(main, "one")).await.unwrap().result.unwrap();
+        let refused = host.execute(asking(main, "two")).await.unwrap();
+        assert_eq!((code(&refused), site.provider.calls().len()), ("provider:throttled", 1));
+        assert_eq!(site.spans("provider_request").await.len(), 1, "what is not asked leaves no intent");
+    });
+}

@@ -15,10 +15,10 @@ use async_trait::async_trait;
 use logline_core::contract::{
     DataKey, Destruction, Epoch, Forgetting, Kept, KeyError, KeyProvider, KeyStore, RecordKey, SubjectKey,
 };
-use logline_core::ledger::{Ledger as _, LedgerError};
-use logline_core::{Scope, SignedSpan, Timestamp};
+use logline_core::ledger::LedgerError;
+use logline_core::Timestamp;
 use logline_memory::{
-    Content, LocalKeys, Memories, MemoryKernel, Mode, ReceiptState, Sealed, Stored, Vault, VaultError, What, close_epoch,
+    LocalKeys, Memories, MemoryKernel, Mode, ReceiptState, Vault, VaultError, What, close_epoch,
 };
 use logline_sqlite::{SqliteKeys, SqliteLedger};
 use tokio::sync::Notify;
@@ -42,15 +42,7 @@ fn copy(from: &Path, to: &Path) {
 async fn attack(backup: &Path, keys: &Path, memory: Uuid) -> Result<String, VaultError> {
     let vault = Vault::new(LocalKeys::open(keys).unwrap(), SqliteKeys::open(backup.join("service.ledger.keys.db")).unwrap());
     let ledger = SqliteLedger::open(backup.join("service.ledger")).unwrap();
-    let versions = ledger.history(&Scope::Operator, TENANT, memory, 0, 10).await.unwrap();
-    let envelope = |row: &SignedSpan| match Stored::read(row).map(|stored| stored.content) {
-        Ok(Content::Sealed(envelope)) => Some(envelope),
-        _ => None,
-    };
-    let envelope = versions.iter().find_map(envelope).expect("a version with a text");
-    let text = Sealed { span: memory, field: "content", envelope: &envelope };
-    let text = vault.open(TENANT, "alice", &[text]).await?.remove(0)?;
-    Ok(String::from_utf8(text.to_vec()).unwrap())
+    site::opened(&vault, &ledger, memory).await
 }
 
 #[test]

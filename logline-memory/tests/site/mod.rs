@@ -16,7 +16,10 @@ use logline_core::{
     Timestamp,
 };
 use logline_memory::envelope::Place;
-use logline_memory::{Kind, LocalKeys, MEMORY_UPSERT, Memories, Memory, MemoryError, MemoryKernel, Mode, Vault, consent_id};
+use logline_memory::{
+    Content, Kind, LocalKeys, MEMORY_UPSERT, Memories, Memory, MemoryError, MemoryKernel, Mode, Sealed, Stored, Vault, VaultError,
+    consent_id,
+};
 use logline_sqlite::{SqliteKeys, SqliteLedger};
 use serde_json::json;
 use tempfile::TempDir;
@@ -166,6 +169,19 @@ pub fn read(folder: &Path, found: &mut Vec<u8>) {
             found.extend(std::fs::read(path).unwrap());
         }
     }
+}
+
+/// The text of the first version of alice's memory that has one, from what `ledger` has, whatever became of it since.
+pub async fn opened(vault: &Vault, ledger: &dyn Ledger, memory: Uuid) -> Result<String, VaultError> {
+    let versions = ledger.history(&Scope::Operator, TENANT, memory, 0, 10).await.unwrap();
+    let envelope = |row: &SignedSpan| match Stored::read(row).map(|stored| stored.content) {
+        Ok(Content::Sealed(envelope)) => Some(envelope),
+        _ => None,
+    };
+    let envelope = versions.iter().find_map(envelope).expect("a version with a text");
+    let text = Sealed { span: memory, field: "content", envelope: &envelope };
+    let text = vault.open(TENANT, "alice", &[text]).await?.remove(0)?;
+    Ok(String::from_utf8(text.to_vec()).unwrap())
 }
 
 pub fn contains(bytes: &[u8], text: &str) -> bool {
