@@ -69,6 +69,8 @@ fn a_user_consents_remembers_recalls_exports_and_forgets() {
     assert_eq!(folder.memory("u-1", &["receipts"])[0]["state"], "sealed");
     let erased = folder.expect(0, &["memory", "verify-erasure", "--tenant", "acme"]);
     assert!(erased.starts_with("2 memories forgotten or expired, 3 encrypted versions tried, 0 opened"), "{erased}");
+    let used = folder.expect(0, &["memory", "uses", "--tenant", "acme", found[0]["memory"].as_str().unwrap()]);
+    assert_eq!(used.lines().count(), 1, "the search that found it: {used}");
     folder.expect(0, &["fsck", "--trust", "demo.ledger.trust.json"]);
 }
 

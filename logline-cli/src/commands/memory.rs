@@ -13,7 +13,7 @@ use logline_kernels::{Loops, Run as _};
 use logline_memory::export::Imported;
 use logline_memory::{
     Kind, Layer, Memories, Memory, MemoryKeeper, MemoryKernel, Mode, Receipt, ReceiptState, Sensitivity, Wanted, What,
-    close_epoch, verify_erasure,
+    close_epoch, uses, verify_erasure,
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -41,6 +41,8 @@ enum Command {
     Forget(ForgetOptions),
     /// Prints the receipts of a user.
     Receipts(ReceiptsOptions),
+    /// Prints the spans that have used a memory, as tenant/id/seq: searches, runs of prompts, and executions that failed after a model may have had it.
+    Uses(UsesOptions),
     /// Writes all memories of a user to a file that opens with a passphrase.
     Export(ExportOptions),
     /// Keeps the memories of such a file.
@@ -191,6 +193,18 @@ struct ReceiptsOptions {
 }
 
 #[derive(Args)]
+#[command(after_help = "Example: logline memory uses --ledger sqlite:demo.ledger --tenant acme 0197c0de-0000-7000-8000-000000000001")]
+struct UsesOptions {
+    /// The tenant.
+    #[arg(long)]
+    tenant: String,
+    /// The memory, also if it is forgotten.
+    id: Uuid,
+    #[command(flatten)]
+    home: HomeOptions,
+}
+
+#[derive(Args)]
 #[command(
     after_help = "Example: logline memory export --ledger sqlite:demo.ledger --tenant acme --owner u-1 --passphrase-file words.txt --out u-1.memories"
 )]
@@ -254,6 +268,7 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
         Command::Search(options) => search(options, url, json).await,
         Command::Forget(options) => forget(options, url, json).await,
         Command::Receipts(options) => receipts(options, url, json).await,
+        Command::Uses(options) => used(options, url, json).await,
         Command::Export(options) => export(options, url, json).await,
         Command::Import(options) => import(options, url, json).await,
         Command::Seal(options) => seal(options, url, json).await,
@@ -431,6 +446,18 @@ async fn receipts(options: &ReceiptsOptions, url: Option<&str>, json: bool) -> R
                 receipt.epoch,
                 state_of(&receipt)
             ));
+        }
+    }
+    Ok(true)
+}
+
+async fn used(options: &UsesOptions, url: Option<&str>, json: bool) -> Result<bool, Error> {
+    let opened = Opened::of(url, &options.home, &options.tenant).await?;
+    for span in uses(opened.host.ledger().as_ref(), &options.tenant, options.id).await? {
+        if json {
+            output::line(&json!({"tenant": span.tenant_id, "id": span.id, "seq": span.seq}).to_string());
+        } else {
+            output::line(&span.to_string());
         }
     }
     Ok(true)

@@ -90,7 +90,7 @@ impl MemoryKernel {
     }
 
     /// Whether an earlier attempt of this request has destroyed its keys, and ended before its receipt was written.
-    async fn has_begun(&self, request: &VerifiedSpan) -> Result<bool, Refusal> {
+    pub(super) async fn has_begun(&self, request: &VerifiedSpan) -> Result<bool, Refusal> {
         Ok(self.vault.not_forgotten(&request.tenant_id, &[receipt_id(request)]).await?.is_empty())
     }
 

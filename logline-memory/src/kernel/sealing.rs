@@ -1,6 +1,7 @@
 //! Ends what has passed: memories at their time, and epochs of the tenant's key.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use logline_core::contract::{Context, Destruction, Effects};
 use logline_core::ledger::{Order, Query};
@@ -8,11 +9,14 @@ use logline_core::{Failure, SignedSpan, Timestamp, VerifiedSpan};
 use serde_json::{Value, json};
 
 use super::forgetting::select_where;
-use super::lost::{are_lost, needs_key, unreadable, was_forgotten};
+use super::lost::{are_lost, earlier, needs_key, unreadable, was_forgotten};
 use super::{MemoryKernel, PAGE, RECEIPT, Refusal, SAMPLE, about, input, invalid};
 use crate::belief::{Believed, Standing};
 use crate::form::{MEMORY, Status, Stored};
 use crate::members::Members;
+
+/// How much earlier than the end of a memory an attempt may have begun that writes another version of it at the same time.
+const RACE: Duration = Duration::from_secs(600);
 
 impl MemoryKernel {
     /// Ends the memories of one user whose time has passed.
@@ -22,7 +26,15 @@ impl MemoryKernel {
             return self.end_lost(request, context).await;
         }
         let now = context.attempt.started;
-        let rows = select_where(request, context, PAGE, |row| ttl_at(row).is_some_and(|at| at <= now)).await?;
+        let is_due = |row: &SignedSpan| ttl_at(row).is_some_and(|at| at <= now);
+        let mut rows = select_where(request, context, PAGE, is_due).await?;
+        if self.has_begun(request).await? {
+            // INVARIANT: keys go first, then rows. A memory that got another version in between, such as a promotion, may not be due any more, but
+            // its key is destroyed, so it ends as well.
+            let since = earlier(request.at, RACE);
+            let others = select_where(request, context, usize::MAX, |row| row.at >= since && !is_due(row)).await?;
+            rows.extend(unreadable(&self.vault, &request.tenant_id, others).await?);
+        }
         if rows.is_empty() {
             return Ok(Effects::new(Ok(json!({"memories": 0}))));
         }
