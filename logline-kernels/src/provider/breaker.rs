@@ -14,7 +14,10 @@ use logline_core::request::CallKind;
 use logline_core::trust::Authorities;
 use logline_core::{SignedSpan, Timestamp, VerifiedSpan};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use uuid::Uuid;
+
+use super::schemas::NEW_SCHEMA;
 
 /// The most failures that a breaker may wait for.
 const MAX_FAILURES: usize = 50;
@@ -150,13 +153,21 @@ impl Breakers {
     }
 }
 
-/// Whether it is known how the call ended.
+/// Whether it is known how the call ended, and whether that says something about the state of the provider. That it was slow with a new
+/// schema does not.
 fn says_something(outcome: &SignedSpan) -> bool {
-    matches!(outcome.status.as_deref(), Some("complete" | "error"))
+    matches!(outcome.status.as_deref(), Some("complete" | "error")) && !(is_of_new_schema(outcome) && code_of(outcome) == Some(ErrorKind::TimedOut))
+}
+
+fn is_of_new_schema(outcome: &SignedSpan) -> bool {
+    outcome.meta("details").and_then(|details| details.get(NEW_SCHEMA)).and_then(Value::as_bool) == Some(true)
+}
+
+fn code_of(outcome: &SignedSpan) -> Option<ErrorKind> {
+    outcome.error.as_ref()?.get("code")?.as_str().and_then(ErrorKind::from_code)
 }
 
 /// Whether an outcome says that the provider failed. What was wrong with the request, and what nobody knows, does not count.
 fn is_failure(outcome: &SignedSpan) -> bool {
-    let code = outcome.error.as_ref().and_then(|error| error.get("code")).and_then(|code| code.as_str());
-    code.and_then(ErrorKind::from_code).is_some_and(ErrorKind::is_providers)
+    code_of(outcome).is_some_and(ErrorKind::is_providers)
 }

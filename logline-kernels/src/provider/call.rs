@@ -22,6 +22,7 @@ use super::breaker::Breakers;
 use super::gates::Gates;
 use super::price_table::{self, Priced};
 use super::remote::{CHUNKS, COMPILED_HASH, Listening, OneTry, Quotas, RETRY_AFTER_MS, SERVICE};
+use super::schemas::Schemas;
 use super::secrets::HostSecrets;
 use super::spec::{ModelSpec, ProviderSpec, Target};
 use super::telemetry::Observed;
@@ -60,6 +61,7 @@ struct Inner {
     secrets: Arc<dyn SecretSource>,
     gates: Gates,
     breakers: Breakers,
+    schemas: Schemas,
 }
 
 impl std::fmt::Debug for Providers {
@@ -104,7 +106,7 @@ impl Providers {
     /// Providers that are called through `adapters`, with the secrets of `secrets`.
     pub fn new(adapters: impl IntoIterator<Item = Arc<dyn Provider>>, secrets: impl SecretSource + 'static) -> Self {
         let (gates, breakers) = (Gates::default(), Breakers::default());
-        let inner = Inner { adapters: adapters.into_iter().collect(), secrets: Arc::new(secrets), gates, breakers };
+        let inner = Inner { adapters: adapters.into_iter().collect(), secrets: Arc::new(secrets), gates, breakers, schemas: Schemas::default() };
         Self { inner: Arc::new(inner) }
     }
 
@@ -362,9 +364,22 @@ impl CallOf<'_> {
         let secret = secret.as_ref();
         let (ask, listening, quotas) = (&ask, &self.listening, &quotas);
         let (priced, is_confidential) = (priced.as_ref(), self.context.confidential.is_some());
-        let compiled_hash = self.asked.compiled_hash;
-        let remote =
-            OneTry { adapter, spec, model_name: name, model, secret, ask, listening, quotas, priced, is_confidential, compiled_hash };
+        let schemas = &self.providers.inner.schemas;
+        let new_schema = schemas.new_one(span.seal.curr_hash, name, ask);
+        let remote = OneTry {
+            adapter,
+            spec,
+            model_name: name,
+            model,
+            secret,
+            ask,
+            listening,
+            quotas,
+            priced,
+            is_confidential,
+            compiled_hash: self.asked.compiled_hash,
+            is_new_schema: new_schema.is_some(),
+        };
         let longest = Duration::from_millis(spec.retry.max_pause_ms);
         let mut pauses = ExponentialBuilder::default()
             .with_min_delay(Duration::from_millis(spec.retry.pause_ms))
@@ -374,7 +389,7 @@ impl CallOf<'_> {
             .with_max_times(usize::try_from(spec.retry.tries).unwrap_or(1).saturating_sub(1))
             .build();
         loop {
-            let deadline = Instant::now() + spec.deadlines.deadlines().total;
+            let deadline = Instant::now() + spec.deadlines.deadlines(new_schema.is_some()).total;
             let Some(permit) = self.providers.inner.gates.pass(span.seal.curr_hash, &spec.limits, deadline).await else {
                 let message = "this host makes as many calls of it as the provider span allows (limits)";
                 return Ok(Ended::Elsewhere(Failure::new(ErrorKind::Throttled.code(), message)));
@@ -393,7 +408,10 @@ impl CallOf<'_> {
                 .reserve(reserve.clone());
             let tried = tracing::debug_span!("model_try", ordinal, adapter = spec.adapter, model = name);
             let (failure, details) = match self.context.outside.call(&remote, &call).instrument(tried).await {
-                Ok(answer) => return Ok(Ended::Answered(answer.into())),
+                Ok(answer) => {
+                    new_schema.into_iter().for_each(|schema| schemas.learn(schema));
+                    return Ok(Ended::Answered(answer.into()));
+                }
                 Err(OutsideError::Failed { failure, details, .. }) => (failure, details),
                 Err(error) => return Ok(Ended::Failed(error.into_failure()?)),
             };

@@ -12,6 +12,7 @@ mod mask;
 mod price;
 mod price_table;
 mod remote;
+mod schemas;
 mod scripted;
 mod secrets;
 mod spec;

@@ -20,6 +20,7 @@ use super::ask::Ask;
 use super::mask::{MIN_SECRET, Mask};
 use super::price;
 use super::price_table::Priced;
+use super::schemas::NEW_SCHEMA;
 use super::spec::{ModelSpec, ProviderSpec};
 
 /// The names of the quotas that a call reserves of.
@@ -48,6 +49,8 @@ pub(super) struct OneTry<'a, 'l> {
     pub(super) is_confidential: bool,
     /// The hash of the compiled prompt from which the request was made.
     pub(super) compiled_hash: Option<Hash>,
+    /// Whether the request has a schema by which this host got no answer yet.
+    pub(super) is_new_schema: bool,
 }
 
 /// Counts the pieces that it passes on, without the secret.
@@ -92,7 +95,7 @@ impl Remote for OneTry<'_, '_> {
     }
 
     async fn call(&self, call: &RemoteCall<'_>) -> Reply {
-        let deadlines = self.spec.deadlines.deadlines();
+        let deadlines = self.spec.deadlines.deadlines(self.is_new_schema);
         let endpoint = Endpoint::new(self.model.id.as_deref().unwrap_or(self.model_name), call.idempotency_key)
             .url(self.spec.url.as_deref())
             .secret(self.secret)
@@ -129,6 +132,9 @@ impl Remote for OneTry<'_, '_> {
         details.insert("latency_ms".to_owned(), millis(began).into());
         if let Some(hash) = self.compiled_hash {
             details.insert(COMPILED_HASH.to_owned(), hash.to_string().into());
+        }
+        if self.is_new_schema {
+            details.insert(NEW_SCHEMA.to_owned(), true.into());
         }
         if let Some(first_ms) = count.first_ms.get() {
             details.insert("time_to_first_chunk_ms".to_owned(), (*first_ms).into());

@@ -131,24 +131,28 @@ pub struct DeadlineSpec {
     pub idle_ms: u64,
     /// One try. Default 300,000.
     pub total_ms: u64,
+    /// Until the first byte of the first answer by a schema, which the provider may have to compile. It counts if it is longer than
+    /// `first_byte_ms`, and also for the whole try. Default 300,000.
+    pub schema_ms: u64,
 }
 
 impl Default for DeadlineSpec {
     fn default() -> Self {
-        Self { connect_ms: 5_000, first_byte_ms: 60_000, idle_ms: 30_000, total_ms: 300_000 }
+        Self { connect_ms: 5_000, first_byte_ms: 60_000, idle_ms: 30_000, total_ms: 300_000, schema_ms: 300_000 }
     }
 }
 
 impl DeadlineSpec {
-    /// The same as durations.
+    /// The same as durations, for a request whose schema is new or not.
     #[must_use]
-    pub fn deadlines(&self) -> Deadlines {
+    pub fn deadlines(&self, is_new_schema: bool) -> Deadlines {
         let ms = Duration::from_millis;
+        let least = if is_new_schema { self.schema_ms } else { 0 };
         Deadlines {
             connect: ms(self.connect_ms),
-            first_byte: ms(self.first_byte_ms),
+            first_byte: ms(self.first_byte_ms.max(least)),
             idle: ms(self.idle_ms),
-            total: ms(self.total_ms),
+            total: ms(self.total_ms.max(least)),
         }
     }
 }
@@ -218,6 +222,7 @@ impl ProviderSpec {
             ("deadlines.first_byte_ms", self.deadlines.first_byte_ms),
             ("deadlines.idle_ms", self.deadlines.idle_ms),
             ("deadlines.total_ms", self.deadlines.total_ms),
+            ("deadlines.schema_ms", self.deadlines.schema_ms),
         ];
         if let Some((place, ms)) = of_time.into_iter().find(|(_, ms)| !(1..=MAX_MS).contains(ms)) {
             return Err(format!("{place} is {ms}: it must be from 1 to {MAX_MS}"));

@@ -1,10 +1,10 @@
 //! Providers and hosts that fail in the middle.
 
-use logline_core::contract::provider::{ErrorKind, Provider, ProviderError};
+use logline_core::contract::provider::{ErrorKind, ModelRequest, Provider, ProviderError};
 use logline_core::ledger::{AppendOptions, Ledger as _, LedgerExt as _, WorkQueue as _};
-use logline_core::request::OnUnknown;
+use logline_core::request::{OnUnknown, Request};
 use logline_core::{Clock as _, Draft, Host, Scope, Signer as _, SystemClock, SystemIds, Timestamp};
-use logline_kernels::provider::{HostSecrets, ProviderExec, Script};
+use logline_kernels::provider::{HostSecrets, PROVIDER_INVOKE, ProviderExec, Script};
 use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use crate::setup::{HOST, Mortal, TENANT, block_on, key, output, trust};
+use crate::setup::{HOST, Mortal, TENANT, USER, block_on, key, output, trust};
 use crate::site::*;
 
 #[test]
@@ -131,6 +131,44 @@ fn a_provider_that_fails_is_left_alone_by_all_hosts_for_a_while() {
         site.clock.advance(Duration::from_secs(31));
         assert!(another.execute(asking(main, "hello")).await.unwrap().result.is_ok());
         assert!(host.execute(asking(main, "hello")).await.unwrap().result.is_ok(), "one answer closes it for all");
+    });
+}
+
+/// The first answer by a schema may take minutes, because the provider compiles the schema.
+#[test]
+fn a_provider_that_is_slow_with_a_new_schema_is_not_left_alone() {
+    block_on(async {
+        let site = Site::new().await;
+        let host = site.host().await;
+        let short = json!({
+            "breaker": {"failures": 2, "open_ms": 30_000},
+            "retry": {"tries": 1, "pause_ms": 0, "max_pause_ms": 0},
+            "deadlines": {"first_byte_ms": 10, "total_ms": 30, "schema_ms": 60_000},
+        });
+        let main = publish(&host, with(spec(), short)).await;
+        let schema = json!({"name": "answer", "schema": {"type": "object"}});
+        let by_schema = |text: &str| {
+            let mut request = json!(ModelRequest::ask(text));
+            request["output_schema"] = schema.clone();
+            Request::new(TENANT, USER, main, json!({"request": request})).this(PROVIDER_INVOKE)
+        };
+        site.provider.then((0..3).map(|_| fail(ErrorKind::TimedOut)));
+        for _ in 0..3 {
+            site.clock.advance(Duration::from_secs(1));
+            assert_eq!(code(&host.execute(by_schema("hello")).await.unwrap()), "provider:timed_out");
+        }
+        // It has more time than other calls, and answers.
+        site.provider.then([Script::Wait(Duration::from_millis(100)), Script::Text("{}".to_owned())]);
+        host.execute(by_schema("hello")).await.unwrap().result.unwrap();
+        assert_eq!(site.provider.calls().len(), 4);
+        let outcomes = site.spans("provider_execution").await;
+        assert!(outcomes.iter().all(|outcome| outcome.meta("details").unwrap()["new_schema"] == true));
+        // From then on it has the time of every call, and failures count.
+        site.provider.then([Script::Hang, Script::Hang]);
+        for expected in ["provider:timed_out", "provider:timed_out", "provider:not_ready"] {
+            site.clock.advance(Duration::from_secs(1));
+            assert_eq!(code(&host.execute(by_schema("hello")).await.unwrap()), expected);
+        }
     });
 }
 
