@@ -1,31 +1,36 @@
 //! Instances that are replaced under load, on both ledgers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use logline::behaviours;
 use logline::home::{Home, KeyOf, Setup};
-use logline_core::ledger::WorkQueue;
-use logline_core::{Host, SystemClock};
+use logline_core::ledger::{LedgerExt as _, Query, WorkQueue};
+use logline_core::{Draft, Host, Scope, SystemClock};
 use logline_http::{ApiKeys, NewKey, Options, Permission, ServeOptions, ServiceKey, router, serve};
+use logline_kernels::{Loops, Run as _};
 use logline_pg::{PgLedger, PgOptions, migrate};
 use logline_pg_testing::{PrivateServer, ServerOptions};
 use logline_sqlite::SqliteLedger;
 use logline_wasm::WasmSandbox;
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, oneshot};
 use tokio::task::JoinHandle;
+use uuid::Uuid;
 
-use crate::stage::{Answer, Stage, within};
+use crate::stage::{Answer, FEE, Stage, within};
 
 /// One instance of a service: a host, and a server for it.
 struct Instance {
     stop: oneshot::Sender<()>,
     serving: JoinHandle<()>,
+    host: Host,
+    stop_work: oneshot::Sender<()>,
+    working: JoinHandle<()>,
     keys: ApiKeys,
 }
 
@@ -48,16 +53,25 @@ impl Instance {
         (options.key_rate, options.tenant_rate) =
             (logline_http::Rate::new(10_000, 10_000), logline_http::Rate::new(10_000, 10_000));
         let drain = options.drain.clone();
-        let app = router(host, keys.clone(), options);
+        let app = router(host.clone(), keys.clone(), options);
         let (stop, stopped) = oneshot::channel::<()>();
         let ended = async { stopped.await.unwrap_or_default() };
         let serving = tokio::spawn(serve(listener, app, ServeOptions::default(), drain, ended));
-        Self { stop, serving, keys }
+        let (stop_work, stopped) = oneshot::channel::<()>();
+        let worker = host.clone();
+        let working = tokio::spawn(async move {
+            let ended = async { stopped.await.unwrap_or_default() };
+            worker.run(Loops::installed(&worker), ended).await.unwrap();
+        });
+        Self { stop, serving, host, stop_work, working, keys }
     }
 
+    /// As a service that is told to end: it takes no more calls, answers those it has, and ends its attempts.
     async fn end(self) {
         self.stop.send(()).unwrap();
         within(self.serving).await.unwrap();
+        self.stop_work.send(()).unwrap();
+        within(self.working).await.unwrap();
     }
 }
 
@@ -84,16 +98,24 @@ impl Site {
 
 /// A call that writes a note with this number.
 fn note(token: &str, number: u64, headers: &str) -> String {
-    let body = json!({"entity_type": "note", "content": number}).to_string();
+    call("/api/spans", &json!({"entity_type": "note", "content": number}), token, headers)
+}
+
+/// A call that asks for the fee of a payment, and does not wait for it.
+fn fee(token: &str, number: u64, headers: &str) -> String {
+    call("/api/execute", &json!({"function": "fee", "input": {"payment": number.to_string(), "amount_minor": 10_000}}), token, headers)
+}
+
+fn call(path: &str, body: &Value, token: &str, headers: &str) -> String {
+    let body = body.to_string();
     format!(
-        "POST /api/spans HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer {token}\r\ncontent-type: application/json\r\n{headers}content-length: {}\r\n\r\n{body}",
+        "POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer {token}\r\ncontent-type: application/json\r\n{headers}content-length: {}\r\n\r\n{body}",
         body.len()
     )
 }
 
 /// What a client with two addresses does: a call that an instance does not take goes to the other one, with its idempotency key.
-async fn post(addresses: &[std::net::SocketAddr], token: &str, number: u64) {
-    let head = note(token, number, &format!("idempotency-key: n{number}\r\n"));
+async fn post(addresses: &[std::net::SocketAddr], head: &str) {
     let until = tokio::time::Instant::now() + Duration::from_secs(30);
     for address in addresses.iter().cycle() {
         assert!(tokio::time::Instant::now() < until, "no instance takes the call");
@@ -102,7 +124,7 @@ async fn post(addresses: &[std::net::SocketAddr], token: &str, number: u64) {
             continue;
         };
         match status {
-            201 => return,
+            201 | 202 => return,
             // A lost call may still run: it is asked for again.
             0 | 409 | 429 | 503 => tokio::time::sleep(Duration::from_millis(5)).await,
             other => panic!("status {other}"),
@@ -134,7 +156,10 @@ async fn roll(site: &Site, calls: u64) {
     let (first, second) = (bind("127.0.0.1:0").await, bind("127.0.0.1:0").await);
     let addresses = [first.local_addr().unwrap(), second.local_addr().unwrap()];
     let mut instances = [Instance::start(site, first).await, Instance::start(site, second).await];
-    let new = NewKey::new("acme", "alice", "test", [Permission::Read, Permission::Write]);
+    let function: Draft = logline_wasm::function("acme", "fee").input(json!({"rate": 25}));
+    let publisher = Home::folder(site.folder.path()).key(KeyOf::Publisher).unwrap();
+    logline_kernels::publish_module(&instances[0].host, function, FEE, &publisher).await.unwrap();
+    let new = NewKey::new("acme", "alice", "test", [Permission::Read, Permission::Write, Permission::Execute]);
     let token = instances[0].keys.issue(new, "operator").await.unwrap().token.to_string();
 
     // A subscriber that goes to the other instance when its stream ends, with the last id.
@@ -172,7 +197,11 @@ async fn roll(site: &Site, calls: u64) {
             let token = token.clone();
             tokio::spawn(async move {
                 for number in (writer..calls).step_by(4) {
-                    post(&addresses, &token, number).await;
+                    let key = format!("idempotency-key: n{number}\r\n");
+                    post(&addresses, &note(&token, number, &key)).await;
+                    if number % 4 == 0 {
+                        post(&addresses, &fee(&token, number, &key)).await;
+                    }
                 }
             })
         })
@@ -206,6 +235,23 @@ async fn roll(site: &Site, calls: u64) {
     let seen = seen.lock().await;
     let distinct: BTreeSet<_> = seen.iter().copied().collect();
     assert_eq!((seen.len() as u64, distinct), (calls, (0..calls).collect()), "no event is lost, and none comes twice");
+    drop(seen);
+    // Every request was carried out, once, by whichever instance was there.
+    let ledger = site.open().await;
+    let all = async |entity_type: &str| {
+        ledger.collect(&Scope::Operator, &Query::timeline().tenant("acme").entity_type(entity_type), usize::MAX).await.unwrap()
+    };
+    let states = async || -> BTreeMap<Uuid, Option<String>> {
+        all("request").await.into_iter().map(|row| (row.id, row.span.status.clone())).collect()
+    };
+    within(async {
+        while states().await.values().any(|status| status.as_deref() != Some("complete")) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    assert_eq!(states().await.len() as u64, calls.div_ceil(4), "no call is lost, and none is made twice");
+    assert_eq!(all("execution").await.len() as u64, calls.div_ceil(4), "no request runs twice");
     let [a, b] = instances;
     a.end().await;
     b.end().await;

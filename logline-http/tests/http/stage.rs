@@ -24,7 +24,7 @@ use tokio::task::JoinHandle;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The fee of a payment, in hundredths of a percent of its amount.
-const FEE: &[u8] = include_bytes!("../../../logline/examples/fee.wasm");
+pub(crate) const FEE: &[u8] = include_bytes!("../../../logline/examples/fee.wasm");
 
 pub(crate) struct Stage {
     pub(crate) host: Host,
