@@ -1,9 +1,12 @@
 //! Streams: nothing is missed, nothing comes twice, and nobody is kept waiting.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use logline_http::{Code, NewKey, Permission, ServeOptions};
+use logline_pg::{PgLedger, PgOptions, migrate, migrate_to_new_epoch};
+use logline_pg_testing::{PrivateServer, ServerOptions};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 
@@ -344,5 +347,52 @@ async fn a_client_that_takes_nothing_is_cut_and_others_are_served() {
     let mut again = opened(&stage, &token, &format!("{STREAM}?type=note&after={id}")).await;
     for n in seen..count {
         assert_eq!(again.row().await["content"].as_str().unwrap().split(' ').next().unwrap(), n.to_string());
+    }
+}
+
+/// A new epoch of a PostgreSQL ledger, as after a restore into another cluster: ids from before it go on after it.
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_go_on_over_a_new_epoch_without_gap_or_repeat() {
+    let server = PrivateServer::start(&ServerOptions::default()).unwrap();
+    let options_of = || PgOptions::new(&server.url("postgres", "postgres")).unwrap();
+    migrate(&options_of()).await.unwrap();
+    let ledger = PgLedger::connect(options_of()).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let stage = Stage::on(Arc::new(ledger), folder, options(), ServeOptions::default(), |keys| keys).await;
+    let token = stage.token("acme", "alice").await;
+    let mut open = stage.open(&token, &format!("{STREAM}?type=note"), &[]).await;
+    open.begun().await;
+    let mut ids = vec![open.id.clone().unwrap()];
+    for text in ["a", "b"] {
+        note(&stage, &token, text).await;
+        open.row().await;
+        ids.push(open.id.clone().unwrap());
+    }
+    for text in ["c", "d"] {
+        migrate_to_new_epoch(&options_of()).await.unwrap();
+        note(&stage, &token, text).await;
+        assert_eq!(open.row().await["content"], text, "an open stream goes on");
+        ids.push(open.id.clone().unwrap());
+    }
+    note(&stage, &token, "e").await;
+    for (at, id) in ids.iter().enumerate() {
+        let expected = &["a", "b", "c", "d", "e"][at..];
+        let mut resumed = stage.open(&token, &format!("{STREAM}?type=note"), &[("last-event-id", id)]).await;
+        assert_eq!(texts(&rows(&mut resumed, expected.len()).await), expected);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_can_read_gzip_gets_each_row_at_once_and_as_it_is() {
+    let stage = Stage::start().await;
+    let token = stage.token("acme", "alice").await;
+    for accept in ["text/event-stream", "application/x-ndjson"] {
+        let mut live = stage.open(&token, &format!("{STREAM}?type=note"), &[("accept-encoding", "gzip, br"), ("accept", accept)]).await;
+        assert!(!live.headers.contains_key("content-encoding"), "{accept}");
+        if accept == "text/event-stream" {
+            live.begun().await;
+            note(&stage, &token, "now").await;
+            assert_eq!(live.row().await["content"], "now");
+        }
     }
 }
