@@ -408,6 +408,30 @@ fn a_missing_tenant_key_refuses_the_write() {
     });
 }
 
+/// The runbook for a tenant's key that is lost for good.
+#[test]
+fn after_the_loss_of_a_tenants_key_users_are_forgotten_and_begin_anew() {
+    block_on(async {
+        let site = Site::new().await;
+        let (alice, bob) = (site.alice().await, site.memories("bob", Mode::On));
+        bob.grant(None).await.unwrap();
+        let mut kept = vec![alice.remember(&fact("likes tea")).await.unwrap().id];
+        kept.push(bob.remember(&fact("likes coffee")).await.unwrap().id);
+        std::fs::remove_dir_all(site.path("tenant-keys")).unwrap();
+        assert!(matches!(alice.get(kept[0]).await, Err(MemoryError::Vault(VaultError::Key(_)))));
+        assert!(alice.remember(&fact("likes milk")).await.is_err());
+        for user in [&alice, &bob] {
+            user.forget(&What::Subject).await.unwrap();
+        }
+        close_epoch(&site.host, TENANT).await.unwrap();
+        for (user, id) in [(&alice, kept[0]), (&bob, kept[1])] {
+            assert_eq!(user.get(id).await.unwrap(), None);
+            let again = user.remember(&fact("likes water")).await.unwrap().id;
+            assert_eq!(user.get(again).await.unwrap().unwrap().body.text, "likes water");
+        }
+    });
+}
+
 #[test]
 fn an_envelope_that_was_moved_to_another_memory_does_not_open() {
     block_on(async {
