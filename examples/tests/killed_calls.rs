@@ -192,12 +192,12 @@ async fn every_call_has_its_intent_and_every_intent_its_outcome(url: &str, folde
         let tried = intents.iter().filter(|intent| intent.parent_id == Some(*id)).count();
         let seen = model.0.lock().unwrap().get(question).copied().unwrap_or_default();
         assert!((1..=tried).contains(&seen), "{question}: the server saw {seen} calls, and {tried} have an intent");
-        let answers = outcomes.iter().filter(|outcome| outcome.related_to.contains(id) && outcome.status.as_deref() == Some("complete"));
+        let answers =
+            outcomes.iter().filter(|outcome| outcome.related_to.contains(id) && outcome.status.as_deref() == Some("complete"));
         answered_calls += answers.count();
     }
     assert_eq!(answered_calls, REQUESTS, "a recorded answer is never paid for again");
     assert!(unknown > 0, "no process was killed in a call");
-    println!("{} calls, {} intents, {unknown} unknown", model.calls(), intents.len());
 }
 
 async fn rows(host: &Host, entity_type: &str) -> Vec<SignedSpan> {

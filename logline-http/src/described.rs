@@ -29,7 +29,11 @@ const METRICS: [(Kind, &str, &str); 41] = [
     (Kind::Counter, "logline_policy_effects_total", "spans that policies have written"),
     (Kind::Histogram, "gen_ai.client.inference.duration", "seconds of one call with all its tries"),
     (Kind::Histogram, "gen_ai.client.embeddings.duration", "seconds of one call for vectors with all its tries"),
-    (Kind::Histogram, "gen_ai.client.inference.time_to_first_chunk", "seconds to the first piece of an answer that was streamed"),
+    (
+        Kind::Histogram,
+        "gen_ai.client.inference.time_to_first_chunk",
+        "seconds to the first piece of an answer that was streamed",
+    ),
     (Kind::Counter, "gen_ai.client.inference.usage.tokens", "tokens that a provider has counted"),
     (Kind::Histogram, "gen_ai.execute_tool.duration", "seconds from the use of a tool by a model to its result"),
     (Kind::Counter, "logline_memory_upserts_total", "memories that were written"),

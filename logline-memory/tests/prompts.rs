@@ -306,7 +306,8 @@ fn a_memory_that_pretends_to_be_something_else_stays_in_its_frame() {
         }
         let memory = alice.for_prompt(&Wanted::most(5)).await.unwrap();
         lab.host.execute(lab.asks(memory)).await.unwrap().result.unwrap();
-        let told = lab.model.told().to_lowercase().replace(|c: char| c.is_whitespace(), "").replace("\\n", "").replace("\\t", "");
+        let told =
+            lab.model.told().to_lowercase().replace(|c: char| c.is_whitespace(), "").replace("\\n", "").replace("\\t", "");
         let frames = told.matches("<memoryid=").count();
         // Two of them are the same text to a search.
         assert_eq!((frames, told.matches("</memory>").count()), (4, 4), "{told}");

@@ -309,8 +309,16 @@ impl RunPrompt {
         let told = self.recall.as_deref().zip(recalled.as_ref());
         let (providers, contract) = (&self.providers, contract.as_ref());
         let (prefix, compiled_hash) = ("", Some(compiled_hash));
-        let talk =
-            Talk { providers, ran: &ran, contract, prefix, recalled: told, tools: &tools, compiled_hash, are_tools_away: false };
+        let talk = Talk {
+            providers,
+            ran: &ran,
+            contract,
+            prefix,
+            recalled: told,
+            tools: &tools,
+            compiled_hash,
+            are_tools_away: false,
+        };
         let spoken = talk.ask(context, request, asking, listener).await?;
         Ok(spoken.map(|spoken| Run { built, cited, spoken, recalled, tools, directives }))
     }

@@ -92,7 +92,10 @@ impl Talk<'_> {
         let ask = Ask::Invoke(asking.clone());
         let consent = self.recalled.map(|(recall, recalled)| Consent { recall, recalled, request, context });
         let permit = consent.as_ref().map(|consent| consent as &dyn Permit);
-        let asked = Asked::new(self.ran.provider, &ask, key).model(self.ran.model.as_deref()).permit(permit).compiled_hash(self.compiled_hash);
+        let asked = Asked::new(self.ran.provider, &ask, key)
+            .model(self.ran.model.as_deref())
+            .permit(permit)
+            .compiled_hash(self.compiled_hash);
         let chunks = listener.map(|listener| listener.chunks());
         self.providers.call(context, request, &asked, chunks).await
     }

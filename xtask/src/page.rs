@@ -8,7 +8,8 @@ const CHROMIUM: &str = "/usr/bin/chromium";
 /// Runs the page's modules against the vectors, and the page over the example server.
 pub(crate) fn check() -> Result<(), Failed> {
     set_up()?;
-    let node = ["--test", "--test-reporter=spec", "interop/page/vectors.mjs", "interop/page/checks.mjs"];
+    let node =
+        ["--test", "--test-reporter=spec", "interop/page/vectors.mjs", "interop/page/numbers.mjs", "interop/page/checks.mjs"];
     command("node").args(node).run()
 }
 

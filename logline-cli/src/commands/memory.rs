@@ -193,7 +193,9 @@ struct ReceiptsOptions {
 }
 
 #[derive(Args)]
-#[command(after_help = "Example: logline memory uses --ledger sqlite:demo.ledger --tenant acme 0197c0de-0000-7000-8000-000000000001")]
+#[command(
+    after_help = "Example: logline memory uses --ledger sqlite:demo.ledger --tenant acme 0197c0de-0000-7000-8000-000000000001"
+)]
 struct UsesOptions {
     /// The tenant.
     #[arg(long)]

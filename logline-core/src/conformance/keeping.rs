@@ -5,7 +5,9 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::Expect as _;
-use crate::contract::{Epoch, Forgetting, Kept, KeyStore, MAX_KEY_PAGE, MAX_WRAPPED_BYTES, MAX_WRAPS, RecordKey, Replacement, SubjectKey};
+use crate::contract::{
+    Epoch, Forgetting, Kept, KeyStore, MAX_KEY_PAGE, MAX_WRAPPED_BYTES, MAX_WRAPS, RecordKey, Replacement, SubjectKey,
+};
 use crate::ledger::LedgerError;
 use crate::value::timestamp::Timestamp;
 
@@ -271,7 +273,8 @@ pub enum Wrapping {
 /// No key wraps more than [`MAX_WRAPS`]. Nobody can wrap so many in a trial, so this one is not in the suite: `set` sets how many keys the
 /// stored key of the tenant `acme` has wrapped.
 pub async fn a_key_wraps_no_more_than_it_may(store: &impl KeyStore, set: impl AsyncFn(Wrapping, u64)) {
-    let refused = |outcome: Result<Kept, LedgerError>| assert!(matches!(outcome, Err(LedgerError::Refused { .. })), "{outcome:?}");
+    let refused =
+        |outcome: Result<Kept, LedgerError>| assert!(matches!(outcome, Err(LedgerError::Refused { .. })), "{outcome:?}");
     alice(store).await;
     set(Wrapping::Epoch, MAX_WRAPS - 1).await;
     ok(store.add_subject_key(ACME, &subject(2, "bob", 1))).await;

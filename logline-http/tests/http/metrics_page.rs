@@ -12,18 +12,18 @@ const OPERATIONS: &str = include_str!("../../../docs/operations.md");
 
 /// Metrics whose names are constants, with kind and labels: those of calls to providers and of tools.
 const BY_CONSTANT: [(&str, &str, &[&str]); 5] = [
-    (telemetry::DURATION, "histogram", &[telemetry::OPERATION, telemetry::PROVIDER, telemetry::REQUEST_MODEL, telemetry::ERROR]),
+    (
+        telemetry::DURATION,
+        "histogram",
+        &[telemetry::OPERATION, telemetry::PROVIDER, telemetry::REQUEST_MODEL, telemetry::ERROR],
+    ),
     (
         telemetry::EMBEDDINGS_DURATION,
         "histogram",
         &[telemetry::OPERATION, telemetry::PROVIDER, telemetry::REQUEST_MODEL, telemetry::ERROR],
     ),
     (telemetry::FIRST_CHUNK_DURATION, "histogram", &[telemetry::OPERATION, telemetry::PROVIDER, telemetry::REQUEST_MODEL]),
-    (
-        telemetry::TOKENS,
-        "counter",
-        &[telemetry::OPERATION, telemetry::PROVIDER, telemetry::REQUEST_MODEL, "gen_ai.token.type"],
-    ),
+    (telemetry::TOKENS, "counter", &[telemetry::OPERATION, telemetry::PROVIDER, telemetry::REQUEST_MODEL, "gen_ai.token.type"]),
     (telemetry::TOOL_DURATION, "histogram", &[telemetry::ERROR]),
 ];
 

@@ -103,7 +103,12 @@ fn note(token: &str, number: u64, headers: &str) -> String {
 
 /// A call that asks for the fee of a payment, and does not wait for it.
 fn fee(token: &str, number: u64, headers: &str) -> String {
-    call("/api/execute", &json!({"function": "fee", "input": {"payment": number.to_string(), "amount_minor": 10_000}}), token, headers)
+    call(
+        "/api/execute",
+        &json!({"function": "fee", "input": {"payment": number.to_string(), "amount_minor": 10_000}}),
+        token,
+        headers,
+    )
 }
 
 fn call(path: &str, body: &Value, token: &str, headers: &str) -> String {

@@ -387,7 +387,8 @@ async fn a_client_that_can_read_gzip_gets_each_row_at_once_and_as_it_is() {
     let stage = Stage::start().await;
     let token = stage.token("acme", "alice").await;
     for accept in ["text/event-stream", "application/x-ndjson"] {
-        let mut live = stage.open(&token, &format!("{STREAM}?type=note"), &[("accept-encoding", "gzip, br"), ("accept", accept)]).await;
+        let mut live =
+            stage.open(&token, &format!("{STREAM}?type=note"), &[("accept-encoding", "gzip, br"), ("accept", accept)]).await;
         assert!(!live.headers.contains_key("content-encoding"), "{accept}");
         if accept == "text/event-stream" {
             live.begun().await;

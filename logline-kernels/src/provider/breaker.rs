@@ -156,7 +156,8 @@ impl Breakers {
 /// Whether it is known how the call ended, and whether that says something about the state of the provider. That it was slow with a new
 /// schema does not.
 fn says_something(outcome: &SignedSpan) -> bool {
-    matches!(outcome.status.as_deref(), Some("complete" | "error")) && !(is_of_new_schema(outcome) && code_of(outcome) == Some(ErrorKind::TimedOut))
+    matches!(outcome.status.as_deref(), Some("complete" | "error"))
+        && !(is_of_new_schema(outcome) && code_of(outcome) == Some(ErrorKind::TimedOut))
 }
 
 fn is_of_new_schema(outcome: &SignedSpan) -> bool {

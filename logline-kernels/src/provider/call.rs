@@ -106,7 +106,13 @@ impl Providers {
     /// Providers that are called through `adapters`, with the secrets of `secrets`.
     pub fn new(adapters: impl IntoIterator<Item = Arc<dyn Provider>>, secrets: impl SecretSource + 'static) -> Self {
         let (gates, breakers) = (Gates::default(), Breakers::default());
-        let inner = Inner { adapters: adapters.into_iter().collect(), secrets: Arc::new(secrets), gates, breakers, schemas: Schemas::default() };
+        let inner = Inner {
+            adapters: adapters.into_iter().collect(),
+            secrets: Arc::new(secrets),
+            gates,
+            breakers,
+            schemas: Schemas::default(),
+        };
         Self { inner: Arc::new(inner) }
     }
 

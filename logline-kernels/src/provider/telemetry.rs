@@ -134,7 +134,9 @@ impl Observed {
                 ] {
                     self.span.record(name, class);
                 }
-                if let Some(ms) = told.details.get("time_to_first_chunk_ms").and_then(Value::as_u64).filter(|_| !told.was_recorded) {
+                if let Some(ms) =
+                    told.details.get("time_to_first_chunk_ms").and_then(Value::as_u64).filter(|_| !told.was_recorded)
+                {
                     let seconds = Duration::from_millis(ms).as_secs_f64();
                     self.span.record(FIRST_CHUNK, seconds);
                     metrics::histogram!(FIRST_CHUNK_DURATION, &self.labels).record(seconds);

@@ -12,14 +12,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
+use logline_core::Timestamp;
 use logline_core::contract::{
     DataKey, Destruction, Epoch, Forgetting, Kept, KeyError, KeyProvider, KeyStore, RecordKey, SubjectKey,
 };
 use logline_core::ledger::LedgerError;
-use logline_core::Timestamp;
-use logline_memory::{
-    LocalKeys, Memories, MemoryKernel, Mode, ReceiptState, Vault, VaultError, What, close_epoch,
-};
+use logline_memory::{LocalKeys, Memories, MemoryKernel, Mode, ReceiptState, Vault, VaultError, What, close_epoch};
 use logline_sqlite::{SqliteKeys, SqliteLedger};
 use tokio::sync::Notify;
 use uuid::Uuid;

@@ -196,7 +196,13 @@ fn what_was_shared_reaches_no_embedder_after_the_consent_is_withdrawn() {
         bob.remember(&public("the physician comes on Mondays")).await.unwrap();
         alice.revoke().await.unwrap();
         // A row that only the ledger's text search believes.
-        let forged = Draft::new("memory").tenant(TENANT).owner("bob").who("host").this("memory.fact").status("active").visibility(Visibility::Tenant);
+        let forged = Draft::new("memory")
+            .tenant(TENANT)
+            .owner("bob")
+            .who("host")
+            .this("memory.fact")
+            .status("active")
+            .visibility(Visibility::Tenant);
         let forged = forged.content(json!({"text": "forged infusion"})).meta("sensitivity", "public").meta("layer", "shared");
         scripted.site.forge(forged, 66).await;
         scripted.is_down.store(false, Ordering::SeqCst);

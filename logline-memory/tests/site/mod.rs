@@ -17,8 +17,8 @@ use logline_core::{
 };
 use logline_memory::envelope::Place;
 use logline_memory::{
-    Content, Kind, LocalKeys, MEMORY_UPSERT, Memories, Memory, MemoryError, MemoryKernel, Mode, Sealed, Stored, Vault, VaultError,
-    consent_id,
+    Content, Kind, LocalKeys, MEMORY_UPSERT, Memories, Memory, MemoryError, MemoryKernel, Mode, Sealed, Stored, Vault,
+    VaultError, consent_id,
 };
 use logline_sqlite::{SqliteKeys, SqliteLedger};
 use serde_json::json;
