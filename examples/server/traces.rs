@@ -14,7 +14,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use logline_kernels::provider::telemetry;
 use opentelemetry::trace::{SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState};
-use opentelemetry::{InstrumentationScope, KeyValue, Value};
+use opentelemetry::{InstrumentationScope, KeyValue, StringValue, Value};
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::Resource;
@@ -254,7 +254,12 @@ impl Fields {
                     "error.type" => self.has_failed = true,
                     _ => {}
                 }
-                self.put(field, Value::from(shortened(text)));
+                let text = shortened(text);
+                match name {
+                    // A list by the conventions.
+                    telemetry::FINISH_REASONS => self.put(field, Value::Array(vec![StringValue::from(text)].into())),
+                    _ => self.put(field, Value::from(text)),
+                }
             }
         }
     }
@@ -276,6 +281,10 @@ impl Visit for Fields {
             self.has_failed = true;
         }
         self.put(field, Value::I64(i64::try_from(number).unwrap_or(i64::MAX)));
+    }
+
+    fn record_f64(&mut self, field: &Field, number: f64) {
+        self.put(field, Value::F64(number));
     }
 
     fn record_i64(&mut self, field: &Field, number: i64) {

@@ -114,7 +114,6 @@ fn every_reason_to_stop_is_told() {
             (json!([]), "model_context_window_exceeded", other("model_context_window_exceeded")),
             (json!([]), "malformed_tool_use", other("malformed_tool_use")),
             (json!([]), "of_the_future", other("of_the_future")),
-            (json!([]), &"é".repeat(300 << 10), other(&"é".repeat(256))),
             (used.clone(), "tool_use", StopReason::ToolUse),
             (used.clone(), "end_turn", StopReason::ToolUse),
             (used.clone(), "guardrail_intervened", StopReason::ContentFiltered),

@@ -107,8 +107,8 @@ pub async fn verify_erasure(
     Ok(found)
 }
 
-/// The spans that have used a memory: answers of searches that returned it, runs of prompts that cite it, and executions that failed after
-/// a prompt with it was made. What they made of it may still stand where they have sent it.
+/// The spans that have used a memory: answers of searches that returned it, runs of prompts that told it to a model, and the intents of
+/// the calls in which they did, also if the run failed. What they made of it may still stand where they have sent it.
 ///
 /// # Errors
 /// The ledger's.
@@ -126,11 +126,16 @@ pub async fn uses(ledger: &dyn Ledger, tenant: &str, memory: Uuid) -> Result<Vec
             found.push(row.key());
         }
     }
-    for entity_type in ["prompt_run", "execution"] {
+    for entity_type in ["prompt_run", "provider_request"] {
         let mut rows = Rows::of(&reader, Query::new().tenant(tenant).entity_type(entity_type));
         while let Some(row) = rows.next().await? {
-            let context = row.meta("context").and_then(Value::as_array);
-            let cites = |cited: &Value| cited.get("id").and_then(Value::as_str) == Some(&id);
+            let context = match entity_type {
+                "prompt_run" => row.meta("context"),
+                _ => row.meta("details").and_then(|details| details.get("context")),
+            };
+            let context = context.and_then(Value::as_array);
+            let is_told = |cited: &Value| cited.get("used").and_then(Value::as_bool) != Some(false);
+            let cites = |cited: &Value| cited.get("id").and_then(Value::as_str) == Some(&id) && is_told(cited);
             if context.is_some_and(|context| context.iter().any(cites)) {
                 found.push(row.key());
             }

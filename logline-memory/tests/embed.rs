@@ -216,12 +216,12 @@ fn memories_wait_for_their_vectors_and_one_bad_text_does_not_hold_up_the_others(
             remember(&ledger, n, if n == 40 { "poison" } else { "a harmless text about cats" }).await;
         }
         let down = Scripted::new(|_, _| Some(ErrorKind::Unreachable));
-        assert!(fill_pending(&ledger, "acme", &down, &Everything, None, 1000).await.is_err());
+        assert!(fill_pending(&ledger, "acme", &down, &Everything, &mut None, 1000).await.is_err());
         let query = SearchQuery::new(SearchScope::Tenant, "poison", start(), 10);
         let alice = Scope::user("acme", "alice");
         assert_eq!(ledger.search_text(&alice, &query).await.unwrap().len(), 1, "found by text while the embedder is down");
         let picky = Scripted::new(|_, texts| texts.iter().any(|text| text == "poison").then_some(ErrorKind::ContentFiltered));
-        let filled = fill_pending(&ledger, "acme", &picky, &Everything, None, 1000).await.unwrap();
+        let filled = fill_pending(&ledger, "acme", &picky, &Everything, &mut None, 1000).await.unwrap();
         assert_eq!((filled.filled, filled.refused, filled.changed), (149, 1, 0));
         let pending = ledger.pending(&Scope::runtime("acme"), picky.model(), None, 10).await.unwrap();
         assert_eq!(pending.len(), 1);
@@ -230,6 +230,6 @@ fn memories_wait_for_their_vectors_and_one_bad_text_does_not_hold_up_the_others(
         let mut all = query.clone();
         all.limit = 200;
         assert_eq!(ledger.search_vector(&alice, &all, &cats[0]).await.unwrap().len(), 149);
-        assert_eq!(fill_pending(&ledger, "acme", &picky, &Everything, None, 0).await.unwrap().filled, 0);
+        assert_eq!(fill_pending(&ledger, "acme", &picky, &Everything, &mut None, 0).await.unwrap().filled, 0);
     });
 }

@@ -199,7 +199,8 @@ const RUN_IN_THE_CLEAR: &[&str] = &[
     "usage",
     "variant",
 ];
-const ASKED_IN_THE_CLEAR: &[&str] = &["adapter", "asked_model", "asked_provider", "compiled_hash", "model", "provider"];
+const ASKED_IN_THE_CLEAR: &[&str] =
+    &["adapter", "asked_model", "asked_provider", "compiled_hash", "context", "model", "provider"];
 const ANSWERED_IN_THE_CLEAR: &[&str] = &["compiled_hash", "latency_ms", "usage"];
 
 fn members(value: &Value) -> Vec<&str> {
@@ -250,7 +251,10 @@ fn a_model_is_told_what_was_remembered_and_no_file_has_it_in_the_clear() {
         assert_eq!(run.meta("context").unwrap()[0]["id"], json!(kept.to_string()));
         assert!(run.output.as_ref().unwrap()["sealed"].is_string());
         let using = uses(&lab.ledger, TENANT, kept).await.unwrap();
-        assert!(using.iter().any(|key| key.id == run.id) && using.len() == 2, "{using:?}");
+        assert!(
+            using.iter().any(|key| key.id == run.id) && using.iter().any(|key| key.id == intent.id) && using.len() == 3,
+            "{using:?}"
+        );
         // Whoever has the key can explain the answer, and build the prompt again.
         let trusted = lab.host.trusted();
         let (reader, authorities) = (lab.reader(), &trusted.authorities);
@@ -333,7 +337,8 @@ fn what_is_forgotten_while_a_model_answers_is_not_written_under_the_key_that_com
         assert_eq!(outcome.meta("details").unwrap()["usage"]["input"], 10, "what was paid for is counted");
         assert!(lab.rows("prompt_run").await.is_empty() && lab.found().is_empty());
         let using = uses(&lab.ledger, TENANT, kept).await.unwrap();
-        assert!(using.iter().any(|key| key.id == execution.span.id), "the model had it: {using:?}");
+        let intent = lab.rows("provider_request").await.pop().unwrap();
+        assert!(using.iter().any(|key| key.id == intent.id), "the model had it: {using:?}");
     });
 }
 

@@ -192,10 +192,7 @@ fn odd_answers_are_understood_or_refused() {
         let other = good(json!({"message": {"content": "x"}, "finish_reason": "paused"})).await;
         assert_eq!(other.stop, StopReason::Other("paused".to_owned()));
         let long = good(json!({"message": {"content": "x"}, "finish_reason": "é".repeat(900 << 10)})).await;
-        assert_eq!(long.stop, StopReason::Other("é".repeat(256)), "a long reason loses no answer");
-        let long = json!({"model": "é".repeat(900 << 10), "choices": [{"message": {"content": "x"}, "finish_reason": "stop"}]})
-            .to_string();
-        assert_eq!(raw(&server, "200 OK", long).await.unwrap().model, Some("é".repeat(256)), "nor does a long name");
+        assert_eq!(long.stop, StopReason::Other("é".repeat(900 << 10)), "it is cut where it is recorded");
         // 9 MB of text.
         let large =
             raw(&server, "200 OK", choice(json!({"message": {"content": "x".repeat(9 << 20)}, "finish_reason": "stop"}))).await;

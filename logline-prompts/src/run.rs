@@ -7,7 +7,7 @@ use logline_core::contract::provider::Block;
 use logline_core::contract::{AskedBy, Context, Effects, Kernel, KernelError, Meters, Publishing, RequestKind, Sandbox};
 use logline_core::request::{Details, reference};
 use logline_core::{Draft, Failure, Hash, SignedSpan, Span, VerifiedSpan, canonical, ids};
-use logline_kernels::provider::{Providers, Streams};
+use logline_kernels::provider::{FromPrompt, Providers, Streams};
 use logline_kernels::recall::{Recall, Recalled};
 use logline_kernels::tool::ToolSpec;
 use serde_json::{Map, Value, json};
@@ -155,29 +155,22 @@ impl RunPrompt {
             // The asker's mistake, or the publisher's: it says nothing about how well the variant does.
             Err(failure) => return Ok(Effects::new(Err(failure))),
         };
-        // What a failed attempt emits is not stored. So its record says what the model was shown, or nobody would learn of it.
-        let mut details = Details::default();
-        details.metadata.insert("compiled_hash".to_owned(), prepared.compiled_hash.to_string().into());
-        if !prepared.cited.is_empty() {
-            details.metadata.insert("context".to_owned(), prepared.cited.clone().into());
-        }
         let done = self.run_with(request, context, &loaded, prepared).await?;
+        let mut details = Details::default();
         Ok(match done {
             Ok(ran) => {
                 let recorded = ran.recorded(request, context, &loaded, &question, variety.selected).await?;
                 let (mut drafts, told, run) = match recorded {
                     Ok(recorded) => recorded,
-                    Err(failure) => return Ok(Effects::new(Err(failure)).execution(details)),
+                    Err(failure) => return Ok(Effects::new(Err(failure))),
                 };
-                // The run has the rest.
-                details = Details::default();
                 details.metadata.insert("prompt_run".to_owned(), json!(run));
                 let at = context.attempt.started;
                 drafts = drafts.into_iter().map(|draft| draft.at(at)).collect();
                 Effects::new(Ok(told)).execution(details).emitted(drafts)
             }
             Err(failure) => {
-                // Also which variant failed.
+                // What a failed attempt emits is not stored. So its record says which variant failed, or nobody would learn of it.
                 details.metadata.insert(VARIANT_OF.to_owned(), reference(&loaded.variant_span));
                 let input = request.input.as_ref().map_or(0, |input| canonical::to_vec(input).len());
                 details.metadata.insert(INPUT_BYTES.to_owned(), input.into());
@@ -308,17 +301,9 @@ impl RunPrompt {
         let listener = self.streams.take(&request.tenant_id, request.id);
         let told = self.recall.as_deref().zip(recalled.as_ref());
         let (providers, contract) = (&self.providers, contract.as_ref());
-        let (prefix, compiled_hash) = ("", Some(compiled_hash));
-        let talk = Talk {
-            providers,
-            ran: &ran,
-            contract,
-            prefix,
-            recalled: told,
-            tools: &tools,
-            compiled_hash,
-            are_tools_away: false,
-        };
+        let (prefix, prompt) = ("", Some(FromPrompt { compiled_hash, context: &cited }));
+        let talk =
+            Talk { providers, ran: &ran, contract, prefix, recalled: told, tools: &tools, prompt, are_tools_away: false };
         let spoken = talk.ask(context, request, asking, listener).await?;
         Ok(spoken.map(|spoken| Run { built, cited, spoken, recalled, tools, directives }))
     }

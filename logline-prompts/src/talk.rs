@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 use logline_core::contract::provider::{ErrorKind, ModelAnswer, ModelRequest};
 use logline_core::contract::{Context, KernelError};
-use logline_core::{Failure, Hash, VerifiedSpan};
-use logline_kernels::provider::{Ask, Asked, Listener, Permit, Providers, Told};
+use logline_core::{Failure, VerifiedSpan};
+use logline_kernels::provider::{Ask, Asked, FromPrompt, Listener, Permit, Providers, Told};
 use logline_kernels::recall::{Recall, Recalled};
 use serde_json::{Map, Value, json};
 
@@ -36,8 +36,8 @@ pub(crate) struct Talk<'a> {
     /// The memories that the model is told; `None` if there are none.
     pub(crate) recalled: Option<(&'a dyn Recall, &'a Recalled)>,
     pub(crate) tools: &'a Toolbox,
-    /// The hash of the compiled prompt.
-    pub(crate) compiled_hash: Option<Hash>,
+    /// The prompt from which it is asked; `None`: a judge's.
+    pub(crate) prompt: Option<FromPrompt<'a>>,
     /// Whether every use of a tool is told that it is not there.
     pub(crate) are_tools_away: bool,
 }
@@ -92,10 +92,8 @@ impl Talk<'_> {
         let ask = Ask::Invoke(asking.clone());
         let consent = self.recalled.map(|(recall, recalled)| Consent { recall, recalled, request, context });
         let permit = consent.as_ref().map(|consent| consent as &dyn Permit);
-        let asked = Asked::new(self.ran.provider, &ask, key)
-            .model(self.ran.model.as_deref())
-            .permit(permit)
-            .compiled_hash(self.compiled_hash);
+        let asked =
+            Asked::new(self.ran.provider, &ask, key).model(self.ran.model.as_deref()).permit(permit).prompt(self.prompt);
         let chunks = listener.map(|listener| listener.chunks());
         self.providers.call(context, request, &asked, chunks).await
     }

@@ -41,7 +41,7 @@ enum Command {
     Forget(ForgetOptions),
     /// Prints the receipts of a user.
     Receipts(ReceiptsOptions),
-    /// Prints the spans that have used a memory, as tenant/id/seq: searches, runs of prompts, and executions that failed after a model may have had it.
+    /// Prints the spans that have used a memory, as tenant/id/seq: searches, runs of prompts, and calls of models.
     Uses(UsesOptions),
     /// Writes all memories of a user to a file that opens with a passphrase.
     Export(ExportOptions),

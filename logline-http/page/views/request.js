@@ -44,7 +44,7 @@ export function life(versions, now = Date.now()) {
 /** The life of a request, as far back as its versions have been read. */
 function lifeOf(versions, executions) {
   const shown = unbroken(versions);
-  return [shown[0].seq > 0 && h('p', { class: 'quiet', text: `It begins with version ${shown[0].seq}: older ones are not read here.` }),
+  return [shown[0].seq > 0 && h('p', { class: 'quiet', text: `It begins with version ${shown[0].seq}: what is older is not read here, or damaged.` }),
     waterfall(shown, executions, Date.now())];
 }
 
@@ -199,7 +199,7 @@ export async function render(content, { route, session, retitle, ending, isOpen 
 
   const read = async () => {
     const unread = [];
-    const found = await Promise.all([get(`requests/${id}`).catch((error) => error), history(id, unread, 0)]);
+    const found = await Promise.all([get(`requests/${id}`).catch((error) => error), history(id, unread, 0).catch(() => history(id, unread))]);
     failed = found[0] instanceof Error ? found[0] : null;
     if (failed && (failed.name === 'AbortError' || (found[1].length === 0 && unread.length === 0))) throw failed;
     if (!failed) state = found[0];

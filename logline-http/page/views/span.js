@@ -32,8 +32,9 @@ export function verdict(checks) {
       h('span', { class: 'check-text', text: checks[name].text })))));
 }
 
-/** Says which versions before a row are not listed, and leads to them. */
-const gap = (row, from) => h('p', { class: 'gap quiet' }, from === row.seq - 1 ? 'Not listed: ' : `Not listed: versions ${from} to ${row.seq - 1}. `,
+/** Says which versions before a row are not listed, and leads to them. Among the newest ones all are asked for, so what is not there is missing. */
+const gap = (row, from, isMissing) => h('p', { class: isMissing ? 'gap link-broken' : 'gap quiet' }, isMissing ? 'Missing or damaged: ' : 'Not listed: ',
+  from === row.seq - 1 ? '' : `versions ${from} to ${row.seq - 1}. `,
   [...new Set([from, row.seq - 1])].map((seq) => [h('a', { href: toVersion({ ...row, seq }), text: `Version ${seq}` }), ' ']));
 
 function chain(versions, seq, compared, choose) {
@@ -42,7 +43,7 @@ function chain(versions, seq, compared, choose) {
     const from = before ? before.seq + 1 : 0;
     const isBroken = before && row.seq === from && row.prev_hash !== before.curr_hash;
     return h('li', { class: `version ${row.seq === seq ? 'version-here' : ''}` },
-      row.seq > from && gap(row, from),
+      row.seq > from && gap(row, from, versions.length < MOST_VERSIONS || (before && row.seq > versions[Math.max(0, versions.length - MOST_VERSIONS)].seq)),
       isBroken && h('span', { class: 'link-broken', text: 'It names another predecessor' }),
       h('a', { href: toVersion(row), 'aria-current': row.seq === seq ? 'true' : null, text: `Version ${row.seq}` }),
       row.status && pill(row.status),
@@ -185,7 +186,7 @@ export async function history(id, damaged, seq = null) {
   const newest = (await rows('timeline', { id, order: 'newest' }, MOST_VERSIONS, damaged)).reverse();
   const first = newest[0]?.seq ?? 0;
   if (!Number.isSafeInteger(seq) || seq > first || first === 0) return newest;
-  const about = await get(`spans/${id}/versions`, { from_seq: Math.max(0, seq - ABOUT), limit: 2 * ABOUT }).catch(() => ({ spans: [] }));
+  const about = await get(`spans/${id}/versions`, { from_seq: Math.max(0, seq - ABOUT), limit: 2 * ABOUT });
   return [...about.spans.filter((row) => row.seq < first), ...newest];
 }
 

@@ -103,8 +103,17 @@ pub struct Asked<'a> {
     pub key: &'a str,
     /// What is asked before each try; `None`: nothing.
     pub permit: Option<&'a dyn Permit>,
-    /// The hash of the compiled prompt from which the request was made, if it was made from one. Intent and outcome name it.
-    pub compiled_hash: Option<Hash>,
+    /// The prompt from which the request was made, if it was made from one.
+    pub prompt: Option<FromPrompt<'a>>,
+}
+
+/// The prompt from which a request was made. The intent names it, so that it is known also of a call that never ends.
+#[derive(Debug, Clone, Copy)]
+pub struct FromPrompt<'a> {
+    /// The hash of the compiled prompt.
+    pub compiled_hash: Hash,
+    /// References of the spans that the model is told, as `prompt_run` has them in `metadata.context`.
+    pub context: &'a [Value],
 }
 
 impl std::fmt::Debug for Asked<'_> {
@@ -118,7 +127,7 @@ impl<'a> Asked<'a> {
     /// Asks the default model of `provider`.
     #[must_use]
     pub fn new(provider: Uuid, ask: &'a Ask, key: &'a str) -> Self {
-        Self { provider, model: None, ask, key, permit: None, compiled_hash: None }
+        Self { provider, model: None, ask, key, permit: None, prompt: None }
     }
 
     /// Sets [`Asked::permit`].
@@ -128,10 +137,10 @@ impl<'a> Asked<'a> {
         self
     }
 
-    /// Sets [`Asked::compiled_hash`].
+    /// Sets [`Asked::prompt`].
     #[must_use]
-    pub fn compiled_hash(mut self, hash: Option<Hash>) -> Self {
-        self.compiled_hash = hash;
+    pub fn prompt(mut self, prompt: Option<FromPrompt<'a>>) -> Self {
+        self.prompt = prompt;
         self
     }
 

@@ -383,7 +383,7 @@ impl CallOf<'_> {
             quotas,
             priced,
             is_confidential,
-            compiled_hash: self.asked.compiled_hash,
+            compiled_hash: self.asked.prompt.map(|prompt| prompt.compiled_hash),
             is_new_schema: new_schema.is_some(),
         };
         let longest = Duration::from_millis(spec.retry.max_pause_ms);
@@ -415,7 +415,7 @@ impl CallOf<'_> {
             let tried = tracing::debug_span!("model_try", ordinal, adapter = spec.adapter, model = name);
             let (failure, details) = match self.context.outside.call(&remote, &call).instrument(tried).await {
                 Ok(answer) => {
-                    new_schema.into_iter().for_each(|schema| schemas.learn(schema));
+                    new_schema.into_iter().for_each(|schema| schemas.learn(span.seal.curr_hash, schema));
                     return Ok(Ended::Answered(answer.into()));
                 }
                 Err(OutsideError::Failed { failure, details, .. }) => (failure, details),
@@ -465,8 +465,11 @@ impl CallOf<'_> {
         }
         about.insert("adapter".to_owned(), spec.adapter.as_str().into());
         about.insert("model".to_owned(), model.as_str().into());
-        if let Some(hash) = self.asked.compiled_hash {
-            about.insert(COMPILED_HASH.to_owned(), hash.to_string().into());
+        if let Some(prompt) = self.asked.prompt {
+            about.insert(COMPILED_HASH.to_owned(), prompt.compiled_hash.to_string().into());
+            if !prompt.context.is_empty() {
+                about.insert("context".to_owned(), prompt.context.into());
+            }
         }
         about.insert("asked_provider".to_owned(), json!(self.asked.provider));
         about.insert("asked_model".to_owned(), self.asked_model.as_str().into());

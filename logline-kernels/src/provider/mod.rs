@@ -20,7 +20,7 @@ mod streams;
 pub mod telemetry;
 mod verify_cost;
 
-pub use ask::{Ask, Asked, Permit};
+pub use ask::{Ask, Asked, FromPrompt, Permit};
 pub use breaker::Breaker;
 pub use call::{Providers, Told, call_hash};
 pub use kernel::{PROVIDER_EMBED, PROVIDER_INVOKE, ProviderExec};

@@ -133,9 +133,6 @@ impl Remote for OneTry<'_, '_> {
         if let Some(hash) = self.compiled_hash {
             details.insert(COMPILED_HASH.to_owned(), hash.to_string().into());
         }
-        if self.is_new_schema {
-            details.insert(NEW_SCHEMA.to_owned(), true.into());
-        }
         if let Some(first_ms) = count.first_ms.get() {
             details.insert("time_to_first_chunk_ms".to_owned(), (*first_ms).into());
         }
@@ -153,6 +150,12 @@ impl Remote for OneTry<'_, '_> {
                 let delivered = count.delivered.load(Ordering::Relaxed).max(error.chunks);
                 if delivered > 0 {
                     details.insert(CHUNKS.to_owned(), delivered.into());
+                }
+                // It had more time than other calls, so that it was too slow says nothing of them.
+                let is_slow =
+                    error.kind == ErrorKind::TimedOut && delivered == 0 && millis(began) >= self.spec.deadlines.first_byte_ms;
+                if self.is_new_schema && is_slow {
+                    details.insert(NEW_SCHEMA.to_owned(), true.into());
                 }
                 if let Some(pause) = error.retry_after {
                     let ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX).min(MAX_PAUSE_MS);
@@ -282,6 +285,16 @@ fn without(value: &mut Value, secret: &str) {
     }
 }
 
+/// The most characters of a name that the provider chose.
+const MAX_NAME: usize = 256;
+
+/// Leaves the beginning of a long name: it must not keep an answer that was paid for from being recorded.
+fn cut(name: &mut String) {
+    if let Some((end, _)) = name.char_indices().nth(MAX_NAME) {
+        name.truncate(end);
+    }
+}
+
 impl OneTry<'_, '_> {
     fn answered(&self, mut answer: ModelAnswer) -> Answered {
         // Some providers say that the model has ended its turn although it waits for tools.
@@ -296,6 +309,12 @@ impl OneTry<'_, '_> {
         }
         storable(&mut value);
         self.hide_in(&mut value);
+        // Without the secret first: what is left of one that was cut in two would not be found.
+        for place in ["/model", "/stop/other"] {
+            if let Some(Value::String(name)) = value.pointer_mut(place) {
+                cut(name);
+            }
+        }
         Answered { value, usage, request_id }
     }
 
@@ -326,7 +345,9 @@ impl OneTry<'_, '_> {
 
     /// The provider's own id of the call, as it is recorded.
     fn id(&self, id: &str) -> String {
-        self.hidden(id).chars().take(256).collect()
+        let mut id = self.hidden(id);
+        cut(&mut id);
+        id
     }
 
     fn tell(&self, details: &mut Map<String, Value>, usage: Option<&Usage>, request_id: Option<String>) {

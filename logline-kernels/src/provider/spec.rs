@@ -132,7 +132,7 @@ pub struct DeadlineSpec {
     /// One try. Default 300,000.
     pub total_ms: u64,
     /// Until the first byte of the first answer by a schema, which the provider may have to compile. It counts if it is longer than
-    /// `first_byte_ms`, and also for the whole try. Default 300,000.
+    /// `first_byte_ms`. `total_ms` limits it as well. Default 300,000.
     pub schema_ms: u64,
 }
 
@@ -152,7 +152,7 @@ impl DeadlineSpec {
             connect: ms(self.connect_ms),
             first_byte: ms(self.first_byte_ms.max(least)),
             idle: ms(self.idle_ms),
-            total: ms(self.total_ms.max(least)),
+            total: ms(self.total_ms),
         }
     }
 }

@@ -30,12 +30,12 @@ pub struct Filled {
     pub refused: usize,
     /// How many may not be given to the embedder: they stay pending.
     pub withheld: usize,
-    /// The last memory that was looked at, after which the next call can go on. `None` if there are no more.
-    pub last: Option<Uuid>,
 }
 
-/// Gives vectors to at most `most` memories of `tenant` in the order of their ids, beginning after `after`. Only public texts are indexed,
-/// so only these reach the embedder, and of these only those that `permits` lets go.
+/// Gives vectors to at most `most` memories of `tenant` in the order of their ids, beginning after `place` and going round once. Only public
+/// texts are indexed, so only these reach the embedder, and of these only those that `permits` lets go.
+///
+/// `place` becomes the last memory that was looked at, also if the call fails: those that can get no vector then keep nobody else waiting.
 ///
 /// If the embedder refuses a request because of what it contains, each text is tried alone, so that one text cannot keep the others
 /// without vectors.
@@ -47,20 +47,23 @@ pub async fn fill_pending<S: Search + ?Sized, E: Embedder + ?Sized>(
     tenant: &str,
     embedder: &E,
     permits: &dyn Permits,
-    after: Option<Uuid>,
+    place: &mut Option<Uuid>,
     most: usize,
 ) -> Result<Filled, EmbedError> {
     let scope = Scope::runtime(tenant);
-    let mut done = Filled { last: after, ..Filled::default() };
-    let mut looked_at = 0;
+    let (mut done, mut looked_at, mut is_round) = (Filled::default(), 0, place.is_none());
     while looked_at < most {
         let limit = EmbedRequest::MAX_TEXTS.min(most - looked_at);
-        let pending = ledger.pending(&scope, embedder.model(), done.last, limit).await?;
+        let pending = ledger.pending(&scope, embedder.model(), *place, limit).await?;
         let Some(last) = pending.last() else {
-            done.last = None;
-            break;
+            *place = None;
+            if is_round {
+                break;
+            }
+            is_round = true;
+            continue;
         };
-        done.last = Some(last.id);
+        *place = Some(last.id);
         looked_at += pending.len();
         let mut texts: Vec<(Pending, String)> = Vec::with_capacity(pending.len());
         for entry in pending {

@@ -27,14 +27,18 @@ impl MemoryKernel {
         }
         let now = context.attempt.started;
         let is_due = |row: &SignedSpan| ttl_at(row).is_some_and(|at| at <= now);
-        let mut rows = select_where(request, context, PAGE, is_due).await?;
+        let mut rows = Vec::new();
         if self.has_begun(request).await? {
             // INVARIANT: keys go first, then rows. A memory that got another version in between, such as a promotion, may not be due any more, but
             // its key is destroyed, so it ends as well.
-            let since = earlier(request.at, RACE);
+            let first = context.runtime.version(&request.tenant_id, request.id, 0).await?;
+            let since = earlier(first.map_or(request.at, |first| first.at), RACE);
             let others = select_where(request, context, usize::MAX, |row| row.at >= since && !is_due(row)).await?;
-            rows.extend(unreadable(&self.vault, &request.tenant_id, others).await?);
+            rows = unreadable(&self.vault, &request.tenant_id, others).await?;
         }
+        rows.extend(select_where(request, context, PAGE, is_due).await?);
+        // The next call ends the others: their keys are still there.
+        rows.truncate(PAGE);
         if rows.is_empty() {
             return Ok(Effects::new(Ok(json!({"memories": 0}))));
         }

@@ -122,13 +122,19 @@ impl MemoryKernel {
         if !embedding.is_kept_by(ledger.as_ref()).await {
             return Ok(Filled::default());
         }
-        let after = embedding.places.lock().unwrap_or_else(PoisonError::into_inner).remove(tenant);
-        let consents = Consents { ledger: ledger.as_ref(), authorities, now };
-        let filled = fill_pending(ledger.as_ref(), tenant, embedding.embedder.as_ref(), &consents, after, most).await?;
-        if let Some(last) = filled.last {
-            embedding.places.lock().unwrap_or_else(PoisonError::into_inner).insert(tenant.to_owned(), last);
+        let places = || embedding.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = places().get(tenant).copied();
+        let (mut place, consents) = (before, Consents { ledger: ledger.as_ref(), authorities, now });
+        let filled = fill_pending(ledger.as_ref(), tenant, embedding.embedder.as_ref(), &consents, &mut place, most).await;
+        let mut places = places();
+        // Another call may have gone on in the meantime.
+        if places.get(tenant).copied() == before {
+            match place {
+                Some(place) => drop(places.insert(tenant.to_owned(), place)),
+                None => drop(places.remove(tenant)),
+            }
         }
-        Ok(filled)
+        filled
     }
 }
 

@@ -83,7 +83,7 @@ impl<'a> Bench<'a> {
             prefix: name,
             recalled: None,
             tools: &Toolbox::empty(),
-            compiled_hash: None,
+            prompt: None,
             are_tools_away: false,
         };
         Ok(talk.ask(context, request, asking, None).await?.and_then(|spoken| {

@@ -5,7 +5,7 @@ use futures_util::{StreamExt as _, stream};
 use logline_core::contract::provider::ErrorKind;
 use logline_core::contract::{Context, KernelError};
 use logline_core::{Failure, VerifiedSpan};
-use logline_kernels::provider::Providers;
+use logline_kernels::provider::{FromPrompt, Providers};
 use serde_json::Value;
 
 use super::check::{Answered, Checked, check, text};
@@ -102,7 +102,7 @@ impl Evaluation<'_> {
             prefix: &prefix,
             recalled: None,
             tools: &candidate.tools,
-            compiled_hash: Some(built.compiled_hash),
+            prompt: Some(FromPrompt { compiled_hash: built.compiled_hash, context: &[] }),
             are_tools_away: fixture.kind == FixtureKind::ToolUnavailable,
         };
         let spoken = match talk.ask(self.context, self.request, asking, None).await? {

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::contract::provider::{Block, short};
+use crate::contract::provider::Block;
 
 /// The answer of a model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,27 +25,23 @@ pub struct ModelAnswer {
 }
 
 impl ModelAnswer {
-    /// An answer without ids. Of another reason to stop it keeps 256 characters.
+    /// An answer without ids.
     #[must_use]
     pub fn new(content: Vec<Block>, stop: StopReason, usage: Usage) -> Self {
-        let stop = match stop {
-            StopReason::Other(reason) => StopReason::Other(short(reason)),
-            known => known,
-        };
         Self { content, stop, usage, model: None, request_id: None }
     }
 
-    /// Sets [`ModelAnswer::model`], of which it keeps 256 characters.
+    /// Sets [`ModelAnswer::model`].
     #[must_use]
     pub fn model(mut self, model: Option<String>) -> Self {
-        self.model = model.map(short);
+        self.model = model;
         self
     }
 
-    /// Sets [`ModelAnswer::request_id`], of which it keeps 256 characters.
+    /// Sets [`ModelAnswer::request_id`].
     #[must_use]
     pub fn request_id(mut self, id: Option<String>) -> Self {
-        self.request_id = id.map(short);
+        self.request_id = id;
         self
     }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use chrono::{DateTime, NaiveDateTime};
 use thiserror::Error;
 
-use crate::contract::provider::{Usage, short};
+use crate::contract::provider::Usage;
 use crate::value::failure::Failure;
 
 /// What kind of error it was.
@@ -146,10 +146,10 @@ impl ProviderError {
         self
     }
 
-    /// Sets [`ProviderError::request_id`], of which it keeps 256 characters.
+    /// Sets [`ProviderError::request_id`].
     #[must_use]
     pub fn request_id(mut self, id: Option<String>) -> Self {
-        self.request_id = id.map(short);
+        self.request_id = id;
         self
     }
 

@@ -20,17 +20,6 @@ pub use message::{
 };
 pub use secret::{Secret, SecretError, SecretSource};
 
-/// The most characters of a name that the provider chose.
-const MAX_NAME: usize = 256;
-
-/// The beginning of a name. A long one must not keep an answer that was paid for from being recorded.
-fn short(mut name: String) -> String {
-    if let Some((end, _)) = name.char_indices().nth(MAX_NAME) {
-        name.truncate(end);
-    }
-    name
-}
-
 /// Calls the models of one kind of provider.
 ///
 /// # Contract
