@@ -8,11 +8,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use logline::home::{Home, KeyOf, Setup};
 use logline_core::contract::provider::Provider;
-use logline_core::ledger::{LedgerExt as _, Query, WorkQueue};
+use logline_core::ledger::{LedgerExt as _, Query, Watch, WatchFrom, WorkQueue};
 use logline_core::request::{OnUnknown, Request};
 use logline_core::{Draft, Host, Scope, SignedSpan, SystemClock, Visibility, ids};
 use logline_kernels::provider::{HostSecrets, PROVIDER_INVOKE, ProviderExec};
@@ -154,24 +155,23 @@ async fn every_call_has_its_intent_and_every_intent_its_outcome(url: &str, folde
         let request = request.on_unknown(OnUnknown::Retry).max_attempts(50).backoff(Duration::from_millis(20));
         requests.insert(host.submit(request).await.unwrap().id, question);
     }
+    let mut rows_to_come = host.ledger().watch(&Scope::Operator, WatchFrom::Now).await.unwrap();
     // Killed in the middle of its calls, and in whatever step before and after them.
     for round in 0..KILLS {
         let before = model.calls();
         let mut child = start(url, folder);
-        let patience = Instant::now() + Duration::from_secs(60);
+        // Each call is followed by its outcome, and so by a row.
         while model.calls() == before && is_open(&host).await {
-            assert!(Instant::now() < patience, "the worker asks nothing");
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            next(&mut rows_to_come).await;
         }
+        // Whatever it does after so long.
         tokio::time::sleep(Duration::from_millis(round * 13 % 60)).await;
         child.kill().unwrap();
         child.wait().unwrap();
     }
     let mut last = start(url, folder);
-    let patience = Instant::now() + Duration::from_secs(120);
     while is_open(&host).await || !without_outcome(&host).await.is_empty() {
-        assert!(Instant::now() < patience, "open: {:?}", without_outcome(&host).await);
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        next(&mut rows_to_come).await;
     }
     last.kill().unwrap();
     last.wait().unwrap();
@@ -198,6 +198,12 @@ async fn every_call_has_its_intent_and_every_intent_its_outcome(url: &str, folde
     }
     assert_eq!(answered_calls, REQUESTS, "a recorded answer is never paid for again");
     assert!(unknown > 0, "no process was killed in a call");
+}
+
+/// Waits for the next row.
+async fn next(rows: &mut Watch) {
+    let row = tokio::time::timeout(Duration::from_secs(60), rows.next()).await;
+    row.expect("nothing happens any more").unwrap().unwrap();
 }
 
 async fn rows(host: &Host, entity_type: &str) -> Vec<SignedSpan> {

@@ -146,7 +146,7 @@ pub(crate) fn covers(asked: &Asked<'_>, cited: &Cited, latest: Option<&SignedSpa
 }
 
 /// Whether the consent under which a memory was kept is in force.
-pub(crate) async fn permits_sharing(
+pub(crate) async fn is_in_force(
     reader: &Reader<'_>,
     authorities: &Authorities,
     memory: &SignedSpan,

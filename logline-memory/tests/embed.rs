@@ -226,6 +226,12 @@ fn memories_wait_for_their_vectors_and_one_bad_text_does_not_hold_up_the_others(
         let pending = ledger.pending(&Scope::runtime("acme"), picky.model(), None, 10).await.unwrap();
         assert_eq!(pending.len(), 1);
         assert_eq!(pending[0].id.as_u128() & 0xff, 40);
+        // Wherever a call begins, it looks at each once.
+        for start in [39, 40, 41] {
+            let mut place = Some(Uuid::from_u128(pending[0].id.as_u128() - 40 + start));
+            let again = fill_pending(&ledger, "acme", &picky, &Everything, &mut place, 1000).await.unwrap();
+            assert_eq!((again.refused, place), (1, None), "{start}");
+        }
         let cats = picky.embed(&["cats".to_owned()], Purpose::Query).await.unwrap();
         let mut all = query.clone();
         all.limit = 200;

@@ -51,10 +51,15 @@ pub async fn fill_pending<S: Search + ?Sized, E: Embedder + ?Sized>(
     most: usize,
 ) -> Result<Filled, EmbedError> {
     let scope = Scope::runtime(tenant);
-    let (mut done, mut looked_at, mut is_round) = (Filled::default(), 0, place.is_none());
+    let (start, mut is_round) = (*place, place.is_none());
+    let (mut done, mut looked_at) = (Filled::default(), 0);
     while looked_at < most {
         let limit = EmbedRequest::MAX_TEXTS.min(most - looked_at);
-        let pending = ledger.pending(&scope, embedder.model(), *place, limit).await?;
+        let mut pending = ledger.pending(&scope, embedder.model(), *place, limit).await?;
+        if is_round && let Some(start) = start {
+            // What comes after the start was looked at first.
+            pending.retain(|entry| entry.id <= start);
+        }
         let Some(last) = pending.last() else {
             *place = None;
             if is_round {

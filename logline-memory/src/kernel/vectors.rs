@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 
 use super::MemoryKernel;
 use crate::belief::accepted;
-use crate::consent::permits_sharing;
+use crate::consent::is_in_force;
 use crate::embed::{Breaker, BreakerOptions, EmbedError, Embedder, Filled, Permits, fill_pending};
 
 /// How many texts one look at a user's memories embeds, so that a first search does not wait for all of them. The next one goes on.
@@ -150,7 +150,7 @@ impl Permits for Consents<'_> {
     async fn permits(&self, memory: &SignedSpan) -> Result<bool, LedgerError> {
         let Some(memory) = accepted(self.authorities, &mut Verifier::new(), memory.clone()) else { return Ok(false) };
         let reader = Reader::new(self.ledger, Scope::runtime(&memory.tenant_id));
-        permits_sharing(&reader, self.authorities, &memory, self.now).await
+        is_in_force(&reader, self.authorities, &memory, self.now).await
     }
 }
 
