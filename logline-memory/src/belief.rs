@@ -136,6 +136,40 @@ pub(crate) async fn find_by(
     }
 }
 
+/// A span as one look saw it. What is decided about it and the next version that is made of it belong together: if the span was looked at
+/// once more for the second, a row that came in between would be built upon without having been judged.
+pub(crate) struct Seen {
+    id: Uuid,
+    /// The latest version that counts; `None` if that is a tombstone.
+    standing: Option<Believed>,
+    /// `seq` and hash of the last row.
+    last: Option<(u32, Hash)>,
+}
+
+impl Seen {
+    /// The latest version that counts; `None` if there is none, or if it is a tombstone.
+    pub(crate) fn standing(&self) -> Option<&Believed> {
+        self.standing.as_ref()
+    }
+
+    /// A draft of the next version, or of the first one, which `fresh` makes. It is appended only if nothing has come since the look.
+    pub(crate) fn next(&self, fresh: impl FnOnce() -> Draft) -> Draft {
+        match (&self.standing, self.last) {
+            (Some(before), _) => before.next(),
+            (None, Some((seq, hash))) => fresh().id(self.id).seq(seq.saturating_add(1)).follows(hash),
+            (None, None) => fresh().id(self.id),
+        }
+    }
+}
+
+/// Looks at a span.
+pub(crate) async fn see(reader: &Reader<'_>, authorities: &Authorities, tenant: &str, id: Uuid) -> Result<Seen, LedgerError> {
+    let Some(row) = head(reader, tenant, id).await? else { return Ok(Seen { id, standing: None, last: None }) };
+    let last = Some((row.seq, row.seal.curr_hash));
+    let found = back_from(reader, row, |row| authorities.check(row).is_ok()).await?;
+    Ok(Seen { id, standing: found.filter(|version| !version.is_deleted), last })
+}
+
 /// The latest version of a span that counts; `None` if that is a tombstone.
 pub(crate) async fn find(
     reader: &Reader<'_>,
@@ -143,23 +177,7 @@ pub(crate) async fn find(
     tenant: &str,
     id: Uuid,
 ) -> Result<Option<Believed>, LedgerError> {
-    let found = find_by(reader, tenant, id, |row| authorities.check(row).is_ok()).await?;
-    Ok(found.filter(|version| !version.is_deleted))
-}
-
-/// A draft of the next version of a span, or of its first one, which `fresh` makes.
-pub(crate) async fn next_of(
-    reader: &Reader<'_>,
-    authorities: &Authorities,
-    (tenant, id): (&str, Uuid),
-    fresh: impl FnOnce() -> Draft,
-) -> Result<Draft, LedgerError> {
-    let Some(last) = head(reader, tenant, id).await? else { return Ok(fresh().id(id)) };
-    let end = (last.seq, last.seal.curr_hash);
-    Ok(match back_from(reader, last, |row| authorities.check(row).is_ok()).await? {
-        Some(before) if !before.is_deleted => before.next(),
-        _ => fresh().id(id).seq(end.0.saturating_add(1)).follows(end.1),
-    })
+    Ok(see(reader, authorities, tenant, id).await?.standing)
 }
 
 /// The latest versions that count of the spans of a query, one after the other.

@@ -15,8 +15,8 @@ use crate::consent::{Asked, Cited, NoConsent, consent_id, covers, deciding};
 use crate::envelope::Place;
 use crate::form::{Body, Content, Layer, MEMORY, Memory, Mode, Sensitivity, Status, Stored, sealed};
 use crate::kernel::{
-    CONTENT, MEMORY_CONSENT, MEMORY_EXPIRE, MEMORY_FORGET, MEMORY_REVIEW, MEMORY_SEAL, MEMORY_SEARCH, MEMORY_UPSERT, QUERY,
-    RECEIPT, found_by, preview, public_id,
+    CONTENT, ERASED, MEMORY_CONSENT, MEMORY_EXPIRE, MEMORY_FORGET, MEMORY_REVIEW, MEMORY_SEAL, MEMORY_SEARCH, MEMORY_UPSERT,
+    QUERY, RECEIPT, found_by, preview, public_id,
 };
 use crate::results::{Answer, Hit, Recalled, Receipt, Remembered, Wanted, What};
 use crate::vault::{Sealed, Vault, VaultError};
@@ -199,9 +199,10 @@ impl<'h> Memories<'h> {
         memory.body.check().map_err(invalid)?;
         for _ in 1..TRIES {
             match self.try_remember(&memory, origin).await {
-                // The subject forgot something in between, and with it went the key of this text: it is encrypted again.
+                // The subject forgot something in between, and with it went the key of this text, or the memory that it was the next
+                // version of: it is encrypted again.
                 // Or others were faster with the same memory, again and again.
-                Err(MemoryError::Failed(failure)) if ["erased", "conflict"].contains(&failure.code.as_str()) => {}
+                Err(MemoryError::Failed(failure)) if [ERASED, "conflict"].contains(&failure.code.as_str()) => {}
                 remembered => return remembered,
             }
         }
@@ -272,7 +273,7 @@ impl<'h> Memories<'h> {
             // Everything of the user was forgotten while the memory was being written. It gets a receipt of its own.
             mend(self.host, &self.tenant, &self.owner).await?;
             let reason = "everything of the user was forgotten while the memory was being kept: keep it again";
-            return Err(Failure::new("erased", reason).into());
+            return Err(Failure::new(ERASED, reason).into());
         }
         Ok(())
     }

@@ -6,10 +6,9 @@ use logline_core::contract::{Context, Effects};
 use logline_core::{Draft, Failure, Timestamp, VerifiedSpan};
 use serde_json::json;
 
-use super::{Refusal, about, believed, input, invalid};
-use crate::belief::next_of;
+use super::{Refusal, about, input, invalid};
+use crate::belief;
 use crate::consent::{CONSENT, GRANTED, REVOKED, consent_id};
-
 use crate::members::{MAX_NAME, Members};
 
 /// When the user decided last, as far as decisions were carried out.
@@ -35,16 +34,15 @@ pub(super) async fn run(request: &VerifiedSpan, context: &Context<'_>) -> Result
     // When the user decided: the request may be carried out much later.
     let first = context.runtime.version(&request.tenant_id, request.id, 0).await?;
     let decided = first.map_or(request.at, |first| first.at);
-    let before = believed(context, &request.tenant_id, id).await?;
-    let later = before.as_ref().and_then(|before| before.meta(DECIDED)?.as_str()?.parse::<Timestamp>().ok());
+    let seen = belief::see(&context.runtime, &context.trusted.authorities, &request.tenant_id, id).await?;
+    let later = seen.standing().and_then(|before| before.meta(DECIDED)?.as_str()?.parse::<Timestamp>().ok());
     // A withdrawal always counts. A grant does not, if the user has decided again since.
     if status == GRANTED && later.is_some_and(|later| decided < later) {
         let reason = "the user has decided again since this was asked for: ask the user once more if memories are wanted";
         return Err(Refusal::Failed(Failure::new("superseded", reason)));
     }
-    let at = (request.tenant_id.as_str(), id);
-    let draft = next_of(&context.runtime, &context.trusted.authorities, at, || Draft::new(CONSENT)).await?;
-    let mut draft = draft
+    let mut draft = seen
+        .next(|| Draft::new(CONSENT))
         .without_meta("until")
         .meta(DECIDED, later.into_iter().chain([decided]).max().unwrap_or(decided).to_string())
         .did(if status == GRANTED { "granted" } else { "revoked" })

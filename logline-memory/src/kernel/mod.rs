@@ -15,7 +15,7 @@ pub use lost::MAX_WAIT;
 pub(crate) use lost::{earlier, key_of, unreadable};
 pub use recall::{MAX_LIMIT, PREVIEW};
 pub(crate) use recall::{QUERY, preview};
-pub(crate) use remember::{CONTENT, MEMORY_EXISTS, found_by, has_ended, origin_of, public_id};
+pub(crate) use remember::{CONTENT, ERASED, MEMORY_EXISTS, found_by, has_ended, origin_of, public_id};
 pub(crate) use sealing::ttl_at;
 
 use std::collections::BTreeSet;
@@ -31,7 +31,7 @@ use logline_core::{Draft, Failure, KernelSet, SignedSpan, Timestamp, VerifiedSpa
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::belief::{self, Believed, Standing, next_of};
+use crate::belief::{self, Believed, Standing};
 use crate::consent::{Asked, Cited, NoConsent, covers, deciding};
 use crate::contract::ContractValidator;
 use crate::embed::{BreakerOptions, Embedder};
@@ -267,7 +267,7 @@ impl From<LedgerError> for Refusal {
 impl From<VaultError> for Refusal {
     fn from(error: VaultError) -> Self {
         let code = match &error {
-            VaultError::Erased => "erased",
+            VaultError::Erased => ERASED,
             error if error.may_retry() => "memory_unavailable",
             _ => "memory_key",
         };
@@ -383,9 +383,9 @@ async fn audit(
     action: &str,
 ) -> Result<Draft, Refusal> {
     let id = ids::derive("memory_audit", &[&request.tenant_id, &memory.0.to_string()]);
-    let fresh = || Draft::new("memory_audit").owner(owner);
-    let draft = next_of(&context.runtime, &context.trusted.authorities, (&request.tenant_id, id), fresh).await?;
-    let draft = draft
+    let seen = belief::see(&context.runtime, &context.trusted.authorities, &request.tenant_id, id).await?;
+    let draft = seen
+        .next(|| Draft::new("memory_audit").owner(owner))
         .did(action)
         .this("memory.audit")
         .parent(memory.0)

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::lost::kept_since;
 use super::{MemoryKernel, Refusal, about, audit, believed, check_consent, input, invalid, refused};
-use crate::belief::next_of;
+use crate::belief;
 use crate::consent::{Asked, Cited};
 use crate::contract::{CONTRACT, contract_id, schema};
 use crate::form::{Body, Layer, MEMORY, Memory, Mode, Sensitivity, Status, Stored, Terms, envelope, is_memory_of, sealed};
@@ -59,12 +59,9 @@ impl MemoryKernel {
             return Err(Refusal::Failed(Failure::new("memory_noise", reason)));
         }
 
-        let before = believed(context, tenant, id).await?;
-        let (draft, superseded) = match &before {
-            None => {
-                let fresh = || Draft::new(MEMORY);
-                (next_of(&context.runtime, &context.trusted.authorities, (tenant, id), fresh).await?, None)
-            }
+        let seen = belief::see(&context.runtime, &context.trusted.authorities, tenant, id).await?;
+        let (draft, superseded) = match seen.standing() {
+            None => (seen.next(|| Draft::new(MEMORY)), None),
             Some(before) if !is_memory_of(before, tenant, owner) => {
                 return Err(refused("the id belongs to another span: leave the choice of the id to the library"));
             }
@@ -73,7 +70,8 @@ impl MemoryKernel {
                 return Err(Refusal::Failed(Failure::new(MEMORY_EXISTS, reason)));
             }
             Some(before) if memory.terms.sensitivity != Sensitivity::Public && has_ended(before) => {
-                return Err(refused("the memory has ended, and its id with it: keep this as a new one"));
+                let reason = "the memory has ended, and its id with it: keep this as a new one";
+                return Err(Refusal::Failed(Failure::new(ERASED, reason)));
             }
             Some(before) => (before.next(), Some(json!({"seq": before.seq, "curr_hash": before.seal.curr_hash.to_string()}))),
         };
@@ -119,6 +117,9 @@ pub(crate) fn origin_of(memory: &Span) -> Option<Cited> {
 
 /// The code of the failure of an import that was made before.
 pub(crate) const MEMORY_EXISTS: &str = "memory_exists";
+
+/// The code of a failure because what a text belongs to is gone: it is encrypted again, as a new memory.
+pub(crate) const ERASED: &str = "erased";
 
 /// The id under which a public memory with this key is kept.
 pub(crate) fn public_id(tenant: &str, owner: &str, key: &str) -> Uuid {

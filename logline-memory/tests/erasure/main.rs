@@ -3,25 +3,20 @@
 
 mod believed;
 mod orphans;
+#[path = "../places/mod.rs"]
+mod places;
 mod races;
 #[path = "../site/mod.rs"]
 mod site;
 
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use async_trait::async_trait;
-use logline_core::Timestamp;
-use logline_core::contract::{
-    DataKey, Destruction, Epoch, Forgetting, Kept, KeyError, KeyProvider, KeyStore, RecordKey, SubjectKey,
-};
-use logline_core::ledger::LedgerError;
+use logline_core::contract::{KeyError, KeyProvider as _, KeyStore as _};
 use logline_memory::{LocalKeys, Memories, MemoryKernel, Mode, ReceiptState, Vault, VaultError, What, close_epoch};
 use logline_sqlite::{SqliteKeys, SqliteLedger};
-use tokio::sync::Notify;
 use uuid::Uuid;
 
+use places::Places;
 use site::{Site, TENANT, block_on, contains, fact};
 
 const SECRET: &str = "allergic to penicillin";
@@ -131,119 +126,6 @@ fn a_restored_store_of_keys_forgets_again_before_anything_is_read() {
     });
 }
 
-/// Stops at the n-th call, as a machine that loses power before or after it.
-#[derive(Clone)]
-pub(crate) struct Stopping<T> {
-    inner: Arc<T>,
-    calls: Arc<AtomicUsize>,
-    stop_at: usize,
-    stopped: Arc<Notify>,
-}
-
-impl<T> Stopping<T> {
-    pub(crate) fn new(inner: T, calls: &Arc<AtomicUsize>, stop_at: usize, stopped: &Arc<Notify>) -> Self {
-        Self { inner: Arc::new(inner), calls: Arc::clone(calls), stop_at, stopped: Arc::clone(stopped) }
-    }
-
-    /// Every call has two places at which it may stop: 2n before it, 2n + 1 after it.
-    async fn at<R>(&self, call: impl Future<Output = R>) -> R {
-        let number = self.calls.fetch_add(1, Ordering::SeqCst);
-        if self.stop_at == 2 * number {
-            self.stop().await;
-        }
-        let result = call.await;
-        if self.stop_at == 2 * number + 1 {
-            self.stop().await;
-        }
-        result
-    }
-
-    async fn stop(&self) {
-        self.stopped.notify_one();
-        std::future::pending::<()>().await;
-    }
-}
-
-#[async_trait]
-impl KeyProvider for Stopping<LocalKeys> {
-    async fn open_epoch(&self, tenant: &str, epoch: u64) -> Result<(), KeyError> {
-        self.at(self.inner.open_epoch(tenant, epoch)).await
-    }
-    async fn wrap(&self, tenant: &str, epoch: u64, context: &str, key: &DataKey) -> Result<Vec<u8>, KeyError> {
-        self.at(self.inner.wrap(tenant, epoch, context, key)).await
-    }
-    async fn unwrap(&self, tenant: &str, epoch: u64, context: &str, wrapped: &[u8]) -> Result<DataKey, KeyError> {
-        self.at(self.inner.unwrap(tenant, epoch, context, wrapped)).await
-    }
-    async fn destroy_epoch(&self, tenant: &str, epoch: u64) -> Result<Destruction, KeyError> {
-        self.at(self.inner.destroy_epoch(tenant, epoch)).await
-    }
-}
-
-#[async_trait]
-impl KeyStore for Stopping<SqliteKeys> {
-    async fn epoch(&self, tenant: &str) -> Result<Option<Epoch>, LedgerError> {
-        self.at(self.inner.epoch(tenant)).await
-    }
-    async fn open_epoch(&self, tenant: &str, number: u64) -> Result<Kept, LedgerError> {
-        self.at(self.inner.open_epoch(tenant, number)).await
-    }
-    async fn drop_epoch(&self, tenant: &str, number: u64) -> Result<Kept, LedgerError> {
-        self.at(self.inner.drop_epoch(tenant, number)).await
-    }
-    async fn subject_key(&self, tenant: &str, subject: &str) -> Result<Option<SubjectKey>, LedgerError> {
-        self.at(self.inner.subject_key(tenant, subject)).await
-    }
-    async fn subject_keys(&self, tenant: &str, epoch: u64, limit: usize) -> Result<Vec<SubjectKey>, LedgerError> {
-        self.at(self.inner.subject_keys(tenant, epoch, limit)).await
-    }
-    async fn add_subject_key(&self, tenant: &str, key: &SubjectKey) -> Result<Kept, LedgerError> {
-        self.at(self.inner.add_subject_key(tenant, key)).await
-    }
-    async fn rewrap_subject_key(&self, tenant: &str, from: u64, key: &SubjectKey) -> Result<Kept, LedgerError> {
-        self.at(self.inner.rewrap_subject_key(tenant, from, key)).await
-    }
-    async fn add_record_key(&self, tenant: &str, key: &RecordKey) -> Result<Kept, LedgerError> {
-        self.at(self.inner.add_record_key(tenant, key)).await
-    }
-    async fn record_keys(&self, tenant: &str, ids: &[Uuid]) -> Result<Vec<RecordKey>, LedgerError> {
-        self.at(self.inner.record_keys(tenant, ids)).await
-    }
-    async fn tagged(&self, tenant: &str, subject_key: Uuid, tag: &[u8; 32]) -> Result<Option<RecordKey>, LedgerError> {
-        self.at(self.inner.tagged(tenant, subject_key, tag)).await
-    }
-    async fn records(
-        &self,
-        tenant: &str,
-        subject_key: Uuid,
-        after: Option<Uuid>,
-        limit: usize,
-    ) -> Result<Vec<RecordKey>, LedgerError> {
-        self.at(self.inner.records(tenant, subject_key, after, limit)).await
-    }
-    async fn aged_records(
-        &self,
-        tenant: &str,
-        before: Timestamp,
-        after: Option<(Timestamp, Uuid)>,
-        limit: usize,
-    ) -> Result<Vec<RecordKey>, LedgerError> {
-        self.at(self.inner.aged_records(tenant, before, after, limit)).await
-    }
-    async fn drop_records(&self, tenant: &str, ids: &[Uuid], before: Timestamp) -> Result<usize, LedgerError> {
-        self.at(self.inner.drop_records(tenant, ids, before)).await
-    }
-    async fn now(&self, tenant: &str) -> Result<Timestamp, LedgerError> {
-        self.inner.now(tenant).await
-    }
-    async fn forget(&self, tenant: &str, receipt: Uuid, forgetting: &[Forgetting]) -> Result<Kept, LedgerError> {
-        self.at(self.inner.forget(tenant, receipt, forgetting)).await
-    }
-    async fn not_forgotten(&self, tenant: &str, receipts: &[Uuid]) -> Result<Vec<Uuid>, LedgerError> {
-        self.at(self.inner.not_forgotten(tenant, receipts)).await
-    }
-}
-
 #[test]
 fn a_forget_or_the_end_of_an_epoch_that_is_cut_off_anywhere_is_done_or_undone() {
     block_on(async {
@@ -253,23 +135,19 @@ fn a_forget_or_the_end_of_an_epoch_that_is_cut_off_anywhere_is_done_or_undone() 
             let alice = site.alice().await;
             let goes = alice.remember(&fact(SECRET).key("a")).await.unwrap();
             let stays = alice.remember(&fact("likes tea").key("b")).await.unwrap();
-            let (calls, stopped) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+            let places = Places::new();
             let provider = LocalKeys::open(site.path("tenant-keys")).unwrap();
             let store = SqliteKeys::open(site.path("service.ledger.keys.db")).unwrap();
-            let vault =
-                Vault::new(Stopping::new(provider, &calls, stop, &stopped), Stopping::new(store, &calls, stop, &stopped));
-            let kernel = MemoryKernel::new(vault);
-            let host = site::host(&site.ledger, &site.trust, &kernel).await;
+            let kernel = MemoryKernel::new(Vault::new(places.of(provider), places.of(store)));
+            let host = site::host(&places.of(site.ledger.clone()), &site.trust, &kernel).await;
             let alice = Memories::new(&host, kernel.vault(), TENANT, "alice", Mode::On);
             let both = async {
                 alice.forget(&What::One(goes.id)).await.unwrap();
                 close_epoch(&host, TENANT).await.unwrap();
             };
             // When it stops, everything that it was doing is dropped.
-            let was_stopped = tokio::select! {
-                () = both => false,
-                () = stopped.notified() => true,
-            };
+            places.stop_at(stop);
+            let was_stopped = places.dies(both).await;
             // What comes up again has no memory of it, and no lock.
             let alice = site.memories("alice", Mode::On);
             match alice.forget(&What::One(goes.id)).await {

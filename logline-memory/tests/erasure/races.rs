@@ -1,12 +1,11 @@
 //! Consents that are withdrawn, and users who are forgotten, while memories are on their way.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use logline_core::ledger::{Ledger as _, LedgerExt as _, Query};
-use logline_core::request::Request;
+use logline_core::ledger::{Ledger as _, LedgerExt as _, Query, WorkQueue};
+use logline_core::request::{NotRunnable, Request};
 use logline_core::roles::Role;
 use logline_core::trust::{Manifest, RootSet, TrustRoot};
 use logline_core::{Clock as _, Host, HostError, ManualClock, MemoryLedger, SYSTEM_TENANT, Scope, Signer as _, SystemClock};
@@ -19,7 +18,7 @@ use logline_sqlite::SqliteKeys;
 use serde_json::json;
 use tokio::sync::Notify;
 
-use crate::Stopping;
+use crate::places::Places;
 use crate::site::{self, HOST, PUBLISHER, ROOT, Site, TENANT, block_on, fact, key};
 
 #[test]
@@ -176,8 +175,12 @@ impl Timed {
     }
 
     async fn host(&self, kernel: &MemoryKernel) -> Host {
+        self.host_on(self.ledger.clone(), kernel).await
+    }
+
+    async fn host_on(&self, ledger: impl WorkQueue, kernel: &MemoryKernel) -> Host {
         let set = logline_kernels::all().and(kernel.all());
-        let host = Host::builder().ledger(self.ledger.clone()).trust(self.trust.clone()).key(key(HOST)).install(set);
+        let host = Host::builder().ledger(ledger).trust(self.trust.clone()).key(key(HOST)).install(set);
         host.clock(Arc::clone(&self.clock)).build().await.unwrap()
     }
 }
@@ -212,20 +215,17 @@ fn a_forgetting_that_lost_its_attempt_anywhere_is_done_once() {
                 let request = Request::new(TENANT, "alice", about, input).this(MEMORY_FORGET);
                 let request = host.submit(request).await.unwrap().id;
 
-                let (calls, stopped) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
-                let stopping = Vault::new(
-                    Stopping::new(provider(), &calls, stop, &stopped),
-                    Stopping::new(store(), &calls, stop, &stopped),
-                );
-                let dies = timed.host(&MemoryKernel::new(stopping)).await;
-                let was_stopped = tokio::select! {
-                    done = dies.run_request(TENANT, request) => { done.unwrap().result.unwrap(); false },
-                    () = stopped.notified() => true,
-                };
+                let places = Places::new();
+                let vault = Vault::new(places.of(provider()), places.of(store()));
+                let dying = timed.host_on(places.of(timed.ledger.clone()), &MemoryKernel::new(vault)).await;
+                places.stop_at(stop);
+                let done = async { drop(dying.run_request(TENANT, request).await.unwrap().result.unwrap()) };
+                let was_stopped = places.dies(done).await;
                 timed.clock.advance(Duration::from_secs(3600));
                 match host.run_request(TENANT, request).await {
                     Ok(execution) => drop(execution.result.unwrap_or_else(|e| panic!("{what}, stop {stop}: {e}"))),
-                    Err(HostError::NotRunnable(_)) if !was_stopped => {}
+                    // It died after its last write.
+                    Err(HostError::NotRunnable(NotRunnable::Ended { status, .. })) if status == "complete" => {}
                     Err(error) => panic!("{what}, stop {stop}: {error}"),
                 }
                 let count = async |entity_type: &str| {

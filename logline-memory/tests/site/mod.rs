@@ -6,7 +6,7 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
-use logline_core::ledger::{Ledger, LedgerExt as _, Query};
+use logline_core::ledger::{Ledger, LedgerExt as _, Query, WorkQueue};
 use logline_core::request::Request;
 use logline_core::roles::Role;
 use logline_core::trust::governance::{Class, Decision, Environment, Statement};
@@ -87,7 +87,6 @@ impl Site {
     }
 
     pub async fn now(&self) -> Timestamp {
-        use logline_core::ledger::WorkQueue as _;
         self.ledger.now().await.unwrap()
     }
 
@@ -155,7 +154,7 @@ pub fn vault(folder: &Path) -> Vault {
     Vault::new(keys, SqliteKeys::open(folder.join("service.ledger.keys.db")).unwrap())
 }
 
-pub async fn host(ledger: &SqliteLedger, trust: &TrustRoot, kernel: &MemoryKernel) -> Host {
+pub async fn host(ledger: &(impl WorkQueue + Clone), trust: &TrustRoot, kernel: &MemoryKernel) -> Host {
     let set = logline_kernels::all().and(kernel.all());
     Host::builder().ledger(ledger.clone()).trust(trust.clone()).key(key(HOST)).install(set).build().await.unwrap()
 }
