@@ -10,7 +10,7 @@ use logline_openai::OpenAi;
 use serde_json::{Value, json};
 
 use crate::config::{Model, Secret};
-use crate::site::Failed;
+use crate::site::{Failed, unless_stopped};
 
 /// The name of the prompt.
 const PROMPT: &str = "chat@v1";
@@ -58,8 +58,9 @@ fn repeated(request: &ModelRequest) -> ModelAnswer {
 /// Publishes the provider and the prompt, unless the ledger says the same already. So every instance may do it at each start.
 pub(crate) async fn publish(host: &Host, tenant: &str, publisher: &dyn Signer, chat: &Model) -> Result<(), Failed> {
     let put = async |entity_type: &str, name: &str, metadata: Value, content: Option<&str>| {
+        let id = ids::published(tenant, entity_type, name);
         let draft = Draft::new(entity_type)
-            .id(ids::published(tenant, entity_type, name))
+            .id(id)
             .tenant(tenant)
             .owner("server")
             .who("publisher:server")
@@ -69,7 +70,7 @@ pub(crate) async fn publish(host: &Host, tenant: &str, publisher: &dyn Signer, c
             .status("active")
             .metadata(metadata);
         let draft = content.into_iter().fold(draft, |draft, text| draft.content(json!(text)));
-        host.publish_if_changed(draft, publisher).await
+        unless_stopped(host.publish_if_changed(draft, publisher).await).map(|()| id)
     };
     let provider = match chat {
         Model::Scripted => json!({"adapter": SCRIPTED, "models": {SCRIPTED: {"max_tokens": 1000}}}),
@@ -83,7 +84,7 @@ pub(crate) async fn publish(host: &Host, tenant: &str, publisher: &dyn Signer, c
     };
     let provider = put("provider", "chat", provider, None).await?;
     let block = put("prompt_block", "chat", json!({"rank": "app", "vars": {}}), Some(INSTRUCTION)).await?;
-    let run = json!({"provider": provider.id});
-    put("prompt_variant", PROMPT, json!({"family": "chat", "block_ids": [block.id], "run": run}), None).await?;
+    let run = json!({"provider": provider});
+    put("prompt_variant", PROMPT, json!({"family": "chat", "block_ids": [block], "run": run}), None).await?;
     Ok(())
 }

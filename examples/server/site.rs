@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use logline::home::{Home, KeyOf, Setup};
 use logline_core::ledger::WorkQueue;
-use logline_core::{Draft, Host, SystemClock};
+use logline_core::{Draft, Host, HostError, SystemClock, VerifiedSpan};
 use logline_http::{ApiKeys, Jwt, JwtOptions, Options, ServiceKey};
 use logline_kernels::Measured;
 use logline_memory::{LocalKeys, MemoryKeeper, MemoryKernel, Vault};
@@ -86,7 +86,7 @@ impl Site {
         let host = builder.build().await?;
         let publisher = home.key(KeyOf::Publisher)?;
         let fee: Draft = logline_wasm::function(&config.tenant, "fee").input(json!({"rate": 25}));
-        logline_kernels::publish_module(&host, fee, FEE, &publisher).await?;
+        unless_stopped(logline_kernels::publish_module(&host, fee, FEE, &publisher).await)?;
         if let Some(model) = &config.chat {
             chat::publish(&host, &config.tenant, &publisher, model).await?;
         }
@@ -104,5 +104,16 @@ impl Site {
         options.client_header.clone_from(&config.client_header);
         options.logs = config.log.clone();
         Ok(Self { host, keys, jwt: jwt.transpose()?, options })
+    }
+}
+
+/// What an operator has stopped stays so when the server starts again, and the rest of it works.
+pub(crate) fn unless_stopped(published: Result<VerifiedSpan, HostError>) -> Result<(), HostError> {
+    match published {
+        Err(error @ HostError::Stopped { .. }) => {
+            tracing::warn!(%error, "this server does not publish it");
+            Ok(())
+        }
+        published => published.map(drop),
     }
 }

@@ -218,7 +218,7 @@ fn waiting_for_a_provider_has_a_limit_of_its_own() {
     block_on(async {
         let site = Site::with(|manifest| {
             manifest.limits.timeout_ms = 300;
-            manifest.limits.call_timeout_ms = 1_000;
+            manifest.limits.call_timeout_ms = 5_000;
         })
         .await;
         site.provider.then([Script::Wait(Duration::from_millis(600))]);
@@ -228,7 +228,7 @@ fn waiting_for_a_provider_has_a_limit_of_its_own() {
         let execution = site.run(&question("a"), may()).await;
         let failure = execution.result.unwrap_err();
         assert_eq!(failure.code, "timeout", "{failure}");
-        assert!(failure.message.contains("calls to providers within 1000 ms"), "{failure}");
+        assert!(failure.message.contains("calls to providers within 5000 ms"), "{failure}");
         let outcomes = setup::spans(&site.ledger, "provider_execution").await;
         assert_eq!(outcomes[1].status.as_deref(), Some("unknown"), "the call that was dropped is not forgotten");
     });

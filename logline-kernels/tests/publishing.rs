@@ -95,6 +95,26 @@ fn to_publish_the_same_again_writes_nothing_and_a_change_is_the_next_version() {
 }
 
 #[test]
+fn a_service_that_starts_again_ends_no_emergency_stop() {
+    block_on(async {
+        let (ledger, host) = site().await;
+        let first = host.publish_if_changed(fee(), &key(PUBLISHER)).await.unwrap();
+        let stopped = host.publish(Draft::next_version(&first).status("stopped"), &key(PUBLISHER)).await.unwrap();
+        // A row that nobody may have signed hides the stop no more than it makes one.
+        setup::smuggle(&ledger, Draft::next_version(&stopped).status("active"), setup::STRANGER).await;
+        for draft in [fee(), fee().input(json!({"rate": 25}))] {
+            match host.publish_if_changed(draft, &key(PUBLISHER)).await.unwrap_err() {
+                HostError::Stopped { key, .. } => assert_eq!(key, stopped.key()),
+                other => panic!("{other}"),
+            }
+        }
+        // Who means it puts it to work again.
+        assert_eq!(host.publish_again(fee(), &key(PUBLISHER)).await.unwrap().seq, 3);
+        assert_eq!(host.publish_if_changed(fee(), &key(PUBLISHER)).await.unwrap().seq, 3);
+    });
+}
+
+#[test]
 fn what_a_stranger_has_signed_is_published_again_by_the_publisher() {
     block_on(async {
         let (ledger, host) = site().await;
@@ -152,9 +172,11 @@ fn a_tombstone_of_a_stranger_is_followed_by_the_next_version_of_kernels_and_func
         setup::smuggle(&ledger, Draft::next_version(&published).deleted(), setup::STRANGER).await;
         let again = host.publish_if_changed(fee(), &key(PUBLISHER)).await.unwrap();
         assert_eq!((again.seq, again.is_deleted), (2, false));
-        // Also one of its own.
-        host.publish(Draft::next_version(&again).deleted(), &key(PUBLISHER)).await.unwrap();
-        assert_eq!(host.publish_if_changed(fee(), &key(PUBLISHER)).await.unwrap().seq, 4);
+        // One of its own was meant.
+        let gone = host.publish(Draft::next_version(&again).deleted(), &key(PUBLISHER)).await.unwrap();
+        assert!(matches!(host.publish_if_changed(fee(), &key(PUBLISHER)).await, Err(HostError::Stopped { .. })));
+        let back = host.publish_again(fee(), &key(PUBLISHER)).await.unwrap();
+        assert_eq!((back.seq, back.prev_hash), (4, Some(gone.seal.curr_hash)));
         let kernel = spans(&ledger, "function").await.into_iter().find(|span| span.id == ids::RUN_CODE).unwrap();
         setup::smuggle(&ledger, Draft::next_version(&kernel).deleted(), setup::STRANGER).await;
         host.refresh().await.unwrap();

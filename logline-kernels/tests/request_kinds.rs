@@ -372,7 +372,7 @@ impl Kernel for Slow {
             self.1.notified().await;
         } else {
             // Longer than its lease, so that it ends well only if it gets heartbeats.
-            tokio::time::sleep(Duration::from_millis(900)).await;
+            tokio::time::sleep(Duration::from_secs(4)).await;
         }
         Ok(Effects::new(Ok(json!(context.attempt.number))))
     }
@@ -385,7 +385,7 @@ fn a_newer_attempt_of_the_same_worker_keeps_its_heartbeat_when_the_older_one_end
         let (is_here, go_on) = (Arc::new(tokio::sync::Notify::new()), Arc::new(tokio::sync::Notify::new()));
         let set = logline_kernels::all().and(KernelSet::new().kernel(Slow(Arc::clone(&is_here), Arc::clone(&go_on))));
         let host = setup::host_that(&ledger, HOST, set).await;
-        let options = WorkerOptions::default().poll(Duration::from_millis(5)).lease(Duration::from_millis(300));
+        let options = WorkerOptions::default().poll(Duration::from_millis(5)).lease(Duration::from_millis(1500));
         let asked = host.submit(request("ping.anybody").max_attempts(5)).await.unwrap();
         let test = async {
             is_here.notified().await;

@@ -66,7 +66,7 @@ async fn until(ledger: &MemoryLedger, request: &VerifiedSpan, statuses: &[&str])
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), wait).await.unwrap_or_else(|_| panic!("no {statuses:?} of {}", request.id))
+    tokio::time::timeout(Duration::from_secs(120), wait).await.unwrap_or_else(|_| panic!("no {statuses:?} of {}", request.id))
 }
 
 /// Executions by request and attempt: code of the error, or `ok`.
@@ -127,7 +127,8 @@ fn four_workers_carry_out_every_request_once() {
             let mut stopped = stop.subscribe();
             let host = host.clone();
             tokio::spawn(async move {
-                let ran = host.run(Worker::new(options()), async move { drop(stopped.recv().await) }).await.unwrap();
+                let worker = Worker::new(options().grace(Duration::from_secs(30)));
+                let ran = host.run(worker, async move { drop(stopped.recv().await) }).await.unwrap();
                 ran.report::<WorkerReport>()
             })
         });
@@ -278,11 +279,11 @@ fn a_lease_is_kept_for_as_long_as_the_attempt_takes() {
         let (ledger, host) = endless().await;
         let function = publish(&host, &spinning()).await;
         let long = host.submit(request(function)).await.unwrap();
-        let short = options().lease(Duration::from_millis(200));
+        let short = options().lease(Duration::from_secs(2));
         let test = async {
             until(&ledger, &long, &["running"]).await;
-            for _ in 0..40 {
-                tokio::time::sleep(Duration::from_millis(20)).await;
+            for _ in 0..80 {
+                tokio::time::sleep(Duration::from_millis(50)).await;
                 assert!(ledger.claimable(&Poll::new(10)).await.unwrap().is_empty(), "nobody may take what is under way");
             }
         };
@@ -300,7 +301,8 @@ fn a_worker_that_died_loses_its_attempt_and_its_late_result() {
         // It claimed, its lease ended, and it is not as dead as it seemed.
         let polled = ledger.take(&Poll::new(10)).await.unwrap();
         let claim = dead.claim(polled.due.into_iter().next().unwrap(), polled.now, Duration::ZERO).await.unwrap();
-        let (_, worked) = beside(&alive, options(), until(&ledger, &lost, &["complete"])).await;
+        let patient = options().grace(Duration::from_secs(30));
+        let (_, worked) = beside(&alive, patient, until(&ledger, &lost, &["complete"])).await;
         assert_eq!(worked.recorded, 1);
         let late = dead.finish(claim).await.unwrap_err();
         assert!(late.is_conflict(), "{late}");

@@ -124,14 +124,14 @@ fn a_vault_forgets_with_it_and_says_when_the_old_key_is_gone() {
         let folder = tempfile::tempdir().unwrap();
         let vault = Vault::new(keys(), SqliteKeys::open(folder.path().join("keys.db")).unwrap());
         let place = Place { tenant: "acme", subject: "alice", span: Uuid::from_u128(1), field: "content" };
-        let text = vault.seal(&place, b"the door code is 4711", None).await.unwrap();
+        let text = vault.seal(&place, b"the door code is 4711").await.unwrap();
         let sealed = [Sealed { span: place.span, field: place.field, envelope: &text }];
         assert_eq!(&vault.open("acme", "alice", &sealed).await.unwrap()[0].as_ref().unwrap()[..], b"the door code is 4711");
         let closed = vault.close_epoch("acme").await.unwrap();
         assert!(closed.newest == 2 && matches!(closed.destroyed, Destruction::At(_)), "{closed:?}");
         assert_eq!(&vault.open("acme", "alice", &sealed).await.unwrap()[0].as_ref().unwrap()[..], b"the door code is 4711");
         let others = Place { subject: "bob", ..place };
-        vault.seal(&others, b"x", None).await.unwrap();
+        vault.seal(&others, b"x").await.unwrap();
         assert!(matches!(vault.open("acme", "bob", &sealed).await.unwrap()[0], Err(VaultError::Erased)));
     });
 }

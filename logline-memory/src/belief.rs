@@ -78,6 +78,11 @@ impl Believed {
         Draft::next_version(&self.version).seq(self.last.0.saturating_add(1)).follows(self.last.1)
     }
 
+    /// The `seq` of the last row that was seen, whether it counts or not.
+    pub(crate) fn last_seq(&self) -> u32 {
+        self.last.0
+    }
+
     /// Relies on this version being the latest that counts: on nothing having come after what was seen.
     pub(crate) fn premise(&self) -> Result<Premise, LedgerError> {
         Ok(Premise::of(&self.version)?.followed_by(self.last.0, self.last.1))
@@ -123,38 +128,30 @@ async fn back_from(
     Ok(None)
 }
 
-/// The latest version of a span that decides, tombstone or not.
-pub(crate) async fn find_by(
-    reader: &Reader<'_>,
-    tenant: &str,
-    id: Uuid,
-    decides: impl Fn(&VerifiedSpan) -> bool,
-) -> Result<Option<Believed>, LedgerError> {
-    match head(reader, tenant, id).await? {
-        Some(last) => back_from(reader, last, decides).await,
-        None => Ok(None),
-    }
-}
-
 /// A span as one look saw it. What is decided about it and the next version that is made of it belong together: if the span was looked at
 /// once more for the second, a row that came in between would be built upon without having been judged.
 pub(crate) struct Seen {
     id: Uuid,
-    /// The latest version that counts; `None` if that is a tombstone.
-    standing: Option<Believed>,
+    /// The latest version that decides, tombstone or not.
+    version: Option<Believed>,
     /// `seq` and hash of the last row.
     last: Option<(u32, Hash)>,
 }
 
 impl Seen {
-    /// The latest version that counts; `None` if there is none, or if it is a tombstone.
+    /// The latest version that decides; `None` if there is none, or if it is a tombstone.
     pub(crate) fn standing(&self) -> Option<&Believed> {
-        self.standing.as_ref()
+        self.version.as_ref().filter(|version| !version.is_deleted)
+    }
+
+    /// The latest version that decides, tombstone or not.
+    pub(crate) fn into_version(self) -> Option<Believed> {
+        self.version
     }
 
     /// A draft of the next version, or of the first one, which `fresh` makes. It is appended only if nothing has come since the look.
     pub(crate) fn next(&self, fresh: impl FnOnce() -> Draft) -> Draft {
-        match (&self.standing, self.last) {
+        match (self.standing(), self.last) {
             (Some(before), _) => before.next(),
             (None, Some((seq, hash))) => fresh().id(self.id).seq(seq.saturating_add(1)).follows(hash),
             (None, None) => fresh().id(self.id),
@@ -162,12 +159,21 @@ impl Seen {
     }
 }
 
-/// Looks at a span.
-pub(crate) async fn see(reader: &Reader<'_>, authorities: &Authorities, tenant: &str, id: Uuid) -> Result<Seen, LedgerError> {
-    let Some(row) = head(reader, tenant, id).await? else { return Ok(Seen { id, standing: None, last: None }) };
+/// Looks at a span. `decides` says which of its versions may decide.
+pub(crate) async fn see_by(
+    reader: &Reader<'_>,
+    tenant: &str,
+    id: Uuid,
+    decides: impl Fn(&VerifiedSpan) -> bool,
+) -> Result<Seen, LedgerError> {
+    let Some(row) = head(reader, tenant, id).await? else { return Ok(Seen { id, version: None, last: None }) };
     let last = Some((row.seq, row.seal.curr_hash));
-    let found = back_from(reader, row, |row| authorities.check(row).is_ok()).await?;
-    Ok(Seen { id, standing: found.filter(|version| !version.is_deleted), last })
+    Ok(Seen { id, version: back_from(reader, row, decides).await?, last })
+}
+
+/// Looks at a span, of which the versions decide that count.
+pub(crate) async fn see(reader: &Reader<'_>, authorities: &Authorities, tenant: &str, id: Uuid) -> Result<Seen, LedgerError> {
+    see_by(reader, tenant, id, |row| authorities.check(row).is_ok()).await
 }
 
 /// The latest version of a span that counts; `None` if that is a tombstone.
@@ -177,7 +183,8 @@ pub(crate) async fn find(
     tenant: &str,
     id: Uuid,
 ) -> Result<Option<Believed>, LedgerError> {
-    Ok(see(reader, authorities, tenant, id).await?.standing)
+    let found = see(reader, authorities, tenant, id).await?.into_version();
+    Ok(found.filter(|version| !version.is_deleted))
 }
 
 /// The latest versions that count of the spans of a query, one after the other.

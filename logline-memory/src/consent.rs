@@ -1,6 +1,8 @@
 //! Consent: a span that says what may be remembered of a person. Its latest version counts.
 
-use logline_core::contract::Reader;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use logline_core::contract::{CurrentTrust, Reader};
 use logline_core::ledger::LedgerError;
 use logline_core::roles::Role;
 use logline_core::trust::Authorities;
@@ -8,7 +10,7 @@ use logline_core::{Hash, SignedSpan, Timestamp, VerifiedSpan, ids};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::belief::{self, Believed};
+use crate::belief::{self, Seen};
 use crate::form::Mode;
 use crate::members::{MAX_NAME, Members};
 
@@ -62,20 +64,46 @@ impl Cited {
     }
 }
 
-/// The version of a consent that decides: the latest that counts, or a withdrawal after it.
+/// A consent, of which a version decides: the latest that counts, or a withdrawal after it.
 ///
 /// A withdrawal also decides if a host's key has signed it whose right has ended or expired since: that the user was asked no longer shows,
 /// and nothing is remembered on a doubt. What others have signed decides nothing, so that nobody ends the consents of others.
 pub(crate) async fn deciding(
     reader: &Reader<'_>,
     authorities: &Authorities,
+    current: &dyn CurrentTrust,
     tenant: &str,
     id: Uuid,
-) -> Result<Option<Believed>, LedgerError> {
+) -> Result<Seen, LedgerError> {
+    match known_to(reader, authorities, tenant, id).await? {
+        (seen, Doubt::None) => Ok(seen),
+        (_, Doubt::Withdrawn) => Ok(known_to(reader, &current.read().await?.authorities, tenant, id).await?.0),
+    }
+}
+
+/// What stands after the version that decides.
+enum Doubt {
+    None,
+    /// A withdrawal by a key that is not known: perhaps that of a host that was added since the authorities were read.
+    Withdrawn,
+}
+
+/// A consent, as far as these authorities know.
+async fn known_to(
+    reader: &Reader<'_>,
+    authorities: &Authorities,
+    tenant: &str,
+    id: Uuid,
+) -> Result<(Seen, Doubt), LedgerError> {
+    let is_doubted = AtomicBool::new(false);
     let decides = |row: &VerifiedSpan| {
-        authorities.check(row).is_ok() || (row.status.as_deref() == Some(REVOKED) && authorities.has_ever(row, Role::Runtime))
+        let is_withdrawal = row.status.as_deref() == Some(REVOKED);
+        let decides = authorities.check(row).is_ok() || (is_withdrawal && authorities.has_ever(row, Role::Runtime));
+        is_doubted.fetch_or(is_withdrawal && !decides, Ordering::Relaxed);
+        decides
     };
-    belief::find_by(reader, tenant, id, decides).await
+    let seen = belief::see_by(reader, tenant, id, decides).await?;
+    Ok((seen, if is_doubted.into_inner() { Doubt::Withdrawn } else { Doubt::None }))
 }
 
 /// What a call wants to do, and what it says about it.
@@ -153,7 +181,9 @@ pub(crate) async fn is_in_force(
     now: Timestamp,
 ) -> Result<bool, LedgerError> {
     let Ok(cited) = Cited::read(memory.meta("consent"), "consent") else { return Ok(false) };
-    let Some(latest) = deciding(reader, authorities, &memory.tenant_id, cited.id).await? else { return Ok(false) };
+    let Some(latest) = known_to(reader, authorities, &memory.tenant_id, cited.id).await?.0.into_version() else {
+        return Ok(false);
+    };
     let session = latest.meta("session_id").and_then(Value::as_str);
     let mode = if session.is_some() { Mode::SessionOnly } else { Mode::On };
     let asked = Asked { tenant: &memory.tenant_id, owner: &memory.owner_id, mode, session };

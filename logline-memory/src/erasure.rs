@@ -111,7 +111,7 @@ pub async fn verify_erasure(
 /// the calls in which they did, also if the run failed. What they made of it may still stand where they have sent it.
 ///
 /// # Errors
-/// The ledger's.
+/// [`LedgerError::NotFound`] if nothing has used it, and the tenant never had such a memory; the ledger's.
 pub async fn uses(ledger: &dyn Ledger, tenant: &str, memory: Uuid) -> Result<Vec<SpanKey>, LedgerError> {
     let (id, reader) = (memory.to_string(), Reader::new(ledger, Scope::runtime(tenant)));
     let mut found = Vec::new();
@@ -140,6 +140,9 @@ pub async fn uses(ledger: &dyn Ledger, tenant: &str, memory: Uuid) -> Result<Vec
                 found.push(row.key());
             }
         }
+    }
+    if found.is_empty() && ledger.history(&Scope::runtime(tenant), tenant, memory, 0, 1).await?.is_empty() {
+        ledger.get(&Scope::runtime(tenant), tenant, memory).await?;
     }
     Ok(found)
 }

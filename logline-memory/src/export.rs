@@ -18,11 +18,11 @@ use thiserror::Error;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use crate::belief::{self, Rows, Standing, accepted};
+use crate::belief::{self, Standing};
 use crate::consent::Cited;
 use crate::envelope::{self, Place};
 use crate::form::{Body, Layer, MEMORY, Memory, Terms, is_memory_of};
-use crate::kernel::{MEMORY_EXISTS, has_ended, origin_of};
+use crate::kernel::{MEMORY_EXISTS, came_from, has_ended};
 use crate::members::Members;
 use crate::memories::{Memories, MemoryError};
 
@@ -240,13 +240,8 @@ impl Memories<'_> {
             if !last.is_some_and(|last| is_memory_of(&last, &self.tenant, &self.owner) && !has_ended(&last)) {
                 continue;
             }
-            let (mut rows, mut verifier) = (Rows::of(&reader, Query::timeline().tenant(&self.tenant).id(id)), Verifier::new());
-            while let Some(row) = rows.next().await? {
-                let Some(row) = accepted(&trusted.authorities, &mut verifier, row) else { continue };
-                let is_copy = origin_of(&row).is_some_and(|from| from.id == origin.id && from.seq >= origin.seq);
-                if is_copy || row.seal.curr_hash == origin.curr_hash {
-                    return Ok(true);
-                }
+            if came_from(&reader, &trusted.authorities, (&self.tenant, id), origin).await? {
+                return Ok(true);
             }
         }
         Ok(false)

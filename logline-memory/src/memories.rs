@@ -15,8 +15,8 @@ use crate::consent::{Asked, Cited, NoConsent, consent_id, covers, deciding};
 use crate::envelope::Place;
 use crate::form::{Body, Content, Layer, MEMORY, Memory, Mode, Sensitivity, Status, Stored, sealed};
 use crate::kernel::{
-    CONTENT, ERASED, MEMORY_CONSENT, MEMORY_EXPIRE, MEMORY_FORGET, MEMORY_REVIEW, MEMORY_SEAL, MEMORY_SEARCH, MEMORY_UPSERT,
-    QUERY, RECEIPT, found_by, preview, public_id,
+    CONTENT, ENDED, ERASED, MEMORY_CONSENT, MEMORY_EXPIRE, MEMORY_FORGET, MEMORY_REVIEW, MEMORY_SEAL, MEMORY_SEARCH,
+    MEMORY_UPSERT, QUERY, RECEIPT, found_by, preview, public_id,
 };
 use crate::results::{Answer, Hit, Recalled, Receipt, Remembered, Wanted, What};
 use crate::vault::{Sealed, Vault, VaultError};
@@ -122,7 +122,8 @@ impl<'h> Memories<'h> {
         let mut last = NoConsent::Missing;
         for session in [session, None] {
             let id = consent_id(&self.tenant, &self.owner, session);
-            let Some(found) = deciding(&reader, &trusted.authorities, &self.tenant, id).await? else { continue };
+            let seen = deciding(&reader, &trusted.authorities, self.host, &self.tenant, id).await?;
+            let Some(found) = seen.into_version() else { continue };
             let cited = Cited::of(&found);
             match covers(&self.asked(), &cited, Some(&*found), now) {
                 Ok(()) => return Ok(cited),
@@ -200,9 +201,8 @@ impl<'h> Memories<'h> {
         for _ in 1..TRIES {
             match self.try_remember(&memory, origin).await {
                 // The subject forgot something in between, and with it went the key of this text, or the memory that it was the next
-                // version of: it is encrypted again.
-                // Or others were faster with the same memory, again and again.
-                Err(MemoryError::Failed(failure)) if [ERASED, "conflict"].contains(&failure.code.as_str()) => {}
+                // version of: it is encrypted again. Or others were faster with the same memory, again and again.
+                Err(MemoryError::Failed(failure)) if [ERASED, ENDED, "conflict"].contains(&failure.code.as_str()) => {}
                 remembered => return remembered,
             }
         }
@@ -222,9 +222,21 @@ impl<'h> Memories<'h> {
         let consent = self.consent().await?;
         let Memory { terms, body } = memory;
         let is_public = terms.sensitivity == Sensitivity::Public;
-        let id = match self.id_of(memory, origin).await? {
-            Some(id) => id,
-            None => self.host.ids().next_id(self.host.ledger().now().await?),
+        let key = found_by(memory, origin);
+        let new_id = async || Ok::<_, MemoryError>(self.host.ids().next_id(self.host.ledger().now().await?));
+        let (id, envelope) = match &key {
+            Some(key) if is_public => (public_id(&self.tenant, &self.owner, key), None),
+            None if is_public => (new_id().await?, None),
+            Some(key) => {
+                let text = body.to_bytes();
+                let (id, envelope) = self.vault.seal_keyed(&self.tenant, &self.owner, CONTENT, key, &text).await?;
+                (id, Some(envelope))
+            }
+            None => {
+                let id = new_id().await?;
+                let place = Place { tenant: &self.tenant, subject: &self.owner, span: id, field: CONTENT };
+                (id, Some(self.vault.seal(&place, &body.to_bytes()).await?))
+            }
         };
         let mut input = json!({
             "id": id.to_string(),
@@ -233,13 +245,6 @@ impl<'h> Memories<'h> {
             "session_id": self.session,
             "consent": consent.to_value(),
         });
-        let envelope = if is_public {
-            None
-        } else {
-            let place = Place { tenant: &self.tenant, subject: &self.owner, span: id, field: CONTENT };
-            let key = found_by(memory, origin);
-            Some(self.vault.seal(&place, &body.to_bytes(), key.as_deref()).await?)
-        };
         if let Some(members) = input.as_object_mut() {
             match &envelope {
                 Some(envelope) => members.insert("sealed".to_owned(), sealed(envelope)),
@@ -250,6 +255,12 @@ impl<'h> Memories<'h> {
         let execution = self.executed(MEMORY_UPSERT, id, input).await?;
         if let Some(envelope) = &envelope {
             self.settle(&execution, envelope).await?;
+        }
+        if let (Err(failure), Some(key), false) = (&execution.result, &key, is_public)
+            && failure.code == ENDED
+        {
+            // A text that was never kept leads to the memory that has ended.
+            self.vault.drop_tagged(&self.tenant, &self.owner, key, id).await?;
         }
         let output = execution.result?;
         let number = |name: &str| output.get(name).and_then(Value::as_u64);

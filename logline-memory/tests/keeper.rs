@@ -20,7 +20,7 @@ fn memories_end_at_their_time_and_receipts_are_sealed_by_the_loop() {
     block_on(async {
         let site = Site::new().await;
         let alice = site.alice().await;
-        let end = site.now().await.saturating_add(Duration::from_millis(100));
+        let end = site.soon().await;
         let ends = alice.remember(&fact("ends").ttl_at(end)).await.unwrap();
         let goes = alice.remember(&fact("goes")).await.unwrap();
         let stays = alice.remember(&fact("stays")).await.unwrap();

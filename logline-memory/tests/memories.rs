@@ -342,7 +342,7 @@ fn a_memory_whose_time_has_passed_is_refused_before_it_is_erased() {
     block_on(async {
         let site = Site::new().await;
         let alice = site.alice().await;
-        let end = site.now().await.saturating_add(Duration::from_millis(300));
+        let end = site.soon().await;
         let kept = alice.remember(&fact(SECRET).ttl_at(end)).await.unwrap();
         let stays = alice.remember(&fact("stays")).await.unwrap();
         while site.now().await < end {

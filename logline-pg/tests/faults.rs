@@ -131,7 +131,7 @@ fn a_retry_after_an_unknown_outcome_stores_nothing_twice() {
 fn a_statement_that_takes_too_long_is_given_up_and_can_be_retried() {
     block_on(async {
         let database = database().await;
-        let ledger = PgLedger::connect(options("host", &database).statement_timeout(Duration::from_millis(200))).await.unwrap();
+        let ledger = PgLedger::connect(options("host", &database).statement_timeout(Duration::from_secs(2))).await.unwrap();
         let mut blocker = connection("postgres", &database).await;
         blocker.execute("BEGIN; LOCK TABLE ledger.universal_registry IN ACCESS EXCLUSIVE MODE").await.unwrap();
         let span = note();
@@ -153,10 +153,10 @@ fn a_server_that_died_is_not_reported_as_a_busy_pool() {
         let server = PrivateServer::start(&ServerOptions::default()).unwrap();
         let options = PgOptions::new(&server.url("postgres", "postgres")).unwrap();
         migrate(&options).await.unwrap();
-        let ledger = PgLedger::connect(options.acquire_timeout(Duration::from_millis(300))).await.unwrap();
+        let ledger = PgLedger::connect(options.acquire_timeout(Duration::from_secs(2))).await.unwrap();
         ledger.append_one(&scope(), note()).await.unwrap();
         server.stop_hard().unwrap();
-        for _ in 0..3 {
+        for _ in 0..2 {
             let get = ledger.get(&scope(), "acme", uuid::Uuid::from_u128(1)).await.unwrap_err();
             let append = ledger.append_one(&scope(), note()).await.unwrap_err();
             for error in [get, append] {
@@ -171,7 +171,7 @@ fn a_server_that_died_is_not_reported_as_a_busy_pool() {
 fn an_exhausted_pool_says_so() {
     block_on(async {
         let database = database().await;
-        let small = options("host", &database).max_connections(2).writers(1).acquire_timeout(Duration::from_millis(200));
+        let small = options("host", &database).max_connections(2).writers(1).acquire_timeout(Duration::from_secs(3));
         let ledger = PgLedger::connect(small).await.unwrap();
         ledger.append_one(&scope(), note()).await.unwrap();
         let mut blocker = connection("postgres", &database).await;
@@ -333,7 +333,7 @@ fn a_scan_that_nobody_waits_for_ends_on_the_server() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(10), ended).await.expect("statements of callers that have gone have ended");
+        tokio::time::timeout(Duration::from_secs(60), ended).await.expect("statements of callers that have gone have ended");
         other.execute("COMMIT").await.unwrap();
         assert_eq!(ledger.collect(&scope(), &Query::timeline(), 10).await.unwrap().len(), 1, "the pool still works");
     });
@@ -365,7 +365,7 @@ fn a_server_that_falls_silent_does_not_keep_the_pool() {
         });
         let through = options("host", &database);
         let through = PgOptions::from_connect(through.connect.host("127.0.0.1").port(port)).max_connections(3).writers(1);
-        let ledger = PgLedger::connect(through.acquire_timeout(Duration::from_secs(1))).await.unwrap();
+        let ledger = PgLedger::connect(through.acquire_timeout(Duration::from_secs(5))).await.unwrap();
         ledger.append_one(&scope(), note()).await.unwrap();
         let mut lock = connection("postgres", &database).await;
         lock.execute("BEGIN; LOCK TABLE ledger.universal_registry IN ACCESS EXCLUSIVE MODE").await.unwrap();
@@ -388,6 +388,6 @@ fn a_server_that_falls_silent_does_not_keep_the_pool() {
         }
         lock.execute("ROLLBACK").await.unwrap();
         let works = async { while ledger.scan(&scope, &query, None).await.is_err() {} };
-        tokio::time::timeout(Duration::from_secs(25), works).await.expect("the pool works again");
+        tokio::time::timeout(Duration::from_secs(90), works).await.expect("the pool works again");
     });
 }

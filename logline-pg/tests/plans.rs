@@ -80,7 +80,7 @@ async fn fill(ledger: &PgLedger, tenant: &str) -> Vec<Uuid> {
 /// Rows and index entries that the server has looked at so far in the ledger's large tables.
 async fn looked_at(database: &str) -> i64 {
     let mut connection = connection("postgres", database).await;
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(120);
     // A backend reports what it has done when it ends.
     let others = "SELECT count(*) FROM pg_stat_activity
         WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'";

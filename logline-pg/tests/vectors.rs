@@ -56,6 +56,7 @@ fn an_iterative_scan_finds_the_nearest_of_a_large_place_behind_those_of_others()
         let model = VectorModel::new("trial", "1", 4).unwrap();
         // The entries themselves are made by SQL: signing so many spans takes longer than the test. Those of `globex` are nearest.
         superuser(&database, "
+            SELECT setseed(0.5);
             INSERT INTO ledger.memories (tenant_id, id, seq, owner_id, curr_hash, place, kind, tags, length, lexemes)
             SELECT t.name, gen_random_uuid(), 1, 'alice', repeat('0', 64), ledger.place('t', ARRAY[t.name]), 'fact', '{}', 1, ''
             FROM (VALUES ('acme', 21000), ('globex', 4000)) AS t(name, many), generate_series(1, t.many);

@@ -68,6 +68,8 @@ pub(super) struct Looked {
 pub(super) struct Tenant {
     pub(super) name: String,
     known: BTreeMap<Uuid, Known>,
+    /// The manifest under which they were read.
+    manifest: Option<Hash>,
     /// The policy that was read for the first time last. The next look begins after it.
     read: Option<Uuid>,
     /// The policy that was asked last. The next look begins after it.
@@ -76,7 +78,7 @@ pub(super) struct Tenant {
 
 impl Tenant {
     pub(super) fn new(name: String) -> Self {
-        Self { name, known: BTreeMap::new(), read: None, asked: None }
+        Self { name, known: BTreeMap::new(), manifest: None, read: None, asked: None }
     }
 
     /// Reads one page for every policy, until the time of the look is used up.
@@ -154,6 +156,12 @@ impl Tenant {
         until: Instant,
         looked: &mut Looked,
     ) -> Result<(), HostError> {
+        let manifest = site.host.trusted().span.seal.curr_hash;
+        if self.manifest.replace(manifest) != Some(manifest) {
+            // The rights of those who signed them may have ended.
+            self.known.clear();
+            self.read = None;
+        }
         self.known.retain(|id, known| works.get(id).is_some_and(|work| work.curr_hash == known.hash));
         let new: Vec<&Work> = works.values().filter(|work| !self.known.contains_key(&work.id)).collect();
         let first = new.partition_point(|work| Some(work.id) <= self.read);

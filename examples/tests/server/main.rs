@@ -79,7 +79,7 @@ impl Ready {
         // Its output ends with it.
         let (ended, end) = mpsc::channel();
         std::thread::spawn(move || ended.send(output.read_to_end(&mut Vec::new())));
-        end.recv_timeout(Duration::from_secs(30)).expect("it does not end").unwrap();
+        end.recv_timeout(Duration::from_secs(120)).expect("it does not end").unwrap();
         let status = server.0.wait().unwrap();
         assert!(status.success(), "{status}");
     }

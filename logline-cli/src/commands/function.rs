@@ -147,11 +147,24 @@ async fn publish(options: &Publish, url: Option<&str>, json: bool) -> Result<boo
     // It runs nothing, so the publisher's key is its key.
     let host = site.host(KeyOf::Publisher).await?;
     check_tenant(&host, &publisher.public_key(), Role::Publisher, &options.tenant)?;
-    let before = site.ledger.find(&Scope::runtime(&options.tenant), &options.tenant, function.columns().id).await?;
-    let published = match module {
+    let before = site.ledger.head(&Scope::runtime(&options.tenant), &options.tenant, function.columns().id).await?;
+    let scope = Scope::runtime(&options.tenant);
+    let counts = match before.clone() {
+        Some(before) => Some(host.trusted().last_that_counts(site.ledger.as_ref(), &scope, before).await?),
+        None => None,
+    };
+    let is_stopped = counts.is_some_and(|counts| counts.is_deleted || counts.status.as_deref() == Some(STOPPED));
+    if is_stopped {
+        // The new code goes in while it is stopped, so that the old one does not run again for a moment.
+        function = function.status(STOPPED);
+    }
+    let mut published = match module {
         Module::Binary(binary) => publish_module(&host, function, &binary, &publisher).await?,
         Module::Text(text) => host.publish_if_changed(Draft::code(function, text), &publisher).await?,
     };
+    if is_stopped {
+        published = host.publish(Draft::next_version(&published).status("active"), &publisher).await?;
+    }
     let is_new = before.is_none_or(|before| before.seal.curr_hash != published.seal.curr_hash);
     let (id, hash) = (published.id.to_string(), published.seal.curr_hash.to_string());
     output::line(&if json {

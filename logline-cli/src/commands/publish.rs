@@ -28,6 +28,9 @@ pub(crate) struct Options {
     /// Who may see drafts that do not say it: `private` (the owner), `tenant` or `public`.
     #[arg(long, default_value = "tenant")]
     visibility: String,
+    /// Publish also what was stopped or deleted: it works again.
+    #[arg(long)]
+    again: bool,
     #[command(flatten)]
     home: HomeOptions,
 }
@@ -54,7 +57,11 @@ pub(crate) async fn run(options: &Options, url: Option<&str>, json: bool) -> Res
         let id = draft.columns().id;
         let before = site.ledger.find(&Scope::runtime(&options.tenant), &options.tenant, id).await?;
         // One may need those before it, so that they cannot be published together.
-        let published = host.publish_if_changed(draft, &publisher).await.map_err(|e| match done {
+        let published = match options.again {
+            true => host.publish_again(draft, &publisher).await,
+            false => host.publish_if_changed(draft, &publisher).await,
+        };
+        let published = published.map_err(|e| match done {
             0 => format!("{at}: {e}; nothing is published"),
             _ => format!(
                 "{at}: {e}; {done} of {all} drafts are published, those before it: correct it and publish the whole file again, what has \

@@ -7,6 +7,7 @@ mod record;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use logline_core::conformance::providing::{Scene, Stage};
@@ -80,6 +81,8 @@ pub struct Shared {
     dialect: Box<dyn Dialect>,
     acts: Mutex<VecDeque<Act>>,
     seen: Mutex<Vec<Seen>>,
+    /// Told when a request has come.
+    pub arrived: Notify,
     /// Told when a client has closed its connection before it was answered.
     pub left: Notify,
     drips: bool,
@@ -104,7 +107,8 @@ pub async fn open<P>(
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let (acts, seen) = (Mutex::default(), Mutex::default());
-    let shared = Arc::new(Shared { dialect: Box::new(dialect), acts, seen, left: Notify::new(), drips });
+    let shared =
+        Arc::new(Shared { dialect: Box::new(dialect), acts, seen, arrived: Notify::new(), left: Notify::new(), drips });
     let served = Arc::clone(&shared);
     let task = tokio::spawn(async move {
         loop {
@@ -122,6 +126,7 @@ async fn serve(socket: TcpStream, shared: Arc<Shared>) {
     let Some(seen) = line.request().await else { return };
     let streams = shared.dialect.streams(&seen);
     shared.seen.lock().unwrap().push(seen);
+    shared.arrived.notify_one();
     let act = shared.acts.lock().unwrap().pop_front();
     match act {
         None => line.hang().await,
@@ -140,6 +145,18 @@ async fn serve(socket: TcpStream, shared: Arc<Shared>) {
 }
 
 impl<P> Server<P> {
+    /// Begins a call, drops it when the request has come, and waits until the connection is closed.
+    ///
+    /// # Panics
+    /// If the call ends, or the connection stays open for a minute.
+    pub async fn given_up<T>(&self, call: impl Future<Output = T>) {
+        tokio::select! {
+            _ = call => panic!("it never answers"),
+            () = self.shared.arrived.notified() => {}
+        }
+        tokio::time::timeout(Duration::from_secs(60), self.shared.left.notified()).await.expect("the connection is closed");
+    }
+
     /// Adds to what the server will do.
     pub fn act(&self, act: Act) {
         self.shared.acts.lock().unwrap().push_back(act);

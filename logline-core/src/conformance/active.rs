@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use super::working::open;
 use super::{Expect as _, OTHER, TENANT, USER, append, append_all, at, fail, hold, id, next, note, same, seal};
+use crate::ledger::scope::Scope;
 use crate::ledger::work::MAX_TOUCHED;
-use crate::ledger::{ActiveKind, Cursor, Tenants, Touched, Work, WorkQueue};
+use crate::ledger::{ActiveKind, Cursor, LedgerExt as _, Query, Tenants, Touched, Work, WorkQueue};
 use crate::span::draft::Draft;
 use crate::span::seal::VerifiedSpan;
 
@@ -53,37 +54,35 @@ pub async fn a_refused_span_is_not_listed<Q: WorkQueue>(queue: &Q) {
 /// The queue tells which tenants have new rows, so that loops look only there.
 pub async fn touched_tenants_are_told<Q: WorkQueue>(queue: &Q) {
     append(queue, seal(note(1))).await;
-    let first = settled(queue, None).await;
+    let first = settled(queue, None, 1).await;
     same(&first.tenants, &Tenants::All, "without a cursor");
-    same(&settled(queue, Some(&first.cursor)).await.tenants, &Tenants::Only(BTreeSet::new()), "nothing is new");
+    same(&settled(queue, Some(&first.cursor), 1).await.tenants, &Tenants::Only(BTreeSet::new()), "nothing is new");
     append(queue, seal(note(2).tenant(OTHER))).await;
-    let second = settled(queue, Some(&first.cursor)).await;
+    let second = settled(queue, Some(&first.cursor), 2).await;
     same(&second.tenants, &Tenants::Only([OTHER.to_owned()].into()), "one tenant has a new row");
     append(queue, seal(note(3))).await;
-    let third = settled(queue, Some(&second.cursor)).await;
+    let third = settled(queue, Some(&second.cursor), 3).await;
     same(&third.tenants, &Tenants::Only([TENANT.to_owned()].into()), "the other has one");
-    let both = settled(queue, Some(&first.cursor)).await;
+    let both = settled(queue, Some(&first.cursor), 3).await;
     same(&both.tenants, &Tenants::Only([TENANT, OTHER].map(str::to_owned).into()), "both since the first call");
     let many: Vec<_> = (10..10 + MAX_TOUCHED as u128 + 1).map(|n| seal(note(n))).collect();
+    let all = 3 + many.len();
     append_all(queue, many).await.or_fail("many notes");
-    same(&settled(queue, Some(&third.cursor)).await.tenants, &Tenants::All, "too many rows to tell");
+    same(&settled(queue, Some(&third.cursor), all).await.tenants, &Tenants::All, "too many rows to tell");
     hold(queue.touched(Some(&Cursor::from_text("not a cursor"))).await.is_err(), "a forged cursor is refused");
 }
 
-/// What was touched when append order is final: the call is repeated until it tells the same twice.
-async fn settled<Q: WorkQueue>(queue: &Q, after: Option<&Cursor>) -> Touched {
-    let mut last = queue.touched(after).await.or_fail("touched");
-    // A transaction of another test may hold append order up for a moment.
-    for _ in 0..20 {
-        let now = queue.now().await.or_fail("now");
-        while queue.now().await.or_fail("now").since(now) < Duration::from_millis(2) {}
-        let next = queue.touched(after).await.or_fail("touched");
-        if next.cursor == last.cursor {
-            return next;
+/// What was touched when the place of so many rows in append order is final: a transaction of another test may hold it up.
+async fn settled<Q: WorkQueue>(queue: &Q, after: Option<&Cursor>, rows: usize) -> Touched {
+    let began = queue.now().await.or_fail("now");
+    loop {
+        let found = queue.collect(&Scope::Operator, &Query::timeline(), usize::MAX).await.or_fail("the timeline");
+        if found.len() >= rows {
+            return queue.touched(after).await.or_fail("touched");
         }
-        last = next;
+        let waited = queue.now().await.or_fail("now").since(began);
+        hold(waited < Duration::from_secs(60), "rows come into append order within a minute");
     }
-    last
 }
 
 /// The queue lists the functions with status `scheduled` and the policies with status `active` of all tenants, page by page.

@@ -90,9 +90,15 @@ macro_rules! provider_suite {
 
 const SECRET: &str = "secret-9f3c5e7a1b";
 
-fn deadlines() -> Deadlines {
+/// Short for a provider that is silent, and longer than any machine needs for one that answers.
+fn deadlines(scene: Option<&Scene>) -> Deadlines {
     let ms = Duration::from_millis;
-    Deadlines { connect: ms(2000), first_byte: ms(400), idle: ms(300), total: ms(5000) }
+    match scene {
+        Some(Scene::Hangs | Scene::Stalls(_)) => {
+            Deadlines { connect: ms(2000), first_byte: ms(2000), idle: ms(1000), total: ms(30_000) }
+        }
+        _ => Deadlines { connect: ms(30_000), first_byte: ms(30_000), idle: ms(30_000), total: ms(60_000) },
+    }
 }
 
 #[derive(Default)]
@@ -121,9 +127,18 @@ enum How {
 const BOTH: [How; 2] = [How::Whole, How::Streamed];
 
 async fn asked<S: Stage>(stage: &S, request: &ModelRequest, how: How) -> (Result<ModelAnswer, ProviderError>, Heard) {
+    asked_within(stage, request, how, deadlines(None)).await
+}
+
+async fn asked_within<S: Stage>(
+    stage: &S,
+    request: &ModelRequest,
+    how: How,
+    deadlines: Deadlines,
+) -> (Result<ModelAnswer, ProviderError>, Heard) {
     let (url, secret, mut heard) = (stage.url(), Secret::new(SECRET.to_owned()), Heard::default());
     let endpoint = Endpoint::new("trial-model", "0e4c1d0a-0000-4000-8000-000000000001");
-    let endpoint = endpoint.url(url.as_deref()).secret(Some(&secret)).deadlines(deadlines());
+    let endpoint = endpoint.url(url.as_deref()).secret(Some(&secret)).deadlines(deadlines);
     let result = match how {
         How::Whole => stage.provider().invoke(&endpoint, request).await,
         How::Streamed => stage.provider().stream(&endpoint, request, &mut heard).await,
@@ -143,7 +158,7 @@ async fn answer<S: Stage>(stage: &S, scene: Scene, how: How) -> (ModelAnswer, He
 
 async fn error<S: Stage>(stage: &S, scene: Scene, how: How) -> ProviderError {
     stage.next(scene.clone()).await;
-    match asked(stage, &question(), how).await.0 {
+    match asked_within(stage, &question(), how, deadlines(Some(&scene))).await.0 {
         Ok(answer) => fail(format_args!("{scene:?} must fail, and gave {answer:?}")),
         Err(error) => error,
     }

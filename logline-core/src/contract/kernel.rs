@@ -218,6 +218,8 @@ pub struct Context<'a> {
     pub owner: Reader<'a>,
     /// The manifest in force at the claim, and its authorities.
     pub trusted: &'a Trusted,
+    /// Reads them as they are now: for a row whose signer may have got its right during the attempt.
+    pub current_trust: &'a dyn CurrentTrust,
     /// The host's sandboxes.
     pub sandboxes: &'a [Arc<dyn Sandbox>],
     /// The host's clock. Use it only to measure durations.
@@ -244,6 +246,16 @@ pub struct Context<'a> {
     pub outside: &'a dyn Outside,
     /// Runs functions of the ledger, each as a request of its own.
     pub functions: &'a dyn Functions,
+}
+
+/// The manifest and its authorities as they are now.
+#[async_trait]
+pub trait CurrentTrust: Send + Sync {
+    /// Reads them again, unless they were read within the last second. If what is read may not follow those in force, those stay in force.
+    ///
+    /// # Errors
+    /// If the ledger cannot be read now.
+    async fn read(&self) -> Result<Arc<Trusted>, LedgerError>;
 }
 
 /// One attempt of a request.

@@ -16,7 +16,9 @@ mod validator;
 
 pub use cipher::{Cipher, CipherError, Confidential, ERASED, Generation, SEALED, Slot, sealed_text};
 pub use functions::{FunctionCall, FunctionEnded, FunctionRun, Functions};
-pub use kernel::{AskedBy, Attempt, Context, Effects, Kernel, Meters, NATIVE_RUNTIME, Publishing, Reader, RequestKind, Usage};
+pub use kernel::{
+    AskedBy, Attempt, Context, CurrentTrust, Effects, Kernel, Meters, NATIVE_RUNTIME, Publishing, Reader, RequestKind, Usage,
+};
 pub use kernel_error::KernelError;
 pub use key_provider::{DataKey, Destruction, KeyError, KeyProvider};
 pub use key_store::{

@@ -309,7 +309,11 @@ impl Host {
             }
         }
         let kinds = Arc::new(kinds);
-        *self.declared() = Some((manifest, Arc::clone(&kinds)));
+        let mut declared = self.declared();
+        // As in `boot`.
+        if Arc::ptr_eq(&trusted, &self.trusted()) {
+            *declared = Some((manifest, Arc::clone(&kinds)));
+        }
         Ok(kinds)
     }
 

@@ -65,6 +65,17 @@ pub enum HostError {
         /// What is wrong with the span.
         reason: Failure,
     },
+    /// Somebody has stopped what was to be published. A retry does not help.
+    #[error(
+        "{key} has stopped this {entity_type}, and nothing was published: if it shall work again, use `Host::publish_again`, \
+         `logline publish --again` or, for a module, `logline function publish`"
+    )]
+    Stopped {
+        /// The version that stops it.
+        key: SpanKey,
+        /// The type of the span.
+        entity_type: String,
+    },
     /// The requests of one batch belong to several tenants.
     #[error("a batch of requests must be of one tenant, this one has `{first}` and `{other}`: submit one batch for each")]
     TwoTenants {

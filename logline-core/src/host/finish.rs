@@ -239,6 +239,7 @@ impl Host {
             runtime: Reader::new(&inner.ledger, scope.clone()),
             owner: Reader::new(&inner.ledger, Scope::user(tenant, running.owner_id.clone())),
             trusted: &trusted,
+            current_trust: self,
             sandboxes: &inner.sandboxes,
             clock: inner.clock.as_ref(),
             attempt,

@@ -23,6 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use uuid::Uuid;
 
 pub use builder::HostBuilder;
@@ -34,11 +35,11 @@ pub use open_calls::{OpenCall, OpenCalls};
 pub use quotas::{EXECUTIONS_QUOTA, FUEL_QUOTA};
 pub use service::{Service, ServiceReport, Shutdown};
 
-use crate::contract::{AskedBy, Cipher, Kernel, Sandbox};
+use crate::contract::{AskedBy, Cipher, CurrentTrust, Kernel, Sandbox};
 use crate::host::driver::Driver;
 use crate::host::stage0::{Booted, Stage0};
 use crate::keys::{Signer, Verifier};
-use crate::ledger::{Tenants, WorkQueue};
+use crate::ledger::{LedgerError, Retry, Tenants, WorkQueue};
 use crate::roles::Role;
 use crate::span::rules::Rules;
 use crate::span::seal::VerifiedSpan;
@@ -247,7 +248,11 @@ impl Host {
             events: &inner.events,
         };
         let booted = stage0.boot(id).await?;
-        self.booted().insert(id, (manifest, booted.clone()));
+        let mut kept = self.booted();
+        // INVARIANT: `refresh` changes `trusted` first and then forgets what was booted, so nothing that was read before it is kept after it.
+        if Arc::ptr_eq(&trusted, &self.trusted()) {
+            kept.insert(id, (manifest, booted.clone()));
+        }
         Ok(booted)
     }
 
@@ -319,5 +324,19 @@ impl Host {
             ids: inner.ids.as_ref(),
             rules: inner.rules,
         }
+    }
+}
+
+#[async_trait]
+impl CurrentTrust for Host {
+    async fn read(&self) -> Result<Arc<Trusted>, LedgerError> {
+        match self.refresh_seldom().await {
+            Ok(_) => {}
+            Err(error) if error.retry() == Retry::Later => {
+                return Err(LedgerError::Unavailable { reason: error.to_string(), source: None });
+            }
+            Err(error) => tracing::error!(%error, "the manifest cannot be read again; the one in force stays in force"),
+        }
+        Ok(self.trusted())
     }
 }

@@ -5,12 +5,23 @@ use crate::host::{Host, HostError};
 use crate::keys::{Signer, Verifier};
 use crate::ledger::scope::Scope;
 use crate::ledger::{AppendOptions, LedgerExt as _};
+use crate::span::Span;
 use crate::span::draft::Draft;
 use crate::span::seal::VerifiedSpan;
 use crate::value::failure::Failure;
 
+/// The status of what an operator has stopped.
+const STOPPED: &str = "stopped";
+
 /// How often [`Host::publish_if_changed`] reads the last version again.
 const PUBLISH_TRIES: u32 = 5;
+
+/// What becomes of a stop.
+#[derive(Clone, Copy, PartialEq)]
+enum Stop {
+    Stands,
+    Ends,
+}
 
 impl Host {
     /// Publishes a span: checks `draft` with the validators, seals it with `signer`, checks that the signer may sign it, and
@@ -34,8 +45,21 @@ impl Host {
     /// call this at each start. The draft must have an id of its own, such as one from [`ids::derive`](crate::ids::derive).
     ///
     /// # Errors
-    /// As [`Host::publish`]; [`HostError::NotValid`] if the draft has no id, as it would be another span at each start.
+    /// As [`Host::publish`]; [`HostError::NotValid`] if the draft has no id, as it would be another span at each start;
+    /// [`HostError::Stopped`] if the last version is a tombstone or has the status `stopped`: a start of a service ends no stop.
     pub async fn publish_if_changed(&self, draft: Draft, signer: &dyn Signer) -> Result<VerifiedSpan, HostError> {
+        self.publish_next(draft, signer, Stop::Stands).await
+    }
+
+    /// As [`Host::publish_if_changed`], also if somebody has stopped or deleted what is published: it works again.
+    ///
+    /// # Errors
+    /// As [`Host::publish_if_changed`], without [`HostError::Stopped`].
+    pub async fn publish_again(&self, draft: Draft, signer: &dyn Signer) -> Result<VerifiedSpan, HostError> {
+        self.publish_next(draft, signer, Stop::Ends).await
+    }
+
+    async fn publish_next(&self, draft: Draft, signer: &dyn Signer, stop: Stop) -> Result<VerifiedSpan, HostError> {
         if !draft.has_id() {
             let columns = draft.columns();
             let message =
@@ -45,7 +69,7 @@ impl Host {
         }
         let mut tries = 1;
         loop {
-            match self.publish_once(draft.clone(), signer).await {
+            match self.publish_once(draft.clone(), signer, stop).await {
                 // Somebody else has published a version meanwhile, perhaps the same.
                 Err(error) if error.is_conflict() && tries < PUBLISH_TRIES => tries += 1,
                 published => return published,
@@ -53,11 +77,19 @@ impl Host {
         }
     }
 
-    async fn publish_once(&self, draft: Draft, signer: &dyn Signer) -> Result<VerifiedSpan, HostError> {
+    async fn publish_once(&self, draft: Draft, signer: &dyn Signer, stop: Stop) -> Result<VerifiedSpan, HostError> {
         let (tenant, id) = (draft.columns().tenant_id.clone(), draft.columns().id);
-        let Some(existing) = self.inner.ledger.head(&Scope::runtime(&tenant), &tenant, id).await? else {
+        let scope = Scope::runtime(&tenant);
+        let Some(existing) = self.inner.ledger.head(&scope, &tenant, id).await? else {
             return self.publish(draft, signer).await;
         };
+        let stops = |span: &Span| span.is_deleted || span.status.as_deref() == Some(STOPPED);
+        if stop == Stop::Stands && !stops(draft.columns()) {
+            let counts = self.trusted().last_that_counts(&self.inner.ledger, &scope, existing.clone()).await?;
+            if stops(&counts) && self.trusted().counts(&counts, &mut Verifier::new()) {
+                return Err(HostError::Stopped { key: counts.key(), entity_type: counts.entity_type.clone() });
+            }
+        }
         let same = draft.clone().seq(existing.seq.saturating_add(1)).follows(existing.seal.curr_hash);
         let next = match draft.following(&existing) {
             Some(next) => next,

@@ -204,11 +204,17 @@ impl ApiKeys {
     /// [`KeyError::NoKey`], [`KeyError::TooManySecrets`]; if the span cannot be written, for example because somebody else changed the key.
     pub async fn rotate(&self, tenant: &str, id: Uuid, overlap: Duration, by: &str) -> Result<IssuedKey, KeyError> {
         let key = self.active(tenant, id).await?;
+        self.rotate_seen(&key, overlap, by).await
+    }
+
+    /// As [`ApiKeys::rotate`]. It fails with a conflict if the key has had another version since `key`.
+    pub(crate) async fn rotate_seen(&self, key: &VerifiedSpan, overlap: Duration, by: &str) -> Result<IssuedKey, KeyError> {
+        let id = key.id;
         let secret = secret()?;
         let now = self.clock.now();
         let mut previous = Vec::new();
         if !overlap.is_zero() {
-            previous.extend(previous_of(&key).filter(|(_, until)| now < *until));
+            previous.extend(previous_of(key).filter(|(_, until)| now < *until));
             if previous.len() >= MAX_PREVIOUS {
                 let until = previous.iter().map(|(_, until)| *until).min().unwrap_or(now);
                 return Err(KeyError::TooManySecrets { id, until });
@@ -216,12 +222,12 @@ impl ApiKeys {
             previous.extend(hash_in(key.meta(HASH)).map(|hash| (hash, now.saturating_add(overlap))));
         }
         let previous = previous.iter().map(|(hash, until)| json!({"hash": hash.to_hex().as_str(), UNTIL: until.to_string()}));
-        let draft = Draft::next_version(&key)
+        let draft = Draft::next_version(key)
             .who(by)
             .did("rotated")
             .meta(HASH, hash(id, &secret))
             .meta(PREVIOUS, previous.collect::<Vec<_>>());
-        self.write(tenant, id, draft, &secret).await
+        self.write(&key.tenant_id, id, draft, &secret).await
     }
 
     /// Ends a key at once, also if somebody else goes on giving it new secrets meanwhile.
@@ -248,7 +254,7 @@ impl ApiKeys {
         Ok(IssuedKey { id, token, span })
     }
 
-    async fn active(&self, tenant: &str, id: Uuid) -> Result<Arc<VerifiedSpan>, KeyError> {
+    pub(crate) async fn active(&self, tenant: &str, id: Uuid) -> Result<Arc<VerifiedSpan>, KeyError> {
         let key = self.find(tenant, id).await?;
         key.filter(|key| key.status.as_deref() == Some("active")).ok_or(KeyError::NoKey { id })
     }

@@ -70,14 +70,17 @@ pub(crate) async fn issue(State(service): State<Arc<Service>>, request: Request)
     not_known(&request)?;
     idempotency::none(request.headers(), SHOWN_ONCE)?;
     let asked: AskedKey = service.json(&caller, request).await?;
+    // The token may have ended while the body came: nobody makes another one with it.
+    let identity = service.identify(&caller.token).await?;
+    identity.need(Permission::ManageKeys)?;
     let invalid = |detail: &str| Problem::new(Code::InvalidBody, detail);
-    let user = asked.user.unwrap_or_else(|| caller.identity.user.clone());
-    if user != caller.identity.user && !caller.identity.permissions.contains(&Permission::ManageTenant) {
+    let user = asked.user.unwrap_or_else(|| identity.user.clone());
+    if user != identity.user && !identity.permissions.contains(&Permission::ManageTenant) {
         return Err(Problem::new(Code::OtherIdentity, "a key for another user needs the permission `tenant:manage`"));
     }
     let named: Option<BTreeSet<_>> = asked.permissions.iter().map(|name| Permission::of(name)).collect();
     let named = named.ok_or_else(|| invalid("a permission is not known: the page of the routes lists them"))?;
-    if let Some(more) = named.iter().find(|permission| !caller.identity.permissions.contains(*permission)) {
+    if let Some(more) = named.iter().find(|permission| !identity.permissions.contains(*permission)) {
         let detail = format!("the token does not have `{}` itself, so it cannot give it", more.as_str());
         return Err(Problem::new(Code::NotPermitted, detail));
     }
@@ -85,13 +88,13 @@ pub(crate) async fn issue(State(service): State<Arc<Service>>, request: Request)
     if named.is_empty() || asked.name.is_empty() || asked.name.len() > 200 || !(1..=MAX_DAYS).contains(&days) {
         return Err(invalid("it needs a name of at most 200 bytes, a permission, and 1 to 365 days"));
     }
-    let mut new = NewKey::new(&caller.identity.tenant, user, asked.name, named)
-        .lifetime(Duration::from_secs(u64::from(days) * 24 * 60 * 60));
-    new.issued_with = Some(caller.identity.credential.clone());
+    let mut new =
+        NewKey::new(&identity.tenant, user, asked.name, named).lifetime(Duration::from_secs(u64::from(days) * 24 * 60 * 60));
+    new.issued_with = Some(identity.credential.clone());
     // Whoever has stolen a key must not be able to outlive it. Other tokens are short, and stand for a person who has signed in.
-    let is_key = caller.identity.credential.parse::<Uuid>().is_ok();
-    if is_key && !caller.identity.permissions.contains(&Permission::ManageTenant) {
-        new.until = caller.identity.expires;
+    let is_key = identity.credential.parse::<Uuid>().is_ok();
+    if is_key && !identity.permissions.contains(&Permission::ManageTenant) {
+        new.until = identity.expires;
     }
     let key = keys.issue(new, &who(&caller)).await.map_err(refused)?;
     Ok(issued(StatusCode::CREATED, &key))
@@ -115,7 +118,12 @@ pub(crate) async fn rotate(
     if overlap > MAX_OVERLAP {
         return Err(Problem::new(Code::InvalidBody, "`overlap_seconds` may be a week"));
     }
-    let key = keys(&service)?.rotate(caller.tenant(), id, Duration::from_secs(overlap), &who(&caller)).await;
+    let keys = keys(&service)?;
+    // INVARIANT: first the key, then the token. If the key gets another secret before this, the token has ended with the old one; if after
+    // this, the new version follows no more.
+    let key = keys.active(caller.tenant(), id).await.map_err(refused)?;
+    service.identify(&caller.token).await?;
+    let key = keys.rotate_seen(&key, Duration::from_secs(overlap), &who(&caller)).await;
     Ok(issued(StatusCode::OK, &key.map_err(refused)?))
 }
 

@@ -5,9 +5,11 @@ use std::time::Duration;
 use logline_core::ledger::Ledger as _;
 use logline_core::{ManualClock, Scope, Timestamp};
 use logline_http::{ApiKeys, Authenticator as _, KeyError, NewKey, Permission};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use uuid::Uuid;
 
-use crate::stage::Stage;
+use crate::stage::{Stage, within};
 
 fn new(user: &str) -> NewKey {
     NewKey::new("acme", user, "test", [Permission::Read])
@@ -169,5 +171,37 @@ async fn a_thief_who_keeps_rotating_a_key_does_not_keep_it_from_being_revoked() 
     let stolen = crate::stage::within(thief).await.unwrap();
     for token in stolen.iter().rev().take(10).chain([&issued.token.to_string()]) {
         stage.get(token, "/api/identity").await.is(401, "invalid_token");
+    }
+}
+
+/// Whoever has stolen a token decides when the body of a call comes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_ends_while_a_body_comes_makes_no_other_token() {
+    let stage = Stage::start().await;
+    for issues in [false, true] {
+        let held = NewKey::new("acme", "alice", "held", [Permission::Read, Permission::ManageKeys]);
+        let stolen = stage.keys.issue(held, "operator").await.unwrap();
+        let (path, body) = match issues {
+            true => ("/api/keys".to_owned(), r#"{"name": "mine", "permissions": ["spans:read"]}"#),
+            false => (format!("/api/keys/{}/rotate", stolen.id), "{}"),
+        };
+        let mut thief = TcpStream::connect(stage.address).await.unwrap();
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nexpect: 100-continue\r\nconnection: close\r\n\r\n",
+            *stolen.token,
+            body.len()
+        );
+        thief.write_all(head.as_bytes()).await.unwrap();
+        // The server asks for the body, so it has accepted the token.
+        let mut asked = vec![0; "HTTP/1.1 100 Continue\r\n\r\n".len()];
+        within(thief.read_exact(&mut asked)).await.unwrap();
+        assert!(asked.starts_with(b"HTTP/1.1 100 "));
+        let fresh = stage.keys.rotate("acme", stolen.id, Duration::ZERO, "operator").await.unwrap();
+        thief.write_all(body.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        within(thief.read_to_string(&mut answer)).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 401 ") && !answer.contains("ll_acme"), "{answer}");
+        assert_eq!(stage.get(&fresh.token, "/api/spans").await.status, 200, "the new secret of the owner");
+        stage.keys.revoke("acme", stolen.id, "operator").await.unwrap();
     }
 }

@@ -121,7 +121,7 @@ fn call(path: &str, body: &Value, token: &str, headers: &str) -> String {
 
 /// What a client with two addresses does: a call that an instance does not take goes to the other one, with its idempotency key.
 async fn post(addresses: &[std::net::SocketAddr], head: &str) {
-    let until = tokio::time::Instant::now() + Duration::from_secs(30);
+    let until = tokio::time::Instant::now() + Duration::from_secs(120);
     for address in addresses.iter().cycle() {
         assert!(tokio::time::Instant::now() < until, "no instance takes the call");
         let Some(Answer { status, .. }) = Answer::of(*address, head.as_bytes()).await else {
@@ -215,7 +215,7 @@ async fn roll(site: &Site, calls: u64) {
         let rows = async || seen.lock().await.len();
         let from = rows().await;
         within(async {
-            while rows().await < from + 20 {
+            while rows().await < (from + 20).min(usize::try_from(calls).unwrap()) {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         })
@@ -224,7 +224,7 @@ async fn roll(site: &Site, calls: u64) {
         let [a, b] = instances;
         let (old, other) = if index == 0 { (a, b) } else { (b, a) };
         old.end().await;
-        let new = Instance::start(site, listener.await).await;
+        let new = Instance::start(site, within(listener).await).await;
         instances = if index == 0 { [new, other] } else { [other, new] };
     }
     for writer in writers {

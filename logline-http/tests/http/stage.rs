@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 /// The longest wait for what must come.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The fee of a payment, in hundredths of a percent of its amount.
 pub(crate) const FEE: &[u8] = include_bytes!("../../../logline/examples/fee.wasm");

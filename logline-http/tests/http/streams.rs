@@ -217,7 +217,7 @@ async fn a_quiet_stream_says_that_it_is_there_and_where() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_does_not_outlive_its_token() {
     let stage = Stage::start().await;
-    let new = NewKey::new("acme", "alice", "short", [Permission::Read]).lifetime(Duration::from_millis(500));
+    let new = NewKey::new("acme", "alice", "short", [Permission::Read]).lifetime(Duration::from_secs(3));
     let token = stage.keys.issue(new, "operator").await.unwrap().token;
     let mut live = stage.open(&token, STREAM, &[]).await;
     assert_eq!(live.status, 200);

@@ -116,7 +116,7 @@ pub(crate) async fn until(ledger: &MemoryLedger, count: usize, is_such: impl Fn(
             found += usize::from(is_such(&watch.next().await.unwrap().unwrap().span));
         }
     };
-    if tokio::time::timeout(Duration::from_secs(20), wait).await.is_err() {
+    if tokio::time::timeout(Duration::from_secs(120), wait).await.is_err() {
         let violations = spans(ledger, "policy_violation").await;
         let violations: Vec<_> = violations.iter().map(|span| (&span.this, &span.error)).collect();
         panic!("what is waited for does not come; violations: {violations:?}");

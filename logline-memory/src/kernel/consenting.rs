@@ -6,8 +6,7 @@ use logline_core::contract::{Context, Effects};
 use logline_core::{Draft, Failure, Timestamp, VerifiedSpan};
 use serde_json::json;
 
-use super::{Refusal, about, input, invalid};
-use crate::belief;
+use super::{Refusal, about, input, invalid, seen_consent};
 use crate::consent::{CONSENT, GRANTED, REVOKED, consent_id};
 use crate::members::{MAX_NAME, Members};
 
@@ -34,7 +33,7 @@ pub(super) async fn run(request: &VerifiedSpan, context: &Context<'_>) -> Result
     // When the user decided: the request may be carried out much later.
     let first = context.runtime.version(&request.tenant_id, request.id, 0).await?;
     let decided = first.map_or(request.at, |first| first.at);
-    let seen = belief::see(&context.runtime, &context.trusted.authorities, &request.tenant_id, id).await?;
+    let seen = seen_consent(context, &request.tenant_id, id).await?;
     let later = seen.standing().and_then(|before| before.meta(DECIDED)?.as_str()?.parse::<Timestamp>().ok());
     // A withdrawal always counts. A grant does not, if the user has decided again since.
     if status == GRANTED && later.is_some_and(|later| decided < later) {

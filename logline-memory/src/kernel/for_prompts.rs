@@ -59,8 +59,8 @@ impl MemoryKernel {
         }
         let members = Members::of(Some(asked), "memory", KNOWN).map_err(invalid)?;
         let permit = Permit::read(&members, request)?;
-        permit.check(context).await?;
         self.catch_up(&context.runtime, &context.trusted.authorities, &request.tenant_id).await?;
+        permit.check(context).await?;
         let search = Search::read(&members, &permit, question.as_bytes())?.usually(USUAL, members.get("limit").is_none());
         let found = self.look(request, context, &permit, &search).await?;
         let texts = found.hits.into_iter().map(|hit| RecalledText::new(hit.key.id, hit.version, hit.scope, hit.text));

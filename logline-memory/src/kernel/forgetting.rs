@@ -1,6 +1,7 @@
 //! Forgets: the request is the signed intent, then keys are destroyed, then the receipt is written. An attempt that is stopped in between
 //! is made again, and destroys what is left.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use logline_core::contract::{Context, Effects};
@@ -10,8 +11,9 @@ use logline_core::{Draft, Hash, SignedSpan, Timestamp, VerifiedSpan, ids};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::lost::{sealed_under, unreadable};
 use super::{MEMORY_FORGET_REST, MemoryKernel, PAGE, RECEIPT, Refusal, about, audit, believed, input, invalid, refused};
-use crate::belief::{Believed, Standing};
+use crate::belief::{Believed, Rows, Standing};
 use crate::form::{MEMORY, Sensitivity, Status, Stored, is_memory_of};
 use crate::members::{MAX_NAME, Members};
 use crate::vault::{Forget, Forgotten};
@@ -45,6 +47,15 @@ impl What {
         Ok(Asked { what, until: members.time("until")? })
     }
 
+    /// Whether it means this memory, whenever that was kept.
+    fn may_mean(&self, row: &SignedSpan) -> bool {
+        match self {
+            Self::One(id) => row.id == *id,
+            Self::Session(session) => row.meta("session_id").and_then(Value::as_str) == Some(session),
+            Self::Subject => true,
+        }
+    }
+
     fn as_str(&self) -> &'static str {
         match self {
             Self::One(_) => "one",
@@ -65,28 +76,36 @@ impl MemoryKernel {
         };
         let mut rows = select(request, context, &asked).await?;
         let is_first = !is_rest(request);
+        let newer = self.newer(request, context, &asked).await?;
         let forget = match asked.what {
-            What::Subject if is_first && !self.has_newer(request, context, &asked).await? => Forget::All,
+            What::Subject if is_first && newer.is_empty() => Forget::All,
             _ => Forget::Spans(rows.iter().map(|row| row.id).collect()),
         };
         let (tenant, owner) = (&request.tenant_id, &request.owner_id);
         let has_keys = matches!(asked.what, What::Subject) && self.vault.has_key(tenant, owner).await?;
-        if rows.is_empty() && is_first && !has_keys && !self.has_begun(request).await? {
+        let has_begun = self.has_begun(request).await?;
+        if rows.is_empty() && is_first && !has_keys && !has_begun {
             return Err(refused("there is no such memory of this user: nothing was forgotten"));
         }
+        // Their keys were lost for another reason, and may come back.
+        let lost = if has_begun { Vec::new() } else { unreadable(&self.vault, tenant, newer).await? };
         let forgotten = self.vault.forget(tenant, receipt_id(request), owner, &forget).await?;
         if forget == Forget::All {
             // INVARIANT: what was committed before its key was destroyed is seen now, and gets its last version. What is committed later has
             // no key at that moment: its writer looks, and so does the loop `memory_keeper`.
             rows = select(request, context, &asked).await?;
         }
+        // What was kept meanwhile may have lost its key with the others: it ends with them.
+        let newer = self.newer(request, context, &asked).await?;
+        let newer = unreadable(&self.vault, tenant, newer).await?;
+        rows.extend(newer.into_iter().filter(|row| lost.iter().all(|lost| lost.id != row.id)));
         self.ended(request, context, &rows, forgotten, (asked.what.as_str(), Status::Forgotten)).await
     }
 
-    /// Whether the user has kept something since a forgetting was asked for that was carried out much later.
-    async fn has_newer(&self, request: &VerifiedSpan, context: &Context<'_>, asked: &Asked) -> Result<bool, Refusal> {
-        let Some(until) = asked.until else { return Ok(false) };
-        Ok(!select_where(request, context, 1, |row| row.at > until).await?.is_empty())
+    /// What the user has kept since a forgetting was asked for that is carried out much later. One memory is forgotten as it is.
+    async fn newer(&self, request: &VerifiedSpan, context: &Context<'_>, asked: &Asked) -> Result<Vec<Believed>, Refusal> {
+        let Some(until) = asked.until.filter(|_| !matches!(asked.what, What::One(_))) else { return Ok(Vec::new()) };
+        select_where(request, context, usize::MAX, |row| row.at > until && asked.what.may_mean(row)).await
     }
 
     /// Whether an earlier attempt of this request has destroyed its keys, and ended before its receipt was written.
@@ -94,7 +113,7 @@ impl MemoryKernel {
         Ok(self.vault.not_forgotten(&request.tenant_id, &[receipt_id(request)]).await?.is_empty())
     }
 
-    /// Destroys the keys of memories, and drafts their last versions and the receipt.
+    /// Destroys the keys of these versions of memories and of those before them, and drafts their last versions and the receipt.
     pub(super) async fn end(
         &self,
         request: &VerifiedSpan,
@@ -102,7 +121,7 @@ impl MemoryKernel {
         rows: &[Believed],
         (what, status): (&str, Status),
     ) -> Result<Effects, Refusal> {
-        let forget = Forget::Spans(rows.iter().map(|row| row.id).collect());
+        let forget = versions(context, rows).await?;
         let forgotten = self.vault.forget(&request.tenant_id, receipt_id(request), &request.owner_id, &forget).await?;
         self.ended(request, context, rows, forgotten, (what, status)).await
     }
@@ -167,6 +186,20 @@ impl MemoryKernel {
     }
 }
 
+/// The texts of these versions and of those before them.
+async fn versions(context: &Context<'_>, rows: &[Believed]) -> Result<Forget, Refusal> {
+    let mut keys = BTreeMap::new();
+    for row in rows {
+        let mut of_row = BTreeSet::new();
+        let mut versions = Rows::of(&context.runtime, Query::timeline().tenant(&row.tenant_id).id(row.id));
+        while let Some(version) = versions.next().await? {
+            of_row.extend(sealed_under(&version).filter(|_| version.seq <= row.last_seq()));
+        }
+        keys.insert(row.id, of_row);
+    }
+    Ok(Forget::Versions(keys))
+}
+
 /// How long a forgetting may wait and still mean everything that is there when it is carried out: hosts' clocks differ, and nothing that was
 /// there when it was asked for may be left.
 const SOON: Duration = Duration::from_secs(60);
@@ -214,17 +247,12 @@ fn ended(row: &Believed, status: Status) -> Draft {
 
 /// Reads the memories of the request's owner that are still there.
 async fn select(request: &SignedSpan, context: &Context<'_>, asked: &Asked) -> Result<Vec<Believed>, Refusal> {
-    let session = match &asked.what {
-        What::One(id) => {
-            let found = believed(context, &request.tenant_id, *id).await?;
-            return Ok(found.into_iter().filter(|row| is_there(row, request)).collect());
-        }
-        What::Session(session) => Some(session.as_str()),
-        What::Subject => None,
-    };
+    if let What::One(id) = &asked.what {
+        let found = believed(context, &request.tenant_id, *id).await?;
+        return Ok(found.into_iter().filter(|row| is_there(row, request)).collect());
+    }
     select_where(request, context, usize::MAX, |row| {
-        asked.until.is_none_or(|until| row.at <= until)
-            && session.is_none_or(|session| row.meta("session_id").and_then(Value::as_str) == Some(session))
+        asked.until.is_none_or(|until| row.at <= until) && asked.what.may_mean(row)
     })
     .await
 }

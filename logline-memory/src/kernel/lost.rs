@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{MEMORY_EXPIRE, MEMORY_FORGET, MEMORY_FORGET_REST, RECEIPT, Refusal};
 use crate::belief::{Believed, Rows, Standing, find};
 use crate::envelope;
-use crate::form::{Content, Stored};
+use crate::form::{self, Content, Stored};
 use crate::vault::{Vault, VaultError};
 
 /// For how long a text may wait between its encryption and the moment in which it is kept. A request that waited longer is refused with
@@ -36,6 +36,11 @@ pub(crate) fn key_of(row: &SignedSpan) -> Option<Uuid> {
         Content::Sealed(envelope) => envelope::key_id(&envelope).ok(),
         _ => None,
     }
+}
+
+/// The id of the key under which a row says that it is encrypted, also if it says nothing else that can be read.
+pub(super) fn sealed_under(row: &SignedSpan) -> Option<Uuid> {
+    envelope::key_id(&form::envelope(row.meta("sealed")?).ok()?).ok()
 }
 
 /// The id of the key that a memory needs to be found. `None` if it is not found, or has no encrypted text.

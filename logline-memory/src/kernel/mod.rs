@@ -15,7 +15,7 @@ pub use lost::MAX_WAIT;
 pub(crate) use lost::{earlier, key_of, unreadable};
 pub use recall::{MAX_LIMIT, PREVIEW};
 pub(crate) use recall::{QUERY, preview};
-pub(crate) use remember::{CONTENT, ERASED, MEMORY_EXISTS, found_by, has_ended, origin_of, public_id};
+pub(crate) use remember::{CONTENT, ENDED, ERASED, MEMORY_EXISTS, came_from, found_by, has_ended, public_id};
 pub(crate) use sealing::ttl_at;
 
 use std::collections::BTreeSet;
@@ -31,7 +31,7 @@ use logline_core::{Draft, Failure, KernelSet, SignedSpan, Timestamp, VerifiedSpa
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::belief::{self, Believed, Standing};
+use crate::belief::{self, Believed, Seen, Standing};
 use crate::consent::{Asked, Cited, NoConsent, covers, deciding};
 use crate::contract::ContractValidator;
 use crate::embed::{BreakerOptions, Embedder};
@@ -354,9 +354,14 @@ fn now(context: &Context<'_>) -> Timestamp {
     context.attempt.started.saturating_add(context.clock.now().since(context.began))
 }
 
+/// The consent `id`, by the trust of the attempt or a newer one.
+async fn seen_consent(context: &Context<'_>, tenant: &str, id: Uuid) -> Result<Seen, LedgerError> {
+    deciding(&context.runtime, &context.trusted.authorities, context.current_trust, tenant, id).await
+}
+
 /// Checks that the consent which a call cites is in force now. What the call writes relies on it.
 async fn check_consent(context: &Context<'_>, asked: &Asked<'_>, cited: &Cited) -> Result<Premise, Refusal> {
-    let latest = deciding(&context.runtime, &context.trusted.authorities, asked.tenant, cited.id).await?;
+    let latest = seen_consent(context, asked.tenant, cited.id).await?.into_version();
     covers(asked, cited, latest.as_deref().map(|latest| &**latest), now(context))?;
     Ok(latest.ok_or(NoConsent::Missing)?.premise()?)
 }

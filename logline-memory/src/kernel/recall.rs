@@ -181,8 +181,9 @@ impl MemoryKernel {
         let known = &["letter", "query", "mode", "session_id", "consent", "limit", "tokens", "types", "tags"];
         let members = Members::of(input(request), "the input", known).map_err(invalid)?;
         let permit = Permit::read(&members, request)?;
-        let consent = permit.check(context).await?;
+        // It may take long, so it comes before the consent is read.
         self.catch_up(&context.runtime, &context.trusted.authorities, &request.tenant_id).await?;
+        let consent = permit.check(context).await?;
         let letter = members.id("letter").map_err(invalid)?.ok_or_else(|| invalid("`letter` is missing"))?;
         let query = envelope(members.get("query").unwrap_or(&Value::Null)).map_err(invalid)?;
         let place = Place { tenant: &request.tenant_id, subject: &request.owner_id, span: letter, field: QUERY };

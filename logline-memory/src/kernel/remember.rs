@@ -1,13 +1,15 @@
 //! Keeps a memory.
 
-use logline_core::contract::{Context, Effects};
-use logline_core::{Draft, Failure, Span, VerifiedSpan, ids};
+use logline_core::contract::{Context, Effects, Reader};
+use logline_core::ledger::{LedgerError, Query};
+use logline_core::trust::Authorities;
+use logline_core::{Draft, Failure, Span, VerifiedSpan, Verifier, ids};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::lost::kept_since;
 use super::{MemoryKernel, Refusal, about, audit, believed, check_consent, input, invalid, refused};
-use crate::belief;
+use crate::belief::{self, Believed, Rows, accepted};
 use crate::consent::{Asked, Cited};
 use crate::contract::{CONTRACT, contract_id, schema};
 use crate::form::{Body, Layer, MEMORY, Memory, Mode, Sensitivity, Status, Stored, Terms, envelope, is_memory_of, sealed};
@@ -28,9 +30,10 @@ impl MemoryKernel {
         let session = members.text("session_id", MAX_NAME).map_err(invalid)?;
         let cited = Cited::read(members.get("consent"), "consent").map_err(invalid)?;
         let asked = Asked { tenant, owner, mode, session };
-        let consent = check_consent(context, &asked, &cited).await?;
         may_be_kept(&terms, mode, session, now)?;
+        // It may take long, so it comes before the consent is read.
         self.catch_up(&context.runtime, &context.trusted.authorities, tenant).await?;
+        let consent = check_consent(context, &asked, &cited).await?;
 
         let (body, envelope) = match (terms.sensitivity, members.get("sealed"), members.get("clear")) {
             (Sensitivity::Public, None, Some(clear)) => (Body::read(clear).map_err(invalid)?, None),
@@ -65,13 +68,13 @@ impl MemoryKernel {
             Some(before) if !is_memory_of(before, tenant, owner) => {
                 return Err(refused("the id belongs to another span: leave the choice of the id to the library"));
             }
-            Some(before) if origin.is_some() && !has_ended(before) && origin == origin_of(before) => {
+            Some(before) if is_here(context, before, origin.as_ref()).await? => {
                 let reason = "the memory that is imported is here already";
                 return Err(Refusal::Failed(Failure::new(MEMORY_EXISTS, reason)));
             }
             Some(before) if memory.terms.sensitivity != Sensitivity::Public && has_ended(before) => {
                 let reason = "the memory has ended, and its id with it: keep this as a new one";
-                return Err(Refusal::Failed(Failure::new(ERASED, reason)));
+                return Err(Refusal::Failed(Failure::new(ENDED, reason)));
             }
             Some(before) => (before.next(), Some(json!({"seq": before.seq, "curr_hash": before.seal.curr_hash.to_string()}))),
         };
@@ -115,11 +118,38 @@ pub(crate) fn origin_of(memory: &Span) -> Option<Cited> {
     origin(memory.meta("provenance").and_then(|provenance| provenance.get("origin"))).ok().flatten()
 }
 
+/// Whether a memory that is imported is here already, also if another import of the same one was faster.
+async fn is_here(context: &Context<'_>, before: &Believed, origin: Option<&Cited>) -> Result<bool, Refusal> {
+    let Some(origin) = origin.filter(|_| !has_ended(before)) else { return Ok(false) };
+    Ok(came_from(&context.runtime, &context.trusted.authorities, (&before.tenant_id, before.id), origin).await?)
+}
+
+/// Whether a version of a memory is `origin`, or was imported from it or from a later version of it.
+pub(crate) async fn came_from(
+    reader: &Reader<'_>,
+    authorities: &Authorities,
+    (tenant, id): (&str, Uuid),
+    origin: &Cited,
+) -> Result<bool, LedgerError> {
+    let (mut rows, mut verifier) = (Rows::of(reader, Query::timeline().tenant(tenant).id(id)), Verifier::new());
+    while let Some(row) = rows.next().await? {
+        let Some(row) = accepted(authorities, &mut verifier, row) else { continue };
+        let is_copy = origin_of(&row).is_some_and(|from| from.id == origin.id && from.seq >= origin.seq);
+        if is_copy || row.seal.curr_hash == origin.curr_hash {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// The code of the failure of an import that was made before.
 pub(crate) const MEMORY_EXISTS: &str = "memory_exists";
 
-/// The code of a failure because what a text belongs to is gone: it is encrypted again, as a new memory.
+/// The code of a failure because the key of a text is gone: it is encrypted again.
 pub(crate) const ERASED: &str = "erased";
+
+/// The code of a failure because the memory whose next version a text was to be has ended: it becomes a new memory.
+pub(crate) const ENDED: &str = "memory_ended";
 
 /// The id under which a public memory with this key is kept.
 pub(crate) fn public_id(tenant: &str, owner: &str, key: &str) -> Uuid {

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::remember::stored;
-use super::{MemoryKernel, Refusal, about, audit, believed, input, invalid, refused};
-use crate::consent::{Asked, Cited, NoConsent, consent_id, covers, deciding};
+use super::{MemoryKernel, Refusal, about, audit, believed, input, invalid, refused, seen_consent};
+use crate::consent::{Asked, Cited, NoConsent, consent_id, covers};
 use crate::form::{Layer, MEMORY, Mode, Status};
 use crate::members::{MAX_NAME, Members};
 
@@ -23,7 +23,7 @@ impl MemoryKernel {
         let found = found.ok_or_else(|| refused("there is no such memory"))?;
         let before = stored(&found)?;
         let id_of_consent = consent_id(&request.tenant_id, &found.owner_id, None);
-        let consent = deciding(&context.runtime, &context.trusted.authorities, &request.tenant_id, id_of_consent).await?;
+        let consent = seen_consent(context, &request.tenant_id, id_of_consent).await?.into_version();
         let consent = consent.ok_or(NoConsent::Missing)?;
         let asked = Asked { tenant: &request.tenant_id, owner: &found.owner_id, mode: Mode::On, session: None };
         covers(&asked, &Cited::of(&consent), Some(&*consent), context.attempt.started)?;

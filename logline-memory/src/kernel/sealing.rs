@@ -29,8 +29,8 @@ impl MemoryKernel {
         let is_due = |row: &SignedSpan| ttl_at(row).is_some_and(|at| at <= now);
         let mut rows = Vec::new();
         if self.has_begun(request).await? {
-            // INVARIANT: keys go first, then rows. A memory that got another version in between, such as a promotion, may not be due any more, but
-            // its key is destroyed, so it ends as well.
+            // INVARIANT: keys go first, then rows. A memory that was promoted in between is not due any more, but the key of its text is
+            // destroyed, so it ends as well.
             let first = context.runtime.version(&request.tenant_id, request.id, 0).await?;
             let since = earlier(first.map_or(request.at, |first| first.at), RACE);
             let others = select_where(request, context, usize::MAX, |row| row.at >= since && !is_due(row)).await?;

@@ -7,7 +7,7 @@ use logline_core::Timestamp;
 use logline_core::contract::{MAX_KEY_PAGE, RecordKey};
 use uuid::Uuid;
 
-use super::{Sealed, Text, Vault, VaultError};
+use super::{Sealed, TRIES, Text, Vault, VaultError};
 use crate::envelope;
 
 impl Vault {
@@ -42,6 +42,20 @@ impl Vault {
         let later = self.store()?.now(tenant).await?.saturating_add(Duration::from_secs(60));
         self.store()?.drop_records(tenant, &[id], later).await?;
         Ok(())
+    }
+
+    /// Deletes the keys by which `key` leads to a memory that has ended: those of texts that were never kept.
+    pub(crate) async fn drop_tagged(&self, tenant: &str, subject: &str, key: &str, ended: Uuid) -> Result<(), VaultError> {
+        let later = self.store()?.now(tenant).await?.saturating_add(Duration::from_secs(60));
+        for _ in 0..TRIES {
+            let Some(opened) = self.subject(tenant, subject).await? else { return Ok(()) };
+            let tag = opened.tag(tenant, key.as_bytes())?;
+            match self.store()?.tagged(tenant, opened.row.id, &tag).await? {
+                Some(row) if row.span == ended => self.store()?.drop_records(tenant, &[row.id], later).await?,
+                _ => return Ok(()),
+            };
+        }
+        Err(VaultError::Busy)
     }
 
     /// Whether the key of a text is gone.

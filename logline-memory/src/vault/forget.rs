@@ -1,6 +1,6 @@
 //! Destroys keys.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use logline_core::contract::{Forgetting, Kept, KeyError, MAX_KEY_PAGE, RecordKey, Replacement};
 use uuid::Uuid;
@@ -14,8 +14,21 @@ use crate::wrap;
 pub enum Forget {
     /// The texts of these spans.
     Spans(BTreeSet<Uuid>),
+    /// Of these spans, the texts under these keys of records: those of the versions that were seen. A version that is written meanwhile
+    /// keeps its text.
+    Versions(BTreeMap<Uuid, BTreeSet<Uuid>>),
     /// Everything.
     All,
+}
+
+impl Forget {
+    fn takes(&self, record: &RecordKey) -> bool {
+        match self {
+            Self::Spans(spans) => spans.contains(&record.span),
+            Self::Versions(versions) => versions.get(&record.span).is_some_and(|keys| keys.contains(&record.id)),
+            Self::All => true,
+        }
+    }
 }
 
 /// What was destroyed.
@@ -43,13 +56,10 @@ impl Vault {
                 return Ok(Forgotten { records: 0, epoch: self.newest_epoch(tenant).await? });
             };
             let records = self.all_records(tenant, row.id).await?;
-            let gone = match what {
-                Forget::All => records.len(),
-                Forget::Spans(spans) => records.iter().filter(|record| spans.contains(&record.span)).count(),
-            };
+            let gone = records.iter().filter(|record| what.takes(record)).count();
             let replacement = match what {
                 Forget::All => None,
-                Forget::Spans(spans) => {
+                Forget::Spans(_) | Forget::Versions(_) => {
                     // Read again, opened: the keys that stay are needed.
                     let Some(old) = self.subject(tenant, subject).await?.filter(|old| old.row.id == row.id) else { continue };
                     let new = match self.new_subject(tenant, subject).await {
@@ -57,7 +67,7 @@ impl Vault {
                         Err(VaultError::Key(KeyError::Destroyed { .. })) => continue,
                         new => new?,
                     };
-                    let stay = records.iter().filter(|record| !spans.contains(&record.span));
+                    let stay = records.iter().filter(|record| !what.takes(record));
                     let mut records = Vec::new();
                     for record in stay {
                         match again(tenant, &old, &new, record) {

@@ -230,31 +230,66 @@ impl Vault {
         Err(VaultError::Busy)
     }
 
-    /// Encrypts the text of a record. Its wrapped key is durable when this returns, so no span ever has a text that has no key. `key` is
-    /// what the record is found by ([`Vault::memory_id`]).
+    /// Encrypts the text of a record. Its wrapped key is durable when this returns, so no span ever has a text that has no key.
     ///
     /// # Errors
     /// See [`VaultError`]. Nothing is encrypted if the tenant's key is missing.
-    pub async fn seal(&self, place: &Place<'_>, text: &[u8], key: Option<&str>) -> Result<Vec<u8>, VaultError> {
+    pub async fn seal(&self, place: &Place<'_>, text: &[u8]) -> Result<Vec<u8>, VaultError> {
         for _ in 0..TRIES {
             let subject = self.subject_or_new(place.tenant, place.subject).await?;
-            let (id, record) = (new_id()?, DataKey::random()?);
-            let envelope = envelope::seal(&record, id, place, text)?;
-            let note = key.map(|key| wrap::seal(&record, NOTE, &[id.as_bytes()], key.as_bytes())).transpose()?;
-            let row = RecordKey {
-                id,
-                subject_key: subject.row.id,
-                span: place.span,
-                wrapped: subject.wrap(place.tenant, id, place.span, &record)?,
-                tag: key.map(|key| subject.tag(place.tenant, key.as_bytes())).transpose()?,
-                note,
-                added_at: Timestamp::EPOCH,
-            };
-            if self.store()?.add_record_key(place.tenant, &row).await? == Kept::Stored {
+            if let Some(envelope) = self.seal_under(&subject, place, text, None).await? {
                 return Ok(envelope);
             }
         }
         Err(VaultError::Busy)
+    }
+
+    /// As [`Vault::seal`], for the memory that a subject keeps under the name `key` ([`Vault::memory_id`]). Returns the id of the memory and
+    /// the envelope: both are made with the same cryptographic key of the subject, as another one gives another id.
+    ///
+    /// # Errors
+    /// As [`Vault::seal`].
+    pub async fn seal_keyed(
+        &self,
+        tenant: &str,
+        subject: &str,
+        field: &str,
+        key: &str,
+        text: &[u8],
+    ) -> Result<(Uuid, Vec<u8>), VaultError> {
+        for _ in 0..TRIES {
+            let opened = self.subject_or_new(tenant, subject).await?;
+            let span = self.id_under(&opened, tenant, key).await?;
+            let place = Place { tenant, subject, span, field };
+            if let Some(envelope) = self.seal_under(&opened, &place, text, Some(key)).await? {
+                return Ok((span, envelope));
+            }
+        }
+        Err(VaultError::Busy)
+    }
+
+    /// `None` if the subject's key has been replaced.
+    async fn seal_under(
+        &self,
+        subject: &Opened,
+        place: &Place<'_>,
+        text: &[u8],
+        key: Option<&str>,
+    ) -> Result<Option<Vec<u8>>, VaultError> {
+        let (id, record) = (new_id()?, DataKey::random()?);
+        let envelope = envelope::seal(&record, id, place, text)?;
+        let note = key.map(|key| wrap::seal(&record, NOTE, &[id.as_bytes()], key.as_bytes())).transpose()?;
+        let row = RecordKey {
+            id,
+            subject_key: subject.row.id,
+            span: place.span,
+            wrapped: subject.wrap(place.tenant, id, place.span, &record)?,
+            tag: key.map(|key| subject.tag(place.tenant, key.as_bytes())).transpose()?,
+            note,
+            added_at: Timestamp::EPOCH,
+        };
+        let kept = self.store()?.add_record_key(place.tenant, &row).await?;
+        Ok((kept == Kept::Stored).then_some(envelope))
     }
 
     /// Opens texts of one subject, in their order. The subject's key is opened once for all.
@@ -320,6 +355,10 @@ impl Vault {
     /// See [`VaultError`].
     pub async fn memory_id(&self, tenant: &str, subject: &str, key: &str) -> Result<Uuid, VaultError> {
         let subject = self.subject_or_new(tenant, subject).await?;
+        self.id_under(&subject, tenant, key).await
+    }
+
+    async fn id_under(&self, subject: &Opened, tenant: &str, key: &str) -> Result<Uuid, VaultError> {
         let tag = subject.tag(tenant, key.as_bytes())?;
         if let Some(row) = self.store()?.tagged(tenant, subject.row.id, &tag).await? {
             return Ok(row.span);

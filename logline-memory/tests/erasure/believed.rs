@@ -108,7 +108,7 @@ fn an_empty_store_of_keys_beside_memories_is_refused_and_ends_no_epoch() {
         assert_eq!(failed(elsewhere.search("tea", &Wanted::default()).await.unwrap_err()), "memory_keys_lost");
         // Also if somebody else has begun to use the empty store.
         let place = Place { tenant: TENANT, subject: "bob", span: uuid::Uuid::from_u128(9), field: "content" };
-        kernel.vault().seal(&place, b"{}", None).await.unwrap();
+        kernel.vault().seal(&place, b"{}").await.unwrap();
         assert_eq!(failed(close_epoch(&lost, TENANT).await.unwrap_err()), "memory_keys_lost");
         assert_eq!(alice.get(kept.id).await.unwrap().unwrap().body.text, "likes tea", "with the store of keys it opens");
         close_epoch(&site.host, TENANT).await.unwrap();

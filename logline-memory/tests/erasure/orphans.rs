@@ -82,12 +82,12 @@ fn keys_without_a_text_are_reaped_and_no_others() {
         assert_eq!(old.id, new.id);
         let vault = site.kernel.vault();
         // An application that died before it sent its request, one with another version of a memory that exists, and a text of its own.
-        vault.seal(&place(id(1)), b"never sent", None).await.unwrap();
-        vault.seal(&place(new.id), b"never sent", None).await.unwrap();
+        vault.seal(&place(id(1)), b"never sent").await.unwrap();
+        vault.seal(&place(new.id), b"never sent").await.unwrap();
         let note = Draft::new("note").id(id(2)).tenant(TENANT).owner("alice").who("user:alice").this("note.trial");
         let note = note.stamp(&SystemClock, &SystemIds).seal_local(&key(HOST)).unwrap();
         site.ledger.append_one(&Scope::Operator, note).await.unwrap();
-        vault.seal(&place(id(2)), b"of a note", None).await.unwrap();
+        vault.seal(&place(id(2)), b"of a note").await.unwrap();
         assert_eq!((reap_all(&site).await, keys(&site)), (0, 5), "nothing is old enough");
         age(&site, 23);
         assert_eq!((reap_all(&site).await, keys(&site)), (0, 5), "nothing is old enough");
@@ -124,7 +124,7 @@ fn the_loop_reaps_while_memories_are_kept() {
         let site = Site::new().await;
         let alice = site.alice().await;
         for n in 0..40 {
-            site.kernel.vault().seal(&place(id(100 + n)), b"never sent", None).await.unwrap();
+            site.kernel.vault().seal(&place(id(100 + n)), b"never sent").await.unwrap();
         }
         age(&site, 25);
         let keeper = MemoryKeeper::new([TENANT]).poll(Duration::from_millis(5)).kernel(&site.kernel);

@@ -7,7 +7,6 @@ mod vectors;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use logline_core::Visibility;
 use logline_memory::{Kind, Layer, Memories, Memory, MemoryError, Mode, Sensitivity, Wanted, What};
@@ -76,7 +75,7 @@ fn superseded_expired_and_forgotten_memories_are_not_found() {
             alice.remember(&of("lives in Lisbon").key("city")).await.unwrap();
             assert_eq!(found(&alice, "lives in Porto or Lisbon").await, ["lives in Lisbon"], "{sensitivity}");
             let goes = alice.remember(&of("lives with a parrot")).await.unwrap();
-            let end = site.now().await.saturating_add(Duration::from_millis(200));
+            let end = site.soon().await;
             alice.remember(&of("lives in a hotel").ttl_at(end)).await.unwrap();
             while site.now().await < end {
                 tokio::task::yield_now().await;

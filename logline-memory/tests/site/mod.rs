@@ -90,6 +90,11 @@ impl Site {
         self.ledger.now().await.unwrap()
     }
 
+    /// A time that a trial waits for: late enough for what a busy machine writes before it.
+    pub async fn soon(&self) -> Timestamp {
+        self.now().await.saturating_add(std::time::Duration::from_secs(3))
+    }
+
     pub async fn rows(&self, entity_type: &str) -> Vec<SignedSpan> {
         self.ledger.collect(&Scope::Operator, &Query::timeline().entity_type(entity_type), usize::MAX).await.unwrap()
     }
@@ -193,11 +198,16 @@ pub fn fact(text: &str) -> Memory {
 
 /// The request of an application that keeps a private memory of alice: the key of its text is durable, and nothing was sent yet.
 pub async fn upsert(site: &Site, text: &str) -> Request {
-    let consent = site.last(consent_id(TENANT, "alice", None)).await;
-    let id = SystemIds.next_id(site.now().await);
+    upsert_of(&site.ledger, site.kernel.vault(), text).await
+}
+
+/// As [`upsert`].
+pub async fn upsert_of(ledger: &impl WorkQueue, vault: &Vault, text: &str) -> Request {
+    let consent = ledger.get(&Scope::Operator, TENANT, consent_id(TENANT, "alice", None)).await.unwrap();
+    let id = SystemIds.next_id(ledger.now().await.unwrap());
     let place = Place { tenant: TENANT, subject: "alice", span: id, field: "content" };
     let body = logline_core::canonical::to_vec(&json!({"text": text}));
-    let envelope = site.kernel.vault().seal(&place, &body, None).await.unwrap();
+    let envelope = vault.seal(&place, &body).await.unwrap();
     let input = json!({
         "id": id.to_string(),
         "terms": {"type": "fact", "layer": "temporary", "sensitivity": "internal", "visibility": "private", "tags": []},

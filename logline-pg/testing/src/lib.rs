@@ -113,6 +113,8 @@ impl PrivateServer {
                 .arg(folder.join("data"));
             run("initdb", &mut initdb)?;
             let mut settings = vec!["max_connections = 200".to_owned(), "max_prepared_transactions = 4".to_owned()];
+            // What it does in the background holds snapshots and locks at times of its own choice.
+            settings.push("autovacuum = off".to_owned());
             if !options.durable {
                 settings.push("fsync = off".to_owned());
             }
@@ -134,8 +136,9 @@ impl PrivateServer {
         make: impl FnOnce(&Path) -> Result<String, ServerError>,
     ) -> Result<Self, ServerError> {
         let folder = new_folder(user)?;
-        let port = free_port()?;
         let mut settings = make(folder.path())?;
+        // Chosen as late as possible: until the server listens, another process may take it.
+        let port = free_port()?;
         settings += &format!(
             "listen_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = '{}'\n",
             folder.path().display()

@@ -5,7 +5,9 @@ use crate::setup::{HOST, PUBLISHER, TENANT, USER, block_on, echo, key, run_until
 use crate::world::*;
 use logline_core::ledger::AppendOptions;
 use logline_core::request::Request;
-use logline_core::{Draft, Visibility, ids};
+use logline_core::roles::Role;
+use logline_core::trust::{Ended, LogEnd, Manifest};
+use logline_core::{Draft, Hash, Signer as _, SystemClock, Visibility, ids};
 use logline_policy::{MAX_DEPTH, Policy};
 use serde_json::json;
 
@@ -24,6 +26,30 @@ fn what_is_smuggled_past_the_validator_is_reported_once_and_never_run() {
         assert_eq!(reported, ["policy.invalid_policy", "policy.policy_not_authorised"]);
         assert!(spans(&ledger, "policy_violation").await.iter().all(|span| span.who == "kernel:policy_agent"));
         assert!(spans(&ledger, "reply").await.is_empty());
+    });
+}
+
+#[test]
+fn a_policy_of_a_stolen_key_acts_no_more_once_the_key_has_ended() {
+    const STOLEN: u8 = 41;
+    block_on(async {
+        let manifest = manifest().grant(key(STOLEN).public_key(), Role::Publisher, [TENANT]);
+        let ledger = setup::ledger_with(&manifest, &behaviours()).await;
+        let host = host_as(&ledger, HOST).await;
+        host.publish(policy("thief", echoing()), &key(STOLEN)).await.unwrap();
+        let stolen = async {
+            write(&host, note(json!("before"))).await;
+            settled(&ledger, &host).await;
+            let log = LogEnd { origin: "log.example/acme".to_owned(), size: 0, root: Hash([7; 32]) };
+            let next = Manifest { version: 2, ..manifest.clone() }.end(Ended::of_key(key(STOLEN).public_key(), [log]));
+            setup::trust().publish(&ledger, &next, &key(setup::ROOT), &SystemClock).await.unwrap();
+            host.refresh().await.unwrap();
+            write(&host, note(json!("after"))).await;
+            settled(&ledger, &host).await;
+        };
+        run_until(&host, agents(), stolen).await;
+        let replies: Vec<_> = spans(&ledger, "reply").await.into_iter().map(|span| span.content.clone().unwrap()).collect();
+        assert_eq!(replies, ["before"]);
     });
 }
 

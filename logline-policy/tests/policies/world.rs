@@ -96,20 +96,22 @@ pub(crate) fn of_type(entity_type: &'static str) -> impl Fn(&SignedSpan) -> bool
 
 /// Runs an agent until it has certainly seen everything that is there now: a marker that one more policy answers.
 pub(crate) async fn settle(ledger: &MemoryLedger, host: &Host, loops: Loops) {
+    run_until(host, loops, settled(ledger, host)).await;
+}
+
+/// Waits until a running agent has certainly seen everything that is there now.
+pub(crate) async fn settled(ledger: &MemoryLedger, host: &Host) {
     let marker =
         json!({"on": ["marker"], "when": "true", "then": [{"emit": {"entity_type": "seen", "content": "${span.content}"}}]});
     if spans(ledger, "policy").await.iter().all(|span| span.name.as_deref() != Some("marker")) {
         publish(host, "marker", marker).await;
     }
     // It may be asked before the others are; the second time they have been.
-    let twice = async {
-        for _ in 0..2 {
-            let text = format!("marker-{}", spans(ledger, "marker").await.len());
-            let mut draft = note(json!(text));
-            draft.columns_mut().entity_type = "marker".to_owned();
-            write(host, draft).await;
-            until(ledger, 1, |row| row.entity_type == "seen" && row.content == Some(json!(text))).await;
-        }
-    };
-    run_until(host, loops, twice).await;
+    for _ in 0..2 {
+        let text = format!("marker-{}", spans(ledger, "marker").await.len());
+        let mut draft = note(json!(text));
+        draft.columns_mut().entity_type = "marker".to_owned();
+        write(host, draft).await;
+        until(ledger, 1, |row| row.entity_type == "seen" && row.content == Some(json!(text))).await;
+    }
 }
