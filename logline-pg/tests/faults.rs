@@ -131,7 +131,7 @@ fn a_retry_after_an_unknown_outcome_stores_nothing_twice() {
 fn a_statement_that_takes_too_long_is_given_up_and_can_be_retried() {
     block_on(async {
         let database = database().await;
-        let ledger = PgLedger::connect(options("host", &database).statement_timeout(Duration::from_secs(2))).await.unwrap();
+        let ledger = PgLedger::connect(options("host", &database).statement_timeout(Duration::from_millis(500))).await.unwrap();
         let mut blocker = connection("postgres", &database).await;
         blocker.execute("BEGIN; LOCK TABLE ledger.universal_registry IN ACCESS EXCLUSIVE MODE").await.unwrap();
         let span = note();
@@ -142,7 +142,10 @@ fn a_statement_that_takes_too_long_is_given_up_and_can_be_retried() {
             assert_eq!(error.retry(), Retry::Later);
         }
         blocker.execute("ROLLBACK").await.unwrap();
-        ledger.append_one(&scope(), span).await.unwrap();
+        // On a busy machine it may take too long once more.
+        while let Err(error) = ledger.append_one(&scope(), span.clone()).await {
+            assert_eq!(error.retry(), Retry::Later, "{error}");
+        }
     });
 }
 
