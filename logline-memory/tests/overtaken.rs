@@ -401,3 +401,35 @@ fn a_memory_that_expires_takes_all_its_texts_and_its_key_begins_again() {
         two.holds("after the end").await;
     });
 }
+
+/// More than one batch has room for: the rows of the others are ended by requests of their own.
+#[test]
+fn the_rest_of_a_late_forgetting_leaves_what_was_kept_since() {
+    const MANY: usize = 520;
+    block_on(async {
+        let two = Two::new().await;
+        let alice = two.alice(1);
+        alice.grant(None).await.unwrap();
+        for n in 0..MANY {
+            alice.remember(&fact(&format!("fact {n}"))).await.unwrap();
+        }
+        let request = Request::new(TENANT, "alice", consent_id(TENANT, "alice", None), json!({"what": "subject"}));
+        let request = two.hosts[1].submit(request.this(MEMORY_FORGET)).await.unwrap().id;
+        two.clock.advance(Duration::from_secs(3600));
+        let since = alice.remember(&fact("kept since")).await.unwrap();
+        two.clock.advance(Duration::from_secs(1));
+        let mut next = Some(request);
+        let mut rounds = 0;
+        while let Some(request) = next {
+            let output = two.hosts[0].run_request(TENANT, request).await.unwrap().result.unwrap();
+            next = output.get("next").map(|id| id.as_str().unwrap().parse().unwrap());
+            rounds += 1;
+        }
+        assert_eq!((rounds, two.rows(Query::new().entity_type("memory_receipt")).await.len()), (2, 1));
+        assert_eq!(alice.get(since.id).await.unwrap().unwrap().body.text, "kept since");
+        let rows = two.rows(Query::new().entity_type("memory")).await;
+        let ended = rows.iter().filter(|row| Stored::read(row).unwrap().status == Status::Forgotten).count();
+        assert_eq!((ended, rows.len()), (MANY, MANY + 1));
+        two.holds("after a late forgetting").await;
+    });
+}

@@ -74,32 +74,40 @@ impl MemoryKernel {
             None => long_ago(request, context).await?,
             until => until,
         };
+        let (tenant, owner, is_first) = (&request.tenant_id, &request.owner_id, !is_rest(request));
         let mut rows = select(request, context, &asked).await?;
-        let is_first = !is_rest(request);
         let newer = self.newer(request, context, &asked).await?;
-        let forget = match asked.what {
-            What::Subject if is_first && newer.is_empty() => Forget::All,
-            _ => Forget::Spans(rows.iter().map(|row| row.id).collect()),
-        };
-        let (tenant, owner) = (&request.tenant_id, &request.owner_id);
+        let is_all = matches!(asked.what, What::Subject) && is_first && newer.is_empty();
         let has_keys = matches!(asked.what, What::Subject) && self.vault.has_key(tenant, owner).await?;
         let has_begun = self.has_begun(request).await?;
         if rows.is_empty() && is_first && !has_keys && !has_begun {
             return Err(refused("there is no such memory of this user: nothing was forgotten"));
         }
-        // Their keys were lost for another reason, and may come back.
-        let lost = if has_begun { Vec::new() } else { unreadable(&self.vault, tenant, newer).await? };
-        let forgotten = self.vault.forget(tenant, receipt_id(request), owner, &forget).await?;
-        if forget == Forget::All {
+        // The keys of these are gone already. If it was not this request that destroyed them, they may come back.
+        let lost = if has_begun || !is_first { Vec::new() } else { unreadable(&self.vault, tenant, newer).await? };
+        let lost: BTreeSet<_> = lost.into_iter().map(|row| row.id).collect();
+        let (mut rounds, mut destroyed) = (0, BTreeSet::new());
+        let forgotten = loop {
+            destroyed.extend(rows.iter().map(|row| row.id));
+            let forget = if is_all { Forget::All } else { Forget::Spans(destroyed.clone()) };
+            let forgotten = self.vault.forget(tenant, receipt_id(request), owner, &forget).await?;
             // INVARIANT: what was committed before its key was destroyed is seen now, and gets its last version. What is committed later has
-            // no key at that moment: its writer looks, and so does the loop `memory_keeper`.
-            rows = select(request, context, &asked).await?;
-        }
+            // no key at that moment: its writer looks, and so does the loop `memory_keeper`. A memory that got another version while the first
+            // look was on its way may have been missed by it, and still has its key.
+            let again = select(request, context, &asked).await?;
+            rows = newest(again.into_iter().chain(rows));
+            rounds += 1;
+            if is_all || rounds == ROUNDS || rows.iter().all(|row| destroyed.contains(&row.id)) {
+                break forgotten;
+            }
+        };
+        rows.retain(|row| is_all || destroyed.contains(&row.id));
         // What was kept meanwhile may have lost its key with the others: it ends with them.
-        let newer = self.newer(request, context, &asked).await?;
-        let newer = unreadable(&self.vault, tenant, newer).await?;
-        rows.extend(newer.into_iter().filter(|row| lost.iter().all(|lost| lost.id != row.id)));
-        self.ended(request, context, &rows, forgotten, (asked.what.as_str(), Status::Forgotten)).await
+        let newer = unreadable(&self.vault, tenant, self.newer(request, context, &asked).await?).await?;
+        let newer = newer.into_iter().filter(|row| !lost.contains(&row.id));
+        rows = newest(newer.chain(rows));
+        let until = asked.until.unwrap_or(request.at);
+        self.ended(request, context, &rows, (forgotten, until), (asked.what.as_str(), Status::Forgotten)).await
     }
 
     /// What the user has kept since a forgetting was asked for that is carried out much later. One memory is forgotten as it is.
@@ -123,16 +131,17 @@ impl MemoryKernel {
     ) -> Result<Effects, Refusal> {
         let forget = versions(context, rows).await?;
         let forgotten = self.vault.forget(&request.tenant_id, receipt_id(request), &request.owner_id, &forget).await?;
-        self.ended(request, context, rows, forgotten, (what, status)).await
+        self.ended(request, context, rows, (forgotten, request.at), (what, status)).await
     }
 
-    /// Drafts the last versions of memories whose keys are destroyed, and the receipt.
+    /// Drafts the last versions of memories whose keys are destroyed, and the receipt. What is too much for one batch is left to a request of
+    /// its own, for which `until` is the time up to which memories are meant.
     async fn ended(
         &self,
         request: &VerifiedSpan,
         context: &Context<'_>,
         rows: &[Believed],
-        forgotten: Forgotten,
+        (forgotten, until): (Forgotten, Timestamp),
         (what, status): (&str, Status),
     ) -> Result<Effects, Refusal> {
         let (tenant, owner, id) = (&request.tenant_id, &request.owner_id, receipt_id(request));
@@ -172,7 +181,7 @@ impl MemoryKernel {
             json!({"receipt": id.to_string(), "memories": rows.len(), "state": "shredded", "more": !later.is_empty()});
         if !later.is_empty() {
             // Their keys are destroyed already; this ends their rows.
-            let next = Request::new(tenant, owner, request.parent_id.unwrap_or(id), next_input(request))
+            let next = Request::new(tenant, owner, request.parent_id.unwrap_or(id), next_input(request, until))
                 .this(MEMORY_FORGET_REST)
                 .who("kernel:memory");
             let next_id = ids::derive("memory_forget", &[tenant, &request.id.to_string()]);
@@ -184,6 +193,17 @@ impl MemoryKernel {
         }
         Ok(Effects::new(Ok(output)).emitted(emitted))
     }
+}
+
+/// Each memory once, as its newest version.
+pub(super) fn newest(rows: impl IntoIterator<Item = Believed>) -> Vec<Believed> {
+    let mut found: BTreeMap<Uuid, Believed> = BTreeMap::new();
+    for row in rows {
+        if found.get(&row.id).is_none_or(|other| other.seq < row.seq) {
+            found.insert(row.id, row);
+        }
+    }
+    found.into_values().collect()
 }
 
 /// The texts of these versions and of those before them.
@@ -199,6 +219,9 @@ async fn versions(context: &Context<'_>, rows: &[Believed]) -> Result<Forget, Re
     }
     Ok(Forget::Versions(keys))
 }
+
+/// How often what is to be forgotten is looked for again, if others go on writing.
+const ROUNDS: u32 = 4;
 
 /// How long a forgetting may wait and still mean everything that is there when it is carried out: hosts' clocks differ, and nothing that was
 /// there when it was asked for may be left.
@@ -222,10 +245,10 @@ fn is_rest(request: &SignedSpan) -> bool {
     request.this == MEMORY_FORGET_REST
 }
 
-fn next_input(request: &SignedSpan) -> Value {
+fn next_input(request: &SignedSpan, until: Timestamp) -> Value {
     let mut input = request.input.clone().unwrap_or_default();
     if let Some(members) = input.as_object_mut() {
-        members.entry("until").or_insert_with(|| request.at.to_string().into());
+        members.entry("until").or_insert_with(|| until.to_string().into());
     }
     input
 }

@@ -72,6 +72,9 @@ impl MemoryKernel {
                 let reason = "the memory that is imported is here already";
                 return Err(Refusal::Failed(Failure::new(MEMORY_EXISTS, reason)));
             }
+            Some(before) if memory.terms.sensitivity != Sensitivity::Public && Stored::read(before).is_err() => {
+                return Err(refused("this version of the library cannot read the memory: use a newer one, or another key"));
+            }
             Some(before) if memory.terms.sensitivity != Sensitivity::Public && has_ended(before) => {
                 let reason = "the memory has ended, and its id with it: keep this as a new one";
                 return Err(Refusal::Failed(Failure::new(ENDED, reason)));

@@ -8,7 +8,7 @@ use logline_core::ledger::{Order, Query};
 use logline_core::{Failure, SignedSpan, Timestamp, VerifiedSpan};
 use serde_json::{Value, json};
 
-use super::forgetting::select_where;
+use super::forgetting::{newest, select_where};
 use super::lost::{are_lost, earlier, needs_key, unreadable, was_forgotten};
 use super::{MemoryKernel, PAGE, RECEIPT, Refusal, SAMPLE, about, input, invalid};
 use crate::belief::{Believed, Standing};
@@ -27,18 +27,17 @@ impl MemoryKernel {
         }
         let now = context.attempt.started;
         let is_due = |row: &SignedSpan| ttl_at(row).is_some_and(|at| at <= now);
-        let mut rows = Vec::new();
+        let mut rows = select_where(request, context, PAGE, is_due).await?;
         if self.has_begun(request).await? {
             // INVARIANT: keys go first, then rows. A memory that was promoted in between is not due any more, but the key of its text is
-            // destroyed, so it ends as well.
+            // destroyed, so it ends as well. It is looked for last: one that is promoted at this moment is found by one look or by both.
             let first = context.runtime.version(&request.tenant_id, request.id, 0).await?;
             let since = earlier(first.map_or(request.at, |first| first.at), RACE);
             let others = select_where(request, context, usize::MAX, |row| row.at >= since && !is_due(row)).await?;
-            rows = unreadable(&self.vault, &request.tenant_id, others).await?;
+            rows = newest(unreadable(&self.vault, &request.tenant_id, others).await?.into_iter().chain(rows));
+            // The next call ends the others: their keys are still there.
+            rows.truncate(PAGE);
         }
-        rows.extend(select_where(request, context, PAGE, is_due).await?);
-        // The next call ends the others: their keys are still there.
-        rows.truncate(PAGE);
         if rows.is_empty() {
             return Ok(Effects::new(Ok(json!({"memories": 0}))));
         }
