@@ -10,7 +10,7 @@ use std::time::Duration;
 use logline_core::ledger::{Ledger as _, LedgerExt as _, Query, WorkQueue};
 use logline_core::request::Request;
 use logline_core::roles::Role;
-use logline_core::trust::{Manifest, RootSet, TrustRoot};
+use logline_core::trust::{Manifest, TrustRoot};
 use logline_core::{
     Clock as _, Draft, Host, ManualClock, MemoryLedger, SYSTEM_TENANT, Scope, SignedSpan, Signer as _, SystemClock, SystemIds,
 };
@@ -21,7 +21,7 @@ use logline_memory::{
 use logline_sqlite::SqliteKeys;
 use places::Places;
 use serde_json::json;
-use site::{HOST, PUBLISHER, ROOT, TENANT, block_on, fact, key};
+use site::{HOST, ROOT, TENANT, block_on, fact, key};
 use tempfile::TempDir;
 
 /// Two hosts. The first one stops at a place.
@@ -53,13 +53,7 @@ impl Two {
             MemoryKernel::new(Vault::new(keys(), store())),
         ];
         let set = logline_kernels::all().and(kernels[0].all());
-        let trust = TrustRoot::new([key(ROOT).public_key()], 1);
-        let manifest = Manifest::first(RootSet::new([key(ROOT).public_key()], 1))
-            .allow_all(&set)
-            .grant(key(PUBLISHER).public_key(), Role::Publisher, [SYSTEM_TENANT])
-            .grant(key(HOST).public_key(), Role::Runtime, [SYSTEM_TENANT, "*"]);
-        trust.publish(&ledger, &manifest, &key(ROOT), &SystemClock).await.unwrap();
-        logline_kernels::install(&ledger, &set, &key(PUBLISHER), &SystemClock).await.unwrap();
+        let trust = site::begin(&ledger, &set, &SystemClock).await;
         let hosts = [
             host(places.of(ledger.clone()), &clock, &trust, (HOST, &kernels[0])).await,
             host(ledger.clone(), &clock, &trust, (HOST, &kernels[1])).await,

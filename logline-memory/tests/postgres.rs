@@ -7,9 +7,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 
 use logline_core::contract::{KeyError, KeyProvider as _, KeyStore as _};
-use logline_core::roles::Role;
-use logline_core::trust::{Manifest, RootSet, TrustRoot};
-use logline_core::{Host, SYSTEM_TENANT, Signer as _, SystemClock};
+use logline_core::{Host, SystemClock};
 use logline_memory::{
     LocalKeys, Memories, MemoryError, MemoryKernel, Mode, Sensitivity, Vault, VaultError, Wanted, What, close_epoch,
     verify_erasure,
@@ -18,7 +16,7 @@ use logline_pg::{PgLedger, PgOptions, migrate};
 use logline_pg_testing::{PrivateServer, ServerOptions};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _};
 
-use site::{HOST, PUBLISHER, ROOT, TENANT, contains, fact, key, opened, read};
+use site::{HOST, TENANT, contains, fact, key, opened, read};
 
 const SECRET: &str = "allergic to penicillin";
 
@@ -60,13 +58,7 @@ fn memories_are_kept_found_and_forgotten_in_a_database() {
         let vault = Vault::new(LocalKeys::open(&keys).unwrap(), ledger.clone());
         let kernel = MemoryKernel::new(vault).search_in(ledger.clone());
         let set = logline_kernels::all().and(kernel.all());
-        let trust = TrustRoot::new([key(ROOT).public_key()], 1);
-        let manifest = Manifest::first(RootSet::new([key(ROOT).public_key()], 1))
-            .allow_all(&set)
-            .grant(key(PUBLISHER).public_key(), Role::Publisher, [SYSTEM_TENANT])
-            .grant(key(HOST).public_key(), Role::Runtime, [SYSTEM_TENANT, "*"]);
-        trust.publish(&ledger, &manifest, &key(ROOT), &SystemClock).await.unwrap();
-        logline_kernels::install(&ledger, &set, &key(PUBLISHER), &SystemClock).await.unwrap();
+        let trust = site::begin(&ledger, &set, &SystemClock).await;
         let host = Host::builder().ledger(ledger.clone()).trust(trust).key(key(HOST)).install(set).build().await.unwrap();
         let of = |tenant: &str, owner: &str| Memories::new(&host, kernel.vault(), tenant, owner, Mode::On);
         let (alice, carol) = (of(TENANT, "alice"), of("globex", "alice"));

@@ -14,11 +14,9 @@ use logline_core::contract::provider::{
 use logline_core::contract::{CipherError, Reader};
 use logline_core::ledger::{Due, LedgerExt as _, Query, WorkQueue as _};
 use logline_core::request::{FUNCTION_RUN, Request};
-use logline_core::roles::Role;
-use logline_core::trust::{Manifest, RootSet, TrustRoot};
+use logline_core::trust::TrustRoot;
 use logline_core::{
-    Draft, Execution, Host, HostError, KeyPair, SYSTEM_TENANT, Scope, SignedSpan, Signer as _, SystemClock, SystemIds,
-    Visibility,
+    Draft, Execution, Host, HostError, KeyPair, Scope, SignedSpan, Signer as _, SystemClock, SystemIds, Visibility,
 };
 use logline_kernels::provider::{HostSecrets, PROVIDER_INVOKE, ProviderExec};
 use logline_memory::{MEMORY_SEARCH, Memories, MemoryKernel, Mode, Wanted, What, uses};
@@ -122,13 +120,7 @@ impl Lab {
         let exec = ProviderExec::new(adapters, HostSecrets::new());
         let run = RunPrompt::new(exec.providers()).recall(kernel.clone());
         let set = logline_kernels::with_providers(&exec).and(logline_prompts::all(&run)).and(kernel.all());
-        let trust = TrustRoot::new([key(ROOT).public_key()], 1);
-        let manifest = Manifest::first(RootSet::new([key(ROOT).public_key()], 1))
-            .allow_all(&set)
-            .grant(key(PUBLISHER).public_key(), Role::Publisher, [SYSTEM_TENANT, TENANT])
-            .grant(key(HOST).public_key(), Role::Runtime, [SYSTEM_TENANT, "*"]);
-        trust.publish(&ledger, &manifest, &key(ROOT), &SystemClock).await.unwrap();
-        logline_kernels::install(&ledger, &set, &key(PUBLISHER), &SystemClock).await.unwrap();
+        let trust = site::begin(&ledger, &set, &SystemClock).await;
         let builder = Host::builder().ledger(ledger.clone()).trust(trust).key(key(HOST)).install(set);
         let host = builder.cipher(kernel.cipher(ledger.clone())).build().await.unwrap();
         let publisher: KeyPair = key(PUBLISHER);

@@ -147,8 +147,8 @@ async fn publish(options: &Publish, url: Option<&str>, json: bool) -> Result<boo
     // It runs nothing, so the publisher's key is its key.
     let host = site.host(KeyOf::Publisher).await?;
     check_tenant(&host, &publisher.public_key(), Role::Publisher, &options.tenant)?;
-    let before = site.ledger.head(&Scope::runtime(&options.tenant), &options.tenant, function.columns().id).await?;
     let scope = Scope::runtime(&options.tenant);
+    let before = site.ledger.head(&scope, &options.tenant, function.columns().id).await?;
     let counts = match before.clone() {
         Some(before) => Some(host.trusted().last_that_counts(site.ledger.as_ref(), &scope, before).await?),
         None => None,

@@ -6,9 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use logline_core::ledger::{Ledger as _, LedgerExt as _, Query, WorkQueue};
 use logline_core::request::{NotRunnable, Request};
-use logline_core::roles::Role;
-use logline_core::trust::{Manifest, RootSet, TrustRoot};
-use logline_core::{Clock as _, Host, HostError, ManualClock, MemoryLedger, SYSTEM_TENANT, Scope, Signer as _, SystemClock};
+use logline_core::trust::{Manifest, TrustRoot};
+use logline_core::{Clock as _, Host, HostError, ManualClock, MemoryLedger, Scope, SystemClock};
 use logline_kernels::{Loops, Run as _};
 use logline_memory::{
     Classifier, KeeperReport, LocalKeys, MEMORY_FORGET, Memories, Memory, MemoryKeeper, MemoryKernel, Mode, Status, Stored,
@@ -164,13 +163,7 @@ impl Timed {
         let clock = Arc::new(ManualClock::new(SystemClock.now()));
         let ledger = MemoryLedger::with_clock(Arc::clone(&clock) as _);
         let set = logline_kernels::all().and(MemoryKernel::new(Vault::without_keys()).all());
-        let trust = TrustRoot::new([key(ROOT).public_key()], 1);
-        let manifest = Manifest::first(RootSet::new([key(ROOT).public_key()], 1))
-            .allow_all(&set)
-            .grant(key(PUBLISHER).public_key(), Role::Publisher, [SYSTEM_TENANT])
-            .grant(key(HOST).public_key(), Role::Runtime, [SYSTEM_TENANT, "*"]);
-        trust.publish(&ledger, &manifest, &key(ROOT), &*clock).await.unwrap();
-        logline_kernels::install(&ledger, &set, &key(PUBLISHER), &*clock).await.unwrap();
+        let trust = site::begin(&ledger, &set, &*clock).await;
         Self { ledger, clock, trust }
     }
 

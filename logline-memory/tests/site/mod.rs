@@ -12,8 +12,8 @@ use logline_core::roles::Role;
 use logline_core::trust::governance::{Class, Decision, Environment, Statement};
 use logline_core::trust::{Manifest, RootSet, TrustRoot};
 use logline_core::{
-    AdmitError, Draft, Host, IdSource as _, KeyPair, SYSTEM_TENANT, Scope, SignedSpan, Signer as _, SystemClock, SystemIds,
-    Timestamp,
+    AdmitError, Clock, Draft, Host, IdSource as _, KernelSet, KeyPair, SYSTEM_TENANT, Scope, SignedSpan, Signer as _,
+    SystemClock, SystemIds, Timestamp,
 };
 use logline_memory::envelope::Place;
 use logline_memory::{
@@ -59,14 +59,7 @@ impl Site {
         let ledger = SqliteLedger::open(folder.path().join("service.ledger")).unwrap();
         let kernel = change(MemoryKernel::new(vault(folder.path())).search_in(ledger.clone()));
         let set = logline_kernels::all().and(kernel.all());
-        let trust = TrustRoot::new([key(ROOT).public_key()], 1);
-        let manifest = Manifest::first(RootSet::new([key(ROOT).public_key()], 1))
-            .allow_all(&set)
-            .grant(key(PUBLISHER).public_key(), Role::Publisher, [SYSTEM_TENANT, TENANT, "globex"])
-            .grant(key(REVIEWER).public_key(), Role::Approver, [TENANT])
-            .grant(key(HOST).public_key(), Role::Runtime, [SYSTEM_TENANT, "*"]);
-        trust.publish(&ledger, &manifest, &key(ROOT), &SystemClock).await.unwrap();
-        logline_kernels::install(&ledger, &set, &key(PUBLISHER), &SystemClock).await.unwrap();
+        let trust = begin(&ledger, &set, &SystemClock).await;
         let host = host(&ledger, &trust, &kernel).await;
         Self { folder, ledger, kernel, host, trust }
     }
@@ -152,6 +145,19 @@ impl Site {
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
+}
+
+/// Begins a ledger: its manifest, which allows these kernels, and their spans.
+pub async fn begin(ledger: &dyn Ledger, set: &KernelSet, clock: &dyn Clock) -> TrustRoot {
+    let trust = TrustRoot::new([key(ROOT).public_key()], 1);
+    let manifest = Manifest::first(RootSet::new([key(ROOT).public_key()], 1))
+        .allow_all(set)
+        .grant(key(PUBLISHER).public_key(), Role::Publisher, [SYSTEM_TENANT, TENANT, "globex"])
+        .grant(key(REVIEWER).public_key(), Role::Approver, [TENANT])
+        .grant(key(HOST).public_key(), Role::Runtime, [SYSTEM_TENANT, "*"]);
+    trust.publish(ledger, &manifest, &key(ROOT), clock).await.unwrap();
+    logline_kernels::install(ledger, set, &key(PUBLISHER), clock).await.unwrap();
+    trust
 }
 
 pub fn vault(folder: &Path) -> Vault {
